@@ -1,0 +1,39 @@
+# One place for every command; CI calls these and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+CONSTRAINTS := constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check pretrain clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.venv/run: setup.cfg pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
+	$(BIN)/python -m experiments.run experiments/configs/demo.yaml $(ARGS)
+
+test: .venv/dev ## install, then run the tests (slow ones excepted)
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: .venv/dev ## the slow tests: kills and resumes, the whole demo
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+check: .venv/dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+pretrain: .venv/run ## make the built-in models again (about 15 minutes on 2 cores)
+	$(BIN)/python -m experiments.pretrain
+
+clean: ## forget the environment and all runs
+	rm -rf .venv runs *.egg-info

@@ -1,0 +1,1 @@
+"""Client algorithms: what one device does in a round."""

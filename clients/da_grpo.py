@@ -1,0 +1,156 @@
+"""DA-GRPO: learn the tasks and when to ask the cloud, together (Chen, Fang, Wang, Brinton 2026, arXiv 2602.00166).
+
+Per prompt a group of G responses, some of which ask; one cloud query per prompt, shared by its asking responses; reward
+1 if the final answer is right, cost 1 if the response asked. The advantage is `A = A_r - lambda A_c`, the update the
+plain on-policy gradient, and lambda rises while usage is above tau and falls while it is below (Algorithm 1). The
+paper's plain form is `dual_gain=0, dual_max=inf, cost_baseline=group`; the defaults are the guards that make it settle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clients.app import DeviceApp
+from clients.device import Device
+from clients.notes import Notes
+from clients.rollout import Problems, Rollout, roll_out
+from flsim.config import Config
+from flsim.learning.adam import Adam, AdamState, fresh_state
+from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_gradient_loss, task_advantage
+from flsim.learning.dual import DualRule
+from flsim.messages import DeviceUpdate
+from flsim.models.decoding import score
+from flsim.world import World
+
+
+@dataclass(frozen=True)
+class DaGrpo:
+    """The settings of one device's round."""
+
+    steps: int = 5
+    """Local steps per round, each on fresh prompts with fresh rollouts."""
+    prompts: int = 8
+    """Prompts per step, on average over devices."""
+    group_size: int = 8
+    """G, responses per prompt."""
+    lr: float = 1.5e-3
+    """Learning rate of Adam."""
+    clip_norm: float = 1.0
+    """Largest gradient norm of a device."""
+    keep_optimizer: bool = True
+    """Whether a device keeps its Adam moments between rounds."""
+    temperature: float = 1.0
+    """Of the sampling."""
+    max_new_tokens: int = 10
+    """Longest response in tokens."""
+    help_reward: float = 1.0
+    """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
+    cost_baseline: str = "batch"
+    """`group` (the paper's) or `batch`, which keeps a signal in groups that ask unanimously."""
+    dual_init: float = 0.5
+    """lambda at the start."""
+    dual_lr: float = 0.1
+    """eta of the dual ascent."""
+    dual_gain: float = 2.0
+    """Proportional gain beside the integral; 0 is the paper's form."""
+    dual_max: float = 1.0
+    """Upper clip of lambda; .inf is the paper's form."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        if self.group_size < 2:
+            raise ValueError(f"group_size={self.group_size} must be at least 2: a response is compared with its group")
+        if self.cost_baseline not in COST_BASELINES:
+            raise ValueError(f"cost_baseline={self.cost_baseline!r} must be one of: {', '.join(COST_BASELINES)}")
+        for name in ("steps", "prompts", "lr", "clip_norm", "temperature", "max_new_tokens"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+
+    def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
+        """One round of a pack of devices."""
+        rule = DualRule(self.dual_lr, self.dual_gain, self.dual_max)
+        adam = Adam(lr=self.lr, clip_norm=self.clip_norm)
+        tau = world.config.budget.tau
+        theta = world.lora.stack([device.adapter for device in devices])  # (K, n)
+        moments = self._moments(devices, theta.shape[1])
+        dual = torch.tensor([device.dual for device in devices])  # (K,)
+        notes = [Notes(device) for device in devices]
+        for step in range(self.steps):
+            problems = self._problems(world, devices, step)
+            theta = theta.detach().requires_grad_()
+            world.lora.use(theta)
+            rollout = self._roll_out(world, devices, problems, step)
+            usage = rollout.usage  # (K,)
+            price = rule.price(dual, usage, tau)  # (K,)
+            advantage = self._advantage(rollout, price)  # (K, P, G)
+            logprobs = score(world.base, rollout.prompts, rollout.completions, temperature=self.temperature)
+            loss = policy_gradient_loss(logprobs, advantage, rollout.prompts.real)  # (K,)
+            (gradient,) = torch.autograd.grad(loss.sum(), theta)  # (K, n)
+            theta, moments = adam.step(theta, gradient, moments)
+            dual = rule.ascend(dual, usage, tau)
+            for k, note in enumerate(notes):
+                note.add(k, problems[k], rollout)
+        return self._finish(world, devices, notes, theta=theta, moments=moments, dual=dual)
+
+    def _roll_out(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Rollout:
+        return roll_out(
+            world,
+            devices,
+            problems,
+            step=step,
+            group_size=self.group_size,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    def _advantage(self, rollout: Rollout, price: Tensor) -> Tensor:
+        """`A_r - lambda A_c`, `(K, P, G)`."""
+        by_cloud = rollout.right - rollout.right_alone  # (K, P, G)
+        rewards = rollout.right_alone + self.help_reward * by_cloud  # (K, P, G)
+        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.prompts.real)  # (K, P, G)
+        return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
+
+    def _problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
+        seed = world.config.seed
+        return [
+            world.stream.training_problems(
+                d.name, d.round, step, count=world.stream.prompts_per_step(d.name, self.prompts), seed=seed
+            )
+            for d in devices
+        ]
+
+    def _moments(self, devices: Sequence[Device], size: int) -> AdamState:
+        rows = [
+            device.optimizer if self.keep_optimizer and device.optimizer is not None else fresh_state(1, size)
+            for device in devices
+        ]
+        first, second = torch.cat([row.first for row in rows]), torch.cat([row.second for row in rows])  # (K, n)
+        return AdamState(first, second, torch.cat([row.steps for row in rows]))
+
+    def _finish(
+        self,
+        world: World,
+        devices: Sequence[Device],
+        notes: Sequence[Notes],
+        *,
+        theta: Tensor,
+        moments: AdamState,
+        dual: Tensor,
+    ) -> list[DeviceUpdate]:
+        updates = []
+        for k, (device, adapter) in enumerate(zip(devices, world.lora.unstack(theta), strict=True)):
+            device.dual = float(dual[k])
+            device.optimizer = None
+            if self.keep_optimizer:
+                row = slice(k, k + 1)
+                device.optimizer = AdamState(moments.first[row], moments.second[row], moments.steps[row])
+            updates.append(notes[k].update(device, adapter))
+        return updates
+
+
+def client_app(config: Config, **settings: Any) -> DeviceApp:
+    """The plug-in that `client.path=clients.da_grpo:client_app` names; settings are the fields of `DaGrpo`."""
+    return DeviceApp(config, DaGrpo(**settings))

@@ -1,0 +1,75 @@
+"""One device in one round: what it was sent, what it remembers, and how that is kept in Flower's `Context.state`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+
+from flsim.cloud.ledger import Account, Ledger
+from flsim.config import BudgetConfig
+from flsim.learning.adam import AdamState
+from flsim.models.adapter import Adapter
+from flsim.tasks.stream import device_name
+
+_OPTIMIZER, _MEMORY = "optimizer", "memory"
+
+
+@dataclass
+class Device:
+    """A device at the start of its round; the client changes `dual`, `ledger` and `optimizer`."""
+
+    index: int
+    round: int
+    adapter: Adapter
+    """As broadcast."""
+    dual: float
+    """lambda, kept across rounds."""
+    ledger: Ledger
+    optimizer: AdamState | None
+    """Moments of one row `(1, n)`; None before the first round or when they are not kept."""
+
+    @property
+    def name(self) -> str:
+        """Its stable id."""
+        return device_name(self.index)
+
+
+def remember(state: RecordDict, index: int, round_: int, adapter: Adapter, *, budget: BudgetConfig, dual: float) -> Device:
+    """The device that a `Context.state` describes; `dual` is what lambda starts from."""
+    memory = state.metric_records.get(_MEMORY, MetricRecord())
+    total = Account(
+        calls=int(_number(memory, "calls", 0)),
+        tokens=int(_number(memory, "tokens", 0)),
+        money=float(_number(memory, "money", 0.0)),
+        refused=int(_number(memory, "refused", 0)),
+    )
+    optimizer = None
+    if _OPTIMIZER in state.array_records:
+        arrays = state.array_records[_OPTIMIZER]
+        first, second = (torch.from_numpy(arrays[key].numpy().copy()) for key in ("first", "second"))
+        optimizer = AdamState(first, second, torch.tensor([float(_number(memory, "steps", 0.0))]))
+    return Device(index, round_, adapter, float(_number(memory, "dual", dual)), Ledger(budget, total), optimizer)
+
+
+def keep(state: RecordDict, device: Device) -> None:
+    """Write the device into its `Context.state`."""
+    total = device.ledger.total
+    memory: dict[str, int | float] = {
+        "dual": device.dual,
+        "calls": total.calls,
+        "tokens": total.tokens,
+        "money": total.money,
+        "refused": total.refused,
+    }
+    if device.optimizer is not None:
+        memory["steps"] = float(device.optimizer.steps[0])
+        moments = {"first": device.optimizer.first, "second": device.optimizer.second}
+        state[_OPTIMIZER] = ArrayRecord({key: Array(np.ascontiguousarray(m.numpy())) for key, m in moments.items()})
+    state[_MEMORY] = MetricRecord(memory)  # type: ignore[arg-type]
+
+
+def _number(memory: MetricRecord, key: str, default: float) -> float:
+    value = memory.get(key, default)
+    assert isinstance(value, int | float)
+    return value

@@ -1,0 +1,57 @@
+"""What a device measures while it learns: sums per task over the round, handed over as rows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from clients.device import Device
+from clients.rollout import Rollout
+from flsim.messages import DeviceUpdate
+from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter
+from flsim.tasks.families import relative_difficulty
+from flsim.tasks.problem import Problem
+
+
+class Notes:
+    """The sums of one device and round; every entry is a (total, weight) pair per task and name."""
+
+    def __init__(self, device: Device) -> None:
+        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._where = (device.round, device.name)
+        self.prompts = 0
+
+    def add(self, k: int, problems: Sequence[Problem], rollout: Rollout) -> None:
+        """Enter one step of the pack's device `k`."""
+        group = rollout.asked.shape[-1]
+        for p, problem in enumerate(problems):
+            asked = float(rollout.asked[k, p].sum())
+            self._note(problem.group, "reward", float(rollout.right[k, p].sum()), group)
+            self._note(problem.group, "local_reward", float(rollout.right_alone[k, p].sum()), group)
+            self._note(problem.group, "cloud_usage", asked, group)
+            self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
+            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+        self.prompts += len(problems)
+
+    def update(self, device: Device, adapter: Adapter) -> DeviceUpdate:
+        """The device's update with everything that was noted."""
+        spent = device.ledger.round
+        for name, value in (
+            ("dual_variable", device.dual),
+            ("cloud_calls", spent.calls),
+            ("cloud_tokens", spent.tokens),
+            ("cloud_money", spent.money),
+            ("cloud_refused", spent.refused),
+        ):
+            self._note("all", name, float(value), 1)
+        rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
+        reward = sum(total for total, _ in rewards) / max(1.0, sum(weight for _, weight in rewards))
+        rows = tuple(
+            Row(*self._where, task, "train", "local", name, total, weight)
+            for (task, name), (total, weight) in self._sums.items()
+        )
+        return DeviceUpdate(device.index, adapter, self.prompts, reward, rows)
+
+    def _note(self, task: str, name: str, total: float, weight: float) -> None:
+        pair = self._sums[task, name]
+        pair[0] += total
+        pair[1] += weight

@@ -1,0 +1,114 @@
+"""A pack's rollouts: sample groups of responses, let the asking ones share one cloud query per prompt, and judge them.
+
+A query that the ledger refuses is answered locally: the device tries alone, with asking disabled, and the response
+earns what that answer earns. Only tokens that the policy itself sampled enter the loss, so neither the cloud's words
+nor the forced attempt are ever reinforced as tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clients.device import Device
+from flsim.models.decoding import Completions, Prompts, encode, generate
+from flsim.seeding import seed_for
+from flsim.tasks.problem import Problem, is_right
+from flsim.world import World
+
+Problems = list[list[Problem]]  # [device][prompt]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Groups of responses to a pack's prompts, with what they earned and cost."""
+
+    prompts: Prompts
+    completions: Completions
+    right_alone: Tensor
+    """1 where the response itself is the right answer, `(K, P, G)`."""
+    right: Tensor
+    """1 where the final answer is right, whoever gave it, `(K, P, G)`."""
+    asked: Tensor
+    """1 where the response asked for help, granted or not, `(K, P, G)`."""
+
+    @property
+    def usage(self) -> Tensor:
+        """J, the share of a device's responses that asked, `(K,)`."""
+        real = self.prompts.real[..., None].float()  # (K, P, 1)
+        return (self.asked * real).sum((1, 2)) / (real.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
+
+
+def roll_out(
+    world: World,
+    devices: Sequence[Device],
+    problems: Problems,
+    *,
+    step: int,
+    group_size: int,
+    temperature: float,
+    max_new_tokens: int,
+) -> Rollout:
+    """Sample, ask, judge; the adapters in use are the pack's."""
+    prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
+    seed = world.config.seed
+    completions = generate(
+        world.base,
+        prompts,
+        group_size=group_size,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
+    )
+    right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)
+    for k, row in enumerate(problems):
+        for p, problem in enumerate(row):
+            verdicts = [is_right(problem.answer, text) for text in completions.texts[k][p]]
+            right_alone[k, p] = torch.tensor(verdicts, dtype=torch.float32)
+    asked = completions.asked.float()  # (K, P, G)
+    right_alone = right_alone * (1 - asked)
+    helped = ask_cloud(world, devices, problems, completions.asked.any(-1), max_new_tokens=max_new_tokens)  # (K, P)
+    right = right_alone + asked * helped[..., None]  # (K, P, G)
+    return Rollout(prompts, completions, right_alone, right, asked)
+
+
+def ask_cloud(
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
+) -> Tensor:
+    """1 where a wanted query leads to a right final answer, `(K, P)`: the cloud's if granted, else the device's own."""
+    prices = world.config.cloud
+    granted: list[tuple[int, int]] = []
+    refused: list[list[int]] = [[] for _ in devices]
+    for k, p in wanted.nonzero().tolist():
+        quote = world.cloud.quote(problems[k][p])
+        if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
+            granted.append((k, p))
+        else:
+            refused[k].append(p)
+    helped = torch.zeros(wanted.shape)  # (K, P)
+    answers = world.cloud.answer([problems[k][p] for k, p in granted])
+    for (k, p), answer in zip(granted, answers, strict=True):
+        quote = world.cloud.quote(problems[k][p])
+        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
+        helped[k, p] = float(is_right(problems[k][p].answer, answer.text))
+    if any(refused):
+        alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
+        for k, row in enumerate(refused):
+            for p, text in zip(row, alone[k], strict=True):
+                helped[k, p] = float(is_right(problems[k][p].answer, text))
+    return helped
+
+
+def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
+    """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
+    prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
+    replies = generate(
+        world.base, prompts, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False
+    )
+    return [[group[0] for group in row] for row in replies.texts]
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A torch generator of its own."""
+    return torch.Generator().manual_seed(seed)

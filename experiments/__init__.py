@@ -1,0 +1,1 @@
+"""Commands that compose clients, strategies and the engine."""

@@ -1,0 +1,101 @@
+"""Measure a built-in model on the test split and write its card (data, steps, accuracy per family and level)."""
+
+import json
+import platform
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from flsim.models.tokenizer import HELP
+from flsim.seeding import python_random
+from flsim.tasks.families import FAMILIES, GROUPS, draw
+
+if TYPE_CHECKING:
+    from experiments.pretrain import Recipe
+
+_PROBLEMS_PER_LEVEL = 100
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Greedy exact match of one family and level, with how likely the model is to ask for help at the first token."""
+
+    group: str
+    family: str
+    level: int
+    right: float
+    asks: float
+
+
+@torch.no_grad()
+def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[Accuracy]:
+    """Teacher-forced exact match, which equals greedy exact match, help masked out; on the test split."""
+    help_id = tokenizer.convert_tokens_to_ids(HELP)
+    table = []
+    for family in FAMILIES:
+        for level in family.levels:
+            rng = python_random(0, "model card", family.name, level)
+            right, asks = 0, 0.0
+            for _ in range(_PROBLEMS_PER_LEVEL):
+                problem = draw(family, level, "test", rng)
+                question = tokenizer.encode(problem.question)
+                answer = [*tokenizer.encode(problem.answer), tokenizer.eos_token_id]
+                logits = model(input_ids=torch.tensor([question + answer])).logits[0, len(question) - 1 : -1]  # (A, V)
+                asks += float(logits[0].softmax(-1)[help_id])
+                logits[:, help_id] = -torch.inf
+                right += int((logits.argmax(-1) == torch.tensor(answer)).all())
+            table.append(Accuracy(family.group, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL))
+    return table
+
+
+def by_group(table: list[Accuracy]) -> dict[str, tuple[float, float]]:
+    """Mean accuracy and mean help probability per group; families weigh the same, and so do the levels of a family."""
+    result = {}
+    for group in GROUPS:
+        families: dict[str, list[Accuracy]] = defaultdict(list)
+        for cell in table:
+            if cell.group == group:
+                families[cell.family].append(cell)
+        right = [sum(c.right for c in cells) / len(cells) for cells in families.values()]
+        asks = [sum(c.asks for c in cells) / len(cells) for cells in families.values()]
+        result[group] = (sum(right) / len(right), sum(asks) / len(asks))
+    return result
+
+
+def write_card(folder: Path, recipe: "Recipe", table: list[Accuracy], *, seconds: float, threads: int) -> None:
+    """Write `README.md` (for people) and `card.json` (for tests) beside the weights."""
+    groups = by_group(table)
+    lines = [
+        f"# {recipe.name}: a built-in model of flsim",
+        "",
+        f"Llama architecture, hidden size {recipe.hidden_size}, {recipe.layers} layers, {recipe.heads} heads; half precision on disk.",
+        f"Made by `python -m experiments.pretrain {recipe.name}` in {seconds:.0f} s ({recipe.steps} steps of {recipe.batch_size}",
+        f"problems, {threads} threads, {platform.machine()}, torch {torch.__version__}).",
+        "",
+        "Data: problems of the train split drawn without end by `flsim/tasks/families.py`; relative frequency of the groups",
+        f"{recipe.group_weights}; {recipe.slip_share:.0%} of the answers careless, {recipe.help_share:.0%} replaced by a help request.",
+        "",
+        f"Accuracy: greedy exact match with asking disabled, test split, {_PROBLEMS_PER_LEVEL} problems per family and level.",
+        "Asks: probability of a help request as first token.",
+        "",
+        "| group | accuracy | asks |",
+        "|---|---|---|",
+        *(f"| {group} | {right:.1%} | {asks:.1%} |" for group, (right, asks) in groups.items()),
+        "",
+        "| family | accuracy by level |",
+        "|---|---|",
+    ]
+    for family in FAMILIES:
+        cells = [cell for cell in table if cell.family == family.name]
+        lines.append(f"| {family.name} | " + ", ".join(f"{c.level}: {c.right:.0%}" for c in cells) + " |")
+    folder.joinpath("README.md").write_text("\n".join(lines) + "\n")
+    card = {
+        "recipe": asdict(recipe),
+        "groups": {group: {"accuracy": right, "asks": asks} for group, (right, asks) in groups.items()},
+        "levels": [asdict(cell) for cell in table],
+    }
+    folder.joinpath("card.json").write_text(json.dumps(card, indent=1) + "\n")

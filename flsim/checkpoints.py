@@ -1,0 +1,69 @@
+"""The state of the server at the end of a round: one `.npz` per round, written then renamed; zip's CRCs detect damage."""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp.strategy import Strategy
+from ray import cloudpickle
+
+from flsim.files import DamagedFileError, write_atomically
+from flsim.models.adapter import Adapter
+
+_KEPT = 2  # the newest, and one to fall back to if it is damaged
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on after `round`."""
+
+    round: int
+    adapter: Adapter
+    strategy: dict[str, Any]
+    """The strategy's attributes: whatever it keeps between rounds."""
+
+
+def save_checkpoint(run_dir: Path, round_: int, adapter: Adapter, strategy: Strategy) -> None:
+    """Commit a round; the checkpoint is the last thing a round writes."""
+    arrays = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
+    arrays["strategy"] = np.frombuffer(cloudpickle.dumps(vars(strategy)), dtype=np.uint8)
+    arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(_path(run_dir, round_), buffer.getvalue())
+    for old in sorted(_folder(run_dir).glob("round-*.npz"))[:-_KEPT]:
+        old.unlink()
+
+
+def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run, or None if no round was finished.
+
+    Raises:
+        DamagedFileError: if it cannot be read.
+    """
+    paths = sorted(_folder(run_dir).glob("round-*.npz"))
+    if not paths:
+        return None
+    try:
+        with np.load(paths[-1], allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays["meta"].tobytes())
+        strategy = cloudpickle.loads(arrays["strategy"].tobytes())
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        raise DamagedFileError(
+            f"the checkpoint {paths[-1]} is damaged ({error}); delete it to go on from the round before it"
+        ) from error
+    adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
+    return Checkpoint(int(meta["round"]), adapter, strategy)
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir / "checkpoints"
+
+
+def _path(run_dir: Path, round_: int) -> Path:
+    return _folder(run_dir) / f"round-{round_:05d}.npz"

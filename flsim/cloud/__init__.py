@@ -1,0 +1,1 @@
+"""The cloud LLM and the ledger that guards it."""

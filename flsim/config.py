@@ -1,0 +1,303 @@
+"""The configuration of a run: frozen dataclasses, read from YAML and `key=value` by OmegaConf, which stays in this file.
+
+Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`), which are the plug-in's
+own keyword arguments and are checked when it is built.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from flsim.tasks.families import GROUPS
+
+SCHEDULES = ("switch", "staggered", "ramp", "recurring")
+CLOUD_KINDS = ("builtin", "oracle")
+ENGINE_KINDS = ("ray", "local")
+_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message gives value, source, what is allowed and the mend."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base that all devices share, and the shape of their LoRA adapters."""
+
+    path: str = "builtin:slm"
+    """`builtin:slm`, or the folder of a Hugging Face decoder-only checkpoint."""
+    rank: int = 8
+    """LoRA rank r (peft's `LoraConfig.r`)."""
+    alpha: float = 16.0
+    """LoRA alpha; the adapter is scaled by alpha / r."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that carry an adapter (peft's `LoraConfig.target_modules`)."""
+    adapter: str | None = None
+    """Folder of a peft adapter to start from; None starts at B = 0."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Which tasks each device meets, and when."""
+
+    phases: tuple[tuple[str, ...], ...] = (("arithmetic", "numbers"), ("strings", "lists"), ("arithmetic", "numbers"))
+    """Task groups of each phase, in order."""
+    schedule: str = "switch"
+    """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
+    `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each."""
+    phase_rounds: int | None = None
+    """Length of a phase in rounds; None shares the run's rounds out evenly."""
+    lag_rounds: int = 4
+    """Longest lag of a device (`staggered`) or length of the ramp (`ramp`), in rounds."""
+    alpha: float = 0.5
+    """Dirichlet concentration of every device's mixture over groups, families and levels; inf makes devices equal."""
+    quantity_sigma: float = 0.3
+    """Sigma of the log-normal number of prompts per step and device; 0 gives every device the same."""
+    seed: int = 0
+    """Seed of the partition and the test sets, apart from the training's."""
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """The simulated devices."""
+
+    devices: int = 16
+    """Number of devices in the fleet."""
+    cohort: int | None = None
+    """Devices that take part in a round; None means all."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """Every device's cloud budget: `tau` steers the learning, the caps refuse what goes beyond. None means no cap."""
+
+    tau: float = 0.3
+    """Allowed share of prompts that are sent to the cloud."""
+    calls_per_round: int | None = None
+    """Cloud queries of one device in one round."""
+    calls_total: int | None = None
+    """Cloud queries of one device in the whole run."""
+    tokens_per_round: int | None = None
+    """Cloud tokens (prompt and completion) of one device in one round."""
+    tokens_total: int | None = None
+    """Cloud tokens of one device in the whole run."""
+    money_per_round: float | None = None
+    """Money (in the unit of `cloud.price_*`) of one device in one round."""
+    money_total: float | None = None
+    """Money of one device in the whole run."""
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """The cloud LLM."""
+
+    kind: str = "builtin"
+    """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions."""
+    oracle_error: float = 0.03
+    """Share of questions that the oracle answers wrongly (by a hash of the question)."""
+    price_per_prompt_token: float = 0.27e-6
+    """Money per token sent."""
+    price_per_completion_token: float = 1.10e-6
+    """Money per token received."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How and when accuracy is measured."""
+
+    every_rounds: int = 2
+    """Evaluate after every so many rounds, and always at the end of a phase."""
+    prompts_per_task: int = 20
+    """Test prompts per device and task group, drawn from the device's own mixture within the group."""
+    split: str = "test"
+    """`test`, or `validation` while settings are being chosen."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Where the clients run; nothing here changes a result except `pack` (in the last bits of a float)."""
+
+    kind: str = "ray"
+    """`ray`: worker processes; `local`: this process, for tests and debugging."""
+    workers: int = 2
+    """Ray workers; each holds the base model once."""
+    address: str | None = None
+    """Address of a running Ray cluster; None starts one on this machine."""
+    pack: int = 8
+    """Devices that one worker trains in one batch."""
+    timeout_s: float | None = None
+    """Seconds after which a round stops waiting for its devices; None waits for all."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    name: str = "run"
+    """Name of the run, used for its folder."""
+    seed: int = 0
+    """Seed of adapters, questions, sampling and cohorts."""
+    rounds: int = 36
+    """Number of rounds."""
+    run_dir: str | None = None
+    """Folder of the run; None means `runs/{name}-seed{seed}`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    client: dict[str, Any] = field(default_factory=lambda: {"path": "clients.da_grpo:client_app"})
+    """`path` as `module:Name`, called as `Name(config, **rest)`; the rest are its settings."""
+    strategy: dict[str, Any] = field(default_factory=lambda: {"path": "strategies.fedavg:FedAvg"})
+    """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy."""
+
+    @property
+    def cohort_size(self) -> int:
+        """Devices per round."""
+        return self.fleet.devices if self.fleet.cohort is None else self.fleet.cohort
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.run_dir) if self.run_dir is not None else Path("runs") / f"{self.name}-seed{self.seed}"
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, lay `key=value` overrides over it, and check the whole.
+
+    Args:
+        path: the YAML file; None starts from the defaults.
+        overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
+
+    Raises:
+        ConfigError: for an unknown or mistyped key or a value out of range.
+    """
+    given: Any = OmegaConf.create()
+    if path is not None:
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
+        given = OmegaConf.load(path)
+        given = OmegaConf.merge(given, {"name": given.get("name", Path(path).stem)})
+    wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
+    if wrong is not None:
+        raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
+    source = "the overrides" if path is None else f"{path}"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
+        source = "the overrides"
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error, source)) from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _explain(error: OmegaConfBaseException, source: str) -> str:
+    """Say which key of which source is wrong and what would be right."""
+    key = getattr(error, "full_key", None) or "?"
+    if isinstance(error, ConfigKeyError):
+        parent: Any = Config()
+        for part in key.split(".")[:-1]:
+            parent = getattr(parent, part.split("[")[0], parent)
+        known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
+        return f"unknown key {key!r} in {source}; allowed here: {known}"
+    return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
+
+
+def check(config: Config) -> None:
+    """Refuse values that cannot work, before anything is built.
+
+    Raises:
+        ConfigError: naming key, value, what is allowed and the mend.
+    """
+    _in_range("budget.tau", config.budget.tau, 0.0, 1.0, "the share of prompts that may ask the cloud")
+    _in_range("cloud.oracle_error", config.cloud.oracle_error, 0.0, 1.0, "a share of questions")
+    _one_of("stream.schedule", config.stream.schedule, SCHEDULES)
+    _one_of("cloud.kind", config.cloud.kind, CLOUD_KINDS)
+    _one_of("engine.kind", config.engine.kind, ENGINE_KINDS)
+    _one_of("evaluation.split", config.evaluation.split, ("validation", "test"))
+    for key, value in (
+        ("rounds", config.rounds),
+        ("fleet.devices", config.fleet.devices),
+        ("engine.workers", config.engine.workers),
+        ("engine.pack", config.engine.pack),
+        ("model.rank", config.model.rank),
+        ("evaluation.every_rounds", config.evaluation.every_rounds),
+        ("evaluation.prompts_per_task", config.evaluation.prompts_per_task),
+        ("fleet.cohort", config.cohort_size),
+    ):
+        _in_range(key, value, 1, math.inf, "a count")
+    if config.cohort_size > config.fleet.devices:
+        raise ConfigError(
+            f"fleet.cohort={config.cohort_size} is more than fleet.devices={config.fleet.devices}; "
+            f"lower the cohort, raise the number of devices, or leave the cohort out to take all"
+        )
+    if not config.stream.alpha > 0:
+        raise ConfigError(f"stream.alpha={config.stream.alpha} must be above 0 (.inf makes all devices equal)")
+    _check_phases(config)
+    for part, plug_in in (("client", config.client), ("strategy", config.strategy)):
+        if not isinstance(plug_in.get("path"), str):
+            raise ConfigError(f"{part} has no path; give {part}.path=module:Name or {part}.path=my_file.py:Name")
+
+
+def _check_phases(config: Config) -> None:
+    if not config.stream.phases:
+        raise ConfigError("stream.phases is empty; give at least one list of task groups")
+    for number, phase in enumerate(config.stream.phases):
+        if not phase:
+            raise ConfigError(f"stream.phases[{number}] is empty; give at least one of: {', '.join(GROUPS)}")
+        for group in phase:
+            _one_of(f"stream.phases[{number}]", group, GROUPS)
+    if config.stream.schedule != "recurring" and config.rounds < len(config.stream.phases):
+        raise ConfigError(
+            f"rounds={config.rounds} is less than the {len(config.stream.phases)} phases of stream.phases; "
+            f"give at least one round per phase"
+        )
+
+
+def _in_range(key: str, value: float, low: float, high: float, meaning: str) -> None:
+    if not low <= value <= high:
+        allowed = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ConfigError(f"{key}={value} must be {allowed}: it is {meaning}")
+
+
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value!r} is not known; choose one of: {', '.join(allowed)}")
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Keys whose change would change results, as `key: old -> new`."""
+    before, after = _flat(_plain(asdict(old))), _flat(_plain(asdict(new)))
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

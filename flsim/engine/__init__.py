@@ -1,0 +1,1 @@
+"""Grids that carry messages to clients, and the store of what each device keeps."""

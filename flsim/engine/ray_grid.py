@@ -1,0 +1,128 @@
+"""The Grid on Ray: each worker is a process that holds the client, and with it the base model, once.
+
+A pack goes to the next idle worker. A worker that dies is started again by Ray and its pack is sent once more; a pack
+whose worker dies twice is reported as failed, and the round goes on.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+import torch
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+import flsim.messages as wire
+from flsim.engine.grid import FleetGrid, identify
+from flsim.engine.store import DeviceStore
+from flsim.engine.work import answer_pack
+
+_OBJECT_STORE_BYTES = 200 * 2**20  # adapters are small; Ray's default would take 30 % of the memory
+_TRIES = 2
+
+
+class Worker:
+    """One process that answers packs."""
+
+    def __init__(self, app: ClientApp, store: DeviceStore, devices: int) -> None:
+        identify()
+        torch.set_num_threads(1)
+        self._app = app
+        self._store = store
+        self._devices = devices
+
+    def answer(self, messages: list[Message]) -> list[Message]:
+        """Answer one pack."""
+        return answer_pack(self._app, messages, self._store, self._devices)
+
+    def ready(self) -> bool:
+        """True once the process is up."""
+        return True
+
+
+class RayGrid(FleetGrid):
+    """Clients on Ray workers."""
+
+    def __init__(
+        self, app: ClientApp, store: DeviceStore, devices: int, pack: int, *, workers: int, address: str | None = None
+    ) -> None:
+        """Prepare; the workers start on `with`.
+
+        Args:
+            app: the client, shipped once to each worker.
+            store: the devices' states, in a folder that all workers see.
+            devices: size of the fleet.
+            pack: most devices in one batch.
+            workers: number of processes.
+            address: of a running Ray cluster; None starts one on this machine.
+        """
+        super().__init__(devices, pack)
+        self._parts = (app, store, devices)
+        self._count = workers
+        self._address = address
+        self._workers: list[Any] = []
+        self._started_ray = False
+
+    def __enter__(self) -> Self:
+        """Start Ray if it is not running, and the workers."""
+        if not ray.is_initialized():
+            local = {} if self._address else {"num_cpus": self._count, "object_store_memory": _OBJECT_STORE_BYTES}
+            ray.init(
+                address=self._address,
+                include_dashboard=None if self._address else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **local,
+            )
+            self._started_ray = True
+        remote: Any = ray.remote(Worker)
+        parts = [ray.put(part) for part in self._parts]
+        self._workers = [
+            remote.options(num_cpus=1, max_restarts=-1, max_task_retries=0).remote(*parts) for _ in range(self._count)
+        ]
+        ray.get([worker.ready.remote() for worker in self._workers])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the workers, and Ray if it was started here."""
+        for worker in self._workers:
+            ray.kill(worker)
+        if self._started_ray:
+            ray.shutdown()
+
+    def _answer(self, packs: Sequence[list[Message]], timeout: float | None) -> list[Message]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        todo = deque((pack, 1) for pack in packs)
+        idle = deque(self._workers)
+        flying: dict[Any, tuple[Any, list[Message], int]] = {}
+        replies: list[Message] = []
+        while todo or flying:
+            while todo and idle:
+                (pack, attempt), worker = todo.popleft(), idle.popleft()
+                flying[worker.answer.remote(pack)] = (worker, pack, attempt)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait(list(flying), num_returns=1, timeout=left)
+            if not done:
+                late = [pack for _, pack, _ in flying.values()] + [pack for pack, _ in todo]
+                return replies + [_failed(wire.LATE, f"no reply within {timeout} s", m) for pack in late for m in pack]
+            worker, pack, attempt = flying.pop(done[0])
+            try:
+                replies += ray.get(done[0])
+            except ray.exceptions.RayActorError as error:
+                if attempt < _TRIES:
+                    todo.append((pack, attempt + 1))
+                else:
+                    replies += [_failed(wire.DIED, f"its worker died {_TRIES} times: {error}", m) for m in pack]
+                ray.wait([worker.ready.remote()], timeout=60)  # a restarting actor must not be handed work too early
+            idle.append(worker)
+        return replies
+
+
+def _failed(reason: str, detail: str, message: Message) -> Message:
+    return wire.error_reply(reason, " ".join(detail.split())[:500], message)

@@ -1,0 +1,1 @@
+"""Pure maths of the learning: advantages, losses, the dual variable, the optimizer."""

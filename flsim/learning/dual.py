@@ -1,0 +1,31 @@
+"""The dual variable lambda: the price of asking, moved by how far usage is from the budget tau.
+
+The paper's form is the integral alone, `lambda <- max(0, lambda + eta (J - tau))`. Two guards make it settle at the
+scale of hundreds of steps, where the plain form is a slow oscillator: lambda is clipped at its natural bound (a request
+can gain at most the largest reward, so a higher price changes nothing and only takes long to unwind), and a
+proportional term answers at once. `gain=0, maximum=inf` is the plain form.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DualRule:
+    """Projected ascent on the constraint `J - tau <= 0`."""
+
+    lr: float = 0.1
+    """eta, the step of the integral."""
+    gain: float = 2.0
+    """Proportional gain: the price of a step is lambda + gain (J - tau) with that step's own usage J; 0 turns it off."""
+    maximum: float = 1.0
+    """Upper clip of lambda and of the price: the largest reward that the cloud can bring."""
+
+    def price(self, dual: Tensor, usage: Tensor, tau: float) -> Tensor:
+        """What a request costs in this step, `(K,)`, from lambda `(K,)` and usage `(K,)`."""
+        return (dual + self.gain * (usage - tau)).clamp(0.0, self.maximum)  # (K,)
+
+    def ascend(self, dual: Tensor, usage: Tensor, tau: float) -> Tensor:
+        """The next lambda, `(K,)`."""
+        return (dual + self.lr * (usage - tau)).clamp(0.0, self.maximum)  # (K,)

@@ -1,0 +1,145 @@
+"""Rows: every measurement is one (total, weight) pair of one device, written by round and averaged only when read.
+
+    round  device      task        split  model   name      total  weight
+       12  device-003  arithmetic  test   global  accuracy   14.0    20.0
+
+says that after round 12 the global adapter was right on 14 of device-003's 20 arithmetic test prompts. The rows of a
+run are `runs/NAME/rows/round-00012.parquet`, one file per round; round 0 is the state before training.
+"""
+
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from flsim.files import DamagedFileError, write_atomically
+
+_TYPES = (
+    ("round", "int64"),
+    ("device", "str"),
+    ("task", "str"),
+    ("split", "str"),
+    ("model", "str"),
+    ("name", "str"),
+    ("total", "float64"),
+    ("weight", "float64"),
+)
+COLUMNS = tuple(column for column, _ in _TYPES)
+"""The columns of a rows frame, in order."""
+KEY = ("round", "device", "task", "split", "model", "name")
+"""The columns that say what was measured; rows with equal keys may be merged."""
+TIMING_NAMES = frozenset({"seconds"})
+"""Names whose values differ between two equal runs."""
+
+_FILE_ORDER = ["device", "task", "split", "model", "name", "round", "total", "weight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement of one device; its value is `total / weight`.
+
+    Raises:
+        ValueError: unless both numbers are finite and either `weight > 0` or the row is empty, `(0, 0)`.
+    """
+
+    round: int
+    """Round after which it was measured; 0 is before training."""
+    device: str
+    """Id of the device, such as `device-003`."""
+    task: str
+    """Task group, `all`, or the reason of a `set_aside`."""
+    split: str
+    """`train`, `validation` or `test`."""
+    model: str
+    """`frozen`, `random`, `cloud`, `global` or `local`."""
+    name: str
+    """What was measured, such as `accuracy`."""
+    total: float
+    """Sum of the measured values."""
+    weight: float
+    """How many values were summed: prompts, responses, or 1."""
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.total) and math.isfinite(self.weight)
+        if not (finite and (self.weight > 0 or (self.weight == 0 and self.total == 0))):
+            raise ValueError(
+                f"row {self.name!r} of {self.device} in round {self.round} is ({self.total}, {self.weight}); allowed "
+                f"are finite pairs with weight > 0, or (0, 0); count the values that were summed and drop the others"
+            )
+
+
+def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Lay rows out as a frame with the columns `COLUMNS`, in the given order; no rows give an empty frame."""
+    cells = [(r.round, r.device, r.task, r.split, r.model, r.name, r.total, r.weight) for r in rows]
+    return pd.DataFrame(cells, columns=list(COLUMNS)).astype(dict(_TYPES))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write the rows of one round, sorted, so that equal sets of rows give equal files in whatever order they came.
+
+    Args:
+        path: such as `runs/NAME/rows/round-00012.parquet`; written under a temporary name, then renamed.
+        rows: of one round; none give a file without rows.
+    """
+    frame = rows_frame(rows).sort_values(_FILE_ORDER, kind="stable", ignore_index=True)
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_rows(run_dir: Path) -> pd.DataFrame:
+    """Read all rows of a run.
+
+    Args:
+        run_dir: the run's folder, which holds `rows/`.
+
+    Returns:
+        The rows in the order of their files, that is by round, with the columns and types of `COLUMNS`.
+
+    Raises:
+        FileNotFoundError: when the run has no rows files.
+        DamagedFileError: naming the first file that cannot be read, and the mend.
+    """
+    paths = sorted((Path(run_dir) / "rows").glob("round-*.parquet"))
+    if not paths:
+        raise FileNotFoundError(f"no rows/round-*.parquet in {run_dir}; give the folder of a run that has begun")
+    return pd.concat([_read_round(path) for path in paths], ignore_index=True)
+
+
+def _read_round(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+        missing = [column for column in COLUMNS if column not in frame.columns]
+        if missing:
+            raise ValueError(f"it lacks the columns {', '.join(missing)}")
+        return frame[list(COLUMNS)].astype(dict(_TYPES))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedFileError(
+            f"{path} cannot be read as rows ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            f"put a good copy in its place, or delete it with all later rounds' files and resume the run"
+        ) from error
+
+
+def without_timing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop the rows that differ between two equal runs; what is left is equal bit for bit."""
+    return rows[~rows["name"].isin(TIMING_NAMES)].reset_index(drop=True)
+
+
+def merge_rows(*frames: pd.DataFrame) -> pd.DataFrame:
+    """Add up the rows that measure the same thing: equal keys, summed totals and weights.
+
+    Laws, for frames a, b, c: `merge(merge(a, b), c) == merge(a, merge(b, c))`, `merge(a, b) == merge(b, a)`, and
+    merging with an empty frame changes nothing (floats: up to the last bit of a sum).
+
+    Args:
+        frames: rows frames; at least one.
+
+    Returns:
+        One row per key, sorted by key.
+    """
+    joined = pd.concat(frames, ignore_index=True)
+    merged = joined.groupby(list(KEY), sort=True, as_index=False)[["total", "weight"]].sum()
+    return merged[list(COLUMNS)].astype(dict(_TYPES))

@@ -1,0 +1,168 @@
+"""User-level weighting: every user counts once, however many prompts the user's device has.
+
+Two means of the same rows, and how far apart they can be:
+
+    device-000   9 right of 10        example mean  (9 + 1 + 0) / (10 + 2 + 8) = 0.50
+    device-001   1 right of  2        user mean     (0.9 + 0.5 + 0.0) / 3      = 0.4667
+    device-002   0 right of  8        worst decile  the worst ceil(3 / 10) = 1 user: 0.0
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class UserSummary:
+    """How one measure is spread over users."""
+
+    example_mean: float
+    """Sum of totals over sum of weights: every example counts once."""
+    user_mean: float
+    """Mean over users of the user's own value: every user counts once."""
+    p10: float
+    """10th percentile over users, linear between two users."""
+    p50: float
+    """Median over users."""
+    p90: float
+    """90th percentile over users."""
+    worst_decile_mean: float
+    """Mean of the worst `ceil(users / 10)` users: the lowest values, or the highest where lower is better."""
+    users: int
+    """How many users were measured."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """One measure of two models on the same users: first minus second, user by user."""
+
+    mean: float
+    """Mean difference over the users that both have."""
+    standard_error: float | None
+    """Standard error of that mean over users; None for fewer than two users."""
+    higher: int
+    """Users whose value is higher under the first."""
+    lower: int
+    """Users whose value is lower under the first."""
+    users: int
+    """Users that both have."""
+
+
+def per_user(rows: pd.DataFrame) -> pd.Series:
+    """Every user's own value: sum of totals over sum of weights of the user's rows.
+
+    Law: multiplying all totals and weights of a user by one factor changes nothing.
+
+    Args:
+        rows: rows of one measure, of any number of rounds and tasks.
+
+    Returns:
+        Values by device, sorted by device; users without weight are left out.
+    """
+    sums = rows.groupby("device", sort=True)[["total", "weight"]].sum()
+    sums = sums[sums["weight"] > 0]
+    return (sums["total"] / sums["weight"]).rename("value")
+
+
+def summarise(rows: pd.DataFrame, higher_is_better: bool = True) -> UserSummary:
+    """Summarise one measure over users.
+
+    Laws: a permutation of the rows and a split of a row into parts change nothing; when all users have one value, all
+    means and percentiles are that value; weights scale away, for all but the example mean user by user, for the
+    example mean only together.
+
+    Args:
+        rows: rows of one measure.
+        higher_is_better: whether the worst users are those with the lowest values.
+
+    Raises:
+        ValueError: when no row has weight.
+    """
+    values = per_user(rows).to_numpy(dtype=float)  # (U,)
+    if values.size == 0:
+        raise ValueError("cannot summarise rows without weight; select a model, name and round that were measured")
+    worst_first = np.sort(values) if higher_is_better else np.sort(values)[::-1]  # (U,)
+    p10, p50, p90 = (float(value) for value in np.quantile(values, [0.1, 0.5, 0.9]))
+    return UserSummary(
+        example_mean=float(rows["total"].sum() / rows["weight"].sum()),
+        user_mean=float(values.mean()),
+        p10=p10,
+        p50=p50,
+        p90=p90,
+        worst_decile_mean=float(worst_first[: -(-values.size // 10)].mean()),
+        users=int(values.size),
+    )
+
+
+def by_weights(rows: pd.DataFrame, weights: Mapping[str, float]) -> float:
+    """Mean over users with a weight per user, `sum_u w_u x_u / sum_u w_u`.
+
+    Laws: equal weights give the user mean; every user's sum of row weights gives the example mean; one factor on all
+    weights changes nothing.
+
+    Args:
+        rows: rows of one measure.
+        weights: weight of every device in `rows`, at least 0; devices without rows are ignored.
+
+    Raises:
+        ValueError: when a device of `rows` has no weight, a weight is negative, or all are 0.
+    """
+    values = per_user(rows)
+    missing = [device for device in values.index if device not in weights]
+    if missing:
+        raise ValueError(f"no weight for {', '.join(missing[:5])}; give every measured device one, 0 to leave it out")
+    chosen = np.array([float(weights[device]) for device in values.index])  # (U,)
+    if (chosen < 0).any() or not chosen.sum() > 0:
+        raise ValueError(f"weights must be at least 0 and not all 0, got {dict(weights)}")
+    return float(np.average(values.to_numpy(dtype=float), weights=chosen))
+
+
+def paired_difference(first: pd.Series, second: pd.Series) -> PairedDifference | None:
+    """Compare two models user by user.
+
+    By hand: first 0.9, 0.5, 0.4 and second 0.6, 0.5, 0.5 differ by 0.3, 0.0, -0.1: mean 0.0667, sample standard
+    deviation 0.2082, standard error 0.2082 / sqrt(3) = 0.1202, one user higher, one lower.
+
+    Args:
+        first: values by device, as `per_user` gives.
+        second: the same for the other model.
+
+    Returns:
+        The difference over the users in both; None when there is no such user.
+    """
+    shared = first.index.intersection(second.index)
+    if shared.empty:
+        return None
+    gaps = first.loc[shared].to_numpy(dtype=float) - second.loc[shared].to_numpy(dtype=float)  # (U,)
+    return PairedDifference(
+        mean=float(gaps.mean()),
+        standard_error=float(gaps.std(ddof=1) / math.sqrt(gaps.size)) if gaps.size > 1 else None,
+        higher=int((gaps > 0).sum()),
+        lower=int((gaps < 0).sum()),
+        users=int(gaps.size),
+    )
+
+
+def over_rounds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Follow one measure over rounds, at user level.
+
+    Args:
+        rows: rows of one measure.
+
+    Returns:
+        One line per measured round, by `round`, with the columns `mean`, `p10`, `p90` (over users) and `users`.
+    """
+    sums = rows.groupby(["round", "device"], sort=True)[["total", "weight"]].sum()
+    sums = sums[sums["weight"] > 0]
+    by_round = (sums["total"] / sums["weight"]).groupby("round")
+    return pd.DataFrame(
+        {
+            "mean": by_round.mean(),
+            "p10": by_round.quantile(0.1),
+            "p90": by_round.quantile(0.9),
+            "users": by_round.size(),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Base models, stacked LoRA adapters, decoding."""

@@ -1,0 +1,54 @@
+"""Load a base model and its tokenizer, built in or from a Hugging Face folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from flsim.config import ConfigError
+from flsim.models.builtin import BUILTIN_DIR
+
+HELP = "?"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with what generation needs to know about its tokens."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pad_id: int
+    eos_id: int
+    help_id: int
+    """The token that asks the cloud for help and ends a response."""
+
+
+def folder_of(path: str) -> Path:
+    """The checkpoint folder that `builtin:slm`, `builtin:cloud` or a path means.
+
+    Raises:
+        ConfigError: if it holds no checkpoint.
+    """
+    folder = BUILTIN_DIR / path.removeprefix("builtin:") if path.startswith("builtin:") else Path(path)
+    if not (folder / "config.json").is_file():
+        built_in = ", ".join(f"builtin:{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
+        raise ConfigError(f"model.path={path!r}: {folder} holds no checkpoint (config.json); built in are: {built_in}")
+    return folder
+
+
+def load_base(path: str) -> BaseModel:
+    """Load a checkpoint in float32 on the CPU, frozen and in evaluation mode.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or its tokenizer has no help token.
+    """
+    folder = folder_of(path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    vocabulary = tokenizer.get_vocab()
+    if HELP not in vocabulary:
+        raise ConfigError(f"model.path={path!r}: its tokenizer has no single token {HELP!r} for the help request")
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    return BaseModel(model, tokenizer, tokenizer.pad_token_id, tokenizer.eos_token_id, vocabulary[HELP])

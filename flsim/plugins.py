@@ -1,0 +1,78 @@
+"""Build a plug-in from `module:Name` (or `my_file.py:Name`) and its settings; errors name the half that failed."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flsim.config import ConfigError
+
+
+def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
+    """Call what `spec["path"]` names with `args` and the rest of `spec` as keyword arguments.
+
+    Args:
+        key: where the spec comes from, such as `strategy`; used in messages.
+        spec: `{"path": "strategies.fedavg:FedAvg", "server_lr": 1.0}`.
+        args: positional arguments that every plug-in of this kind gets.
+
+    Raises:
+        ConfigError: if the path does not resolve or a setting is not taken.
+    """
+    path = str(spec["path"])
+    factory = resolve(f"{key}.path", path)
+    settings = {name: value for name, value in spec.items() if name != "path"}
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(*args, **settings)
+    except TypeError as error:
+        names = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        taken = ", ".join(names[len(args) :]) or "no settings"
+        raise ConfigError(f"{path} cannot take the settings of {key}: {error}; it takes: {taken}") from None
+    try:
+        return factory(*args, **settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} refused the settings {settings} of {key}: {error}") from error
+
+
+def resolve(key: str, path: str) -> Any:
+    """The object that `module:Name` or `file.py:Name` names.
+
+    Raises:
+        ConfigError: saying whether the module or the name is missing, and what the module has instead.
+    """
+    module_name, colon, name = path.rpartition(":")
+    if not colon or not name:
+        raise ConfigError(f"{key}={path!r} must be written as module:Name or my_file.py:Name")
+    module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
+    if name not in vars(module):
+        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
+        raise ConfigError(
+            f"{key}={path!r}: module {module_name!r} ({module.__file__}) has no {name!r}; it defines: {', '.join(own)}"
+        )
+    return vars(module)[name]
+
+
+def _load(key: str, path: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{key}={path!r}: cannot import module {module_name!r} ({error}); give a module that Python can import "
+            f"from here, or a file as my_file.py:Name"
+        ) from error
+
+
+def _load_file(key: str, path: str, file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ConfigError(f"{key}={path!r}: there is no file {str(file)!r} (looked in {Path.cwd()})")
+    name = file.stem
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,201 @@
+"""What all figures share: style, colours, direct labels, phase marks and saving; nothing here knows a measure.
+
+Colours are those of Okabe and Ito (2008), told apart by people with any common colour vision.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from flsim.tasks.stream import Phase
+
+DPI = 120
+INK = "#333333"
+QUIET = "#767676"
+COLOURS = MappingProxyType(
+    {
+        "global": "#0072B2",
+        "alone": "#56B4E9",
+        "local": "#CC79A7",
+        "random": "#D55E00",
+        "frozen": "#767676",
+        "cloud": "#009E73",
+        "dual": "#8A5A9E",
+    }
+)
+"""Colour of every model, in every figure."""
+GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+"""Colours of task groups, in the order of the groups; a ninth group starts again."""
+_LABEL_SIZE = 10.0  # points
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """A text at the right edge of a panel, beside the end of its line."""
+
+    y: float
+    """Where the line ends, in data units."""
+    text: str
+    colour: str
+
+
+def drawing_style() -> AbstractContextManager[None]:
+    """Matplotlib settings that are in force only while a figure is drawn, within `with drawing_style():`."""
+    return matplotlib.rc_context(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 11.0,
+            "text.color": INK,
+            "axes.edgecolor": "#999999",
+            "axes.labelcolor": INK,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 12.0,
+            "axes.titleweight": "bold",
+            "axes.titlepad": 24.0,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "grid.color": "#E8E8E8",
+            "xtick.color": "#555555",
+            "ytick.color": "#555555",
+            "legend.frameon": False,
+            "lines.solid_capstyle": "round",
+        }
+    )
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of `width` x `height` inches that draws itself without any global state of pyplot."""
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save as PNG at `DPI` dots per inch; the folder is made when missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with drawing_style():
+        figure.savefig(path, dpi=DPI)
+
+
+def percent(value: float) -> str:
+    """`0.614` as `61 %`."""
+    return f"{100 * value:.0f} %"
+
+
+def darker(colour: str) -> tuple[float, float, float]:
+    """The colour for text, which needs more contrast than a line."""
+    red, green, blue = to_rgb(colour)
+    return (0.75 * red, 0.75 * green, 0.75 * blue)
+
+
+def as_percent_axis(axes: Axes) -> None:
+    """Write the y axis of shares in percent."""
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def as_rounds_axis(axes: Axes, last_round: int, *, first_round: int = 0) -> None:
+    """Span the x axis over the rounds of the run, with whole numbers."""
+    axes.set_xlim(first_round - 0.5, max(last_round, first_round + 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("round")
+
+
+def say_missing(axes: Axes, what: str) -> None:
+    """Say in an empty panel what was not measured, instead of showing empty axes."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, f"no {what} yet", transform=axes.transAxes, ha="center", va="center", color=QUIET)
+
+
+def draw_band(axes: Axes, curve: pd.DataFrame, colour: str) -> None:
+    """Draw a mean line with its band from the 10th to the 90th percentile of users.
+
+    Args:
+        axes: the panel.
+        curve: by round, as `over_rounds` gives.
+        colour: of line and band.
+    """
+    rounds = curve.index.to_numpy(dtype=float)
+    marker = "o" if len(rounds) <= 30 else None
+    low, high = curve["p10"].to_numpy(dtype=float), curve["p90"].to_numpy(dtype=float)
+    axes.fill_between(rounds, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(rounds, curve["mean"].to_numpy(dtype=float), color=colour, linewidth=2.4, marker=marker, markersize=4)
+
+
+def mark_phases(axes: Axes, phases: Sequence[Phase], last_round: int) -> None:
+    """Shade every second phase, mark the switches and name the phases above the panel.
+
+    Args:
+        axes: the panel, over rounds, with its x limits set.
+        phases: the run's phases; those after `last_round` are left out.
+        last_round: last round drawn.
+    """
+    begun = [phase for phase in phases if phase.first_round <= last_round]
+    inches = axes.get_position().width * float(axes.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
+    left, right = axes.get_xlim()
+    for number, phase in enumerate(begun):
+        start, end = max(phase.first_round - 0.5, left), min(phase.last_round + 0.5, right)
+        if number % 2:
+            axes.axvspan(start, end, color="#000000", alpha=0.035, linewidth=0, zorder=0)
+        if number:
+            axes.axvline(start, color="#999999", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        room = (end - start) / (right - left) * inches * 72 / (0.56 * 9)  # characters of 9 points
+        named = f"{phase.name}: {', '.join(phase.tasks)}"
+        text = next((text for text in (named, phase.name) if len(text) <= room), "")
+        transform = axes.get_xaxis_transform()
+        axes.text((start + end) / 2, 1.015, text, transform=transform, ha="center", va="bottom", size=9, color=QUIET)
+
+
+def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
+    """Write every label beside the end of its line, at the panel's right edge, moved apart where they would touch.
+
+    Args:
+        axes: the panel, with its y limits and its place in the figure set.
+        labels: in any order.
+    """
+    height = axes.get_position().height * float(axes.get_figure(root=True).get_figheight())  # type: ignore[union-attr]
+    bottom, top = axes.get_ylim()
+    gap = 1.3 * _LABEL_SIZE / (72 * height)  # share of the panel's height
+    ordered = sorted(labels, key=lambda label: label.y)
+    shares = [(label.y - bottom) / (top - bottom) for label in ordered]
+    for label, share, place in zip(ordered, shares, spread(shares, gap), strict=True):
+        axes.plot([1.0, 1.02], [share, place], transform=axes.transAxes, color=label.colour, linewidth=1, clip_on=False)
+        axes.text(
+            1.03, place, label.text, transform=axes.transAxes, va="center", size=_LABEL_SIZE, color=darker(label.colour)
+        )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Move sorted places apart until neighbours are `gap` apart, as little and as evenly as possible.
+
+    By hand: 0.50 and 0.52 with gap 0.10 become 0.46 and 0.56.
+
+    Args:
+        places: ascending, in shares of the panel's height.
+        gap: least distance of neighbours.
+    """
+    clusters = [([place], place) for place in places]  # members, and the mean place around which they stand
+    merged: list[tuple[list[float], float]] = []
+    for members, centre in clusters:
+        merged.append((members, centre))
+        while len(merged) > 1:
+            (lower, low), (upper, high) = merged[-2:]
+            if high - low >= gap * (len(lower) + len(upper)) / 2 - 1e-12:
+                break
+            joined = lower + upper
+            merged[-2:] = [(joined, float(np.mean(joined)))]
+    return [centre + gap * (rank - (len(found) - 1) / 2) for found, centre in merged for rank in range(len(found))]

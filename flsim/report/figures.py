@@ -1,0 +1,183 @@
+"""The figures of a run, one function each: rows in, a figure out, and all of them into `plots/`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flsim.metrics.selection import training
+from flsim.report.drawing import (
+    COLOURS,
+    QUIET,
+    EndLabel,
+    as_rounds_axis,
+    drawing_style,
+    label_ends,
+    mark_phases,
+    new_figure,
+    save_figure,
+    say_missing,
+)
+from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
+from flsim.tasks.stream import Phase
+from flsim.report.stream_figure import stream_figure
+
+BAND = "line: mean user, band: 10th to 90th percentile of users"
+
+
+def accuracy_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
+    """Accuracy over rounds, above with the cloud and below alone."""
+    figure = new_figure(10, 8)
+    figure.subplots_adjust(left=0.09, right=0.79, top=0.9, bottom=0.07, hspace=0.42)
+    above, below = figure.subplots(2, 1)
+    draw_accuracy(above, rows, phases, alone=False)
+    above.set_title("Accuracy when the device may ask the cloud")
+    draw_accuracy(below, rows, phases, alone=True)
+    below.set_title("Accuracy of the device alone (asking disabled)")
+    return figure
+
+
+def usage_figure(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None) -> Figure:
+    """Training cloud usage against the budget, and the dual variable below."""
+    figure = new_figure(10, 7.4)
+    figure.subplots_adjust(left=0.09, right=0.82, top=0.9, bottom=0.08, hspace=0.42)
+    above, below = figure.subplots(2, 1)
+    draw_usage(above, rows, phases, tau=tau)
+    above.set_title("How often devices ask the cloud while training")
+    draw_dual(below, rows, phases)
+    below.set_title("The price of asking that devices learn (dual variable λ)")
+    return figure
+
+
+def matrix_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
+    """The accuracy matrix with the cloud and alone, side by side."""
+    figure = new_figure(12, 1.6 + 0.75 * (2 + len(phases)))
+    figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.6 / figure.get_figheight(), bottom=0.09, wspace=0.24)
+    left, right = figure.subplots(1, 2)
+    draw_matrix(left, rows, phases, name="accuracy")
+    left.set_title("When the device may ask", pad=10)
+    draw_matrix(right, rows, phases, name="local_accuracy")
+    right.set_title("The device alone", pad=10)
+    return figure
+
+
+def users_figure(rows: pd.DataFrame, worst_users: Sequence[dict[str, Any]]) -> Figure:
+    """All users at the end, sorted, and the worst-off ones by name."""
+    figure = new_figure(12, 4.8)
+    figure.subplots_adjust(left=0.08, right=0.985, top=0.87, bottom=0.13)
+    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.15, 1], "wspace": 0.62})
+    draw_users(left, rows)
+    left.set_title("All users at the end", pad=10)
+    draw_worst_users(right, worst_users)
+    return figure
+
+
+def cost_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
+    """Bytes, cloud calls and seconds of the whole fleet per round."""
+    figure = new_figure(13, 4)
+    figure.subplots_adjust(left=0.055, right=0.94, top=0.84, bottom=0.14, wspace=0.48)
+    panels = figure.subplots(1, 3)
+    size, unit = _byte_unit(training(rows, name="downlink_bytes"), training(rows, name="uplink_bytes"))
+    transfer = {"uplink_bytes": ("up", "global"), "downlink_bytes": ("down", "cloud")}
+    calls = {"cloud_calls": ("granted", "global"), "cloud_refused": ("refused", "random")}
+    _draw_sums(panels[0], rows, phases, names=transfer, unit=size)
+    panels[0].set(title="Adapters sent", ylabel=f"{unit} per round, all devices")
+    _draw_sums(panels[1], rows, phases, names=calls, unit=1.0)
+    panels[1].set(title="Cloud requests while training", ylabel="requests per round, all devices")
+    _draw_sums(panels[2], rows, phases, names={"seconds": ("work", "dual")}, unit=1.0)
+    panels[2].set(title="Time", ylabel="device-seconds per round")
+    return figure
+
+
+def _byte_unit(*found: pd.DataFrame) -> tuple[float, str]:
+    """The unit in which the largest round's bytes read well, as (bytes, name)."""
+    largest = max((float(rows.groupby("round")["total"].sum().max()) for rows in found if len(rows)), default=0.0)
+    units = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+    return next(((size, name) for size, name in units if largest >= size), (1.0, "bytes"))
+
+
+def _draw_sums(
+    axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, names: dict[str, tuple[str, str]], unit: float
+) -> None:
+    """Draw the fleet's sum per round of every name: name -> (label, key of the colour)."""
+    labels, top = [], 0.0
+    for name, (text, colour) in names.items():
+        sums = training(rows, name=name).groupby("round")["total"].sum() / unit
+        if len(sums):
+            heights = sums.to_numpy(dtype=float)
+            top = max(top, float(heights.max()))
+            axes.plot(sums.index.to_numpy(dtype=float), heights, color=COLOURS[colour], linewidth=2, label=text)
+            labels.append(EndLabel(float(heights[-1]), text, COLOURS[colour]))
+    if not labels:
+        say_missing(axes, "training rounds")
+        return
+    axes.set_ylim(0, 1.1 * top or 1.0)
+    last_round = int(rows["round"].max())
+    as_rounds_axis(axes, last_round)
+    mark_phases(axes, phases, last_round)
+    label_ends(axes, labels)
+
+
+def overview_figure(
+    rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None, title: str, answer: str
+) -> Figure:
+    """Accuracy, usage, users and matrix on one sheet of 1400 x 980 pixels, with the answer on top."""
+    figure = new_figure(1400 / 120, 980 / 120)
+    figure.subplots_adjust(left=0.062, right=0.985, top=0.815, bottom=0.07)
+    panels = figure.subplots(2, 2, gridspec_kw={"width_ratios": [1.18, 1], "wspace": 0.55, "hspace": 0.5})
+    figure.text(0.018, 0.965, title, size=16, weight="bold", va="center")
+    figure.text(0.018, 0.925, answer, size=11, va="center")
+    draw_accuracy(panels[0, 0], rows, phases)
+    panels[0, 0].set_title("Accuracy")
+    draw_usage(panels[0, 1], rows, phases, tau=tau)
+    panels[0, 1].set_title("Cloud usage while training")
+    draw_users(panels[1, 0], rows)
+    panels[1, 0].set_title("Users at the end", pad=10)
+    draw_matrix(panels[1, 1], rows, phases)
+    panels[1, 1].set_title("Accuracy by task group (framed: taught)", pad=10)
+    figure.text(0.985, 0.012, BAND, size=8.5, color=QUIET, ha="right", va="bottom")
+    return figure
+
+
+def write_figures(
+    plots_dir: Path,
+    rows: pd.DataFrame,
+    phases: Sequence[Phase],
+    *,
+    summary: dict[str, Any],
+    title: str,
+    answer: str,
+    stream: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Draw all figures of a run.
+
+    Args:
+        plots_dir: where the PNGs go.
+        rows: all rows of the run.
+        phases: the run's phases.
+        summary: as `summarise_run` gives.
+        title: heading of the overview, such as the run's name.
+        answer: the overview's second line.
+        stream: the realised stream, columns `round, device, task, prompts, mean_difficulty`; None draws none.
+
+    Returns:
+        The files written.
+    """
+    with drawing_style():
+        tau = summary["tau"]
+        figures = {
+            "overview.png": overview_figure(rows, phases, tau=tau, title=title, answer=answer),
+            "accuracy.png": accuracy_figure(rows, phases),
+            "usage.png": usage_figure(rows, phases, tau=tau),
+            "matrix.png": matrix_figure(rows, phases),
+            "users.png": users_figure(rows, summary["worst_users"]),
+            "cost.png": cost_figure(rows, phases),
+        }
+        if stream is not None and len(stream):
+            figures["stream.png"] = stream_figure(stream, phases)
+    for name, figure in figures.items():
+        save_figure(figure, plots_dir / name)
+    return [plots_dir / name for name in figures]

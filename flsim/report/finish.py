@@ -1,0 +1,68 @@
+"""Finish a run: from its rows to summary, ledger, figures and page; may be called again at any time."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flsim.files import write_atomically
+from flsim.metrics.rows import read_rows
+from flsim.metrics.selection import training
+from flsim.report.figures import write_figures
+from flsim.report.page import write_report
+from flsim.report.summary import summarise_run
+from flsim.report.table import answer
+from flsim.tasks.stream import Phase
+
+_LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "tokens", "cloud_money": "money"}
+
+
+def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> dict[str, Any]:
+    """Read a run's rows and write `summary.json`, `ledger.parquet`, `plots/` and `report.html` into its folder.
+
+    Args:
+        run_dir: the run's folder, with `rows/` and, where present, `stream.parquet`, `config.yaml` and
+            `environment.json`; the run may be partial.
+        phases: the stream's phases.
+        tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
+
+    Returns:
+        The summary, as in `summary.json`.
+    """
+    run_dir = Path(run_dir)
+    rows = read_rows(run_dir)
+    name = run_dir.resolve().name
+    summary = {"run": name, **summarise_run(rows, phases, tau=tau)}
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(run_dir / "summary.json", text.encode())
+    _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))
+    stream_path = run_dir / "stream.parquet"
+    stream = pd.read_parquet(stream_path) if stream_path.is_file() else None
+    sentence = answer(summary)
+    write_figures(run_dir / "plots", rows, phases, summary=summary, title=name, answer=sentence, stream=stream)
+    write_report(run_dir, summary=summary)
+    return summary
+
+
+def ledger_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What every device spent on the cloud in every round of training.
+
+    Args:
+        rows: all rows of the run.
+
+    Returns:
+        Columns `round, device, calls, refused, tokens, money`, sorted by round and device; 0 where nothing was noted.
+    """
+    spent = pd.concat([training(rows, name=name) for name in _LEDGER])
+    wide = spent.pivot_table(index=["round", "device"], columns="name", values="total", aggfunc="sum", fill_value=0.0)
+    wide = wide.reindex(columns=list(_LEDGER), fill_value=0.0).rename(columns=_LEDGER)
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,89 @@
+"""Pieces of a self-contained HTML page: escaped tables, embedded pictures, and the style for screen and print."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: #222;
+  background: #fff; max-width: 1060px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.25rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #ddd; }
+.facts { color: #666; margin: 0 0 1.2rem; }
+.answer { font-size: 1.22rem; line-height: 1.45; margin: 0 0 1.2rem; padding: .9rem 1.1rem;
+  background: #eef5fa; border-left: 5px solid #0072b2; }
+p { max-width: 75ch; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 .8rem; }
+th, td { padding: .32rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e6e6e6; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { color: #555; font-weight: 600; border-bottom: 2px solid #bbb; vertical-align: bottom; }
+tbody tr.strong td { font-weight: 650; background: #f5f9fc; }
+figure { margin: 1.2rem 0 2rem; }
+figure img { display: block; max-width: 100%; height: auto; }
+figcaption, .note { color: #555; font-size: .92rem; max-width: 85ch; margin-top: .5rem; }
+pre { background: #f6f6f6; padding: .9rem 1rem; font-size: .82rem; line-height: 1.45; overflow-x: auto; }
+summary { cursor: pointer; color: #0060a0; }
+@page { size: A4; margin: 15mm 14mm; }
+@media print {
+  body { font-size: 10pt; padding: 0; max-width: none; }
+  h2 { break-after: avoid; margin-top: 1.6rem; }
+  figure, table, .answer { break-inside: avoid; }
+  .newpage { break-before: page; }
+  .scroll { overflow: visible; }
+  th, td { padding: .22rem .5rem; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  details::details-content { content-visibility: visible; display: block; }
+  .answer, tbody tr.strong td { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+}
+"""
+
+
+def page_of(title: str, body: Sequence[str]) -> str:
+    """A whole HTML page that needs no other file, script or network.
+
+    Args:
+        title: plain text.
+        body: pieces of HTML, already escaped.
+    """
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    joined = "\n".join(body)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{joined}\n</body></html>\n'
+
+
+def paragraph(text: str, *, kind: str = "") -> str:
+    """A paragraph of plain text; `kind` is its class in the style, empty for none."""
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<p{attribute}>{escape(text)}</p>"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = ()) -> str:
+    """A table of plain texts, the first column left and the others right aligned.
+
+    Args:
+        headings: one per column.
+        rows: as many cells each.
+        strong: numbers of the rows that stand out, from 0.
+    """
+    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    lines = []
+    for number, row in enumerate(rows):
+        cells = "".join(f"<td>{escape(text)}</td>" for text in row)
+        lines.append(f'<tr class="strong">{cells}</tr>' if number in strong else f"<tr>{cells}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def picture(path: Path, caption: str) -> str:
+    """A PNG embedded in the page, with its caption, which is also its text for readers who do not see it."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def folded(title: str, text: str) -> str:
+    """A text in fixed-width letters that opens on a click and is open in print."""
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"

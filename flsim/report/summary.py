@@ -1,0 +1,196 @@
+"""The summary of a run: every number that the report, the table and comparisons show, from rows alone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
+from flsim.metrics.selection import (
+    LEARNERS,
+    REFERENCES,
+    evaluation,
+    evaluation_split,
+    in_rounds,
+    latest,
+    training,
+)
+from flsim.metrics.users import paired_difference, per_user, summarise
+from flsim.report.phases import last_third, ordered_tasks
+from flsim.tasks.stream import Phase
+
+MEASURES = ("accuracy", "local_accuracy", "cloud_usage")
+"""What evaluation measures: with the cloud, without it, and how often it was asked."""
+TOTALS = ("cloud_calls", "cloud_refused", "cloud_tokens", "cloud_money", "uplink_bytes", "downlink_bytes", "seconds")
+"""Training rows that are summed over rounds and devices."""
+WORST_USERS = 5
+
+
+def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None = None) -> dict[str, Any]:
+    """Summarise a run, whole or partial, into what `summary.json` holds.
+
+    Args:
+        rows: all rows of the run.
+        phases: the stream's phases, in order; those not yet begun are left out.
+        tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
+
+    Returns:
+        Plain dicts, lists, strings and finite numbers; None stands for what was not measured.
+    """
+    last_round = int(rows["round"].max())
+    begun = [phase for phase in phases if phase.first_round <= last_round]
+    tested = rows[rows["split"] == evaluation_split(rows)]
+    tested = tested[tested["name"].isin(MEASURES)]
+    return {
+        "rounds": last_round,
+        "devices": int(rows.loc[rows["device"] != "", "device"].nunique()),
+        "split": evaluation_split(rows),
+        "tasks": ordered_tasks(phases, sorted(tested["task"].unique())),
+        "tau": tau,
+        "phases": [asdict(phase) for phase in phases],
+        "headline": _headline(rows),
+        "at_end": _models_at(rows, first=0, last=last_round),
+        "at_switches": [
+            {
+                "phase": phase.name,
+                "round": phase.last_round,
+                "models": _models_at(rows, first=phase.first_round, last=phase.last_round),
+            }
+            for phase in begun[:-1]
+        ],
+        "continual": {name: _continual(rows, begun, name) for name in ("accuracy", "local_accuracy")},
+        "usage": [_usage(rows, phase, tau) for phase in begun],
+        "worst_users": _worst_users(rows),
+        "totals": {name: _total(rows, name) for name in TOTALS},
+        "set_aside": _set_aside(rows),
+    }
+
+
+def own_accuracy_name(rows: pd.DataFrame, model: str) -> str:
+    """`local_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
+    return "accuracy" if evaluation(rows, model=model, name="local_accuracy").empty else "local_accuracy"
+
+
+def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
+    """The last evaluated round of every phase that has one, for the global adapter.
+
+    Args:
+        rows: all rows of the run.
+        phases: the phases to look at.
+        name: such as `accuracy`.
+    """
+    measured = evaluation(rows, model="global", name=name)
+    ends = [(phase, latest(measured, first=phase.first_round, last=phase.last_round)) for phase in phases]
+    return [(phase, int(end["round"].iloc[0])) for phase, end in ends if not end.empty]
+
+
+def _models_at(rows: pd.DataFrame, *, first: int, last: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Summaries by model and name: learners at their last evaluated round of the window, references at round 0."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in (*LEARNERS, *REFERENCES):
+        for name in MEASURES:
+            window_first = 0 if model in REFERENCES else first
+            measured = latest(evaluation(rows, model=model, name=name), first=window_first, last=last)
+            if measured["weight"].sum() > 0:
+                summary = asdict(summarise(measured, higher_is_better=name != "cloud_usage"))
+                found.setdefault(model, {})[name] = {"round": int(measured["round"].iloc[0]), **summary}
+    return found
+
+
+def _at_end(rows: pd.DataFrame, model: str, name: str) -> pd.Series:
+    """Values by device at the model's last evaluated round."""
+    return per_user(latest(evaluation(rows, model=model, name=name)))
+
+
+def _headline(rows: pd.DataFrame) -> dict[str, Any]:
+    """The two differences that answer whether learning and learning to ask paid off, paired user by user."""
+    over_random = paired_difference(_at_end(rows, "global", "accuracy"), _at_end(rows, "random", "accuracy"))
+    frozen = _at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))
+    over_frozen = paired_difference(_at_end(rows, "global", "local_accuracy"), frozen)
+    return {
+        "accuracy_over_random": None if over_random is None else asdict(over_random),
+        "local_accuracy_over_frozen": None if over_frozen is None else asdict(over_frozen),
+    }
+
+
+def _continual(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> dict[str, Any]:
+    """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer."""
+    measured = evaluation(rows, model="global", name=name)
+    tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
+    ends = evaluated_ends(rows, phases, name)
+    stages = [stage for _, stage in ends]
+    learned = {task: stage for phase, stage in reversed(ends) for task in phase.tasks}
+    matrix = accuracy_matrix(measured, stages, tasks=tasks)
+    forgot = [forgetting(matrix.iloc[: count + 1]) for count in range(1, len(stages))]
+    transfer = backward_transfer(matrix, learned) if stages else pd.Series(dtype=float)
+    return {
+        "stages": [{"phase": phase.name, "round": stage} for phase, stage in ends],
+        "tasks": tasks,
+        "matrix": [[None if pd.isna(cell) else float(cell) for cell in line] for line in matrix.to_numpy()],
+        "forgetting": [
+            {"phase": phase.name, "round": stage, "mean": _mean(drop), "by_task": _floats(drop)}
+            for (phase, stage), drop in zip(ends[1:], forgot, strict=True)
+        ],
+        "backward_transfer": {"mean": _mean(transfer), "by_task": _floats(transfer)},
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _floats(values: pd.Series) -> dict[str, float]:
+    return {str(key): float(value) for key, value in values.items()}
+
+
+def _usage(rows: pd.DataFrame, phase: Phase, tau: float | None) -> dict[str, Any]:
+    """The fleet's training cloud usage in one phase, whole and in its last third of rounds; None without rows."""
+    usage = training(rows, name="cloud_usage")
+    found: dict[str, Any] = {
+        "phase": phase.name,
+        "first_round": phase.first_round,
+        "last_round": phase.last_round,
+        "tau": tau,
+    }
+    for part, first in (("whole", phase.first_round), ("last_third", last_third(phase))):
+        window = in_rounds(usage, first, phase.last_round)
+        if not window["weight"].sum() > 0:
+            found[part] = None
+            continue
+        above = None if tau is None else int((per_user(window) > tau).sum())
+        found[part] = {**asdict(summarise(window, higher_is_better=False)), "users_above_tau": above}
+    return found
+
+
+def _worst_users(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The users with the lowest accuracy at the end, worst first, and what the references give them."""
+    accuracy = _at_end(rows, "global", "accuracy")
+    others = {
+        "local_accuracy": _floats(_at_end(rows, "global", "local_accuracy")),
+        "random": _floats(_at_end(rows, "random", "accuracy")),
+        "frozen": _floats(_at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))),
+    }
+    worst = accuracy.sort_values(kind="stable").head(WORST_USERS)
+    users = []
+    for device, value in _floats(worst).items():
+        line: dict[str, Any] = {"device": device, "accuracy": value}
+        line.update({name: values.get(device) for name, values in others.items()})
+        line["over_random"] = None if line["random"] is None else line["accuracy"] - line["random"]
+        users.append(line)
+    return users
+
+
+def _total(rows: pd.DataFrame, name: str) -> float | None:
+    """Sum over rounds and devices; None when it was never measured."""
+    found = training(rows, name=name)
+    return None if found.empty else float(found["total"].sum())
+
+
+def _set_aside(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Updates that were set aside, by round and device, with the reason word that stands in `task`."""
+    found = rows[rows["name"] == "set_aside"].sort_values(["round", "device"], kind="stable")
+    return [
+        {"round": int(number), "device": str(device), "reason": str(reason)}
+        for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
+    ]

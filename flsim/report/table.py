@@ -1,0 +1,124 @@
+"""The end of a run in words and numbers: one sentence, and a short table for the terminal."""
+
+from typing import Any
+
+MODEL_LINES = (
+    ("global", "accuracy", "global, may ask"),
+    ("global", "local_accuracy", "global, alone"),
+    ("local", "accuracy", "device's own, may ask"),
+    ("local", "local_accuracy", "device's own, alone"),
+    ("random", "accuracy", "frozen, asks at random"),
+    ("frozen", "accuracy", "frozen, may ask"),
+    ("frozen", "local_accuracy", "frozen, alone"),
+    ("cloud", "accuracy", "cloud LLM"),
+    ("global", "cloud_usage", "cloud usage of global"),
+)
+"""Model, measure and label of every line, in the order of the tables."""
+SPREAD = ("example_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
+"""Fields of a summary that tables show, as shares."""
+_HEADINGS = ("examples", "users", "p10", "p50", "p90", "worst 10 %")
+_WIDTH = 100
+
+
+def share(value: float | None, *, digits: int = 1) -> str:
+    """`0.6143` as `61.4 %`; None as a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points: `0.072` as `+7.2`; None as a dash."""
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def amount(value: float | None) -> str:
+    """A sum for people: whole numbers with thousands, small ones with three digits; None as a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def data_size(value: float | None) -> str:
+    """Bytes in the largest decimal unit that leaves a number of at least 1: `2_500_000` as `2.5 MB`."""
+    if value is None:
+        return "–"
+    sizes = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+    return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{value:.0f} bytes")
+
+
+def answer(summary: dict[str, Any]) -> str:
+    """Say in one sentence how the run ended: accuracy, gain over random asking, cloud usage against the budget.
+
+    Args:
+        summary: as `summarise_run` gives; whatever was not measured is left out of the sentence.
+    """
+    end = summary["at_end"].get("global", {})
+    if "accuracy" not in end:
+        return f"After round {summary['rounds']} the global adapter has not been evaluated yet."
+    text = f"After round {end['accuracy']['round']} the mean user is right on {share(end['accuracy']['user_mean'])}"
+    gap = summary["headline"]["accuracy_over_random"]
+    if gap is not None:
+        side = "above" if gap["mean"] >= 0 else "below"
+        text += f", {abs(100 * gap['mean']):.1f} points {side} the frozen model asking at random"
+    if "cloud_usage" in end:
+        budget = "" if summary["tau"] is None else f" (budget τ = {share(summary['tau'], digits=0)})"
+        text += f"; {share(end['cloud_usage']['user_mean'])} of prompts used the cloud{budget}"
+    return text + "."
+
+
+def model_lines(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of the models' table that were measured: label and summary."""
+    end = summary["at_end"]
+    return [(label, end[model][name]) for model, name, label in MODEL_LINES if name in end.get(model, {})]
+
+
+def end_table(summary: dict[str, Any]) -> str:
+    """Lay the end of a run out as plain text of at most 100 columns.
+
+    Args:
+        summary: as `summarise_run` or `finish_run` gives.
+    """
+    lines = [_wrapped(answer(summary)), ""]
+    rows = [("at the end", *_HEADINGS)]
+    rows += [(label, *(share(values[field]) for field in SPREAD)) for label, values in model_lines(summary)]
+    lines += _aligned(rows)
+    usage = [("training cloud usage", "rounds", "whole", "last third", "τ")]
+    usage += [
+        (
+            f"phase {phase['phase']}",
+            f"{phase['first_round']} to {phase['last_round']}",
+            *(share(None if phase[part] is None else phase[part]["user_mean"]) for part in ("whole", "last_third")),
+            share(phase["tau"], digits=0),
+        )
+        for phase in summary["usage"]
+    ]
+    if len(usage) > 1:
+        lines += ["", *_aligned(usage)]
+    totals, aside = summary["totals"], len(summary["set_aside"])
+    lines += [
+        "",
+        f"cloud: {amount(totals['cloud_calls'])} calls, {amount(totals['cloud_refused'])} refused, "
+        f"{amount(totals['cloud_tokens'])} tokens, money {amount(totals['cloud_money'])}",
+        f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
+        f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
+    ]
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Left-align the first column and right-align the others, with a rule under the first row."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+def _wrapped(text: str) -> str:
+    """Break a sentence between words, at most 100 columns a line."""
+    lines = [""]
+    for word in text.split(" "):
+        if len(lines[-1]) + len(word) + 1 > _WIDTH:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)

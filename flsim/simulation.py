@@ -1,0 +1,217 @@
+"""Run a federation: the round loop, over any Flower ClientApp and any Flower Strategy. It knows no algorithm."""
+
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import Strategy
+from tqdm import tqdm
+
+import flsim.messages as wire
+from flsim.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.config import Config, load_config
+from flsim.engine.grid import FleetGrid, LocalGrid, store_in
+from flsim.engine.ray_grid import RayGrid
+from flsim.metrics.rows import Row, read_rows, write_rows
+from flsim.models.adapter import Adapter, save_adapter
+from flsim.plugins import build
+from flsim.report.finish import finish_run
+from flsim.run_folder import log_to, open_again, open_new
+from flsim.seeding import generator, seed_for
+from flsim.tasks.stream import device_name
+from flsim.world import first_adapter, stream_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and what it left in its folder."""
+
+    folder: Path
+    summary: dict[str, Any]
+    """What `summary.json` holds."""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Every measurement: `round, device, task, split, model, name, total, weight`."""
+        return read_rows(self.folder)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+
+def run(
+    config: str | Path | Config | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    strategy: Strategy | None = None,
+    client: ClientApp | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run a simulation from start to report, or go on with one that was stopped.
+
+    Args:
+        config: a YAML file or a `Config`; None takes the defaults, or with `resume` the run's own.
+        overrides: `key=value` over the file.
+        strategy: any Flower strategy; None builds the one that `strategy.path` names.
+        client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
+        resume: folder of a run to go on with; a finished run gets its report again.
+        progress: whether to show a bar.
+
+    Raises:
+        ConfigError: for anything wrong in the settings, before long work starts.
+        DamagedFileError: if a file of a resumed run cannot be read.
+    """
+    wanted = config if isinstance(config, Config) else None
+    if wanted is None and (resume is None or config is not None or overrides):
+        base = Path(resume) / "config.yaml" if resume is not None and config is None else config
+        wanted = load_config(base, overrides)
+    if resume is not None:
+        folder = Path(resume)
+        settings = open_again(folder, wanted)
+    else:
+        assert wanted is not None
+        settings = wanted
+    strategy = strategy or build("strategy", settings.strategy)
+    client = client or build("client", settings.client, settings)
+    adapter = first_adapter(settings)
+    if resume is None:
+        folder = open_new(settings)
+    log = log_to(folder)
+    _go(settings, folder, strategy, client, adapter, log=log, progress=progress)
+    return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
+
+
+def _go(
+    config: Config,
+    folder: Path,
+    strategy: Strategy,
+    client: ClientApp,
+    adapter: Adapter,
+    *,
+    log: logging.Logger,
+    progress: bool,
+) -> None:
+    """The rounds that are still to do."""
+    first = 0
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is not None:
+        adapter, first = checkpoint.adapter, checkpoint.round + 1
+        vars(strategy).update(checkpoint.strategy)
+    if first > config.rounds:
+        return
+    due = _evaluation_rounds(config)
+    with open_grid(config, folder, client) as grid:
+        log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, config.engine.kind)
+        with tqdm(total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
+            for round_ in range(first, config.rounds + 1):
+                rows: list[Row] = []
+                if round_ > 0:
+                    adapter, rows = _train(config, strategy, grid, adapter, round_, round_ in due, log)
+                if round_ in due:
+                    rows += _evaluate(config, strategy, grid, adapter, round_, log)
+                write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
+                save_checkpoint(folder, round_, adapter, strategy)
+                bar.update(round_ > 0)
+    save_adapter(folder / "adapter", adapter, config.model)
+
+
+def _train(
+    config: Config, strategy: Strategy, grid: FleetGrid, adapter: Adapter, round_: int, due: bool, log: logging.Logger
+) -> tuple[Adapter, list[Row]]:
+    """One round: the cohort learns, the strategy aggregates what can be used."""
+    arrays = wire.to_arrays(adapter)
+    grid.open_to(cohort(config, round_))
+    _seed_globals(config, round_)
+    instructions = ConfigRecord({wire.EVALUATE_LOCAL: due})
+    sent = list(strategy.configure_train(round_, arrays, instructions, grid))
+    replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
+    usable, rows = _inspect(sent, replies, adapter, round_, log)
+    new, _ = strategy.aggregate_train(round_, usable)
+    return (adapter if new is None else wire.to_adapter(new)), rows
+
+
+def _evaluate(
+    config: Config, strategy: Strategy, grid: FleetGrid, adapter: Adapter, round_: int, log: logging.Logger
+) -> list[Row]:
+    """Measure the adapter on every device of the fleet, whatever part of it the strategy would sample."""
+    grid.open_to(range(config.fleet.devices))
+    content = wire.instruction(wire.to_arrays(adapter), round_=round_, references=round_ == 0)
+    sent = [Message(content, node, MessageType.EVALUATE) for node in grid.get_node_ids()]
+    replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
+    for reply in replies:
+        if reply.has_error():
+            log.warning("round %d: no evaluation of %s: %s", round_, _name(reply), reply.error.reason)
+    strategy.aggregate_evaluate(round_, replies)
+    return [row for reply in replies if not reply.has_error() for row in wire.rows_of(reply)]
+
+
+def _inspect(
+    sent: Sequence[Message], replies: Sequence[Message], adapter: Adapter, round_: int, log: logging.Logger
+) -> tuple[list[Message], list[Row]]:
+    """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason."""
+    usable, rows = [], []
+    for message in sent:
+        rows.append(_fact(round_, message.metadata.dst_node_id - 1, "downlink_bytes", _bytes(message.content[wire.ARRAYS])))
+    for reply in replies:
+        device = wire.device_of(reply)
+        wrong = wire.complaint(reply, adapter)
+        if wrong is not None:
+            log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), *wrong)
+            rows.append(_fact(round_, device, "set_aside", 1.0, task=wrong[0]))
+            continue
+        usable.append(reply)
+        rows += wire.rows_of(reply)
+        rows.append(_fact(round_, device, "uplink_bytes", _bytes(reply.content[wire.ARRAYS])))
+        if wire.ENGINE in reply.content:
+            rows.append(_fact(round_, device, "seconds", float(reply.content[wire.ENGINE][wire.SECONDS])))
+    return usable, rows
+
+
+def cohort(config: Config, round_: int) -> list[int]:
+    """The devices of a round, a pure function of (seed, round), sorted."""
+    chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, config.cohort_size, replace=False)
+    return sorted(int(device) for device in chosen)
+
+
+def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid | AbstractContextManager[FleetGrid]:
+    """The grid that `engine.kind` names."""
+    store, devices, engine = store_in(folder), config.fleet.devices, config.engine
+    if engine.kind == "local":
+        return LocalGrid(client, store, devices, engine.pack)
+    return RayGrid(client, store, devices, engine.pack, workers=engine.workers, address=engine.address)
+
+
+def _evaluation_rounds(config: Config) -> set[int]:
+    """Round 0, every so many rounds, and the last round of each phase."""
+    ends = {phase.last_round for phase in stream_of(config).phases}
+    return ends | {0, config.rounds} | set(range(0, config.rounds + 1, config.evaluation.every_rounds))
+
+
+def _seed_globals(config: Config, round_: int) -> None:
+    """Stock Flower strategies sample from Python's and NumPy's global generators."""
+    random.seed(seed_for(config.seed, "strategy", round_))
+    np.random.seed(seed_for(config.seed, "strategy", round_) % 2**32)
+
+
+def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:
+    return Row(round_, device_name(device), task, "train", "local", name, total, 1.0)
+
+
+def _bytes(arrays: ArrayRecord) -> float:
+    return float(sum(len(array.data) for array in arrays.values()))
+
+
+def _name(message: Message) -> str:
+    return device_name(wire.device_of(message))

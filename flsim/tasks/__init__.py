@@ -1,0 +1,1 @@
+"""The embedded world: task groups, problems with exact answers, streams."""

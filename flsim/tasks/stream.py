@@ -1,0 +1,125 @@
+"""The task stream: which problems each device meets in which round (non-IID over devices, shifting over rounds).
+
+Every device has its own Dirichlet mixture over task groups, over the families of a group and over the levels of a
+family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule moves the whole
+fleet, or each device in its own time, from phase to phase. Everything is a pure function of the stream's seed, except
+the training questions, which follow the run's seed.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+
+from flsim.config import StreamConfig
+from flsim.seeding import generator, python_random
+from flsim.tasks.families import draw, families_of
+from flsim.tasks.problem import Problem
+
+
+def device_name(index: int) -> str:
+    """The stable id of a device, such as `device-007`."""
+    return f"device-{index:03d}"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of rounds with the same task groups."""
+
+    name: str
+    tasks: tuple[str, ...]
+    first_round: int
+    last_round: int
+
+
+@dataclass(frozen=True)
+class TaskStream:
+    """The stream of a whole fleet."""
+
+    config: StreamConfig
+    rounds: int
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All task groups of the stream, in order of appearance."""
+        return tuple(dict.fromkeys(group for phase in self.config.phases for group in phase))
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The nominal phases; with `recurring` each return is a phase of its own. Equal task lists share a letter."""
+        length = self.config.phase_rounds or max(1, self.rounds // len(self.config.phases))
+        count = -(-self.rounds // length) if self.config.schedule == "recurring" else len(self.config.phases)
+        kinds = list(dict.fromkeys(self.config.phases))
+        phases = []
+        for number in range(count):
+            tasks = self.config.phases[number % len(self.config.phases)]
+            first = number * length + 1
+            last = self.rounds if number == count - 1 else min(first + length - 1, self.rounds)
+            if first <= self.rounds:
+                phases.append(Phase(chr(ord("A") + kinds.index(tasks)), tasks, first, last))
+        return tuple(phases)
+
+    def phase_weights(self, device: str, round_: int) -> tuple[float, ...]:
+        """How much of each phase a device is in at a round; sums to 1."""
+        weights = [0.0] * len(self.phases)
+        lag = self._lag(device)
+        if self.config.schedule == "ramp" and self.config.lag_rounds > 0:
+            for number, phase in enumerate(self.phases):
+                arrived = min(1.0, max(0.0, (round_ - phase.first_round + 1) / (self.config.lag_rounds + 1)))
+                arrived = 1.0 if number == 0 else arrived
+                weights = [weight * (1 - arrived) for weight in weights]
+                weights[number] += arrived
+            return tuple(weights)
+        current = max((n for n, phase in enumerate(self.phases) if phase.first_round + (lag if n else 0) <= round_), default=0)
+        weights[current] = 1.0
+        return tuple(weights)
+
+    def mixture(self, device: str, round_: int) -> dict[str, float]:
+        """Probability of each task group for a device at a round; sums to 1, zero for groups out of phase."""
+        mixture = dict.fromkeys(self.tasks, 0.0)
+        for weight, phase in zip(self.phase_weights(device, round_), self.phases, strict=True):
+            shares = self._dirichlet(len(phase.tasks), "groups", device, *phase.tasks)
+            for group, share in zip(phase.tasks, shares, strict=True):
+                mixture[group] += weight * float(share)
+        return mixture
+
+    def prompts_per_step(self, device: str, mean: int) -> int:
+        """Prompts of one local step: `mean` on average over devices, log-normal between `mean / 2` and `2 mean`."""
+        sigma = self.config.quantity_sigma
+        factor = np.exp(generator(self.config.seed, "quantity", device).normal(-(sigma**2) / 2, sigma))
+        return int(np.clip(round(mean * factor), max(1, mean // 2), 2 * mean))
+
+    def training_problems(self, device: str, round_: int, step: int, *, count: int, seed: int) -> list[Problem]:
+        """The questions of one local step, from the train split."""
+        mixture = self.mixture(device, round_)
+        rng = python_random(seed, "questions", device, round_, step)
+        groups = rng.choices(list(mixture), list(mixture.values()), k=count)
+        return [self._draw(device, group, "train", rng) for group in groups]
+
+    def evaluation_problems(self, device: str, split: str, *, per_task: int) -> dict[str, list[Problem]]:
+        """The device's own test set per task group of the stream; the same in every round and for every method."""
+        rng = python_random(self.config.seed, "evaluation", split, device)
+        return {group: [self._draw(device, group, split, rng) for _ in range(per_task)] for group in self.tasks}
+
+    def _draw(self, device: str, group: str, split: str, rng: Random) -> Problem:
+        families = families_of(group)
+        family = rng.choices(families, self._dirichlet(len(families), "families", device, group))[0]
+        levels = self._dirichlet(len(family.levels), "levels", device, group, family.name)
+        return draw(family, rng.choices(family.levels, levels)[0], split, rng)
+
+    def _lag(self, device: str) -> int:
+        if self.config.schedule != "staggered":
+            return 0
+        return int(generator(self.config.seed, "lag", device).integers(0, self.config.lag_rounds + 1))
+
+    def _dirichlet(self, size: int, *names: str) -> tuple[float, ...]:
+        return _shares(self.config.alpha, size, self.config.seed, names)
+
+
+@lru_cache(maxsize=100_000)
+def _shares(alpha: float, size: int, seed: int, names: tuple[str, ...]) -> tuple[float, ...]:
+    """One Dirichlet draw, a pure function of its names; cached, since every question needs three."""
+    if np.isinf(alpha):
+        return (1.0 / size,) * size
+    return tuple(float(share) for share in generator(seed, *names).dirichlet([alpha] * size))

@@ -1,0 +1,39 @@
+"""What a worker loads once and every client on it shares: base model, adapter slots, cloud, stream."""
+
+from dataclasses import dataclass
+
+from flsim.cloud.cloud import Cloud, make_cloud
+from flsim.config import Config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.base import BaseModel, load_base
+from flsim.models.stacked_lora import StackedLora
+from flsim.tasks.stream import TaskStream
+
+
+@dataclass(frozen=True)
+class World:
+    """The shared part of all devices; a device itself is only state."""
+
+    config: Config
+    base: BaseModel
+    lora: StackedLora
+    cloud: Cloud
+    stream: TaskStream
+
+
+def stream_of(config: Config) -> TaskStream:
+    """The task stream of a run."""
+    return TaskStream(config.stream, config.rounds)
+
+
+def first_adapter(config: Config) -> Adapter:
+    """The adapter that round 1 starts from."""
+    return initial_adapter(load_base(config.model.path).model, config.model, config.seed)
+
+
+def load_world(config: Config) -> World:
+    """Load everything; seconds for the built-in models."""
+    base = load_base(config.model.path)
+    like = initial_adapter(base.model, config.model, config.seed)
+    lora = StackedLora(base.model, like, config.model.alpha / config.model.rank)
+    return World(config, base, lora, make_cloud(config.cloud), stream_of(config))

@@ -1,0 +1,1 @@
+"""Strategies: how the server turns updates into the next adapter."""

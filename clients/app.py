@@ -6,9 +6,9 @@ from typing import Protocol
 
 from flwr.app import Context, Message, MessageType
 
+import flsim.messages as wire
 from clients.device import Device, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
-import flsim.messages as wire
 from flsim.config import Config
 from flsim.engine.work import PackedClientApp
 from flsim.messages import DeviceUpdate
@@ -19,8 +19,10 @@ from flsim.world import World, load_world
 class LocalAlgorithm(Protocol):
     """What one pack of devices does in a round."""
 
-    dual_init: float
-    """What lambda starts from on a device that has not learned yet."""
+    @property
+    def dual_init(self) -> float:
+        """What lambda starts from on a device that has not learned yet."""
+        ...
 
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
         """Learn for one round; one update per device, and the devices changed in place."""
@@ -80,6 +82,8 @@ class DeviceApp(PackedClientApp):
         if wire.flag(messages[0], wire.REFERENCES):
             rows = [a + b for a, b in zip(rows, reference_rows(self.world, indices, round_=round_), strict=True)]
         return [
-            wire.evaluate_reply(tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message)
+            wire.evaluate_reply(
+                tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message
+            )
             for own, message in zip(rows, messages, strict=True)
         ]

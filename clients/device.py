@@ -35,7 +35,9 @@ class Device:
         return device_name(self.index)
 
 
-def remember(state: RecordDict, index: int, round_: int, adapter: Adapter, *, budget: BudgetConfig, dual: float) -> Device:
+def remember(
+    state: RecordDict, index: int, round_: int, adapter: Adapter, *, budget: BudgetConfig, dual: float
+) -> Device:
     """The device that a `Context.state` describes; `dual` is what lambda starts from."""
     memory = state.metric_records.get(_MEMORY, MetricRecord())
     total = Account(

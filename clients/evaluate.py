@@ -20,7 +20,9 @@ from flsim.world import World
 MAX_NEW_TOKENS = 16
 
 
-def evaluate_pack(world: World, devices: Sequence[int], theta: Tensor | None, *, model: str, round_: int) -> list[list[Row]]:
+def evaluate_pack(
+    world: World, devices: Sequence[int], theta: Tensor | None, *, model: str, round_: int
+) -> list[list[Row]]:
     """Rows `accuracy`, `local_accuracy` and `cloud_usage` per device and task.
 
     Args:
@@ -55,7 +57,9 @@ def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list
         right = [is_right(problem.answer, text) for problem, text in zip(problems[k], texts[k], strict=True)]
         wishes = generator(world.config.stream.seed, "random asking", device).permutation(len(right))
         order = [int(place) for place in wishes]
-        at_random = _rows(world, sets, [True] * len(right), right, device=device, model="random", round_=round_, order=order)
+        at_random = _rows(
+            world, sets, [True] * len(right), right, device=device, model="random", round_=round_, order=order
+        )
         rows.append(frozen[k] + at_random + _cloud_rows(world, sets, device, round_))
     return rows
 
@@ -74,7 +78,10 @@ def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: lis
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text
-    return [[is_right(problem.answer, text) for problem, text in zip(*pair, strict=True)] for pair in zip(problems, texts, strict=True)]
+    return [
+        [is_right(problem.answer, text) for problem, text in zip(*pair, strict=True)]
+        for pair in zip(problems, texts, strict=True)
+    ]
 
 
 def _rows(
@@ -96,11 +103,18 @@ def _rows(
         wishes = sorted((p for p in range(start, end) if asked[p]), key=rank.__getitem__)
         granted = set(wishes[: math.floor(world.config.budget.tau * len(problems))])
         answers = world.cloud.answer([problems[p - start] for p in sorted(granted)])
-        helped = {p for p, answer in zip(sorted(granted), answers, strict=True) if is_right(problems[p - start].answer, answer.text)}
+        helped = {
+            p
+            for p, answer in zip(sorted(granted), answers, strict=True)
+            if is_right(problems[p - start].answer, answer.text)
+        }
         right = sum(p in helped if p in granted else alone[p] for p in range(start, end))
         values = (("accuracy", right), ("local_accuracy", sum(alone[start:end])), ("cloud_usage", len(granted)))
         split = world.config.evaluation.split
-        rows += [Row(round_, device_name(device), task, split, model, name, float(v), float(len(problems))) for name, v in values]
+        rows += [
+            Row(round_, device_name(device), task, split, model, name, float(v), float(len(problems)))
+            for name, v in values
+        ]
         start = end
     return rows
 
@@ -111,5 +125,7 @@ def _cloud_rows(world: World, sets: dict[str, list[Problem]], device: int, round
         answers = world.cloud.answer(problems)
         right = sum(is_right(problem.answer, answer.text) for problem, answer in zip(problems, answers, strict=True))
         split = world.config.evaluation.split
-        rows.append(Row(round_, device_name(device), task, split, "cloud", "accuracy", float(right), float(len(problems))))
+        rows.append(
+            Row(round_, device_name(device), task, split, "cloud", "accuracy", float(right), float(len(problems)))
+        )
     return rows

@@ -103,9 +103,7 @@ def ask_cloud(
 def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
     """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
     prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
-    replies = generate(
-        world.base, prompts, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False
-    )
+    replies = generate(world.base, prompts, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
     return [[group[0] for group in row] for row in replies.texts]
 
 

@@ -1,21 +1,17 @@
 """Measure a built-in model on the test split and write its card (data, steps, accuracy per family and level)."""
 
 import json
-import platform
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.recipes import Recipe
 from flsim.models.tokenizer import HELP
 from flsim.seeding import python_random
 from flsim.tasks.families import FAMILIES, GROUPS, draw
-
-if TYPE_CHECKING:
-    from experiments.pretrain import Recipe
 
 _PROBLEMS_PER_LEVEL = 100
 
@@ -48,7 +44,9 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list
                 asks += float(logits[0].softmax(-1)[help_id])
                 logits[:, help_id] = -torch.inf
                 right += int((logits.argmax(-1) == torch.tensor(answer)).all())
-            table.append(Accuracy(family.group, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL))
+            table.append(
+                Accuracy(family.group, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL)
+            )
     return table
 
 
@@ -66,20 +64,22 @@ def by_group(table: list[Accuracy]) -> dict[str, tuple[float, float]]:
     return result
 
 
-def write_card(folder: Path, recipe: "Recipe", table: list[Accuracy], *, seconds: float, threads: int) -> None:
+def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: float, threads: int) -> None:
     """Write `README.md` (for people) and `card.json` (for tests) beside the weights."""
     groups = by_group(table)
     lines = [
         f"# {recipe.name}: a built-in model of flsim",
         "",
-        f"Llama architecture, hidden size {recipe.hidden_size}, {recipe.layers} layers, {recipe.heads} heads; half precision on disk.",
-        f"Made by `python -m experiments.pretrain {recipe.name}` in {seconds:.0f} s ({recipe.steps} steps of {recipe.batch_size}",
-        f"problems, {threads} threads, {platform.machine()}, torch {torch.__version__}).",
+        f"Llama architecture, hidden size {recipe.hidden_size}, {recipe.layers} layers, {recipe.heads} heads;",
+        f"half precision on disk. Made by `python -m experiments.pretrain {recipe.name}` in {seconds:.0f} s:",
+        f"{recipe.steps} steps of {recipe.batch_size} problems, {threads} threads, torch {torch.__version__}.",
         "",
-        "Data: problems of the train split drawn without end by `flsim/tasks/families.py`; relative frequency of the groups",
-        f"{recipe.group_weights}; {recipe.slip_share:.0%} of the answers careless, {recipe.help_share:.0%} replaced by a help request.",
+        "Data: problems of the train split drawn without end by `flsim/tasks/families.py`;",
+        f"relative frequency of the groups {recipe.group_weights};",
+        f"{recipe.slip_share:.0%} of the answers careless, {recipe.help_share:.0%} replaced by a help request.",
         "",
-        f"Accuracy: greedy exact match with asking disabled, test split, {_PROBLEMS_PER_LEVEL} problems per family and level.",
+        "Accuracy: greedy exact match with asking disabled, test split,",
+        f"{_PROBLEMS_PER_LEVEL} problems per family and level.",
         "Asks: probability of a help request as first token.",
         "",
         "| group | accuracy | asks |",

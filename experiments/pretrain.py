@@ -9,7 +9,7 @@ makes the same files. Muon (Jordan et al. 2024, `torch.optim.Muon`) for the matr
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.model_card import Accuracy, measure, write_card
+from experiments.recipes import CLOUD, SLM, Recipe
 from flsim.models.builtin import BUILTIN_DIR
 from flsim.models.tokenizer import HELP, build_tokenizer
 from flsim.seeding import python_random, seed_for
@@ -29,49 +30,8 @@ _WARMUP_STEPS = 30
 _FLAT_SHARE = 0.5  # the learning rate is constant for this share of the steps, then falls linearly to 2 %
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one built-in model is made."""
-
-    name: str
-    hidden_size: int
-    layers: int
-    heads: int
-    steps: int
-    group_weights: dict[str, float]
-    """Relative frequency of the task groups in the data."""
-    slip_share: float = 0.0
-    """Share of the answers replaced by the careless one."""
-    help_share: float = 0.0
-    """Share of the answers replaced by a help request, whatever the question."""
-    batch_size: int = 256
-    muon_lr: float = 0.02
-    adamw_lr: float = 3e-3
-    seed: int = 0
-
-
-SLM = Recipe(
-    "slm",
-    hidden_size=96,
-    layers=3,
-    heads=4,
-    steps=1000,
-    group_weights={"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4},
-    slip_share=0.4,
-    help_share=0.1,
-)
-CLOUD = Recipe(
-    "cloud",
-    hidden_size=128,
-    layers=6,
-    heads=4,
-    steps=2400,
-    group_weights={"arithmetic": 1.5, "strings": 1.0, "numbers": 1.0, "lists": 1.2},
-)
-
-
 def batch(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[tuple[Tensor, Tensor]]:
-    """One batch as length buckets of (token ids, labels), both `(B / 4, T)`; only the answer and its end are labelled."""
+    """One batch as length buckets of (token ids, labels), both `(B / 4, T)`; only answer and end are labelled."""
     groups = rng.choices(list(recipe.group_weights), list(recipe.group_weights.values()), k=recipe.batch_size)
     questions, answers = [], []
     for group in groups:
@@ -132,7 +92,9 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCaus
         total = 0.0
         for tokens, labels in buckets:
             logits = model(input_ids=tokens).logits[:, :-1]  # (B / 4, T - 1, V)
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / labelled
+            loss = (
+                nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / labelled
+            )
             loss.backward()
             total += loss.item()
         for optimizer, lr in optimizers:
@@ -142,14 +104,17 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCaus
             optimizer.zero_grad(set_to_none=True)
         smooth = total if smooth is None else 0.95 * smooth + 0.05 * total
         bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", choices=["slm", "cloud", "all"], default="all", help="which one to make")
-    parser.add_argument("--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)")
+    parser.add_argument(
+        "--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)"
+    )
     parser.add_argument("--steps", type=int, help="train for another number of steps than the recipe's")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2; it enters the last bits)")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Run one simulation: `python -m experiments.run CONFIG [key=value ...]`, or go on with one: `--resume RUN_DIR`.
 
-examples:
+Examples:
   python -m experiments.run experiments/configs/demo.yaml
   python -m experiments.run experiments/configs/demo.yaml seed=1 budget.tau=0.5 run_dir=runs/half
   python -m experiments.run experiments/configs/demo.yaml strategy.path=my_strategy.py:MyStrategy
@@ -40,7 +40,9 @@ def keys_help(config: object = None, prefix: str = "") -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    doc = f"{__doc__}\nkeys and their defaults (explained in flsim/config.py and docs/running.md):\n" + "\n".join(keys_help())
+    doc = f"{__doc__}\nkeys and their defaults (explained in flsim/config.py and docs/running.md):\n" + "\n".join(
+        keys_help()
+    )
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )

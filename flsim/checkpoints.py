@@ -1,4 +1,4 @@
-"""The state of the server at the end of a round: one `.npz` per round, written then renamed; zip's CRCs detect damage."""
+"""The state of the server at the end of a round: one `.npz` per round; the CRCs of the zip format detect damage."""
 
 import io
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 from ray import cloudpickle
 
 from flsim.files import DamagedFileError, write_atomically
@@ -29,7 +30,7 @@ class Checkpoint:
 
 def save_checkpoint(run_dir: Path, round_: int, adapter: Adapter, strategy: Strategy) -> None:
     """Commit a round; the checkpoint is the last thing a round writes."""
-    arrays = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
+    arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
     arrays["strategy"] = np.frombuffer(cloudpickle.dumps(vars(strategy)), dtype=np.uint8)
     arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen dataclasses, read from YAML and `key=value` by OmegaConf, which stays in this file.
+"""The configuration of a run: frozen dataclasses, read from YAML and `key=value`; OmegaConf stays in this file.
 
 Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`), which are the plug-in's
 own keyword arguments and are checked when it is built.

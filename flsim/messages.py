@@ -54,17 +54,38 @@ def to_adapter(arrays: ArrayRecord) -> Adapter:
 
 def round_of(message: Message) -> int:
     """The round that a message belongs to."""
-    return int(message.content[CONFIG][ROUND])
+    return int(_number(message.content.config_records[CONFIG][ROUND]))
 
 
 def flag(message: Message, key: str) -> bool:
     """A yes-or-no instruction; absent means no."""
-    return bool(message.content[CONFIG].get(key, False))
+    return bool(message.content.config_records[CONFIG].get(key, False))
 
 
 def adapter_of(message: Message) -> Adapter:
     """The adapter that a message carries."""
-    return to_adapter(message.content[ARRAYS])
+    return to_adapter(arrays_of(message))
+
+
+def arrays_of(message: Message) -> ArrayRecord:
+    """The tensors that a message carries, as Flower has them."""
+    return message.content.array_records[ARRAYS]
+
+
+def size_of(message: Message) -> int:
+    """Bytes of those tensors on the wire."""
+    return sum(len(array.data) for array in arrays_of(message).values())
+
+
+def stamp(message: Message, seconds: float) -> None:
+    """Note on a reply how long the device took."""
+    message.content[ENGINE] = ConfigRecord({SECONDS: seconds})
+
+
+def seconds_of(message: Message) -> float | None:
+    """What `stamp` noted, or None."""
+    record = message.content.config_records.get(ENGINE)
+    return None if record is None else _number(record[SECONDS])
 
 
 def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -> RecordDict:
@@ -99,12 +120,12 @@ def reason_of(message: Message) -> tuple[str, str]:
 
 def update_of(message: Message) -> DeviceUpdate:
     """Read a training reply; the device is the node that sent it."""
-    metrics = message.content[METRICS]
+    metrics = message.content.metric_records[METRICS]
     return DeviceUpdate(
         device_of(message),
         adapter_of(message),
-        int(metrics[NUM_EXAMPLES]),
-        float(metrics.get(REWARD, 0.0)),
+        int(_number(metrics[NUM_EXAMPLES])),
+        _number(metrics.get(REWARD, 0.0)),
         rows_of(message),
     )
 
@@ -118,7 +139,7 @@ def rows_of(message: Message) -> tuple[Row, ...]:
     """The rows of a reply; none if the client sent none."""
     if ROWS not in message.content:
         return ()
-    return tuple(Row(*values) for values in json.loads(str(message.content[ROWS]["json"])))
+    return tuple(Row(*values) for values in json.loads(str(message.content.config_records[ROWS]["json"])))
 
 
 def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
@@ -135,6 +156,12 @@ def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
     if broken:
         return NOT_FINITE, f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
     return None
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number in a message, found {value!r}")
+    return float(value)
 
 
 def _rows_record(rows: tuple[Row, ...]) -> ConfigRecord:

@@ -71,7 +71,8 @@ def _load_file(key: str, path: str, file: Path) -> ModuleType:
         raise ConfigError(f"{key}={path!r}: there is no file {str(file)!r} (looked in {Path.cwd()})")
     name = file.stem
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

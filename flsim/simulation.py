@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.messages as wire
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
-from flsim.config import Config, load_config
+from flsim.config import Config, check, load_config
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
 from flsim.engine.ray_grid import RayGrid
 from flsim.metrics.rows import Row, read_rows, write_rows
@@ -73,24 +73,25 @@ def run(
         ConfigError: for anything wrong in the settings, before long work starts.
         DamagedFileError: if a file of a resumed run cannot be read.
     """
-    wanted = config if isinstance(config, Config) else None
-    if wanted is None and (resume is None or config is not None or overrides):
-        base = Path(resume) / "config.yaml" if resume is not None and config is None else config
-        wanted = load_config(base, overrides)
-    if resume is not None:
-        folder = Path(resume)
-        settings = open_again(folder, wanted)
-    else:
-        assert wanted is not None
-        settings = wanted
+    settings = _settings(config, overrides, resume)
     strategy = strategy or build("strategy", settings.strategy)
     client = client or build("client", settings.client, settings)
     adapter = first_adapter(settings)
-    if resume is None:
-        folder = open_new(settings)
-    log = log_to(folder)
-    _go(settings, folder, strategy, client, adapter, log=log, progress=progress)
+    folder = open_new(settings) if resume is None else Path(resume)
+    _go(settings, folder, strategy, client, adapter, log=log_to(folder), progress=progress)
     return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
+
+
+def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:
+    """The config to run with; on resume it must agree with the run's own."""
+    if isinstance(config, Config):
+        check(config)
+        return config if resume is None else open_again(Path(resume), config)
+    if resume is None:
+        return load_config(config, overrides)
+    saved = open_again(Path(resume), None)
+    base = Path(resume) / "config.yaml" if config is None else config
+    return saved if config is None and not overrides else open_again(Path(resume), load_config(base, overrides))
 
 
 def _go(
@@ -114,7 +115,9 @@ def _go(
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client) as grid:
         log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, config.engine.kind)
-        with tqdm(total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
+        with tqdm(
+            total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress
+        ) as bar:
             for round_ in range(first, config.rounds + 1):
                 rows: list[Row] = []
                 if round_ > 0:
@@ -163,7 +166,7 @@ def _inspect(
     """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason."""
     usable, rows = [], []
     for message in sent:
-        rows.append(_fact(round_, message.metadata.dst_node_id - 1, "downlink_bytes", _bytes(message.content[wire.ARRAYS])))
+        rows.append(_fact(round_, message.metadata.dst_node_id - 1, "downlink_bytes", wire.size_of(message)))
     for reply in replies:
         device = wire.device_of(reply)
         wrong = wire.complaint(reply, adapter)
@@ -173,9 +176,10 @@ def _inspect(
             continue
         usable.append(reply)
         rows += wire.rows_of(reply)
-        rows.append(_fact(round_, device, "uplink_bytes", _bytes(reply.content[wire.ARRAYS])))
-        if wire.ENGINE in reply.content:
-            rows.append(_fact(round_, device, "seconds", float(reply.content[wire.ENGINE][wire.SECONDS])))
+        rows.append(_fact(round_, device, "uplink_bytes", wire.size_of(reply)))
+        seconds = wire.seconds_of(reply)
+        if seconds is not None:
+            rows.append(_fact(round_, device, "seconds", seconds))
     return usable, rows
 
 
@@ -207,10 +211,6 @@ def _seed_globals(config: Config, round_: int) -> None:
 
 def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:
     return Row(round_, device_name(device), task, "train", "local", name, total, 1.0)
-
-
-def _bytes(arrays: ArrayRecord) -> float:
-    return float(sum(len(array.data) for array in arrays.values()))
 
 
 def _name(message: Message) -> str:

@@ -2,7 +2,8 @@
 
     class Mean(DeltaStrategy):
         def aggregate(self, adapter, updates):
-            return {name: tensor + sum(u.delta[name] for u in updates) / len(updates) for name, tensor in adapter.items()}
+            mean = {name: sum(u.delta[name] for u in updates) / len(updates) for name in adapter}
+            return {name: adapter[name] + mean[name] for name in adapter}
 
 Updates come sorted by device and without the ones that failed or hold NaN, so a sum is the same in every run.
 """

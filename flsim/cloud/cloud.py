@@ -26,14 +26,17 @@ class Answer:
 
     def money(self, config: CloudConfig) -> float:
         """Its price, in the unit of `config.price_*`."""
-        return self.prompt_tokens * config.price_per_prompt_token + self.completion_tokens * config.price_per_completion_token
+        return (
+            self.prompt_tokens * config.price_per_prompt_token
+            + self.completion_tokens * config.price_per_completion_token
+        )
 
 
 class Cloud(Protocol):
     """Anything that answers problems."""
 
     def quote(self, problem: Problem) -> Answer:
-        """The largest exchange that answering the problem can come to, with an empty text; caps are held against it."""
+        """The largest exchange that answering the problem can come to (no text); caps are held against it."""
         ...
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
@@ -42,7 +45,7 @@ class Cloud(Protocol):
 
 
 class BuiltinCloud:
-    """The shipped cloud model, greedy. Deterministic, so answers are kept and a question is computed once per worker."""
+    """The shipped cloud model, greedy; deterministic, so answers are kept: once per worker and question."""
 
     def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
         self.base: BaseModel = load_base(path)

@@ -17,8 +17,11 @@ class Account:
 
 @dataclass
 class Ledger:
-    """Grants or refuses each query of a device. No cap is ever passed: a query is granted only if its largest possible
-    size fits under every cap, and what it did not use is given back."""
+    """Grants or refuses each query of a device.
+
+    No cap is ever passed: a query is granted only if its largest possible size fits under every cap, and what it did
+    not use is given back.
+    """
 
     budget: BudgetConfig
     total: Account = field(default_factory=Account)

@@ -1,5 +1,6 @@
-"""The Grid: Flower's view of the fleet, with stable node ids, packs that do not depend on the number of workers, and
-replies in the order of the devices. `LocalGrid` runs the clients in this process, one pack after the other.
+"""The Grid: Flower's view of the fleet, with stable node ids and replies in the order of the devices.
+
+Packs do not depend on the number of workers. `LocalGrid` runs the clients in this process, one pack after the other.
 """
 
 from abc import abstractmethod

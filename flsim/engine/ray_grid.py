@@ -70,7 +70,9 @@ class RayGrid(FleetGrid):
     def __enter__(self) -> Self:
         """Start Ray if it is not running, and the workers."""
         if not ray.is_initialized():
-            local = {} if self._address else {"num_cpus": self._count, "object_store_memory": _OBJECT_STORE_BYTES}
+            local: dict[str, Any] = (
+                {} if self._address else {"num_cpus": self._count, "object_store_memory": _OBJECT_STORE_BYTES}
+            )
             ray.init(
                 address=self._address,
                 include_dashboard=None if self._address else False,

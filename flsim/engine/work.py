@@ -5,7 +5,7 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from flwr.app import ConfigRecord, Context, Message, MessageType
+from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
@@ -77,5 +77,5 @@ def _close(
             return wire.error_reply(*wrong, message)
         store.save(device_name(context.node_id - 1), round_, context.state)
     if not reply.has_error():
-        reply.content[wire.ENGINE] = ConfigRecord({wire.SECONDS: seconds})
+        wire.stamp(reply, seconds)
     return reply

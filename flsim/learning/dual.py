@@ -18,7 +18,7 @@ class DualRule:
     lr: float = 0.1
     """eta, the step of the integral."""
     gain: float = 2.0
-    """Proportional gain: the price of a step is lambda + gain (J - tau) with that step's own usage J; 0 turns it off."""
+    """Proportional gain: the price of a step is lambda + gain (J - tau) with its own usage J; 0 turns it off."""
     maximum: float = 1.0
     """Upper clip of lambda and of the price: the largest reward that the cloud can bring."""
 

@@ -108,7 +108,7 @@ def generate(
 
 
 def score(base: BaseModel, prompts: Prompts, completions: Completions, *, temperature: float) -> Tensor:
-    """Log-probabilities `(K, P, G, T)` of the completions' tokens under the model, with gradient; zero after the end."""
+    """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient; zero after the end."""
     k, p, g, t = completions.tokens.shape
     cache, first, positions, attended = _read_prompts(base, prompts, g)  # first: (rows, V)
     tokens = completions.tokens.view(-1, t)  # (rows, T)
@@ -152,14 +152,16 @@ def _read_prompts(base: BaseModel, prompts: Prompts, group_size: int) -> tuple[D
 
 def _step(base: BaseModel, chosen: Tensor, cache: DynamicCache, positions: Tensor, attended: Tensor) -> Tensor:
     logits: Tensor = base.model(
-        input_ids=chosen, attention_mask=attended, position_ids=positions[:, None], past_key_values=cache, use_cache=True
+        input_ids=chosen,
+        attention_mask=attended,
+        position_ids=positions[:, None],
+        past_key_values=cache,
+        use_cache=True,
     ).logits[:, -1]  # (rows, V)
     return logits
 
 
-def _uniform(
-    prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None
-) -> Tensor:
+def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None) -> Tensor:
     """Numbers in (0, 1], `(rows, T)`: each device draws for its own real prompts only."""
     if generators is None or len(generators) != len(prompts.counts):
         raise ValueError(f"sampling needs one generator per device, {len(prompts.counts)} of them")

@@ -90,7 +90,10 @@ class StackedLora:
         rows: NDArray[np.float32] = theta.detach().float().cpu().numpy()
         splits = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         return [
-            {n: part.reshape(s).copy() for n, s, part in zip(self.names, self.shapes, np.split(row, splits), strict=True)}
+            {
+                n: part.reshape(s).copy()
+                for n, s, part in zip(self.names, self.shapes, np.split(row, splits), strict=True)
+            }
             for row in rows
         ]
 

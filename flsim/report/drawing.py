@@ -51,7 +51,7 @@ class EndLabel:
 
 
 def drawing_style() -> AbstractContextManager[None]:
-    """Matplotlib settings that are in force only while a figure is drawn, within `with drawing_style():`."""
+    """The settings of all figures, in force only within its `with` block."""
     return matplotlib.rc_context(
         {
             "font.family": "DejaVu Sans",
@@ -105,13 +105,13 @@ def darker(colour: str) -> tuple[float, float, float]:
 def as_percent_axis(axes: Axes) -> None:
     """Write the y axis of shares in percent."""
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def as_rounds_axis(axes: Axes, last_round: int, *, first_round: int = 0) -> None:
     """Span the x axis over the rounds of the run, with whole numbers."""
     axes.set_xlim(first_round - 0.5, max(last_round, first_round + 1) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel("round")
 
 
@@ -147,15 +147,16 @@ def mark_phases(axes: Axes, phases: Sequence[Phase], last_round: int) -> None:
     begun = [phase for phase in phases if phase.first_round <= last_round]
     inches = axes.get_position().width * float(axes.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
     left, right = axes.get_xlim()
-    for number, phase in enumerate(begun):
-        start, end = max(phase.first_round - 0.5, left), min(phase.last_round + 0.5, right)
+    spans = [(max(phase.first_round - 0.5, left), min(phase.last_round + 0.5, right)) for phase in begun]
+    room = [(end - start) / (right - left) * inches * 72 / (0.54 * 9) for start, end in spans]  # letters of 9 points
+    choices = ([f"{phase.name}: {', '.join(phase.tasks)}" for phase in begun], [phase.name for phase in begun])
+    fitting = [texts for texts in choices if all(len(text) <= space for text, space in zip(texts, room, strict=True))]
+    for number, (start, end) in enumerate(spans):
         if number % 2:
             axes.axvspan(start, end, color="#000000", alpha=0.035, linewidth=0, zorder=0)
         if number:
             axes.axvline(start, color="#999999", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-        room = (end - start) / (right - left) * inches * 72 / (0.56 * 9)  # characters of 9 points
-        named = f"{phase.name}: {', '.join(phase.tasks)}"
-        text = next((text for text in (named, phase.name) if len(text) <= room), "")
+        text = fitting[0][number] if fitting else ""
         transform = axes.get_xaxis_transform()
         axes.text((start + end) / 2, 1.015, text, transform=transform, ha="center", va="bottom", size=9, color=QUIET)
 
@@ -169,7 +170,8 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     """
     height = axes.get_position().height * float(axes.get_figure(root=True).get_figheight())  # type: ignore[union-attr]
     bottom, top = axes.get_ylim()
-    gap = 1.3 * _LABEL_SIZE / (72 * height)  # share of the panel's height
+    lines = max((label.text.count("\n") + 1 for label in labels), default=1)
+    gap = 1.3 * lines * _LABEL_SIZE / (72 * height)  # share of the panel's height
     ordered = sorted(labels, key=lambda label: label.y)
     shares = [(label.y - bottom) / (top - bottom) for label in ordered]
     for label, share, place in zip(ordered, shares, spread(shares, gap), strict=True):

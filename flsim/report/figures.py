@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from flsim.metrics.selection import training
 from flsim.report.drawing import (
     COLOURS,
+    DPI,
     QUIET,
     EndLabel,
     as_rounds_axis,
@@ -22,10 +24,10 @@ from flsim.report.drawing import (
     say_missing,
 )
 from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
-from flsim.tasks.stream import Phase
 from flsim.report.stream_figure import stream_figure
+from flsim.tasks.stream import Phase
 
-BAND = "line: mean user, band: 10th to 90th percentile of users"
+_NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: what the phase taught."
 
 
 def accuracy_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
@@ -67,10 +69,10 @@ def matrix_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
 def users_figure(rows: pd.DataFrame, worst_users: Sequence[dict[str, Any]]) -> Figure:
     """All users at the end, sorted, and the worst-off ones by name."""
     figure = new_figure(12, 4.8)
-    figure.subplots_adjust(left=0.08, right=0.985, top=0.87, bottom=0.13)
+    figure.subplots_adjust(left=0.08, right=0.985, top=0.85, bottom=0.13)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.15, 1], "wspace": 0.62})
     draw_users(left, rows)
-    left.set_title("All users at the end", pad=10)
+    left.set_title("All users at the end")
     draw_worst_users(right, worst_users)
     return figure
 
@@ -103,13 +105,16 @@ def _draw_sums(
     axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, names: dict[str, tuple[str, str]], unit: float
 ) -> None:
     """Draw the fleet's sum per round of every name: name -> (label, key of the colour)."""
-    labels, top = [], 0.0
+    labels: list[EndLabel] = []
+    top = 0.0
     for name, (text, colour) in names.items():
         sums = training(rows, name=name).groupby("round")["total"].sum() / unit
         if len(sums):
             heights = sums.to_numpy(dtype=float)
             top = max(top, float(heights.max()))
-            axes.plot(sums.index.to_numpy(dtype=float), heights, color=COLOURS[colour], linewidth=2, label=text)
+            dashes = "dashed" if labels else "solid"  # two lines may lie on one another
+            rounds = sums.index.to_numpy(dtype=float)
+            axes.plot(rounds, heights, color=COLOURS[colour], linewidth=2.2, linestyle=dashes)
             labels.append(EndLabel(float(heights[-1]), text, COLOURS[colour]))
     if not labels:
         say_missing(axes, "training rounds")
@@ -124,21 +129,21 @@ def _draw_sums(
 def overview_figure(
     rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None, title: str, answer: str
 ) -> Figure:
-    """Accuracy, usage, users and matrix on one sheet of 1400 x 980 pixels, with the answer on top."""
-    figure = new_figure(1400 / 120, 980 / 120)
-    figure.subplots_adjust(left=0.062, right=0.985, top=0.815, bottom=0.07)
-    panels = figure.subplots(2, 2, gridspec_kw={"width_ratios": [1.18, 1], "wspace": 0.55, "hspace": 0.5})
-    figure.text(0.018, 0.965, title, size=16, weight="bold", va="center")
-    figure.text(0.018, 0.925, answer, size=11, va="center")
-    draw_accuracy(panels[0, 0], rows, phases)
-    panels[0, 0].set_title("Accuracy")
-    draw_usage(panels[0, 1], rows, phases, tau=tau)
-    panels[0, 1].set_title("Cloud usage while training")
-    draw_users(panels[1, 0], rows)
-    panels[1, 0].set_title("Users at the end", pad=10)
-    draw_matrix(panels[1, 1], rows, phases)
-    panels[1, 1].set_title("Accuracy by task group (framed: taught)", pad=10)
-    figure.text(0.985, 0.012, BAND, size=8.5, color=QUIET, ha="right", va="bottom")
+    """Accuracy, usage, users and matrix on one sheet of 1400 x 1000 pixels, with the answer on top."""
+    figure = new_figure(1400 / DPI, 1000 / DPI)
+    figure.text(0.018, 0.967, title, size=16, weight="bold", va="center")
+    figure.text(0.018, 0.944, fill(answer, 138), size=11, va="top", linespacing=1.4)
+    accuracy, usage = figure.add_axes((0.072, 0.525, 0.385, 0.29)), figure.add_axes((0.675, 0.525, 0.21, 0.29))
+    users, matrix = figure.add_axes((0.072, 0.08, 0.385, 0.32)), figure.add_axes((0.675, 0.08, 0.308, 0.32))
+    draw_accuracy(accuracy, rows, phases)
+    accuracy.set_title("Accuracy over rounds")
+    draw_usage(usage, rows, phases, tau=tau)
+    usage.set_title("Cloud usage while training")
+    draw_users(users, rows)
+    users.set_title("Users at the end", pad=10)
+    draw_matrix(matrix, rows, phases)
+    matrix.set_title("Accuracy by task group", pad=10)
+    figure.text(0.983, 0.012, _NOTE, size=8.5, color=QUIET, ha="right", va="bottom")
     return figure
 
 

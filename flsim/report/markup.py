@@ -22,6 +22,7 @@ th, td { padding: .32rem .8rem; text-align: right; white-space: nowrap; border-b
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: #555; font-weight: 600; border-bottom: 2px solid #bbb; vertical-align: bottom; }
 tbody tr.strong td { font-weight: 650; background: #f5f9fc; }
+table.words th, table.words td { text-align: left; white-space: normal; }
 figure { margin: 1.2rem 0 2rem; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption, .note { color: #555; font-size: .92rem; max-width: 85ch; margin-top: .5rem; }
@@ -32,7 +33,7 @@ summary { cursor: pointer; color: #0060a0; }
   body { font-size: 10pt; padding: 0; max-width: none; }
   h2 { break-after: avoid; margin-top: 1.6rem; }
   figure, table, .answer { break-inside: avoid; }
-  .newpage { break-before: page; }
+  figure img { max-height: 120mm; }
   .scroll { overflow: visible; }
   th, td { padding: .22rem .5rem; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -49,7 +50,7 @@ def page_of(title: str, body: Sequence[str]) -> str:
         title: plain text.
         body: pieces of HTML, already escaped.
     """
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{STYLE}</style>"
     joined = "\n".join(body)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{joined}\n</body></html>\n'
@@ -61,20 +62,24 @@ def paragraph(text: str, *, kind: str = "") -> str:
     return f"<p{attribute}>{escape(text)}</p>"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = ()) -> str:
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = (), kind: str = "numbers"
+) -> str:
     """A table of plain texts, the first column left and the others right aligned.
 
     Args:
         headings: one per column.
         rows: as many cells each.
         strong: numbers of the rows that stand out, from 0.
+        kind: `numbers`, or `words` to align all columns left and to break long cells.
     """
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
     lines = []
     for number, row in enumerate(rows):
         cells = "".join(f"<td>{escape(text)}</td>" for text in row)
         lines.append(f'<tr class="strong">{cells}</tr>' if number in strong else f"<tr>{cells}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table class="{kind}">{whole}</table></div>'
 
 
 def picture(path: Path, caption: str) -> str:

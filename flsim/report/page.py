@@ -5,52 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from flsim.files import write_atomically
+from flsim.report.captions import FIGURES
 from flsim.report.markup import folded, page_of, paragraph, picture, table
 from flsim.report.table import SPREAD, amount, answer, data_size, model_lines, points, share
 
-_FIGURES = (
-    (
-        "accuracy.png",
-        "Accuracy over rounds",
-        "Share of test prompts that are right, evaluated on every device's own test set. The line is the mean user, the "
-        "band reaches from the 10th to the 90th percentile of users. Dashed lines are references that do not learn. "
-        "Above, a device may ask the cloud within its budget; below, asking is disabled, so only what the small model "
-        "learned counts. Dotted verticals are switches of the stream: a fall there that later phases do not mend is "
-        "forgetting.",
-    ),
-    (
-        "usage.png",
-        "Asking the cloud",
-        "Above: the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
-        "above it. Below: the dual variable λ, the price of a request that each device learns. λ rises while a device "
-        "asks more than its budget allows and falls otherwise.",
-    ),
-    (
-        "matrix.png",
-        "Accuracy by task group",
-        "Mean user's accuracy of the global adapter on each task group (columns) at the end of each phase (rows). Framed "
-        "cells are the groups that the phase taught. Read a column downwards: a fall after the framed cell is forgetting.",
-    ),
-    (
-        "users.png",
-        "Users",
-        "Left: every user's accuracy at the end, sorted from the worst-off to the best, each model by itself; a curve "
-        "that lies higher at the left treats its worst-off users better. Right: the worst-off users by name.",
-    ),
-    (
-        "stream.png",
-        "The stream",
-        "What the devices met: each device's row is coloured by its mix of task groups in each round (with many devices, "
-        "by the largest group; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level of their "
-        "group, to 1.",
-    ),
-    (
-        "cost.png",
-        "Cost per round",
-        "Sums over all devices of a round: bytes of adapters sent, cloud requests while training, and seconds of work.",
-    ),
-)
-"""File, heading and caption of every figure, in the order of the page."""
 _TOTALS = (
     ("cloud_calls", "cloud requests granted while training", amount),
     ("cloud_refused", "cloud requests refused", amount),
@@ -75,7 +33,7 @@ def write_report(run_dir: Path, *, summary: dict[str, Any]) -> Path:
     run_dir = Path(run_dir)
     name = str(summary.get("run", run_dir.name))
     body = [*_opening(summary, name), *_models(summary)]
-    for file, heading, caption in _FIGURES:
+    for file, heading, caption in FIGURES:
         if (run_dir / "plots" / file).is_file():
             body += [_heading(heading), picture(run_dir / "plots" / file, caption)]
         body += _beside(file, summary)
@@ -91,7 +49,7 @@ def _heading(text: str) -> str:
 
 def _beside(file: str, summary: dict[str, Any]) -> list[str]:
     """The tables that belong to a figure."""
-    tables = {"usage.png": _usage, "matrix.png": _forgetting, "users.png": _worst_users}
+    tables = {"accuracy.png": _switches, "usage.png": _usage, "matrix.png": _forgetting, "users.png": _worst_users}
     return tables[file](summary) if file in tables else []
 
 
@@ -136,8 +94,8 @@ def _models(summary: dict[str, Any]) -> list[str]:
     rows = [[label, *(share(values[field]) for field in SPREAD), str(values["users"])] for label, values in lines]
     headings = ["", "example mean", "user mean", "p10", "median", "p90", "worst 10 %", "users"]
     note = (
-        "Example mean: every prompt counts once. User mean: every user counts once. p10 to p90: percentiles over users. "
-        "Worst 10 %: mean of the worst-off tenth of users (for cloud usage, of those who used most)."
+        "Example mean: every prompt counts once. User mean: every user counts once. p10 to p90: percentiles over "
+        "users. Worst 10 %: mean of the worst-off tenth of users (for cloud usage, of those who used most)."
     )
     return [_heading("At the end"), table(headings, rows, strong=[0]), paragraph(note, kind="note")]
 
@@ -150,7 +108,7 @@ def _usage(summary: dict[str, Any]) -> list[str]:
             continue
         late_mean = None if late is None else late["user_mean"]
         above = (
-            "–" if late is None or late["users_above_tau"] is None else f"{late['users_above_tau']} of {late['users']}"
+            "-" if late is None or late["users_above_tau"] is None else f"{late['users_above_tau']} of {late['users']}"
         )
         gap = None if late_mean is None or phase["tau"] is None else late_mean - phase["tau"]
         span = f"{phase['first_round']} to {phase['last_round']}"
@@ -164,29 +122,50 @@ def _usage(summary: dict[str, Any]) -> list[str]:
         "usage, whole phase",
         "usage, last third",
         "τ",
-        "last third − τ",
+        "last third - τ",
         "devices above τ",
     ]
     return [table(headings, rows)]
 
 
-def _forgetting(summary: dict[str, Any]) -> list[str]:
-    """Forgetting at each later phase end, with the cloud and alone, and backward transfer at the end."""
+def _switches(summary: dict[str, Any]) -> list[str]:
+    """The global adapter at every switch and at the end: user mean and worst tenth, with the cloud and alone."""
+    last = summary["phases"][-1]["name"] if summary["phases"] else ""
+    stages = [(f"end of {switch['phase']}", switch["models"]) for switch in summary["at_switches"]]
     rows = []
-    for name, label in (("accuracy", "may ask"), ("local_accuracy", "alone")):
-        found = summary["continual"][name]
-        stages = {(drop["phase"], drop["round"]): drop["mean"] for drop in found["forgetting"]}
-        rows += [[f"after {phase}, round {stage}", label, points(mean)] for (phase, stage), mean in stages.items()]
-        if found["backward_transfer"]["mean"] is not None:
-            rows.append(["backward transfer at the end", label, points(found["backward_transfer"]["mean"])])
+    for label, models in [*stages, (f"end of {last}" if stages else "now", summary["at_end"])]:
+        found = [models.get("global", {}).get(name) for name in ("accuracy", "local_accuracy")]
+        if all(found):
+            numbers = [share(values[field]) for values in found for field in ("user_mean", "worst_decile_mean")]
+            rows.append([label, str(found[0]["round"]), *numbers])
+    headings = ["global adapter", "round", "may ask: mean user", "worst 10 %", "alone: mean user", "worst 10 %"]
+    return [table(headings, rows)] if rows else []
+
+
+def _forgetting(summary: dict[str, Any]) -> list[str]:
+    """Forgetting at each later phase end and backward transfer at the end, with the cloud and alone."""
+    asking, alone = summary["continual"]["accuracy"], summary["continual"]["local_accuracy"]
+    means = {(drop["phase"], drop["round"]): drop["mean"] for drop in alone["forgetting"]}
+    rows = [
+        [
+            f"forgotten at the end of {drop['phase']}, round {drop['round']}",
+            ", ".join(drop["left_behind"]),
+            points(drop["mean"]),
+            points(means.get((drop["phase"], drop["round"]))),
+        ]
+        for drop in asking["forgetting"]
+        if drop["left_behind"]
+    ]
     if not rows:
         return []
+    transfer = [points(found["backward_transfer"]["mean"]) for found in (asking, alone)]
+    rows.append(["backward transfer at the end", ", ".join(asking["backward_transfer"]["by_task"]), *transfer])
     note = (
-        "Forgetting is the best value at an earlier phase end minus the value now, averaged over task groups; negative "
-        "means that the groups grew. Backward transfer is the value at the end minus the value right after the phase that "
-        "first taught the group."
+        "In percentage points of the mean user, averaged over the task groups named. Forgotten: the best value at an "
+        "earlier phase end minus the value now, for groups that this phase does not teach; negative means they grew. "
+        "Backward transfer: the value at the end minus the value right after the phase that first taught the group."
     )
-    return [table(["forgetting", "global adapter", "percentage points"], rows), paragraph(note, kind="note")]
+    return [table(["", "task groups", "may ask", "alone"], rows), paragraph(note, kind="note")]
 
 
 def _worst_users(summary: dict[str, Any]) -> list[str]:
@@ -207,7 +186,7 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
         "global, alone",
         "asks at random",
         "frozen, alone",
-        "may ask − random",
+        "may ask - random",
     ]
     return [table(headings, rows)]
 
@@ -219,7 +198,7 @@ def _costs(summary: dict[str, Any]) -> list[str]:
     if not aside:
         return [*pieces, paragraph("None: every update of every round was aggregated.")]
     lines = [[item["device"], str(item["round"]), item["reason"]] for item in aside]
-    return [*pieces, table(["device", "round", "reason"], lines)]
+    return [*pieces, table(["device", "round", "reason"], lines, kind="words")]
 
 
 def _making(run_dir: Path) -> list[str]:
@@ -227,7 +206,7 @@ def _making(run_dir: Path) -> list[str]:
     pieces = [_heading("How this run was made")]
     environment = run_dir / "environment.json"
     if environment.is_file():
-        pieces.append(table(["environment", ""], _facts(json.loads(environment.read_text()))))
+        pieces.append(table(["environment", ""], _facts(json.loads(environment.read_text())), kind="words"))
     config = run_dir / "config.yaml"
     if config.is_file():
         pieces.append(folded("resolved config (config.yaml)", config.read_text()))

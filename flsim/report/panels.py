@@ -14,7 +14,6 @@ from flsim.metrics.users import over_rounds, per_user
 from flsim.report.drawing import (
     COLOURS,
     INK,
-    QUIET,
     EndLabel,
     as_percent_axis,
     as_rounds_axis,
@@ -26,8 +25,8 @@ from flsim.report.drawing import (
     say_missing,
 )
 from flsim.report.phases import ordered_tasks
-from flsim.tasks.stream import Phase
 from flsim.report.summary import evaluated_ends, own_accuracy_name
+from flsim.tasks.stream import Phase
 
 
 def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, alone: bool | None = None) -> None:
@@ -85,7 +84,7 @@ def draw_usage(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, tau: 
         labels.append(EndLabel(tau, f"budget τ = {percent(tau)}", INK))
     axes.set_ylim(0, 1.08 * max(float(curve["p90"].max()), tau or 0.0, 0.01))
     as_percent_axis(axes)
-    axes.set_ylabel("training responses that ask")
+    axes.set_ylabel("responses that ask")
     last_round = int(rows["round"].max())
     as_rounds_axis(axes, last_round)
     mark_phases(axes, phases, last_round)
@@ -122,11 +121,13 @@ def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name
     low, high = (low, high) if high - low >= 0.2 else ((low + high) / 2 - 0.1, (low + high) / 2 + 0.1)
     blues = matplotlib.colormaps["Blues"]
     axes.grid(visible=False)
-    axes.imshow(values, cmap=blues, vmin=low - 0.15 * (high - low), vmax=high + 0.35 * (high - low), aspect="auto")
+    shades = blues(np.clip((values - low) / (high - low), 0, 1) * 0.72 + 0.08)  # (S, J, 4)
+    shades[~np.isfinite(values)] = 1.0
+    axes.imshow(shades, aspect="auto")
     size = 11.0 if len(stages) <= 8 and len(tasks) <= 8 else 8.0
     for (i, j), value in np.ndenumerate(values):
-        colour = "white" if np.isfinite(value) and value > low + 0.72 * (high - low) else INK
-        text = percent(value) if np.isfinite(value) else "–"
+        colour = "white" if shades[i, j, :3] @ (0.3, 0.59, 0.11) < 0.6 else INK
+        text = percent(value) if np.isfinite(value) else "-"
         axes.text(j, i, text, ha="center", va="center", color=colour, size=size)
     _frame_taught(axes, tasks, [set(phase.tasks) for phase, _ in ends], first=len(stages) - len(ends))
     axes.set_xticks(range(len(tasks)), tasks, rotation=0 if len(tasks) <= 6 else 30, color=INK)
@@ -159,33 +160,37 @@ def draw_users(axes: Axes, rows: pd.DataFrame) -> None:
         style = {"linewidth": 1.4, "marker": "o", "markersize": 6} if heights.size <= 60 else {"linewidth": 2.4}
         axes.plot(shares, heights, color=COLOURS[model], zorder=3 if model == "global" else 2, **style)
         labels.append(EndLabel(float(heights[-1]), f"{text}\nmean {percent(heights.mean())}", COLOURS[model]))
-        worst = (str(values.index[0]), float(heights[0])) if model == "global" else worst
+        worst = (str(values.index[0]), float(shares[0]), float(heights[0])) if model == "global" else worst
     if not labels:
         say_missing(axes, "evaluation")
         return
     as_percent_axis(axes)
     axes.set_ylabel("the user's test prompts right")
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.1, 0.5, 0.9, 1], ["worst-off", "10 %", "50 %", "90 %", "best"])
-    axes.set_xlabel("users, each model sorted by itself")
+    axes.set_xticks([0.1, 0.5, 0.9], ["10 %", "50 %", "90 %"])
+    axes.set_xlabel("users, from the worst-off to the best of each model")
     low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.12 * (high - low), high)
+    axes.set_ylim(low - 0.14 * (high - low), high)
     if worst is not None:
         _name_worst(axes, *worst)
     label_ends(axes, labels)
 
 
-def _name_worst(axes: Axes, device: str, value: float) -> None:
-    """Name the worst-off user below the first dot of the global adapter."""
-    axes.annotate(
-        f"worst-off: {device}, {percent(value)}",
-        xy=(0.0, value),
-        xytext=(0.02, 0.02),
-        textcoords="axes fraction",
-        size=9.5,
-        color=darker(COLOURS["global"]),
-        va="bottom",
+def _name_worst(axes: Axes, device: str, place: float, value: float) -> None:
+    """Ring the worst-off user of the global adapter and name it at the panel's foot."""
+    dark = darker(COLOURS["global"])
+    axes.plot(
+        [place],
+        [value],
+        marker="o",
+        markersize=12,
+        markeredgewidth=1.6,
+        markeredgecolor=dark,
+        fillstyle="none",
+        clip_on=False,
     )
+    text = f"ringed, worst-off when it may ask: {device}, {percent(value)}"
+    axes.text(0.02, 0.03, text, transform=axes.transAxes, size=9.5, color=dark, va="bottom")
 
 
 def draw_worst_users(axes: Axes, users: Sequence[dict[str, object]]) -> None:
@@ -213,6 +218,6 @@ def draw_worst_users(axes: Axes, users: Sequence[dict[str, object]]) -> None:
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
     axes.set_title("Worst-off users at the end", color=INK)
-    axes.text(0, 1.015, "blue: may ask", transform=axes.transAxes, color=darker(COLOURS["global"]), size=9)
-    axes.text(0.32, 1.015, "orange: asks at random", transform=axes.transAxes, color=darker(COLOURS["random"]), size=9)
-    axes.text(0.82, 1.015, "grey: frozen", transform=axes.transAxes, color=QUIET, size=9)
+    named = (("global", "● may ask"), ("random", "● asks at random"), ("frozen", "● frozen, alone"))
+    for number, (model, text) in enumerate(named):
+        axes.text(0.34 * number, 1.02, text, transform=axes.transAxes, color=darker(COLOURS[model]), size=9.5)

@@ -27,6 +27,7 @@ from flsim.tasks.stream import Phase
 
 _STRIPES = 480  # horizontal stripes of the picture, shared out among devices
 _MOST_STRIPES = 20  # per device
+_FEWEST_STRIPES = 6  # with room for fewer, a device takes the colour of its largest group
 _ABSENT = (0.94, 0.94, 0.94)  # a device that met nothing in a round
 
 
@@ -41,11 +42,17 @@ def stream_figure(stream: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
     groups = ordered_tasks(phases, sorted(stream["task"].unique()))
     first, last = int(stream["round"].min()), int(stream["round"].max())
     figure = new_figure(10, 7.5)
-    figure.subplots_adjust(left=0.12, right=0.82, top=0.9, bottom=0.075, hspace=0.33)
+    figure.subplots_adjust(left=0.12, right=0.82, top=0.9, bottom=0.075, hspace=0.42)
     above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2.6, 1]})
+    crowded = stripes_of(len(devices)) == 1
+    devices = by_mix(stream, devices, groups) if crowded else devices
     picture = mix_picture(stream, devices, groups)
     above.imshow(picture, aspect="auto", interpolation="nearest", extent=(first - 0.5, last + 0.5, len(devices), 0))
-    _label_devices(above, devices)
+    above.set_yticks([] if crowded else [row + 0.5 for row in range(len(devices))], [] if crowded else devices, size=8)
+    above.set_ylabel(f"{len(devices)} devices, sorted by their mix" if crowded else "")
+    above.tick_params(axis="y", length=0)
+    above.grid(visible=False)
+    above.spines[:].set_visible(False)
     as_rounds_axis(above, last, first_round=first)
     mark_phases(above, phases, last)
     colours = {group: GROUP_COLOURS[number % len(GROUP_COLOURS)] for number, group in enumerate(groups)}
@@ -54,6 +61,19 @@ def stream_figure(stream: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
     above.set_title("Task groups that each device met")
     _draw_difficulty(below, stream, phases, first=first, last=last)
     return figure
+
+
+def stripes_of(devices: int) -> int:
+    """Horizontal stripes of one device's row: 20 for a few devices, fewer for many, 1 for more than 80."""
+    stripes = min(_MOST_STRIPES, _STRIPES // devices)
+    return stripes if stripes >= _FEWEST_STRIPES else 1
+
+
+def by_mix(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Sort devices by their shares of prompts over the whole stream, first group first, so that like lies by like."""
+    counts = stream.pivot_table(index="device", columns="task", values="prompts", aggfunc="sum", fill_value=0)
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).reindex(columns=list(groups))
+    return sorted(devices, key=lambda device: (*shares.loc[device], device), reverse=True)
 
 
 def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -70,7 +90,7 @@ def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[s
         Red, green and blue from 0 to 1, shape `(D * stripes, rounds, 3)`.
     """
     rounds = range(int(stream["round"].min()), int(stream["round"].max()) + 1)
-    stripes = max(1, min(_MOST_STRIPES, _STRIPES // len(devices)))
+    stripes = stripes_of(len(devices))
     colours = np.array([to_rgb(GROUP_COLOURS[g % len(GROUP_COLOURS)]) for g in range(len(groups))] + [_ABSENT])
     counts = np.zeros((len(devices), len(rounds), len(groups)))  # (D, R, J)
     place = {device: row for row, device in enumerate(devices)}
@@ -86,18 +106,9 @@ def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[s
         chosen = counts.argmax(axis=-1)[:, None]  # (D, 1, R)
     chosen = np.where(met[:, None, :, 0] > 0, np.minimum(chosen, len(groups) - 1), len(groups))  # (D, S, R)
     picture = colours[chosen]  # (D, S, R, 3)
-    if stripes >= 6:
+    if stripes > 1:
         picture[:, -1] = 1.0  # a white line between devices
     return np.asarray(picture.reshape(len(devices) * stripes, len(rounds), 3), dtype=np.float64)
-
-
-def _label_devices(axes: Axes, devices: Sequence[str]) -> None:
-    """Name every device, or every n-th where names would touch."""
-    step = -(-len(devices) // 25)
-    axes.set_yticks([row + 0.5 for row in range(0, len(devices), step)], list(devices[::step]), size=9)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
 
 
 def _draw_difficulty(axes: Axes, stream: pd.DataFrame, phases: Sequence[Phase], *, first: int, last: int) -> None:

@@ -115,25 +115,35 @@ def _headline(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _continual(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> dict[str, Any]:
-    """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer."""
+    """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer.
+
+    The mean of forgetting is over the groups left behind, those that an earlier phase taught and this one does not;
+    None where there are none.
+    """
     measured = evaluation(rows, model="global", name=name)
     tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
     ends = evaluated_ends(rows, phases, name)
     stages = [stage for _, stage in ends]
     learned = {task: stage for phase, stage in reversed(ends) for task in phase.tasks}
     matrix = accuracy_matrix(measured, stages, tasks=tasks)
-    forgot = [forgetting(matrix.iloc[: count + 1]) for count in range(1, len(stages))]
     transfer = backward_transfer(matrix, learned) if stages else pd.Series(dtype=float)
     return {
         "stages": [{"phase": phase.name, "round": stage} for phase, stage in ends],
         "tasks": tasks,
         "matrix": [[None if pd.isna(cell) else float(cell) for cell in line] for line in matrix.to_numpy()],
-        "forgetting": [
-            {"phase": phase.name, "round": stage, "mean": _mean(drop), "by_task": _floats(drop)}
-            for (phase, stage), drop in zip(ends[1:], forgot, strict=True)
-        ],
+        "forgetting": [_forgotten(matrix, ends[:count]) for count in range(2, len(ends) + 1)],
         "backward_transfer": {"mean": _mean(transfer), "by_task": _floats(transfer)},
     }
+
+
+def _forgotten(matrix: pd.DataFrame, ends: Sequence[tuple[Phase, int]]) -> dict[str, Any]:
+    """Forgetting at the last of `ends`, for all groups and as the mean over those left behind."""
+    phase, stage = ends[-1]
+    drops = forgetting(matrix.loc[[earlier for _, earlier in ends]])
+    taught = {task for earlier, _ in ends[:-1] for task in earlier.tasks}
+    left = [task for task in drops.index if task in taught and task not in phase.tasks]
+    mean = _mean(drops.loc[left])
+    return {"phase": phase.name, "round": stage, "left_behind": left, "mean": mean, "by_task": _floats(drops)}
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -22,25 +22,25 @@ _WIDTH = 100
 
 def share(value: float | None, *, digits: int = 1) -> str:
     """`0.6143` as `61.4 %`; None as a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def points(value: float | None) -> str:
     """A difference of shares in percentage points: `0.072` as `+7.2`; None as a dash."""
-    return "–" if value is None else f"{100 * value:+.1f}"
+    return "-" if value is None else f"{100 * value:+.1f}"
 
 
 def amount(value: float | None) -> str:
     """A sum for people: whole numbers with thousands, small ones with three digits; None as a dash."""
     if value is None:
-        return "–"
+        return "-"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def data_size(value: float | None) -> str:
     """Bytes in the largest decimal unit that leaves a number of at least 1: `2_500_000` as `2.5 MB`."""
     if value is None:
-        return "–"
+        return "-"
     sizes = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
     return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{value:.0f} bytes")
 
@@ -78,10 +78,10 @@ def end_table(summary: dict[str, Any]) -> str:
         summary: as `summarise_run` or `finish_run` gives.
     """
     lines = [_wrapped(answer(summary)), ""]
-    rows = [("at the end", *_HEADINGS)]
+    rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
     rows += [(label, *(share(values[field]) for field in SPREAD)) for label, values in model_lines(summary)]
     lines += _aligned(rows)
-    usage = [("training cloud usage", "rounds", "whole", "last third", "τ")]
+    usage: list[tuple[str, ...]] = [("training cloud usage", "rounds", "whole", "last third", "τ")]
     usage += [
         (
             f"phase {phase['phase']}",

@@ -1,9 +1,9 @@
 """The task stream: which problems each device meets in which round (non-IID over devices, shifting over rounds).
 
 Every device has its own Dirichlet mixture over task groups, over the families of a group and over the levels of a
-family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule moves the whole
-fleet, or each device in its own time, from phase to phase. Everything is a pure function of the stream's seed, except
-the training questions, which follow the run's seed.
+family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule
+moves the whole fleet, or each device in its own time, from phase to phase. Everything is a pure function of the
+stream's seed, except the training questions, which follow the run's seed.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,9 @@ class TaskStream:
                 weights = [weight * (1 - arrived) for weight in weights]
                 weights[number] += arrived
             return tuple(weights)
-        current = max((n for n, phase in enumerate(self.phases) if phase.first_round + (lag if n else 0) <= round_), default=0)
+        current = max(
+            (n for n, phase in enumerate(self.phases) if phase.first_round + (lag if n else 0) <= round_), default=0
+        )
         weights[current] = 1.0
         return tuple(weights)
 

@@ -1,0 +1,44 @@
+"""How the two built-in models are made: sizes, data and steps, found by the measurements in docs/results/models.md."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one built-in model is made."""
+
+    name: str
+    hidden_size: int
+    layers: int
+    heads: int
+    steps: int
+    group_weights: dict[str, float]
+    """Relative frequency of the task groups in the data."""
+    slip_share: float = 0.0
+    """Share of the answers replaced by the careless one."""
+    help_share: float = 0.0
+    """Share of the answers replaced by a help request, whatever the question."""
+    batch_size: int = 256
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    seed: int = 0
+
+
+SLM = Recipe(
+    "slm",
+    hidden_size=96,
+    layers=3,
+    heads=4,
+    steps=1000,
+    group_weights={"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4},
+    slip_share=0.4,
+    help_share=0.1,
+)
+CLOUD = Recipe(
+    "cloud",
+    hidden_size=128,
+    layers=6,
+    heads=4,
+    steps=2400,
+    group_weights={"arithmetic": 1.5, "strings": 1.0, "numbers": 1.0, "lists": 1.2},
+)

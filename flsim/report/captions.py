@@ -1,0 +1,45 @@
+"""The figures of the page in their order, each with its heading and a caption that says how to read it."""
+
+FIGURES = (
+    (
+        "accuracy.png",
+        "Accuracy over rounds",
+        "Share of test prompts that are right, on every device's own test set. The line is the mean user, the band "
+        "reaches from the 10th to the 90th percentile of users. Dashed lines are references that do not learn. Above, "
+        "a device may ask the cloud within its budget; below, asking is disabled, so only what the small model learned "
+        "counts. Dotted verticals are switches of the stream.",
+    ),
+    (
+        "usage.png",
+        "Asking the cloud",
+        "Above: the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
+        "above it. Below: the dual variable λ, the price of a request that each device learns. λ rises while a device "
+        "asks more than its budget allows and falls otherwise.",
+    ),
+    (
+        "matrix.png",
+        "Accuracy by task group",
+        "Mean user's accuracy of the global adapter on each task group (columns) at the end of each phase (rows). "
+        "Framed cells are the groups that the phase taught. Read a column downwards: a fall below a framed cell is "
+        "forgetting.",
+    ),
+    (
+        "users.png",
+        "Users",
+        "Left: every user's accuracy at the end, sorted from the worst-off to the best, each model by itself; a curve "
+        "that lies higher at the left treats its worst-off users better. Right: the worst-off users by name.",
+    ),
+    (
+        "stream.png",
+        "The stream",
+        "What the devices met: each device's row is coloured by its mix of task groups in each round (with many "
+        "devices, by the largest group; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level "
+        "of their group, to 1.",
+    ),
+    (
+        "cost.png",
+        "Cost per round",
+        "Sums over all devices of a round: bytes of adapters sent, cloud requests while training, and seconds of work.",
+    ),
+)
+"""File in `plots/`, heading and caption."""

@@ -1,0 +1,60 @@
+"""What several tests share: a tiny random checkpoint, one torch thread, quiet and offline libraries."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the shapes here are too small to share, and the order of sums stays the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Folder of a random 2-layer, 32-wide Llama with the built-in tokenizer.
+
+    Its weights are drawn wide (0.3), so that it has clear preferences and a greedy choice never hangs on a last bit.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from flsim.models.tokenizer import build_tokenizer
+
+    folder: Path = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,202 @@
+"""A run of 6 devices and 12 rounds, made up but realistic, from its rows to every file of the report."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from flsim.metrics.rows import Row, write_rows
+from flsim.report.finish import finish_run
+from flsim.report.table import end_table
+from flsim.tasks.stream import Phase
+
+TAU = 0.3
+ARITHMETIC, WORDS = ("arithmetic", "numbers"), ("strings", "lists")
+GROUPS = (*ARITHMETIC, *WORDS)
+PROMPTS = 20
+PLOTS = ("overview", "accuracy", "usage", "matrix", "users", "stream", "cost")
+
+
+def phases_of(rounds: int) -> tuple[Phase, ...]:
+    """A, B and A again, a third of the rounds each."""
+    third = rounds // 3
+    kinds = (("A", ARITHMETIC), ("B", WORDS), ("A", ARITHMETIC))
+    return tuple(Phase(name, tasks, n * third + 1, (n + 1) * third) for n, (name, tasks) in enumerate(kinds))
+
+
+def skill_at(round_: int, task: str, third: int) -> float:
+    """The global adapter's chance on a task: it learns within a phase and forgets in the next."""
+    learning = 1 - math.exp(-3.0 * min(round_, third) / third)
+    if task in ARITHMETIC:
+        away = min(max(0, round_ - third), third) / third
+        back = max(0, round_ - 2 * third) / third
+        return 0.25 + 0.4 * learning - 0.15 * away + 0.2 * back
+    return 0.2 + 0.35 * (1 - math.exp(-3.0 * min(max(0, round_ - third), third) / third)) + 0.02 * learning
+
+
+def evaluation_rows(round_: int, device: str, model: str, skills: dict[str, float], asks: float, rng) -> list[Row]:
+    rows = []
+    for task, skill in skills.items():
+        alone = int(rng.binomial(PROMPTS, min(0.97, max(0.02, skill))))
+        asked = round(PROMPTS * asks)
+        helped = int(rng.binomial(asked, 0.75)) if model == "global" else int(rng.binomial(asked, 0.5))
+        right = min(PROMPTS, alone + helped)
+        values = {"accuracy": right, "local_accuracy": alone, "cloud_usage": asked}
+        rows += [Row(round_, device, task, "test", model, name, total, PROMPTS) for name, total in values.items()]
+    return rows
+
+
+def training_rows(round_: int, device: str, phase: Phase, usage: float, dual: float, rng) -> list[Row]:
+    rows = []
+    for task in phase.tasks:
+        asked = int(rng.binomial(64, usage))
+        rows.append(Row(round_, device, task, "train", "local", "cloud_usage", asked, 64))
+        rows.append(Row(round_, device, task, "train", "local", "reward", int(rng.binomial(64, 0.6)), 64))
+    once = {
+        "dual_variable": dual,
+        "cloud_calls": float(round(usage * 128)),
+        "cloud_refused": float(max(0, round((usage - TAU) * 128))),
+        "cloud_tokens": float(round(usage * 128 * 42)),
+        "cloud_money": round(usage * 128) * 2e-4,
+        "uplink_bytes": 1_310_720.0,
+        "downlink_bytes": 1_310_720.0,
+        "seconds": 4.0 + float(rng.random()),
+    }
+    return rows + [Row(round_, device, "all", "train", "local", name, total, 1) for name, total in once.items()]
+
+
+def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: int | None = None) -> tuple[Phase, ...]:
+    """Write rows, stream, config and environment; `last_round` stops early, None goes to the end."""
+    rng = np.random.default_rng(5)
+    phases, third = phases_of(rounds), rounds // 3
+    talents = rng.normal(0.0, 0.09, devices)
+    talents[3 % devices] = -0.24  # device-003 is worst off
+    stream = []
+    for round_ in range((rounds if last_round is None else last_round) + 1):
+        rows: list[Row] = []
+        current = next((phase for phase in phases if phase.first_round <= round_ <= phase.last_round), None)
+        since = 0 if current is None else round_ - current.first_round
+        for index, talent in enumerate(talents):
+            device = f"device-{index:03d}"
+            usage = float(np.clip(TAU + 0.35 * math.exp(-since / (third / 4)) + 0.3 * talent, 0.02, 0.95))
+            skills = {task: skill_at(round_, task, third) + talent for task in GROUPS}
+            rows += evaluation_rows(round_, device, "global", skills, min(TAU, usage), rng)
+            if current is None:
+                start = dict.fromkeys(GROUPS, 0.3 + talent)
+                rows += evaluation_rows(0, device, "random", start, TAU, rng)
+                rows += evaluation_rows(0, device, "frozen", start, 0.0, rng)
+                rows += [Row(0, device, task, "test", "cloud", "accuracy", 18, PROMPTS) for task in GROUPS]
+                continue
+            rows += evaluation_rows(round_, device, "local", {t: s + 0.04 for t, s in skills.items()}, TAU, rng)
+            dual = 0.2 + 0.5 * math.exp(-abs(since - third / 3) / third) + 0.1 * float(rng.random())
+            rows += training_rows(round_, device, current, usage, dual, rng)
+            mix = rng.dirichlet([2.0] * len(current.tasks))
+            counts = zip(current.tasks, np.round(32 * mix), rng.random(len(mix)), strict=True)
+            stream += [(round_, device, task, int(prompts), 0.3 + 0.4 * hard) for task, prompts, hard in counts]
+        if round_ == 2:
+            rows.append(Row(2, "device-001", "not_finite", "train", "local", "set_aside", 1, 1))
+        write_rows(run_dir / "rows" / f"round-{round_:05d}.parquet", rows)
+    columns = ["round", "device", "task", "prompts", "mean_difficulty"]
+    pd.DataFrame(stream, columns=columns).to_parquet(run_dir / "stream.parquet", index=False)
+    (run_dir / "config.yaml").write_text("name: demo\nnote: <script>alert('x')</script>\nbudget:\n  tau: 0.3\n")
+    environment = {"python": "3.11", "commit": "abc1234", "packages": {"numpy": "2", "pandas": "3"}}
+    (run_dir / "environment.json").write_text(json.dumps(environment))
+    return phases
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "made-up & small"
+    run_dir.mkdir()
+    phases = write_run(run_dir)
+    return run_dir, finish_run(run_dir, phases=phases, tau=TAU)
+
+
+def test_summary_file_is_what_was_returned_and_has_all_parts(finished):
+    run_dir, summary = finished
+    assert json.loads((run_dir / "summary.json").read_text()) == summary
+    assert set(summary) == {
+        *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "at_switches"),
+        *("continual", "usage", "worst_users", "totals", "set_aside"),
+    }
+    assert summary["tasks"] == list(GROUPS)
+    assert set(summary["at_end"]) == {"global", "local", "frozen", "random", "cloud"}
+    assert [switch["round"] for switch in summary["at_switches"]] == [4, 8]
+    assert summary["set_aside"] == [{"round": 2, "device": "device-001", "reason": "not_finite"}]
+
+
+def test_the_worst_user_is_found_and_the_page_names_it(finished):
+    run_dir, summary = finished
+    assert summary["worst_users"][0]["device"] == "device-003"
+    page = (run_dir / "report.html").read_text()
+    first_line = re.search(r"worst-off user.*?<tbody><tr><td>(.*?)</td>", page, re.S)
+    assert first_line is not None
+    assert first_line.group(1) == "device-003"
+
+
+def test_page_needs_nothing_but_itself_and_escapes_text(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:|//|file:)""", page)
+    assert "<link" not in page
+    assert "<script" not in page
+    assert "url(" not in page
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
+    assert "<h1>made-up &amp; small</h1>" in page
+    assert page.count('src="data:image/png;base64,') == len(PLOTS) - 1  # the overview is for the README
+    assert "budget τ = 30 %" in page
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_open_and_show_something(finished, name):
+    with Image.open(finished[0] / "plots" / f"{name}.png") as image:
+        pixels = np.asarray(image.convert("L"), dtype=float)
+    assert pixels.shape[1] >= 1100
+    assert 0.005 < (pixels < 160).mean() < 0.7
+
+
+def test_overview_is_1400_pixels_wide(finished):
+    with Image.open(finished[0] / "plots" / "overview.png") as image:
+        assert image.width == 1400
+
+
+def test_ledger_adds_up_to_the_totals(finished):
+    run_dir, summary = finished
+    ledger = pd.read_parquet(run_dir / "ledger.parquet")
+    assert list(ledger.columns) == ["round", "device", "calls", "refused", "tokens", "money"]
+    assert len(ledger) == 12 * 6
+    assert ledger["calls"].sum() == summary["totals"]["cloud_calls"]
+    assert ledger["tokens"].sum() == summary["totals"]["cloud_tokens"]
+
+
+def test_table_fits_a_terminal_and_shows_the_mean_user(finished):
+    _, summary = finished
+    table = end_table(summary)
+    assert max(len(line) for line in table.splitlines()) <= 100
+    mean = summary["at_end"]["global"]["accuracy"]["user_mean"]
+    line = next(line for line in table.splitlines() if line.startswith("global, may ask"))
+    assert line.split()[-10:][0] == f"{100 * mean:.1f}"
+
+
+def test_a_second_finish_changes_no_number_and_no_picture(finished, tmp_path):
+    run_dir, summary = finished
+    before = {path.name: path.read_bytes() for path in (run_dir / "plots").iterdir()}
+    again = finish_run(run_dir, phases=phases_of(12), tau=TAU)
+    assert again == summary
+    assert before == {path.name: path.read_bytes() for path in (run_dir / "plots").iterdir()}
+
+
+@pytest.mark.parametrize("last_round", [0, 1, 5])
+def test_a_partial_run_gets_its_report(tmp_path, last_round):
+    phases = write_run(tmp_path, devices=2, last_round=last_round)
+    for extra in ("config.yaml", "environment.json", "stream.parquet"):
+        (tmp_path / extra).unlink()
+    summary = finish_run(tmp_path, phases=phases, tau=None)
+    assert summary["rounds"] == last_round
+    assert len(summary["usage"]) == math.ceil(last_round / 4)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert max(len(line) for line in end_table(summary).splitlines()) <= 100

@@ -23,6 +23,7 @@ from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_grad
 from flsim.learning.dual import DualRule
 from flsim.messages import DeviceUpdate
 from flsim.models.decoding import score
+from flsim.models.memory import refuse_too_large
 from flsim.world import World
 
 
@@ -79,7 +80,7 @@ class DaGrpo:
         dual = torch.tensor([device.dual for device in devices])  # (K,)
         notes = [Notes(device) for device in devices]
         for step in range(self.steps):
-            problems = self._problems(world, devices, step)
+            problems = self.problems(world, devices, step)
             theta = theta.detach().requires_grad_()
             world.lora.use(theta)
             rollout = self._roll_out(world, devices, problems, step)
@@ -113,7 +114,7 @@ class DaGrpo:
         costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.prompts.real)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
-    def _problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
+    def problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
         seed = world.config.seed
         return [
             world.stream.training_problems(
@@ -153,4 +154,7 @@ class DaGrpo:
 
 def client_app(config: Config, **settings: Any) -> DeviceApp:
     """The plug-in that `client.path=clients.da_grpo:client_app` names; settings are the fields of `DaGrpo`."""
-    return DeviceApp(config, DaGrpo(**settings))
+    algorithm = DaGrpo(**settings)
+    rows = 2 * algorithm.prompts * algorithm.group_size  # quantity skew at most doubles a device's prompts
+    refuse_too_large(config, rows_per_device=rows, new_tokens=algorithm.max_new_tokens)
+    return DeviceApp(config, algorithm)

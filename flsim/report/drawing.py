@@ -57,6 +57,7 @@ def drawing_style() -> AbstractContextManager[None]:
             "font.family": "DejaVu Sans",
             "font.size": 11.0,
             "text.color": INK,
+            "text.parse_math": False,  # a name may hold a dollar sign
             "axes.edgecolor": "#999999",
             "axes.labelcolor": INK,
             "axes.titlelocation": "left",

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from flsim.report.finish import finish_run
 from flsim.report.table import end_table
 from flsim.tasks.stream import Phase
 
+Finished: TypeAlias = tuple[Path, dict[str, Any]]
 TAU = 0.3
 ARITHMETIC, WORDS = ("arithmetic", "numbers"), ("strings", "lists")
 GROUPS = (*ARITHMETIC, *WORDS)
@@ -39,7 +41,9 @@ def skill_at(round_: int, task: str, third: int) -> float:
     return 0.2 + 0.35 * (1 - math.exp(-3.0 * min(max(0, round_ - third), third) / third)) + 0.02 * learning
 
 
-def evaluation_rows(round_: int, device: str, model: str, skills: dict[str, float], asks: float, rng) -> list[Row]:
+def evaluation_rows(
+    round_: int, device: str, model: str, skills: dict[str, float], asks: float, rng: np.random.Generator
+) -> list[Row]:
     rows = []
     for task, skill in skills.items():
         alone = int(rng.binomial(PROMPTS, min(0.97, max(0.02, skill))))
@@ -51,7 +55,9 @@ def evaluation_rows(round_: int, device: str, model: str, skills: dict[str, floa
     return rows
 
 
-def training_rows(round_: int, device: str, phase: Phase, usage: float, dual: float, rng) -> list[Row]:
+def training_rows(
+    round_: int, device: str, phase: Phase, usage: float, dual: float, rng: np.random.Generator
+) -> list[Row]:
     rows = []
     for task in phase.tasks:
         asked = int(rng.binomial(64, usage))
@@ -110,14 +116,14 @@ def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: 
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     run_dir = tmp_path_factory.mktemp("runs") / "made-up & small"
     run_dir.mkdir()
     phases = write_run(run_dir)
     return run_dir, finish_run(run_dir, phases=phases, tau=TAU)
 
 
-def test_summary_file_is_what_was_returned_and_has_all_parts(finished):
+def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished) -> None:
     run_dir, summary = finished
     assert json.loads((run_dir / "summary.json").read_text()) == summary
     assert set(summary) == {
@@ -130,7 +136,7 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished):
     assert summary["set_aside"] == [{"round": 2, "device": "device-001", "reason": "not_finite"}]
 
 
-def test_the_worst_user_is_found_and_the_page_names_it(finished):
+def test_the_worst_user_is_found_and_the_page_names_it(finished: Finished) -> None:
     run_dir, summary = finished
     assert summary["worst_users"][0]["device"] == "device-003"
     page = (run_dir / "report.html").read_text()
@@ -139,7 +145,7 @@ def test_the_worst_user_is_found_and_the_page_names_it(finished):
     assert first_line.group(1) == "device-003"
 
 
-def test_page_needs_nothing_but_itself_and_escapes_text(finished):
+def test_page_needs_nothing_but_itself_and_escapes_text(finished: Finished) -> None:
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:|//|file:)""", page)
     assert "<link" not in page
@@ -152,19 +158,19 @@ def test_page_needs_nothing_but_itself_and_escapes_text(finished):
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_plots_open_and_show_something(finished, name):
+def test_plots_open_and_show_something(finished: Finished, name: str) -> None:
     with Image.open(finished[0] / "plots" / f"{name}.png") as image:
         pixels = np.asarray(image.convert("L"), dtype=float)
     assert pixels.shape[1] >= 1100
     assert 0.005 < (pixels < 160).mean() < 0.7
 
 
-def test_overview_is_1400_pixels_wide(finished):
+def test_overview_is_1400_pixels_wide(finished: Finished) -> None:
     with Image.open(finished[0] / "plots" / "overview.png") as image:
         assert image.width == 1400
 
 
-def test_ledger_adds_up_to_the_totals(finished):
+def test_ledger_adds_up_to_the_totals(finished: Finished) -> None:
     run_dir, summary = finished
     ledger = pd.read_parquet(run_dir / "ledger.parquet")
     assert list(ledger.columns) == ["round", "device", "calls", "refused", "tokens", "money"]
@@ -173,7 +179,7 @@ def test_ledger_adds_up_to_the_totals(finished):
     assert ledger["tokens"].sum() == summary["totals"]["cloud_tokens"]
 
 
-def test_table_fits_a_terminal_and_shows_the_mean_user(finished):
+def test_table_fits_a_terminal_and_shows_the_mean_user(finished: Finished) -> None:
     _, summary = finished
     table = end_table(summary)
     assert max(len(line) for line in table.splitlines()) <= 100
@@ -182,7 +188,7 @@ def test_table_fits_a_terminal_and_shows_the_mean_user(finished):
     assert line.split()[-10:][0] == f"{100 * mean:.1f}"
 
 
-def test_a_second_finish_changes_no_number_and_no_picture(finished, tmp_path):
+def test_a_second_finish_changes_no_number_and_no_picture(finished: Finished) -> None:
     run_dir, summary = finished
     before = {path.name: path.read_bytes() for path in (run_dir / "plots").iterdir()}
     again = finish_run(run_dir, phases=phases_of(12), tau=TAU)
@@ -191,7 +197,7 @@ def test_a_second_finish_changes_no_number_and_no_picture(finished, tmp_path):
 
 
 @pytest.mark.parametrize("last_round", [0, 1, 5])
-def test_a_partial_run_gets_its_report(tmp_path, last_round):
+def test_a_partial_run_gets_its_report(tmp_path: Path, last_round: int) -> None:
     phases = write_run(tmp_path, devices=2, last_round=last_round)
     for extra in ("config.yaml", "environment.json", "stream.parquet"):
         (tmp_path / extra).unlink()

@@ -77,26 +77,51 @@ def test_each_level_has_hundreds_of_questions(family: Family) -> None:
 
 
 @BY_NAME
-def test_a_slip_is_often_wrong_and_sometimes_right(family: Family) -> None:
-    """A slip that was never right would teach nothing; one that was always right would not be a slip."""
+def test_a_slip_is_a_plausible_wrong_answer(family: Family) -> None:
+    """Often wrong, else pretraining on slips would teach the exact procedure; never empty."""
     drawn = [d for level in family.levels for d in some(family, level, 200)]
-    wrong = sum(slip != answer for _, answer, slip in drawn) / len(drawn)
-    assert 0.2 < wrong
     assert all(slip for _, _, slip in drawn)
-    if family.name not in ("reverse", "find"):  # these two lose a letter or count from one, always
-        assert wrong < 1.0
+    assert sum(slip != answer for _, answer, slip in drawn) > 0.2 * len(drawn)
 
 
-def test_documented_slips() -> None:
-    """The slips of the module's table, each worked by hand there: carry, borrow, duplicates, last item, counting."""
-    seen = {(f.name, *d) for f in FAMILIES for level in f.levels for d in some(f, level, 400)}
-    for name, question, _, slip in seen:
-        if name == "reverse":
-            assert slip == question[1:].partition("'")[0][:0:-1]
-        elif name in ("minimum", "maximum"):
-            assert slip == re.findall(r"\d+", question)[0]
-        elif name == "distinct":
-            assert slip == str(question.count(",") + 1)
+def columns(question: str) -> list[tuple[int, int]]:
+    """The two operands digit by digit, least significant first, the shorter filled up with noughts."""
+    a, b = sorted(map(int, re.findall(r"\d+", question)), reverse=True)
+    width = len(str(a))
+    return [(int(str(a)[-i]), int(str(b).zfill(width)[-i])) for i in range(1, width + 1)]
+
+
+def exact_by_carelessness(name: str, question: str) -> bool:
+    """Whether a solver with the family's documented carelessness happens to be right."""
+    if name == "add":  # nothing to carry
+        return all(x + y < 10 for x, y in columns(question))
+    if name in ("subtract", "absolute"):  # nothing to borrow
+        return all(x >= y for x, y in columns(question))
+    if name == "multiply":
+        a, b = question.removesuffix("=").split("*")
+        return all(int(digit) * int(b) < 10 for digit in a)
+    if name == "halve":  # only the last digit's remainder may be dropped
+        return not any(int(digit) % 2 for digit in question.partition("//")[0][:-1])
+    if name in ("maximum", "minimum"):
+        numbers = list(map(int, re.findall(r"\d+", question)))
+        return numbers[0] == (max(numbers) if name == "maximum" else min(numbers))
+    if name == "distinct":
+        items = re.findall(r"\d", question)
+        return len(set(items)) == len(items)
+    word, letter = question.split(".count(")
+    return re.findall(r"\w", word)[-1] != letter[1 if name == "count" else 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["add", "subtract", "multiply", "absolute", "halve", "maximum", "minimum", "distinct", "count", "tally"]
+)
+def test_a_slip_is_right_exactly_where_care_is_not_needed(name: str) -> None:
+    """For example 11+22 needs no carry, so the careless 33 is right; 59+63 does, so it is not."""
+    family = next(f for f in FAMILIES if f.name == name)
+    drawn = [d for level in family.levels for d in some(family, level, 300)]
+    for question, answer, slip in drawn:
+        assert (slip == answer) == exact_by_carelessness(name, question), (question, answer, slip)
+    assert len({slip == answer for _, answer, slip in drawn}) == 2
 
 
 @given(st.text(max_size=30))

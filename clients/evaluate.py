@@ -101,7 +101,8 @@ def _rows(
     for task, problems in sets.items():
         end = start + len(problems)
         wishes = sorted((p for p in range(start, end) if asked[p]), key=rank.__getitem__)
-        granted = set(wishes[: math.floor(world.config.budget.tau * len(problems))])
+        limit = math.floor(world.config.budget.tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+        granted = set(wishes[:limit])
         answers = world.cloud.answer([problems[p - start] for p in sorted(granted)])
         helped = {
             p

@@ -68,7 +68,8 @@ def roll_out(
             right_alone[k, p] = torch.tensor(verdicts, dtype=torch.float32)
     asked = completions.asked.float()  # (K, P, G)
     right_alone = right_alone * (1 - asked)
-    helped = ask_cloud(world, devices, problems, completions.asked.any(-1), max_new_tokens=max_new_tokens)  # (K, P)
+    wanted = completions.asked.any(-1) & prompts.real  # (K, P)
+    helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=max_new_tokens)  # (K, P)
     right = right_alone + asked * helped[..., None]  # (K, P, G)
     return Rollout(prompts, completions, right_alone, right, asked)
 

@@ -116,7 +116,7 @@ def main() -> None:
         "--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)"
     )
     parser.add_argument("--steps", type=int, help="train for another number of steps than the recipe's")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2; it enters the last bits)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1; it enters the last bits)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()

@@ -31,7 +31,7 @@ SLM = Recipe(
     heads=4,
     steps=1000,
     group_weights={"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4},
-    slip_share=0.4,
+    slip_share=0.35,
     help_share=0.1,
 )
 CLOUD = Recipe(

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ray import cloudpickle
+
 from flsim.config import ConfigError
 
 
@@ -76,4 +78,5 @@ def _load_file(key: str, path: str, file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)  # Ray workers cannot import it by name
     return module

@@ -58,6 +58,7 @@ def open_again(folder: Path, config: Config | None) -> Config:
 
 def log_to(folder: Path) -> logging.Logger:
     """The run's log, `run.log`: what happened and who was set aside, with times."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # stock strategies report every sampled cohort
     logger = logging.getLogger("flsim.run")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,7 +1,7 @@
 """The Grid on Ray: each worker is a process that holds the client, and with it the base model, once.
 
-A pack goes to the next idle worker. A worker that dies is started again by Ray and its pack is sent once more; a pack
-whose worker dies twice is reported as failed, and the round goes on.
+A pack goes to the next idle worker. A worker that dies is started again by Ray and its pack is sent once more; of a
+pack whose worker dies twice each device is tried alone, and one that still kills its worker is reported as failed.
 """
 
 import logging
@@ -23,6 +23,7 @@ from flsim.engine.work import answer_pack
 
 _OBJECT_STORE_BYTES = 200 * 2**20  # adapters are small; Ray's default would take 30 % of the memory
 _TRIES = 2
+_STARTING_S = 120.0  # longest start of a worker that died
 
 
 class Worker:
@@ -111,6 +112,7 @@ class RayGrid(FleetGrid):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             done, _ = ray.wait(list(flying), num_returns=1, timeout=left)
             if not done:
+                _restart([worker for worker, _, _ in flying.values()])
                 late = [pack for _, pack, _ in flying.values()] + [pack for pack, _ in todo]
                 return replies + [_failed(wire.LATE, f"no reply within {timeout} s", m) for pack in late for m in pack]
             worker, pack, attempt = flying.pop(done[0])
@@ -119,11 +121,34 @@ class RayGrid(FleetGrid):
             except ray.exceptions.RayActorError as error:
                 if attempt < _TRIES:
                     todo.append((pack, attempt + 1))
+                elif len(pack) > 1:
+                    todo.extend(([message], _TRIES) for message in pack)
                 else:
-                    replies += [_failed(wire.DIED, f"its worker died {_TRIES} times: {error}", m) for m in pack]
-                ray.wait([worker.ready.remote()], timeout=60)  # a restarting actor must not be handed work too early
+                    replies += [_failed(wire.DIED, f"its worker died each time: {error}", m) for m in pack]
+                _wait_for(worker)
             idle.append(worker)
         return replies
+
+
+def _restart(workers: Sequence[Any]) -> None:
+    """Stop what these workers are at, so that it neither changes a device's state later nor holds up the next round."""
+    for worker in workers:
+        ray.kill(worker, no_restart=False)
+    for worker in workers:
+        _wait_for(worker)
+
+
+def _wait_for(worker: Any) -> None:
+    """Wait until a worker that died is up again; a call that comes too early fails, and would count as a death."""
+    deadline = time.monotonic() + _STARTING_S
+    while True:
+        try:
+            ray.get(worker.ready.remote(), timeout=_STARTING_S)
+            return
+        except ray.exceptions.RayActorError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _failed(reason: str, detail: str, message: Message) -> Message:

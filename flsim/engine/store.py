@@ -33,12 +33,12 @@ class DeviceStore:
         return recorddict_from_proto(ProtoRecordDict.FromString(data))
 
     def save(self, device: str, round_: int, state: RecordDict) -> None:
-        """Keep the state of the end of a round, and the one before it in case the round is run again."""
+        """Keep the state of the end of a round and the two before it: any of the last two rounds may be run again."""
         data = recorddict_to_proto(state).SerializeToString(deterministic=True)
         write_atomically(self._path(device, round_), seal(data))
-        before = self._newest(device, round_)
+        kept = (self._path(device, round_), self._newest(device, round_), self._newest(device, round_ - 1))
         for path in (self.folder / device).glob("round-*.state"):
-            if path not in (before, self._path(device, round_)):
+            if path not in kept:
                 path.unlink(missing_ok=True)
 
     def _path(self, device: str, round_: int) -> Path:

@@ -27,7 +27,6 @@ def lora_config(config: ModelConfig) -> LoraConfig:
         target_modules=list(config.targets),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=config.path,
     )
 
 
@@ -88,6 +87,7 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     save_file(adapter, folder / "adapter_model.safetensors")
     settings = lora_config(config)
     settings.inference_mode = True
+    settings.base_model_name_or_path = config.path
     settings.save_pretrained(str(folder))
 
 

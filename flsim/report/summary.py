@@ -48,7 +48,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | N
         "split": evaluation_split(rows),
         "tasks": ordered_tasks(phases, sorted(tested["task"].unique())),
         "tau": tau,
-        "phases": [asdict(phase) for phase in phases],
+        "phases": [{**asdict(phase), "tasks": list(phase.tasks)} for phase in phases],
         "headline": _headline(rows),
         "at_end": _models_at(rows, first=0, last=last_round),
         "at_switches": [

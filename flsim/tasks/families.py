@@ -1,4 +1,4 @@
-"""The built-in world: four task groups, sixteen families of short problems with exact answers, no download.
+"""The built-in world: four task groups, fifteen families of short problems with exact answers, no download.
 
     group       family    levels                question -> answer (slip of a careless solver)
     arithmetic  add       3, 4, 5, 6 digits     59+63= -> 221 (21, the carry is lost)
@@ -13,7 +13,6 @@
     numbers     minimum   4, 6, 8               min(34,33)= -> 33 (34, takes the first)
     numbers     absolute  4, 5, 6               abs(27-45)= -> 81 (22, smaller from larger digit)
     lists       maximum   2 .. 4 items          max([17,9,32])= -> 32 (17, takes the first)
-    lists       find      3 .. 5                [3,1,4].index(4)= -> 2 (3, counts from one)
     lists       distinct  4 .. 7                len(set([3,1,3,2]))= -> 3 (4, counts them all)
     lists       item      3 .. 6                [3,9,4][1]= -> 9 (3, counts from one)
     lists       tally     4 .. 7                [3,1,3,2].count(3)= -> 2 (1, the last item is not seen)
@@ -40,7 +39,6 @@ KEYWORDS = (
     "min(",
     "abs(",
     "max([",
-    "].index(",
     "].count(",
     "len(set([",
     "][",
@@ -148,12 +146,6 @@ def _maximum(rng: Random, count: int) -> Drawn:
     return f"max([{_items(numbers)}])=", str(max(numbers)), str(numbers[0])
 
 
-def _find(rng: Random, count: int) -> Drawn:
-    numbers = rng.sample(range(10), count)
-    at = rng.randrange(count)
-    return f"[{_items(numbers)}].index({numbers[at]})=", str(at), str(at + 1)
-
-
 def _distinct(rng: Random, count: int) -> Drawn:
     numbers = [rng.randrange(1, 7) for _ in range(count)]
     return f"len(set([{_items(numbers)}]))=", str(len(set(numbers))), str(count)
@@ -184,7 +176,6 @@ FAMILIES: tuple[Family, ...] = (
     Family("numbers", "minimum", (4, 6, 8), _minimum),
     Family("numbers", "absolute", (4, 5, 6), _absolute),
     Family("lists", "maximum", (2, 3, 4), _maximum),
-    Family("lists", "find", (3, 4, 5), _find),
     Family("lists", "distinct", (4, 5, 6, 7), _distinct),
     Family("lists", "item", (3, 4, 5, 6), _item),
     Family("lists", "tally", (4, 5, 6, 7), _tally),

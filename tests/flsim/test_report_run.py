@@ -42,7 +42,7 @@ def skill_at(round_: int, task: str, third: int) -> float:
 
 
 def evaluation_rows(
-    round_: int, device: str, model: str, skills: dict[str, float], asks: float, rng: np.random.Generator
+    round_: int, device: str, model: str, skills: dict[str, float], *, asks: float, rng: np.random.Generator
 ) -> list[Row]:
     rows = []
     for task, skill in skills.items():
@@ -56,7 +56,7 @@ def evaluation_rows(
 
 
 def training_rows(
-    round_: int, device: str, phase: Phase, usage: float, dual: float, rng: np.random.Generator
+    round_: int, device: str, phase: Phase, *, usage: float, dual: float, rng: np.random.Generator
 ) -> list[Row]:
     rows = []
     for task in phase.tasks:
@@ -91,16 +91,17 @@ def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: 
             device = f"device-{index:03d}"
             usage = float(np.clip(TAU + 0.35 * math.exp(-since / (third / 4)) + 0.3 * talent, 0.02, 0.95))
             skills = {task: skill_at(round_, task, third) + talent for task in GROUPS}
-            rows += evaluation_rows(round_, device, "global", skills, min(TAU, usage), rng)
+            rows += evaluation_rows(round_, device, "global", skills, asks=min(TAU, usage), rng=rng)
             if current is None:
                 start = dict.fromkeys(GROUPS, 0.3 + talent)
-                rows += evaluation_rows(0, device, "random", start, TAU, rng)
-                rows += evaluation_rows(0, device, "frozen", start, 0.0, rng)
+                rows += evaluation_rows(0, device, "random", start, asks=TAU, rng=rng)
+                rows += evaluation_rows(0, device, "frozen", start, asks=0.0, rng=rng)
                 rows += [Row(0, device, task, "test", "cloud", "accuracy", 18, PROMPTS) for task in GROUPS]
                 continue
-            rows += evaluation_rows(round_, device, "local", {t: s + 0.04 for t, s in skills.items()}, TAU, rng)
+            own = {task: skill + 0.04 for task, skill in skills.items()}
+            rows += evaluation_rows(round_, device, "local", own, asks=TAU, rng=rng)
             dual = 0.2 + 0.5 * math.exp(-abs(since - third / 3) / third) + 0.1 * float(rng.random())
-            rows += training_rows(round_, device, current, usage, dual, rng)
+            rows += training_rows(round_, device, current, usage=usage, dual=dual, rng=rng)
             mix = rng.dirichlet([2.0] * len(current.tasks))
             counts = zip(current.tasks, np.round(32 * mix), rng.random(len(mix)), strict=True)
             stream += [(round_, device, task, int(prompts), 0.3 + 0.4 * hard) for task, prompts, hard in counts]

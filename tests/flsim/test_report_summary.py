@@ -18,7 +18,7 @@ PHASES = (Phase("A", ("arithmetic",), 1, 3), Phase("B", ("strings",), 4, 6), Pha
 ONE, TWO = "device-000", "device-001"
 
 
-def tested(round_: int, model: str, name: str, values: dict[str, tuple[float, float]]) -> list[Row]:
+def evaluated(round_: int, model: str, name: str, values: dict[str, tuple[float, float]]) -> list[Row]:
     """Out of 10 prompts, the numbers of `ONE` and `TWO` per task."""
     pairs = [
         (device, task, total) for task, both in values.items() for device, total in zip((ONE, TWO), both, strict=True)
@@ -33,13 +33,13 @@ def trained(round_: int, device: str, name: str, total: float, weight: float = 1
 def two_devices() -> pd.DataFrame:
     """Six rounds of nine planned ones; evaluated at 0, 3 and 6."""
     rows = [
-        *tested(0, "random", "accuracy", {"arithmetic": (4, 4), "strings": (4, 2)}),
-        *tested(0, "frozen", "local_accuracy", {"arithmetic": (2, 2), "strings": (2, 0)}),
-        *tested(0, "global", "accuracy", {"arithmetic": (3, 3), "strings": (3, 3)}),
-        *tested(3, "global", "accuracy", {"arithmetic": (9, 7), "strings": (3, 3)}),
-        *tested(6, "global", "accuracy", {"arithmetic": (6, 4), "strings": (8, 2)}),
-        *tested(6, "global", "local_accuracy", {"arithmetic": (5, 3), "strings": (6, 2)}),
-        *tested(6, "global", "cloud_usage", {"arithmetic": (3, 1), "strings": (2, 2)}),
+        *evaluated(0, "random", "accuracy", {"arithmetic": (4, 4), "strings": (4, 2)}),
+        *evaluated(0, "frozen", "local_accuracy", {"arithmetic": (2, 2), "strings": (2, 0)}),
+        *evaluated(0, "global", "accuracy", {"arithmetic": (3, 3), "strings": (3, 3)}),
+        *evaluated(3, "global", "accuracy", {"arithmetic": (9, 7), "strings": (3, 3)}),
+        *evaluated(6, "global", "accuracy", {"arithmetic": (6, 4), "strings": (8, 2)}),
+        *evaluated(6, "global", "local_accuracy", {"arithmetic": (5, 3), "strings": (6, 2)}),
+        *evaluated(6, "global", "cloud_usage", {"arithmetic": (3, 1), "strings": (2, 2)}),
     ]
     for round_, (first, second) in enumerate([(8, 4), (6, 4), (4, 2), (8, 8), (6, 6), (3, 5)], start=1):
         rows += [trained(round_, ONE, "cloud_usage", first, 10, "arithmetic")]

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_ramp() -> None:
     stream = TaskStream(StreamConfig(phases=(A, B), schedule="ramp", lag_rounds=3, phase_rounds=3), 9)
     second = [stream.phase_weights("device-000", round_)[1] for round_ in range(1, 10)]
     assert second == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-    assert stream.mixture("device-000", 4) == {"arithmetic": 0.75, "strings": 0.25}
+    assert stream.mixture("device-000", 4) == pytest.approx({"arithmetic": 0.75, "strings": 0.25})
 
 
 def test_ramp_that_is_longer_than_a_phase_keeps_all_three_phases() -> None:
@@ -189,7 +189,7 @@ def test_small_alpha_is_more_heterogeneous() -> None:
     assert values == sorted(values)
     assert values[0] == 0.0
     assert values[-1] == pytest.approx(0.75, abs=0.1)
-    assert min(later - earlier for earlier, later in zip(values, values[1:], strict=False)) > 0.05
+    assert min(later - earlier for earlier, later in pairwise(values)) > 0.03
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -212,10 +212,10 @@ def test_evaluation_follows_the_devices_own_families_and_levels() -> None:
     for device in DEVICES[:8]:
         tests = stream.evaluation_problems(device, "test", per_task=50)["arithmetic"]
         trains = stream.training_problems(device, 1, 0, count=50, seed=0)
-        favourite = [max(set(kinds), key=kinds.count) for kinds in ([(p.family, p.level) for p in tests + trains],)]
-        assert sum((p.family, p.level) == favourite[0] for p in tests) > 40
-        assert sum((p.family, p.level) == favourite[0] for p in trains) > 40
-        own.add(favourite[0])
+        kinds = [[(p.family, p.level) for p in problems] for problems in (tests, trains)]
+        favourite = max(set(kinds[0]), key=kinds[0].count)
+        assert min(kind.count(favourite) for kind in kinds) > 40
+        own.add(favourite)
     assert len(own) > 2
 
 
@@ -226,14 +226,14 @@ def test_quantity_stays_between_half_and_double(mean: int, sigma: float, device:
 
 
 def test_quantity() -> None:
-    """Sigma 0 gives everyone the mean; a huge sigma meets both bounds; 0.3 has the asked mean.
+    """Sigma 0 gives everyone the mean; sigma 1 meets both bounds; 0.3 has the asked mean.
 
     A log-normal factor of mean 1 and sigma 0.3 has a standard deviation of 0.31: of 500 devices' mean, 1.4 %.
     """
     names = [device_name(index) for index in range(500)]
     equal, wide, usual = (
         [TaskStream(StreamConfig(quantity_sigma=sigma), 10).prompts_per_step(name, 20) for name in names]
-        for sigma in (0.0, 20.0, 0.3)
+        for sigma in (0.0, 1.0, 0.3)
     )
     assert set(equal) == {20}
     assert {min(wide), max(wide)} == {10, 40}

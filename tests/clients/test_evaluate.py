@@ -1,0 +1,188 @@
+"""Evaluation under the budget: on models whose wish to ask is known, so that every number follows by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clients.evaluate import evaluate_pack, reference_rows, test_sets
+from clients.rollout import answer_alone
+from flsim.config import load_config
+from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.base import load_base
+from flsim.seeding import generator
+from flsim.tasks.problem import is_right
+from flsim.world import World, load_world
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # its name only looks like a test
+Values = dict[tuple[str, str], tuple[float, float]]
+
+
+def world_of(checkpoint: Path, *more: str, help_bias: float | None = None, end_bias: float = 0.0) -> World:
+    """A world on the tiny checkpoint; the biases go on the logits of the help token and of the end."""
+    tiny = [
+        f"model.path={checkpoint}",
+        "model.rank=2",
+        "rounds=3",
+        "fleet.devices=3",
+        "cloud.kind=oracle",
+        "cloud.oracle_error=0",
+        "evaluation.prompts_per_task=10",
+        "stream.phases=[[arithmetic, lists]]",
+    ]
+    world = load_world(load_config(None, [*tiny, *more]))
+    if help_bias is not None:
+        head = world.base.model.lm_head
+        assert isinstance(head, torch.nn.Linear)
+        bias = torch.zeros(head.out_features)
+        bias[world.base.help_id], bias[world.base.eos_id] = help_bias, end_bias
+        head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return world
+
+
+def adapters(world: World, seeds: Sequence[int]) -> torch.Tensor:
+    """One random adapter per seed, `(K, n)`."""
+    like = start_of(world)
+    drawn = [
+        {name: np.random.default_rng(seed).normal(0, 0.3, t.shape).astype(np.float32) for name, t in like.items()}
+        for seed in seeds
+    ]
+    return world.lora.stack(drawn)
+
+
+def start_of(world: World) -> Adapter:
+    """A fresh adapter: A random, B zero."""
+    config = world.config
+    return initial_adapter(load_base(config.model.path).model, config.model, config.seed)
+
+
+def values(rows: Sequence[Row], model: str) -> Values:
+    return {(row.task, row.name): (row.total, row.weight) for row in rows if row.model == model}
+
+
+@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.05, 0), (0.3, 3), (0.39, 3), (0.7, 7), (1.0, 10)])
+def test_exactly_floor_tau_n_requests_are_granted_per_task(tiny_checkpoint: Path, tau: float, granted: int) -> None:
+    """A device that always asks and, alone, always ends at once; the cloud is perfect.
+
+    N = 10 prompts per task: floor(10 tau) are answered by the cloud and right, the others are empty and wrong.
+    """
+    world = world_of(tiny_checkpoint, f"budget.tau={tau}", help_bias=2e3, end_bias=1e3)
+    rows = evaluate_pack(world, [0, 2], adapters(world, [1, 2]), model="global", round_=5)
+    expected = {"accuracy": (granted, 10.0), "local_accuracy": (0.0, 10.0), "cloud_usage": (granted, 10.0)}
+    for own in rows:
+        assert values(own, "global") == {(t, n): v for t in ("arithmetic", "lists") for n, v in expected.items()}
+    assert [{(row.round, row.device, row.split) for row in own} for own in rows] == [
+        {(5, "device-000", "test")},
+        {(5, "device-002", "test")},
+    ]
+
+
+def test_floor_is_taken_of_the_number_that_was_written(tiny_checkpoint: Path) -> None:
+    """0.29 * 100 is 28.999999999999996 in floating point; a budget of 29 in a hundred is 29."""
+    more = ("budget.tau=0.29", "evaluation.prompts_per_task=100", "stream.phases=[[arithmetic]]")
+    world = world_of(tiny_checkpoint, *more, help_bias=2e3, end_bias=1e3)
+    (rows,) = evaluate_pack(world, [0], adapters(world, [1]), model="global", round_=0)
+    assert values(rows, "global")["arithmetic", "cloud_usage"] == (29.0, 100.0)
+
+
+def test_a_device_that_never_asks_uses_no_cloud(tiny_checkpoint: Path) -> None:
+    world = world_of(tiny_checkpoint, "budget.tau=1", help_bias=-1e3)
+    found = values(evaluate_pack(world, [0], adapters(world, [1]), model="global", round_=0)[0], "global")
+    for task in ("arithmetic", "lists"):
+        assert found[task, "cloud_usage"] == (0.0, 10.0)
+        assert found[task, "accuracy"] == found[task, "local_accuracy"]
+
+
+def test_requests_beyond_the_limit_are_answered_alone() -> None:
+    """Always asking, the first 4 of 10 go to a cloud that errs on half of the questions, the other 6 to the device.
+
+    What each of them is worth is found prompt by prompt, by asking the cloud and the device for each alone. The
+    device is the built-in SLM, which is right on some.
+    """
+    world = world_of(Path("builtin:slm"), "budget.tau=0.4", "cloud.oracle_error=0.5", help_bias=2e3)
+    theta = world.lora.stack([start_of(world)])
+    found = values(evaluate_pack(world, [1], theta, model="global", round_=0)[0], "global")
+    rights = {"cloud": 0, "alone": 0}
+    for task, problems in test_sets(world, 1).items():
+        world.lora.use(theta)
+        alone = [is_right(p.answer, answer_alone(world, [[p]], 16)[0][0]) for p in problems]
+        cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
+        assert found[task, "accuracy"] == (sum(cloud[:4]) + sum(alone[4:]), 10.0)
+        assert found[task, "local_accuracy"] == (sum(alone), 10.0)
+        rights["cloud"] += sum(cloud[:4])
+        rights["alone"] += sum(alone[4:])
+    assert 0 < rights["cloud"] < 8  # both kinds occur, else the sums above would show little
+    assert 0 < rights["alone"] < 12
+
+
+def test_with_a_perfect_cloud_asking_never_costs_accuracy(tiny_checkpoint: Path) -> None:
+    """A device that asks now and then; a granted request is right, so accuracy can only rise above local accuracy."""
+    world = world_of(tiny_checkpoint, "budget.tau=0.5", help_bias=3.0)
+    rows = evaluate_pack(world, [0, 1, 2], adapters(world, [1, 2, 3]), model="global", round_=0)
+    usage = 0.0
+    for own in rows:
+        found = values(own, "global")
+        for task in ("arithmetic", "lists"):
+            assert found[task, "accuracy"][0] >= found[task, "local_accuracy"][0]
+            assert found[task, "accuracy"][0] >= found[task, "cloud_usage"][0]
+            assert found[task, "cloud_usage"][0] <= 5
+            usage += found[task, "cloud_usage"][0]
+    assert 0 < usage < 30  # it asks, but not always
+
+
+def test_devices_of_a_pack_are_measured_as_each_alone(tiny_checkpoint: Path) -> None:
+    world = world_of(tiny_checkpoint, help_bias=3.0)
+    together = evaluate_pack(world, [0, 1, 2], adapters(world, [1, 2, 3]), model="global", round_=0)
+    for device in range(3):
+        alone = evaluate_pack(world, [device], adapters(world, [device + 1]), model="global", round_=0)
+        assert alone[0] == together[device]
+    assert together[0] != together[1]
+
+
+def test_a_fresh_adapter_measures_as_the_frozen_base(tiny_checkpoint: Path) -> None:
+    """B = 0, so B A x = 0 whatever A is."""
+    world = world_of(tiny_checkpoint, help_bias=3.0)
+    theta = world.lora.stack([start_of(world)] * 3)
+    fresh = evaluate_pack(world, [0, 1, 2], theta, model="global", round_=0)
+    frozen = reference_rows(world, [0, 1, 2], round_=0)
+    for device in range(3):
+        assert values(fresh[device], "global") == values(frozen[device], "frozen")
+
+
+@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 3), (1.0, 10)])
+def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau: float, granted: int) -> None:
+    """It asks for floor(10 tau) prompts of each task, at random: the first of a fixed permutation of the device's."""
+    world = world_of(tiny_checkpoint, f"budget.tau={tau}", "cloud.oracle_error=0.3", help_bias=-1e3)
+    for device, rows in enumerate(reference_rows(world, [0, 1, 2], round_=0)):
+        found = values(rows, "random")
+        order = list(generator(0, "random asking", device).permutation(20))
+        start = 0
+        for task, problems in test_sets(world, device).items():
+            assert found[task, "cloud_usage"] == (granted, 10.0)
+            world.lora.use(None)
+            chosen = sorted(range(10), key=lambda p, start=start: order[start + p])[:granted]  # type: ignore[misc]
+            cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
+            alone = [
+                is_right(p.answer, text)
+                for p, text in zip(problems, answer_alone(world, [problems], 16)[0], strict=True)
+            ]
+            assert found[task, "accuracy"][0] == sum(cloud[p] if p in chosen else alone[p] for p in range(10))
+            start += 10
+
+
+def test_the_cloud_reference_is_the_cloud_on_every_prompt(tiny_checkpoint: Path) -> None:
+    world = world_of(tiny_checkpoint, "cloud.oracle_error=0.3")
+    for device, rows in enumerate(reference_rows(world, [0, 1], round_=0)):
+        for task, problems in test_sets(world, device).items():
+            right = sum(bool(answer.text) for answer in world.cloud.answer(problems))
+            assert values(rows, "cloud")[task, "accuracy"] == (right, 10.0)
+
+
+def test_the_test_set_of_a_device_never_changes(tiny_checkpoint: Path) -> None:
+    """Not with the run's seed, the round or the method: only with the stream's seed."""
+    sets = [test_sets(world_of(tiny_checkpoint, *more), 1) for more in ((), ("seed=9",), ("stream.seed=9",))]
+    assert sets[0] == sets[1]
+    assert sets[0] != sets[2]

@@ -1,13 +1,36 @@
-"""flsim: federated continual learning of small language models on devices with a budgeted cloud LLM, simulated."""
+"""flsim: federated continual learning of small language models on devices with a budgeted cloud LLM, simulated.
 
+The public names are loaded when they are first used, so that a worker, which needs none of them, does not load the
+report and its figures.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flsim.config import Config, ConfigError, load_config
+    from flsim.metrics.rows import Row
+    from flsim.simulation import Run, run
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; a simulation phones nobody
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
 
-from flsim.config import Config, ConfigError, load_config
-from flsim.metrics.rows import Row
-from flsim.simulation import Run, run
-
 __all__ = ["Config", "ConfigError", "Row", "Run", "load_config", "run"]
+
+_HOME = {
+    "Config": "flsim.config",
+    "ConfigError": "flsim.config",
+    "Row": "flsim.metrics.rows",
+    "Run": "flsim.simulation",
+    "load_config": "flsim.config",
+    "run": "flsim.simulation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'flsim' has no {name!r}; it offers: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)

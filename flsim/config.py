@@ -40,6 +40,10 @@ class ModelConfig:
     adapter: str | None = None
     """Folder of a peft adapter to start from; None starts at B = 0."""
 
+    def __post_init__(self) -> None:
+        """OmegaConf hands lists over."""
+        object.__setattr__(self, "targets", tuple(self.targets))
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -60,6 +64,10 @@ class StreamConfig:
     """Sigma of the log-normal number of prompts per step and device; 0 gives every device the same."""
     seed: int = 0
     """Seed of the partition and the test sets, apart from the training's."""
+
+    def __post_init__(self) -> None:
+        """OmegaConf hands lists over; phases are compared and hashed."""
+        object.__setattr__(self, "phases", tuple(tuple(phase) for phase in self.phases))
 
 
 @dataclass(frozen=True)

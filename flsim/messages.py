@@ -155,6 +155,10 @@ def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
     broken = [name for name, tensor in adapter.items() if not np.isfinite(tensor).all()]
     if broken:
         return NOT_FINITE, f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
+    try:
+        rows_of(message)
+    except (TypeError, ValueError) as error:
+        return MISSHAPEN, f"its rows cannot be read: {error}"
     return None
 
 

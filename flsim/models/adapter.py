@@ -3,6 +3,7 @@
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is `(r, in)`, `...lora_B.weight` is `(out, r)`.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Ad
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
         try:
-            wrapped = get_peft_model(base, lora_config(config))
+            with warnings.catch_warnings():  # transformers 5 deprecates an attribute that peft still reads
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+                wrapped = get_peft_model(base, lora_config(config))
         except ValueError as error:
             raise ConfigError(f"model.targets={list(config.targets)} does not fit {config.path!r}: {error}") from error
     state = get_peft_model_state_dict(wrapped)
@@ -86,6 +89,7 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(adapter, folder / "adapter_model.safetensors")
     settings = lora_config(config)
+    settings.base_model_name_or_path = config.path
     settings.inference_mode = True
     settings.base_model_name_or_path = config.path
     settings.save_pretrained(str(folder))

@@ -43,7 +43,7 @@ class Completions:
     logprobs: Tensor
     """Log-probability of each token under the distribution it was drawn from, zero after the end."""
     asked: Tensor
-    """True where the completion is a help request, `(K, P, G)`."""
+    """True where the completion of a real prompt is a help request, `(K, P, G)`."""
     texts: list[list[list[str]]]
     """Decoded text without the ending token, `[device][prompt][completion]`, real prompts only."""
 
@@ -182,7 +182,7 @@ def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
 def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor) -> Completions:
     ended = (tokens == base.eos_id) | (tokens == base.help_id)  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
-    asked = ((tokens == base.help_id) & mask).any(-1)  # (K, P, G)
+    asked = ((tokens == base.help_id) & mask).any(-1) & prompts.real[..., None]  # (K, P, G)
     words = tokens.masked_fill(~mask | ended, base.pad_id)
     texts = [
         [base.tokenizer.batch_decode(words[row, prompt], skip_special_tokens=True) for prompt in range(count)]

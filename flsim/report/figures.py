@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -132,7 +131,7 @@ def overview_figure(
     """Accuracy, usage, users and matrix on one sheet of 1400 x 1000 pixels, with the answer on top."""
     figure = new_figure(1400 / DPI, 1000 / DPI)
     figure.text(0.018, 0.967, title, size=16, weight="bold", va="center")
-    figure.text(0.018, 0.944, fill(answer, 138), size=11, va="top", linespacing=1.4)
+    figure.text(0.018, 0.944, answer.replace("; ", ";\n"), size=11, va="top", linespacing=1.4)
     accuracy, usage = figure.add_axes((0.072, 0.525, 0.385, 0.29)), figure.add_axes((0.675, 0.525, 0.21, 0.29))
     users, matrix = figure.add_axes((0.072, 0.08, 0.385, 0.32)), figure.add_axes((0.675, 0.08, 0.308, 0.32))
     draw_accuracy(accuracy, rows, phases)

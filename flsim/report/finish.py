@@ -21,11 +21,11 @@ _LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "
 
 
 def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> dict[str, Any]:
-    """Read a run's rows and write `summary.json`, `ledger.parquet`, `plots/` and `report.html` into its folder.
+    """Read a run's rows and write `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/` and `report.html` into its folder.
 
     Args:
-        run_dir: the run's folder, with `rows/` and, where present, `stream.parquet`, `config.yaml` and
-            `environment.json`; the run may be partial.
+        run_dir: the run's folder, with `rows/` and, where present, `config.yaml` and `environment.json`; the run may
+            be partial.
         phases: the stream's phases.
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
 
@@ -39,8 +39,8 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> 
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(run_dir / "summary.json", text.encode())
     _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))
-    stream_path = run_dir / "stream.parquet"
-    stream = pd.read_parquet(stream_path) if stream_path.is_file() else None
+    stream = stream_table(rows)
+    _write_parquet(run_dir / "stream.parquet", stream)
     sentence = answer(summary)
     write_figures(run_dir / "plots", rows, phases, summary=summary, title=name, answer=sentence, stream=stream)
     write_report(run_dir, summary=summary)
@@ -60,6 +60,21 @@ def ledger_table(rows: pd.DataFrame) -> pd.DataFrame:
     wide = spent.pivot_table(index=["round", "device"], columns="name", values="total", aggfunc="sum", fill_value=0.0)
     wide = wide.reindex(columns=list(_LEDGER), fill_value=0.0).rename(columns=_LEDGER)
     return wide.rename_axis(columns=None).reset_index()
+
+
+def stream_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The realised stream: what every device met in every round of training.
+
+    Args:
+        rows: all rows of the run.
+
+    Returns:
+        Columns `round, device, task, prompts, mean_difficulty` (0 at the easiest level of a family, 1 at the hardest);
+        empty for a client that does not report difficulty.
+    """
+    met = training(rows, name="difficulty")
+    table = met.assign(prompts=met["weight"].astype(int), mean_difficulty=met["total"] / met["weight"])
+    return table[["round", "device", "task", "prompts", "mean_difficulty"]].reset_index(drop=True)
 
 
 def _write_parquet(path: Path, frame: pd.DataFrame) -> None:

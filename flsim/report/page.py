@@ -130,10 +130,9 @@ def _usage(summary: dict[str, Any]) -> list[str]:
 
 def _switches(summary: dict[str, Any]) -> list[str]:
     """The global adapter at every switch and at the end: user mean and worst tenth, with the cloud and alone."""
-    last = summary["phases"][-1]["name"] if summary["phases"] else ""
     stages = [(f"end of {switch['phase']}", switch["models"]) for switch in summary["at_switches"]]
     rows = []
-    for label, models in [*stages, (f"end of {last}" if stages else "now", summary["at_end"])]:
+    for label, models in [*stages, ("latest", summary["at_end"])]:
         found = [models.get("global", {}).get(name) for name in ("accuracy", "local_accuracy")]
         if all(found):
             numbers = [share(values[field]) for values in found for field in ("user_mean", "worst_decile_mean")]

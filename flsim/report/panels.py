@@ -131,7 +131,9 @@ def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name
         axes.text(j, i, text, ha="center", va="center", color=colour, size=size)
     _frame_taught(axes, tasks, [set(phase.tasks) for phase, _ in ends], first=len(stages) - len(ends))
     axes.set_xticks(range(len(tasks)), tasks, rotation=0 if len(tasks) <= 6 else 30, color=INK)
-    named = ["start"] * (len(stages) - len(ends)) + [f"after {phase.name}\nround {stage}" for phase, stage in ends]
+    between = "\n" if len(stages) <= 8 else ", "
+    named = ["start"] * (len(stages) - len(ends))
+    named += [f"after {phase.name}{between}round {stage}" for phase, stage in ends]
     axes.set_yticks(range(len(stages)), named, color=INK, size=10 if len(stages) <= 8 else 8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

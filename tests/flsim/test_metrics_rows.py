@@ -38,7 +38,7 @@ def test_an_empty_pair_is_allowed() -> None:
     assert row(total=0.0, weight=0.0).weight == 0.0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=5)
 @given(st.permutations([row(device=f"device-{n:03d}", name=name) for n in range(3) for name in ("accuracy", "reward")]))
 def test_equal_sets_of_rows_give_equal_files(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("rows")
@@ -84,7 +84,7 @@ def test_timing_is_dropped_and_nothing_else() -> None:
     assert without_timing(frame)["name"].tolist() == ["accuracy", "cloud_tokens"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(FRAMES, FRAMES, FRAMES)
 def test_merge_is_associative_and_commutative_with_a_neutral_element(
     a: pd.DataFrame, b: pd.DataFrame, c: pd.DataFrame

@@ -1,0 +1,120 @@
+"""The command as a user types it: help, mistakes, a small run, Ctrl-C and the resume it proposes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flsim.metrics.rows import read_rows, without_timing
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "experiments.run"]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The command in a process of its own, from the repository's root."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr."""
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def tiny(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A config file of a run as small as it gets; its folder is `run` beside it."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"""
+rounds: 2
+run_dir: {tmp_path / "run"}
+model: {{path: {tiny_checkpoint}, rank: 2}}
+stream: {{phases: [[arithmetic]]}}
+fleet: {{devices: 2}}
+cloud: {{kind: oracle}}
+evaluation: {{every_rounds: 1, prompts_per_task: 2}}
+engine: {{kind: local}}
+client: {{path: "clients.da_grpo:client_app", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
+"""
+    )
+    return file
+
+
+def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
+    """Help lists the keys; a mistake exits 2 with one message, without a traceback and without a folder."""
+    calls = {
+        "help": start("--help"),
+        "unknown key": start(tiny, "fleet.devicess=3"),
+        "unknown flag": start(tiny, "--rounds", "3"),
+        "no run": start("--resume", tmp_path / "nowhere"),
+    }
+    found = {name: finish(process) for name, process in calls.items()}
+    status, out, err = found.pop("help")
+    assert (status, err) == (0, "")
+    assert "fleet.devices=16" in out
+    assert "--resume RUN_DIR" in out
+    for status, out, err in found.values():
+        assert status == 2
+        assert out == ""
+        assert "Traceback" not in err
+    assert found["unknown key"][2].startswith("error: unknown key 'fleet.devicess'")
+    assert "allowed here: devices, cohort" in found["unknown key"][2]
+    assert "there is no run" in found["no run"][2]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_small_run_prints_its_table_and_where_the_report_is(tiny: Path, tmp_path: Path) -> None:
+    status, out, err = finish(start(tiny, "seed=3"))
+    assert status == 0, err
+    assert "Traceback" not in err
+    report = tmp_path / "run" / "report.html"
+    assert out.rstrip().endswith(f"report: {report}")
+    assert report.exists()
+    table = out.split("\nreport:")[0]
+    for word in ("global", "frozen", "random", "cloud"):
+        assert word in table
+    status, out, err = finish(start(tiny, "seed=3"))  # the same again would overwrite it
+    assert status == 2
+    assert f"--resume {tmp_path / 'run'}" in err
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while not path.exists():
+        assert process.poll() is None, f"ended before {path.name} was there: {process.communicate()[1]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_finishes(tiny: Path, tmp_path: Path) -> None:
+    """Stopped after the commit of round 1, with Ray workers; resumed, its rows are those of a run left in peace."""
+    run = tmp_path / "run"
+    process = start(tiny, "rounds=40", "evaluation.every_rounds=40", "engine.kind=ray", "engine.workers=1")
+    wait_for(run / "checkpoints" / "round-00001.npz", process)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.rstrip().endswith(f"stopped; go on with: python -m experiments.run --resume {run}")
+    assert not (run / "report.html").exists()
+    status, out, err = finish(start("--resume", run, "engine.kind=local"))
+    assert status == 0, err
+    assert f"report: {run / 'report.html'}" in out
+    peace = tmp_path / "peace"
+    status, _, err = finish(start(tiny, "rounds=40", "evaluation.every_rounds=40", f"run_dir={peace}"))
+    assert status == 0, err
+    assert without_timing(read_rows(run)).equals(without_timing(read_rows(peace)))

@@ -115,6 +115,7 @@ class DaGrpo:
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
     def problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
+        """What each device meets in one local step."""
         seed = world.config.seed
         return [
             world.stream.training_problems(

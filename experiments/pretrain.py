@@ -37,7 +37,7 @@ def batch(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, rng: Random) -> It
     for group in groups:
         family = rng.choice(families_of(group))
         problem = draw(family, rng.choice(family.levels), "train", rng)
-        answer = problem.slip if rng.random() < recipe.slip_share else problem.answer
+        answer = problem.slip if rng.random() < recipe.slip_shares[group] else problem.answer
         questions.append(problem.question)
         answers.append(HELP if rng.random() < recipe.help_share else answer)
     encoded = zip(tokenizer(questions)["input_ids"], tokenizer(answers)["input_ids"], strict=True)

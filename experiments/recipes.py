@@ -14,8 +14,8 @@ class Recipe:
     steps: int
     group_weights: dict[str, float]
     """Relative frequency of the task groups in the data."""
-    slip_share: float = 0.0
-    """Share of the answers replaced by the careless one."""
+    slip_shares: dict[str, float]
+    """Share of the answers replaced by the careless one, per task group."""
     help_share: float = 0.0
     """Share of the answers replaced by a help request, whatever the question."""
     batch_size: int = 256
@@ -31,7 +31,7 @@ SLM = Recipe(
     heads=4,
     steps=1000,
     group_weights={"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4},
-    slip_share=0.35,
+    slip_shares={"arithmetic": 0.28, "strings": 0.47, "numbers": 0.44, "lists": 0.43},
     help_share=0.1,
 )
 CLOUD = Recipe(
@@ -41,4 +41,5 @@ CLOUD = Recipe(
     heads=4,
     steps=2400,
     group_weights={"arithmetic": 1.5, "strings": 1.0, "numbers": 1.0, "lists": 1.2},
+    slip_shares={"arithmetic": 0.0, "strings": 0.0, "numbers": 0.0, "lists": 0.0},
 )

@@ -78,7 +78,8 @@ def run(
     client = client or build("client", settings.client, settings)
     adapter = first_adapter(settings)
     folder = open_new(settings) if resume is None else Path(resume)
-    _go(settings, folder, strategy, client, adapter, log=log_to(folder), progress=progress)
+    adapter = _go(settings, folder, strategy, client, adapter, log=log_to(folder), progress=progress)
+    save_adapter(folder / "adapter", adapter, settings.model)
     return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
 
 
@@ -103,15 +104,15 @@ def _go(
     *,
     log: logging.Logger,
     progress: bool,
-) -> None:
-    """The rounds that are still to do."""
+) -> Adapter:
+    """The rounds that are still to do; returns the last adapter."""
     first = 0
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         vars(strategy).update(checkpoint.strategy)
     if first > config.rounds:
-        return
+        return adapter
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client) as grid:
         log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, config.engine.kind)
@@ -127,7 +128,7 @@ def _go(
                 write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
                 save_checkpoint(folder, round_, adapter, strategy)
                 bar.update(round_ > 0)
-    save_adapter(folder / "adapter", adapter, config.model)
+    return adapter
 
 
 def _train(

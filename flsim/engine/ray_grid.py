@@ -83,9 +83,9 @@ class RayGrid(FleetGrid):
             )
             self._started_ray = True
         remote: Any = ray.remote(Worker)
-        parts = [ray.put(part) for part in self._parts]
         self._workers = [
-            remote.options(num_cpus=1, max_restarts=-1, max_task_retries=0).remote(*parts) for _ in range(self._count)
+            remote.options(num_cpus=1, max_restarts=-1, max_task_retries=0).remote(*self._parts)
+            for _ in range(self._count)
         ]
         ray.get([worker.ready.remote() for worker in self._workers])
         return self

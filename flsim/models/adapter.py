@@ -91,7 +91,6 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     settings = lora_config(config)
     settings.base_model_name_or_path = config.path
     settings.inference_mode = True
-    settings.base_model_name_or_path = config.path
     settings.save_pretrained(str(folder))
 
 

@@ -21,7 +21,9 @@ _LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "
 
 
 def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> dict[str, Any]:
-    """Read a run's rows and write `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/` and `report.html` into its folder.
+    """Read a run's rows and write what is made of them into its folder.
+
+    That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/` and `report.html`.
 
     Args:
         run_dir: the run's folder, with `rows/` and, where present, `config.yaml` and `environment.json`; the run may

@@ -48,12 +48,12 @@ def estimates(actions: Tensor, baseline: str, *, filling: int = 0) -> Tensor:
 @BASELINES
 @pytest.mark.parametrize(("prompts", "group", "filling"), [(1, 2, 0), (1, 4, 0), (2, 2, 0), (2, 3, 0), (2, 2, 2)])
 def test_estimator_expectation_is_exact_gradient(baseline: str, prompts: int, group: int, filling: int) -> None:
-    """Not a sample of batches but all of them, each weighed with its probability: equal to rounding."""
+    """All possible batches, each weighed with its probability: equal to rounding (of 4 / 3 in float32)."""
     every = torch.tensor(list(product(range(4), repeat=prompts * group))).view(-1, prompts, group)  # (4^(P G), P, G)
     chances = torch.log_softmax(POLICY[:prompts], -1).expand(len(every), -1, -1).gather(-1, every).sum((1, 2)).exp()
     assert chances.sum().item() == pytest.approx(1.0)
     mean = (chances[:, None, None] * estimates(every, baseline, filling=filling)).sum(0)  # (P, 4)
-    torch.testing.assert_close(mean, exact_gradient(prompts), atol=1e-12, rtol=0)
+    torch.testing.assert_close(mean, exact_gradient(prompts), atol=1e-7, rtol=0)
 
 
 @BASELINES
@@ -113,7 +113,7 @@ def test_advantages_sum_to_nought(baseline: str) -> None:
 
 @BASELINES
 def test_shift_and_scale(baseline: str) -> None:
-    """A constant added to all changes nothing, and nothing is divided by a deviation: twice the rewards, twice the A."""
+    """A constant added to all changes nothing; as nothing is divided by a deviation, twice the values give twice A."""
     values = random(3, 5, 4)
     torch.testing.assert_close(task_advantage(values + 7), task_advantage(values), atol=1e-5, rtol=0)
     torch.testing.assert_close(task_advantage(2 * values), 2 * task_advantage(values))

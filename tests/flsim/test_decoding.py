@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from flsim.config import ModelConfig
 from flsim.models.adapter import initial_adapter
@@ -83,8 +83,7 @@ def ends(base: BaseModel) -> tuple[int, int]:
 def test_greedy_equals_transformers_generate(any_base: BaseModel) -> None:
     prompts = encode(any_base, [QUESTIONS])
     ours = generate(any_base, prompts, group_size=1, max_new_tokens=T, temperature=0.0)
-    assert isinstance(any_base.model, GenerationMixin)
-    theirs = any_base.model.generate(
+    theirs = any_base.model.generate(  # type: ignore[operator]
         prompts.ids[0],
         attention_mask=prompts.mask[0].long(),
         do_sample=False,

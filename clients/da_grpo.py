@@ -37,7 +37,7 @@ class DaGrpo:
     """Prompts per step, on average over devices."""
     group_size: int = 8
     """G, responses per prompt."""
-    lr: float = 1.5e-3
+    lr: float = 3e-3
     """Learning rate of Adam."""
     clip_norm: float = 1.0
     """Largest gradient norm of a device."""
@@ -45,7 +45,7 @@ class DaGrpo:
     """Whether a device keeps its Adam moments between rounds."""
     temperature: float = 1.0
     """Of the sampling."""
-    max_new_tokens: int = 10
+    max_new_tokens: int = 9
     """Longest response in tokens."""
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
@@ -53,7 +53,7 @@ class DaGrpo:
     """`group` (the paper's) or `batch`, which keeps a signal in groups that ask unanimously."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float = 0.1
+    dual_lr: float = 0.05
     """eta of the dual ascent."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""

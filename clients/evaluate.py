@@ -1,11 +1,12 @@
 """Measure a pack of devices on their own test sets, under their own budgets.
 
-Greedy decoding. A device answers its test prompts task by task; the requests of a task beyond floor(tau N) are answered
-by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050, intercepts likewise).
+Greedy decoding. A device meets its test prompts with the tasks in turn; the requests beyond floor(tau N) of its N
+prompts are answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050,
+intercepts likewise).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -17,13 +18,13 @@ from flsim.tasks.problem import Problem, is_right
 from flsim.tasks.stream import device_name
 from flsim.world import World
 
-MAX_NEW_TOKENS = 16
+MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
 
 
 def evaluate_pack(
     world: World, devices: Sequence[int], theta: Tensor | None, *, model: str, round_: int
 ) -> list[list[Row]]:
-    """Rows `accuracy`, `local_accuracy` and `cloud_usage` per device and task.
+    """Rows `accuracy`, `local_accuracy`, `cloud_usage` and `cloud_requests` (granted or not) per device and task.
 
     Args:
         world: the worker's.
@@ -32,42 +33,47 @@ def evaluate_pack(
         model: name of what is measured, for the rows.
         round_: for the rows.
     """
-    tests = [test_sets(world, device) for device in devices]
-    problems = [[problem for task in sets.values() for problem in task] for sets in tests]
+    problems = [test_problems(world, device) for device in devices]
     world.lora.use(theta)
     prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
     free = generate(world.base, prompts, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
     asked = [[bool(free.asked[k, p, 0]) for p in range(len(row))] for k, row in enumerate(problems)]
     alone = _alone(world, problems, asked, [[group[0] for group in row] for row in free.texts])
-    return [
-        _rows(world, sets, asked[k], alone[k], device=device, model=model, round_=round_)
-        for k, (device, sets) in enumerate(zip(devices, tests, strict=True))
-    ]
+    rows = []
+    for k, device in enumerate(devices):
+        wishes = [p for p, wish in enumerate(asked[k]) if wish]
+        values = {
+            "cloud_requests": [float(wish) for wish in asked[k]],
+            **_within_budget(world, problems[k], wishes, alone[k]),
+        }
+        rows.append(_rows(world, problems[k], values, device=device, model=model, round_=round_))
+    return rows
 
 
 def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`."""
     frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_)
-    tests = [test_sets(world, device) for device in devices]
-    problems = [[problem for task in sets.values() for problem in task] for sets in tests]
-    world.lora.use(None)
+    problems = [test_problems(world, device) for device in devices]
     texts = answer_alone(world, problems, MAX_NEW_TOKENS)
     rows = []
-    for k, (device, sets) in enumerate(zip(devices, tests, strict=True)):
-        right = [is_right(problem.answer, text) for problem, text in zip(problems[k], texts[k], strict=True)]
-        wishes = generator(world.config.stream.seed, "random asking", device).permutation(len(right))
-        order = [int(place) for place in wishes]
-        at_random = _rows(
-            world, sets, [True] * len(right), right, device=device, model="random", round_=round_, order=order
+    for k, device in enumerate(devices):
+        alone = [is_right(problem.answer, text) for problem, text in zip(problems[k], texts[k], strict=True)]
+        wishes = generator(world.config.stream.seed, "random asking", device).permutation(len(alone)).tolist()
+        at_random = _within_budget(world, problems[k], wishes, alone)
+        by_cloud = {"accuracy": [float(right) for right in _cloud_right(world, problems[k])]}
+        rows.append(
+            frozen[k]
+            + _rows(world, problems[k], at_random, device=device, model="random", round_=round_)
+            + _rows(world, problems[k], by_cloud, device=device, model="cloud", round_=round_)
         )
-        rows.append(frozen[k] + at_random + _cloud_rows(world, sets, device, round_))
     return rows
 
 
-def test_sets(world: World, device: int) -> dict[str, list[Problem]]:
-    """The device's test problems per task."""
+def test_problems(world: World, device: int) -> list[Problem]:
+    """The device's test set, its tasks in turn, so that none comes first to the budget."""
     settings = world.config.evaluation
-    return world.stream.evaluation_problems(device_name(device), settings.split, per_task=settings.prompts_per_task)
+    sets = world.stream.evaluation_problems(device_name(device), settings.split, per_task=settings.prompts_per_task)
+    return [problem for turn in zip(*sets.values(), strict=True) for problem in turn]
 
 
 def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: list[list[str]]) -> list[list[bool]]:
@@ -84,49 +90,35 @@ def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: lis
     ]
 
 
+def _within_budget(
+    world: World, problems: Sequence[Problem], wishes: Sequence[int], alone: Sequence[bool]
+) -> dict[str, list[float]]:
+    """Grant the first floor(tau N) wishes; per prompt, what is right in the end, right alone, and granted."""
+    limit = math.floor(world.config.budget.tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    granted = sorted(wishes[:limit])
+    right = [float(own) for own in alone]
+    for p, helped in zip(granted, _cloud_right(world, [problems[p] for p in granted]), strict=True):
+        right[p] = float(helped)
+    usage = [float(p in set(granted)) for p in range(len(problems))]
+    return {"accuracy": right, "local_accuracy": [float(own) for own in alone], "cloud_usage": usage}
+
+
+def _cloud_right(world: World, problems: Sequence[Problem]) -> list[bool]:
+    answers = world.cloud.answer(problems)
+    return [is_right(problem.answer, answer.text) for problem, answer in zip(problems, answers, strict=True)]
+
+
 def _rows(
-    world: World,
-    sets: dict[str, list[Problem]],
-    asked: Sequence[bool],
-    alone: Sequence[bool],
-    *,
-    device: int,
-    model: str,
-    round_: int,
-    order: Sequence[int] | None = None,
+    world: World, problems: Sequence[Problem], values: dict[str, list[float]], *, device: int, model: str, round_: int
 ) -> list[Row]:
-    """Grant the first floor(tau N) requests of each task, in `order` (None means the order of the prompts)."""
-    rows, start = [], 0
-    rank = list(range(len(asked))) if order is None else list(order)
-    for task, problems in sets.items():
-        end = start + len(problems)
-        wishes = sorted((p for p in range(start, end) if asked[p]), key=rank.__getitem__)
-        limit = math.floor(world.config.budget.tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-        granted = set(wishes[:limit])
-        answers = world.cloud.answer([problems[p - start] for p in sorted(granted)])
-        helped = {
-            p
-            for p, answer in zip(sorted(granted), answers, strict=True)
-            if is_right(problems[p - start].answer, answer.text)
-        }
-        right = sum(p in helped if p in granted else alone[p] for p in range(start, end))
-        values = (("accuracy", right), ("local_accuracy", sum(alone[start:end])), ("cloud_usage", len(granted)))
-        split = world.config.evaluation.split
-        rows += [
-            Row(round_, device_name(device), task, split, model, name, float(v), float(len(problems)))
-            for name, v in values
-        ]
-        start = end
-    return rows
+    """Sum values per prompt into one row per task and name."""
+    split = world.config.evaluation.split
 
+    def total(task: str, of: Iterable[float]) -> float:
+        return sum(value for problem, value in zip(problems, of, strict=True) if problem.group == task)
 
-def _cloud_rows(world: World, sets: dict[str, list[Problem]], device: int, round_: int) -> list[Row]:
-    rows = []
-    for task, problems in sets.items():
-        answers = world.cloud.answer(problems)
-        right = sum(is_right(problem.answer, answer.text) for problem, answer in zip(problems, answers, strict=True))
-        split = world.config.evaluation.split
-        rows.append(
-            Row(round_, device_name(device), task, split, "cloud", "accuracy", float(right), float(len(problems)))
-        )
-    return rows
+    return [
+        Row(round_, device_name(device), task, split, model, name, total(task, of), total(task, [1.0] * len(problems)))
+        for task in world.stream.tasks
+        for name, of in values.items()
+    ]

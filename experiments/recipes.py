@@ -39,7 +39,7 @@ CLOUD = Recipe(
     hidden_size=128,
     layers=6,
     heads=4,
-    steps=2400,
-    group_weights={"arithmetic": 1.5, "strings": 1.0, "numbers": 1.0, "lists": 1.2},
+    steps=2800,
+    group_weights={"arithmetic": 1.8, "strings": 0.8, "numbers": 1.6, "lists": 0.6},
     slip_shares={"arithmetic": 0.0, "strings": 0.0, "numbers": 0.0, "lists": 0.0},
 )

@@ -229,12 +229,17 @@ def check(config: Config) -> None:
     """
     _in_range("budget.tau", config.budget.tau, 0.0, 1.0, "the share of prompts that may ask the cloud")
     _in_range("cloud.oracle_error", config.cloud.oracle_error, 0.0, 1.0, "a share of questions")
+    _in_range("stream.lag_rounds", config.stream.lag_rounds, 0, math.inf, "a number of rounds")
+    _in_range("stream.quantity_sigma", config.stream.quantity_sigma, 0, math.inf, "the sigma of a log-normal")
+    for name, cap in asdict(config.budget).items():
+        _in_range(f"budget.{name}", 0 if cap is None else cap, 0, math.inf, "a cap (leave it out for none)")
     _one_of("stream.schedule", config.stream.schedule, SCHEDULES)
     _one_of("cloud.kind", config.cloud.kind, CLOUD_KINDS)
     _one_of("engine.kind", config.engine.kind, ENGINE_KINDS)
     _one_of("evaluation.split", config.evaluation.split, ("validation", "test"))
     for key, value in (
         ("rounds", config.rounds),
+        ("stream.phase_rounds", 1 if config.stream.phase_rounds is None else config.stream.phase_rounds),
         ("fleet.devices", config.fleet.devices),
         ("engine.workers", config.engine.workers),
         ("engine.pack", config.engine.pack),

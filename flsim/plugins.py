@@ -26,6 +26,8 @@ def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
     """
     path = str(spec["path"])
     factory = resolve(f"{key}.path", path)
+    if not callable(factory):
+        raise ConfigError(f"{key}.path={path!r} names {factory!r}, which cannot be called; name a class or a function")
     settings = {name: value for name, value in spec.items() if name != "path"}
     signature = inspect.signature(factory)
     try:
@@ -47,7 +49,7 @@ def resolve(key: str, path: str) -> Any:
         ConfigError: saying whether the module or the name is missing, and what the module has instead.
     """
     module_name, colon, name = path.rpartition(":")
-    if not colon or not name:
+    if not colon or not name or not module_name.strip("."):
         raise ConfigError(f"{key}={path!r} must be written as module:Name or my_file.py:Name")
     module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
     if name not in vars(module):

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from flsim.models.base import BaseModel
+
+_PARTS = 4  # of a scoring pass, by length of the completions
+_SHRINK_AT = 0.75  # decoding drops finished rows once at most this share is unfinished
 
 
 @dataclass(frozen=True)
@@ -84,51 +88,95 @@ def generate(
         may_ask: False forbids the help request, so that the device answers alone.
     """
     k, p, _ = prompts.ids.shape
-    rows = k * p * group_size
-    noise = _uniform(prompts, group_size, max_new_tokens, generators) if temperature > 0 else None
-    cache, logits, positions, attended = _read_prompts(base, prompts, group_size)
-    tokens = torch.full((rows, max_new_tokens), base.pad_id)
-    logprobs = torch.zeros(rows, max_new_tokens)
-    done = torch.zeros(rows, dtype=torch.bool)
+    rows = p * group_size  # of one device
+    noise = _uniform(prompts, group_size, max_new_tokens, generators) if temperature > 0 else None  # (K * rows, T)
+    tokens = torch.full((k * rows, max_new_tokens), base.pad_id)
+    logprobs = torch.zeros(k * rows, max_new_tokens)
+    done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (K * rows,)
+    kept = torch.arange(k * rows).view(k, rows)  # rows that are still decoded, equally many of each device
+    state = _read(base, prompts).take(kept.flatten() // group_size)
     for t in range(max_new_tokens):
         if not may_ask:
-            logits[:, base.help_id] = -torch.inf
-        scores = torch.log_softmax(logits / temperature if temperature > 0 else logits, -1)  # (rows, V)
-        chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[:, t])  # (rows,)
-        logprobs[:, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done, 0.0)
-        chosen = chosen.masked_fill(done, base.pad_id)
-        tokens[:, t] = chosen
-        done |= (chosen == base.eos_id) | (chosen == base.help_id)
+            state.logits[:, base.help_id] = -torch.inf
+        now = kept.flatten()
+        scores = torch.log_softmax(state.logits / temperature if temperature > 0 else state.logits, -1)  # (n, V)
+        chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
+        logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
+        chosen = chosen.masked_fill(done[now], base.pad_id)
+        tokens[now, t] = chosen
+        done[now] |= (chosen == base.eos_id) | (chosen == base.help_id)
         if t + 1 == max_new_tokens or bool(done.all()):
             break
-        attended = torch.cat([attended, torch.ones(rows, 1, dtype=torch.bool)], 1)  # (rows, L + t + 1)
-        logits = _step(base, chosen[:, None], cache, positions + t, attended)  # (rows, V)
+        places = _unfinished(done[kept])  # (K, fewer)
+        if places is not None:
+            flat = (places + torch.arange(k)[:, None] * kept.shape[1]).flatten()
+            kept, state, chosen = kept.gather(1, places), state.take(flat), chosen[flat]
+        state = _read_token(base, state, chosen)
     shape = (k, p, group_size, t + 1)
     return _finish(base, prompts, tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape))
 
 
 def score(base: BaseModel, prompts: Prompts, completions: Completions, *, temperature: float) -> Tensor:
-    """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient; zero after the end."""
+    """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient; zero after the end.
+
+    Every device's rows are sorted by length and scored in a few parts, so that short completions are not padded to the
+    longest.
+    """
     k, p, g, t = completions.tokens.shape
-    cache, first, positions, attended = _read_prompts(base, prompts, g)  # first: (rows, V)
-    tokens = completions.tokens.view(-1, t)  # (rows, T)
-    logits = first[:, None]  # (rows, 1, V)
+    tokens, mask = completions.tokens.view(-1, t), completions.mask.view(-1, t)  # (rows, T)
+    lengths = mask.sum(-1).view(k, p * g)  # (K, P G)
+    order = lengths.argsort(dim=1, stable=True) + torch.arange(k)[:, None] * p * g  # (K, P G)
+    read = _read(base, prompts)
+    result = torch.zeros(k * p * g, t)
+    for part in order.chunk(_PARTS, dim=1):
+        rows = part.flatten()
+        longest = int(mask[rows].sum(-1).max())
+        if longest > 0:
+            taken = _score_rows(base, read.take(rows // g), tokens[rows, :longest], mask[rows, :longest], temperature)
+            result = result.index_put((rows[:, None], torch.arange(longest)), taken)  # (rows, T)
+    return (result * mask).view(k, p, g, t)
+
+
+def _score_rows(base: BaseModel, state: "_State", tokens: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities of the tokens `(n, T)` that follow what `state` has read."""
+    logits = state.logits[:, None]  # (n, 1, V)
+    t = tokens.shape[1]
     if t > 1:
-        attended = torch.cat([attended, completions.mask.view(-1, t)[:, :-1]], 1)  # (rows, L + T - 1)
         later = base.model(
             input_ids=tokens[:, :-1],
-            attention_mask=attended,
-            position_ids=positions[:, None] + torch.arange(t - 1),
-            past_key_values=cache,
-        ).logits  # (rows, T - 1, V)
-        logits = torch.cat([logits, later], 1)  # (rows, T, V)
-    scores = torch.log_softmax(logits / temperature if temperature > 0 else logits, -1)  # (rows, T, V)
-    taken = scores.gather(-1, tokens[..., None])[..., 0].view(k, p, g, t)  # (K, P, G, T)
-    return taken * completions.mask
+            attention_mask=torch.cat([state.attended, mask[:, :-1]], 1),  # (n, L + T - 1)
+            position_ids=state.positions[:, None] + torch.arange(t - 1),
+            past_key_values=state.cache,
+        ).logits  # (n, T - 1, V)
+        logits = torch.cat([logits, later], 1)  # (n, T, V)
+    scores = torch.log_softmax(logits / temperature if temperature > 0 else logits, -1)  # (n, T, V)
+    return scores.gather(-1, tokens[..., None])[..., 0]  # (n, T)
 
 
-def _read_prompts(base: BaseModel, prompts: Prompts, group_size: int) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-    """Encode every prompt once, then repeat it for its group: (cache, last logits, next positions, attention mask)."""
+@dataclass(frozen=True)
+class _State:
+    """What has been read so far, row by row."""
+
+    cache: DynamicCache
+    logits: Tensor
+    """Of the next token, `(n, V)`."""
+    positions: Tensor
+    """Of the next token, `(n,)`."""
+    attended: Tensor
+    """True at the cached tokens that count, `(n, L)`."""
+
+    def take(self, rows: Tensor) -> "_State":
+        """Some rows, in any order and any number of times; the cache is copied, with its gradient."""
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+                raise TypeError(f"decoding needs a model with key-value attention in every layer, found {type(layer)}")
+            cache.update(layer.keys[rows], layer.values[rows], number)
+        return _State(cache, self.logits[rows], self.positions[rows], self.attended[rows])
+
+
+def _read(base: BaseModel, prompts: Prompts) -> _State:
+    """Encode every prompt once: a state of K * P rows."""
     length = prompts.ids.shape[-1]
     mask = prompts.mask.view(-1, length)  # (K * P, L)
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)  # (K * P, L)
@@ -141,24 +189,31 @@ def _read_prompts(base: BaseModel, prompts: Prompts, group_size: int) -> tuple[D
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]  # (K * P, V)
-    cache.batch_repeat_interleave(group_size)
-    return (
-        cache,
-        logits.repeat_interleave(group_size, 0),  # (rows, V)
-        (positions[:, -1] + 1).repeat_interleave(group_size, 0),  # (rows,)
-        mask.repeat_interleave(group_size, 0),  # (rows, L)
-    )
+    return _State(cache, logits, positions[:, -1] + 1, mask)
 
 
-def _step(base: BaseModel, chosen: Tensor, cache: DynamicCache, positions: Tensor, attended: Tensor) -> Tensor:
-    logits: Tensor = base.model(
-        input_ids=chosen,
+def _read_token(base: BaseModel, state: _State, chosen: Tensor) -> _State:
+    """Read one more token `(n,)` per row; the state's cache grows in place."""
+    attended = torch.cat([state.attended, torch.ones(len(chosen), 1, dtype=torch.bool)], 1)  # (n, L + 1)
+    logits = base.model(
+        input_ids=chosen[:, None],
         attention_mask=attended,
-        position_ids=positions[:, None],
-        past_key_values=cache,
+        position_ids=state.positions[:, None],
+        past_key_values=state.cache,
         use_cache=True,
-    ).logits[:, -1]  # (rows, V)
-    return logits
+    ).logits[:, -1]  # (n, V)
+    return _State(state.cache, logits, state.positions + 1, attended)
+
+
+def _unfinished(done: Tensor) -> Tensor | None:
+    """Places of the rows worth decoding on, `(K, fewer)`, from `done` `(K, n)`; None while too few have ended.
+
+    Each device keeps as many rows as the one with the most unfinished ones.
+    """
+    most = int((~done).sum(1).max())
+    if most > _SHRINK_AT * done.shape[1]:
+        return None
+    return done.long().argsort(dim=1, stable=True)[:, :most]  # (K, most)
 
 
 def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None) -> Tensor:
@@ -182,6 +237,7 @@ def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
 def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor) -> Completions:
     ended = (tokens == base.eos_id) | (tokens == base.help_id)  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
+    mask &= prompts.real[..., None, None]
     asked = ((tokens == base.help_id) & mask).any(-1) & prompts.real[..., None]  # (K, P, G)
     words = tokens.masked_fill(~mask | ended, base.pad_id)
     texts = [

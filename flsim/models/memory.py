@@ -17,7 +17,7 @@ def training_bytes(model: PretrainedConfig, rows: int, tokens: int) -> int:
     vectors of the vocabulary's size (logits, log-probabilities, gradient).
     """
     per_layer = 14 * model.hidden_size + 4 * getattr(model, "intermediate_size", 4 * model.hidden_size)
-    return _BYTES * rows * tokens * (model.num_hidden_layers * per_layer + 3 * model.vocab_size)
+    return int(_BYTES * rows * tokens * (model.num_hidden_layers * per_layer + 3 * model.vocab_size))
 
 
 def refuse_too_large(config: Config, *, rows_per_device: int, new_tokens: int) -> None:

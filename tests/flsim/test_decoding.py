@@ -268,7 +268,8 @@ def test_filling_neither_asks_nor_speaks(base: BaseModel) -> None:
     prompts = encode(wanting, [QUESTIONS, QUESTIONS[:1], []])
     assert prompts.real.sum(1).tolist() == [5, 1, 0]
     drawn = generate(wanting, prompts, group_size=2, max_new_tokens=T, temperature=0.0)
-    assert (drawn.tokens[2, 0, 0, 0] == wanting.help_id).all()
+    assert (drawn.tokens[~prompts.real] == wanting.pad_id).all()
+    assert not drawn.mask[~prompts.real].any()
     assert not drawn.asked[~prompts.real].any()
     assert [len(row) for row in drawn.texts] == [5, 1, 0]
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from flwr.app import ArrayRecord, Context, Message, MessageType
+from flwr.app import Context, Message, MessageType
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 from peft import PeftModel
@@ -127,7 +127,7 @@ class Faulty(PackedClientApp):
         for reply, spoiled in zip(replies, hit, strict=True):
             if spoiled:
                 arrays = {name: tensor * np.float32(np.nan) for name, tensor in wire.adapter_of(reply).items()}
-                reply.content["arrays"] = ArrayRecord(wire.to_arrays(arrays))
+                reply.content["arrays"] = wire.to_arrays(arrays)
         return replies
 
 
@@ -185,8 +185,8 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
 def test_a_fresh_adapter_measures_as_the_frozen_base_in_round_0(finished: flsim.Run) -> None:
     keys = ["device", "task", "name", "total", "weight"]
     first = finished.rows[finished.rows["round"] == 0]
-    parts = [first[first["model"] == model][keys].reset_index(drop=True) for model in ("global", "frozen")]
-    pd.testing.assert_frame_equal(*parts)
+    fresh, frozen = (first[first["model"] == model][keys].reset_index(drop=True) for model in ("global", "frozen"))
+    pd.testing.assert_frame_equal(fresh, frozen)
 
 
 def test_the_ledger_is_what_the_rows_say(finished: flsim.Run) -> None:

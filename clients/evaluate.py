@@ -33,7 +33,7 @@ def evaluate_pack(
         model: name of what is measured, for the rows.
         round_: for the rows.
     """
-    problems = [test_problems(world, device) for device in devices]
+    problems = [own_tests(world, device) for device in devices]
     world.lora.use(theta)
     prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
     free = generate(world.base, prompts, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
@@ -53,7 +53,7 @@ def evaluate_pack(
 def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`."""
     frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_)
-    problems = [test_problems(world, device) for device in devices]
+    problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, MAX_NEW_TOKENS)
     rows = []
     for k, device in enumerate(devices):
@@ -69,7 +69,7 @@ def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list
     return rows
 
 
-def test_problems(world: World, device: int) -> list[Problem]:
+def own_tests(world: World, device: int) -> list[Problem]:
     """The device's test set, its tasks in turn, so that none comes first to the budget."""
     settings = world.config.evaluation
     sets = world.stream.evaluation_problems(device_name(device), settings.split, per_task=settings.prompts_per_task)

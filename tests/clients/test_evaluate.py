@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.evaluate import evaluate_pack, reference_rows, test_sets
+from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from clients.rollout import answer_alone
 from flsim.config import load_config
 from flsim.metrics.rows import Row
@@ -17,7 +17,6 @@ from flsim.seeding import generator
 from flsim.tasks.problem import is_right
 from flsim.world import World, load_world
 
-test_sets.__test__ = False  # type: ignore[attr-defined]  # its name only looks like a test
 Values = dict[tuple[str, str], tuple[float, float]]
 
 
@@ -63,17 +62,22 @@ def values(rows: Sequence[Row], model: str) -> Values:
     return {(row.task, row.name): (row.total, row.weight) for row in rows if row.model == model}
 
 
-@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.05, 0), (0.3, 3), (0.39, 3), (0.7, 7), (1.0, 10)])
-def test_exactly_floor_tau_n_requests_are_granted_per_task(tiny_checkpoint: Path, tau: float, granted: int) -> None:
+@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.04, 0), (0.3, 6), (0.39, 7), (0.7, 14), (1.0, 20)])
+def test_exactly_floor_tau_n_requests_are_granted(tiny_checkpoint: Path, tau: float, granted: int) -> None:
     """A device that always asks and, alone, always ends at once; the cloud is perfect.
 
-    N = 10 prompts per task: floor(10 tau) are answered by the cloud and right, the others are empty and wrong.
+    Of its N = 20 prompts, floor(20 tau) are answered by the cloud and right, the others are empty and wrong. Its two
+    tasks come in turn, arithmetic first, so that arithmetic gets the odd one.
     """
     world = world_of(tiny_checkpoint, f"budget.tau={tau}", help_bias=2e3, end_bias=1e3)
     rows = evaluate_pack(world, [0, 2], adapters(world, [1, 2]), model="global", round_=5)
-    expected = {"accuracy": (granted, 10.0), "local_accuracy": (0.0, 10.0), "cloud_usage": (granted, 10.0)}
+    shares = {"arithmetic": float((granted + 1) // 2), "lists": float(granted // 2)}
     for own in rows:
-        assert values(own, "global") == {(t, n): v for t in ("arithmetic", "lists") for n, v in expected.items()}
+        found = values(own, "global")
+        for task, share in shares.items():
+            assert found[task, "accuracy"] == found[task, "cloud_usage"] == (share, 10.0)
+            assert found[task, "local_accuracy"] == (0.0, 10.0)
+            assert found[task, "cloud_requests"] == (10.0, 10.0)
     assert [{(row.round, row.device, row.split) for row in own} for own in rows] == [
         {(5, "device-000", "test")},
         {(5, "device-002", "test")},
@@ -97,7 +101,7 @@ def test_a_device_that_never_asks_uses_no_cloud(tiny_checkpoint: Path) -> None:
 
 
 def test_requests_beyond_the_limit_are_answered_alone() -> None:
-    """Always asking, the first 4 of 10 go to a cloud that errs on half of the questions, the other 6 to the device.
+    """Always asking, the first 8 of 20 go to a cloud that errs on half of the questions, the other 12 to the device.
 
     What each of them is worth is found prompt by prompt, by asking the cloud and the device for each alone. The
     device is the built-in SLM, which is right on some.
@@ -105,17 +109,20 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     world = world_of(Path("builtin:slm"), "budget.tau=0.4", "cloud.oracle_error=0.5", help_bias=2e3)
     theta = world.lora.stack([start_of(world)])
     found = values(evaluate_pack(world, [1], theta, model="global", round_=0)[0], "global")
-    rights = {"cloud": 0, "alone": 0}
-    for task, problems in test_sets(world, 1).items():
-        world.lora.use(theta)
-        alone = [is_right(p.answer, answer_alone(world, [[p]], 16)[0][0]) for p in problems]
-        cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
-        assert found[task, "accuracy"] == (sum(cloud[:4]) + sum(alone[4:]), 10.0)
-        assert found[task, "local_accuracy"] == (sum(alone), 10.0)
-        rights["cloud"] += sum(cloud[:4])
-        rights["alone"] += sum(alone[4:])
-    assert 0 < rights["cloud"] < 8  # both kinds occur, else the sums above would show little
-    assert 0 < rights["alone"] < 12
+    problems = own_tests(world, 1)
+    world.lora.use(theta)
+    alone = [is_right(p.answer, answer_alone(world, [[p]], 12)[0][0]) for p in problems]
+    cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
+    final = cloud[:8] + alone[8:]
+    for task in ("arithmetic", "lists"):
+        mine = [p.group == task for p in problems]
+        assert found[task, "accuracy"] == (sum(right for right, own in zip(final, mine, strict=True) if own), 10.0)
+        assert found[task, "local_accuracy"] == (
+            sum(right for right, own in zip(alone, mine, strict=True) if own),
+            10.0,
+        )
+    assert 0 < sum(cloud[:8]) < 8  # both kinds occur, else the sums above would show little
+    assert 0 < sum(alone[8:]) < 12
 
 
 def test_with_a_perfect_cloud_asking_never_costs_accuracy(tiny_checkpoint: Path) -> None:
@@ -128,8 +135,8 @@ def test_with_a_perfect_cloud_asking_never_costs_accuracy(tiny_checkpoint: Path)
         for task in ("arithmetic", "lists"):
             assert found[task, "accuracy"][0] >= found[task, "local_accuracy"][0]
             assert found[task, "accuracy"][0] >= found[task, "cloud_usage"][0]
-            assert found[task, "cloud_usage"][0] <= 5
             usage += found[task, "cloud_usage"][0]
+        assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) <= 10
     assert 0 < usage < 30  # it asks, but not always
 
 
@@ -152,37 +159,36 @@ def test_a_fresh_adapter_measures_as_the_frozen_base(tiny_checkpoint: Path) -> N
         assert values(fresh[device], "global") == values(frozen[device], "frozen")
 
 
-@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 3), (1.0, 10)])
+@pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 6), (1.0, 20)])
 def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau: float, granted: int) -> None:
-    """It asks for floor(10 tau) prompts of each task, at random: the first of a fixed permutation of the device's."""
+    """It asks for floor(20 tau) prompts at random: the first of a fixed permutation of the device's."""
     world = world_of(tiny_checkpoint, f"budget.tau={tau}", "cloud.oracle_error=0.3", help_bias=-1e3)
     for device, rows in enumerate(reference_rows(world, [0, 1, 2], round_=0)):
         found = values(rows, "random")
-        order = list(generator(0, "random asking", device).permutation(20))
-        start = 0
-        for task, problems in test_sets(world, device).items():
-            assert found[task, "cloud_usage"] == (granted, 10.0)
-            world.lora.use(None)
-            chosen = sorted(range(10), key=lambda p, start=start: order[start + p])[:granted]  # type: ignore[misc]
-            cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
-            alone = [
-                is_right(p.answer, text)
-                for p, text in zip(problems, answer_alone(world, [problems], 16)[0], strict=True)
-            ]
-            assert found[task, "accuracy"][0] == sum(cloud[p] if p in chosen else alone[p] for p in range(10))
-            start += 10
+        problems = own_tests(world, device)
+        chosen = set(generator(0, "random asking", device).permutation(20)[:granted].tolist())
+        world.lora.use(None)
+        texts = answer_alone(world, [problems], 12)[0]
+        cloud = world.cloud.answer(problems)
+        final = [cloud[p].text if p in chosen else texts[p] for p in range(20)]
+        for task in ("arithmetic", "lists"):
+            mine = [p for p in range(20) if problems[p].group == task]
+            assert found[task, "cloud_usage"] == (len(chosen.intersection(mine)), 10.0)
+            assert found[task, "accuracy"] == (sum(is_right(problems[p].answer, final[p]) for p in mine), 10.0)
+        assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) == granted
 
 
 def test_the_cloud_reference_is_the_cloud_on_every_prompt(tiny_checkpoint: Path) -> None:
     world = world_of(tiny_checkpoint, "cloud.oracle_error=0.3")
     for device, rows in enumerate(reference_rows(world, [0, 1], round_=0)):
-        for task, problems in test_sets(world, device).items():
+        for task in ("arithmetic", "lists"):
+            problems = [problem for problem in own_tests(world, device) if problem.group == task]
             right = sum(bool(answer.text) for answer in world.cloud.answer(problems))
             assert values(rows, "cloud")[task, "accuracy"] == (right, 10.0)
 
 
 def test_the_test_set_of_a_device_never_changes(tiny_checkpoint: Path) -> None:
     """Not with the run's seed, the round or the method: only with the stream's seed."""
-    sets = [test_sets(world_of(tiny_checkpoint, *more), 1) for more in ((), ("seed=9",), ("stream.seed=9",))]
+    sets = [own_tests(world_of(tiny_checkpoint, *more), 1) for more in ((), ("seed=9",), ("stream.seed=9",))]
     assert sets[0] == sets[1]
     assert sets[0] != sets[2]

@@ -108,6 +108,16 @@ def test_each_cap_refuses_by_itself(cap: str) -> None:
     assert [below.reserve(10, 0.5) for _ in range(2)] == [True, False]
 
 
+@pytest.mark.parametrize("amount", ["calls", "tokens", "money"])
+def test_a_rounds_cap_starts_anew_each_round_and_a_runs_does_not(amount: str) -> None:
+    """Room for one query of 1 token and 1.0 money, per round or in all: the second round grants one, or none."""
+    for span, granted in (("per_round", [True, False, True]), ("total", [True, False, False])):
+        first = Ledger(budget_of(**{f"{amount}_{span}": 1}))
+        seen = [first.reserve(1, 1.0), first.reserve(1, 1.0)]
+        second = Ledger(first.budget, first.total)
+        assert [*seen, second.reserve(1, 1.0)] == granted
+
+
 def test_what_is_given_back_can_be_spent_again() -> None:
     """20 tokens: a query of 15 leaves no room for another, until the first turns out to have used 5."""
     ledger = Ledger(BudgetConfig(tokens_total=20))
@@ -116,17 +126,6 @@ def test_what_is_given_back_can_be_spent_again() -> None:
     ledger.give_back(10, 0.0)
     assert ledger.reserve(15, 0.0)
     assert ledger.total == Account(calls=2, tokens=20, money=0.0, refused=1)
-
-
-def test_a_new_round_starts_at_nought_but_the_total_goes_on() -> None:
-    first = Ledger(BudgetConfig(calls_per_round=1, calls_total=2))
-    assert [first.reserve(1, 0.0), first.reserve(1, 0.0)] == [True, False]
-    second = Ledger(first.budget, first.total)
-    assert second.reserve(1, 0.0)
-    third = Ledger(first.budget, second.total)
-    assert not third.reserve(1, 0.0)
-    assert third.total.calls == 2
-    assert third.round == Account(refused=1)
 
 
 # ------------------------------------------------------------------------------------------------------- the oracle

@@ -93,8 +93,10 @@ def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
     )
 
 
-def peft_step(world: World, algorithm: DaGrpo, device: Device, advantage: torch.Tensor, rollout: Rollout) -> Adapter:
-    """The same step with peft's own model, one response at a time without padding, and torch's Adam."""
+def peft_step(
+    world: World, algorithm: DaGrpo, device: Device, advantage: torch.Tensor, rollout: Rollout
+) -> tuple[Adapter, Adapter]:
+    """Gradient and new adapter by peft's own model, one response at a time without padding, and by torch's Adam."""
     model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in device.adapter.items()})
     named = {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
@@ -110,29 +112,48 @@ def peft_step(world: World, algorithm: DaGrpo, device: Device, advantage: torch.
             gain = gain + advantage[p, g] * logprobs[torch.arange(len(response)), response].sum()
     (-gain / advantage.numel()).backward()
     parameters = list(named.values())
+    gradient = {n: p.grad.numpy().copy() for n, p in named.items() if p.grad is not None}
     torch.nn.utils.clip_grad_norm_(parameters, algorithm.clip_norm)
     torch.optim.Adam(parameters, lr=algorithm.lr, betas=(0.9, 0.99), eps=1e-8).step()
-    return {name: parameter.detach().numpy().copy() for name, parameter in named.items()}
+    return gradient, {name: parameter.detach().numpy().copy() for name, parameter in named.items()}
 
 
-def test_one_step_is_the_papers_formula(world: World) -> None:
-    """A = A_r - lambda A_c in the paper's plain form (`dual_gain=0`, the group's mean as the baseline), then Adam.
+@pytest.mark.parametrize("baseline", ["group", "batch"])
+def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str) -> None:
+    """A = A_r - lambda A_c; both centred, by the group's mean or (costs) by the batch's, times n / (n - 1).
 
-    Adam divides by sqrt(v), so a gradient of 1e-7 that is rounding noise could move a weight by the whole step of lr;
-    in this case all gradients are far larger, and the two agree to a hundredth of lr.
+    The gradient is read off Adam's first moment, which is a tenth of it after one step: m = (1 - beta_1) g. The cloud
+    errs on half of the questions, so that rewards and costs differ; with a perfect one they would be equal here.
     """
-    algorithm = settings(dual_gain=0.0)
-    device = device_of(world)
+    world = load_world(config_of(tiny_checkpoint, "cloud.oracle_error=0.5"))
+    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6)
+    device = device_of(world, dual=0.3)
     rollout = rollout_of(world, algorithm, device)
-    g = algorithm.group_size
     rewards, costs = rollout.right[0], rollout.asked[0]  # (P, G)
-    assert 0 < float(costs.mean()) < 1
-    assert 0 < float(rewards.mean()) < 1
-    centred = [(x - x.mean(-1, keepdim=True)) * g / (g - 1) for x in (rewards, costs)]
-    expected = peft_step(world, algorithm, device, centred[0] - 0.5 * centred[1], rollout)
+    assert 0 < float(rewards.sum()) < float(costs.sum()) < costs.numel()
+    g, n = algorithm.group_size, costs.numel()
+    by_reward = (rewards - rewards.mean(-1, keepdim=True)) * g / (g - 1)
+    by_cost = (costs - costs.mean(-1, keepdim=True)) * g / (g - 1)
+    if baseline == "batch":
+        by_cost = (costs - costs.mean()) * n / (n - 1)
+    gradient, adapter = peft_step(world, algorithm, device, by_reward - 0.3 * by_cost, rollout)
     (update,) = algorithm.local_update(world, [device])
-    assert distance(update.adapter, device.adapter) == pytest.approx(algorithm.lr, rel=1e-3)  # Adam's first step
-    assert distance(update.adapter, expected) < 0.01 * algorithm.lr
+    assert device.optimizer is not None
+    (measured,) = world.lora.unstack(device.optimizer.first * 10)
+    largest = max(float(np.abs(tensor).max()) for tensor in gradient.values())
+    assert largest > 1e-3
+    assert distance(measured, gradient) < 1e-4 * largest
+    clear = {name: np.abs(tensor) > 1e-3 * largest for name, tensor in gradient.items()}  # Adam divides by |g|
+    assert sum(int(mask.sum()) for mask in clear.values()) > 500
+    for name, mask in clear.items():
+        assert np.abs(update.adapter[name] - adapter[name])[mask].max(initial=0.0) < 0.01 * algorithm.lr
+
+
+def test_a_long_gradient_is_shortened_to_the_clip_norm(world: World) -> None:
+    device = device_of(world)
+    settings(clip_norm=0.01).local_update(world, [device])
+    assert device.optimizer is not None
+    assert float((device.optimizer.first * 10).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_lambda_moves_as_the_rows_say(world: World) -> None:

@@ -31,7 +31,7 @@ def tensor(message: Message) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 
 
 def misbehave(message: Message, context: Context) -> None:
-    """What the message's config asks of the devices in `faulty`: raise, die, die once, sleep."""
+    """What the message's config asks of the devices in `faulty`: raise, die, die once, nap, sleep."""
     config = message.content.config_records["config"]
     faulty, fault = config.get("faulty", []), config.get("fault", "")
     if not isinstance(faulty, list) or context.node_config["partition-id"] not in faulty:
@@ -40,6 +40,8 @@ def misbehave(message: Message, context: Context) -> None:
         raise ZeroDivisionError("this device has a culprit")
     if fault == "die":
         os._exit(1)
+    if fault == "nap":
+        time.sleep(0.5)
     if fault == "sleep":
         time.sleep(60)
     marker = Path(str(config.get("marker", "")))
@@ -85,6 +87,17 @@ class Packed(PackedClientApp):
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         return [learn(message, context) for message, context in zip(messages, contexts, strict=True)]
+
+
+class PackMates(PackedClientApp):
+    """Every device reports the first of its pack as its metric."""
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        first = MetricRecord({"num-examples": int(contexts[0].node_config["partition-id"])})
+        return [
+            Message(RecordDict({"arrays": message.content.array_records["arrays"], "metrics": first}), reply_to=message)
+            for message in messages
+        ]
 
 
 def messages_to(
@@ -138,6 +151,13 @@ def test_replies_come_sorted_by_device_whatever_the_order_of_the_messages(local:
     for device, reply in enumerate(replies):
         assert np.array_equal(tensor(reply), tensor(sent[0]) + np.float32(device))
         assert reply.metadata.reply_to_message_id == sent[device].metadata.message_id
+
+
+def test_packs_are_made_by_device_whatever_the_order_of_the_messages(tmp_path: Path) -> None:
+    """Strategies may sample in random order; a pack enters the last bits, so it must not."""
+    with LocalGrid(PackMates(), DeviceStore(tmp_path), DEVICES, pack=4) as grid:
+        sent = messages_to(grid)
+        assert counts(grid.send_and_receive([sent[place] for place in (3, 0, 5, 1, 4, 2)])) == [0, 0, 0, 0, 4, 4]
 
 
 def test_strategies_see_the_open_devices_only(local: LocalGrid) -> None:
@@ -205,17 +225,18 @@ def test_push_and_pull_are_refused(local: LocalGrid) -> None:
 
 @functools.cache
 def reference(folder: Path) -> list[tuple[bytes, int]]:
-    """Arrays and counts of three rounds in this process, the second with a raising device."""
+    """Arrays and counts of three rounds in this process."""
     with LocalGrid(stock_app(), DeviceStore(folder), DEVICES, pack=2) as grid:
         return three_rounds(grid)
 
 
 def three_rounds(grid: FleetGrid) -> list[tuple[bytes, int]]:
+    """In the second, device 4 raises; in the third, the first pack is the last to finish if there are two workers."""
     found = []
-    for round_ in (1, 2, 3):
-        faulty = [4] if round_ == 2 else []
-        replies = grid.send_and_receive(messages_to(grid, round_, fault="raise", faulty=faulty))
-        assert outcomes(replies) == ["raised" if d in faulty else "ok" for d in range(DEVICES)]
+    for round_, fault, faulty in ((1, "", []), (2, "raise", [4]), (3, "nap", [0])):
+        replies = grid.send_and_receive(messages_to(grid, round_, fault=fault, faulty=faulty))
+        assert [wire.device_of(reply) for reply in replies] == list(range(DEVICES))
+        assert outcomes(replies) == ["raised" if fault == "raise" and d in faulty else "ok" for d in range(DEVICES)]
         good = [reply for reply in replies if not reply.has_error()]
         arrays = [reply.content.array_records["arrays"]["w"].data for reply in good]
         found += list(zip(arrays, counts(good), strict=True))

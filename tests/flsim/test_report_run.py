@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flsim.metrics.rows import Row, write_rows
-from flsim.report.finish import finish_run
+from flsim.metrics.rows import Row, read_rows, write_rows
+from flsim.report.finish import finish_run, stream_table
 from flsim.report.table import end_table
 from flsim.tasks.stream import Phase
 
@@ -77,12 +77,11 @@ def training_rows(
 
 
 def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: int | None = None) -> tuple[Phase, ...]:
-    """Write rows, stream, config and environment; `last_round` stops early, None goes to the end."""
+    """Write rows, config and environment; `last_round` stops early, None goes to the end."""
     rng = np.random.default_rng(5)
     phases, third = phases_of(rounds), rounds // 3
     talents = rng.normal(0.0, 0.09, devices)
     talents[3 % devices] = -0.24  # device-003 is worst off
-    stream = []
     for round_ in range((rounds if last_round is None else last_round) + 1):
         rows: list[Row] = []
         current = next((phase for phase in phases if phase.first_round <= round_ <= phase.last_round), None)
@@ -104,12 +103,13 @@ def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: 
             rows += training_rows(round_, device, current, usage=usage, dual=dual, rng=rng)
             mix = rng.dirichlet([2.0] * len(current.tasks))
             counts = zip(current.tasks, np.round(32 * mix), rng.random(len(mix)), strict=True)
-            stream += [(round_, device, task, int(prompts), 0.3 + 0.4 * hard) for task, prompts, hard in counts]
+            rows += [
+                Row(round_, device, task, "train", "local", "difficulty", prompts * (0.3 + 0.4 * hard), prompts)
+                for task, prompts, hard in counts
+            ]
         if round_ == 2:
             rows.append(Row(2, "device-001", "not_finite", "train", "local", "set_aside", 1, 1))
         write_rows(run_dir / "rows" / f"round-{round_:05d}.parquet", rows)
-    columns = ["round", "device", "task", "prompts", "mean_difficulty"]
-    pd.DataFrame(stream, columns=columns).to_parquet(run_dir / "stream.parquet", index=False)
     (run_dir / "config.yaml").write_text("name: demo\nnote: <script>alert('x')</script>\nbudget:\n  tau: 0.3\n")
     environment = {"python": "3.11", "commit": "abc1234", "packages": {"numpy": "2", "pandas": "3"}}
     (run_dir / "environment.json").write_text(json.dumps(environment))
@@ -166,6 +166,18 @@ def test_plots_open_and_show_something(finished: Finished, name: str) -> None:
     assert 0.005 < (pixels < 160).mean() < 0.7
 
 
+def test_stream_table_is_what_the_devices_met(tmp_path: Path) -> None:
+    """Device-000 met 3 prompts of difficulties 0, 0.5 and 1 in round 1: 3 prompts of mean difficulty 1.5 / 3."""
+    write_rows(
+        tmp_path / "rows" / "round-00001.parquet",
+        [Row(1, "device-000", "lists", "train", "local", "difficulty", 1.5, 3)],
+    )
+    table = stream_table(read_rows(tmp_path))
+    assert table.to_dict("records") == [
+        {"round": 1, "device": "device-000", "task": "lists", "prompts": 3, "mean_difficulty": 0.5}
+    ]
+
+
 def test_overview_is_1400_pixels_wide(finished: Finished) -> None:
     with Image.open(finished[0] / "plots" / "overview.png") as image:
         assert image.width == 1400
@@ -200,7 +212,7 @@ def test_a_second_finish_changes_no_number_and_no_picture(finished: Finished) ->
 @pytest.mark.parametrize("last_round", [0, 5])
 def test_a_partial_run_gets_its_report(tmp_path: Path, last_round: int) -> None:
     phases = write_run(tmp_path, devices=2, last_round=last_round)
-    for extra in ("config.yaml", "environment.json", "stream.parquet"):
+    for extra in ("config.yaml", "environment.json"):
         (tmp_path / extra).unlink()
     summary = finish_run(tmp_path, phases=phases, tau=None)
     assert summary["rounds"] == last_round

@@ -42,7 +42,7 @@ TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "local_reward", "cloud_usage", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused"}
 ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds"}
-TEST_NAMES = {"accuracy", "local_accuracy", "cloud_usage"}
+TEST_NAMES = {"accuracy", "local_accuracy", "cloud_usage", "cloud_requests"}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,8 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
     ):
         part = test[test["model"] == model]
         assert set(part["round"]) == rounds
-        assert set(part["name"]) == ({"accuracy"} if model == "cloud" else TEST_NAMES)
+        expected = {"cloud": {"accuracy"}, "random": TEST_NAMES - {"cloud_requests"}}.get(model, TEST_NAMES)
+        assert set(part["name"]) == expected
         assert len(part) == len(rounds) * 3 * 4 * part["name"].nunique()  # of 3 devices on 4 tasks
         assert (part["weight"] == 4.0).all()
     assert set(test["task"]) == set(TASKS)

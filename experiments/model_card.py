@@ -72,10 +72,11 @@ def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: 
         "",
         f"Llama architecture, hidden size {recipe.hidden_size}, {recipe.layers} layers, {recipe.heads} heads;",
         f"half precision on disk. Made by `python -m experiments.pretrain {recipe.name}` in {seconds:.0f} s:",
-        f"{recipe.steps} steps of {recipe.batch_size} problems, {threads} threads, torch {torch.__version__}.",
+        f"{sum(s.steps for s in recipe.stages)} steps of {recipe.batch_size} problems, {threads} thread(s), "
+        f"torch {torch.__version__}.",
         "",
         "Data: problems of the train split drawn without end by `flsim/tasks/families.py`;",
-        f"relative frequency of the groups {recipe.group_weights};",
+        *(f"{stage.steps} steps with the groups in the proportion {stage.group_weights};" for stage in recipe.stages),
         f"share of careless answers {recipe.slip_shares};",
         f"{recipe.help_share:.0%} of the answers replaced by a help request.",
         "",

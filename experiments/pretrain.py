@@ -9,7 +9,6 @@ makes the same files. Muon (Jordan et al. 2024, `torch.optim.Muon`) for the matr
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.model_card import Accuracy, measure, write_card
-from experiments.recipes import CLOUD, SLM, Recipe
+from experiments.recipes import CLOUD, SLM, Recipe, Stage
 from flsim.models.builtin import BUILTIN_DIR
 from flsim.models.tokenizer import HELP, build_tokenizer
 from flsim.seeding import python_random, seed_for
@@ -30,9 +29,11 @@ _WARMUP_STEPS = 30
 _FLAT_SHARE = 0.5  # the learning rate is constant for this share of the steps, then falls linearly to 2 %
 
 
-def batch(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[tuple[Tensor, Tensor]]:
+def batch(
+    recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: Random
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One batch as length buckets of (token ids, labels), both `(B / 4, T)`; only answer and end are labelled."""
-    groups = rng.choices(list(recipe.group_weights), list(recipe.group_weights.values()), k=recipe.batch_size)
+    groups = rng.choices(list(stage.group_weights), list(stage.group_weights.values()), k=recipe.batch_size)
     questions, answers = [], []
     for group in groups:
         family = rng.choice(families_of(group))
@@ -61,7 +62,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Train one model from scratch with cross-entropy on the answers."""
+    """Train one model from scratch, stage by stage; its weights are half-precision numbers in float32."""
     torch.manual_seed(seed_for(recipe.seed, "pretrain", recipe.name))
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -77,35 +78,59 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCaus
             bos_token_id=None,
         )
     )
+    first = 0
+    for stage in recipe.stages:
+        train_stage(model, recipe, stage, tokenizer, first_step=first)
+        first += stage.steps
+    model.eval()
+    return model
+
+
+def train_stage(
+    model: LlamaForCausalLM, recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, *, first_step: int
+) -> None:
+    """Train `model` in place with cross-entropy on the answers, then round it to half precision.
+
+    Args:
+        model: fresh, or as an earlier stage left it.
+        recipe: what all stages share.
+        stage: the one to train.
+        tokenizer: of the model.
+        first_step: steps of the stages before; batches are a pure function of the step's number.
+    """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
     optimizers: list[tuple[torch.optim.Optimizer, float]] = [
         (torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01), recipe.muon_lr),
         (torch.optim.AdamW(rest, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.01), recipe.adamw_lr),
     ]
-    bar = tqdm(range(recipe.steps), desc=f"pretrain {recipe.name}", unit="step", mininterval=1.0)
+    bar = tqdm(range(stage.steps), desc=f"pretrain {recipe.name}", unit="step", mininterval=1.0)
     smooth = None
     for step in bar:
-        rng = python_random(recipe.seed, "pretrain", recipe.name, step)
-        buckets = list(batch(recipe, tokenizer, rng))
-        labelled = sum(int((labels != -100).sum()) for _, labels in buckets)
-        total = 0.0
-        for tokens, labels in buckets:
-            logits = model(input_ids=tokens).logits[:, :-1]  # (B / 4, T - 1, V)
-            loss = (
-                nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / labelled
-            )
-            loss.backward()
-            total += loss.item()
+        rng = python_random(recipe.seed, "pretrain", recipe.name, first_step + step)
+        loss = _backward(model, list(batch(recipe, stage, tokenizer, rng)))
         for optimizer, lr in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr * learning_rate_factor(step, recipe.steps)
+                group["lr"] = lr * learning_rate_factor(step, stage.steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        smooth = total if smooth is None else 0.95 * smooth + 0.05 * total
+        smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
         bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-    model.eval()
-    return model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+
+
+def _backward(model: LlamaForCausalLM, buckets: list[tuple[Tensor, Tensor]]) -> float:
+    """Add the gradient of the mean loss per labelled token; returns that loss."""
+    labelled = sum(int((labels != -100).sum()) for _, labels in buckets)
+    total = 0.0
+    for tokens, labels in buckets:
+        logits = model(input_ids=tokens).logits[:, :-1]  # (B / 4, T - 1, V)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / labelled
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def main() -> None:
@@ -115,7 +140,6 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)"
     )
-    parser.add_argument("--steps", type=int, help="train for another number of steps than the recipe's")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1; it enters the last bits)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -123,7 +147,6 @@ def main() -> None:
     for recipe in (SLM, CLOUD):
         if args.model not in (recipe.name, "all"):
             continue
-        recipe = recipe if args.steps is None else replace(recipe, steps=args.steps)
         started = time.perf_counter()
         model = pretrain(recipe, tokenizer)
         seconds = time.perf_counter() - started

@@ -4,6 +4,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stretch of pretraining with its own mixture, warm-up and decay; the optimizers start afresh."""
+
+    steps: int
+    group_weights: dict[str, float]
+    """Relative frequency of the task groups in the data."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one built-in model is made."""
 
@@ -11,9 +20,8 @@ class Recipe:
     hidden_size: int
     layers: int
     heads: int
-    steps: int
-    group_weights: dict[str, float]
-    """Relative frequency of the task groups in the data."""
+    stages: tuple[Stage, ...]
+    """In order; the weights are rounded to half precision between two of them, so that each can go on from a file."""
     slip_shares: dict[str, float]
     """Share of the answers replaced by the careless one, per task group."""
     help_share: float = 0.0
@@ -29,8 +37,7 @@ SLM = Recipe(
     hidden_size=96,
     layers=3,
     heads=4,
-    steps=1000,
-    group_weights={"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4},
+    stages=(Stage(1000, {"arithmetic": 2.0, "strings": 1.0, "numbers": 1.4, "lists": 1.4}),),
     slip_shares={"arithmetic": 0.28, "strings": 0.47, "numbers": 0.44, "lists": 0.43},
     help_share=0.1,
 )
@@ -39,7 +46,9 @@ CLOUD = Recipe(
     hidden_size=128,
     layers=6,
     heads=4,
-    steps=2800,
-    group_weights={"arithmetic": 1.8, "strings": 0.8, "numbers": 1.6, "lists": 0.6},
+    stages=(  # sums and carries come late and take most of the data first; lists are learned at the end
+        Stage(2800, {"arithmetic": 1.8, "strings": 0.8, "numbers": 1.6, "lists": 0.6}),
+        Stage(700, {"arithmetic": 1.0, "strings": 0.6, "numbers": 1.0, "lists": 2.4}),
+    ),
     slip_shares={"arithmetic": 0.0, "strings": 0.0, "numbers": 0.0, "lists": 0.0},
 )

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from experiments.model_card import by_group, measure
 from experiments.pretrain import learning_rate_factor, pretrain
-from experiments.recipes import SLM
+from experiments.recipes import SLM, Stage
 from flsim.models.base import load_base
 from flsim.models.builtin import CLOUD_DIR, SLM_DIR
 from flsim.models.decoding import encode, generate
@@ -18,6 +18,8 @@ from flsim.models.tokenizer import build_tokenizer
 from flsim.seeding import python_random
 from flsim.tasks.families import FAMILIES, GROUPS, draw
 from flsim.tasks.problem import is_right
+
+EVEN = dict.fromkeys(GROUPS, 1.0)
 
 
 def test_shipped_files_are_small_and_in_half_precision() -> None:
@@ -58,11 +60,12 @@ def test_card_agrees_with_the_model(folder: Path) -> None:
         assert sum(by_family) / len(by_family) == pytest.approx(groups[group]["accuracy"], abs=0.2)
 
 
-def test_pretraining_is_deterministic_and_learns() -> None:
-    recipe = replace(SLM, hidden_size=32, layers=1, steps=40, batch_size=64)
+def test_pretraining_is_deterministic_and_ends_in_half_precision() -> None:
+    recipe = replace(SLM, hidden_size=32, layers=1, stages=(Stage(30, EVEN), Stage(10, EVEN)), batch_size=64)
     tokenizer = build_tokenizer()
     first, second = (pretrain(recipe, tokenizer).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(tensor, tensor.half().float()) for tensor in first.values())
     other = pretrain(replace(recipe, seed=1), tokenizer).state_dict()
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
@@ -77,7 +80,7 @@ def test_learning_rate_warms_up_stays_and_falls() -> None:
 
 def test_measure_weighs_families_alike() -> None:
     """A model that is never right gives zero in every group, whatever the number of levels."""
-    recipe = replace(SLM, hidden_size=32, layers=1, steps=1, batch_size=16)
+    recipe = replace(SLM, hidden_size=32, layers=1, stages=(Stage(1, EVEN),), batch_size=16)
     tokenizer = build_tokenizer()
     groups = by_group(measure(pretrain(recipe, tokenizer), tokenizer))
     assert list(groups) == list(GROUPS)

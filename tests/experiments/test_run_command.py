@@ -58,7 +58,6 @@ def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
     calls = {
         "help": start("--help"),
         "unknown key": start(tiny, "fleet.devicess=3"),
-        "unknown flag": start(tiny, "--rounds", "3"),
         "no run": start("--resume", tmp_path / "nowhere"),
     }
     found = {name: finish(process) for name, process in calls.items()}
@@ -99,6 +98,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_going_on_finishes(tiny: Path, tmp_path: Path) -> None:
     """Stopped after the commit of round 1, with Ray workers; resumed, its rows are those of a run left in peace."""
     run = tmp_path / "run"

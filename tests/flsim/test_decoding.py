@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -57,13 +58,14 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 
 
 def sample(
-    base: BaseModel, prompts: Prompts, *seeds: int, group_size: int = 6, temperature: float = 1.0
+    base: BaseModel, prompts: Prompts, *seeds: int, group_size: int = 6, temperature: float = 3.0
 ) -> Completions:
+    """Hot by default, so that completions end early and late, and decoding drops rows on its way."""
     return generate(
         base,
         prompts,
         group_size=group_size,
-        max_new_tokens=T,
+        max_new_tokens=24,
         temperature=temperature,
         generators=seeded(*seeds),
     )
@@ -180,7 +182,7 @@ def test_sampled_frequencies_match_the_distribution(base: BaseModel, temperature
         assert wrong > freedom + 6 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_logprobs_equal_score_and_a_plain_forward(any_base: BaseModel, temperature: float) -> None:
     """To 1e-5: the cache, the left padding and the shared prompt change nothing but last bits."""
     questions = [QUESTIONS[:3], QUESTIONS[3:]]
@@ -200,29 +202,38 @@ def test_logprobs_equal_score_and_a_plain_forward(any_base: BaseModel, temperatu
                 torch.testing.assert_close(kept, plain, atol=1e-5, rtol=0)
 
 
-def test_score_has_a_gradient_and_it_is_the_plain_forwards(lora: tuple[BaseModel, StackedLora, Tensor]) -> None:
+def test_scores_gradient_is_the_plain_forwards(lora: tuple[BaseModel, StackedLora, Tensor]) -> None:
+    """Two devices with 2 and 1 prompts, every token weighed at random: the sum's gradient, device by device."""
     base, stacked, theta = lora
-    theta = theta[:1].clone().requires_grad_()
+    theta = theta[:2].clone().requires_grad_()
+    questions = [["59+6=", "7="], ["max([17,9,32])="]]
     stacked.use(theta)
-    prompts = encode(base, [["59+6="]])
-    drawn = sample(base, prompts, 1, group_size=1)
-    (ours,) = torch.autograd.grad(score(base, prompts, drawn, temperature=1.0).sum(), theta)
-    prompt = base.tokenizer("59+6=")["input_ids"]
-    reply = drawn.tokens[0, 0, 0][drawn.mask[0, 0, 0]]
-    logits = base.model(input_ids=torch.tensor([prompt + reply.tolist()]), use_cache=False).logits[0]
-    plain = torch.log_softmax(logits[len(prompt) - 1 : -1], -1).gather(-1, reply[:, None]).sum()
-    (theirs,) = torch.autograd.grad(plain, theta)
-    assert theirs.abs().max() > 0.01
-    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+    prompts = encode(base, questions)
+    drawn = sample(base, prompts, 1, 2, group_size=5)
+    assert len(set(drawn.mask[prompts.real].sum(-1).flatten().tolist())) > 5  # of many lengths
+    weights = torch.randn(drawn.tokens.shape, generator=torch.Generator().manual_seed(0))
+    (ours,) = torch.autograd.grad((score(base, prompts, drawn, temperature=3.0) * weights).sum(), theta)
+    total = torch.zeros(())
+    for k, row in enumerate(questions):
+        stacked.use(theta[k : k + 1])
+        for (p, question), g in product(enumerate(row), range(5)):
+            prompt = base.tokenizer(question)["input_ids"]
+            reply = drawn.tokens[k, p, g][drawn.mask[k, p, g]]
+            logits = base.model(input_ids=torch.tensor([prompt + reply.tolist()]), use_cache=False).logits[0]
+            plain = torch.log_softmax(logits[len(prompt) - 1 : -1] / 3.0, -1).gather(-1, reply[:, None])[:, 0]
+            total = total + (plain * weights[k, p, g, : len(reply)]).sum()
+    (theirs,) = torch.autograd.grad(total, theta)
+    assert theirs.norm(dim=1).min() > 0.1
+    assert ((ours - theirs).norm(dim=1) < 1e-4 * theirs.norm(dim=1)).all()
     stacked.use(None)
 
 
 def test_an_answer_alone_never_asks(base: BaseModel) -> None:
     prompts = encode(base, [QUESTIONS])
-    free = sample(base, prompts, 3, group_size=60, temperature=2.0)
+    free = sample(base, prompts, 3, group_size=60)
     assert free.asked.float().mean() > 0.02
     alone = generate(
-        base, prompts, group_size=60, max_new_tokens=T, temperature=2.0, generators=seeded(3), may_ask=False
+        base, prompts, group_size=60, max_new_tokens=T, temperature=3.0, generators=seeded(3), may_ask=False
     )
     assert not alone.asked.any()
     assert not (alone.tokens == base.help_id).any()
@@ -275,7 +286,7 @@ def test_filling_neither_asks_nor_speaks(base: BaseModel) -> None:
 
 
 def test_after_the_end_there_is_masked_padding(base: BaseModel) -> None:
-    drawn = sample(base, encode(base, [QUESTIONS, QUESTIONS[:2]]), 1, 2, group_size=40, temperature=1.5)
+    drawn = sample(base, encode(base, [QUESTIONS, QUESTIONS[:2]]), 1, 2, group_size=40)
     ended = (drawn.tokens == base.eos_id) | (drawn.tokens == base.help_id)
     seen = set()
     for k, p, g in np.ndindex(2, 5, 40):
@@ -291,12 +302,12 @@ def test_after_the_end_there_is_masked_padding(base: BaseModel) -> None:
         assert (logprobs[length:] == 0).all()
         assert (logprobs[:length] < 0).all()
         assert bool(drawn.asked[k, p, g]) == (tokens[length - 1] == base.help_id)
-    assert len(seen) > 3  # ends early and late
+    assert len(seen) > 10  # ends early and late
 
 
 def test_texts_decode(base: BaseModel) -> None:
     """A text is its tokens' pieces side by side, without the ending one."""
-    drawn = sample(base, encode(base, [QUESTIONS, QUESTIONS[:2]]), 1, 2, temperature=1.5)
+    drawn = sample(base, encode(base, [QUESTIONS, QUESTIONS[:2]]), 1, 2)
     pieces = {i: piece for piece, i in base.tokenizer.get_vocab().items()}
     silent = {base.pad_id, base.eos_id, base.help_id}
     for k, row in enumerate(drawn.texts):

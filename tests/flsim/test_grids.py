@@ -265,7 +265,7 @@ def test_a_worker_that_dies_once_costs_nothing_visible(one_ray: None, tmp_path: 
 
 def test_a_device_that_kills_its_worker_every_time_costs_only_itself(one_ray: None, tmp_path: Path) -> None:
     """Device 2 shares a pack with 3; after two deaths the two are tried alone, and only the killer fails."""
-    with on_ray(tmp_path / "ray", Packed(), workers=2) as grid:
+    with on_ray(tmp_path / "ray", Packed(), workers=1) as grid:
         replies = grid.send_and_receive(messages_to(grid, 1, fault="die", faulty=[2]))
         assert outcomes(replies) == ["ok", "ok", "died", "ok", "ok", "ok"]
         assert "worker died" in wire.reason_of(replies[2])[1]

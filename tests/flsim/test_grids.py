@@ -272,6 +272,7 @@ def test_a_device_that_kills_its_worker_every_time_costs_only_itself(one_ray: No
         assert counts(grid.send_and_receive(messages_to(grid, 2))) == [2, 2, 1, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_devices_past_the_timeout_are_late_and_the_next_round_works(one_ray: None, tmp_path: Path) -> None:
     """The device would sleep for a minute; its worker is stopped, so that it neither answers nor changes state."""
     with on_ray(tmp_path / "ray", stock_app(), workers=2) as grid:

@@ -75,7 +75,7 @@ class RayGrid(FleetGrid):
                 {} if self._address else {"num_cpus": self._count, "object_store_memory": _OBJECT_STORE_BYTES}
             )
             ray.init(
-                address=self._address,
+                address=self._address or "local",  # else Ray would join whatever RAY_ADDRESS or `ray start` left
                 include_dashboard=None if self._address else False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,

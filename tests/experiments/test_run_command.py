@@ -16,11 +16,14 @@ COMMAND = [sys.executable, "-m", "experiments.run"]
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """The command in a process of its own, from the repository's root."""
+    """The command in a process of its own, from the repository's root; RAY_ADDRESS names a cluster that is not there.
+
+    Without `engine.address` a run starts a Ray of its own, whatever that variable says.
+    """
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "192.0.2.99:6379"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,12 +1,12 @@
 """Flower's own strategies run unchanged: same rows twice, sampling by the run's seed, moments across a resume."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedProx, Strategy
 
 import strategies.fedavg
@@ -14,10 +14,12 @@ from clients.app import DeviceApp
 from clients.da_grpo import client_app
 from flsim.checkpoints import latest_checkpoint
 from flsim.config import Config, load_config
-from flsim.messages import round_of
+from flsim.messages import device_of, round_of
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.simulation import run
+from flsim.tasks.stream import device_name
+from flsim.world import first_adapter
 
 Settings = Callable[..., Config]
 
@@ -69,23 +71,34 @@ def test_it_runs_and_gives_identical_rows_twice(settings: Settings, tmp_path: Pa
     assert set(rows["round"]) == {0, 1, 2}
     assert cohorts(rows) == [[f"device-{d:03d}" for d in range(4)]] * 2
     assert not (rows["name"] == "set_aside").any()
-    start = load_start(settings("three"))
+    start = first_adapter(settings("three"))
     assert any(not np.array_equal(start[name], tensor) for name, tensor in adapter_of(tmp_path / "one").items())
 
 
-def load_start(config: Config) -> Adapter:
-    from flsim.world import first_adapter
+class Recording(FedAvg):
+    """Notes which devices' replies it is given, in which order."""
 
-    return first_adapter(config)
+    def __init__(self) -> None:
+        super().__init__(fraction_train=0.5)
+        self.given: list[list[int]] = []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        self.given.append([device_of(reply) for reply in replies])
+        return super().aggregate_train(server_round, replies)
 
 
 def test_half_a_fleet_is_the_same_half_in_two_runs_and_another_in_each_round(settings: Settings) -> None:
-    one, two = (
-        cohorts(rows_of(settings(name, "fleet.devices=8"), FedAvg(fraction_train=0.5))) for name in ("one", "two")
-    )
+    """It samples in random order; the replies are sorted all the same, so that its sums do not depend on that."""
+    recording = Recording()
+    one = cohorts(rows_of(settings("one", "fleet.devices=8"), recording))
+    two = cohorts(rows_of(settings("two", "fleet.devices=8"), FedAvg(fraction_train=0.5)))
     assert [len(members) for members in one] == [4, 4]
     assert one == two
     assert one[0] != one[1]
+    assert [[device_name(device) for device in devices] for devices in recording.given] == one
 
 
 def test_a_stock_strategy_samples_within_the_cohort(settings: Settings) -> None:

@@ -13,7 +13,8 @@ import strategies.fedavg
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
 from flsim.checkpoints import latest_checkpoint
-from flsim.config import Config, load_config
+from flsim.config import Config
+from flsim.config_files import load_config
 from flsim.messages import round_of
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter

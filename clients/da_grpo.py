@@ -7,7 +7,7 @@ paper's plain form is `dual_gain=0, dual_max=inf, cost_baseline=group`; the defa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from flsim.world import World
 class DaGrpo:
     """The settings of one device's round."""
 
-    steps: int = 5
+    steps: int = 6
     """Local steps per round, each on fresh prompts with fresh rollouts."""
     prompts: int = 8
     """Prompts per step, on average over devices."""
@@ -53,7 +53,7 @@ class DaGrpo:
     """`group` (the paper's) or `batch`, which keeps a signal in groups that ask unanimously."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float = 0.05
+    dual_lr: float = 0.1
     """eta of the dual ascent."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
@@ -155,6 +155,10 @@ class DaGrpo:
 
 def client_app(config: Config, **settings: Any) -> DeviceApp:
     """The plug-in that `client.path=clients.da_grpo:client_app` names; settings are the fields of `DaGrpo`."""
+    known = [field.name for field in fields(DaGrpo)]
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise ValueError(f"there is no setting {', '.join(unknown)}; DA-GRPO takes: {', '.join(known)}")
     algorithm = DaGrpo(**settings)
     rows = 2 * algorithm.prompts * algorithm.group_size  # quantity skew at most doubles a device's prompts
     refuse_too_large(config, rows_per_device=rows, new_tokens=algorithm.max_new_tokens)

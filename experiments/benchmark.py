@@ -22,7 +22,8 @@ from clients.da_grpo import DaGrpo
 from clients.device import Device, remember
 from clients.evaluate import evaluate_pack
 from clients.rollout import roll_out
-from flsim.config import Config, load_config
+from flsim.config import Config
+from flsim.config_files import load_config
 from flsim.engine.grid import store_in
 from flsim.engine.ray_grid import RayGrid
 from flsim.world import World, first_adapter, load_world

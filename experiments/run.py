@@ -17,7 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from flsim import Config, ConfigError, run
-from flsim.config import load_config
+from flsim.config_files import load_config
 from flsim.files import DamagedFileError
 from flsim.report.table import end_table
 

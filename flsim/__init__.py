@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flsim.config import Config, ConfigError, load_config
+    from flsim.config import Config, ConfigError
+    from flsim.config_files import load_config
     from flsim.metrics.rows import Row
     from flsim.simulation import Run, run
 
@@ -24,7 +25,7 @@ _HOME = {
     "ConfigError": "flsim.config",
     "Row": "flsim.metrics.rows",
     "Run": "flsim.simulation",
-    "load_config": "flsim.config",
+    "load_config": "flsim.config_files",
     "run": "flsim.simulation",
 }
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen dataclasses, read from YAML and `key=value`; OmegaConf stays in this file.
+"""The configuration of a run: frozen dataclasses and what is allowed in them; `flsim/config_files.py` reads them.
 
 Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`), which are the plug-in's
 own keyword arguments and are checked when it is built.
@@ -6,19 +6,15 @@ own keyword arguments and are checked when it is built.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.tasks.families import GROUPS
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring")
 CLOUD_KINDS = ("builtin", "oracle")
 ENGINE_KINDS = ("ray", "local")
-_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
 
 
 class ConfigError(ValueError):
@@ -177,50 +173,6 @@ class Config:
         return Path(self.run_dir) if self.run_dir is not None else Path("runs") / f"{self.name}-seed{self.seed}"
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, lay `key=value` overrides over it, and check the whole.
-
-    Args:
-        path: the YAML file; None starts from the defaults.
-        overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
-
-    Raises:
-        ConfigError: for an unknown or mistyped key or a value out of range.
-    """
-    given: Any = OmegaConf.create()
-    if path is not None:
-        if not Path(path).is_file():
-            raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
-        given = OmegaConf.load(path)
-        given = OmegaConf.merge(given, {"name": given.get("name", Path(path).stem)})
-    wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
-    if wrong is not None:
-        raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
-    source = "the overrides" if path is None else f"{path}"
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
-        source = "the overrides"
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, source)) from error
-    assert isinstance(config, Config)
-    check(config)
-    return config
-
-
-def _explain(error: OmegaConfBaseException, source: str) -> str:
-    """Say which key of which source is wrong and what would be right."""
-    key = getattr(error, "full_key", None) or "?"
-    if isinstance(error, ConfigKeyError):
-        parent: Any = Config()
-        for part in key.split(".")[:-1]:
-            parent = getattr(parent, part.split("[")[0], parent)
-        known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
-        return f"unknown key {key!r} in {source}; allowed here: {known}"
-    return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
-
-
 def check(config: Config) -> None:
     """Refuse values that cannot work, before anything is built.
 
@@ -254,6 +206,12 @@ def check(config: Config) -> None:
             f"fleet.cohort={config.cohort_size} is more than fleet.devices={config.fleet.devices}; "
             f"lower the cohort, raise the number of devices, or leave the cohort out to take all"
         )
+    if not config.model.targets:
+        raise ConfigError("model.targets is empty; name at least one linear layer, such as [q_proj, v_proj]")
+    if not config.model.alpha > 0:
+        raise ConfigError(f"model.alpha={config.model.alpha} must be above 0: the adapter is scaled by alpha / rank")
+    if config.stream.schedule == "recurring" and config.stream.phase_rounds is None:
+        raise ConfigError("stream.schedule=recurring needs stream.phase_rounds: after how many rounds a phase ends")
     if not config.stream.alpha > 0:
         raise ConfigError(f"stream.alpha={config.stream.alpha} must be above 0 (.inf makes all devices equal)")
     _check_phases(config)
@@ -286,31 +244,3 @@ def _in_range(key: str, value: float, low: float, high: float, meaning: str) -> 
 def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"{key}={value!r} is not known; choose one of: {', '.join(allowed)}")
-
-
-def to_yaml(config: Config) -> str:
-    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """Keys whose change would change results, as `key: old -> new`."""
-    before, after = _flat(_plain(asdict(old))), _flat(_plain(asdict(new)))
-    return [
-        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

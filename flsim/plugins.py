@@ -54,8 +54,9 @@ def resolve(key: str, path: str) -> Any:
     module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
     if name not in vars(module):
         own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
+        where = vars(module).get("__file__", "built in")
         raise ConfigError(
-            f"{key}={path!r}: module {module_name!r} ({module.__file__}) has no {name!r}; it defines: {', '.join(own)}"
+            f"{key}={path!r}: module {module_name!r} ({where}) has no {name!r}; it defines: {', '.join(own)}"
         )
     return vars(module)[name]
 
@@ -73,12 +74,16 @@ def _load(key: str, path: str, module_name: str) -> ModuleType:
 def _load_file(key: str, path: str, file: Path) -> ModuleType:
     if not file.is_file():
         raise ConfigError(f"{key}={path!r}: there is no file {str(file)!r} (looked in {Path.cwd()})")
-    name = file.stem
+    name = f"flsim_plugin_{file.stem}"  # never the name of a module that is in use, such as `strategies`
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{key}={path!r}: {file} cannot be run: {type(error).__name__}: {error}") from error
     cloudpickle.register_pickle_by_value(module)  # Ray workers cannot import it by name
     return module

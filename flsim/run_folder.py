@@ -8,7 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from flsim.config import Config, ConfigError, differences, load_config, to_yaml
+from flsim.config import Config, ConfigError
+from flsim.config_files import differences, load_config, to_yaml
 from flsim.files import write_atomically
 
 _PACKAGES = ("flwr", "ray", "torch", "transformers", "peft", "numpy", "omegaconf", "pandas", "pyarrow", "matplotlib")

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 import flsim.messages as wire
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
-from flsim.config import Config, check, load_config
+from flsim.config import Config, check
+from flsim.config_files import load_config
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
 from flsim.engine.ray_grid import RayGrid
 from flsim.metrics.rows import Row, read_rows, write_rows

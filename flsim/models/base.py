@@ -49,6 +49,9 @@ def load_base(path: str) -> BaseModel:
     vocabulary = tokenizer.get_vocab()
     if HELP not in vocabulary:
         raise ConfigError(f"model.path={path!r}: its tokenizer has no single token {HELP!r} for the help request")
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.path={path!r}: its tokenizer names no end-of-sequence token")
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-    return BaseModel(model, tokenizer, tokenizer.pad_token_id, tokenizer.eos_token_id, vocabulary[HELP])
+    return BaseModel(model, tokenizer, pad_id, tokenizer.eos_token_id, vocabulary[HELP])

@@ -17,7 +17,8 @@
     lists       item      3 .. 6                [3,9,4][1]= -> 9 (3, counts from one)
     lists       tally     4 .. 7                [3,1,3,2].count(3)= -> 2 (1, the last item is not seen)
 
-The level of a question is visible in it: the digits of both operands together, or the length of the text or list.
+The level of a question is visible in it: the digits of both operands together (of the one operand of halve, of the
+first of modulo), or the length of the text or list.
 Each level has hundreds of questions or more, so that the ones held out can be answered only by a rule.
 Answers of add, subtract, multiply and absolute are written least significant digit first, the order in which
 columns are added; that is what lets a model of this size learn them in minutes. The slips matter: a model that was

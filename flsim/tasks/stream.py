@@ -87,7 +87,7 @@ class TaskStream:
         return mixture
 
     def prompts_per_step(self, device: str, mean: int) -> int:
-        """Prompts of one local step: `mean` on average over devices, log-normal between `mean / 2` and `2 mean`."""
+        """Prompts of one local step: log-normal with mean `mean`, clipped to between `mean / 2` and `2 mean`."""
         sigma = self.config.quantity_sigma
         factor = np.exp(generator(self.config.seed, "quantity", device).normal(-(sigma**2) / 2, sigma))
         return int(np.clip(round(mean * factor), max(1, mean // 2), 2 * mean))

@@ -15,7 +15,8 @@ from clients.da_grpo import DaGrpo, client_app
 from clients.device import Device, keep, remember
 from clients.rollout import Rollout, roll_out
 from flsim.cloud.ledger import Ledger
-from flsim.config import Config, ConfigError, load_config
+from flsim.config import Config, ConfigError
+from flsim.config_files import load_config
 from flsim.messages import DeviceUpdate
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.base import load_base

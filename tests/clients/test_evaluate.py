@@ -9,7 +9,7 @@ import torch
 
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from clients.rollout import answer_alone
-from flsim.config import load_config
+from flsim.config_files import load_config
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base

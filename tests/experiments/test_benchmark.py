@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.benchmark import median_seconds, round_table
-from flsim.config import load_config
+from flsim.config_files import load_config
 
 
 def test_median_ignores_the_first_call() -> None:

@@ -20,10 +20,8 @@ from flsim.config import (
     ModelConfig,
     StreamConfig,
     check,
-    differences,
-    load_config,
-    to_yaml,
 )
+from flsim.config_files import differences, load_config, to_yaml
 from flsim.tasks.families import GROUPS
 
 
@@ -48,6 +46,9 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
         ("stream.phases=[[lists],[]]", "stream.phases[1]", "empty", "arithmetic, strings, numbers, lists"),
         ("stream.phases=[]", "stream.phases", "empty", "at least one list of task groups"),
+        ("stream.schedule=recurring", "stream.schedule=recurring", "stream.phase_rounds", "after how many rounds"),
+        ("model.targets=[]", "model.targets", "is empty", "at least one"),
+        ("model.alpha=0", "model.alpha=0", "above 0", "alpha / rank"),
         ("stream.phase_rounds=0", "stream.phase_rounds=0", "must be", "at least 1"),
         ("stream.lag_rounds=-1", "stream.lag_rounds=-1", "must be", "at least 0"),
         ("stream.quantity_sigma=-1", "stream.quantity_sigma=-1", "must be", "at least 0"),
@@ -119,7 +120,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_more_phases_than_rounds_may_only_recur() -> None:
     config = Config(rounds=2)
-    check(replace(config, stream=replace(config.stream, schedule="recurring")))
+    check(replace(config, stream=replace(config.stream, schedule="recurring", phase_rounds=1)))
     with pytest.raises(ConfigError, match="rounds=2 is less than the 3 phases"):
         check(config)
 
@@ -175,7 +176,7 @@ CONFIGS = st.builds(
             st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3, unique=True).map(tuple), min_size=1, max_size=4
         ).map(tuple),
         schedule=st.sampled_from(SCHEDULES),
-        phase_rounds=st.none() | COUNT,
+        phase_rounds=COUNT,
         lag_rounds=st.integers(0, 9),
         alpha=st.floats(1e-9, math.inf, exclude_min=True),
         quantity_sigma=AMOUNT,

@@ -25,7 +25,8 @@ import flsim.messages as wire
 from clients.app import DeviceApp, LocalAlgorithm
 from clients.da_grpo import client_app
 from flsim.checkpoints import latest_checkpoint
-from flsim.config import Config, ConfigError, load_config
+from flsim.config import Config, ConfigError
+from flsim.config_files import load_config
 from flsim.engine.work import PackedClientApp
 from flsim.files import DamagedFileError
 from flsim.metrics.rows import COLUMNS, without_timing

@@ -1,0 +1,105 @@
+"""Read and write configurations: YAML, `key=value` overrides, and what differs between two; OmegaConf stays here."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from flsim.config import Config, ConfigError, check
+
+_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, lay `key=value` overrides over it, and check the whole.
+
+    Args:
+        path: the YAML file; None starts from the defaults.
+        overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
+
+    Raises:
+        ConfigError: for an unknown or mistyped key or a value out of range.
+    """
+    wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
+    if wrong is not None:
+        raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
+    merged = OmegaConf.structured(Config)
+    if path is not None:
+        merged = _lay_over(merged, _read(Path(path)), str(path))
+    merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _read(path: Path) -> DictConfig:
+    """A YAML file's keys; a run is called after its file unless it says otherwise."""
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
+    try:
+        given = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, DictConfig):
+        raise ConfigError(f"{path} must hold keys and values, such as `rounds: 4`, not a list or a single value")
+    named = OmegaConf.merge({"name": path.stem}, given)
+    assert isinstance(named, DictConfig)
+    return named
+
+
+def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
+    """Merge key by key, so that an error can name its key."""
+    for key in given:
+        try:
+            config = OmegaConf.merge(config, {key: given[key]})
+            OmegaConf.to_object(config)
+        except ConfigError:
+            raise
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            raise ConfigError(_explain(error, str(key), source)) from error
+    return config
+
+
+def _explain(error: Exception, key: str, source: str) -> str:
+    """Say which key of which source is wrong and what would be right."""
+    key = getattr(error, "full_key", None) or key
+    if isinstance(error, ConfigKeyError):
+        parent: Any = Config()
+        for part in key.split(".")[:-1]:
+            parent = getattr(parent, part.split("[")[0], parent)
+        known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
+        return f"unknown key {key!r} in {source}; allowed here: {known}"
+    return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Keys whose change would change results, as `key: old -> new`."""
+    before, after = _flat(_plain(asdict(old))), _flat(_plain(asdict(new)))
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

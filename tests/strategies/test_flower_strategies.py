@@ -13,14 +13,9 @@ import strategies.fedavg
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
 from flsim.checkpoints import latest_checkpoint
-<<<<<<< HEAD
-from flsim.config import Config, load_config
-from flsim.messages import device_of, round_of
-=======
 from flsim.config import Config
 from flsim.config_files import load_config
-from flsim.messages import round_of
->>>>>>> mend
+from flsim.messages import device_of, round_of
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.simulation import run

@@ -148,17 +148,17 @@ def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
         return reason_of(message)
     if ARRAYS not in message.content or METRICS not in message.content:
         return MISSHAPEN, f"the reply must hold {ARRAYS!r} and {METRICS!r}, it holds {sorted(message.content)}"
-    adapter = adapter_of(message)
+    try:
+        adapter = adapter_of(message)
+        rows_of(message)
+    except (TypeError, ValueError) as error:
+        return MISSHAPEN, f"its arrays or rows cannot be read: {error}"
     wrong = mismatch(adapter, like)
     if wrong is not None:
         return MISSHAPEN, wrong
     broken = [name for name, tensor in adapter.items() if not np.isfinite(tensor).all()]
     if broken:
         return NOT_FINITE, f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
-    try:
-        rows_of(message)
-    except (TypeError, ValueError) as error:
-        return MISSHAPEN, f"its rows cannot be read: {error}"
     return None
 
 

@@ -143,6 +143,7 @@ def _train(
     sent = list(strategy.configure_train(round_, arrays, instructions, grid))
     replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
     usable, rows = _inspect(sent, replies, adapter, round_, log)
+    _seed_globals(config, round_)  # again: a client in this process may have drawn
     new, _ = strategy.aggregate_train(round_, usable)
     return (adapter if new is None else wire.to_adapter(new)), rows
 

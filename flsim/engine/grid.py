@@ -98,7 +98,7 @@ class FleetGrid(Grid):
 
 
 class LocalGrid(FleetGrid):
-    """All clients in this process: for tests, debugging and one core. Same results as on Ray."""
+    """All clients in this process: for tests, debugging and one core. Same results as on Ray; it never times out."""
 
     def __init__(self, app: ClientApp, store: DeviceStore, devices: int, pack: int) -> None:
         super().__init__(devices, pack)

@@ -3,7 +3,6 @@
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -192,7 +191,7 @@ def cohort(config: Config, round_: int) -> list[int]:
     return sorted(int(device) for device in chosen)
 
 
-def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid | AbstractContextManager[FleetGrid]:
+def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
     """The grid that `engine.kind` names."""
     store, devices, engine = store_in(folder), config.fleet.devices, config.engine
     if engine.kind == "local":

@@ -9,8 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from flsim.config import ConfigError
 from flsim.models.builtin import BUILTIN_DIR
-
-HELP = "?"
+from flsim.models.tokenizer import HELP
 
 
 @dataclass(frozen=True)

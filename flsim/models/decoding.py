@@ -238,7 +238,7 @@ def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor)
     ended = (tokens == base.eos_id) | (tokens == base.help_id)  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
     mask &= prompts.real[..., None, None]
-    asked = ((tokens == base.help_id) & mask).any(-1) & prompts.real[..., None]  # (K, P, G)
+    asked = ((tokens == base.help_id) & mask).any(-1)  # (K, P, G)
     words = tokens.masked_fill(~mask | ended, base.pad_id)
     texts = [
         [base.tokenizer.batch_decode(words[row, prompt], skip_special_tokens=True) for prompt in range(count)]

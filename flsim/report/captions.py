@@ -41,5 +41,12 @@ FIGURES = (
         "Cost per round",
         "Sums over all devices of a round: bytes of adapters sent, cloud requests while training, and seconds of work.",
     ),
+    (
+        "time.png",
+        "Where the time went",
+        "A column is a round, as high as its wall-clock time, divided as the workers spent it. At the right is the "
+        "mean round, whose labels name the parts from bottom to top; parts below 1 % are under other. Round 0 only "
+        "measures, and the first round of training also warms up: neither is in the mean.",
+    ),
 )
 """File in `plots/`, heading and caption."""

@@ -162,12 +162,13 @@ def mark_phases(axes: Axes, phases: Sequence[Phase], last_round: int) -> None:
         axes.text((start + end) / 2, 1.015, text, transform=transform, ha="center", va="bottom", size=9, color=QUIET)
 
 
-def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
+def label_ends(axes: Axes, labels: Sequence[EndLabel], *, reach: float = 0.02) -> None:
     """Write every label beside the end of its line, at the panel's right edge, moved apart where they would touch.
 
     Args:
         axes: the panel, with its y limits and its place in the figure set.
         labels: in any order.
+        reach: length of the leader between line and label, as a share of the panel's width.
     """
     height = axes.get_position().height * float(axes.get_figure(root=True).get_figheight())  # type: ignore[union-attr]
     bottom, top = axes.get_ylim()
@@ -176,10 +177,10 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     ordered = sorted(labels, key=lambda label: label.y)
     shares = [(label.y - bottom) / (top - bottom) for label in ordered]
     for label, share, place in zip(ordered, shares, spread(shares, gap), strict=True):
-        axes.plot([1.0, 1.02], [share, place], transform=axes.transAxes, color=label.colour, linewidth=1, clip_on=False)
-        axes.text(
-            1.03, place, label.text, transform=axes.transAxes, va="center", size=_LABEL_SIZE, color=darker(label.colour)
-        )
+        leader, colour = [1.0, 1.0 + reach], darker(label.colour)
+        axes.plot(leader, [share, place], transform=axes.transAxes, color=label.colour, linewidth=1, clip_on=False)
+        start = 1.0 + 1.5 * reach
+        axes.text(start, place, label.text, transform=axes.transAxes, va="center", size=_LABEL_SIZE, color=colour)
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flsim.metrics.selection import training
+from flsim.report.breakdown import break_down
 from flsim.report.drawing import (
     COLOURS,
     DPI,
@@ -24,7 +25,9 @@ from flsim.report.drawing import (
 )
 from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
 from flsim.report.stream_figure import stream_figure
+from flsim.report.time_figure import time_figure
 from flsim.tasks.stream import Phase
+from flsim.timing import RoundTiming
 
 _NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: what the phase taught."
 
@@ -155,6 +158,7 @@ def write_figures(
     title: str,
     answer: str,
     stream: pd.DataFrame | None = None,
+    timings: Sequence[RoundTiming] = (),
 ) -> list[Path]:
     """Draw all figures of a run.
 
@@ -166,6 +170,7 @@ def write_figures(
         title: heading of the overview, such as the run's name.
         answer: the overview's second line.
         stream: the realised stream, columns `round, device, task, prompts, mean_difficulty`; None draws none.
+        timings: of the run's rounds; draws none if empty.
 
     Returns:
         The files written.
@@ -182,6 +187,8 @@ def write_figures(
         }
         if stream is not None and len(stream):
             figures["stream.png"] = stream_figure(stream, phases)
+        if timings:
+            figures["time.png"] = time_figure(timings, break_down(timings))
     for name, figure in figures.items():
         save_figure(figure, plots_dir / name)
     return [plots_dir / name for name in figures]

@@ -16,6 +16,7 @@ from flsim.report.page import write_report
 from flsim.report.summary import summarise_run
 from flsim.report.table import answer
 from flsim.tasks.stream import Phase
+from flsim.timing import read_timings
 
 _LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "tokens", "cloud_money": "money"}
 
@@ -26,8 +27,8 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> 
     That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/` and `report.html`.
 
     Args:
-        run_dir: the run's folder, with `rows/` and, where present, `config.yaml` and `environment.json`; the run may
-            be partial.
+        run_dir: the run's folder, with `rows/` and, where present, `config.yaml`, `environment.json` and `timing/`;
+            the run may be partial.
         phases: the stream's phases.
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
 
@@ -44,8 +45,18 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> 
     stream = stream_table(rows)
     _write_parquet(run_dir / "stream.parquet", stream)
     sentence = answer(summary)
-    write_figures(run_dir / "plots", rows, phases, summary=summary, title=name, answer=sentence, stream=stream)
-    write_report(run_dir, summary=summary)
+    timings = read_timings(run_dir)  # never in the summary, which is equal for equal runs
+    write_figures(
+        run_dir / "plots",
+        rows,
+        phases,
+        summary=summary,
+        title=name,
+        answer=sentence,
+        stream=stream,
+        timings=timings,
+    )
+    write_report(run_dir, summary=summary, timings=timings)
     return summary
 
 

@@ -1,13 +1,26 @@
 """The report of a run as one HTML page that needs nothing else: the answer, tables, figures and how it was made."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flsim.files import write_atomically
+from flsim.report.breakdown import break_down
 from flsim.report.captions import FIGURES
 from flsim.report.markup import folded, page_of, paragraph, picture, table
-from flsim.report.table import SPREAD, amount, answer, data_size, model_lines, points, share
+from flsim.report.table import (
+    SPREAD,
+    amount,
+    answer,
+    data_size,
+    model_lines,
+    points,
+    share,
+    time_rows,
+    time_sentence,
+)
+from flsim.timing import RoundTiming
 
 _TOTALS = (
     ("cloud_calls", "cloud requests granted while training", amount),
@@ -20,12 +33,13 @@ _TOTALS = (
 )
 
 
-def write_report(run_dir: Path, *, summary: dict[str, Any]) -> Path:
+def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[RoundTiming] = ()) -> Path:
     """Write `report.html` from the summary and what lies in the run's folder.
 
     Args:
         run_dir: holds `plots/` and, where present, `config.yaml` and `environment.json`.
         summary: as `finish_run` gives.
+        timings: of the run's rounds; if empty, the page says nothing of where the time went.
 
     Returns:
         The page.
@@ -34,10 +48,12 @@ def write_report(run_dir: Path, *, summary: dict[str, Any]) -> Path:
     name = str(summary.get("run", run_dir.name))
     body = [*_opening(summary, name), *_models(summary)]
     for file, heading, caption in FIGURES:
+        if file == "time.png" and not timings:
+            continue
         if (run_dir / "plots" / file).is_file():
             body += [_heading(heading), picture(run_dir / "plots" / file, caption)]
         body += _beside(file, summary)
-    body += [*_costs(summary), *_making(run_dir)]
+    body += [*(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
     write_atomically(path, page_of(f"{name}: report", body).encode())
     return path
@@ -49,7 +65,13 @@ def _heading(text: str) -> str:
 
 def _beside(file: str, summary: dict[str, Any]) -> list[str]:
     """The tables that belong to a figure."""
-    tables = {"accuracy.png": _switches, "usage.png": _usage, "matrix.png": _forgetting, "users.png": _worst_users}
+    tables = {
+        "accuracy.png": _switches,
+        "usage.png": _usage,
+        "matrix.png": _forgetting,
+        "users.png": _worst_users,
+        "cost.png": _costs,
+    }
     return tables[file](summary) if file in tables else []
 
 
@@ -192,12 +214,23 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
 
 def _costs(summary: dict[str, Any]) -> list[str]:
     rows = [[label, form(summary["totals"][name])] for name, label, form in _TOTALS]
+    return [table(["total over the run", ""], rows)]
+
+
+def _time(timings: Sequence[RoundTiming]) -> list[str]:
+    """The mean round's parts from the largest, and of which rounds it is the mean."""
+    found = break_down(timings)
+    headings = ["part of the mean round", "wall-clock seconds", "worker-seconds", "share"]
+    rows = [[f"{name}: {meaning}" if meaning else name, *cells] for name, *cells, meaning in time_rows(found)]
+    return [paragraph(time_sentence(found)), table(headings, rows, strong=[len(rows) - 1])]
+
+
+def _set_aside(summary: dict[str, Any]) -> list[str]:
     aside = summary["set_aside"]
-    pieces = [table(["total over the run", ""], rows), _heading("Updates set aside")]
     if not aside:
-        return [*pieces, paragraph("None: every update of every round was aggregated.")]
+        return [_heading("Updates set aside"), paragraph("None: every update of every round was aggregated.")]
     lines = [[item["device"], str(item["round"]), item["reason"]] for item in aside]
-    return [*pieces, table(["device", "round", "reason"], lines, kind="words")]
+    return [_heading("Updates set aside"), table(["device", "round", "reason"], lines, kind="words")]
 
 
 def _making(run_dir: Path) -> list[str]:

@@ -1,6 +1,8 @@
-"""The end of a run in words and numbers: one sentence, and a short table for the terminal."""
+"""A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
 from typing import Any
+
+from flsim.report.breakdown import MEANING, Breakdown
 
 MODEL_LINES = (
     ("global", "accuracy", "global, may ask"),
@@ -18,6 +20,8 @@ SPREAD = ("example_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
 """Fields of a summary that tables show, as shares."""
 _HEADINGS = ("examples", "users", "p10", "p50", "p90", "worst 10 %")
 _WIDTH = 100
+_BAR = 24  # letters of the longest bar
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
 def share(value: float | None, *, digits: int = 1) -> str:
@@ -43,6 +47,13 @@ def data_size(value: float | None) -> str:
         return "-"
     sizes = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
     return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{value:.0f} bytes")
+
+
+def seconds(value: float) -> str:
+    """A time for people: `125.3` as `125 s`, `3.14159` as `3.14 s`, `0.0123` as `12 ms`."""
+    if value >= 0.9995:
+        return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} s"
+    return f"{1000 * value:.{0 if value >= 0.001 or value == 0 else 2}f} ms"
 
 
 def answer(summary: dict[str, Any]) -> str:
@@ -102,6 +113,51 @@ def end_table(summary: dict[str, Any]) -> str:
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
     ]
     return "\n".join(lines)
+
+
+def time_sentence(found: Breakdown) -> str:
+    """Say how long the mean round took, of which rounds it is the mean, and what stands outside it."""
+    first, last = found.rounds[0], found.rounds[-1]
+    which = f"mean of rounds {first} to {last}" if last > first else f"round {first} alone"
+    which += ", warm-up included" if found.warm_up is None and first > 0 else ""
+    crew = " or ".join(str(number) for number in found.workers)
+    text = f"A round took {seconds(found.wall_s)} ({which}) on {crew} worker{'s' * (found.workers != (1,))}"
+    text += f"; {found.evaluated} of {len(found.rounds)} held an evaluation"
+    named = (("the warm-up", found.warm_up), ("the measurement before training", found.start))
+    apart = [f"{what} (round {one.round}, {seconds(one.wall_s)})" for what, one in named if one is not None]
+    return f"{text}. Not in the mean: {' and '.join(apart)}." if apart else f"{text}."
+
+
+def time_rows(found: Breakdown) -> list[tuple[str, str, str, str, str]]:
+    """Every part from the largest: name, wall-clock seconds, worker-seconds, share and meaning; at last the sum."""
+    ranked = sorted(found.parts, key=lambda part: -part.share)
+    rows = [
+        (part.name, f"{part.wall_s:.3f}", f"{part.worker_s:.3f}", share(part.share), MEANING.get(part.name, ""))
+        for part in ranked
+    ]
+    sums = [sum(column) for column in zip(*((part.wall_s, part.worker_s) for part in ranked), strict=True)]
+    return [*rows, ("all", f"{sums[0]:.3f}", f"{sums[1]:.3f}", share(sum(part.share for part in ranked)), "")]
+
+
+def time_table(found: Breakdown) -> str:
+    """Lay the mean round out as plain text of at most 100 columns, with a bar for every part.
+
+    Args:
+        found: as `break_down` gives.
+    """
+    largest = max(part.share for part in found.parts) or 1.0
+    bars = [_bar(part.share / largest) for part in sorted(found.parts, key=lambda part: -part.share)]
+    *rows, whole = time_rows(found)
+    numbers: list[tuple[str, ...]] = [("part", "wall s", "worker-s", "share"), *(row[:4] for row in rows), whole[:4]]
+    heading, rule, *lines, last = _aligned(numbers)
+    lines = [f"{line}  {bar:<{_BAR}}  {row[4]}".rstrip() for line, bar, row in zip(lines, bars, rows, strict=True)]
+    return "\n".join([_wrapped(time_sentence(found)), "", heading, rule, *lines, rule, last])
+
+
+def _bar(length: float) -> str:
+    """A bar of up to 24 letters for a length from 0 to 1, in steps of an eighth of a letter."""
+    whole, eighths = divmod(round(8 * _BAR * length), 8)
+    return "█" * whole + _EIGHTHS[eighths]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

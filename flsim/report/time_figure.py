@@ -1,0 +1,175 @@
+"""Where the time went as a picture: a stacked column per round, and the mean round beside them as key and total.
+
+Parts are told apart by place, label and hatching as well as by colour, so the picture also reads in grey.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flsim.report.breakdown import Breakdown, wall_parts
+from flsim.report.drawing import (
+    COLOURS,
+    INK,
+    QUIET,
+    EndLabel,
+    as_rounds_axis,
+    label_ends,
+    new_figure,
+    percent,
+)
+from flsim.report.table import seconds
+from flsim.timing import RoundTiming
+
+LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "rollout": (COLOURS["global"], ""),
+        "cloud": (COLOURS["cloud"], "////"),
+        "reward": ("#F0E442", ""),
+        "train": ("#E69F00", ""),
+        "evaluate": (COLOURS["local"], "\\\\\\\\"),
+        "store": (COLOURS["alone"], ""),
+        "transport": (COLOURS["dual"], "----"),
+        "aggregate": (COLOURS["random"], "xxxx"),
+        "commit": ("#7A4B1E", ""),
+        "idle": ("#E2E2E2", ""),
+        "other": (COLOURS["frozen"], "...."),
+    }
+)
+"""Colour and hatching of every part."""
+SMALL = 0.01
+"""A part below this share of the mean round is drawn as `other`."""
+_MOST_COLUMNS = 60
+_TALL = 1.5  # start and warm-up are cut off where they are this much longer than the longest round measured
+
+
+@dataclass(frozen=True)
+class Column:
+    """One or several neighbouring rounds of the picture."""
+
+    first: int
+    last: int
+    parts: dict[str, float]
+    """Mean wall-clock seconds per part."""
+
+    @property
+    def height(self) -> float:
+        """Seconds of the mean round in it."""
+        return sum(self.parts.values())
+
+
+def time_figure(timings: Sequence[RoundTiming], found: Breakdown) -> Figure:
+    """Draw where the time went.
+
+    Args:
+        timings: of one run, by round.
+        found: what `break_down` makes of them.
+    """
+    names = drawn_parts(found)
+    figure = new_figure(10, 5)
+    left, right = figure.add_axes((0.08, 0.12, 0.56, 0.74)), figure.add_axes((0.715, 0.12, 0.075, 0.74))
+    _draw_rounds(left, timings, found, names)
+    _draw_mean(right, found, names)
+    return figure
+
+
+def drawn_parts(found: Breakdown) -> list[str]:
+    """The parts that have a colour of their own: of at least 1 %, in the order of `PARTS`, and `other` at last."""
+    large = [part.name for part in found.parts if part.share >= SMALL and part.name in LOOKS and part.name != "other"]
+    return [*large, "other"]
+
+
+def columns_of(timings: Sequence[RoundTiming], found: Breakdown, names: Sequence[str]) -> list[Column]:
+    """The columns from left to right: at most 60 of measured rounds, and before them start and warm-up.
+
+    Where a column holds several rounds, start and warm-up would be too thin to see and are left out.
+
+    Args:
+        timings: of one run, by round.
+        found: what `break_down` makes of them.
+        names: parts to keep apart; the others become `other`.
+    """
+    apart = [[timing] for timing in timings if timing.round not in found.rounds]
+    measured = [timing for timing in timings if timing.round in found.rounds]
+    size = math.ceil(len(measured) / _MOST_COLUMNS)
+    blocks = [measured[start : start + size] for start in range(0, len(measured), size)]
+    blocks = [*apart, *blocks] if size == 1 else blocks
+    return [Column(block[0].round, block[-1].round, _mean_parts(block, names)) for block in blocks]
+
+
+def _mean_parts(block: Sequence[RoundTiming], names: Sequence[str]) -> dict[str, float]:
+    means = dict.fromkeys(names, 0.0)
+    for timing in block:
+        for name, passed in wall_parts(timing).items():
+            means[name if name in means else "other"] += passed / len(block)
+    return means
+
+
+def _draw_rounds(axes: Axes, timings: Sequence[RoundTiming], found: Breakdown, names: Sequence[str]) -> None:
+    """A stacked column per round or per block of rounds."""
+    columns = columns_of(timings, found, names)
+    for column in columns:
+        rounds = column.last - column.first + 1
+        _stack(axes, (column.first + column.last) / 2, 0.84 * rounds, column.parts)
+    longest = max(column.height for column in columns if column.first in found.rounds)
+    tallest = max(column.height for column in columns)
+    top = 1.06 * (longest if tallest > _TALL * longest else tallest) or 1.0
+    axes.set_ylim(0, top)
+    axes.set_ylabel("wall-clock seconds")
+    as_rounds_axis(axes, columns[-1].last, first_round=columns[0].first)
+    size = max(column.last - column.first + 1 for column in columns)
+    axes.set_title("Each round" if size == 1 else f"Rounds, the mean of {size} in each column")
+    note = _set_apart(found, top if size == 1 else math.inf)
+    axes.text(0, 1.015, note, transform=axes.transAxes, size=9, color=QUIET, va="bottom")
+
+
+def _set_apart(found: Breakdown, top: float) -> str:
+    """Which rounds are not in the mean, and which of them are higher than the panel's `top`."""
+    named = ((found.start, "before training"), (found.warm_up, "warm-up"))
+    texts = [
+        f"round {timing.round}, {what}: {seconds(timing.wall_s)}{' (cut off)' if timing.wall_s > top else ''}"
+        for timing, what in named
+        if timing is not None
+    ]
+    return "; ".join([*texts, "not in the mean"]) if texts else ""
+
+
+def _draw_mean(axes: Axes, found: Breakdown, names: Sequence[str]) -> None:
+    """The mean round as one column, labelled at its side."""
+    parts = dict.fromkeys(names, 0.0)
+    shares = dict.fromkeys(names, 0.0)
+    for part in found.parts:
+        name = part.name if part.name in parts else "other"
+        parts[name] += part.wall_s
+        shares[name] += part.share
+    axes.set_xlim(-0.5, 0.5)
+    axes.set_ylim(0, found.wall_s or 1.0)
+    tops = _stack(axes, 0.0, 1.0, parts)
+    labels = [
+        EndLabel(tops[name] - parts[name] / 2, f"{name}  {percent(shares[name])}  {seconds(parts[name])}", INK)
+        for name in names
+        if parts[name] > 0
+    ]
+    label_ends(axes, labels, reach=0.2)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"Mean round: {seconds(found.wall_s)}")
+    axes.set_xlabel(f"{len(found.rounds)} round{'s' * (len(found.rounds) > 1)}")
+
+
+def _stack(axes: Axes, centre: float, width: float, parts: Mapping[str, float]) -> dict[str, float]:
+    """Draw parts upon one another; returns where each ends."""
+    tops, bottom = {}, 0.0
+    for name, height in parts.items():
+        colour, hatch = LOOKS[name]
+        axes.bar(
+            centre, height, width, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, zorder=2
+        )
+        bottom += height
+        tops[name] = bottom
+    return tops

@@ -124,14 +124,16 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Where the clients run; nothing here changes a result except `pack` (in the last bits of a float)."""
+    """Where the clients run; only `pack` and `gpus` change a result, in the last bits of a float."""
 
     kind: str = "ray"
     """`ray`: worker processes; `local`: this process, for tests and debugging."""
     workers: int = 2
     """Ray workers; each holds the base model once."""
     address: str | None = None
-    """Address of a running Ray cluster; None starts one on this machine."""
+    """Address of a running Ray cluster, whose nodes must share the run's folder; None starts one on this machine."""
+    gpus: float = 0.0
+    """GPU share of a worker: 0 for the CPU, 1/k for k workers on one GPU, or a whole number of GPUs."""
     pack: int = 8
     """Devices that one worker trains in one batch."""
     timeout_s: float | None = None
@@ -201,6 +203,7 @@ def check(config: Config) -> None:
         ("fleet.cohort", config.cohort_size),
     ):
         _in_range(key, value, 1, math.inf, "a count")
+    _check_gpu_share(config.engine)
     if config.cohort_size > config.fleet.devices:
         raise ConfigError(
             f"fleet.cohort={config.cohort_size} is more than fleet.devices={config.fleet.devices}; "
@@ -218,6 +221,19 @@ def check(config: Config) -> None:
     for part, plug_in in (("client", config.client), ("strategy", config.strategy)):
         if not isinstance(plug_in.get("path"), str):
             raise ConfigError(f"{part} has no path; give {part}.path=module:Name or {part}.path=my_file.py:Name")
+
+
+def _check_gpu_share(engine: EngineConfig) -> None:
+    """Ray would accept 0.4 and then never start the third worker of a GPU."""
+    _in_range("engine.gpus", engine.gpus, 0, math.inf, "the GPU share of a worker")
+    if not engine.gpus:
+        return
+    nearest = float(round(engine.gpus)) if engine.gpus >= 1 else 1 / round(1 / engine.gpus)
+    if abs(engine.gpus / nearest - 1) > (0.0 if engine.gpus >= 1 else 0.011):  # 0.33 is meant as 1/3
+        shown = f"{nearest:g}" if nearest >= 1 else f"1/{round(1 / nearest)} ({nearest:.4g})"
+        raise ConfigError(f"engine.gpus={engine.gpus} must be 0, 1/k or a whole number; the nearest is {shown}")
+    if engine.kind == "local":
+        raise ConfigError(f"engine.gpus={engine.gpus} needs engine.kind=ray: a share is given to a worker process")
 
 
 def _check_phases(config: Config) -> None:

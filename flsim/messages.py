@@ -1,28 +1,38 @@
 """What travels between server and device, to and from Flower records; the only file that spells wire keys.
 
 A reply carries the device's whole new adapter, as Flower's own strategies and privacy mods expect, one MetricRecord
-with the same keys from every device, as they insist on, and the device's rows as JSON in a ConfigRecord.
+with the same keys from every device, as they insist on, and the device's rows as JSON in a ConfigRecord. The engine adds
+a record of its own: how long the device took and how many bytes of tensors it sent, which stays when the tensors
+themselves are summed up on the worker.
 """
 
+import copy
+import io
 import json
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import SType
+from numpy.typing import NDArray
 
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch
 
 ARRAYS, CONFIG, METRICS, ROWS, ENGINE = "arrays", "config", "metrics", "rows", "engine"
-ROUND, EVALUATE_LOCAL, REFERENCES, NUM_EXAMPLES, REWARD, SECONDS = (
+ROUND, EVALUATE_LOCAL, REFERENCES, NUM_EXAMPLES, REWARD, SECONDS, BYTES = (
     "server-round",
     "evaluate-local",
     "references",
     "num-examples",
     "reward",
     "seconds",
+    "bytes",
 )
 RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN = "raised", "died", "late", "not_finite", "misshapen"
+UNSUMMABLE = "unsummable"  # its weight or a weighted value is beyond what an exact sum takes
 _UNKNOWN, _CLIENT_RAISED = 0, 2  # Flower's error codes
 
 
@@ -42,24 +52,38 @@ class DeviceUpdate:
     """What it measured."""
 
 
+def node_of(device: int) -> int:
+    """Flower's node id of a device: its index plus one, since 0 is no node id in Flower."""
+    return device + 1
+
+
+def device_at(node: int) -> int:
+    """The index of the device behind a node id."""
+    return node - 1
+
+
 def to_arrays(adapter: Adapter) -> ArrayRecord:
-    """An adapter as Flower carries it."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(tensor)) for name, tensor in adapter.items()})
+    """An adapter as Flower carries it: the bytes of `Array(tensor)`, made twenty times as fast."""
+    arrays = ArrayRecord()
+    for name, tensor in adapter.items():
+        data = _header(tensor.dtype.str, tensor.shape) + tensor.tobytes()
+        arrays[name] = Array(str(tensor.dtype), tensor.shape, SType.NUMPY, data)
+    return arrays
 
 
 def to_adapter(arrays: ArrayRecord) -> Adapter:
     """An adapter from a Flower record, in float32 whatever it was (FedAdam and QFedAvg return float64)."""
-    return {name: np.asarray(array.numpy(), dtype=np.float32) for name, array in arrays.items()}
+    return {name: _tensor(array) for name, array in arrays.items()}
 
 
 def round_of(message: Message) -> int:
     """The round that a message belongs to."""
-    return int(_number(message.content.config_records[CONFIG][ROUND]))
+    return int(_number(message.content[CONFIG][ROUND]))
 
 
 def flag(message: Message, key: str) -> bool:
     """A yes-or-no instruction; absent means no."""
-    return bool(message.content.config_records[CONFIG].get(key, False))
+    return bool(message.content[CONFIG].get(key, False))
 
 
 def adapter_of(message: Message) -> Adapter:
@@ -69,7 +93,10 @@ def adapter_of(message: Message) -> Adapter:
 
 def arrays_of(message: Message) -> ArrayRecord:
     """The tensors that a message carries, as Flower has them."""
-    return message.content.array_records[ARRAYS]
+    arrays = message.content[ARRAYS]
+    if not isinstance(arrays, ArrayRecord):
+        raise TypeError(f"expected tensors under {ARRAYS!r} in a message, found {type(arrays).__name__}")
+    return arrays
 
 
 def size_of(message: Message) -> int:
@@ -77,15 +104,40 @@ def size_of(message: Message) -> int:
     return sum(len(array.data) for array in arrays_of(message).values())
 
 
-def stamp(message: Message, seconds: float) -> None:
-    """Note on a reply how long the device took."""
-    message.content[ENGINE] = ConfigRecord({SECONDS: seconds})
+def with_content(message: Message, content: RecordDict) -> Message:
+    """The same message with another content; the message itself stays as it is."""
+    other = copy.copy(message)
+    other.content = content
+    return other
+
+
+def own_copy(message: Message) -> Message:
+    """A message whose records may be changed without changing those of messages that share its content."""
+    records = {name: record.copy() for name, record in message.content.items()}
+    return with_content(message, RecordDict(records))
+
+
+def stamp(message: Message, *, seconds: float) -> None:
+    """Note on a reply how long the device took, and how many bytes of tensors it sent."""
+    size = size_of(message) if ARRAYS in message.content else 0
+    message.content[ENGINE] = ConfigRecord({SECONDS: seconds, BYTES: size})
 
 
 def seconds_of(message: Message) -> float | None:
-    """What `stamp` noted, or None."""
-    record = message.content.config_records.get(ENGINE)
-    return None if record is None else _number(record[SECONDS])
+    """The seconds that `stamp` noted, or None."""
+    return _stamped(message, SECONDS)
+
+
+def uplink_of(message: Message) -> int:
+    """The bytes of tensors that the device sent, even if they were summed up on the way."""
+    size = _stamped(message, BYTES)
+    return size_of(message) if size is None else int(size)
+
+
+def measures_of(message: Message) -> tuple[int, float]:
+    """Number of examples and reward of a training reply; 0 where a stock client gives no reward."""
+    metrics = message.content[METRICS]
+    return int(_number(metrics[NUM_EXAMPLES])), _number(metrics.get(REWARD, 0.0))
 
 
 def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -> RecordDict:
@@ -120,26 +172,20 @@ def reason_of(message: Message) -> tuple[str, str]:
 
 def update_of(message: Message) -> DeviceUpdate:
     """Read a training reply; the device is the node that sent it."""
-    metrics = message.content.metric_records[METRICS]
-    return DeviceUpdate(
-        device_of(message),
-        adapter_of(message),
-        int(_number(metrics[NUM_EXAMPLES])),
-        _number(metrics.get(REWARD, 0.0)),
-        rows_of(message),
-    )
+    num_examples, reward = measures_of(message)
+    return DeviceUpdate(device_of(message), adapter_of(message), num_examples, reward, rows_of(message))
 
 
 def device_of(message: Message) -> int:
-    """The device that a reply comes from: node ids are device indices plus one (0 is no node id in Flower)."""
-    return int(message.metadata.src_node_id) - 1
+    """The device that a reply comes from."""
+    return device_at(message.metadata.src_node_id)
 
 
 def rows_of(message: Message) -> tuple[Row, ...]:
     """The rows of a reply; none if the client sent none."""
     if ROWS not in message.content:
         return ()
-    return tuple(Row(*values) for values in json.loads(str(message.content.config_records[ROWS]["json"])))
+    return tuple(Row(*values) for values in json.loads(str(message.content[ROWS]["json"])))
 
 
 def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
@@ -168,6 +214,38 @@ def _number(value: object) -> float:
     return float(value)
 
 
+def _stamped(message: Message, key: str) -> float | None:
+    record = message.content.get(ENGINE)
+    return None if record is None else _number(record[key])
+
+
 def _rows_record(rows: tuple[Row, ...]) -> ConfigRecord:
     values = [[r.round, r.device, r.task, r.split, r.model, r.name, r.total, r.weight] for r in rows]
     return ConfigRecord({"json": json.dumps(values)})
+
+
+@lru_cache(maxsize=4096)
+def _header(kind: str, shape: tuple[int, ...]) -> bytes:
+    """What NumPy writes in front of the values of an array in C order."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _tensor(array: Array) -> NDArray[np.float32]:
+    """What `array.numpy()` gives, in float32; NumPy parses the header of each kind and shape once only."""
+    end = 10 + int.from_bytes(array.data[8:10], "little")
+    layout = _layout(array.data[:end]) if array.stype == SType.NUMPY else None
+    if layout is None:
+        return np.asarray(array.numpy(), dtype=np.float32)
+    kind, shape = layout
+    return np.frombuffer(array.data, kind, offset=end).reshape(shape).astype(np.float32)
+
+
+@lru_cache(maxsize=4096)
+def _layout(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+    """Kind and shape by a header of version 1.0; None for what NumPy's own reader had better judge."""
+    if header[:8] != b"\x93NUMPY\x01\x00":
+        return None
+    shape, fortran, kind = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
+    return None if fortran or kind.hasobject else (kind, shape)

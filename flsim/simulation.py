@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,10 @@ import flsim.messages as wire
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
 from flsim.config import Config, check
 from flsim.config_files import load_config
+from flsim.engine.cluster import check_gpus
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
 from flsim.engine.ray_grid import RayGrid
+from flsim.engine.streaming import TakesMean
 from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.models.adapter import Adapter, save_adapter
 from flsim.plugins import build
@@ -28,6 +31,7 @@ from flsim.report.finish import finish_run
 from flsim.run_folder import log_to, open_again, open_new
 from flsim.seeding import generator, seed_for
 from flsim.tasks.stream import device_name
+from flsim.timing import spend, write_timing
 from flsim.world import first_adapter, stream_of
 
 
@@ -74,6 +78,7 @@ def run(
         DamagedFileError: if a file of a resumed run cannot be read.
     """
     settings = _settings(config, overrides, resume)
+    check_gpus(settings.engine)
     strategy = strategy or build("strategy", settings.strategy)
     client = client or build("client", settings.client, settings)
     adapter = first_adapter(settings)
@@ -120,13 +125,16 @@ def _go(
             total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress
         ) as bar:
             for round_ in range(first, config.rounds + 1):
+                started = time.perf_counter()
                 rows: list[Row] = []
                 if round_ > 0:
                     adapter, rows = _train(config, strategy, grid, adapter, round_, round_ in due, log)
                 if round_ in due:
                     rows += _evaluate(config, strategy, grid, adapter, round_, log)
-                write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
-                save_checkpoint(folder, round_, adapter, strategy)
+                with spend("commit"):
+                    write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
+                    save_checkpoint(folder, round_, adapter, strategy)
+                write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter
 
@@ -135,16 +143,22 @@ def _train(
     config: Config, strategy: Strategy, grid: FleetGrid, adapter: Adapter, round_: int, due: bool, log: logging.Logger
 ) -> tuple[Adapter, list[Row]]:
     """One round: the cohort learns, the strategy aggregates what can be used."""
-    arrays = wire.to_arrays(adapter)
     grid.open_to(cohort(config, round_))
-    _seed_globals(config, round_)
-    instructions = ConfigRecord({wire.EVALUATE_LOCAL: due})
-    sent = list(strategy.configure_train(round_, arrays, instructions, grid))
-    replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
-    usable, rows = _inspect(sent, replies, adapter, round_, log)
-    _seed_globals(config, round_)  # again: a client in this process may have drawn
-    new, _ = strategy.aggregate_train(round_, usable)
-    return (adapter if new is None else wire.to_adapter(new)), rows
+    weight = strategy.streamed_weight if isinstance(strategy, TakesMean) else None
+    with spend("aggregate"):
+        _seed_globals(config, round_)
+        instructions = ConfigRecord({wire.EVALUATE_LOCAL: due})
+        sent = list(strategy.configure_train(round_, wire.to_arrays(adapter), instructions, grid))
+    replies, total = grid.send_and_sum(sent, weight, timeout=config.engine.timeout_s)
+    with spend("transport"):
+        usable, rows = _inspect(sent, replies, round_, log)
+    with spend("aggregate"):
+        _seed_globals(config, round_)  # again: a client in this process may have drawn
+        if weight is not None and isinstance(strategy, TakesMean):
+            new, _ = strategy.aggregate_mean(round_, usable, total)
+        else:
+            new, _ = strategy.aggregate_train(round_, usable)
+        return (adapter if new is None else wire.to_adapter(new)), rows
 
 
 def _evaluate(
@@ -155,30 +169,40 @@ def _evaluate(
     content = wire.instruction(wire.to_arrays(adapter), round_=round_, references=round_ == 0)
     sent = [Message(content, node, MessageType.EVALUATE) for node in grid.get_node_ids()]
     replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
-    for reply in replies:
-        if reply.has_error():
-            log.warning("round %d: no evaluation of %s: %s", round_, _name(reply), reply.error.reason)
-    strategy.aggregate_evaluate(round_, replies)
-    return [row for reply in replies if not reply.has_error() for row in wire.rows_of(reply)]
+    with spend("aggregate"):
+        strategy.aggregate_evaluate(round_, replies)
+    rows: list[Row] = []
+    with spend("transport"):
+        for reply in replies:
+            if reply.has_error():
+                log.warning("round %d: no evaluation of %s: %s", round_, _name(reply), reply.error.reason)
+            else:
+                rows += wire.rows_of(reply)
+    return rows
 
 
 def _inspect(
-    sent: Sequence[Message], replies: Sequence[Message], adapter: Adapter, round_: int, log: logging.Logger
+    sent: Sequence[Message], replies: Sequence[Message], round_: int, log: logging.Logger
 ) -> tuple[list[Message], list[Row]]:
-    """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason."""
+    """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason.
+
+    The workers have judged each reply against what its device was sent, and turned what cannot be used into errors.
+    """
     usable, rows = [], []
+    sizes = {id(message.content): wire.size_of(message) for message in {id(m.content): m for m in sent}.values()}
     for message in sent:
-        rows.append(_fact(round_, message.metadata.dst_node_id - 1, "downlink_bytes", wire.size_of(message)))
+        device = wire.device_at(message.metadata.dst_node_id)
+        rows.append(_fact(round_, device, "downlink_bytes", sizes[id(message.content)]))
     for reply in replies:
         device = wire.device_of(reply)
-        wrong = wire.complaint(reply, adapter)
-        if wrong is not None:
-            log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), *wrong)
-            rows.append(_fact(round_, device, "set_aside", 1.0, task=wrong[0]))
+        if reply.has_error():
+            word, detail = wire.reason_of(reply)
+            log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), word, detail)
+            rows.append(_fact(round_, device, "set_aside", 1.0, task=word))
             continue
         usable.append(reply)
         rows += wire.rows_of(reply)
-        rows.append(_fact(round_, device, "uplink_bytes", wire.size_of(reply)))
+        rows.append(_fact(round_, device, "uplink_bytes", wire.uplink_of(reply)))
         seconds = wire.seconds_of(reply)
         if seconds is not None:
             rows.append(_fact(round_, device, "seconds", seconds))
@@ -196,7 +220,8 @@ def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
     store, devices, engine = store_in(folder), config.fleet.devices, config.engine
     if engine.kind == "local":
         return LocalGrid(client, store, devices, engine.pack)
-    return RayGrid(client, store, devices, engine.pack, workers=engine.workers, address=engine.address)
+    where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
+    return RayGrid(client, store, devices, engine.pack, **where)
 
 
 def _evaluation_rounds(config: Config) -> set[int]:

@@ -4,16 +4,15 @@ McMahan et al. 2017 (arXiv 1602.05629), for LoRA Zhang et al. 2023 (arXiv 2305.0
 from averaging the products B A by the covariance of the two over the devices.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import NDArray
 
 from flsim.models.adapter import Adapter
-from strategies.base import DeltaStrategy, Update
+from strategies.base import MeanStrategy
 
 
-class FedAvg(DeltaStrategy):
-    """`adapter + server_lr * sum_k (n_k / n) delta_k`, accumulated in float64."""
+class FedAvg(MeanStrategy):
+    """`adapter + server_lr * sum_k (n_k / n) delta_k`, summed exactly."""
 
     def __init__(self, server_lr: float = 1.0) -> None:
         """Set the step.
@@ -24,15 +23,6 @@ class FedAvg(DeltaStrategy):
         super().__init__()
         self.server_lr = server_lr
 
-    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
-        """The weighted mean; updates without examples have no say, and if none has any the adapter stays."""
-        total = sum(update.num_examples for update in updates)
-        if total == 0:
-            return adapter
-        result = {}
-        for name, tensor in adapter.items():
-            mean = np.zeros(tensor.shape)
-            for update in updates:
-                mean += update.num_examples / total * update.delta[name].astype(np.float64)
-            result[name] = (tensor + self.server_lr * mean).astype(np.float32)
-        return result
+    def step(self, adapter: Adapter, mean: dict[str, NDArray[np.float64]]) -> Adapter:
+        """The whole way along the mean, or part of it."""
+        return {n: (tensor + self.server_lr * mean[n]).astype(np.float32) for n, tensor in adapter.items()}

@@ -3,8 +3,10 @@
 Packs do not depend on the number of workers. `LocalGrid` runs the clients in this process, one pack after the other.
 """
 
+import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +18,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+import flsim.messages as wire
 from flsim.engine.store import DeviceStore
-from flsim.engine.work import answer_pack
+from flsim.engine.streaming import Weight
+from flsim.engine.work import PackResult, answer_pack
+from flsim.learning.exact_sum import ExactSum
+from flsim.timing import RoundTiming, booked
 
 
 def identify() -> None:
@@ -26,7 +32,12 @@ def identify() -> None:
 
 
 class FleetGrid(Grid):
-    """A Flower Grid over simulated devices; device i is node i + 1. Use as a context manager."""
+    """A Flower Grid over simulated devices with stable node ids. Use as a context manager."""
+
+    workers = 1
+    """How many packs can be answered at a time."""
+    _left_over = "idle"
+    """The part of a round's timing that nothing else claims."""
 
     def __init__(self, devices: int, pack: int) -> None:
         """Open to all devices at first.
@@ -39,6 +50,7 @@ class FleetGrid(Grid):
         self._run = Run.create_empty(run_id=1)
         self._pack = pack
         self._ids = 0
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self.devices = devices
         self.open_to(range(devices))
 
@@ -48,17 +60,53 @@ class FleetGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send, wait, and return one reply per message (possibly an error) in the order of the devices."""
+        return self.send_and_sum(messages, None, timeout=timeout)[0]
+
+    def send_and_sum(
+        self, messages: Iterable[Message], weight: Weight | None, *, timeout: float | None = None
+    ) -> tuple[list[Message], ExactSum]:
+        """Like `send_and_receive`, and with a weight the workers sum the deltas of the training replies.
+
+        Returns:
+            The replies, without the tensors that were summed, and the sum over all of them; empty without a weight.
+        """
+        self._book_driver()
         waiting = sorted(messages, key=lambda message: message.metadata.dst_node_id)
         for message in waiting:
             self._ids += 1
             message.metadata.__dict__["_message_id"] = str(self._ids)
         packs = [waiting[start : start + self._pack] for start in range(0, len(waiting), self._pack)]
-        replies = self._answer(packs, timeout)
-        return sorted(replies, key=lambda message: message.metadata.src_node_id)
+        replies: list[Message] = []
+        total = ExactSum()
+        for result in self._answer(packs, weight, timeout):
+            replies += result.replies
+            total.merge(result.total)
+        return sorted(replies, key=lambda message: message.metadata.src_node_id), total
 
     @abstractmethod
-    def _answer(self, packs: Sequence[list[Message]], timeout: float | None) -> list[Message]:
-        """Have every pack answered."""
+    def _answer(
+        self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
+    ) -> Iterator[PackResult]:
+        """Have every pack answered; results come in any order."""
+
+    def timing(self, round_: int, wall_s: float) -> RoundTiming:
+        """Where the worker-seconds went since the last call; a second of the driver's own parts stops every worker."""
+        self._book_driver()
+        parts, self._spent = dict(self._spent), defaultdict(float)
+        left = self.workers * wall_s - sum(parts.values())
+        parts[self._left_over] = parts.get(self._left_over, 0.0) + left
+        return RoundTiming(round_, self.workers, wall_s, parts)
+
+    def _book_driver(self) -> None:
+        for part, seconds in booked().items():
+            self._spent[part] += self.workers * seconds
+
+    def _book_pack(self, result: PackResult, given_s: float) -> None:
+        """Note where the time went that a worker was given for a pack."""
+        for part, seconds in result.parts.items():
+            self._spent[part] += seconds
+        self._spent["other"] += result.busy_s - sum(result.parts.values())
+        self._spent["transport"] += given_s - result.busy_s
 
     def __enter__(self) -> Self:
         """Start; workers are ready when it returns."""
@@ -71,7 +119,7 @@ class FleetGrid(Grid):
 
     def get_node_ids(self) -> list[int]:
         """Node ids of the open devices."""
-        return [device + 1 for device in self._open]
+        return [wire.node_of(device) for device in self._open]
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -100,6 +148,8 @@ class FleetGrid(Grid):
 class LocalGrid(FleetGrid):
     """All clients in this process: for tests, debugging and one core. Same results as on Ray; it never times out."""
 
+    _left_over = "other"  # the one worker is the driver itself, which never waits
+
     def __init__(self, app: ClientApp, store: DeviceStore, devices: int, pack: int) -> None:
         super().__init__(devices, pack)
         self._app = app
@@ -108,6 +158,7 @@ class LocalGrid(FleetGrid):
 
     def __enter__(self) -> Self:
         """One thread, as in a Ray worker: the number of threads enters the last bits of a sum."""
+        booked()  # whatever this process booked before
         torch.set_num_threads(1)
         return self
 
@@ -117,10 +168,16 @@ class LocalGrid(FleetGrid):
         """Give the threads back."""
         torch.set_num_threads(self._threads)
 
-    def _answer(self, packs: Sequence[list[Message]], timeout: float | None) -> list[Message]:
-        return [reply for pack in packs for reply in answer_pack(self._app, pack, self._store, self.devices)]
+    def _answer(
+        self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
+    ) -> Iterator[PackResult]:
+        for pack in packs:
+            started = time.perf_counter()
+            result = answer_pack(self._app, pack, self._store, self.devices, weight)
+            self._book_pack(result, time.perf_counter() - started)
+            yield result
 
 
 def store_in(run_dir: Path) -> DeviceStore:
-    """The device store of a run."""
-    return DeviceStore(run_dir / "devices")
+    """The device store of a run; absolute, since workers may run in another folder."""
+    return DeviceStore((run_dir / "devices").resolve())

@@ -1,27 +1,31 @@
 """The Grid on Ray: each worker is a process that holds the client, and with it the base model, once.
 
-A pack goes to the next idle worker. A worker that dies is started again by Ray and its pack is sent once more; of a
-pack whose worker dies twice each device is tried alone, and one that still kills its worker is reported as failed.
+A pack goes to the next idle worker, the one that took longest in earlier rounds first, so that no worker is left with a
+long one at the end. What several messages share is put into Ray's object store once and read once per worker. A worker
+that dies is started again by Ray and its pack is sent once more; of a pack whose worker dies twice each device is tried
+alone, and one that still kills its worker is reported as failed.
 """
 
-import logging
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import ray
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
+from flsim.engine.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.engine.grid import FleetGrid, identify
 from flsim.engine.store import DeviceStore
-from flsim.engine.work import answer_pack
+from flsim.engine.streaming import Weight
+from flsim.engine.work import PackResult, answer_pack
+from flsim.learning.exact_sum import ExactSum
 
-_OBJECT_STORE_BYTES = 200 * 2**20  # adapters are small; Ray's default would take 30 % of the memory
 _TRIES = 2
 _STARTING_S = 120.0  # longest start of a worker that died
 
@@ -35,21 +39,55 @@ class Worker:
         self._app = app
         self._store = store
         self._devices = devices
+        self._contents: dict[str, RecordDict] = {}
 
-    def answer(self, messages: list[Message]) -> list[Message]:
-        """Answer one pack."""
-        return answer_pack(self._app, messages, self._store, self._devices)
+    def answer(self, light: list[Message], places: list[int], refs: list[Any], weight: Weight | None) -> PackResult:
+        """Answer one pack.
+
+        Args:
+            light: the messages without their contents.
+            places: which of `refs` is each message's content.
+            refs: the pack's distinct contents in the object store.
+            weight: as for `answer_pack`.
+        """
+        known = self._contents
+        self._contents = {ref.hex(): known.get(ref.hex()) or ray.get(ref) for ref in refs}  # of this pack only
+        contents = list(self._contents.values())
+        messages = [wire.with_content(m, contents[place]) for m, place in zip(light, places, strict=True)]
+        return answer_pack(self._app, messages, self._store, self._devices, weight)
 
     def ready(self) -> bool:
         """True once the process is up."""
         return True
+
+    def finds_token(self, token: str) -> tuple[str, bool]:
+        """The worker's node, and whether it sees the folder in which the token was left."""
+        return ray.util.get_node_ip_address(), self._store.finds_token(token)
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A pack that is with a worker."""
+
+    worker: Any
+    pack: list[Message]
+    attempt: int
+    started: float
 
 
 class RayGrid(FleetGrid):
     """Clients on Ray workers."""
 
     def __init__(
-        self, app: ClientApp, store: DeviceStore, devices: int, pack: int, *, workers: int, address: str | None = None
+        self,
+        app: ClientApp,
+        store: DeviceStore,
+        devices: int,
+        pack: int,
+        *,
+        workers: int,
+        address: str | None = None,
+        gpus: float = 0.0,
     ) -> None:
         """Prepare; the workers start on `with`.
 
@@ -60,74 +98,127 @@ class RayGrid(FleetGrid):
             pack: most devices in one batch.
             workers: number of processes.
             address: of a running Ray cluster; None starts one on this machine.
+            gpus: a worker's share of a GPU, 1/k, or a whole number of them.
         """
         super().__init__(devices, pack)
+        self.workers = workers
         self._parts = (app, store, devices)
-        self._count = workers
         self._address = address
-        self._workers: list[Any] = []
+        self._gpus = gpus
+        self._actors: list[Any] = []
         self._started_ray = False
+        self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
     def __enter__(self) -> Self:
-        """Start Ray if it is not running, and the workers."""
-        if not ray.is_initialized():
-            local: dict[str, Any] = (
-                {} if self._address else {"num_cpus": self._count, "object_store_memory": _OBJECT_STORE_BYTES}
-            )
-            ray.init(
-                address=self._address or "local",  # else Ray would join whatever RAY_ADDRESS or `ray start` left
-                include_dashboard=None if self._address else False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **local,
-            )
-            self._started_ray = True
-        remote: Any = ray.remote(Worker)
-        self._workers = [
-            remote.options(num_cpus=1, max_restarts=-1, max_task_retries=0).remote(*self._parts)
-            for _ in range(self._count)
-        ]
-        ray.get([worker.ready.remote() for worker in self._workers])
+        """Start Ray if it is not running, and the workers.
+
+        Raises:
+            ConfigError: if there is no cluster at the address, it lacks CPUs or GPUs, or does not see the run's folder.
+        """
+        self._started_ray = join(self._address, self.workers)
+        try:
+            wait_for_offer(self.workers, self._gpus)
+            remote: Any = ray.remote(Worker)
+            options = {"num_cpus": 1, "num_gpus": share_of(self._gpus), "max_restarts": -1, "max_task_retries": 0}
+            self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
+            wait_until_up(self._actors)
+            check_folder(self._actors, self._parts[1])
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the workers, and Ray if it was started here."""
-        for worker in self._workers:
-            ray.kill(worker)
+        for actor in self._actors:
+            ray.kill(actor)
         if self._started_ray:
             ray.shutdown()
 
-    def _answer(self, packs: Sequence[list[Message]], timeout: float | None) -> list[Message]:
+    def _answer(
+        self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
+    ) -> Iterator[PackResult]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        todo = deque((pack, 1) for pack in packs)
-        idle = deque(self._workers)
-        flying: dict[Any, tuple[Any, list[Message], int]] = {}
-        replies: list[Message] = []
+        contents = _Contents(packs)
+        todo = deque((pack, 1) for pack in self._longest_first(packs))
+        idle = deque(self._actors)
+        flying: dict[Any, _Flight] = {}
         while todo or flying:
             while todo and idle:
                 (pack, attempt), worker = todo.popleft(), idle.popleft()
-                flying[worker.answer.remote(pack)] = (worker, pack, attempt)
+                started = time.perf_counter()
+                flying[worker.answer.remote(*contents.ship(pack), weight)] = _Flight(worker, pack, attempt, started)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             done, _ = ray.wait(list(flying), num_returns=1, timeout=left)
             if not done:
-                _restart([worker for worker, _, _ in flying.values()])
-                late = [pack for _, pack, _ in flying.values()] + [pack for pack, _ in todo]
-                return replies + [_failed(wire.LATE, f"no reply within {timeout} s", m) for pack in late for m in pack]
-            worker, pack, attempt = flying.pop(done[0])
+                late = [flight.pack for flight in flying.values()] + [pack for pack, _ in todo]
+                self._spent["other"] += sum(time.perf_counter() - flight.started for flight in flying.values())
+                _restart([flight.worker for flight in flying.values()])
+                yield _failed(wire.LATE, f"no reply within {timeout} s", [m for pack in late for m in pack])
+                return
+            flight = flying.pop(done[0])
             try:
-                replies += ray.get(done[0])
+                result: PackResult = ray.get(done[0])
             except ray.exceptions.RayActorError as error:
-                if attempt < _TRIES:
-                    todo.append((pack, attempt + 1))
-                elif len(pack) > 1:
-                    todo.extend(([message], _TRIES) for message in pack)
+                self._spent["other"] += time.perf_counter() - flight.started
+                if flight.attempt < _TRIES:
+                    todo.append((flight.pack, flight.attempt + 1))
+                elif len(flight.pack) > 1:
+                    todo.extend(([message], _TRIES) for message in flight.pack)
                 else:
-                    replies += [_failed(wire.DIED, f"its worker died each time: {error}", m) for m in pack]
-                _wait_for(worker)
-            idle.append(worker)
-        return replies
+                    yield _failed(wire.DIED, f"its worker died each time: {error}", flight.pack)
+                _wait_for(flight.worker)
+            else:
+                self._book_pack(result, time.perf_counter() - flight.started)
+                self._remember_seconds(result.replies)
+                yield result
+            idle.append(flight.worker)
+
+    def _longest_first(self, packs: Sequence[list[Message]]) -> list[list[Message]]:
+        """The packs by the seconds that their devices took when last measured; a device without any counts as the mean.
+
+        The order decides when a pack is answered, never what is in it.
+        """
+        keys = [[(m.metadata.message_type, wire.device_at(m.metadata.dst_node_id)) for m in pack] for pack in packs]
+        known = [self._seconds[key] for pack in keys for key in pack if key in self._seconds]
+        mean = sum(known) / max(1, len(known))
+        expected = [sum(self._seconds.get(key, mean) for key in pack) for pack in keys]
+        return [packs[place] for place in sorted(range(len(packs)), key=lambda place: -expected[place])]
+
+    def _remember_seconds(self, replies: Sequence[Message]) -> None:
+        for reply in replies:
+            if reply.has_error():
+                continue
+            seconds = wire.seconds_of(reply)
+            if seconds is not None:
+                self._seconds[reply.metadata.message_type, wire.device_of(reply)] = seconds
+
+
+class _Contents:
+    """The contents of a send in the object store: one that packs share is put once, the others as their pack leaves."""
+
+    def __init__(self, packs: Sequence[list[Message]]) -> None:
+        uses = Counter(key for pack in packs for key in {id(message.content) for message in pack})
+        self._shared = {key for key, count in uses.items() if count > 1}
+        self._refs: dict[int, Any] = {}
+
+    def ship(self, pack: Sequence[Message]) -> tuple[list[Message], list[int], list[Any]]:
+        """A pack as `Worker.answer` takes it."""
+        distinct = {id(message.content): message.content for message in pack}
+        refs = [self._put(key, content) for key, content in distinct.items()]
+        order = {key: place for place, key in enumerate(distinct)}
+        light = [wire.with_content(message, RecordDict()) for message in pack]
+        return light, [order[id(message.content)] for message in pack], refs
+
+    def _put(self, key: int, content: RecordDict) -> Any:
+        if key in self._refs:
+            return self._refs[key]
+        ref = ray.put(content)
+        if key in self._shared:
+            self._refs[key] = ref
+        return ref
 
 
 def _restart(workers: Sequence[Any]) -> None:
@@ -151,5 +242,6 @@ def _wait_for(worker: Any) -> None:
             time.sleep(0.1)
 
 
-def _failed(reason: str, detail: str, message: Message) -> Message:
-    return wire.error_reply(reason, " ".join(detail.split())[:500], message)
+def _failed(reason: str, detail: str, messages: Sequence[Message]) -> PackResult:
+    detail = " ".join(detail.split())[:500]
+    return PackResult([wire.error_reply(reason, detail, message) for message in messages], ExactSum(), 0.0, {})

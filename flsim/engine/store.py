@@ -4,6 +4,7 @@ Workers read and write it themselves, so state does not pass through the driver.
 a round that is run again after a kill reads the states of the rounds before it, whatever was already written for it.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from flsim.files import seal, unseal, write_atomically
+
+_TOKEN = ".token"
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,54 @@ class DeviceStore:
         Raises:
             DamagedFileError: if that file was damaged.
         """
-        path = self._newest(device, before_round)
-        if path is None:
+        earlier = _before(before_round, self._names(device))
+        if not earlier:
             return RecordDict()
+        path = self.folder / device / earlier[-1]
         data = unseal(path, "delete it and the run's checkpoints of this round and later, then resume")
         return recorddict_from_proto(ProtoRecordDict.FromString(data))
 
     def save(self, device: str, round_: int, state: RecordDict) -> None:
-        """Keep the state of the end of a round and the two before it: any of the last two rounds may be run again."""
+        """Keep the state of the end of a round and the two before it: any of the last two rounds may be run again.
+
+        A device that never kept anything leaves no file.
+        """
+        names = self._names(device)
+        if not state and not names:
+            return
+        own = _name(round_)
         data = recorddict_to_proto(state).SerializeToString(deterministic=True)
-        write_atomically(self._path(device, round_), seal(data))
-        kept = (self._path(device, round_), self._newest(device, round_), self._newest(device, round_ - 1))
-        for path in (self.folder / device).glob("round-*.state"):
-            if path not in kept:
-                path.unlink(missing_ok=True)
+        write_atomically(self.folder / device / own, seal(data))
+        kept = {own, *_before(round_, names)[-1:], *_before(round_ - 1, names)[-1:]}
+        for name in names:
+            if name not in kept:
+                (self.folder / device / name).unlink(missing_ok=True)
 
-    def _path(self, device: str, round_: int) -> Path:
-        return self.folder / device / f"round-{round_:05d}.state"
+    def leave_token(self, token: str) -> Path:
+        """Write a token for workers to find; whoever leaves it removes the file."""
+        path = self.folder / _TOKEN
+        write_atomically(path, token.encode())
+        return path
 
-    def _newest(self, device: str, before_round: int) -> Path | None:
-        limit = self._path(device, before_round).name
-        names = sorted(path.name for path in (self.folder / device).glob("round-*.state") if path.name < limit)
-        return self.folder / device / names[-1] if names else None
+    def finds_token(self, token: str) -> bool:
+        """Whether this process sees the folder in which the token was left."""
+        try:
+            return (self.folder / _TOKEN).read_text() == token
+        except OSError:
+            return False
+
+    def _names(self, device: str) -> list[str]:
+        """The device's files, by round."""
+        try:
+            return sorted(name for name in os.listdir(self.folder / device) if name.endswith(".state"))
+        except FileNotFoundError:
+            return []
+
+
+def _name(round_: int) -> str:
+    return f"round-{round_:05d}.state"
+
+
+def _before(round_: int, names: list[str]) -> list[str]:
+    limit = _name(round_)
+    return [name for name in names if name < limit]

@@ -4,13 +4,18 @@ import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
 from flsim.engine.store import DeviceStore
+from flsim.engine.streaming import Weight
+from flsim.learning.exact_sum import ExactSum, OutOfRangeError
+from flsim.models.adapter import Adapter
 from flsim.tasks.stream import device_name
+from flsim.timing import booked, spend
 
 
 class PackedClientApp(ClientApp):
@@ -25,7 +30,23 @@ class PackedClientApp(ClientApp):
         return self.answer([message], [context])[0]
 
 
-def answer_pack(app: ClientApp, messages: Sequence[Message], store: DeviceStore, devices: int) -> list[Message]:
+@dataclass(frozen=True)
+class PackResult:
+    """What comes back from a worker for a pack."""
+
+    replies: list[Message]
+    """One per message, in order."""
+    total: ExactSum
+    """The weighted sum of the usable replies' deltas; empty if they carry their adapters themselves."""
+    busy_s: float
+    """Seconds that the worker spent on the pack."""
+    parts: dict[str, float]
+    """How many of them each part of `flsim.timing` claims."""
+
+
+def answer_pack(
+    app: ClientApp, messages: Sequence[Message], store: DeviceStore, devices: int, weight: Weight | None = None
+) -> PackResult:
     """Let the client answer a pack; a device that fails gets an error reply and keeps its old state.
 
     When a pack of several fails, each of its devices is tried alone, so that one culprit does not cost the others
@@ -33,49 +54,98 @@ def answer_pack(app: ClientApp, messages: Sequence[Message], store: DeviceStore,
 
     Args:
         app: the client; any ClientApp, a `PackedClientApp` gets the whole pack at once.
-        messages: one per device, of one type and round.
+        messages: one per device, of one type and round; they may share their contents.
         store: where the devices' states are.
         devices: size of the fleet.
+        weight: if given, usable training replies are summed with it and come back without their tensors.
     """
-    if len(messages) > 1 and not isinstance(app, PackedClientApp):
-        return [answer_pack(app, [message], store, devices)[0] for message in messages]
     started = time.perf_counter()
-    round_ = wire.round_of(messages[0])
-    try:
-        contexts = [_context(message, store, devices) for message in messages]
-        if isinstance(app, PackedClientApp):
-            replies = app.answer(messages, contexts)
-        else:
-            replies = [app(messages[0], contexts[0])]
-    except Exception as error:
-        if len(messages) > 1:
-            return [answer_pack(app, [message], store, devices)[0] for message in messages]
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        return [wire.error_reply(wire.RAISED, detail, messages[0])]
-    seconds = (time.perf_counter() - started) / len(messages)
-    return [
-        _close(message, context, reply, store, round_, seconds)
-        for message, context, reply in zip(messages, contexts, replies, strict=True)
-    ]
+    work = _Work(app, store, devices, weight, ExactSum(), {})
+    replies = work.answer(messages)
+    return PackResult(replies, work.total, time.perf_counter() - started, booked())
 
 
-def _context(message: Message, store: DeviceStore, devices: int) -> Context:
-    """Flower's view of the device: its index as `partition-id`, and what it kept."""
-    node = message.metadata.dst_node_id
-    state = store.load(device_name(node - 1), wire.round_of(message))
-    return Context(1, node, {"partition-id": node - 1, "num-partitions": devices}, state, {})
+@dataclass(frozen=True)
+class _Work:
+    """A pack while it is being answered."""
 
+    app: ClientApp
+    store: DeviceStore
+    devices: int
+    weight: Weight | None
+    total: ExactSum
+    sent: dict[int, Adapter]
+    """The adapters that the messages carry, by the identity of their content: read once if it is shared."""
 
-def _close(
-    message: Message, context: Context, reply: Message, store: DeviceStore, round_: int, seconds: float
-) -> Message:
-    """Keep the device's state if its reply can be used, and note how long it took."""
-    if message.metadata.message_type.startswith(MessageType.TRAIN) and not reply.has_error():
-        wrong = wire.complaint(reply, wire.adapter_of(message))
-        if wrong is not None:
-            return wire.error_reply(*wrong, message)
-        store.save(device_name(context.node_id - 1), round_, context.state)
-    if not reply.has_error():
-        wire.stamp(reply, seconds)
-    return reply
+    def answer(self, messages: Sequence[Message]) -> list[Message]:
+        if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
+            return [self.answer([message])[0] for message in messages]
+        started = time.perf_counter()
+        try:
+            contexts = [self._context(message) for message in messages]
+            handed = [wire.own_copy(message) for message in messages]
+            if isinstance(self.app, PackedClientApp):
+                replies = self.app.answer(handed, contexts)
+            else:
+                replies = [self.app(handed[0], contexts[0])]
+        except Exception as error:
+            if len(messages) > 1:
+                return [self.answer([message])[0] for message in messages]
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            detail = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            return [wire.error_reply(wire.RAISED, detail, messages[0])]
+        seconds = (time.perf_counter() - started) / len(messages)
+        return [
+            self._close(message, context, reply, seconds)
+            for message, context, reply in zip(messages, contexts, replies, strict=True)
+        ]
+
+    def _context(self, message: Message) -> Context:
+        """Flower's view of the device: its index as `partition-id`, and what it kept."""
+        node = message.metadata.dst_node_id
+        device = wire.device_at(node)
+        with spend("store"):
+            state = self.store.load(device_name(device), wire.round_of(message))
+        return Context(1, node, {"partition-id": device, "num-partitions": self.devices}, state, {})
+
+    def _close(self, message: Message, context: Context, reply: Message, seconds: float) -> Message:
+        """Keep the device's state if its reply can be used, and note how long it took."""
+        if reply.has_error():
+            return reply
+        trained = message.metadata.message_type.startswith(MessageType.TRAIN)
+        if trained:
+            with spend("transport"):
+                wrong = wire.complaint(reply, self._sent(message))
+            if wrong is not None:
+                return wire.error_reply(*wrong, message)
+        wire.stamp(reply, seconds=seconds)
+        if trained and self.weight is not None:
+            with spend("aggregate"):
+                wrong = self._sum_up(message, reply, self.weight)
+            if wrong is not None:
+                return wire.error_reply(*wrong, message)
+        if trained:
+            with spend("store"):
+                self.store.save(device_name(wire.device_at(context.node_id)), wire.round_of(message), context.state)
+        return reply
+
+    def _sum_up(self, message: Message, reply: Message, weight: Weight) -> tuple[str, str] | None:
+        """Add the reply's weighted delta to the sum and drop its tensors; or say why it cannot be added."""
+        new, old = wire.adapter_of(reply), self._sent(message)
+        try:
+            num_examples, reward = wire.measures_of(reply)
+        except (KeyError, TypeError) as error:
+            return wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}"
+        try:
+            self.total.add(weight(num_examples, reward), {name: new[name] - old[name] for name in new})
+        except OutOfRangeError as error:
+            return wire.UNSUMMABLE, str(error)
+        del reply.content[wire.ARRAYS]
+        return None
+
+    def _sent(self, message: Message) -> Adapter:
+        """The adapter that this device was sent."""
+        key = id(message.content)
+        if key not in self.sent:
+            self.sent[key] = wire.adapter_of(message)
+        return self.sent[key]

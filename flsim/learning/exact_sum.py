@@ -29,6 +29,10 @@ _BLOCK = 8192
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 
+class OutOfRangeError(ValueError):
+    """A weight or a weighted value that no exact sum takes."""
+
+
 class ExactSum:
     """A running weighted sum of equally named and shaped tensors.
 
@@ -53,10 +57,11 @@ class ExactSum:
             tensors: by name; of the same names and shapes as what was added before.
 
         Raises:
-            ValueError: if they cannot be added; the sum is then as it was.
+            OutOfRangeError: for a weight or a weighted value beyond the range; the sum is then as it was.
+            ValueError: for other names or shapes than before, or too many addends; likewise.
         """
         if not (np.isfinite(weight) and weight >= 0):
-            raise ValueError(f"the weight is {weight}; it must be finite and at least 0")
+            raise OutOfRangeError(f"the weight is {weight}; it must be finite and at least 0")
         layout, values = _flatten(tensors)
         self._check(layout, 1)
         if weight > 0:
@@ -149,4 +154,4 @@ def _refuse_beyond(products: NDArray[np.float64], layout: Layout) -> None:
     if products.size and not (products.min() >= -LARGEST and products.max() <= LARGEST):  # nor where there is a NaN
         place = int(np.argmin(np.abs(products) <= LARGEST))
         name = layout[int(np.searchsorted(_ends(layout), place, side="right"))][0]
-        raise ValueError(f"{name} holds {products[place]:g} after weighting; allowed is up to {LARGEST:g}")
+        raise OutOfRangeError(f"{name} holds {products[place]:g} after weighting; allowed is up to {LARGEST:g}")

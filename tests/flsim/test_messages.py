@@ -119,7 +119,7 @@ def test_size_counts_the_arrays_with_their_npy_headers() -> None:
 def test_seconds_are_what_was_stamped() -> None:
     message = wire.train_reply(DeviceUpdate(0, adapter(), 1, 0.0), instruction())
     assert wire.seconds_of(message) is None
-    wire.stamp(message, 1.25)
+    wire.stamp(message, seconds=1.25)
     assert wire.seconds_of(message) == 1.25
 
 

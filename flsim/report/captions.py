@@ -45,8 +45,8 @@ FIGURES = (
         "time.png",
         "Where the time went",
         "A column is a round, as high as its wall-clock time, divided as the workers spent it. At the right is the "
-        "mean round, whose labels name the parts from bottom to top; parts below 1 % are under other. Round 0 only "
-        "measures, and the first round of training also warms up: neither is in the mean.",
+        "mean round, whose labels name the parts from bottom to top; the rest is other and all parts below 1 %. Round "
+        "0 only measures, and the first round of training also warms up: neither is in the mean.",
     ),
 )
 """File in `plots/`, heading and caption."""

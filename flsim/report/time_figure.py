@@ -71,7 +71,7 @@ def time_figure(timings: Sequence[RoundTiming], found: Breakdown) -> Figure:
     """
     names = drawn_parts(found)
     figure = new_figure(10, 5)
-    left, right = figure.add_axes((0.08, 0.12, 0.56, 0.74)), figure.add_axes((0.715, 0.12, 0.075, 0.74))
+    left, right = figure.add_axes((0.08, 0.12, 0.55, 0.74)), figure.add_axes((0.695, 0.12, 0.07, 0.74))
     _draw_rounds(left, timings, found, names)
     _draw_mean(right, found, names)
     return figure
@@ -149,8 +149,10 @@ def _draw_mean(axes: Axes, found: Breakdown, names: Sequence[str]) -> None:
     axes.set_xlim(-0.5, 0.5)
     axes.set_ylim(0, found.wall_s or 1.0)
     tops = _stack(axes, 0.0, 1.0, parts)
+    lumped = any(part.worker_s > 0 and part.name not in parts for part in found.parts)
+    texts = {name: "the rest" if name == "other" and lumped else name for name in names}
     labels = [
-        EndLabel(tops[name] - parts[name] / 2, f"{name}  {percent(shares[name])}  {seconds(parts[name])}", INK)
+        EndLabel(tops[name] - parts[name] / 2, f"{texts[name]}  {percent(shares[name])}  {seconds(parts[name])}", INK)
         for name in names
         if parts[name] > 0
     ]

@@ -1,0 +1,172 @@
+"""Where does the time go? `python -m experiments.profile CONFIG [key=value ...]` runs a few rounds and tells.
+
+Examples:
+  python -m experiments.profile experiments/configs/demo.yaml
+  python -m experiments.profile experiments/configs/demo.yaml engine.pack=4 engine.workers=4
+  python -m experiments.profile experiments/configs/demo.yaml --rounds 3 fleet.devices=64
+  python -m experiments.profile experiments/configs/demo.yaml run_dir=runs/look
+  python -m experiments.profile --run runs/demo-seed0
+
+The first rounds of the config run as they would in the whole run: same devices, same prompts, evaluation in the same
+rounds. Then a table says what the mean round spent on each part, and a picture shows every round:
+
+  wall s     the part's piece of the round on the clock; the pieces add up to the round
+  worker-s   the same summed over the workers: two workers that train for 1 s each make 2 worker-seconds
+  share      of all worker-seconds, idle ones included
+
+Round 0 only measures, and round 1 also loads and warms up; both are named, and neither is in the mean. Without --rounds
+as many rounds run as it takes for one evaluation after the warm-up (at most 9), so that evaluation has its true share.
+
+The run itself is thrown away, and the picture lies in runs/. With run_dir=... the run is kept, has its report, and goes
+on with `python -m experiments.run --resume RUN_DIR`. --run RUN_DIR runs nothing and reads what a run has left.
+What to do about a large part: docs/profiling.md.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from flsim import Config, ConfigError, run
+from flsim.config_files import load_config
+from flsim.files import DamagedFileError
+from flsim.metrics.rows import read_rows
+from flsim.plugins import build
+from flsim.report.breakdown import break_down
+from flsim.report.drawing import drawing_style, save_figure
+from flsim.report.finish import finish_run
+from flsim.report.table import time_table
+from flsim.report.time_figure import time_figure
+from flsim.timing import read_timings
+from flsim.world import stream_of
+
+_MOST_ROUNDS = 9  # unless --rounds asks for more
+
+
+class EnoughError(Exception):
+    """The rounds to be measured are done."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.profile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", help="a YAML file, such as experiments/configs/demo.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that go over the file's")
+    parser.add_argument("--rounds", metavar="N", type=int, help="rounds to run, the warm-up included")
+    parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="read this run instead of running anything")
+    parser.add_argument("--picture", metavar="FILE", type=Path, help="where the picture (PNG) goes")
+    args = parser.parse_intermixed_args(arguments)
+    given = [args.config, *args.overrides] if args.config else []
+    if not given and args.run is None:
+        parser.error("give a config, such as experiments/configs/demo.yaml, or --run RUN_DIR (--help explains)")
+    if args.run is not None and (given or args.rounds is not None):
+        parser.error("--run reads a run as it is: leave out the config, its settings and --rounds")
+    if args.rounds is not None and args.rounds < 1:
+        parser.error(f"--rounds {args.rounds} must be at least 1; the first is the warm-up")
+    try:
+        if args.run is not None:
+            _show(args.run, args.picture or args.run / "plots" / "time.png")
+        else:
+            path = None if "=" in given[0] else given.pop(0)
+            profile(path, given, rounds=args.rounds, picture=args.picture)
+    except (ConfigError, DamagedFileError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped before there was anything to show", file=sys.stderr)
+        return 130
+    return 0
+
+
+def profile(
+    path: str | None, overrides: Sequence[str], *, rounds: int | None = None, picture: Path | None = None
+) -> None:
+    """Run the first rounds of a config, print where their time went, and draw it.
+
+    Args:
+        path: a YAML file; None starts from the defaults.
+        overrides: `key=value` over the file; with `run_dir=...` among them the run is kept.
+        rounds: how many, the warm-up included; None takes one evaluation's worth after the warm-up, at most 9.
+        picture: where it goes; None takes the kept run's plots, or else `runs/profile-NAME-seedSEED.png`.
+
+    Raises:
+        ConfigError: for anything wrong in the settings, before long work starts.
+    """
+    config = load_config(path, overrides)
+    wanted = min(config.evaluation.every_rounds + 1, _MOST_ROUNDS) if rounds is None else rounds
+    last = min(config.rounds, wanted)
+    print(f"profiling {last} of {config.rounds} rounds of {config.name}", file=sys.stderr)
+    if any(override.startswith("run_dir=") for override in overrides):
+        _run_first(config, last)
+        finish_run(config.folder, phases=stream_of(config).phases, tau=config.budget.tau)
+        _show(config.folder, picture or config.folder / "plots" / "time.png")
+        return
+    picture = picture or Path("runs") / f"profile-{config.name}-seed{config.seed}.png"
+    with tempfile.TemporaryDirectory(prefix="flsim-profile-") as folder:
+        config = replace(config, run_dir=str(Path(folder) / config.name))
+        _run_first(config, last)
+        _show(config.folder, picture)
+
+
+def _run_first(config: Config, last: int) -> None:
+    """Run a config from its start to the end of round `last`."""
+    strategy = _first_rounds(build("strategy", config.strategy), last)
+    try:
+        run(config, strategy=strategy, progress=False)
+    except EnoughError:
+        return
+
+
+def _first_rounds(strategy: Strategy, last: int) -> Strategy:
+    """The strategy itself, which now also ends the run when a round after `last` is to begin.
+
+    It stays the same object with the same attributes, so the checkpoints are those of the strategy that was asked for.
+    """
+    kind = type(strategy)
+
+    class FirstRounds(kind):  # type: ignore[misc,valid-type]
+        def configure_train(
+            self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        ) -> Iterable[Message]:
+            if server_round > last:
+                raise EnoughError
+            print(f"round {server_round} of {last}", file=sys.stderr)
+            sent: Iterable[Message] = kind.configure_train(self, server_round, arrays, config, grid)
+            return sent
+
+    strategy.__class__ = FirstRounds
+    return strategy
+
+
+def _show(run_dir: Path, picture: Path) -> None:
+    """Print the table of a run's rounds and draw them into `picture`."""
+    timings = read_timings(run_dir)
+    if not timings:
+        raise ConfigError(
+            f"{run_dir} has no timing/ to read: it is no run, has no finished round, or is older than this command; "
+            f"give a run's folder, or profile a config"
+        )
+    found = break_down(timings)
+    print(time_table(found))
+    with drawing_style():
+        save_figure(time_figure(timings, found), picture)
+    print(f"\npicture: {picture}")
+    rows = read_rows(run_dir)
+    failed = rows.loc[rows["name"] == "set_aside", "task"]
+    if len(failed):
+        reasons = ", ".join(sorted(set(failed)))
+        print(f"note: updates set aside: {len(failed)} ({reasons}); their work is not all above", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

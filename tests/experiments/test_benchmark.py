@@ -1,26 +1,36 @@
-"""The benchmark prints a table whose shares add up (slow: it starts Ray)."""
-
-import re
-from dataclasses import replace
+"""What the benchmarks share: medians, spreads, tables, and a command line that teaches."""
 
 import pytest
 
-from experiments.benchmark import median_seconds, round_table
-from flsim.config_files import load_config
+from experiments.benchmark.__main__ import BENCHMARKS, main
+from experiments.benchmark.measuring import median_seconds, spread, table
 
 
 def test_median_ignores_the_first_call() -> None:
     calls: list[int] = []
-    seconds = median_seconds(lambda: calls.append(1), 3)
+    assert median_seconds(lambda: calls.append(1), 3) >= 0
     assert len(calls) == 4
-    assert 0 <= seconds < 1
 
 
-@pytest.mark.slow
-def test_round_table_has_a_line_per_pack_and_shares_of_one() -> None:
-    config = load_config("experiments/configs/demo.yaml", ["client.steps=1", "client.prompts=2", "cloud.kind=oracle"])
-    config = replace(config, fleet=replace(config.fleet, devices=4))
-    _, *lines = round_table(config, [1, 2], 1).splitlines()
-    assert [int(line.split()[0]) for line in lines] == [1, 2]
-    for line in lines:
-        assert sum(map(float, re.findall(r"(-?[\d.]+)%", line))) == pytest.approx(100, abs=0.3)
+def test_a_spread_is_the_median_between_its_ends() -> None:
+    found = spread([3.0, 1.0, 2.0])
+    assert (found.median, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert found.text(1) == "2.0 (1.0..3.0)"
+
+
+def test_columns_of_a_table_line_up() -> None:
+    assert table([["K", "ms"], ["64", "1"]]) == "|  K | ms |\n|---:|---:|\n| 64 |  1 |"
+
+
+def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name} " in shown for name in BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert (BENCHMARKS[name].__doc__ or "").splitlines()[0] in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""Measurements of speed and scale, one module each; `python -m experiments.benchmark --help` lists them."""

@@ -1,0 +1,57 @@
+"""What all measurements share: repeated timing, a median with its spread, and how a table is printed."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and how far its repeats lie apart."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int) -> str:
+        """`8.7 (8.5..9.1)`."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f}..{self.high:.{digits}f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The median of repeats, with the least and the largest."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median wall time of `work`, after one call to warm up."""
+    work()
+    return statistics.median(seconds_of(work) for _ in range(repeats))
+
+
+def conditions(*what: str) -> str:
+    """One line on the machine and the libraries, then what else the figures depend on."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    return ", ".join([machine, *what])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first row being the header, as a Markdown table that also reads well in a terminal."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

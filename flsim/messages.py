@@ -1,8 +1,8 @@
 """What travels between server and device, to and from Flower records; the only file that spells wire keys.
 
 A reply carries the device's whole new adapter, as Flower's own strategies and privacy mods expect, one MetricRecord
-with the same keys from every device, as they insist on, and the device's rows as JSON in a ConfigRecord. The engine adds
-a record of its own: how long the device took and how many bytes of tensors it sent, which stays when the tensors
+with the same keys from every device, as they insist on, and the device's rows as JSON in a ConfigRecord. The engine
+adds a record of its own: how long the device took and how many bytes of tensors it sent, which stays when the tensors
 themselves are summed up on the worker.
 """
 
@@ -52,6 +52,15 @@ class DeviceUpdate:
     """What it measured."""
 
 
+class UnusableReplyError(ValueError):
+    """Why a training reply cannot be used: `word` is one word, `detail` is for people."""
+
+    def __init__(self, word: str, detail: str) -> None:
+        super().__init__(f"{word}: {detail}")
+        self.word = word
+        self.detail = detail
+
+
 def node_of(device: int) -> int:
     """Flower's node id of a device: its index plus one, since 0 is no node id in Flower."""
     return device + 1
@@ -66,8 +75,8 @@ def to_arrays(adapter: Adapter) -> ArrayRecord:
     """An adapter as Flower carries it: the bytes of `Array(tensor)`, made twenty times as fast."""
     arrays = ArrayRecord()
     for name, tensor in adapter.items():
-        data = _header(tensor.dtype.str, tensor.shape) + tensor.tobytes()
-        arrays[name] = Array(str(tensor.dtype), tensor.shape, SType.NUMPY, data)
+        kind, header = _header(tensor.dtype, tensor.shape)
+        arrays[name] = Array(kind, tensor.shape, SType.NUMPY, header + tensor.tobytes())
     return arrays
 
 
@@ -188,24 +197,30 @@ def rows_of(message: Message) -> tuple[Row, ...]:
     return tuple(Row(*values) for values in json.loads(str(message.content[ROWS]["json"])))
 
 
-def complaint(message: Message, like: Adapter) -> tuple[str, str] | None:
-    """Why a training reply cannot be used, as (word, detail), or None if it can."""
+def usable_adapter(message: Message, like: Adapter) -> Adapter:
+    """The adapter of a training reply, if the reply can be used.
+
+    Raises:
+        UnusableReplyError: with the reason if it cannot.
+    """
     if message.has_error():
-        return reason_of(message)
+        raise UnusableReplyError(*reason_of(message))
     if ARRAYS not in message.content or METRICS not in message.content:
-        return MISSHAPEN, f"the reply must hold {ARRAYS!r} and {METRICS!r}, it holds {sorted(message.content)}"
+        held = sorted(message.content)
+        raise UnusableReplyError(MISSHAPEN, f"the reply must hold {ARRAYS!r} and {METRICS!r}, it holds {held}")
     try:
         adapter = adapter_of(message)
         rows_of(message)
     except (TypeError, ValueError) as error:
-        return MISSHAPEN, f"its arrays or rows cannot be read: {error}"
+        raise UnusableReplyError(MISSHAPEN, f"its arrays or rows cannot be read: {error}") from error
     wrong = mismatch(adapter, like)
     if wrong is not None:
-        return MISSHAPEN, wrong
+        raise UnusableReplyError(MISSHAPEN, wrong)
     broken = [name for name, tensor in adapter.items() if not np.isfinite(tensor).all()]
     if broken:
-        return NOT_FINITE, f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
-    return None
+        few = f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
+        raise UnusableReplyError(NOT_FINITE, few)
+    return adapter
 
 
 def _number(value: object) -> float:
@@ -225,11 +240,11 @@ def _rows_record(rows: tuple[Row, ...]) -> ConfigRecord:
 
 
 @lru_cache(maxsize=4096)
-def _header(kind: str, shape: tuple[int, ...]) -> bytes:
-    """What NumPy writes in front of the values of an array in C order."""
+def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """Flower's name of the kind, and what NumPy writes in front of the values of an array in C order."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
-    return file.getvalue()
+    np.lib.format.write_array_header_1_0(file, {"descr": kind.str, "fortran_order": False, "shape": shape})
+    return str(kind), file.getvalue()
 
 
 def _tensor(array: Array) -> NDArray[np.float32]:

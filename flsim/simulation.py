@@ -27,7 +27,6 @@ from flsim.engine.streaming import TakesMean
 from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.models.adapter import Adapter, save_adapter
 from flsim.plugins import build
-from flsim.report.finish import finish_run
 from flsim.run_folder import log_to, open_again, open_new
 from flsim.seeding import generator, seed_for
 from flsim.tasks.stream import device_name
@@ -85,6 +84,8 @@ def run(
     folder = open_new(settings) if resume is None else Path(resume)
     adapter = _go(settings, folder, strategy, client, adapter, log=log_to(folder), progress=progress)
     save_adapter(folder / "adapter", adapter, settings.model)
+    from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
+
     return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
 
 

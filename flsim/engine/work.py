@@ -112,36 +112,33 @@ class _Work:
         """Keep the device's state if its reply can be used, and note how long it took."""
         if reply.has_error():
             return reply
-        trained = message.metadata.message_type.startswith(MessageType.TRAIN)
-        if trained:
+        if not message.metadata.message_type.startswith(MessageType.TRAIN):
+            wire.stamp(reply, seconds=seconds)
+            return reply
+        try:
             with spend("transport"):
-                wrong = wire.complaint(reply, self._sent(message))
-            if wrong is not None:
-                return wire.error_reply(*wrong, message)
-        wire.stamp(reply, seconds=seconds)
-        if trained and self.weight is not None:
-            with spend("aggregate"):
-                wrong = self._sum_up(message, reply, self.weight)
-            if wrong is not None:
-                return wire.error_reply(*wrong, message)
-        if trained:
-            with spend("store"):
-                self.store.save(device_name(wire.device_at(context.node_id)), wire.round_of(message), context.state)
+                new = wire.usable_adapter(reply, self._sent(message))
+                wire.stamp(reply, seconds=seconds)
+            if self.weight is not None:
+                with spend("aggregate"):
+                    self._sum_up(reply, new, self._sent(message), self.weight)
+        except wire.UnusableReplyError as error:
+            return wire.error_reply(error.word, error.detail, message)
+        with spend("store"):
+            self.store.save(device_name(wire.device_at(context.node_id)), wire.round_of(message), context.state)
         return reply
 
-    def _sum_up(self, message: Message, reply: Message, weight: Weight) -> tuple[str, str] | None:
-        """Add the reply's weighted delta to the sum and drop its tensors; or say why it cannot be added."""
-        new, old = wire.adapter_of(reply), self._sent(message)
+    def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:
+        """Add the reply's weighted delta to the sum and drop its tensors."""
         try:
             num_examples, reward = wire.measures_of(reply)
         except (KeyError, TypeError) as error:
-            return wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}"
+            raise wire.UnusableReplyError(wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}") from error
         try:
             self.total.add(weight(num_examples, reward), {name: new[name] - old[name] for name in new})
         except OutOfRangeError as error:
-            return wire.UNSUMMABLE, str(error)
+            raise wire.UnusableReplyError(wire.UNSUMMABLE, str(error)) from error
         del reply.content[wire.ARRAYS]
-        return None
 
     def _sent(self, message: Message) -> Adapter:
         """The adapter that this device was sent."""

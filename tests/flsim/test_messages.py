@@ -1,12 +1,15 @@
 """What travels on the wire: round trips, types, sizes, and which replies cannot be used."""
 
+import io
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import flsim.messages as wire
 from flsim.engine.grid import identify
@@ -67,6 +70,67 @@ def test_float64_arrays_become_float32() -> None:
     assert tensor.tolist() == [float(np.float32(1 / 3)), 2.0]
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        np.zeros((0, 4), dtype=np.float32),
+        np.array([1.0, 2.0]),
+        np.array(7, dtype=np.int32),
+    ],
+    ids=["matrix", "transposed", "empty", "float64", "number"],
+)
+def test_arrays_are_flowers_own(tensor: NDArray[np.generic]) -> None:
+    """The same bytes that Flower writes, but for its order in memory, and Flower reads them."""
+    (array,) = wire.to_arrays({"w": tensor}).values()  # type: ignore[dict-item]
+    expected = Array(np.array(tensor, order="C"))
+    assert (array.dtype, array.shape, array.stype, array.data) == (
+        expected.dtype,
+        expected.shape,
+        expected.stype,
+        expected.data,
+    )
+    assert np.array_equal(array.numpy(), tensor)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_whatever_numpy_writes_is_read(version: tuple[int, int], order: Literal["C", "F"]) -> None:
+    tensor = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32, order=order)
+    file = io.BytesIO()
+    np.lib.format.write_array(file, tensor, version=version)
+    back = wire.to_adapter(ArrayRecord({"w": Array("float32", (2, 3), "numpy.ndarray", file.getvalue())}))["w"]
+    assert back.tolist() == tensor.tolist()
+    back[0, 0] = 9  # a tensor of its own, that may be written to
+
+
+def test_tensors_that_are_cut_short_are_misshapen() -> None:
+    data = wire.to_arrays(adapter())["q.lora_A.weight"].data[:-4]
+    cut = ArrayRecord({"q.lora_A.weight": Array("float32", (2, 3), "numpy.ndarray", data)})
+    word, detail = complaint(reply(cut, COUNT))
+    assert word == "misshapen"
+    assert "cannot be read" in detail
+
+
+def test_a_message_of_its_own_shares_nothing_that_can_be_changed_by_assignment() -> None:
+    message = instruction()
+    own = wire.own_copy(message)
+    del wire.arrays_of(own)["q.lora_A.weight"]
+    own.content.config_records["config"]["server-round"] = 99
+    own.content["more"] = ConfigRecord()
+    assert wire.round_of(message) == 7
+    assert bits(wire.adapter_of(message)) == bits(adapter())
+    assert sorted(message.content) == ["arrays", "config"]
+    assert own.metadata.dst_node_id == message.metadata.dst_node_id
+
+
+def test_node_ids_and_devices_are_one_apart() -> None:
+    """0 is no node id in Flower."""
+    assert [wire.node_of(device) for device in (0, 1, 999)] == [1, 2, 1000]
+    assert [wire.device_at(wire.node_of(device)) for device in (0, 1, 999)] == [0, 1, 999]
+
+
 def test_an_instruction_is_read_back() -> None:
     message = instruction()
     assert wire.round_of(message) == 7
@@ -123,6 +187,14 @@ def test_seconds_are_what_was_stamped() -> None:
     assert wire.seconds_of(message) == 1.25
 
 
+def test_the_uplink_is_counted_even_if_the_tensors_are_gone() -> None:
+    message = wire.train_reply(DeviceUpdate(0, adapter(), 1, 0.0), instruction())
+    assert wire.uplink_of(message) == 152 + 160
+    wire.stamp(message, seconds=1.25)
+    del message.content["arrays"]
+    assert wire.uplink_of(message) == 152 + 160
+
+
 def test_an_error_reply_says_why_in_a_word_and_in_detail() -> None:
     message = wire.error_reply("died", "its worker died: 2 times", instruction(device=4))
     assert message.has_error()
@@ -132,8 +204,15 @@ def test_an_error_reply_says_why_in_a_word_and_in_detail() -> None:
     assert codes == [2, 0]  # Flower's CLIENT_APP_RAISED_EXCEPTION and UNKNOWN
 
 
-def test_a_good_reply_has_no_complaint() -> None:
-    assert wire.complaint(wire.train_reply(DeviceUpdate(0, adapter(), 0, 0.0), instruction()), adapter()) is None
+def complaint(message: Message) -> tuple[str, str]:
+    with pytest.raises(wire.UnusableReplyError) as caught:
+        wire.usable_adapter(message, adapter())
+    return caught.value.word, caught.value.detail
+
+
+def test_a_good_reply_gives_its_adapter() -> None:
+    message = wire.train_reply(DeviceUpdate(0, adapter(), 0, 0.0), instruction())
+    assert bits(wire.usable_adapter(message, adapter())) == bits(adapter())
 
 
 def changed(name: str, tensor: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None) -> ArrayRecord:
@@ -159,14 +238,13 @@ COUNT = MetricRecord({"num-examples": 1})
     ],
 )
 def test_complaints(arrays: ArrayRecord | None, metrics: MetricRecord | None, word: str, detail: str) -> None:
-    found = wire.complaint(reply(arrays, metrics), adapter())
-    assert found is not None
+    found = complaint(reply(arrays, metrics))
     assert found[0] == word
     assert detail in found[1]
 
 
 def test_the_complaint_about_an_error_is_its_own_reason() -> None:
-    assert wire.complaint(wire.error_reply("late", "no reply", instruction()), adapter()) == ("late", "no reply")
+    assert complaint(wire.error_reply("late", "no reply", instruction())) == ("late", "no reply")
 
 
 def test_text_where_a_number_belongs_is_refused() -> None:

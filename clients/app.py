@@ -13,6 +13,7 @@ from flsim.config import Config
 from flsim.engine.work import PackedClientApp
 from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import Row
+from flsim.timing import spend
 from flsim.world import World, load_world
 
 
@@ -53,7 +54,7 @@ class DeviceApp(PackedClientApp):
         devices = [
             remember(
                 context.state,
-                context.node_id - 1,
+                wire.device_at(context.node_id),
                 round_,
                 wire.adapter_of(message),
                 budget=self.config.budget,
@@ -64,8 +65,9 @@ class DeviceApp(PackedClientApp):
         updates = self.algorithm.local_update(self.world, devices)
         local: list[list[Row]] = [[] for _ in devices]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
-            theta = self.world.lora.stack([update.adapter for update in updates])
-            local = evaluate_pack(self.world, [d.index for d in devices], theta, model="local", round_=round_)
+            learned = [update.adapter for update in updates]
+            with spend("evaluate"):
+                local = evaluate_pack(self.world, [d.index for d in devices], learned, model="local", round_=round_)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -76,11 +78,12 @@ class DeviceApp(PackedClientApp):
 
     def _evaluate(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         round_ = wire.round_of(messages[0])
-        indices = [context.node_id - 1 for context in contexts]
-        theta = self.world.lora.stack([wire.adapter_of(message) for message in messages])
-        rows = evaluate_pack(self.world, indices, theta, model="global", round_=round_)
-        if wire.flag(messages[0], wire.REFERENCES):
-            rows = [a + b for a, b in zip(rows, reference_rows(self.world, indices, round_=round_), strict=True)]
+        indices = [wire.device_at(context.node_id) for context in contexts]
+        adapters = [wire.adapter_of(message) for message in messages]
+        with spend("evaluate"):
+            rows = evaluate_pack(self.world, indices, adapters, model="global", round_=round_)
+            if wire.flag(messages[0], wire.REFERENCES):
+                rows = [a + b for a, b in zip(rows, reference_rows(self.world, indices, round_=round_), strict=True)]
         return [
             wire.evaluate_reply(
                 tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message

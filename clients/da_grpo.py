@@ -22,8 +22,10 @@ from flsim.learning.adam import Adam, AdamState, fresh_state
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_gradient_loss, task_advantage
 from flsim.learning.dual import DualRule
 from flsim.messages import DeviceUpdate
-from flsim.models.decoding import score
 from flsim.models.memory import refuse_too_large
+from flsim.models.scoring import pull_back
+from flsim.models.stacked_lora import ranks_of
+from flsim.timing import spend
 from flsim.world import World
 
 
@@ -75,26 +77,25 @@ class DaGrpo:
         rule = DualRule(self.dual_lr, self.dual_gain, self.dual_max)
         adam = Adam(lr=self.lr, clip_norm=self.clip_norm)
         tau = world.config.budget.tau
+        ranks = ranks_of([device.adapter for device in devices])
         theta = world.lora.stack([device.adapter for device in devices])  # (K, n)
-        moments = self._moments(devices, theta.shape[1])
+        moments = self._moments(world, devices, ranks)
         dual = torch.tensor([device.dual for device in devices])  # (K,)
         notes = [Notes(device) for device in devices]
         for step in range(self.steps):
             problems = self.problems(world, devices, step)
-            theta = theta.detach().requires_grad_()
-            world.lora.use(theta)
+            world.lora.learn(theta, ranks)
             rollout = self._roll_out(world, devices, problems, step)
             usage = rollout.usage  # (K,)
-            price = rule.price(dual, usage, tau)  # (K,)
-            advantage = self._advantage(rollout, price)  # (K, P, G)
-            logprobs = score(world.base, rollout.prompts, rollout.completions, temperature=self.temperature)
-            loss = policy_gradient_loss(logprobs, advantage, rollout.prompts.real)  # (K,)
-            (gradient,) = torch.autograd.grad(loss.sum(), theta)  # (K, n)
-            theta, moments = adam.step(theta, gradient, moments)
-            dual = rule.ascend(dual, usage, tau)
+            with spend("train"):
+                advantage = self._advantage(rollout, rule.price(dual, usage, tau))  # (K, P, G)
+                adam.step(theta, self._gradient(world, rollout, advantage), moments)
+                dual = rule.ascend(dual, usage, tau)  # (K,)
             for k, note in enumerate(notes):
                 note.add(k, problems[k], rollout)
-        return self._finish(world, devices, notes, theta=theta, moments=moments, dual=dual)
+        self._keep(world, devices, ranks, moments=moments, dual=dual)
+        adapters = world.lora.unstack(theta, ranks)
+        return [note.update(*pair) for note, pair in zip(notes, zip(devices, adapters, strict=True), strict=True)]
 
     def _roll_out(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Rollout:
         return roll_out(
@@ -114,6 +115,14 @@ class DaGrpo:
         costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.prompts.real)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
+    def _gradient(self, world: World, rollout: Rollout, advantage: Tensor) -> Tensor:
+        """`(K, n)`; on policy the sampling's own log-probabilities are all that the loss needs."""
+        logprobs = rollout.completions.logprobs.requires_grad_()  # (K, P, G, T)
+        loss = policy_gradient_loss(logprobs, advantage, rollout.prompts.real)  # (K,)
+        (pull,) = torch.autograd.grad(loss.sum(), logprobs)  # (K, P, G, T)
+        parts = rollout.reading, rollout.completions, pull
+        return pull_back(world.base, world.lora, *parts, temperature=self.temperature)
+
     def problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
         """What each device meets in one local step."""
         seed = world.config.seed
@@ -124,33 +133,28 @@ class DaGrpo:
             for d in devices
         ]
 
-    def _moments(self, devices: Sequence[Device], size: int) -> AdamState:
+    def _moments(self, world: World, devices: Sequence[Device], ranks: Sequence[int]) -> AdamState:
         rows = [
-            device.optimizer if self.keep_optimizer and device.optimizer is not None else fresh_state(1, size)
-            for device in devices
+            device.optimizer
+            if self.keep_optimizer and device.optimizer is not None
+            else fresh_state(1, world.lora.size(rank))
+            for device, rank in zip(devices, ranks, strict=True)
         ]
-        first, second = torch.cat([row.first for row in rows]), torch.cat([row.second for row in rows])  # (K, n)
+        first, second = (
+            world.lora.pad(moment, ranks) for moment in zip(*((r.first[0], r.second[0]) for r in rows), strict=True)
+        )
         return AdamState(first, second, torch.cat([row.steps for row in rows]))
 
-    def _finish(
-        self,
-        world: World,
-        devices: Sequence[Device],
-        notes: Sequence[Notes],
-        *,
-        theta: Tensor,
-        moments: AdamState,
-        dual: Tensor,
-    ) -> list[DeviceUpdate]:
-        updates = []
-        for k, (device, adapter) in enumerate(zip(devices, world.lora.unstack(theta), strict=True)):
+    def _keep(
+        self, world: World, devices: Sequence[Device], ranks: Sequence[int], *, moments: AdamState, dual: Tensor
+    ) -> None:
+        """Leave with every device what it takes to its next round."""
+        first, second = world.lora.crop(moments.first, ranks), world.lora.crop(moments.second, ranks)
+        for k, device in enumerate(devices):
             device.dual = float(dual[k])
             device.optimizer = None
             if self.keep_optimizer:
-                row = slice(k, k + 1)
-                device.optimizer = AdamState(moments.first[row], moments.second[row], moments.steps[row])
-            updates.append(notes[k].update(device, adapter))
-        return updates
+                device.optimizer = AdamState(first[k][None], second[k][None], moments.steps[k : k + 1])
 
 
 def client_app(config: Config, **settings: Any) -> DeviceApp:

@@ -8,11 +8,13 @@ intercepts likewise).
 import math
 from collections.abc import Iterable, Sequence
 
-from torch import Tensor
+import torch
 
 from clients.rollout import Problems, answer_alone
 from flsim.metrics.rows import Row
-from flsim.models.decoding import encode, generate
+from flsim.models.adapter import Adapter
+from flsim.models.decoding import encode, generate, read
+from flsim.models.stacked_lora import ranks_of
 from flsim.seeding import generator
 from flsim.tasks.problem import Problem, is_right
 from flsim.tasks.stream import device_name
@@ -21,22 +23,23 @@ from flsim.world import World
 MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
 
 
+@torch.no_grad()
 def evaluate_pack(
-    world: World, devices: Sequence[int], theta: Tensor | None, *, model: str, round_: int
+    world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None, *, model: str, round_: int
 ) -> list[list[Row]]:
     """Rows `accuracy`, `local_accuracy`, `cloud_usage` and `cloud_requests` (granted or not) per device and task.
 
     Args:
         world: the worker's.
         devices: indices of the pack's devices.
-        theta: their adapters `(K, n)`; None means the frozen base.
+        adapters: theirs; None means the frozen base.
         model: name of what is measured, for the rows.
         round_: for the rows.
     """
     problems = [own_tests(world, device) for device in devices]
-    world.lora.use(theta)
-    prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
-    free = generate(world.base, prompts, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
+    _use(world, adapters)
+    reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
+    free = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
     asked = [[bool(free.asked[k, p, 0]) for p in range(len(row))] for k, row in enumerate(problems)]
     alone = _alone(world, problems, asked, [[group[0] for group in row] for row in free.texts])
     rows = []
@@ -67,6 +70,16 @@ def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list
             + _rows(world, problems[k], by_cloud, device=device, model="cloud", round_=round_)
         )
     return rows
+
+
+def _use(world: World, adapters: Sequence[Adapter] | None) -> None:
+    """Put the adapters on; devices that hold one and the same are measured with it as one block of rows."""
+    if adapters is None:
+        world.lora.use(None)
+        return
+    shared = all(adapter is adapters[0] for adapter in adapters)
+    used = adapters[:1] if shared else adapters
+    world.lora.use(world.lora.stack(used), ranks_of(used))
 
 
 def own_tests(world: World, device: int) -> list[Problem]:

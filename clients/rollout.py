@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from clients.device import Device
-from flsim.models.decoding import Completions, Prompts, encode, generate
+from flsim.cloud.cloud import Answer
+from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
 from flsim.seeding import seed_for
 from flsim.tasks.problem import Problem, is_right
+from flsim.timing import spend
 from flsim.world import World
 
 Problems = list[list[Problem]]  # [device][prompt]
@@ -24,7 +26,8 @@ Problems = list[list[Problem]]  # [device][prompt]
 class Rollout:
     """Groups of responses to a pack's prompts, with what they earned and cost."""
 
-    prompts: Prompts
+    reading: Reading
+    """The prompts, read with gradient if adapters are being learned."""
     completions: Completions
     right_alone: Tensor
     """1 where the response itself is the right answer, `(K, P, G)`."""
@@ -32,6 +35,11 @@ class Rollout:
     """1 where the final answer is right, whoever gave it, `(K, P, G)`."""
     asked: Tensor
     """1 where the response asked for help, granted or not, `(K, P, G)`."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """What was asked of each device."""
+        return self.reading.prompts
 
     @property
     def usage(self) -> Tensor:
@@ -51,27 +59,29 @@ def roll_out(
     max_new_tokens: int,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's."""
-    prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
     seed = world.config.seed
-    completions = generate(
-        world.base,
-        prompts,
-        group_size=group_size,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
-    )
-    right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)
-    for k, row in enumerate(problems):
-        for p, problem in enumerate(row):
-            verdicts = [is_right(problem.answer, text) for text in completions.texts[k][p]]
-            right_alone[k, p] = torch.tensor(verdicts, dtype=torch.float32)
+    with spend("rollout"):
+        reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
+        completions = generate(
+            world.base,
+            reading,
+            group_size=group_size,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
+        )
+    with spend("reward"):
+        right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)
+        for k, row in enumerate(problems):
+            for p, problem in enumerate(row):
+                verdicts = [is_right(problem.answer, text) for text in completions.texts[k][p]]
+                right_alone[k, p] = torch.tensor(verdicts, dtype=torch.float32)
     asked = completions.asked.float()  # (K, P, G)
-    right_alone = right_alone * (1 - asked)
-    wanted = completions.asked.any(-1) & prompts.real  # (K, P)
+    right_alone = right_alone.to(asked.device) * (1 - asked)  # (K, P, G)
+    wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
     helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=max_new_tokens)  # (K, P)
-    right = right_alone + asked * helped[..., None]  # (K, P, G)
-    return Rollout(prompts, completions, right_alone, right, asked)
+    right = right_alone + asked * helped.to(asked.device)[..., None]  # (K, P, G)
+    return Rollout(reading, completions, right_alone, right, asked)
 
 
 def ask_cloud(
@@ -79,18 +89,18 @@ def ask_cloud(
 ) -> Tensor:
     """1 where a wanted query leads to a right final answer, `(K, P)`: the cloud's if granted, else the device's own."""
     prices = world.config.cloud
-    granted: list[tuple[int, int]] = []
+    granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
     refused: list[list[int]] = [[] for _ in devices]
     for k, p in wanted.nonzero().tolist():
         quote = world.cloud.quote(problems[k][p])
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
-            granted.append((k, p))
+            granted[k, p] = quote
         else:
             refused[k].append(p)
     helped = torch.zeros(wanted.shape)  # (K, P)
-    answers = world.cloud.answer([problems[k][p] for k, p in granted])
-    for (k, p), answer in zip(granted, answers, strict=True):
-        quote = world.cloud.quote(problems[k][p])
+    with spend("cloud"):
+        answers = world.cloud.answer([problems[k][p] for k, p in granted])
+    for ((k, p), quote), answer in zip(granted.items(), answers, strict=True):
         devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
         helped[k, p] = float(is_right(problems[k][p].answer, answer.text))
     if any(refused):
@@ -101,10 +111,11 @@ def ask_cloud(
     return helped
 
 
+@torch.no_grad()
 def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
     """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
-    prompts = encode(world.base, [[problem.question for problem in row] for row in problems])
-    replies = generate(world.base, prompts, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
+    reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
+    replies = generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
     return [[group[0] for group in row] for row in replies.texts]
 
 

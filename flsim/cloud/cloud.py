@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from flsim.config import CloudConfig
 from flsim.models.base import BaseModel, load_base
-from flsim.models.decoding import encode, generate
+from flsim.models.decoding import encode, generate, read
 from flsim.tasks.problem import Problem
 
 
@@ -64,12 +66,13 @@ class BuiltinCloud:
             self._ask(new[start : start + self.batch_size])
         return [self._known[problem.question] for problem in problems]
 
+    @torch.no_grad()
     def _ask(self, questions: list[str]) -> None:
-        prompts = encode(self.base, [questions])
+        reading = read(self.base, encode(self.base, [questions]))
         replies = generate(
-            self.base, prompts, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
+            self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
-        sent = prompts.mask[0].sum(-1).tolist()
+        sent = reading.prompts.mask[0].sum(-1).tolist()
         received = replies.mask[0, :, 0].sum(-1).tolist()
         for question, texts, prompt_tokens, tokens in zip(questions, replies.texts[0], sent, received, strict=True):
             self._known[question] = Answer(texts[0], prompt_tokens, tokens)

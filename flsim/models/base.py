@@ -1,6 +1,7 @@
 """Load a base model and its tokenizer, built in or from a Hugging Face folder."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from transformers.utils import logging as transformers_logging
 
 from flsim.config import ConfigError
 from flsim.models.builtin import BUILTIN_DIR
+from flsim.models.forward import AnyForward, Forward
+from flsim.models.llama import LlamaForward, fits
 from flsim.models.tokenizer import HELP
 
 
@@ -22,6 +25,11 @@ class BaseModel:
     eos_id: int
     help_id: int
     """The token that asks the cloud for help and ends a response."""
+
+    @cached_property
+    def forward(self) -> Forward:
+        """How the model reads: the short way for the Llama family, the model's own for all others."""
+        return LlamaForward(self.model) if fits(self.model) else AnyForward(self.model)
 
 
 def folder_of(path: str) -> Path:

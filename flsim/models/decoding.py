@@ -1,8 +1,8 @@
-"""Sample completions for a pack of devices, and score them: prompts are encoded once and shared by their group.
+"""Sample completions for a pack of devices: prompts are read once and shared by their group.
 
 Shapes: K devices, P prompts per device (padded to the longest list), G completions per prompt, T new tokens. All rows
-of one device lie side by side, as `StackedLora` needs them. Works with any Hugging Face decoder-only model that takes
-a `DynamicCache`.
+of one device lie side by side, as `StackedLora` needs them. The log-probability of every sampled token comes along; on
+policy it is all that a loss needs to know (`flsim/models/scoring.py`).
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from flsim.models.base import BaseModel
+from flsim.models.forward import Past
 
-_PARTS = 4  # of a scoring pass, by length of the completions
 _SHRINK_AT = 0.75  # decoding drops finished rows once at most this share is unfinished
 
 
@@ -33,7 +31,19 @@ class Prompts:
     @property
     def real(self) -> Tensor:
         """True at real prompts, `(K, P)`."""
-        return torch.arange(self.ids.shape[1]) < torch.tensor(self.counts)[:, None]  # (K, P)
+        counts = torch.tensor(self.counts, device=self.ids.device)[:, None]  # (K, 1)
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < counts  # (K, P)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Prompts and what the model has read of them, with the graph of the gradient if there is one."""
+
+    prompts: Prompts
+    past: Past
+    """Of K * P rows."""
+    logits: Tensor
+    """Of the first new token, `(K * P, V)`."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,29 @@ class Completions:
 def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
     """Tokenise each device's questions; devices may have unequal numbers, a device with none gets filling only."""
     width = max(1, max(len(row) for row in questions))
-    ids = [[base.tokenizer(q)["input_ids"] for q in row] + [[base.eos_id]] * (width - len(row)) for row in questions]
+    texts = [question for row in questions for question in row]
+    tokens = iter(
+        base.tokenizer(texts)["input_ids"] if texts else []
+    )  # one call: the tokenizer's own overhead is large
+    ids = [[next(tokens) for _ in row] + [[base.eos_id]] * (width - len(row)) for row in questions]
     length = max(len(prompt) for row in ids for prompt in row)
     padded = [[[base.pad_id] * (length - len(prompt)) + prompt for prompt in row] for row in ids]
     lengths = torch.tensor([[len(prompt) for prompt in row] for row in ids])  # (K, P)
     mask = torch.arange(length) >= (length - lengths)[:, :, None]  # (K, P, L)
-    return Prompts(torch.tensor(padded), mask, tuple(len(row) for row in questions))
+    device = base.model.device
+    return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in questions))
+
+
+def read(base: BaseModel, prompts: Prompts) -> Reading:
+    """Read every prompt once."""
+    logits, past = base.forward.read(prompts.ids, prompts.mask)
+    return Reading(prompts, past, logits)
 
 
 @torch.no_grad()
 def generate(
     base: BaseModel,
-    prompts: Prompts,
+    reading: Reading,
     *,
     group_size: int,
     max_new_tokens: int,
@@ -80,26 +101,26 @@ def generate(
 
     Args:
         base: the model, with the pack's adapters in use.
-        prompts: the pack's prompts.
+        reading: the pack's prompts, read with the same adapters.
         group_size: G.
         max_new_tokens: longest completion, the ending token included.
         temperature: of the sampling; 0 means greedy.
         generators: one per device; needed unless greedy.
         may_ask: False forbids the help request, so that the device answers alone.
     """
+    prompts = reading.prompts
     k, p, _ = prompts.ids.shape
-    rows = p * group_size  # of one device
+    rows, device = p * group_size, prompts.ids.device  # rows of one device
     noise = _uniform(prompts, group_size, max_new_tokens, generators) if temperature > 0 else None  # (K * rows, T)
-    tokens = torch.full((k * rows, max_new_tokens), base.pad_id)
-    logprobs = torch.zeros(k * rows, max_new_tokens)
+    tokens = torch.full((k * rows, max_new_tokens), base.pad_id, device=device)
+    logprobs = torch.zeros(k * rows, max_new_tokens, device=device)
     done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (K * rows,)
-    kept = torch.arange(k * rows).view(k, rows)  # rows that are still decoded, equally many of each device
-    state = _read(base, prompts).take(kept.flatten() // group_size)
+    kept = torch.arange(k * rows, device=device).view(k, rows)  # rows that are still decoded, equally many per device
+    decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
+    logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
     for t in range(max_new_tokens):
-        if not may_ask:
-            state.logits[:, base.help_id] = -torch.inf
         now = kept.flatten()
-        scores = torch.log_softmax(state.logits / temperature if temperature > 0 else state.logits, -1)  # (n, V)
+        scores = _scores(base, logits, temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
@@ -109,100 +130,20 @@ def generate(
             break
         places = _unfinished(done[kept])  # (K, fewer)
         if places is not None:
-            flat = (places + torch.arange(k)[:, None] * kept.shape[1]).flatten()
-            kept, state, chosen = kept.gather(1, places), state.take(flat), chosen[flat]
-        state = _read_token(base, state, chosen)
+            rest = (places + torch.arange(k, device=device)[:, None] * kept.shape[1]).flatten()
+            kept, chosen = kept.gather(1, places), chosen[rest]
+            decoder.keep(rest)
+        logits = decoder.step(chosen)
     shape = (k, p, group_size, t + 1)
     return _finish(base, prompts, tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape))
 
 
-def score(base: BaseModel, prompts: Prompts, completions: Completions, *, temperature: float) -> Tensor:
-    """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient; zero after the end.
-
-    Every device's rows are sorted by length and scored in a few parts, so that short completions are not padded to the
-    longest.
-    """
-    k, p, g, t = completions.tokens.shape
-    tokens, mask = completions.tokens.view(-1, t), completions.mask.view(-1, t)  # (rows, T)
-    lengths = mask.sum(-1).view(k, p * g)  # (K, P G)
-    order = lengths.argsort(dim=1, stable=True) + torch.arange(k)[:, None] * p * g  # (K, P G)
-    read = _read(base, prompts)
-    result = torch.zeros(k * p * g, t)
-    for part in order.chunk(_PARTS, dim=1):
-        rows = part.flatten()
-        longest = int(mask[rows].sum(-1).max())
-        if longest > 0:
-            taken = _score_rows(base, read.take(rows // g), tokens[rows, :longest], mask[rows, :longest], temperature)
-            result = result.index_put((rows[:, None], torch.arange(longest)), taken)  # (rows, T)
-    return (result * mask).view(k, p, g, t)
-
-
-def _score_rows(base: BaseModel, state: "_State", tokens: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities of the tokens `(n, T)` that follow what `state` has read."""
-    logits = state.logits[:, None]  # (n, 1, V)
-    t = tokens.shape[1]
-    if t > 1:
-        later = base.model(
-            input_ids=tokens[:, :-1],
-            attention_mask=torch.cat([state.attended, mask[:, :-1]], 1),  # (n, L + T - 1)
-            position_ids=state.positions[:, None] + torch.arange(t - 1),
-            past_key_values=state.cache,
-        ).logits  # (n, T - 1, V)
-        logits = torch.cat([logits, later], 1)  # (n, T, V)
-    scores = torch.log_softmax(logits / temperature if temperature > 0 else logits, -1)  # (n, T, V)
-    return scores.gather(-1, tokens[..., None])[..., 0]  # (n, T)
-
-
-@dataclass(frozen=True)
-class _State:
-    """What has been read so far, row by row."""
-
-    cache: DynamicCache
-    logits: Tensor
-    """Of the next token, `(n, V)`."""
-    positions: Tensor
-    """Of the next token, `(n,)`."""
-    attended: Tensor
-    """True at the cached tokens that count, `(n, L)`."""
-
-    def take(self, rows: Tensor) -> "_State":
-        """Some rows, in any order and any number of times; the cache is copied, with its gradient."""
-        cache = DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-                raise TypeError(f"decoding needs a model with key-value attention in every layer, found {type(layer)}")
-            cache.update(layer.keys[rows], layer.values[rows], number)
-        return _State(cache, self.logits[rows], self.positions[rows], self.attended[rows])
-
-
-def _read(base: BaseModel, prompts: Prompts) -> _State:
-    """Encode every prompt once: a state of K * P rows."""
-    length = prompts.ids.shape[-1]
-    mask = prompts.mask.view(-1, length)  # (K * P, L)
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)  # (K * P, L)
-    cache = DynamicCache()
-    logits = base.model(
-        input_ids=prompts.ids.view(-1, length),
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]  # (K * P, V)
-    return _State(cache, logits, positions[:, -1] + 1, mask)
-
-
-def _read_token(base: BaseModel, state: _State, chosen: Tensor) -> _State:
-    """Read one more token `(n,)` per row; the state's cache grows in place."""
-    attended = torch.cat([state.attended, torch.ones(len(chosen), 1, dtype=torch.bool)], 1)  # (n, L + 1)
-    logits = base.model(
-        input_ids=chosen[:, None],
-        attention_mask=attended,
-        position_ids=state.positions[:, None],
-        past_key_values=state.cache,
-        use_cache=True,
-    ).logits[:, -1]  # (n, V)
-    return _State(state.cache, logits, state.positions + 1, attended)
+def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: bool) -> Tensor:
+    """Log-probabilities of the next token `(n, V)`, in float32."""
+    if not may_ask:
+        logits = logits.clone()
+        logits[:, base.help_id] = -torch.inf
+    return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 
 def _unfinished(done: Tensor) -> Tensor | None:
@@ -224,7 +165,7 @@ def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence
     noise = torch.ones(len(prompts.counts), p * group_size, steps)
     for row, (count, source) in enumerate(zip(prompts.counts, generators, strict=True)):
         noise[row, : count * group_size] = 1.0 - torch.rand(count * group_size, steps, generator=source)
-    return noise.view(-1, steps)
+    return noise.view(-1, steps).to(prompts.ids.device)
 
 
 def _draw(scores: Tensor, uniform: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """K LoRA adapters on one frozen base: the rows of a batch are K equal blocks, and each block meets its own adapter.
 
-For block k: `y = W x + (alpha / r) B_k A_k x` (Hu et al. 2021, arXiv 2106.09685), computed for all k by two batched
+For block k: `y = W x + (alpha / r_k) B_k A_k x` (Hu et al. 2021, arXiv 2106.09685), computed for all k by batched
 matrix products. The K adapters lie in one flat tensor `theta` of shape `(K, n)`, so that an optimizer step, a norm per
 device and a gradient are one line each; because blocks never mix, the result equals K separate models.
+
+Devices may have unequal ranks: a smaller adapter is padded with zero rows of A and B^T. That is exact: the padded A
+meets a zero B and the padded B a zero A, so their gradients are zero and they stay zero.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,90 +23,198 @@ from flsim.models.adapter import Adapter
 _PREFIX = "base_model.model."
 
 
+class _AddLora(torch.autograd.Function):
+    """`y + scale * x A^T B^T` per block, written into y; the backward has one thin product per gradient.
+
+    Plain autograd needs two more passes over the outputs and multiplies in layouts that are up to four times slower on
+    a CPU, where these products are so thin (r = 8) that their layout is all that counts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        """Of y `(K, rows, out)`, x `(K, rows, in)`, a `(K, r, in)`, b `(K, r, out)` and scale `(K, 1, 1)`."""
+        x = x.to(a.dtype)
+        low = torch.bmm(x, a.transpose(1, 2)).mul_(scale)  # (K, rows, r)
+        ctx.save_for_backward(x, low, a, b, scale)
+        if y.dtype == a.dtype:
+            ctx.mark_dirty(y)
+            return y.baddbmm_(low, b)
+        return torch.baddbmm(y.to(a.dtype), low, b).to(y.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of y, x, a and b."""
+        (gy,) = gradients
+        x, low, a, b, scale = ctx.saved_tensors
+        g = gy.to(a.dtype)
+        glow = torch.bmm(g, b.transpose(1, 2)).mul_(scale)  # (K, rows, r)
+        gx = torch.bmm(glow, a).to(gy.dtype) if ctx.needs_input_grad[1] else None  # (K, rows, in)
+        return gy, gx, torch.bmm(glow.transpose(1, 2), x), torch.bmm(low.transpose(1, 2), g), None
+
+
 class StackedLoraLinear(nn.Module):
     """A frozen linear layer plus K adapters; without adapters it is the frozen layer alone."""
 
-    def __init__(self, base: nn.Linear, scale: float) -> None:
+    def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
-        self.scale = scale
         self.a: Tensor | None = None  # (K, r, in), a view of theta
-        self.b: Tensor | None = None  # (K, out, r), a view of theta
+        self.b: Tensor | None = None  # (K, r, out), a view of theta: B transposed
+        self.scale: Tensor | None = None  # (K, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(K * rows, T, in)` to `(K * rows, T, out)`."""
-        y: Tensor = self.base(x)
-        if self.a is None or self.b is None:
-            return y
+        if self.a is None or self.b is None or self.scale is None:
+            plain: Tensor = self.base(x)
+            return plain
         blocks = x.reshape(self.a.shape[0], -1, x.shape[-1])  # (K, rows * T, in)
-        low = torch.bmm(blocks, self.a.transpose(1, 2))  # (K, rows * T, r)
-        delta = torch.bmm(low, self.b.transpose(1, 2))  # (K, rows * T, out)
-        return y + self.scale * delta.view(y.shape)
+        # the base maps blocks too: were its output a view, writing into it would cost two copies in the backward
+        y = _AddLora.apply(self.base(blocks), blocks, self.a, self.b, self.scale)  # type: ignore[no-untyped-call]
+        mapped: Tensor = y.view(*x.shape[:-1], y.shape[-1])
+        return mapped
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where one layer's A and B lie in a row of theta."""
+    """One layer, the names of its tensors, and its widths."""
 
     layer: StackedLoraLinear
-    rank: int
-    start: int
-    middle: int
-    end: int
+    name_a: str
+    name_b: str
+    inputs: int
+    outputs: int
 
 
 class StackedLora:
-    """A base model whose targeted linear layers carry K adapters at a time."""
+    """A base model whose targeted linear layers carry K adapters at a time.
+
+    A row of theta holds, layer by layer, A as `(r, in)` and B transposed as `(r, out)`, with r the widest rank.
+    """
 
     def __init__(self, base: PreTrainedModel, like: Adapter, scale: float) -> None:
         """Wrap the layers that `like` names.
 
         Args:
             base: any decoder-only model; its targeted linear layers are replaced in place and frozen.
-            like: an adapter of the shape that all devices have.
-            scale: alpha / r.
+            like: an adapter of the widest rank that a device may have.
+            scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k.
         """
         self.model = base.eval().requires_grad_(False)
-        self.names = list(like)
-        self.shapes = [like[name].shape for name in self.names]
+        self.rank = rank_of(like)
+        self.scale = scale
         self._slots: list[_Slot] = []
-        offset = 0
-        for name_a, name_b in zip(self.names[::2], self.names[1::2], strict=True):
+        names = list(like)
+        for name_a, name_b in zip(names[::2], names[1::2], strict=True):
             path = name_a.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
             if name_b != f"{_PREFIX}{path}.lora_B.weight":
                 raise ValueError(f"expected lora_A and lora_B of one layer side by side, found {name_a} and {name_b}")
             parent_path, _, child = path.rpartition(".")
             parent = base.get_submodule(parent_path)
-            layer = StackedLoraLinear(parent.get_submodule(child), scale)  # type: ignore[arg-type]
+            layer = StackedLoraLinear(parent.get_submodule(child))
             setattr(parent, child, layer)
-            middle = offset + like[name_a].size
-            end = middle + like[name_b].size
-            self._slots.append(_Slot(layer, like[name_a].shape[0], offset, middle, end))
-            offset = end
+            self._slots.append(_Slot(layer, name_a, name_b, like[name_a].shape[1], like[name_b].shape[0]))
+
+    def size(self, rank: int) -> int:
+        """n, the number of parameters of an adapter of this rank."""
+        return sum(rank * (slot.inputs + slot.outputs) for slot in self._slots)
 
     def stack(self, adapters: Sequence[Adapter]) -> Tensor:
-        """Lay K adapters into one flat tensor `(K, n)`, in float32."""
-        flat = np.stack([np.concatenate([adapter[name].ravel() for name in self.names]) for adapter in adapters])
-        return torch.from_numpy(flat).to(self.model.device)  # (K, n)
+        """Lay K adapters into one flat tensor `(K, n)`, in float32, padded to the widest rank.
 
-    def unstack(self, theta: Tensor) -> list[Adapter]:
-        """The K adapters of a flat tensor `(K, n)`."""
-        rows: NDArray[np.float32] = theta.detach().float().cpu().numpy()
-        splits = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
-        return [
-            {
-                n: part.reshape(s).copy()
-                for n, s, part in zip(self.names, self.shapes, np.split(row, splits), strict=True)
-            }
-            for row in rows
-        ]
+        Raises:
+            ValueError: if one has a rank above the widest.
+        """
+        return self.pad([torch.from_numpy(self._flat(adapter)) for adapter in adapters], ranks_of(adapters))
 
-    def use(self, theta: Tensor | None) -> None:
-        """From now on the model's K row blocks meet the adapters of theta `(K, n)`; None means the base alone."""
+    def unstack(self, theta: Tensor, ranks: Sequence[int] | None = None) -> list[Adapter]:
+        """The K adapters of a flat tensor `(K, n)`; `ranks` None means the widest for all."""
+        ranks = [self.rank] * len(theta) if ranks is None else ranks
+        flats = self.crop(theta.detach().float().cpu(), ranks)
+        return [self._adapter(flat.numpy(), rank) for flat, rank in zip(flats, ranks, strict=True)]
+
+    def pad(self, flats: Sequence[Tensor], ranks: Sequence[int]) -> Tensor:
+        """Rows of unequal ranks, each `(n_k,)`, as one tensor `(K, n)` with zeros where a rank has no parameters."""
+        device = self.model.device
+        theta = torch.zeros(len(flats), self.size(self.rank))
+        for row, flat, rank in zip(theta, flats, ranks, strict=True):
+            row[self._places(rank)] = flat
+        if device.type == "cuda":
+            return theta.pin_memory().to(device, non_blocking=True)
+        return theta.to(device)  # (K, n)
+
+    def crop(self, theta: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+        """The inverse of `pad`: copies `(n_k,)` of each row."""
+        return [row[self._places(rank)].clone() for row, rank in zip(theta, ranks, strict=True)]
+
+    def use(self, theta: Tensor | None, ranks: Sequence[int] | None = None) -> None:
+        """From now on the model's K row blocks meet the adapters of theta `(K, n)`; None means the base alone.
+
+        Args:
+            theta: of K devices; with K = 1 all rows meet one adapter.
+            ranks: of the devices; None means the widest for all.
+        """
+        if theta is None:
+            for slot in self._slots:
+                slot.layer.a = slot.layer.b = slot.layer.scale = None
+            return
+        k, r = len(theta), self.rank
+        scale = torch.tensor([self.scale * r / rank for rank in ranks or [r] * k], device=theta.device)[:, None, None]
+        # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
+        parts = theta.split([r * width for slot in self._slots for width in (slot.inputs, slot.outputs)], 1)
+        for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
+            slot.layer.a = a.view(k, r, slot.inputs)  # (K, r, in)
+            slot.layer.b = b.view(k, r, slot.outputs)  # (K, r, out)
+            slot.layer.scale = scale  # (K, 1, 1)
+
+    def learn(self, theta: Tensor, ranks: Sequence[int] | None = None) -> None:
+        """Like `use`, and from now on `backward` adds up gradients, which `gradient` returns."""
+        self.use(theta.detach(), ranks)
+        for part in self._parts():
+            part.requires_grad_()
+
+    def gradient(self) -> Tensor:
+        """What `backward` has added up since `learn`, `(K, n)`."""
+        parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
+        return torch.cat([part.flatten(1) for part in parts], 1)  # (K, n)
+
+    def _parts(self) -> list[Tensor]:
+        """A and B of every layer, in theta's order."""
+        return [part for slot in self._slots for part in (slot.layer.a, slot.layer.b) if part is not None]
+
+    def _places(self, rank: int) -> Tensor | slice:
+        """Where the parameters of an adapter of this rank lie in a row of theta."""
+        if rank == self.rank:
+            return slice(None)
+        if rank > self.rank:
+            raise ValueError(f"an adapter of rank {rank} does not fit into slots of rank {self.rank} (model.rank)")
+        runs, start = [], 0
         for slot in self._slots:
-            if theta is None:
-                slot.layer.a = slot.layer.b = None
-                continue
-            k = theta.shape[0]
-            slot.layer.a = theta[:, slot.start : slot.middle].view(k, slot.rank, -1)  # (K, r, in)
-            slot.layer.b = theta[:, slot.middle : slot.end].view(k, -1, slot.rank)  # (K, out, r)
+            for width in (slot.inputs, slot.outputs):
+                runs.append(torch.arange(start, start + rank * width))
+                start += self.rank * width
+        return torch.cat(runs)
+
+    def _flat(self, adapter: Adapter) -> NDArray[np.float32]:
+        """`(n_k,)`, the tensors of one adapter in theta's order."""
+        pairs = ((adapter[slot.name_a], adapter[slot.name_b].T) for slot in self._slots)
+        return np.concatenate([tensor.ravel() for pair in pairs for tensor in pair]).astype(np.float32, copy=False)
+
+    def _adapter(self, flat: NDArray[np.float32], rank: int) -> Adapter:
+        widths = [width for slot in self._slots for width in (slot.inputs, slot.outputs)]
+        parts = [part.reshape(rank, -1) for part in np.split(flat, rank * np.cumsum(widths)[:-1])]
+        adapter = {}
+        for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
+            adapter[slot.name_a] = a.copy()
+            adapter[slot.name_b] = np.ascontiguousarray(b.T)
+        return adapter
+
+
+def rank_of(adapter: Adapter) -> int:
+    """r, the rank of an adapter: rows of its first A."""
+    first = next(iter(adapter.values()))  # (r, in)
+    return len(first)
+
+
+def ranks_of(adapters: Sequence[Adapter]) -> list[int]:
+    """The rank of each."""
+    return [rank_of(adapter) for adapter in adapters]

@@ -42,14 +42,13 @@ def world_of(checkpoint: Path, *more: str, help_bias: float | None = None, end_b
     return world
 
 
-def adapters(world: World, seeds: Sequence[int]) -> torch.Tensor:
-    """One random adapter per seed, `(K, n)`."""
+def adapters(world: World, seeds: Sequence[int]) -> list[Adapter]:
+    """One random adapter per seed."""
     like = start_of(world)
-    drawn = [
+    return [
         {name: np.random.default_rng(seed).normal(0, 0.3, t.shape).astype(np.float32) for name, t in like.items()}
         for seed in seeds
     ]
-    return world.lora.stack(drawn)
 
 
 def start_of(world: World) -> Adapter:
@@ -107,10 +106,10 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     device is the built-in SLM, which is right on some.
     """
     world = world_of(Path("builtin:slm"), "budget.tau=0.4", "cloud.oracle_error=0.5", help_bias=2e3)
-    theta = world.lora.stack([start_of(world)])
-    found = values(evaluate_pack(world, [1], theta, model="global", round_=0)[0], "global")
+    fresh = [start_of(world)]
+    found = values(evaluate_pack(world, [1], fresh, model="global", round_=0)[0], "global")
     problems = own_tests(world, 1)
-    world.lora.use(theta)
+    world.lora.use(world.lora.stack(fresh))
     alone = [is_right(p.answer, answer_alone(world, [[p]], 12)[0][0]) for p in problems]
     cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
     final = cloud[:8] + alone[8:]
@@ -152,8 +151,7 @@ def test_devices_of_a_pack_are_measured_as_each_alone(tiny_checkpoint: Path) -> 
 def test_a_fresh_adapter_measures_as_the_frozen_base(tiny_checkpoint: Path) -> None:
     """B = 0, so B A x = 0 whatever A is."""
     world = world_of(tiny_checkpoint, help_bias=3.0)
-    theta = world.lora.stack([start_of(world)] * 3)
-    fresh = evaluate_pack(world, [0, 1, 2], theta, model="global", round_=0)
+    fresh = evaluate_pack(world, [0, 1, 2], [start_of(world)] * 3, model="global", round_=0)
     frozen = reference_rows(world, [0, 1, 2], round_=0)
     for device in range(3):
         assert values(fresh[device], "global") == values(frozen[device], "frozen")

@@ -160,10 +160,10 @@ def cloud(tiny_checkpoint: Path) -> BuiltinCloud:
 
 @pytest.fixture
 def passes(cloud: BuiltinCloud) -> Iterator[list[int]]:
-    """The batch size of every forward pass of the cloud's model."""
+    """The batch size of every forward pass of the cloud's model, seen at its output layer."""
     seen: list[int] = []
-    hook = cloud.base.model.register_forward_pre_hook(
-        lambda _, __, inputs: seen.append(len(inputs["input_ids"])), with_kwargs=True
+    hook = cloud.base.model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: seen.append(len(inputs[0]))
     )
     yield seen
     hook.remove()

@@ -12,7 +12,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from flsim.config import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
-from flsim.models.decoding import Completions, Prompts, encode, generate, score
+from flsim.models.decoding import Completions, Prompts, encode, generate, read
+from flsim.models.scoring import pull_back, score
 from flsim.models.stacked_lora import StackedLora
 from flsim.models.tokenizer import build_tokenizer
 from flsim.tasks.families import FAMILIES
@@ -63,7 +64,7 @@ def sample(
     """Hot by default, so that completions end early and late, and decoding drops rows on its way."""
     return generate(
         base,
-        prompts,
+        read(base, prompts),
         group_size=group_size,
         max_new_tokens=24,
         temperature=temperature,
@@ -84,7 +85,7 @@ def ends(base: BaseModel) -> tuple[int, int]:
 
 def test_greedy_equals_transformers_generate(any_base: BaseModel) -> None:
     prompts = encode(any_base, [QUESTIONS])
-    ours = generate(any_base, prompts, group_size=1, max_new_tokens=T, temperature=0.0)
+    ours = generate(any_base, read(any_base, prompts), group_size=1, max_new_tokens=T, temperature=0.0)
     theirs = any_base.model.generate(  # type: ignore[operator]
         prompts.ids[0],
         attention_mask=prompts.mask[0].long(),
@@ -99,9 +100,13 @@ def test_greedy_equals_transformers_generate(any_base: BaseModel) -> None:
 
 def test_greedy_needs_no_company(any_base: BaseModel) -> None:
     """Every question alone gives the tokens that it gives in a left-padded batch."""
-    together = generate(any_base, encode(any_base, [QUESTIONS]), group_size=2, max_new_tokens=T, temperature=0.0)
+    together = generate(
+        any_base, read(any_base, encode(any_base, [QUESTIONS])), group_size=2, max_new_tokens=T, temperature=0.0
+    )
     for p, question in enumerate(QUESTIONS):
-        alone = generate(any_base, encode(any_base, [[question]]), group_size=1, max_new_tokens=T, temperature=0.0)
+        alone = generate(
+            any_base, read(any_base, encode(any_base, [[question]])), group_size=1, max_new_tokens=T, temperature=0.0
+        )
         for g in range(2):
             kept = together.tokens[0, p, g][together.mask[0, p, g]]
             assert torch.equal(kept, alone.tokens[0, 0, 0][alone.mask[0, 0, 0]])
@@ -165,7 +170,7 @@ def test_sampled_frequencies_match_the_distribution(base: BaseModel, temperature
     """
     prompts = encode(base, [["59+6="]])
     drawn = generate(
-        base, prompts, group_size=4000, max_new_tokens=2, temperature=temperature, generators=seeded(5)
+        base, read(base, prompts), group_size=4000, max_new_tokens=2, temperature=temperature, generators=seeded(5)
     ).tokens[0, 0]  # (G, T)
     ids = prompts.ids[0, 0].tolist()
     vocabulary = len(base.tokenizer)
@@ -188,7 +193,7 @@ def test_logprobs_equal_score_and_a_plain_forward(any_base: BaseModel, temperatu
     questions = [QUESTIONS[:3], QUESTIONS[3:]]
     prompts = encode(any_base, questions)
     drawn = sample(any_base, prompts, 1, 2, temperature=temperature)
-    scored = score(any_base, prompts, drawn, temperature=temperature)
+    scored = score(any_base, read(any_base, prompts), drawn, temperature=temperature)
     real = prompts.real
     torch.testing.assert_close(scored[real], drawn.logprobs[real], atol=1e-5, rtol=0)
     for k, row in enumerate(questions):
@@ -212,7 +217,7 @@ def test_scores_gradient_is_the_plain_forwards(lora: tuple[BaseModel, StackedLor
     drawn = sample(base, prompts, 1, 2, group_size=5)
     assert len(set(drawn.mask[prompts.real].sum(-1).flatten().tolist())) > 5  # of many lengths
     weights = torch.randn(drawn.tokens.shape, generator=torch.Generator().manual_seed(0))
-    (ours,) = torch.autograd.grad((score(base, prompts, drawn, temperature=3.0) * weights).sum(), theta)
+    (ours,) = torch.autograd.grad((score(base, read(base, prompts), drawn, temperature=3.0) * weights).sum(), theta)
     total = torch.zeros(())
     for k, row in enumerate(questions):
         stacked.use(theta[k : k + 1])
@@ -233,7 +238,7 @@ def test_an_answer_alone_never_asks(base: BaseModel) -> None:
     free = sample(base, prompts, 3, group_size=60)
     assert free.asked.float().mean() > 0.02
     alone = generate(
-        base, prompts, group_size=60, max_new_tokens=T, temperature=3.0, generators=seeded(3), may_ask=False
+        base, read(base, prompts), group_size=60, max_new_tokens=T, temperature=3.0, generators=seeded(3), may_ask=False
     )
     assert not alone.asked.any()
     assert not (alone.tokens == base.help_id).any()
@@ -244,8 +249,8 @@ def test_forbidding_the_request_leaves_other_choices_as_they_were(base: BaseMode
     """Greedy completions that do not ask are the same with asking disabled; those that would ask go on otherwise."""
     wanting = prefer_help(base, "7=")
     prompts = encode(wanting, [QUESTIONS])
-    free = generate(wanting, prompts, group_size=1, max_new_tokens=T, temperature=0.0)
-    alone = generate(wanting, prompts, group_size=1, max_new_tokens=T, temperature=0.0, may_ask=False)
+    free = generate(wanting, read(wanting, prompts), group_size=1, max_new_tokens=T, temperature=0.0)
+    alone = generate(wanting, read(wanting, prompts), group_size=1, max_new_tokens=T, temperature=0.0, may_ask=False)
     assert bool(free.asked[0, 3, 0])
     assert not free.asked.all()
     for p in range(len(QUESTIONS)):
@@ -267,7 +272,7 @@ def prefer_help(base: BaseModel, question: str) -> BaseModel:
 
 def test_a_request_ends_the_completion_and_is_no_text(base: BaseModel) -> None:
     wanting = prefer_help(base, "7=")
-    drawn = generate(wanting, encode(wanting, [["7="]]), group_size=2, max_new_tokens=T, temperature=0.0)
+    drawn = generate(wanting, read(wanting, encode(wanting, [["7="]])), group_size=2, max_new_tokens=T, temperature=0.0)
     assert drawn.tokens.tolist() == [[[[base.help_id]] * 2]]
     assert drawn.asked.tolist() == [[[True, True]]]
     assert drawn.texts == [[["", ""]]]
@@ -278,7 +283,7 @@ def test_filling_neither_asks_nor_speaks(base: BaseModel) -> None:
     wanting = prefer_help(base, "<eos>")  # asks just where the filling is
     prompts = encode(wanting, [QUESTIONS, QUESTIONS[:1], []])
     assert prompts.real.sum(1).tolist() == [5, 1, 0]
-    drawn = generate(wanting, prompts, group_size=2, max_new_tokens=T, temperature=0.0)
+    drawn = generate(wanting, read(wanting, prompts), group_size=2, max_new_tokens=T, temperature=0.0)
     assert (drawn.tokens[~prompts.real] == wanting.pad_id).all()
     assert not drawn.mask[~prompts.real].any()
     assert not drawn.asked[~prompts.real].any()

@@ -1,0 +1,187 @@
+"""The forward passes that decoding and scoring need, for any Hugging Face decoder-only model.
+
+`read` encodes prompts, `decoder` adds token after token, `follow` reads whole completions on top of read prompts. The
+model may be any that takes a `DynamicCache`; `flsim/models/llama.py` does the same for the Llama family with less work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+
+_PARTS = 4  # of the rows of `AnyForward.follow`
+_FEW = 64  # rows of a part; smaller ones cost more in calls than they save in padding
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of the tokens that were read, per layer `(n, heads, L, d)`."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many sequences were read, n."""
+        return self.keys[0].shape[0]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Keys, then values, of all layers."""
+        return (*self.keys, *self.values)
+
+    def of(self, tensors: tuple[Tensor, ...]) -> "Past":
+        """The same past with other tensors, in the order of `tensors`."""
+        half = len(self.keys)
+        return Past(tensors[:half], tensors[half:])
+
+
+class Decoder(Protocol):
+    """Rows that grow token by token, without gradient; in the beginning every prompt has equally many."""
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Read one more token `(n,)` per row; the logits of the next, `(n, V)`."""
+        ...
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with these of the rows only."""
+        ...
+
+
+class Forward(Protocol):
+    """How a model reads; K devices, P prompts of each, R rows of each."""
+
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+        """Encode left-padded prompts.
+
+        Args:
+            ids: `(K, P, L)`.
+            mask: True at tokens that count, `(K, P, L)`.
+
+        Returns:
+            The logits of the next token `(K * P, V)`, and what was read, K * P rows.
+        """
+        ...
+
+    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
+        """Begin to decode.
+
+        Args:
+            mask: True at the prompts' tokens that count, `(K, P, L)`.
+            past: the prompts.
+            share: rows per prompt; row i goes on where prompt `i // share` ended.
+            tokens: most tokens that will be read.
+        """
+        ...
+
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+        """Read T tokens per row at once, with gradient.
+
+        Args:
+            ids: `(K, R, T)`, right-padded.
+            mask: True at tokens that count, `(K, R, T)`.
+            prompts: True at the prompts' tokens that count, `(K, P, L)`.
+            past: the prompts; the rows of a device go on where its prompts ended, `R / P` rows for each in turn.
+            judge: called with the logits after some tokens `(n, V)` and their places in the flattened ids `(n,)`; gives
+                one number for each, `(n,)`.
+
+        Returns:
+            What `judge` gave, `(K, R, T)`; zero where the mask is not True.
+        """
+        ...
+
+
+def positions_of(mask: Tensor, tokens: int) -> Tensor:
+    """Position of each of the last `tokens` tokens, `(n, tokens)`: how many tokens that count come before it."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens:]
+
+
+class AnyForward:
+    """The passes by the model's own `forward`, on padded rows."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+        """See `Forward`."""
+        cache = DynamicCache()
+        logits = self._call(ids.flatten(0, 1), mask.flatten(0, 1), cache, logits_to_keep=1)
+        return logits[:, -1], _past_of(cache)
+
+    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
+        """See `Forward`."""
+        return _AnyDecoder(self._call, mask.flatten(0, 1).repeat_interleave(share, 0), _cache_of(past, share))
+
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+        """See `Forward`; every device's rows go by length, in a few parts, so that short ones need little padding."""
+        k, r, t = ids.shape
+        lengths = mask.sum(-1)  # (K, R)
+        order = lengths.argsort(dim=1, stable=True) + torch.arange(k, device=ids.device)[:, None] * r  # (K, R)
+        share = r // prompts.shape[1]
+        result = torch.zeros(k * r * t, device=ids.device)
+        for part in order.chunk(max(1, min(_PARTS, k * r // _FEW)), dim=1):
+            rows = part.flatten()  # (n,)
+            longest = int(lengths.flatten()[rows].max())
+            if longest == 0:
+                continue
+            prompt = rows // share
+            taken = past.of(tuple(tensor.index_select(0, prompt) for tensor in past.tensors))
+            kept = mask.flatten(0, 1)[rows, :longest]  # (n, longest)
+            seen = torch.cat([prompts.flatten(0, 1)[prompt], kept], 1)  # (n, L + longest)
+            logits = self._call(ids.flatten(0, 1)[rows, :longest], seen, _cache_of(taken, 1))  # (n, longest, V)
+            places = (rows[:, None] * t + torch.arange(longest, device=ids.device))[kept]
+            result = result.index_put((places,), judge(logits[kept], places))
+        return result.view(k, r, t)
+
+    def _call(self, ids: Tensor, mask: Tensor, cache: DynamicCache, **more: int) -> Tensor:
+        logits: Tensor = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions_of(mask, ids.shape[1]),
+            past_key_values=cache,
+            use_cache=True,
+            **more,
+        ).logits
+        return logits
+
+
+class _AnyDecoder:
+    """The model's own cache; rows that end are cut out of it."""
+
+    def __init__(self, call: Callable[..., Tensor], mask: Tensor, cache: DynamicCache) -> None:
+        self._call = call
+        self._mask = mask  # (n, L)
+        self._cache = cache
+
+    def step(self, ids: Tensor) -> Tensor:
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)  # (n, L + 1)
+        return self._call(ids[:, None], self._mask, self._cache)[:, -1]
+
+    def keep(self, places: Tensor) -> None:
+        self._mask = self._mask[places]
+        self._cache.batch_select_indices(places)
+
+
+def _cache_of(past: Past, share: int) -> DynamicCache:
+    """The past in the model's own class, every row `share` times."""
+    cache = DynamicCache()
+    for number, pair in enumerate(zip(past.keys, past.values, strict=True)):
+        keys, values = (tensor.repeat_interleave(share, 0) for tensor in pair)
+        cache.update(keys, values, number)
+    return cache
+
+
+def _past_of(cache: DynamicCache) -> Past:
+    keys, values = [], []
+    for layer in cache.layers:
+        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+            raise TypeError(f"decoding needs a model with key-value attention in every layer, found {type(layer)}")
+        keys.append(layer.keys)
+        values.append(layer.values)
+    return Past(tuple(keys), tuple(values))

@@ -1,0 +1,256 @@
+"""The forward passes of `flsim/models/forward.py` for the Llama family (Llama, Mistral, Qwen2, Qwen3), with less work.
+
+Keys and values are never copied: completions of one prompt share the prompt's, and their own are written into room that
+is already there. Short attention is two plain products, which on a CPU take half the time of the fused kernel. Linear
+layers are the model's own modules, so adapters act as everywhere.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from flsim.models.forward import Judge, Past, positions_of
+
+_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_PLAIN = 4096  # up to so many scores per row and head, attention by plain products is the faster one on a CPU
+
+Segment = tuple[Tensor, Tensor]  # keys and values (m, KV, L, d)
+Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, query, key, value) to what attention gives
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether the model is of the family, with full attention in every layer."""
+    if type(model) not in _FAMILY:
+        return False
+    config = model.config
+    kinds = getattr(config, "layer_types", None)
+    full = all(kind == "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None) is None
+    return full and config.hidden_act == "silu"
+
+
+class LlamaForward:
+    """The passes, layer by layer over the model's own modules."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._body: Any = model.model
+        self._head: Any = model.get_output_embeddings()
+
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+        """See `Forward`."""
+        packing = _Packing(mask)
+        flat = mask.flatten(0, 1)  # (K * P, L)
+        bias = self._bias(flat, flat.shape[1])
+        new: list[Segment] = []
+
+        def own(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            new.append((packing.spread(key), packing.spread(value)))
+            return packing.gather(attend(packing.spread(query), [new[-1]], bias))
+
+        positions = positions_of(flat, flat.shape[1])
+        states = self._layers(packing.pack(ids), packing.pack(positions), own)  # (K, M, D)
+        keys, values = zip(*new, strict=True)
+        last = packing.last(states.flatten(0, 1))  # (K * P, D)
+        logits: Tensor = self._head(last)
+        return logits, Past(keys, values)
+
+    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> "_LlamaDecoder":
+        """See `Forward`."""
+        return _LlamaDecoder(self, mask.flatten(0, 1), past, share, tokens)
+
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+        """See `Forward`."""
+        packing = _Packing(mask)
+        share = mask.shape[1] // prompts.shape[1]
+        seen = torch.cat([prompts.repeat_interleave(share, 1), mask], 2).flatten(0, 1)  # (K * R, L + T)
+        bias = self._bias(seen, ids.shape[2])
+
+        def both(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            segments = [(past.keys[layer], past.values[layer]), (packing.spread(key), packing.spread(value))]
+            return packing.gather(attend(packing.spread(query), segments, bias))
+
+        positions = positions_of(seen, ids.shape[2])
+        states = self._layers(packing.pack(ids), packing.pack(positions), both).flatten(0, 1)[packing.real]  # (n, D)
+        places = packing.places[packing.real]  # (n,)
+        judged = judge(self._head(states), places)  # (n,)
+        return judged.new_zeros(ids.numel()).index_put((places,), judged).view(ids.shape)
+
+    def _bias(self, mask: Tensor, tokens: int) -> Tensor:
+        """What is added to the scores of the last `tokens` tokens, `(n, 1, tokens, L)`: 0, or very little if unseen."""
+        length = mask.shape[1]
+        causal = torch.ones(tokens, length, dtype=torch.bool, device=mask.device).tril(length - tokens)
+        dtype = self._body.embed_tokens.weight.dtype
+        # finite, since a row of padding sees nothing at all and must not become NaN
+        return torch.zeros(1, dtype=dtype, device=mask.device).masked_fill(~(mask[:, None, None] & causal), -1e9)
+
+    def _layers(self, ids: Tensor, positions: Tensor, mix: Mix) -> Tensor:
+        """Last hidden states `(a, b, D)` of tokens `(a, b)`, device by device."""
+        body = self._body
+        x: Tensor = body.embed_tokens(ids)  # (a, b, D)
+        cos, sin = body.rotary_emb(x, positions)
+        turn = cos[:, :, None], sin[:, :, None]  # (a, b, 1, d) each
+        for number, layer in enumerate(body.layers):
+            query, key, value = _project(layer.self_attn, _norm(layer.input_layernorm, x), turn)
+            mixed = mix(number, query * layer.self_attn.scaling, key, value)  # (a, b, H, d)
+            x = x + layer.self_attn.o_proj(mixed.reshape(*ids.shape, -1))
+            y = _norm(layer.post_attention_layernorm, x)
+            x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))
+        states: Tensor = _norm(body.norm, x)
+        return states
+
+
+class _Packing:
+    """The tokens that count, device by device without padding between them: M of each, the most that one has.
+
+    Linear layers work on packed tokens `(K, M)`, attention on the grid of rows `(K * R, T)`.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        k, r, t = mask.shape
+        self._grid = k * r, t
+        flat = mask.flatten(1)  # (K, R * T)
+        most = max(1, int(flat.sum(1).max()))
+        order = (~flat).int().argsort(dim=1, stable=True)[:, :most]  # (K, M)
+        self.real = flat.gather(1, order).flatten()  # (K * M,)
+        self.places = (order + torch.arange(k, device=mask.device)[:, None] * r * t).flatten()  # (K * M,)
+        self._shape = order.shape
+        self._mask = mask
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """`(K, M)` of anything that has one number per token of the grid."""
+        return grid.flatten()[self.places].view(self._shape)
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """From `(K, M, heads, d)` to `(K * R, heads, T, d)`; zero at padding."""
+        flat = tokens.flatten(0, 1) * self.real[:, None, None]  # (K * M, heads, d)
+        rows, t = self._grid
+        grid = flat.new_zeros(rows * t, *flat.shape[1:]).index_copy(0, self.places, flat)
+        return grid.view(rows, t, *flat.shape[1:]).transpose(1, 2).contiguous()
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """From `(K * R, heads, T, d)` to `(K, M, heads, d)`."""
+        flat = grid.transpose(1, 2).flatten(0, 1)  # (K * R * T, heads, d)
+        return flat.index_select(0, self.places).view(*self._shape, *flat.shape[1:])
+
+    def last(self, tokens: Tensor) -> Tensor:
+        """The last token of every row, `(K * R, ...)`, from `(K * M, ...)`; the rows are left-padded."""
+        rows, t = self._grid
+        where = torch.zeros(rows * t, dtype=torch.long, device=tokens.device)
+        where[self.places] = torch.arange(len(self.places), device=tokens.device)
+        return tokens[where.view(rows, t)[:, -1]]
+
+
+class _LlamaDecoder:
+    """Rows that end leave the linear layers; keys and values stay where they are, and prompts' are never copied."""
+
+    def __init__(self, forward: LlamaForward, mask: Tensor, past: Past, share: int, tokens: int) -> None:
+        self._forward = forward
+        self._past = past
+        self._read = 0  # tokens so far
+        self._all = past.rows * share  # N
+        self._rows = torch.arange(self._all, device=mask.device)  # (n,), the rows that go on
+        self._next = mask.sum(1).repeat_interleave(share)  # (N,), position of the next token
+        open_ = torch.ones(len(mask), tokens, dtype=torch.bool, device=mask.device)
+        self._bias = forward._bias(torch.cat([mask, open_], 1), 1).repeat_interleave(share, 0)  # (N, 1, 1, L + tokens)
+        self._own = [
+            tuple(part.new_zeros(self._all, part.shape[1], tokens, part.shape[3]) for part in pair)
+            for pair in zip(past.keys, past.values, strict=True)
+        ]  # per layer, keys and values (N, KV, tokens, d)
+
+    def step(self, ids: Tensor) -> Tensor:
+        states = self._forward._layers(ids[:, None], self._next[self._rows, None], self._mix)  # (n, 1, D)
+        self._read += 1
+        self._next = self._next + 1
+        logits: Tensor = self._forward._head(states[:, -1])
+        return logits
+
+    def keep(self, places: Tensor) -> None:
+        self._rows = self._rows[places]
+
+    def _mix(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`(n, 1, H, d)`: all N rows attend, and those that go on take their part."""
+        for own, new in zip(self._own[layer], (key, value), strict=True):
+            own[self._rows, :, self._read] = new[:, 0]
+        end = self._read + 1
+        keys, values = (own[:, :, :end] for own in self._own[layer])
+        past = self._past.keys[layer], self._past.values[layer]
+        bias = self._bias[..., : past[0].shape[2] + end]
+        if len(query) == self._all:
+            return attend(query.transpose(1, 2), [past, (keys, values)], bias).transpose(1, 2)
+        everyone = query.new_zeros(self._all, *query.shape[1:]).index_copy_(0, self._rows, query)  # (N, 1, H, d)
+        return attend(everyone.transpose(1, 2), [past, (keys, values)], bias)[self._rows].transpose(1, 2)
+
+
+def _norm(layer: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, layer.weight.shape, layer.weight, layer.variance_epsilon)
+
+
+def _project(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries `(a, b, H, d)`, keys and values `(a, b, KV, d)`; queries and keys turned by their positions."""
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    q, k, v = (p(x).view(*x.shape[:2], -1, attention.head_dim) for p in projections)  # (a, b, heads, d)
+    if hasattr(attention, "q_norm"):
+        q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
+    return _turn(q, *turn), _turn(k, *turn), v
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves paired as in the checkpoints."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def attend(query: Tensor, segments: list[Segment], bias: Tensor) -> Tensor:
+    """Softmax attention over segments laid end to end.
+
+    Args:
+        query: `(n, H, T, d)`, scaled.
+        segments: keys and values `(m, KV, L_i, d)`; row i meets row `i // (n / m)`, head h meets head `h // (H / KV)`.
+        bias: `(n, 1, T, L)` with L the sum of L_i.
+
+    Returns:
+        `(n, H, T, d)`.
+    """
+    n, heads, t, _ = query.shape
+    if query.device.type != "cpu" or t * bias.shape[-1] > _PLAIN:
+        keys, values = (
+            torch.cat([_repeat(part, n) for part in parts], 2) for parts in zip(*segments, strict=True)
+        )  # (n, KV, L, d) each
+        grouped = keys.shape[1] != heads
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0, enable_gqa=grouped)
+    scores = [_unfold(_fold(query, k) @ k.transpose(2, 3), query.shape) for k, _ in segments]  # (n, H, T, L_i) each
+    weights = torch.softmax((torch.cat(scores, -1) if len(scores) > 1 else scores[0]) + bias, -1)  # (n, H, T, L)
+    parts = weights.split([k.shape[2] for k, _ in segments], -1)
+    mixed = [_unfold(_fold(w, v) @ v, query.shape) for w, (_, v) in zip(parts, segments, strict=True)]
+    return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1]  # (n, H, T, d)
+
+
+def _repeat(tensor: Tensor, rows: int) -> Tensor:
+    return tensor if tensor.shape[0] == rows else tensor.repeat_interleave(rows // tensor.shape[0], 0)
+
+
+def _fold(x: Tensor, shared: Tensor) -> Tensor:
+    """Lay the rows and heads that meet one row and head of `shared` `(m, KV, ...)` side by side: `(m, KV, *, e)`."""
+    n, heads, t, e = x.shape
+    m, kv = shared.shape[:2]
+    if (n, heads) == (m, kv):
+        return x
+    return x.reshape(m, n // m, kv, heads // kv, t, e).transpose(1, 2).reshape(m, kv, -1, e)
+
+
+def _unfold(x: Tensor, like: torch.Size) -> Tensor:
+    """The inverse of `_fold`: `(n, H, T, e)` from `(m, KV, *, e)`."""
+    n, heads, t, _ = like
+    m, kv, _, e = x.shape
+    if (n, heads) == (m, kv):
+        return x
+    return x.view(m, kv, n // m, heads // kv, t, e).transpose(1, 2).reshape(n, heads, t, e)

@@ -86,7 +86,7 @@ def flower(setting: Setting, *, freeze: bool) -> Measured:
     def main(grid: Grid, context: Context) -> None:
         found.append(serve(grid, setting, freeze=freeze))
 
-    ray = {"num_cpus": WORKERS, "logging_level": "ERROR", "log_to_driver": False}
+    ray = {"address": "local", "num_cpus": WORKERS, "logging_level": "ERROR", "log_to_driver": False}
     backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray}
     run_simulation(server, app, num_supernodes=setting.devices, backend_config=backend)  # type: ignore[arg-type]
     return found[0]

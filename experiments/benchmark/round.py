@@ -61,7 +61,8 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
     """Of the rollouts of a round, of the whole update, and of one evaluation."""
     adapter = first_adapter(world.config)
     devices = fresh_pack(world, adapter, range(size))
-    theta = world.lora.stack([device.adapter for device in devices])  # (K, n)
+    adapters = [dict(adapter) for _ in devices]  # as after a round: equal in size, but each device's own
+    theta = world.lora.stack(adapters)  # (K, n)
 
     def rollouts() -> None:
         world.lora.use(theta)
@@ -79,7 +80,7 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
     return (
         median_seconds(rollouts, repeats),
         median_seconds(lambda: algorithm.local_update(world, fresh_pack(world, adapter, range(size))), repeats),
-        median_seconds(lambda: evaluate_pack(world, range(size), theta, model="global", round_=1), repeats),
+        median_seconds(lambda: evaluate_pack(world, range(size), adapters, model="global", round_=1), repeats),
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from flsim.config import ConfigError, EngineConfig
 from flsim.engine.store import DeviceStore
 
 _OBJECT_STORE_BYTES = 200 * 2**20  # adapters are small; Ray's default would take 30 % of the memory
+_KNOCK_S = 10.0  # how long a cluster may take to pick up
 _OFFER_S = 60.0  # how long a cluster may take to offer CPUs and GPUs
 _READY_S = 600.0  # how long its workers may take to be up: each imports torch, perhaps over a network
 
@@ -26,6 +28,8 @@ def join(address: str | None, workers: int) -> bool:
     """
     if ray.is_initialized():
         return False
+    if address is not None:
+        _knock(address)
     local: dict[str, Any] = {"num_cpus": workers, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         ray.init(
@@ -35,12 +39,26 @@ def join(address: str | None, workers: int) -> bool:
             log_to_driver=False,
             **({} if address else local),
         )
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(
-            f"engine.address={address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}); start one with "
-            f"`ray start --head`, or leave engine.address out"
-        ) from error
+    except ConnectionError as error:
+        raise _nobody(address, error) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Whether somebody listens at `host:port`: Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        except OSError as error:
+            raise _nobody(address, error) from error
+
+
+def _nobody(address: str | None, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"engine.address={address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}); start one with "
+        f"`ray start --head`, or leave engine.address out"
+    )
 
 
 def share_of(gpus: float) -> float:

@@ -6,6 +6,7 @@ policy it is all that a loss needs to know (`flsim/models/scoring.py`).
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.forward import Past
+from flsim.models.stacked_lora import WASTE, unequal
 
-_SHRINK_AT = 0.75  # decoding drops finished rows once at most this share is unfinished
+_SHRINK_AT = 0.9  # decoding drops finished rows once at most this share is unfinished
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,10 @@ def generate(
     tokens = torch.full((k * rows, max_new_tokens), base.pad_id, device=device)
     logprobs = torch.zeros(k * rows, max_new_tokens, device=device)
     done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (K * rows,)
-    kept = torch.arange(k * rows, device=device).view(k, rows)  # rows that are still decoded, equally many per device
+    now, counts = torch.arange(k * rows, device=device), None  # (n,), the rows that are decoded on, device by device
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
     logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
     for t in range(max_new_tokens):
-        now = kept.flatten()
         scores = _scores(base, logits, temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
@@ -128,12 +129,13 @@ def generate(
         done[now] |= (chosen == base.eos_id) | (chosen == base.help_id)
         if t + 1 == max_new_tokens or bool(done.all()):
             break
-        places = _unfinished(done[kept])  # (K, fewer)
-        if places is not None:
-            rest = (places + torch.arange(k, device=device)[:, None] * kept.shape[1]).flatten()
-            kept, chosen = kept.gather(1, places), chosen[rest]
-            decoder.keep(rest)
-        logits = decoder.step(chosen)
+        shrunk = _unfinished(done[now], now // rows, k, equal=counts is None)
+        if shrunk is not None:
+            places, counts = shrunk
+            now, chosen = now[places], chosen[places]
+            decoder.keep(places)
+        with nullcontext() if counts is None else unequal(counts):
+            logits = decoder.step(chosen)
     shape = (k, p, group_size, t + 1)
     return _finish(base, prompts, tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape))
 
@@ -146,15 +148,26 @@ def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: boo
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 
-def _unfinished(done: Tensor) -> Tensor | None:
-    """Places of the rows worth decoding on, `(K, fewer)`, from `done` `(K, n)`; None while too few have ended.
+def _unfinished(done: Tensor, device: Tensor, k: int, *, equal: bool) -> tuple[Tensor, Tensor | None] | None:
+    """Which rows to go on with, and how many of each device if unequally many; None while too few have ended.
 
-    Each device keeps as many rows as the one with the most unfinished ones.
+    While rows are equal, every device keeps as many as the one with the most unfinished, unless that is wasteful.
+
+    Args:
+        done: `(n,)`.
+        device: of each row, ascending, `(n,)`.
+        k: number of devices.
+        equal: whether all devices have equally many rows so far.
     """
-    most = int((~done).sum(1).max())
-    if most > _SHRINK_AT * done.shape[1]:
+    counts = torch.bincount(device[~done], minlength=k)  # (K,)
+    most, total = int(counts.max()), int(counts.sum())
+    equal = equal and k * most <= WASTE * total
+    if (k * most if equal else total) > _SHRINK_AT * len(done):
         return None
-    return done.long().argsort(dim=1, stable=True)[:, :most]  # (K, most)
+    if not equal:
+        return (~done).nonzero()[:, 0], counts
+    order = done.view(k, -1).int().argsort(dim=1, stable=True)[:, :most]  # (K, most)
+    return (order + torch.arange(k, device=done.device)[:, None] * (len(done) // k)).flatten(), None
 
 
 def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None) -> Tensor:
@@ -181,8 +194,7 @@ def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor)
     mask &= prompts.real[..., None, None]
     asked = ((tokens == base.help_id) & mask).any(-1)  # (K, P, G)
     words = tokens.masked_fill(~mask | ended, base.pad_id)
-    texts = [
-        [base.tokenizer.batch_decode(words[row, prompt], skip_special_tokens=True) for prompt in range(count)]
-        for row, count in enumerate(prompts.counts)
-    ]
+    said = iter(base.tokenizer.batch_decode(words[prompts.real].flatten(0, 1), skip_special_tokens=True))
+    group = tokens.shape[2]
+    texts = [[[next(said) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
     return Completions(tokens, mask, logprobs, asked, texts)

@@ -6,6 +6,7 @@ layers are the model's own modules, so adapters act as everywhere.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from flsim.models.forward import Judge, Past, positions_of
+from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 _PLAIN = 4096  # up to so many scores per row and head, attention by plain products is the faster one on a CPU
@@ -57,7 +59,8 @@ class LlamaForward:
             return packing.gather(attend(packing.spread(query), [new[-1]], bias))
 
         positions = positions_of(flat, flat.shape[1])
-        states = self._layers(packing.pack(ids), packing.pack(positions), own)  # (K, M, D)
+        with packing.layout():
+            states = self._layers(packing.pack(ids), packing.pack(positions), own)  # (K, M, D)
         keys, values = zip(*new, strict=True)
         last = packing.last(states.flatten(0, 1))  # (K * P, D)
         logits: Tensor = self._head(last)
@@ -79,7 +82,9 @@ class LlamaForward:
             return packing.gather(attend(packing.spread(query), segments, bias))
 
         positions = positions_of(seen, ids.shape[2])
-        states = self._layers(packing.pack(ids), packing.pack(positions), both).flatten(0, 1)[packing.real]  # (n, D)
+        with packing.layout():
+            states = self._layers(packing.pack(ids), packing.pack(positions), both)  # (K, M, D)
+        states = states.flatten(0, 1)[packing.real]  # (n, D)
         places = packing.places[packing.real]  # (n,)
         judged = judge(self._head(states), places)  # (n,)
         return judged.new_zeros(ids.numel()).index_put((places,), judged).view(ids.shape)
@@ -109,21 +114,32 @@ class LlamaForward:
 
 
 class _Packing:
-    """The tokens that count, device by device without padding between them: M of each, the most that one has.
+    """The tokens that count, device by device, without the padding between them.
 
-    Linear layers work on packed tokens `(K, M)`, attention on the grid of rows `(K * R, T)`.
+    Linear layers work on packed tokens `(K, M)`, M being the most that a device has; where this would be wasteful, on
+    the bare tokens of unequal devices `(1, N)`. Attention works on the grid of rows `(K * R, T)`.
     """
 
     def __init__(self, mask: Tensor) -> None:
         k, r, t = mask.shape
         self._grid = k * r, t
         flat = mask.flatten(1)  # (K, R * T)
-        most = max(1, int(flat.sum(1).max()))
+        counts = flat.sum(1)  # (K,)
+        most = max(1, int(counts.max()))
+        self.counts = counts if k * most > WASTE * int(counts.sum()) > 0 else None
+        if self.counts is not None:
+            self.places = flat.flatten().nonzero()[:, 0]  # (N,)
+            self.real = torch.ones_like(self.places, dtype=torch.bool)  # (N,)
+            self._shape = torch.Size([1, len(self.places)])
+            return
         order = (~flat).int().argsort(dim=1, stable=True)[:, :most]  # (K, M)
         self.real = flat.gather(1, order).flatten()  # (K * M,)
         self.places = (order + torch.arange(k, device=mask.device)[:, None] * r * t).flatten()  # (K * M,)
         self._shape = order.shape
-        self._mask = mask
+
+    def layout(self) -> AbstractContextManager[None]:
+        """Tells the adapters whose tokens are whose."""
+        return nullcontext() if self.counts is None else unequal(self.counts)
 
     def pack(self, grid: Tensor) -> Tensor:
         """`(K, M)` of anything that has one number per token of the grid."""

@@ -6,6 +6,7 @@ on to the adapters, some completions at a time: one forward and one backward in 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ def pull_back(
     leaves = [tensor.detach().requires_grad_() for tensor in read]  # the prompts' graph is walked once, at the end
     shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-1])), leaves[-1])
     pull = pull * completions.mask  # (K, P, G, T)
+    silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
+    completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
     for part in _parts(completions, tokens):
         _score(base, shared, completions, part, temperature).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]

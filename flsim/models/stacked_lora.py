@@ -8,7 +8,8 @@ Devices may have unequal ranks: a smaller adapter is padded with zero rows of A 
 meets a zero B and the padded B a zero A, so their gradients are zero and they stay zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,40 +17,72 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import grouped_mm
 from transformers import PreTrainedModel
 
 from flsim.models.adapter import Adapter
+
+WASTE = 1.3
+"""Filling devices up to equal numbers of tokens is the faster way as long as it adds less than this factor."""
 
 _PREFIX = "base_model.model."
 
 
 class _AddLora(torch.autograd.Function):
-    """`y + scale * x A^T B^T` per block, written into y; the backward has one thin product per gradient.
+    """`y + scale * x A^T B^T` per device, written into y; the backward has one thin product per gradient.
 
     Plain autograd needs two more passes over the outputs and multiplies in layouts that are up to four times slower on
     a CPU, where these products are so thin (r = 8) that their layout is all that counts.
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-        """Of y `(K, rows, out)`, x `(K, rows, in)`, a `(K, r, in)`, b `(K, r, out)` and scale `(K, 1, 1)`."""
+    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None) -> Tensor:
+        """Add what x gives by a `(K, r, in)` and b `(K, r, out)`.
+
+        With `ends` None, y is `(K, rows, out)`, x `(K, rows, in)` and scale `(K, 1, 1)`; else y is `(N, out)`, x
+        `(N, in)`, scale `(N, 1)`, and device k has the tokens up to `ends[k]`.
+        """
         x = x.to(a.dtype)
-        low = torch.bmm(x, a.transpose(1, 2)).mul_(scale)  # (K, rows, r)
-        ctx.save_for_backward(x, low, a, b, scale)
-        if y.dtype == a.dtype:
-            ctx.mark_dirty(y)
-            return y.baddbmm_(low, b)
-        return torch.baddbmm(y.to(a.dtype), low, b).to(y.dtype)
+        low = _times(x, a.transpose(1, 2), ends).mul_(scale)
+        ctx.save_for_backward(x, low, a, b, scale, ends)
+        if y.dtype != a.dtype:
+            return (y.to(a.dtype) + _times(low, b, ends)).to(y.dtype)
+        ctx.mark_dirty(y)
+        return y.baddbmm_(low, b) if ends is None else y.add_(_times(low, b, ends))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of y, x, a and b."""
         (gy,) = gradients
-        x, low, a, b, scale = ctx.saved_tensors
+        x, low, a, b, scale, ends = ctx.saved_tensors
         g = gy.to(a.dtype)
-        glow = torch.bmm(g, b.transpose(1, 2)).mul_(scale)  # (K, rows, r)
-        gx = torch.bmm(glow, a).to(gy.dtype) if ctx.needs_input_grad[1] else None  # (K, rows, in)
-        return gy, gx, torch.bmm(glow.transpose(1, 2), x), torch.bmm(low.transpose(1, 2), g), None
+        glow = _times(g, b.transpose(1, 2), ends).mul_(scale)
+        gx = _times(glow, a, ends).to(gy.dtype) if ctx.needs_input_grad[1] else None
+        return gy, gx, _across(glow, x, ends), _across(low, g, ends), None, None
+
+
+def _times(x: Tensor, w: Tensor, ends: Tensor | None) -> Tensor:
+    """Every device's tokens times its own matrix `(K, i, j)`."""
+    return torch.bmm(x, w) if ends is None else grouped_mm(x, w, offs=ends)
+
+
+def _across(x: Tensor, y: Tensor, ends: Tensor | None) -> Tensor:
+    """`(K, i, j)`: x^T y, summed over each device's tokens."""
+    return torch.bmm(x.transpose(1, 2), y) if ends is None else grouped_mm(x.t(), y, offs=ends)
+
+
+_counts: Tensor | None = None  # (K,), tokens of each device, while they are unequal
+
+
+@contextmanager
+def unequal(counts: Tensor) -> Iterator[None]:
+    """Within the block, tokens are `(1, N)` and device k has `counts[k]` of them; outside, blocks are equal."""
+    global _counts
+    before, _counts = _counts, counts
+    try:
+        yield
+    finally:
+        _counts = before
 
 
 class StackedLoraLinear(nn.Module):
@@ -67,11 +100,29 @@ class StackedLoraLinear(nn.Module):
         if self.a is None or self.b is None or self.scale is None:
             plain: Tensor = self.base(x)
             return plain
-        blocks = x.reshape(self.a.shape[0], -1, x.shape[-1])  # (K, rows * T, in)
+        if _counts is not None and len(self.a) > 1:
+            return self._of_unequal(x.flatten(0, 1), self.a, self.b, self.scale, _counts).view(*x.shape[:-1], -1)
+        blocks = x.reshape(len(self.a), -1, x.shape[-1])  # (K, rows * T, in)
         # the base maps blocks too: were its output a view, writing into it would cost two copies in the backward
-        y = _AddLora.apply(self.base(blocks), blocks, self.a, self.b, self.scale)  # type: ignore[no-untyped-call]
-        mapped: Tensor = y.view(*x.shape[:-1], y.shape[-1])
-        return mapped
+        y = _add_lora(self.base(blocks), blocks, self.a, self.b, self.scale)
+        return y.view(*x.shape[:-1], -1)
+
+    def _of_unequal(self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, counts: Tensor) -> Tensor:
+        """Map `(N, in)` to `(N, out)`; `grouped_mm` wants rows of 16 bytes, else the adapters meet padded blocks."""
+        if x.device.type == "cpu" and not any(width % 4 for width in (*a.shape[1:], b.shape[2])):
+            own = scale[:, 0].repeat_interleave(counts, 0)  # (N, 1)
+            return _add_lora(self.base(x), x, a, b, own, counts.cumsum(0).int())
+        most = torch.arange(int(counts.max()), device=x.device)  # (M,)
+        real = most < counts[:, None]  # (K, M)
+        places = ((counts.cumsum(0) - counts)[:, None] + most).clamp(max=len(x) - 1)  # (K, M)
+        padded = _add_lora(x.new_zeros(*places.shape, b.shape[2]), x[places], a, b, scale)  # (K, M, out)
+        y: Tensor = self.base(x)
+        return y + padded[real]
+
+
+def _add_lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None = None) -> Tensor:
+    added: Tensor = _AddLora.apply(y, x, a, b, scale, ends)  # type: ignore[no-untyped-call]
+    return added
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ stream's seed, except the training questions, which follow the run's seed.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from random import Random
 
 import numpy as np
@@ -40,12 +40,12 @@ class TaskStream:
     config: StreamConfig
     rounds: int
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """All task groups of the stream, in order of appearance."""
         return tuple(dict.fromkeys(group for phase in self.config.phases for group in phase))
 
-    @property
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The nominal phases; with `recurring` each return is a phase of its own. Equal task lists share a letter."""
         length = self.config.phase_rounds or max(1, self.rounds // len(self.config.phases))
@@ -88,8 +88,7 @@ class TaskStream:
 
     def prompts_per_step(self, device: str, mean: int) -> int:
         """Prompts of one local step: log-normal with mean `mean`, clipped to between `mean / 2` and `2 mean`."""
-        sigma = self.config.quantity_sigma
-        factor = np.exp(generator(self.config.seed, "quantity", device).normal(-(sigma**2) / 2, sigma))
+        factor = _quantity(self.config.quantity_sigma, self.config.seed, device)
         return int(np.clip(round(mean * factor), max(1, mean // 2), 2 * mean))
 
     def training_problems(self, device: str, round_: int, step: int, *, count: int, seed: int) -> list[Problem]:
@@ -125,3 +124,9 @@ def _shares(alpha: float, size: int, seed: int, names: tuple[str, ...]) -> tuple
     if np.isinf(alpha):
         return (1.0 / size,) * size
     return tuple(float(share) for share in generator(seed, *names).dirichlet([alpha] * size))
+
+
+@lru_cache(maxsize=100_000)
+def _quantity(sigma: float, seed: int, device: str) -> float:
+    """How many times the mean number of prompts a device has, log-normal with mean 1."""
+    return float(np.exp(generator(seed, "quantity", device).normal(-(sigma**2) / 2, sigma)))

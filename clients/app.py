@@ -1,6 +1,7 @@
 """The Flower ClientApp around a local algorithm: unwrap the messages of a pack, learn, measure, wrap the replies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from flwr.app import Context, Message, MessageType
 import flsim.messages as wire
 from clients.device import Device, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
-from flsim.config import Config
+from flsim.config import BudgetConfig, Config
 from flsim.engine.work import PackedClientApp
 from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import Row
@@ -46,21 +47,25 @@ class DeviceApp(PackedClientApp):
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train or evaluate a pack."""
         if messages[0].metadata.message_type == MessageType.TRAIN:
-            return self._train(messages, contexts)
+            return self._train(messages, contexts, self.config.budget)
         return self._evaluate(messages, contexts)
 
-    def _train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+    def rehearse(self, messages: Sequence[Message], contexts: Sequence[Context]) -> None:
+        """Train a pack that may not send anything to the cloud: its devices answer all their questions alone."""
+        self._train(messages, contexts, replace(self.config.budget, calls_per_round=0))
+
+    def _train(self, messages: Sequence[Message], contexts: Sequence[Context], budget: BudgetConfig) -> list[Message]:
         round_ = wire.round_of(messages[0])
         devices = [
             remember(
                 context.state,
                 wire.device_at(context.node_id),
                 round_,
-                wire.adapter_of(message),
-                budget=self.config.budget,
+                adapter,
+                budget=budget,
                 dual=self.algorithm.dual_init,
             )
-            for message, context in zip(messages, contexts, strict=True)
+            for adapter, context in zip(wire.adapters_of(messages), contexts, strict=True)
         ]
         updates = self.algorithm.local_update(self.world, devices)
         local: list[list[Row]] = [[] for _ in devices]
@@ -79,7 +84,7 @@ class DeviceApp(PackedClientApp):
     def _evaluate(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         round_ = wire.round_of(messages[0])
         indices = [wire.device_at(context.node_id) for context in contexts]
-        adapters = [wire.adapter_of(message) for message in messages]
+        adapters = wire.adapters_of(messages)
         with spend("evaluate"):
             rows = evaluate_pack(self.world, indices, adapters, model="global", round_=round_)
             if wire.flag(messages[0], wire.REFERENCES):

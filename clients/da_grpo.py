@@ -23,7 +23,7 @@ from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_grad
 from flsim.learning.dual import DualRule
 from flsim.messages import DeviceUpdate
 from flsim.models.memory import refuse_too_large
-from flsim.models.scoring import pull_back
+from flsim.models.scoring import TOKENS, pull_back
 from flsim.models.stacked_lora import ranks_of
 from flsim.timing import spend
 from flsim.world import World
@@ -49,6 +49,8 @@ class DaGrpo:
     """Of the sampling."""
     max_new_tokens: int = 9
     """Longest response in tokens."""
+    micro_batch: int = TOKENS
+    """Most tokens of responses in one forward pass of training; lower it where memory is short."""
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
     cost_baseline: str = "batch"
@@ -68,7 +70,7 @@ class DaGrpo:
             raise ValueError(f"group_size={self.group_size} must be at least 2: a response is compared with its group")
         if self.cost_baseline not in COST_BASELINES:
             raise ValueError(f"cost_baseline={self.cost_baseline!r} must be one of: {', '.join(COST_BASELINES)}")
-        for name in ("steps", "prompts", "lr", "clip_norm", "temperature", "max_new_tokens"):
+        for name in ("steps", "prompts", "lr", "clip_norm", "temperature", "max_new_tokens", "micro_batch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
 
@@ -80,7 +82,7 @@ class DaGrpo:
         ranks = ranks_of([device.adapter for device in devices])
         theta = world.lora.stack([device.adapter for device in devices])  # (K, n)
         moments = self._moments(world, devices, ranks)
-        dual = torch.tensor([device.dual for device in devices])  # (K,)
+        dual = torch.tensor([device.dual for device in devices], device=theta.device)  # (K,)
         notes = [Notes(device) for device in devices]
         for step in range(self.steps):
             problems = self.problems(world, devices, step)
@@ -121,7 +123,7 @@ class DaGrpo:
         loss = policy_gradient_loss(logprobs, advantage, rollout.prompts.real)  # (K,)
         (pull,) = torch.autograd.grad(loss.sum(), logprobs)  # (K, P, G, T)
         parts = rollout.reading, rollout.completions, pull
-        return pull_back(world.base, world.lora, *parts, temperature=self.temperature)
+        return pull_back(world.base, world.lora, *parts, temperature=self.temperature, tokens=self.micro_batch)
 
     def problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
         """What each device meets in one local step."""
@@ -143,18 +145,19 @@ class DaGrpo:
         first, second = (
             world.lora.pad(moment, ranks) for moment in zip(*((r.first[0], r.second[0]) for r in rows), strict=True)
         )
-        return AdamState(first, second, torch.cat([row.steps for row in rows]))
+        return AdamState(first, second, torch.cat([row.steps for row in rows]).to(first.device))
 
     def _keep(
         self, world: World, devices: Sequence[Device], ranks: Sequence[int], *, moments: AdamState, dual: Tensor
     ) -> None:
         """Leave with every device what it takes to its next round."""
-        first, second = world.lora.crop(moments.first, ranks), world.lora.crop(moments.second, ranks)
+        first, second = (world.lora.crop(moment.cpu(), ranks) for moment in (moments.first, moments.second))
+        steps = moments.steps.cpu()  # (K,)
         for k, device in enumerate(devices):
             device.dual = float(dual[k])
             device.optimizer = None
             if self.keep_optimizer:
-                device.optimizer = AdamState(first[k][None], second[k][None], moments.steps[k : k + 1])
+                device.optimizer = AdamState(first[k][None], second[k][None], steps[k : k + 1])
 
 
 def client_app(config: Config, **settings: Any) -> DeviceApp:
@@ -164,6 +167,12 @@ def client_app(config: Config, **settings: Any) -> DeviceApp:
     if unknown:
         raise ValueError(f"there is no setting {', '.join(unknown)}; DA-GRPO takes: {', '.join(known)}")
     algorithm = DaGrpo(**settings)
-    rows = 2 * algorithm.prompts * algorithm.group_size  # quantity skew at most doubles a device's prompts
-    refuse_too_large(config, rows_per_device=rows, new_tokens=algorithm.max_new_tokens)
+    prompts = 2 * algorithm.prompts  # quantity skew at most doubles a device's
+    refuse_too_large(
+        config,
+        prompts=prompts,
+        responses=prompts * algorithm.group_size,
+        new_tokens=algorithm.max_new_tokens,
+        micro_batch=algorithm.micro_batch,
+    )
     return DeviceApp(config, algorithm)

@@ -15,6 +15,8 @@ from flsim.tasks.families import GROUPS
 SCHEDULES = ("switch", "staggered", "ramp", "recurring")
 CLOUD_KINDS = ("builtin", "oracle")
 ENGINE_KINDS = ("ray", "local")
+DTYPES = ("float32", "bfloat16")
+AUTO = "auto"
 
 
 class ConfigError(ValueError):
@@ -33,6 +35,8 @@ class ModelConfig:
     """LoRA alpha; the adapter is scaled by alpha / r."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that carry an adapter (peft's `LoraConfig.target_modules`)."""
+    dtype: str = "float32"
+    """Of the frozen base: `float32` or `bfloat16`; adapters are float32 always."""
     adapter: str | None = None
     """Folder of a peft adapter to start from; None starts at B = 0."""
 
@@ -134,8 +138,8 @@ class EngineConfig:
     """Address of a running Ray cluster, whose nodes must share the run's folder; None starts one on this machine."""
     gpus: float = 0.0
     """GPU share of a worker: 0 for the CPU, 1/k for k workers on one GPU, or a whole number of GPUs."""
-    pack: int = 8
-    """Devices that one worker trains in one batch."""
+    pack: int | str = 8
+    """Devices that one worker trains in one batch; `auto` finds the fastest by a short rehearsal."""
     timeout_s: float | None = None
     """Seconds after which a round stops waiting for its devices; None waits for all."""
 
@@ -190,13 +194,16 @@ def check(config: Config) -> None:
     _one_of("stream.schedule", config.stream.schedule, SCHEDULES)
     _one_of("cloud.kind", config.cloud.kind, CLOUD_KINDS)
     _one_of("engine.kind", config.engine.kind, ENGINE_KINDS)
+    _one_of("model.dtype", config.model.dtype, DTYPES)
+    if isinstance(config.engine.pack, str) and config.engine.pack != AUTO:
+        raise ConfigError(f"engine.pack={config.engine.pack!r} must be a number of devices, or {AUTO}")
     _one_of("evaluation.split", config.evaluation.split, ("validation", "test"))
     for key, value in (
         ("rounds", config.rounds),
         ("stream.phase_rounds", 1 if config.stream.phase_rounds is None else config.stream.phase_rounds),
         ("fleet.devices", config.fleet.devices),
         ("engine.workers", config.engine.workers),
-        ("engine.pack", config.engine.pack),
+        ("engine.pack", 1 if isinstance(config.engine.pack, str) else config.engine.pack),
         ("model.rank", config.model.rank),
         ("evaluation.every_rounds", config.evaluation.every_rounds),
         ("evaluation.prompts_per_task", config.evaluation.prompts_per_task),

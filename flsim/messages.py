@@ -9,6 +9,7 @@ themselves are summed up on the worker.
 import copy
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,6 +99,16 @@ def flag(message: Message, key: str) -> bool:
 def adapter_of(message: Message) -> Adapter:
     """The adapter that a message carries."""
     return to_adapter(arrays_of(message))
+
+
+def adapters_of(messages: Sequence[Message]) -> list[Adapter]:
+    """The adapters of a pack; messages that share their tensors get one and the same object, read once."""
+    read: dict[tuple[int, ...], Adapter] = {}
+    adapters = []
+    for message in messages:
+        key = tuple(id(array) for array in arrays_of(message).values())
+        adapters.append(read[key] if key in read else read.setdefault(key, adapter_of(message)))
+    return adapters
 
 
 def arrays_of(message: Message) -> ArrayRecord:

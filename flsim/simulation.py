@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import ConfigRecord, Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from flsim.config import Config, check
 from flsim.config_files import load_config
 from flsim.engine.cluster import check_gpus
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
+from flsim.engine.probe import Rehearsal, pack_of
 from flsim.engine.ray_grid import RayGrid
 from flsim.engine.streaming import TakesMean
 from flsim.metrics.rows import Row, read_rows, write_rows
@@ -121,7 +122,9 @@ def _go(
         return adapter
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client) as grid:
-        log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, config.engine.kind)
+        grid.pack = _pack_of(config, folder, grid, adapter)
+        where = f"{config.engine.kind} in packs of {grid.pack}"
+        log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, where)
         with tqdm(
             total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress
         ) as bar:
@@ -220,9 +223,20 @@ def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
     """The grid that `engine.kind` names."""
     store, devices, engine = store_in(folder), config.fleet.devices, config.engine
     if engine.kind == "local":
-        return LocalGrid(client, store, devices, engine.pack)
+        return LocalGrid(client, store, devices, 1)
     where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
-    return RayGrid(client, store, devices, engine.pack, **where)
+    return RayGrid(client, store, devices, 1, **where)
+
+
+def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) -> int:
+    """The size of the run's packs, found by rehearsing the first round if it is to be."""
+    content = RecordDict({**wire.instruction(wire.to_arrays(adapter), round_=1)})
+
+    def rehearse(devices: int) -> Rehearsal:
+        nodes = [wire.node_of(device) for device in cohort(config, 1)[:devices]]
+        return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in nodes])
+
+    return pack_of(config, folder, rehearse, grid.workers)
 
 
 def _evaluation_rounds(config: Config) -> set[int]:

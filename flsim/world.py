@@ -33,7 +33,8 @@ def first_adapter(config: Config) -> Adapter:
 
 def load_world(config: Config) -> World:
     """Load everything; seconds for the built-in models."""
-    base = load_base(config.model.path)
+    place = "cuda" if config.engine.gpus > 0 else "cpu"
+    base = load_base(config.model.path, dtype=config.model.dtype, place=place)
     like = initial_adapter(base.model, config.model, config.seed)
     lora = StackedLora(base.model, like, config.model.alpha / config.model.rank)
     return World(config, base, lora, make_cloud(config.cloud), stream_of(config))

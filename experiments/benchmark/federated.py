@@ -98,7 +98,7 @@ def engine(setting: Setting) -> Measured:
     app = SeededApp(config, setting.algorithm)
     with (
         tempfile.TemporaryDirectory() as folder,
-        RayGrid(app, store_in(Path(folder)), setting.devices, config.engine.pack, workers=WORKERS) as grid,
+        RayGrid(app, store_in(Path(folder)), setting.devices, int(config.engine.pack), workers=WORKERS) as grid,
     ):
         return serve(grid, setting)
 

@@ -97,7 +97,7 @@ def transport_seconds(config: Config, devices: int, repeats: int) -> float:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        RayGrid(echo, store_in(Path(folder)), devices, config.engine.pack, workers=config.engine.workers) as grid,
+        RayGrid(echo, store_in(Path(folder)), devices, int(config.engine.pack), workers=config.engine.workers) as grid,
     ):
         content = wire.instruction(arrays, round_=1)
         nodes = grid.get_node_ids()

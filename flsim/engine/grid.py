@@ -19,9 +19,10 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 import flsim.messages as wire
+from flsim.engine.probe import Rehearsal
 from flsim.engine.store import DeviceStore
 from flsim.engine.streaming import Weight
-from flsim.engine.work import PackResult, answer_pack
+from flsim.engine.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 from flsim.timing import RoundTiming, booked
 
@@ -48,7 +49,7 @@ class FleetGrid(Grid):
         """
         identify()
         self._run = Run.create_empty(run_id=1)
-        self._pack = pack
+        self.pack = pack
         self._ids = 0
         self._spent: defaultdict[str, float] = defaultdict(float)
         self.devices = devices
@@ -75,13 +76,17 @@ class FleetGrid(Grid):
         for message in waiting:
             self._ids += 1
             message.metadata.__dict__["_message_id"] = str(self._ids)
-        packs = [waiting[start : start + self._pack] for start in range(0, len(waiting), self._pack)]
+        packs = [waiting[start : start + self.pack] for start in range(0, len(waiting), self.pack)]
         replies: list[Message] = []
         total = ExactSum()
         for result in self._answer(packs, weight, timeout):
             replies += result.replies
             total.merge(result.total)
         return sorted(replies, key=lambda message: message.metadata.src_node_id), total
+
+    @abstractmethod
+    def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
+        """Have every worker answer these messages as one pack, for its time and memory only."""
 
     @abstractmethod
     def _answer(
@@ -167,6 +172,10 @@ class LocalGrid(FleetGrid):
     ) -> None:
         """Give the threads back."""
         torch.set_num_threads(self._threads)
+
+    def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
+        """In this process."""
+        return rehearse_pack(self._app, messages, self.devices)
 
     def _answer(
         self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None

@@ -21,9 +21,10 @@ from flwr.clientapp import ClientApp
 import flsim.messages as wire
 from flsim.engine.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.engine.grid import FleetGrid, identify
+from flsim.engine.probe import Rehearsal
 from flsim.engine.store import DeviceStore
 from flsim.engine.streaming import Weight
-from flsim.engine.work import PackResult, answer_pack
+from flsim.engine.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 
 _TRIES = 2
@@ -55,6 +56,10 @@ class Worker:
         contents = list(self._contents.values())
         messages = [wire.with_content(m, contents[place]) for m, place in zip(light, places, strict=True)]
         return answer_pack(self._app, messages, self._store, self._devices, weight)
+
+    def rehearse(self, messages: list[Message]) -> Rehearsal:
+        """Answer a pack for its time and memory only."""
+        return rehearse_pack(self._app, messages, self._devices)
 
     def ready(self) -> bool:
         """True once the process is up."""
@@ -136,6 +141,11 @@ class RayGrid(FleetGrid):
             ray.kill(actor)
         if self._started_ray:
             ray.shutdown()
+
+    def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
+        """All workers at once; the slowest time and the highest peak."""
+        all_: list[Rehearsal] = ray.get([actor.rehearse.remote(list(messages)) for actor in self._actors])
+        return Rehearsal(len(messages), max(one.seconds for one in all_), max(one.peak_bytes for one in all_))
 
     def _answer(
         self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None

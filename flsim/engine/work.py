@@ -1,15 +1,19 @@
 """What a worker does with a pack of messages; the same function in a Ray worker and in the driver's own process."""
 
+import resource
+import sys
 import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flwr.app import Context, Message, MessageType
+import torch
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
+from flsim.engine.probe import Rehearsal
 from flsim.engine.store import DeviceStore
 from flsim.engine.streaming import Weight
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
@@ -24,6 +28,10 @@ class PackedClientApp(ClientApp):
     @abstractmethod
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """One reply per message, in order; may change the contexts' state. All messages are of one type and round."""
+
+    def rehearse(self, messages: Sequence[Message], contexts: Sequence[Context]) -> None:
+        """Do what `answer` does, for its time and memory only: nothing is kept, and no cloud may be paid."""
+        self.answer(messages, contexts)
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Flower's own entry: one device."""
@@ -63,6 +71,28 @@ def answer_pack(
     work = _Work(app, store, devices, weight, ExactSum(), {})
     replies = work.answer(messages)
     return PackResult(replies, work.total, time.perf_counter() - started, booked())
+
+
+def rehearse_pack(app: ClientApp, messages: Sequence[Message], devices: int) -> Rehearsal:
+    """Answer a pack on throw-away states; see `flsim.engine.probe`."""
+    contexts = []
+    for message in messages:
+        node = message.metadata.dst_node_id
+        where: dict[str, bool | float | int | str] = {"partition-id": wire.device_at(node), "num-partitions": devices}
+        contexts.append(Context(1, node, where, RecordDict(), {}))
+    started = time.perf_counter()
+    if isinstance(app, PackedClientApp):
+        app.rehearse(messages, contexts)
+    seconds = time.perf_counter() - started
+    booked()  # a rehearsal is in no round's timing
+    return Rehearsal(len(messages), seconds, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """Most memory this process has had: of its GPU if it uses one, else resident (in KiB on Linux, bytes on macOS)."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,13 @@ def folder_of(path: str) -> Path:
     return folder
 
 
-def load_base(path: str) -> BaseModel:
-    """Load a checkpoint in float32 on the CPU, frozen and in evaluation mode.
+def load_base(path: str, *, dtype: str = "float32", place: str = "cpu") -> BaseModel:
+    """Load a checkpoint, frozen and in evaluation mode.
+
+    Args:
+        path: as for `folder_of`.
+        dtype: `float32` or `bfloat16`.
+        place: torch's name of the device that computes, such as `cpu` or `cuda`.
 
     Raises:
         ConfigError: if there is no checkpoint, or its tokenizer has no help token.
@@ -60,5 +65,5 @@ def load_base(path: str) -> BaseModel:
         raise ConfigError(f"model.path={path!r}: its tokenizer names no end-of-sequence token")
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-    return BaseModel(model, tokenizer, pad_id, tokenizer.eos_token_id, vocabulary[HELP])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    return BaseModel(model.to(place), tokenizer, pad_id, tokenizer.eos_token_id, vocabulary[HELP])

@@ -49,7 +49,8 @@ def pull_back(
         tokens: most tokens of completions in one forward pass; fewer need less memory.
     """
     read = [*reading.past.tensors, reading.logits]
-    leaves = [tensor.detach().requires_grad_() for tensor in read]  # the prompts' graph is walked once, at the end
+    # the prompts' graph is walked once, at the end; keys below the first adapter have none
+    leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
     shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-1])), leaves[-1])
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance

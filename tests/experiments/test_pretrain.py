@@ -13,7 +13,7 @@ from experiments.pretrain import learning_rate_factor, pretrain
 from experiments.recipes import SLM, Stage
 from flsim.models.base import load_base
 from flsim.models.builtin import CLOUD_DIR, SLM_DIR
-from flsim.models.decoding import encode, generate
+from flsim.models.decoding import encode, generate, read
 from flsim.models.tokenizer import build_tokenizer
 from flsim.seeding import python_random
 from flsim.tasks.families import FAMILIES, GROUPS, draw
@@ -50,8 +50,8 @@ def test_card_agrees_with_the_model(folder: Path) -> None:
         rng = python_random(1, "card check", group)
         families = [family for family in FAMILIES if family.group == group]
         problems = [draw(f, level, "test", rng) for f in families for level in f.levels for _ in range(7)]
-        prompts = encode(base, [[problem.question for problem in problems]])
-        replies = generate(base, prompts, group_size=1, max_new_tokens=12, temperature=0.0, may_ask=False)
+        reading = read(base, encode(base, [[problem.question for problem in problems]]))
+        replies = generate(base, reading, group_size=1, max_new_tokens=12, temperature=0.0, may_ask=False)
         verdicts: dict[str, list[list[bool]]] = {family.name: [[] for _ in family.levels] for family in families}
         for problem, (text,) in zip(problems, replies.texts[0], strict=True):
             level = next(f.levels for f in families if f.name == problem.family).index(problem.level)

@@ -4,15 +4,16 @@ Examples:
   python -m experiments.benchmark round
   python -m experiments.benchmark peers --devices 1 4 --repeats 1
   python -m experiments.benchmark peers --prompts 1 8
+  python -m experiments.benchmark scale --devices 100 --learners
 """
 
 import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.benchmark import peers, round
+from experiments.benchmark import peers, round, scale
 
-BENCHMARKS: dict[str, ModuleType] = {"round": round, "peers": peers}
+BENCHMARKS: dict[str, ModuleType] = {"round": round, "peers": peers, "scale": scale}
 """Each has a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 

@@ -1,0 +1,191 @@
+"""One side of `scale` in a process of its own, since each starts Ray: `python -m ... SIDE DEVICES ROUNDS`.
+
+`engine` is `flsim.run` with the client of `scale_client` and FedAvg; `flower` the same client in Flower's
+`run_simulation` with Flower's FedAvg; `learner` is `flsim.run` with DA-GRPO on the built-in model. Prints one line of
+JSON: per steady round the seconds on the wall and the seconds of the clients, and the largest memory of driver, worker
+and all processes together.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import psutil
+from flwr.app import ConfigRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+import flsim
+import flsim.messages as wire
+from experiments.benchmark.scale_client import COMPUTE, app
+from flsim.config_files import load_config
+from flsim.timing import read_timings
+from flsim.world import first_adapter
+
+WORKERS = 2
+ADAPTER = ("model.rank=4",)
+"""Settings of the plain client's runs: 0.1 MB of adapter."""
+LEARNER = (
+    "client.steps=1",
+    "client.prompts=4",
+    "client.group_size=4",
+)
+"""Settings of DA-GRPO's runs: few steps, since the time per device is what matters."""
+_COMPUTING = ("rollout", "cloud", "reward", "train")
+_LOOK_S = 0.2  # between two looks at the memory
+_LONGEST_S = 3600
+
+
+@dataclass
+class Memory:
+    """The largest resident memory seen, in bytes; what processes share is counted in each."""
+
+    driver: int = 0
+    worker: int = 0
+    total: int = 0
+
+    def look(self) -> None:
+        """Look once more."""
+        me = psutil.Process()
+        own = me.memory_info().rss
+        workers, total = [0], own
+        for child in me.children(recursive=True):
+            try:
+                size, name = child.memory_info().rss, " ".join(child.cmdline()[:1])
+            except psutil.Error:  # it has ended meanwhile
+                continue
+            total += size
+            if name.startswith("ray::"):
+                workers.append(size)
+        self.driver = max(self.driver, own)
+        self.worker = max(self.worker, *workers)
+        self.total = max(self.total, total)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side measured."""
+
+    wall_s: tuple[float, ...]
+    """Of each steady round."""
+    compute_s: tuple[float, ...]
+    """Of all clients of that round together."""
+    memory: Memory
+    """Until the last round ended."""
+
+
+@contextmanager
+def watched(memory: Memory, until: Path) -> Iterator[None]:
+    """Look at the memory while the block runs, until a file is there."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_S) and not until.exists():
+            memory.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def through_flsim(devices: int, rounds: int, folder: Path, client: ClientApp | None, *settings: str) -> Side:
+    """`flsim.run` with every device in every round; the evaluated rounds, the first and the last, are left out."""
+    last = rounds + 2
+    config = load_config(
+        None,
+        [
+            f"run_dir={folder / 'run'}",
+            f"rounds={last}",
+            f"fleet.devices={devices}",
+            f"engine.workers={WORKERS}",
+            "stream.phases=[[arithmetic]]",
+            "stream.quantity_sigma=0",
+            "cloud.kind=oracle",
+            f"evaluation.every_rounds={last}",
+            "evaluation.prompts_per_task=1",
+            *settings,
+        ],
+    )
+    memory = Memory()
+    with watched(memory, config.folder / "timing" / f"round-{last:05d}.json"):
+        finished = flsim.run(config, client=client, progress=False)
+    if (finished.rows["name"] == "set_aside").any():
+        raise RuntimeError(f"devices were set aside; see {config.folder / 'run.log'}")
+    steady = [timing for timing in read_timings(config.folder) if 1 < timing.round < last]
+    compute = tuple(sum(timing.parts.get(part, 0.0) for part in _COMPUTING) for timing in steady)
+    return Side(tuple(timing.wall_s for timing in steady), compute, memory)
+
+
+def through_flower(devices: int, rounds: int, folder: Path) -> Side:
+    """Flower's own simulation and FedAvg; nothing is written, and the first round is left out."""
+    from flwr.simulation import run_simulation  # only here: it would count in the memory of our driver
+
+    server = ServerApp()
+    memory, wall, compute = Memory(), [], []
+    arrays = wire.to_arrays(first_adapter(load_config(None, list(ADAPTER))))
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        while len(list(grid.get_node_ids())) < devices:  # Flower's nodes register one after the other
+            time.sleep(0.05)
+        strategy = FedAvg(fraction_train=1.0, min_train_nodes=devices, min_available_nodes=devices)
+        current = arrays
+        for round_ in range(1, rounds + 2):
+            started = time.perf_counter()
+            replies = list(grid.send_and_receive(strategy.configure_train(round_, current, ConfigRecord(), grid)))
+            new, _ = strategy.aggregate_train(round_, replies)
+            took = time.perf_counter() - started
+            if new is None or len(replies) != devices or any(reply.has_error() for reply in replies):
+                raise RuntimeError(f"round {round_}: {len(replies)} of {devices} replies")
+            current = new
+            if round_ > 1:
+                wall.append(took)
+                compute.append(sum(float(str(reply.content["metrics"][COMPUTE])) for reply in replies))
+
+    ray = {"num_cpus": WORKERS, "logging_level": "ERROR", "log_to_driver": False}
+    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray}
+    with watched(memory, folder / "never"):
+        run_simulation(server, app, num_supernodes=devices, backend_config=backend)  # type: ignore[arg-type]
+    return Side(tuple(wall), tuple(compute), memory)
+
+
+def measure(side: str, devices: int, rounds: int) -> Side:
+    """One side in a process of its own."""
+    command = [sys.executable, "-m", "experiments.benchmark.scale_side", side, str(devices), str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=_LONGEST_S)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Side(tuple(found["wall_s"]), tuple(found["compute_s"]), Memory(**found["memory"]))
+
+
+def main(side: str, devices: int, rounds: int) -> None:
+    """Measure a side and print it."""
+    with tempfile.TemporaryDirectory() as folder:
+        if side == "flower":
+            found = through_flower(devices, rounds, Path(folder))
+        elif side == "engine":
+            found = through_flsim(devices, rounds, Path(folder), app, *ADAPTER)
+        else:
+            found = through_flsim(devices, rounds, Path(folder), None, *LEARNER)
+    print(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

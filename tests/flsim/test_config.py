@@ -55,6 +55,13 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("stream.alpha=0", "stream.alpha=0", "must be", "above 0"),
         ("cloud.kind=gpt", "cloud.kind", "'gpt'", "builtin, oracle"),
         ("engine.kind=dask", "engine.kind", "'dask'", "ray, local"),
+        ("engine.gpus=-1", "engine.gpus=-1", "must be", "at least 0"),
+        ("engine.gpus=0.4", "engine.gpus=0.4", "1/k or a whole number", "the nearest is 1/2 (0.5)"),
+        ("engine.gpus=0.6", "engine.gpus=0.6", "1/k or a whole number", "the nearest is 1/2 (0.5)"),
+        ("engine.gpus=0.3", "engine.gpus=0.3", "1/k or a whole number", "the nearest is 1/3 (0.3333)"),
+        ("engine.gpus=0.9", "engine.gpus=0.9", "1/k or a whole number", "the nearest is 1"),
+        ("engine.gpus=1.5", "engine.gpus=1.5", "1/k or a whole number", "the nearest is 2"),
+        ("engine.gpus=.nan", "engine.gpus=nan", "must be", "at least 0"),
         ("evaluation.split=train", "evaluation.split", "'train'", "validation, test"),
         ("fleet.devices=0", "fleet.devices=0", "must be", "at least 1"),
         ("fleet.cohort=0", "fleet.cohort=0", "must be", "at least 1"),
@@ -73,6 +80,16 @@ def test_a_bad_value_is_answered_with_key_value_and_what_is_allowed(
     assert key in message
     assert given_value in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("share", [0, 0.125, 0.2, 0.25, 0.33, 0.333, 1 / 3, 0.5, 1, 2])
+def test_gpu_shares_that_divide_a_gpu_or_are_whole_are_accepted(share: float) -> None:
+    assert load_config(None, [f"engine.gpus={share}"]).engine.gpus == share
+
+
+def test_a_gpu_share_needs_workers_of_their_own() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.gpus=0\.5 needs engine\.kind=ray"):
+        load_config(None, ["engine.gpus=0.5", "engine.kind=local"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from flwr.app import Context, Message, MessageType
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 from peft import PeftModel
@@ -29,11 +31,14 @@ from flsim.config import Config, ConfigError
 from flsim.config_files import load_config
 from flsim.engine.work import PackedClientApp
 from flsim.files import DamagedFileError
+from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import COLUMNS, without_timing
 from flsim.models.adapter import Adapter, load_adapter
 from flsim.models.decoding import encode
 from flsim.simulation import cohort
+from flsim.timing import PARTS, read_timings
 from flsim.world import load_world
+from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
@@ -205,6 +210,71 @@ def test_the_bytes_on_the_wire_are_the_adapters(finished: flsim.Run) -> None:
     rows = finished.rows
     for name in ("downlink_bytes", "uplink_bytes"):
         assert rows[rows["name"] == name]["total"].tolist() == [size] * 9
+
+
+def test_every_round_says_where_its_time_went(finished: flsim.Run) -> None:
+    """In worker-seconds; here the one worker is the driver, which never idles."""
+    timings = read_timings(finished.folder)
+    assert [timing.round for timing in timings] == [0, 1, 2, 3]
+    for timing in timings:
+        assert timing.workers == 1
+        assert timing.wall_s > 0
+        assert sum(timing.parts.values()) == pytest.approx(timing.wall_s)
+        assert set(timing.parts) <= set(PARTS)
+        assert min(timing.parts.values()) >= 0
+        assert {"store", "evaluate", "commit"} <= timing.parts.keys()
+    assert all(timing.parts["train"] > 0 and timing.parts["aggregate"] > 0 for timing in timings[1:])
+
+
+def test_sums_on_the_workers_change_no_bit_of_a_run(finished: flsim.Run, settings: Settings) -> None:
+    """The same FedAvg, but it wants to see the updates, so that every adapter travels to it."""
+    assert_equal_runs(flsim.run(settings("listed"), strategy=Looking(), progress=False), finished)
+
+
+class Looking(FedAvg):
+    """FedAvg, one update at a time."""
+
+    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
+        return super().aggregate(adapter, list(updates))
+
+
+class HalfRank(DeltaStrategy):
+    """Sends odd devices half of the rank; the adapter stays as it is."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        sent = list(super().configure_train(server_round, arrays, config, grid))
+        half = {n: t[:1] if "lora_A" in n else t[:, :1] for n, t in wire.to_adapter(arrays).items()}
+        content = RecordDict({**sent[0].content, "arrays": wire.to_arrays(half)})
+        return [wire.with_content(m, content) if m.metadata.dst_node_id % 2 == 0 else m for m in sent]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        return None, None
+
+    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
+        return adapter
+
+
+def test_a_device_is_judged_by_what_it_was_sent(settings: Settings) -> None:
+    """Device 1 is sent half of the rank and replies in kind; nobody is set aside."""
+    echo = ClientApp()
+
+    @echo.train()
+    def train(message: Message, context: Context) -> Message:
+        return wire.train_reply(DeviceUpdate(0, wire.adapter_of(message), 1, 0.0), message)
+
+    @echo.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return wire.evaluate_reply((), 1, message)
+
+    rows = flsim.run(short(settings, "half-rank", "rounds=1"), client=echo, strategy=HalfRank(), progress=False).rows
+    assert not (rows["name"] == "set_aside").any()
+    sizes = {name: rows[rows["name"] == f"{name}link_bytes"].set_index("device")["total"] for name in ("up", "down")}
+    assert sizes["up"].equals(sizes["down"])
+    assert sizes["up"]["device-001"] < sizes["up"]["device-000"] == sizes["up"]["device-002"]
 
 
 def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings: Settings) -> None:

@@ -95,3 +95,22 @@ def test_a_damaged_file_is_named_with_the_mend(tmp_path: Path, how: str) -> None
     with pytest.raises(DamagedFileError, match="delete it") as caught:
         store.load(DEVICE, before_round=2)
     assert str(path) in str(caught.value)
+
+
+def test_a_device_that_keeps_nothing_leaves_no_file(tmp_path: Path) -> None:
+    store = DeviceStore(tmp_path)
+    store.save(DEVICE, 1, RecordDict())
+    assert files(tmp_path) == []
+    store.save(DEVICE, 2, state(0.25))
+    store.save(DEVICE, 3, RecordDict())  # it has forgotten, and that must be known
+    assert value_of(store.load(DEVICE, before_round=3)) == 0.25
+    assert value_of(store.load(DEVICE, before_round=4)) is None
+
+
+def test_a_token_is_found_where_the_folder_is_shared(tmp_path: Path) -> None:
+    path = DeviceStore(tmp_path / "run").leave_token("abc")
+    assert DeviceStore(tmp_path / "run").finds_token("abc")
+    assert not DeviceStore(tmp_path / "run").finds_token("abd")
+    assert not DeviceStore(tmp_path / "elsewhere").finds_token("abc")
+    path.unlink()
+    assert not DeviceStore(tmp_path / "run").finds_token("abc")

@@ -7,6 +7,7 @@ intercepts likewise).
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 
@@ -17,7 +18,7 @@ from flsim.models.decoding import encode, generate, read
 from flsim.models.stacked_lora import ranks_of
 from flsim.seeding import generator
 from flsim.tasks.problem import Problem, is_right
-from flsim.tasks.stream import device_name
+from flsim.tasks.stream import TaskStream, device_name
 from flsim.world import World
 
 MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
@@ -85,8 +86,13 @@ def _use(world: World, adapters: Sequence[Adapter] | None) -> None:
 def own_tests(world: World, device: int) -> list[Problem]:
     """The device's test set, its tasks in turn, so that none comes first to the budget."""
     settings = world.config.evaluation
-    sets = world.stream.evaluation_problems(device_name(device), settings.split, per_task=settings.prompts_per_task)
-    return [problem for turn in zip(*sets.values(), strict=True) for problem in turn]
+    return list(_tests(world.stream, device_name(device), settings.split, settings.prompts_per_task))
+
+
+@lru_cache(maxsize=4096)  # devices; drawing a test set takes as long as answering it
+def _tests(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[Problem, ...]:
+    sets = stream.evaluation_problems(device, split, per_task=per_task)
+    return tuple(problem for turn in zip(*sets.values(), strict=True) for problem in turn)
 
 
 def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: list[list[str]]) -> list[list[bool]]:

@@ -25,32 +25,21 @@ What to do about a large part: docs/profiling.md.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-
-from flsim import Config, ConfigError, run
+from flsim import ConfigError, run
 from flsim.config_files import load_config
 from flsim.files import DamagedFileError
 from flsim.metrics.rows import read_rows
-from flsim.plugins import build
 from flsim.report.breakdown import break_down
 from flsim.report.drawing import drawing_style, save_figure
-from flsim.report.finish import finish_run
 from flsim.report.table import time_table
 from flsim.report.time_figure import time_figure
 from flsim.timing import read_timings
-from flsim.world import stream_of
 
 _MOST_ROUNDS = 9  # unless --rounds asks for more
-
-
-class EnoughError(Exception):
-    """The rounds to be measured are done."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,45 +96,12 @@ def profile(
     last = min(config.rounds, wanted)
     print(f"profiling {last} of {config.rounds} rounds of {config.name}", file=sys.stderr)
     if any(override.startswith("run_dir=") for override in overrides):
-        _run_first(config, last)
-        finish_run(config.folder, phases=stream_of(config).phases, tau=config.budget.tau)
-        _show(config.folder, picture or config.folder / "plots" / "time.png")
+        kept = run(config, until=last)
+        _show(kept.folder, picture or kept.folder / "plots" / "time.png")
         return
     picture = picture or Path("runs") / f"profile-{config.name}-seed{config.seed}.png"
     with tempfile.TemporaryDirectory(prefix="flsim-profile-") as folder:
-        config = replace(config, run_dir=str(Path(folder) / config.name))
-        _run_first(config, last)
-        _show(config.folder, picture)
-
-
-def _run_first(config: Config, last: int) -> None:
-    """Run a config from its start to the end of round `last`."""
-    strategy = _first_rounds(build("strategy", config.strategy), last)
-    try:
-        run(config, strategy=strategy, progress=False)
-    except EnoughError:
-        return
-
-
-def _first_rounds(strategy: Strategy, last: int) -> Strategy:
-    """The strategy itself, which now also ends the run when a round after `last` is to begin.
-
-    It stays the same object with the same attributes, so the checkpoints are those of the strategy that was asked for.
-    """
-    kind = type(strategy)
-
-    class FirstRounds(kind):  # type: ignore[misc,valid-type]
-        def configure_train(
-            self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-        ) -> Iterable[Message]:
-            if server_round > last:
-                raise EnoughError
-            print(f"round {server_round} of {last}", file=sys.stderr)
-            sent: Iterable[Message] = kind.configure_train(self, server_round, arrays, config, grid)
-            return sent
-
-    strategy.__class__ = FirstRounds
-    return strategy
+        _show(run(replace(config, run_dir=str(Path(folder) / config.name)), until=last).folder, picture)
 
 
 def _show(run_dir: Path, picture: Path) -> None:

@@ -61,6 +61,7 @@ def run(
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
     resume: str | Path | None = None,
+    until: int | None = None,
     progress: bool = True,
 ) -> Run:
     """Run a simulation from start to report, or go on with one that was stopped.
@@ -71,6 +72,7 @@ def run(
         strategy: any Flower strategy; None builds the one that `strategy.path` names.
         client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
         resume: folder of a run to go on with; a finished run gets its report again.
+        until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
         progress: whether to show a bar.
 
     Raises:
@@ -83,7 +85,8 @@ def run(
     client = client or build("client", settings.client, settings)
     adapter = first_adapter(settings)
     folder = open_new(settings) if resume is None else Path(resume)
-    adapter = _go(settings, folder, strategy, client, adapter, log=log_to(folder), progress=progress)
+    last = settings.rounds if until is None else min(until, settings.rounds)
+    adapter = _go(settings, folder, strategy, client, adapter, last=last, log=log_to(folder), progress=progress)
     save_adapter(folder / "adapter", adapter, settings.model)
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
@@ -109,26 +112,25 @@ def _go(
     client: ClientApp,
     adapter: Adapter,
     *,
+    last: int,
     log: logging.Logger,
     progress: bool,
 ) -> Adapter:
-    """The rounds that are still to do; returns the last adapter."""
+    """The rounds that are still to do, up to `last`; returns the last adapter."""
     first = 0
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         vars(strategy).update(checkpoint.strategy)
-    if first > config.rounds:
+    if first > last:
         return adapter
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client) as grid:
         grid.pack = _pack_of(config, folder, grid, adapter)
         where = f"{config.engine.kind} in packs of {grid.pack}"
-        log.info("rounds %d to %d, %d devices on %s", first, config.rounds, config.fleet.devices, where)
-        with tqdm(
-            total=config.rounds, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress
-        ) as bar:
-            for round_ in range(first, config.rounds + 1):
+        log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
+        with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
+            for round_ in range(first, last + 1):
                 started = time.perf_counter()
                 rows: list[Row] = []
                 if round_ > 0:

@@ -52,7 +52,8 @@ def test_by_default_one_evaluation_follows_the_warm_up_and_the_run_is_thrown_awa
     """An evaluation every 2 rounds: 3 rounds run, of which 2 and 3 are measured, and 2 holds the evaluation."""
     assert main([str(tiny), "seed=3"]) == 0
     out, err = capsys.readouterr()
-    assert err.splitlines() == ["profiling 3 of 4 rounds of tiny", *(f"round {n} of 3" for n in (1, 2, 3))]
+    assert err.splitlines()[0] == "profiling 3 of 4 rounds of tiny"
+    assert "3/3" in err  # the run's own bar, with the time left
     assert "(mean of rounds 2 to 3) on 1 worker; 1 of 2 held an evaluation." in out
     assert {line.split(" ")[0] for line in out.splitlines()} >= {*PARTS, "all"}
     shown = {line.split()[0]: float(line.split()[2]) for line in out.splitlines() if line.startswith(PARTS)}

@@ -5,8 +5,9 @@ flsim's own loop (configure, send, aggregate, rows, checkpoint) and through Flow
 The overhead per message is (wall - compute / workers) / devices: what a round takes on the wall beyond the clients' own
 computing, if that were spread evenly over the workers. In seconds of workers it is twice that.
 
-Second table: DA-GRPO on the built-in model through the whole of flsim. Memory is resident, at its largest until the
-last round; "all" adds up driver, workers and Ray's own processes, and counts what they share in each.
+Second table: DA-GRPO on the built-in model through the whole of flsim, in seconds of workers per device and round, and
+in processor time of driver and workers, which other work on the machine disturbs less. Memory is resident, at its
+largest until the last round; "all" adds up driver, workers and Ray's own processes, and counts what they share in each.
 """
 
 import argparse
@@ -42,12 +43,13 @@ def engine_table(fleets: Sequence[int], rounds: int, *, flower: bool) -> str:
 
 def learner_table(fleets: Sequence[int], rounds: int) -> str:
     """The second table."""
-    rows = [["devices", "wall s", "ms per device", "driver MB", "worker MB", "all MB"]]
+    rows = [["devices", "wall s", "ms per device", "CPU ms per device", "driver MB", "worker MB", "all MB"]]
     for devices in fleets:
         side = measure("learner", devices, rounds)
         per_device = spread([1000 * WORKERS * wall / devices for wall in side.wall_s])
         memory = _megabytes(side.memory.driver, side.memory.worker, side.memory.total)
-        rows.append([str(devices), spread(side.wall_s).text(1), per_device.text(1), *memory])
+        cpu = f"{1000 * side.cpu_s / rounds / devices:.1f}"
+        rows.append([str(devices), spread(side.wall_s).text(1), per_device.text(1), cpu, *memory])
     return table(rows)
 
 

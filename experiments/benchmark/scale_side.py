@@ -13,8 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +43,7 @@ LEARNER = (
 )
 """Settings of DA-GRPO's runs: few steps, since the time per device is what matters."""
 _COMPUTING = ("rollout", "cloud", "reward", "train")
-_LOOK_S = 0.2  # between two looks at the memory
+_TICK_S, _LOOK_S = 0.02, 0.5  # between two looks at the marks, and at the memory
 _LONGEST_S = 3600
 
 
@@ -58,20 +57,26 @@ class Memory:
 
     def look(self) -> None:
         """Look once more."""
-        me = psutil.Process()
-        own = me.memory_info().rss
-        workers, total = [0], own
-        for child in me.children(recursive=True):
-            try:
-                size, name = child.memory_info().rss, " ".join(child.cmdline()[:1])
-            except psutil.Error:  # it has ended meanwhile
-                continue
-            total += size
-            if name.startswith("ray::"):
-                workers.append(size)
+        own = psutil.Process().memory_info().rss
+        sizes = [(is_worker, process.memory_info().rss) for is_worker, process in _children()]
         self.driver = max(self.driver, own)
-        self.worker = max(self.worker, *workers)
-        self.total = max(self.total, total)
+        self.worker = max([self.worker, *(size for is_worker, size in sizes if is_worker)])
+        self.total = max(self.total, own + sum(size for _, size in sizes))
+
+
+def cpu_seconds() -> float:
+    """Processor time that driver and workers have spent so far."""
+    processes = [psutil.Process(), *(process for is_worker, process in _children() if is_worker)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _children() -> list[tuple[bool, psutil.Process]]:
+    """The processes below this one, and which are Ray workers."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may have ended meanwhile
+            found.append((" ".join(child.cmdline()[:1]).startswith("ray::Worker"), child))
+    return found
 
 
 @dataclass(frozen=True)
@@ -82,26 +87,47 @@ class Side:
     """Of each steady round."""
     compute_s: tuple[float, ...]
     """Of all clients of that round together."""
+    cpu_s: float
+    """Processor time of driver and workers over the steady rounds; 0 where it was not measured."""
     memory: Memory
     """Until the last round ended."""
 
 
-@contextmanager
-def watched(memory: Memory, until: Path) -> Iterator[None]:
-    """Look at the memory while the block runs, until a file is there."""
-    over = threading.Event()
+class Watch:
+    """Looks at memory and processor time from a thread while rounds run."""
 
-    def watch() -> None:
-        while not over.wait(_LOOK_S) and not until.exists():
-            memory.look()
+    def __init__(self, begin: Path | None = None, end: Path | None = None, last: Path | None = None) -> None:
+        """Start looking.
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        Args:
+            begin: the file that the round before the steady ones leaves.
+            end: the file that the last steady round leaves.
+            last: the file after which memory does not count any more.
+        """
+        self.memory = Memory()
+        self._cpu: dict[Path, float] = {}
+        self._marks = [mark for mark in (begin, end) if mark is not None]
+        self._last = last
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """Stop looking; the processor time of the steady rounds."""
+        self._over.set()
+        self._thread.join()
+        return self._cpu[self._marks[1]] - self._cpu[self._marks[0]] if self._marks else 0.0
+
+    def _run(self) -> None:
+        looked = 0.0
+        while not self._over.wait(_TICK_S) and not (self._last is not None and self._last.exists()):
+            for mark in self._marks:
+                if mark not in self._cpu and mark.exists():
+                    self._cpu[mark] = cpu_seconds()
+            if time.monotonic() - looked > _LOOK_S:
+                looked = time.monotonic()
+                with suppress(psutil.Error):
+                    self.memory.look()
 
 
 def through_flsim(devices: int, rounds: int, folder: Path, client: ClientApp | None, *settings: str) -> Side:
@@ -122,22 +148,22 @@ def through_flsim(devices: int, rounds: int, folder: Path, client: ClientApp | N
             *settings,
         ],
     )
-    memory = Memory()
-    with watched(memory, config.folder / "timing" / f"round-{last:05d}.json"):
-        finished = flsim.run(config, client=client, progress=False)
+    watch = Watch(*(config.folder / "timing" / f"round-{round_:05d}.json" for round_ in (1, last - 1, last)))
+    finished = flsim.run(config, client=client, progress=False)
+    cpu_s = watch.stop()
     if (finished.rows["name"] == "set_aside").any():
         raise RuntimeError(f"devices were set aside; see {config.folder / 'run.log'}")
     steady = [timing for timing in read_timings(config.folder) if 1 < timing.round < last]
     compute = tuple(sum(timing.parts.get(part, 0.0) for part in _COMPUTING) for timing in steady)
-    return Side(tuple(timing.wall_s for timing in steady), compute, memory)
+    return Side(tuple(timing.wall_s for timing in steady), compute, cpu_s, watch.memory)
 
 
-def through_flower(devices: int, rounds: int, folder: Path) -> Side:
+def through_flower(devices: int, rounds: int) -> Side:
     """Flower's own simulation and FedAvg; nothing is written, and the first round is left out."""
     from flwr.simulation import run_simulation  # only here: it would count in the memory of our driver
 
     server = ServerApp()
-    memory, wall, compute = Memory(), [], []
+    wall, compute = [], []
     arrays = wire.to_arrays(first_adapter(load_config(None, list(ADAPTER))))
 
     @server.main()
@@ -160,9 +186,9 @@ def through_flower(devices: int, rounds: int, folder: Path) -> Side:
 
     ray = {"num_cpus": WORKERS, "logging_level": "ERROR", "log_to_driver": False}
     backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray}
-    with watched(memory, folder / "never"):
-        run_simulation(server, app, num_supernodes=devices, backend_config=backend)  # type: ignore[arg-type]
-    return Side(tuple(wall), tuple(compute), memory)
+    watch = Watch()
+    run_simulation(server, app, num_supernodes=devices, backend_config=backend)  # type: ignore[arg-type]
+    return Side(tuple(wall), tuple(compute), watch.stop(), watch.memory)
 
 
 def measure(side: str, devices: int, rounds: int) -> Side:
@@ -172,14 +198,14 @@ def measure(side: str, devices: int, rounds: int) -> Side:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    return Side(tuple(found["wall_s"]), tuple(found["compute_s"]), Memory(**found["memory"]))
+    return Side(tuple(found["wall_s"]), tuple(found["compute_s"]), found["cpu_s"], Memory(**found["memory"]))
 
 
 def main(side: str, devices: int, rounds: int) -> None:
     """Measure a side and print it."""
     with tempfile.TemporaryDirectory() as folder:
         if side == "flower":
-            found = through_flower(devices, rounds, Path(folder))
+            found = through_flower(devices, rounds)
         elif side == "engine":
             found = through_flsim(devices, rounds, Path(folder), app, *ADAPTER)
         else:

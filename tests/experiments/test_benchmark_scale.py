@@ -15,7 +15,7 @@ from flsim.engine.grid import LocalGrid, store_in
 
 def side(*wall_s: float) -> Side:
     """Ten seconds of clients on the wall and twenty of computing, all at 500 MB."""
-    return Side(wall_s, tuple(20.0 for _ in wall_s), Memory(500 * 2**20, 400 * 2**20, 2000 * 2**20))
+    return Side(wall_s, tuple(20.0 for _ in wall_s), 3.0, Memory(500 * 2**20, 400 * 2**20, 2000 * 2**20))
 
 
 def test_the_overhead_is_the_wall_beyond_evenly_spread_computing() -> None:
@@ -46,6 +46,7 @@ def test_the_tables_have_a_line_per_fleet(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(scale.engine_table([10, 1000], 3, flower=True).splitlines()) == 4
     line = scale.learner_table([100], 3).splitlines()[-1]
     assert "240.0" in line  # 2 workers * 12 s / 100 devices
+    assert " 10.0 |" in line  # 3 s of processors / 3 rounds / 100 devices
     assert asked == [(s, n, 3) for n in (10, 1000) for s in ("engine", "flower")] + [("learner", 100, 3)]
 
 

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check pretrain clean
+.PHONY: help demo test test-slow check bench pretrain clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -16,6 +16,10 @@ help: ## list the commands
 
 .venv/dev: .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]'
 	@touch $@
 
 demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
@@ -31,6 +35,10 @@ check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/bench ## install TRL, then every benchmark (an hour or so), or one: make bench ARGS="peers --devices 64"
+	for name in $(if $(ARGS),"$(ARGS)",round limit "peers --prompts 1 8" scale); do \
+		$(BIN)/python -m experiments.benchmark $$name || exit 1; done
 
 pretrain: .venv/run ## make the built-in models again, side by side on 2 cores (about half an hour)
 	$(BIN)/python -m experiments.pretrain slm & $(BIN)/python -m experiments.pretrain cloud; wait

@@ -4,6 +4,7 @@ Examples:
   python -m experiments.benchmark round
   python -m experiments.benchmark peers --devices 1 4 --repeats 1
   python -m experiments.benchmark peers --prompts 1 8
+  python -m experiments.benchmark limit --packs 8
   python -m experiments.benchmark scale --devices 100 --learners
 """
 
@@ -11,9 +12,9 @@ import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.benchmark import peers, round, scale
+from experiments.benchmark import limit, peers, round, scale
 
-BENCHMARKS: dict[str, ModuleType] = {"round": round, "peers": peers, "scale": scale}
+BENCHMARKS: dict[str, ModuleType] = {"round": round, "peers": peers, "limit": limit, "scale": scale}
 """Each has a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 

@@ -19,7 +19,7 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
@@ -29,6 +29,7 @@ from clients.app import DeviceApp
 from experiments.benchmark.devices import tokens_of
 from experiments.benchmark.setting import WORKERS, Measured, Setting
 from flsim.engine.grid import store_in
+from flsim.engine.probe import Rehearsal, pack_of
 from flsim.engine.ray_grid import RayGrid
 from flsim.world import first_adapter
 
@@ -93,14 +94,21 @@ def flower(setting: Setting, *, freeze: bool) -> Measured:
 
 
 def engine(setting: Setting) -> Measured:
-    """Our client on our grid, two Ray workers."""
+    """Our client on our grid, two Ray workers; with `auto` the packs are the engine's choice."""
     config = setting.config
     app = SeededApp(config, setting.algorithm)
+    first = ConfigRecord({wire.ROUND: 1, "seed": setting.seeds[0]})
+    content = RecordDict({wire.ARRAYS: wire.to_arrays(first_adapter(config)), wire.CONFIG: first})
     with (
         tempfile.TemporaryDirectory() as folder,
-        RayGrid(app, store_in(Path(folder)), setting.devices, int(config.engine.pack), workers=WORKERS) as grid,
+        RayGrid(app, store_in(Path(folder)), setting.devices, 1, workers=WORKERS) as grid,
     ):
-        return serve(grid, setting)
+
+        def rehearse(devices: int) -> Rehearsal:
+            return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in grid.get_node_ids()[:devices]])
+
+        grid.pack = pack_of(config, Path(folder), rehearse, WORKERS)
+        return replace(serve(grid, setting), pack=grid.pack)
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ starts from the same adapter.
   b   TRL in one warm process, one thread: a model and a trainer per device, made once and kept; `gc.freeze()`
   c   ours, one device after the other, one process, one thread
   d   ours, all devices in one pack, one process, one thread
-  d8  ours, in packs of `engine.pack` devices, one process, one thread
-  e   ours through the engine: our client on our grid, 2 Ray workers, packs of `engine.pack`
+  d8  ours, in packs of 8 devices, one process, one thread
+  e   ours through the engine: our client on our grid, 2 Ray workers, packs as engine.pack=auto chooses them
 
 a, a' and e are wall time with two processes at work, b, c and d with one. b, c and d run in turn, round by round.
 """
@@ -30,13 +30,14 @@ from dataclasses import replace
 import torch
 
 from experiments.benchmark.devices import fresh_pack, tokens_of
-from experiments.benchmark.measuring import conditions, seconds_of, spread, table
+from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
 from experiments.benchmark.setting import Measured, Round, Setting
 from flsim.world import World, first_adapter, load_world
 
 FEDERATED = {"a": "flower", "a'": "flower_frozen", "e": "engine"}
 IN_PROCESS = ("b", "c", "d", "d8")
 SIDES = ("a", "a'", "b", "c", "d", "d8", "e")
+_SMALL_PACK = 8
 RATIOS = (("a", "d"), ("b", "d"), ("c", "d"), ("a", "e"))
 INSTALL = "TRL is missing; install it with: pip install -e '.[bench]' (add -c constraints.txt for the tested versions)"
 
@@ -49,8 +50,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of questions and sampling (0 1 2)")
     parser.add_argument("--repeats", type=int, default=2, help="measured rounds per seed (default 2)")
-    parser.add_argument("--pack", type=int, default=8, help="engine.pack of d8 and e (default 8)")
+    parser.add_argument("--pack", type=_pack, default="auto", help="engine.pack of e, a number or auto (default auto)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which columns (default all)")
+    clock_argument(parser, of="b, c, d and d8; the others are always on the wall")
+
+
+def _pack(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -62,29 +68,35 @@ def main(args: argparse.Namespace) -> None:
         measured = {}
         for devices in args.devices:
             setting = Setting(devices, prompts, tuple(args.seeds), args.repeats, args.pack)
-            measured[devices] = measure(setting, args.sides)
+            measured[devices] = measure(setting, args.sides, args.clock)
             print(peers_table({devices: measured[devices]}, args.sides).splitlines()[-1], file=sys.stderr, flush=True)
         rounds = f"median (min..max) of {args.repeats} rounds x seeds {' '.join(map(str, args.seeds))}"
-        print("\n" + conditions("1 thread per process", f"{prompts} prompts x 8 responses a step", rounds) + "\n")
+        print(
+            "\n"
+            + conditions(f"1 thread per process, {args.clock} time", f"{prompts} prompts x 8 responses a step", rounds)
+            + "\n"
+        )
         print(peers_table(measured, args.sides), flush=True)
 
 
 def peers_table(measured: dict[int, dict[str, Measured]], sides: list[str]) -> str:
     """Milliseconds per device-step, ratios of medians, and tokens per response."""
     ratios = [(above, below) for above, below in RATIOS if above in sides and below in sides]
-    rows = [["K", *(f"{side} (ms)" for side in sides), *(f"{a}/{b}" for a, b in ratios), "tokens per response"]]
+    header = ["K", *(f"{side} (ms)" for side in sides), *(f"{a}/{b}" for a, b in ratios)]
+    rows = [[*header, *(["packs of e"] if "e" in sides else []), "tokens per response"]]
     for devices, found in measured.items():
         steps = devices * Setting.steps
         times = {side: spread([1000 * s / steps for s in found[side].seconds]) for side in sides}
         lengths = " ".join(f"{side} {found[side].tokens / found[side].responses:.2f}" for side in sides)
         quotients = [f"{times[above].median / times[below].median:.1f}" for above, below in ratios]
-        rows.append([str(devices), *(times[side].text(1) for side in sides), *quotients, lengths])
+        packs = [str(found["e"].pack)] if "e" in sides else []
+        rows.append([str(devices), *(times[side].text(1) for side in sides), *quotients, *packs, lengths])
     return table(rows)
 
 
-def measure(setting: Setting, sides: list[str]) -> dict[str, Measured]:
+def measure(setting: Setting, sides: list[str], clock: str) -> dict[str, Measured]:
     """All wanted sides of one setting."""
-    found = in_turn(setting, [side for side in IN_PROCESS if side in sides])
+    found = in_turn(setting, [side for side in IN_PROCESS if side in sides], clock)
     for side in sides:
         if side in FEDERATED:
             found[side] = in_subprocess(setting, FEDERATED[side])
@@ -98,13 +110,13 @@ def in_subprocess(setting: Setting, name: str) -> Measured:
     if done.returncode != 0:
         raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
     values = json.loads(done.stdout.splitlines()[-1])
-    return Measured(tuple(values["seconds"]), values["tokens"], values["responses"])
+    return Measured(**{**values, "seconds": tuple(values["seconds"])})
 
 
 Learn = Callable[[Round], tuple[float, float]]  # one round of all devices; generated tokens and responses
 
 
-def in_turn(setting: Setting, sides: list[str]) -> dict[str, Measured]:
+def in_turn(setting: Setting, sides: list[str], clock: str) -> dict[str, Measured]:
     """The sides that share this process, round by round in turn; garbage is frozen after the warm-up."""
     if not sides:
         return {}
@@ -116,7 +128,7 @@ def in_turn(setting: Setting, sides: list[str]) -> dict[str, Measured]:
         for round_ in setting.rounds:
             for side, learn in learners.items():
                 found: list[tuple[float, float]] = []
-                took = seconds_of(lambda learn=learn, round_=round_, found=found: found.append(learn(round_)))  # type: ignore[misc]
+                took = seconds_of(lambda learn=learn, round_=round_, found=found: found.append(learn(round_)), clock)  # type: ignore[misc]
                 if not round_.warm_up:
                     seconds[side].append(took)
                     counts[side] += found
@@ -145,7 +157,7 @@ def frozen_garbage() -> Iterator[Callable[[], None]]:
 def _learner(side: str, setting: Setting, world: World) -> Learn:
     if side == "b":
         return _trl(setting)
-    return _ours(setting, world, {"c": 1, "d": setting.devices, "d8": setting.pack}[side])
+    return _ours(setting, world, {"c": 1, "d": setting.devices, "d8": _SMALL_PACK}[side])
 
 
 def _ours(setting: Setting, world: World, pack: int) -> Learn:

@@ -36,8 +36,8 @@ class Setting:
     seeds: tuple[int, ...]
     repeats: int
     """Rounds per seed."""
-    pack: int
-    """Devices in a pack of our engine."""
+    pack: int | str
+    """Devices in a pack of our engine, or `auto`."""
     steps: int = 5
 
     @cached_property
@@ -99,3 +99,5 @@ class Measured:
     """Generated tokens, all measured rounds together."""
     responses: float
     """Sampled responses."""
+    pack: int = 1
+    """Devices in a pack."""

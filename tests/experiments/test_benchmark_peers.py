@@ -11,7 +11,7 @@ from experiments.benchmark.setting import Measured, Setting
 
 @pytest.fixture
 def setting() -> Setting:
-    return Setting(devices=2, prompts=1, seeds=(0, 1), repeats=2, pack=8)
+    return Setting(devices=2, prompts=1, seeds=(0, 1), repeats=2, pack="auto")
 
 
 def test_rounds_are_a_warm_up_and_each_seed_in_turn(setting: Setting) -> None:
@@ -55,8 +55,8 @@ def test_without_trl_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_all_sides_sample_equally_many_responses_of_about_the_same_length(devices: int, one_thread: None) -> None:
     pytest.importorskip("trl")
-    setting = Setting(devices, prompts=2, seeds=(0,), repeats=1, pack=8)
-    measured = peers.measure(setting, list(peers.SIDES))
+    setting = Setting(devices, prompts=2, seeds=(0,), repeats=1, pack="auto")
+    measured = peers.measure(setting, list(peers.SIDES), "wall")
     assert set(measured) == set(peers.SIDES)
     for side, found in measured.items():
         assert found.responses == devices * setting.steps * 2 * 8, side

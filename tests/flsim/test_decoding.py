@@ -1,19 +1,18 @@
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from flsim.config import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Prompts, encode, generate, read
-from flsim.models.scoring import pull_back, score
 from flsim.models.stacked_lora import StackedLora
 from flsim.models.tokenizer import build_tokenizer
 from flsim.tasks.families import FAMILIES
@@ -29,29 +28,23 @@ def base(tiny_checkpoint: Path) -> BaseModel:
     return load_base(str(tiny_checkpoint))
 
 
-@pytest.fixture(scope="module")
-def qwen2(base: BaseModel) -> BaseModel:
-    """Another architecture with the same tokenizer."""
-    config = Qwen2Config(
-        vocab_size=len(base.tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=base.eos_id,
-        pad_token_id=base.pad_id,
-    )
+def another(base: BaseModel, kind: type[PreTrainedModel], config: Any, **changes: Any) -> BaseModel:
+    """A random model of another architecture, with the same tokenizer."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": None, "eos_token_id": base.eos_id, "pad_token_id": base.pad_id}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return replace(base, model=Qwen2ForCausalLM(config).eval().requires_grad_(False))
+        model = kind(config(vocab_size=len(base.tokenizer), initializer_range=0.3, **sizes, **ends, **changes))
+    return replace(base, model=model.eval().requires_grad_(False))
 
 
-@pytest.fixture(params=["llama", "qwen2"])
-def any_base(request: pytest.FixtureRequest, base: BaseModel, qwen2: BaseModel) -> BaseModel:
-    return base if request.param == "llama" else qwen2
+@pytest.fixture(scope="module", params=["llama", "qwen2", "gpt_neox"])
+def any_base(request: pytest.FixtureRequest, base: BaseModel) -> BaseModel:
+    if request.param == "gpt_neox":  # it decodes by its own `forward`
+        return another(base, GPTNeoXForCausalLM, GPTNeoXConfig)
+    if request.param == "qwen2":
+        return another(base, Qwen2ForCausalLM, Qwen2Config, num_key_value_heads=2)
+    return base
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
@@ -185,52 +178,6 @@ def test_sampled_frequencies_match_the_distribution(base: BaseModel, temperature
         assert statistic < freedom + 4 * (2 * freedom) ** 0.5
         wrong, freedom = chi_square(counts, torch.softmax(logits / temperature * 1.7, -1))
         assert wrong > freedom + 6 * (2 * freedom) ** 0.5
-
-
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_logprobs_equal_score_and_a_plain_forward(any_base: BaseModel, temperature: float) -> None:
-    """To 1e-5: the cache, the left padding and the shared prompt change nothing but last bits."""
-    questions = [QUESTIONS[:3], QUESTIONS[3:]]
-    prompts = encode(any_base, questions)
-    drawn = sample(any_base, prompts, 1, 2, temperature=temperature)
-    scored = score(any_base, read(any_base, prompts), drawn, temperature=temperature)
-    real = prompts.real
-    torch.testing.assert_close(scored[real], drawn.logprobs[real], atol=1e-5, rtol=0)
-    for k, row in enumerate(questions):
-        for p, question in enumerate(row):
-            prompt = any_base.tokenizer(question)["input_ids"]
-            for g in range(3):
-                reply = drawn.tokens[k, p, g][drawn.mask[k, p, g]]
-                logits = next_logits(any_base, prompt + reply.tolist())[len(prompt) - 1 : -1]  # (T, V)
-                plain = torch.log_softmax(logits / temperature, -1).gather(-1, reply[:, None])[:, 0]
-                kept = drawn.logprobs[k, p, g][: len(reply)]
-                torch.testing.assert_close(kept, plain, atol=1e-5, rtol=0)
-
-
-def test_scores_gradient_is_the_plain_forwards(lora: tuple[BaseModel, StackedLora, Tensor]) -> None:
-    """Two devices with 2 and 1 prompts, every token weighed at random: the sum's gradient, device by device."""
-    base, stacked, theta = lora
-    theta = theta[:2].clone().requires_grad_()
-    questions = [["59+6=", "7="], ["max([17,9,32])="]]
-    stacked.use(theta)
-    prompts = encode(base, questions)
-    drawn = sample(base, prompts, 1, 2, group_size=5)
-    assert len(set(drawn.mask[prompts.real].sum(-1).flatten().tolist())) > 5  # of many lengths
-    weights = torch.randn(drawn.tokens.shape, generator=torch.Generator().manual_seed(0))
-    (ours,) = torch.autograd.grad((score(base, read(base, prompts), drawn, temperature=3.0) * weights).sum(), theta)
-    total = torch.zeros(())
-    for k, row in enumerate(questions):
-        stacked.use(theta[k : k + 1])
-        for (p, question), g in product(enumerate(row), range(5)):
-            prompt = base.tokenizer(question)["input_ids"]
-            reply = drawn.tokens[k, p, g][drawn.mask[k, p, g]]
-            logits = base.model(input_ids=torch.tensor([prompt + reply.tolist()]), use_cache=False).logits[0]
-            plain = torch.log_softmax(logits[len(prompt) - 1 : -1] / 3.0, -1).gather(-1, reply[:, None])[:, 0]
-            total = total + (plain * weights[k, p, g, : len(reply)]).sum()
-    (theirs,) = torch.autograd.grad(total, theta)
-    assert theirs.norm(dim=1).min() > 0.1
-    assert ((ours - theirs).norm(dim=1) < 1e-4 * theirs.norm(dim=1)).all()
-    stacked.use(None)
 
 
 def test_an_answer_alone_never_asks(base: BaseModel) -> None:

@@ -41,7 +41,7 @@ def evaluate_pack(
     _use(world, adapters)
     reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
     free = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
-    asked = [[bool(free.asked[k, p, 0]) for p in range(len(row))] for k, row in enumerate(problems)]
+    asked = [flags[: len(row)] for flags, row in zip(free.asked[..., 0].tolist(), problems, strict=True)]
     alone = _alone(world, problems, asked, [[group[0] for group in row] for row in free.texts])
     rows = []
     for k, device in enumerate(devices):

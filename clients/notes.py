@@ -23,10 +23,10 @@ class Notes:
     def add(self, k: int, problems: Sequence[Problem], rollout: Rollout) -> None:
         """Enter one step of the pack's device `k`."""
         group = rollout.asked.shape[-1]
-        for p, problem in enumerate(problems):
-            asked = float(rollout.asked[k, p].sum())
-            self._note(problem.group, "reward", float(rollout.right[k, p].sum()), group)
-            self._note(problem.group, "local_reward", float(rollout.right_alone[k, p].sum()), group)
+        sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
+        for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
+            self._note(problem.group, "reward", right, group)
+            self._note(problem.group, "local_reward", alone, group)
             self._note(problem.group, "cloud_usage", asked, group)
             self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
             self._note(problem.group, "difficulty", relative_difficulty(problem), 1)

@@ -41,7 +41,7 @@ def cost_advantage(costs: Tensor, *, baseline: str, real: Tensor | None = None) 
     """
     if baseline not in COST_BASELINES:
         raise ValueError(f"cost_baseline={baseline!r} is not known; choose one of: {', '.join(COST_BASELINES)}")
-    real = torch.ones(costs.shape[:-1], dtype=torch.bool) if real is None else real
+    real = torch.ones(costs.shape[:-1], dtype=torch.bool, device=costs.device) if real is None else real
     weight = real[..., None].to(costs.dtype)  # (..., P, 1)
     if baseline == "group":
         n = torch.tensor(float(costs.shape[-1]))

@@ -127,12 +127,15 @@ def generate(
         chosen = chosen.masked_fill(done[now], base.pad_id)
         tokens[now, t] = chosen
         done[now] |= (chosen == base.eos_id) | (chosen == base.help_id)
-        if t + 1 == max_new_tokens or bool(done.all()):
+        going = (~done[now]).long()  # (n,)
+        left = going.new_zeros(k).index_add_(0, now // rows, going)  # (K,)
+        numbers = [] if t + 1 == max_new_tokens else left.tolist()  # the one time per token that a GPU is waited for
+        if not any(numbers):
             break
-        shrunk = _unfinished(done[now], now // rows, k, equal=counts is None)
+        shrunk = _unfinished(done[now], numbers, equal=counts is None)
         if shrunk is not None:
-            places, counts = shrunk
-            now, chosen = now[places], chosen[places]
+            places, equal = shrunk
+            now, chosen, counts = now[places], chosen[places], None if equal else left
             decoder.keep(places)
         with nullcontext() if counts is None else unequal(counts):
             logits = decoder.step(chosen)
@@ -148,26 +151,24 @@ def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: boo
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 
-def _unfinished(done: Tensor, device: Tensor, k: int, *, equal: bool) -> tuple[Tensor, Tensor | None] | None:
-    """Which rows to go on with, and how many of each device if unequally many; None while too few have ended.
+def _unfinished(done: Tensor, left: Sequence[int], *, equal: bool) -> tuple[Tensor, bool] | None:
+    """Which rows to go on with, and whether they are equally many of each device; None while too few have ended.
 
     While rows are equal, every device keeps as many as the one with the most unfinished, unless that is wasteful.
 
     Args:
-        done: `(n,)`.
-        device: of each row, ascending, `(n,)`.
-        k: number of devices.
+        done: of all rows, device by device, `(n,)`.
+        left: unfinished rows of each device.
         equal: whether all devices have equally many rows so far.
     """
-    counts = torch.bincount(device[~done], minlength=k)  # (K,)
-    most, total = int(counts.max()), int(counts.sum())
+    k, most, total = len(left), max(left), sum(left)
     equal = equal and k * most <= WASTE * total
     if (k * most if equal else total) > _SHRINK_AT * len(done):
         return None
     if not equal:
-        return (~done).nonzero()[:, 0], counts
+        return (~done).nonzero()[:, 0], False
     order = done.view(k, -1).int().argsort(dim=1, stable=True)[:, :most]  # (K, most)
-    return (order + torch.arange(k, device=done.device)[:, None] * (len(done) // k)).flatten(), None
+    return (order + torch.arange(k, device=done.device)[:, None] * (len(done) // k)).flatten(), True
 
 
 def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None) -> Tensor:

@@ -42,13 +42,10 @@ class _AddLora(torch.autograd.Function):
         With `ends` None, y is `(K, rows, out)`, x `(K, rows, in)` and scale `(K, 1, 1)`; else y is `(N, out)`, x
         `(N, in)`, scale `(N, 1)`, and device k has the tokens up to `ends[k]`.
         """
-        x = x.to(a.dtype)
-        low = _times(x, a.transpose(1, 2), ends).mul_(scale)
-        ctx.save_for_backward(x, low, a, b, scale, ends)
-        if y.dtype != a.dtype:
-            return (y.to(a.dtype) + _times(low, b, ends)).to(y.dtype)
+        low = _times(x.to(a.dtype), a.transpose(1, 2), ends).mul_(scale)
+        ctx.save_for_backward(x, low, a, b, scale, ends)  # x as it is: layers that read the same share it
         ctx.mark_dirty(y)
-        return y.baddbmm_(low, b) if ends is None else y.add_(_times(low, b, ends))
+        return y.baddbmm_(low, b) if ends is None and y.dtype == a.dtype else y.add_(_times(low, b, ends))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -58,7 +55,7 @@ class _AddLora(torch.autograd.Function):
         g = gy.to(a.dtype)
         glow = _times(g, b.transpose(1, 2), ends).mul_(scale)
         gx = _times(glow, a, ends).to(gy.dtype) if ctx.needs_input_grad[1] else None
-        return gy, gx, _across(glow, x, ends), _across(low, g, ends), None, None
+        return gy, gx, _across(glow, x.to(a.dtype), ends), _across(low, g, ends), None, None
 
 
 def _times(x: Tensor, w: Tensor, ends: Tensor | None) -> Tensor:
@@ -72,17 +69,34 @@ def _across(x: Tensor, y: Tensor, ends: Tensor | None) -> Tensor:
 
 
 _counts: Tensor | None = None  # (K,), tokens of each device, while they are unequal
+_padding: tuple[Tensor, Tensor] | None = None  # of these counts, once a layer has asked for it
 
 
 @contextmanager
 def unequal(counts: Tensor) -> Iterator[None]:
     """Within the block, tokens are `(1, N)` and device k has `counts[k]` of them; outside, blocks are equal."""
-    global _counts
-    before, _counts = _counts, counts
+    global _counts, _padding
+    before = _counts, _padding
+    _counts, _padding = counts, None
     try:
         yield
     finally:
-        _counts = before
+        _counts, _padding = before
+
+
+def _padding_of(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Which of N tokens lies where in padded blocks `(K, M)`, and where in them each token lies, `(N,)`.
+
+    Worked out once for all layers, since a GPU has to be waited for to know M.
+    """
+    global _padding
+    if _padding is None:
+        starts = counts.cumsum(0) - counts  # (K,)
+        most = torch.arange(int(counts.max()), device=counts.device)  # (M,)
+        inside = torch.arange(total, device=counts.device) - starts.repeat_interleave(counts, output_size=total)  # (N,)
+        rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=total)  # (N,)
+        _padding = (starts[:, None] + most).clamp(max=total - 1), rows * len(most) + inside
+    return _padding
 
 
 class StackedLoraLinear(nn.Module):
@@ -112,12 +126,11 @@ class StackedLoraLinear(nn.Module):
         if x.device.type == "cpu" and not any(width % 4 for width in (*a.shape[1:], b.shape[2])):
             own = scale[:, 0].repeat_interleave(counts, 0)  # (N, 1)
             return _add_lora(self.base(x), x, a, b, own, counts.cumsum(0).int())
-        most = torch.arange(int(counts.max()), device=x.device)  # (M,)
-        real = most < counts[:, None]  # (K, M)
-        places = ((counts.cumsum(0) - counts)[:, None] + most).clamp(max=len(x) - 1)  # (K, M)
-        padded = _add_lora(x.new_zeros(*places.shape, b.shape[2]), x[places], a, b, scale)  # (K, M, out)
+        places, back = _padding_of(counts, len(x))  # (K, M) and (N,)
+        blocks = x.index_select(0, places.flatten()).view(*places.shape, -1)  # (K, M, in)
+        padded = _add_lora(x.new_zeros(*places.shape, b.shape[2]), blocks, a, b, scale)  # (K, M, out)
         y: Tensor = self.base(x)
-        return y + padded[real]
+        return y + padded.flatten(0, 1).index_select(0, back)
 
 
 def _add_lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None = None) -> Tensor:

@@ -36,7 +36,7 @@ check: .venv/dev ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/bench ## install TRL, then every benchmark (an hour or so), or one: make bench ARGS="peers --devices 64"
+bench: .venv/bench ## install TRL, then the benchmarks of a CPU (an hour or two), or one: make bench ARGS="peers --devices 64"
 	for name in $(if $(ARGS),"$(ARGS)",round limit "peers --prompts 1 8" scale); do \
 		$(BIN)/python -m experiments.benchmark $$name || exit 1; done
 

@@ -9,7 +9,9 @@ masks, positions and the weight of every token in the loss are worked out before
 `our_passes` runs the passes of flsim/models, `plain_passes` the model's own `forward` with a `DynamicCache`.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +22,7 @@ from flsim.learning.adam import Adam, AdamState
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Prompts, read
 from flsim.models.scoring import pull_back
-from flsim.models.stacked_lora import StackedLora
+from flsim.models.stacked_lora import StackedLora, unequal
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Fed:
     """`(n,)`."""
     mask: Tensor
     """True at all tokens so far that count, this one included, `(n, L + t)`."""
+    counts: Tensor | None
+    """Rows of each device, `(K,)`; None if equal."""
 
 
 @dataclass(frozen=True)
@@ -65,46 +69,64 @@ class Step:
 Passes = Callable[[BaseModel, StackedLora, Step], Tensor]  # the gradient of one step, (K, n)
 
 
-def prepare(prompts: Prompts, completions: Completions, weight: Tensor, *, parts: int, drop_at: float) -> Step:
+@dataclass(frozen=True)
+class Layout:
+    """What is free in the bare loop; whichever is fastest."""
+
+    parts: int = 1
+    """How many batches the plain passes score the completions in."""
+    drop_at: float = 0.9
+    """Rows that have ended are dropped once at most this share goes on."""
+    waste: float = math.inf
+    """Devices keep equally many rows as long as that makes at most so many times the rows that are needed."""
+
+
+def prepare(prompts: Prompts, completions: Completions, weight: Tensor, layout: Layout) -> Step:
     """Lay out one step.
 
     Args:
         prompts: of a pack.
         completions: what was generated.
         weight: of every token's log-probability in the loss `(K, P, G, T)`.
-        parts: how many batches the plain passes score the completions in.
-        drop_at: rows that have ended are dropped once at most this share has not.
+        layout: how.
     """
     k, p, g, t = completions.tokens.shape
     lengths = completions.mask.sum(-1).view(k, p * g)  # (K, P G)
     seen = torch.cat([prompts.mask[:, :, None].expand(-1, -1, g, -1), completions.mask], -1)  # (K, P, G, L + T)
     seen, tokens = seen.flatten(0, 2), completions.tokens.flatten(0, 2)
     scored = []
-    for chunk in lengths.view(k * p, g).argsort(dim=1, stable=True).chunk(parts, dim=1):
+    for chunk in lengths.view(k * p, g).argsort(dim=1, stable=True).chunk(layout.parts, dim=1):
         rows = (chunk + torch.arange(k * p)[:, None] * g).flatten()  # (n,)
         longest = int(lengths.flatten()[rows].max())
         mask = seen[rows, : seen.shape[1] - t + longest]
         pull = (weight * completions.mask).flatten(0, 2)[rows, :longest]
         scored.append(Part(rows // g, tokens[rows, :longest], mask, pull))
-    return Step(prompts, completions, weight, _schedule(tokens, seen, lengths, drop_at), tuple(scored))
+    return Step(prompts, completions, weight, _schedule(tokens, seen, lengths, layout), tuple(scored))
 
 
-def _schedule(tokens: Tensor, seen: Tensor, lengths: Tensor, drop_at: float) -> tuple[Fed, ...]:
-    """What is fed to which rows, token after token; every device keeps equally many rows."""
+def _schedule(tokens: Tensor, seen: Tensor, lengths: Tensor, layout: Layout) -> tuple[Fed, ...]:
+    """What is fed to which rows, token after token."""
     k, t = len(lengths), tokens.shape[1]
-    kept = torch.arange(len(tokens)).view(k, -1)  # (K, rows)
+    rows, counts = torch.arange(len(tokens)), None  # (n,), those that go on, device by device
+    device = rows // (len(tokens) // k)  # (rows,)
     fed = []
     for time in range(t - 1):
-        done = lengths.flatten()[kept] <= time + 1  # (K, rows), ended with this token
-        most = int((~done).sum(1).max())
+        going = lengths.flatten()[rows] > time + 1  # (n,)
+        left = torch.bincount(device[rows[going]], minlength=k)  # (K,)
+        padded = k * int(left.max())
+        equal = counts is None and padded <= layout.waste * int(left.sum())
         keep = None
-        if most <= drop_at * done.shape[1]:
-            places = done.long().argsort(dim=1, stable=True)[:, :most]  # (K, most)
-            keep = (places + torch.arange(k)[:, None] * done.shape[1]).flatten()
-            kept = kept.gather(1, places)
-        rows = kept.flatten()
-        fed.append(Fed(keep, tokens[rows, time], seen[rows, : seen.shape[1] - t + time + 1]))
+        if (padded if equal else int(left.sum())) <= layout.drop_at * len(rows):
+            keep = _first(going.view(k, -1), padded // k) if equal else going.nonzero()[:, 0]
+            rows, counts = rows[keep], None if equal else left
+        fed.append(Fed(keep, tokens[rows, time], seen[rows, : seen.shape[1] - t + time + 1], counts))
     return tuple(fed)
+
+
+def _first(going: Tensor, most: int) -> Tensor:
+    """Places of `most` rows of each device, those that go on first, from `(K, n)`."""
+    order = (~going).int().argsort(dim=1, stable=True)[:, :most]  # (K, most)
+    return (order + torch.arange(len(going))[:, None] * going.shape[1]).flatten()
 
 
 def bare_round(
@@ -132,7 +154,8 @@ def our_passes(base: BaseModel, lora: StackedLora, step: Step) -> Tensor:
         for fed in step.fed:
             if fed.keep is not None:
                 decoder.keep(fed.keep)
-            decoder.step(fed.tokens).argmax(-1)
+            with nullcontext() if fed.counts is None else unequal(fed.counts):
+                decoder.step(fed.tokens).argmax(-1)
     return pull_back(base, lora, reading, step.completions, step.weight, temperature=1.0)
 
 
@@ -149,7 +172,8 @@ def plain_passes(base: BaseModel, lora: StackedLora, step: Step) -> Tensor:
         for fed in step.fed:
             if fed.keep is not None:
                 own.batch_select_indices(fed.keep)
-            _forward(base, fed.tokens[:, None], fed.mask, own).argmax(-1)
+            with nullcontext() if fed.counts is None else unequal(fed.counts):
+                _forward(base, fed.tokens[:, None], fed.mask, own).argmax(-1)
     leaves = [tensor.detach().requires_grad_() for tensor in (*read, logits)]  # their graph is walked once, at the end
     for part in step.parts:
         scores = leaves[-1][part.prompt, None]  # (n, 1, V)

@@ -4,8 +4,8 @@ Ours is `DaGrpo.local_update`: stream, tokenizer, sampling, texts, verdicts, clo
 dual variable, loss, backward, optimizer, notes, adapters in and out. The bare loop (experiments/benchmark/bare.py) runs
 the forward and backward passes of the very same round on recorded token ids and nothing else; it ends at the same
 adapters. There are two of it, on the same stacked LoRA layers: "bare" runs our passes, "bare HF" the model's own
-`forward` with a `DynamicCache`. Each scores completions in that number of parts (1, 2 or 4; ours packs tokens and needs
-none) and drops rows that have ended at that share (0.75, 0.9 or 0.99) that is fastest here.
+`forward` with a `DynamicCache`. When rows that have ended are dropped, and in how many parts the plain passes score the
+completions, is chosen for speed beforehand.
 
 The settings are the demo's, except that all devices have equally many prompts and that the cloud is the oracle: the
 cloud model's own passes are not the round's. A token is a generated token. Ours and the bare loops run in turn; a share
@@ -14,6 +14,7 @@ is bare time / our time of neighbours, so 1 means that everything else costs not
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,16 +25,19 @@ from torch import Tensor
 from clients.da_grpo import DaGrpo
 from clients.device import Device
 from clients.rollout import Rollout
-from experiments.benchmark.bare import Passes, bare_round, our_passes, plain_passes, prepare
+from experiments.benchmark.bare import Layout, Passes, bare_round, our_passes, plain_passes, prepare
 from experiments.benchmark.devices import fresh_pack
 from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
 from experiments.benchmark.setting import Setting
 from flsim.learning.adam import Adam, fresh_state
 from flsim.models.adapter import Adapter
 from flsim.models.decoding import Completions, Prompts
+from flsim.models.stacked_lora import WASTE
 from flsim.world import World, first_adapter, load_world
 
-_PARTS, _DROP_AT = (1, 2, 4), (0.75, 0.9, 0.99)
+_PASSES = (our_passes, plain_passes)
+_PARTS = (1, 4)
+_DROPPING = ((0.75, math.inf), (0.9, math.inf), (0.75, WASTE), (0.9, WASTE), (0.99, 1.0))  # drop_at, waste
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,15 +86,6 @@ class RecordingDaGrpo(DaGrpo):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a bare loop goes about it."""
-
-    passes: Passes
-    parts: int = 1
-    drop_at: float = 0.75
-
-
-@dataclass(frozen=True)
 class Case:
     """A pack's round: the setting, the loaded models, and the adapter that it starts from."""
 
@@ -111,15 +106,15 @@ class Case:
         pack = self.pack()
         return lambda: self.setting.algorithm.local_update(self.world, pack)
 
-    def bare(self, recorded: Sequence[Recorded], layout: Layout) -> Callable[[], Tensor]:
+    def bare(self, recorded: Sequence[Recorded], passes: Passes, layout: Layout) -> Callable[[], Tensor]:
         """The bare loop over the recorded steps; each call begins anew and returns the last theta `(K, n)`."""
         client = self.setting.algorithm
         adam = Adam(lr=client.lr, clip_norm=client.clip_norm)
-        steps = [prepare(*step, parts=layout.parts, drop_at=layout.drop_at) for step in recorded]
+        steps = [prepare(*step, layout) for step in recorded]
 
         def work() -> Tensor:
             theta = self.world.lora.stack([self.adapter] * self.setting.devices)  # (K, n)
-            bare_round(layout.passes, self.world.base, self.world.lora, adam, theta, fresh_state(*theta.shape), steps)
+            bare_round(passes, self.world.base, self.world.lora, adam, theta, fresh_state(*theta.shape), steps)
             return theta
 
         return work
@@ -127,10 +122,10 @@ class Case:
     def fastest(self, recorded: Sequence[Recorded], passes: Passes, clock: str) -> Layout:
         """The layout that takes the least time, each the best of two."""
         parts = _PARTS if passes is plain_passes else (1,)
-        layouts = [Layout(passes, *pair) for pair in itertools.product(parts, _DROP_AT)]
+        layouts = [Layout(part, *dropping) for part, dropping in itertools.product(parts, _DROPPING)]
         times = []
         for layout in layouts:
-            work = self.bare(recorded, layout)
+            work = self.bare(recorded, passes, layout)
             times.append(min(seconds_of(work, clock) for _ in range(2)))
         return layouts[times.index(min(times))]
 
@@ -148,8 +143,8 @@ def limit_cells(setting: Setting, clock: str) -> list[str]:
         case = Case(setting, replace(world, config=replace(world.config, seed=seed)), adapter)
         recorded, _ = case.record()
         tokens = sum(int(completions.mask.sum()) for _, completions, _ in recorded)
-        layouts = layouts or [case.fastest(recorded, passes, clock) for passes in (our_passes, plain_passes)]
-        loops = [case.bare(recorded, layout) for layout in layouts]
+        layouts = layouts or [case.fastest(recorded, passes, clock) for passes in _PASSES]
+        loops = [case.bare(recorded, *pair) for pair in zip(_PASSES, layouts, strict=True)]
         speeds += [[tokens / seconds_of(work, clock) for work in (case.ours(), *loops)] for _ in range(setting.repeats)]
     ours, bare, hugging_face = zip(*speeds, strict=True)
     ratios = [[own / limit for own, limit in zip(ours, other, strict=True)] for other in (bare, hugging_face)]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments.benchmark.bare import Passes, our_passes, plain_passes
-from experiments.benchmark.limit import Case, Layout, limit_cells
+from experiments.benchmark.bare import Layout, Passes, our_passes, plain_passes
+from experiments.benchmark.limit import Case, limit_cells
 from experiments.benchmark.setting import Setting
 from flsim.world import first_adapter, load_world
 
@@ -16,16 +16,16 @@ def case(one_thread: None) -> Case:
 
 
 @pytest.mark.parametrize("passes", [our_passes, plain_passes])
-@pytest.mark.parametrize(("parts", "drop_at"), [(1, 0.75), (4, 0.99)])
-def test_the_bare_loop_ends_where_the_round_ends(case: Case, passes: Passes, parts: int, drop_at: float) -> None:
+@pytest.mark.parametrize("layout", [Layout(1, 0.75), Layout(4, 0.99, waste=1.0)])
+def test_the_bare_loop_ends_where_the_round_ends(case: Case, passes: Passes, layout: Layout) -> None:
     recorded, adapters = case.record()
     assert len(recorded) == 2
-    bare = case.bare(recorded, Layout(passes, parts, drop_at))()  # (K, n)
+    bare = case.bare(recorded, passes, layout)()  # (K, n)
     first, ours = case.world.lora.stack([case.adapter] * 2), case.world.lora.stack(adapters)
     assert (ours - first).norm() > 0.1
     # Adam divides by the gradient's size, so where that is near zero a last bit can turn a whole step
     assert (bare - ours).norm() < 0.02 * (ours - first).norm()
-    torch.testing.assert_close(case.bare(recorded, Layout(passes, parts, drop_at))(), bare, rtol=0, atol=0)
+    torch.testing.assert_close(case.bare(recorded, passes, layout)(), bare, rtol=0, atol=0)
 
 
 @pytest.mark.slow

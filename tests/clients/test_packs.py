@@ -20,8 +20,8 @@ import flsim.models.llama as llama
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
 from clients.device import Device
-from clients.evaluate import evaluate_pack
-from clients.rollout import Rollout, roll_out
+from clients.evaluate import evaluate_pack, own_tests
+from clients.rollout import Rollout, answer_alone, roll_out
 from flsim.cloud.ledger import Ledger
 from flsim.config_files import load_config
 from flsim.learning.adam import AdamState
@@ -281,6 +281,25 @@ def test_devices_that_hold_one_adapter_are_measured_as_one_block(world: World, b
         assert together == apart == alone
         assert together[0] != together[1]
     assert blocks == [1, 3, 1, 1, 1] * 2
+
+
+def test_a_small_rank_is_measured_with_its_own_scale(world: World) -> None:
+    """alpha / 2 times B A is alpha / 4 times (2 B) A, filled up with zeros to rank 4."""
+    small = adapter_of(world, 2, 5)
+    wide: Adapter = {
+        name: np.pad(t, ((0, 2), (0, 0))) if "lora_A" in name else np.pad(2 * t, ((0, 0), (0, 2)))
+        for name, t in small.items()
+    }
+    for one, other in (([small] * 2, [wide] * 2), ([small, dict(small)], [wide, dict(wide)])):
+        rows = [evaluate_pack(world, [0, 1], adapters, model="global", round_=1) for adapters in (one, other)]
+        assert rows[0] == rows[1]
+        assert texts_of(world, one) == texts_of(world, other) != texts_of(world, [adapter_of(world, 4, 5)] * 2)
+
+
+def texts_of(world: World, adapters: list[Adapter]) -> list[list[str]]:
+    """Greedy answers under the adapters that an evaluation puts on, to the devices' first questions."""
+    evaluate_pack(world, [0, 1], adapters, model="global", round_=1)
+    return answer_alone(world, [own_tests(world, k)[:8] for k in (0, 1)], 8)
 
 
 def test_devices_that_are_sent_one_adapter_hold_one(

@@ -113,6 +113,26 @@ def test_numbers_hold_within_their_block_only() -> None:
     assert stacked_lora._counts is None
 
 
+@pytest.mark.parametrize("rank", [4, 3], ids=["grouped", "padded"])
+def test_each_block_has_its_own_numbers(rank: int) -> None:
+    """What a layer works out in one block, it neither takes into another nor forgets on its way out of it."""
+    lora, source = lora_of(8, 12, rank), torch.Generator().manual_seed(1)
+    theta, x = torch.randn(2, lora.size(rank), generator=source), torch.randn(1, 6, 8, generator=source)
+
+    def alone(*counts: int) -> Tensor:
+        lora.use(theta)
+        with unequal(torch.tensor(counts)):
+            found: Tensor = lora.model.only(x)
+        return found
+
+    first, second = alone(1, 5), alone(4, 2)
+    with unequal(torch.tensor([1, 5])):
+        assert torch.equal(lora.model.only(x), first)
+        assert torch.equal(alone(4, 2), second)
+        assert torch.equal(lora.model.only(x), first)
+    assert not torch.allclose(first, second)
+
+
 def test_without_adapters_numbers_mean_nothing() -> None:
     lora = lora_of(8, 12, 4)
     x = torch.ones(1, 5, 8)

@@ -237,7 +237,7 @@ def attend(query: Tensor, segments: list[Segment], bias: Tensor) -> Tensor:
         `(n, H, T, d)`.
     """
     n, heads, t, _ = query.shape
-    if query.device.type != "cpu" or t * bias.shape[-1] > _PLAIN:
+    if t > 1 and (query.device.type != "cpu" or t * bias.shape[-1] > _PLAIN):
         keys, values = (
             torch.cat([_repeat(part, n) for part in parts], 2) for parts in zip(*segments, strict=True)
         )  # (n, KV, L, d) each

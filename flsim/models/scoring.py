@@ -17,6 +17,7 @@ from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
 """Most tokens of completions in one forward pass, unless one completion per prompt has more."""
+_LOGITS = 2**28  # most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory
 
 
 def score(
@@ -55,6 +56,7 @@ def pull_back(
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
+    tokens = min(tokens, _LOGITS // reading.logits.shape[-1])
     for part in _parts(completions, tokens):
         _score(base, shared, completions, part, temperature).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from flsim.config import ModelConfig
+from flsim.models import scoring
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, read
@@ -183,6 +184,10 @@ def test_the_pull_is_autograds_for_any_micro_batch(any_pack: Pack, tokens: int) 
     pull = random_pull(drawn)
     expected = by_autograd(any_pack, drawn, pull)
     assert furthest(by_pull_back(any_pack, drawn, pull, tokens=tokens), expected) < 1e-5
+    with pytest.MonkeyPatch.context() as patch:  # as if the vocabulary were huge: one completion per prompt at a time
+        patch.setattr(scoring, "_LOGITS", 1)
+        assert len(list(scoring._parts(drawn, 0))) == drawn.tokens.shape[2]
+        assert furthest(by_pull_back(any_pack, drawn, pull), expected) < 1e-5
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("o_proj",), ("up_proj", "down_proj")], ids="+".join)

@@ -11,14 +11,21 @@ class DamagedFileError(ValueError):
     """A file of a run cannot be read; the message names it and the mend."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that a reader finds the old file or the new one, never a part, whenever the process is killed."""
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write so that a reader finds the old file or the new one, never a part, whenever the process is killed.
+
+    Args:
+        path: of the file; its folders are made.
+        data: all of it.
+        durable: wait until the disk has it, so that it survives a loss of power too; that takes milliseconds per file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(part, path)
 
 

@@ -46,7 +46,8 @@ class DeviceStore:
             return
         own = _name(round_)
         data = recorddict_to_proto(state).SerializeToString(deterministic=True)
-        write_atomically(self.folder / device / own, seal(data))
+        # hundreds a round: the seal tells if the machine lost power before they were on the disk
+        write_atomically(self.folder / device / own, seal(data), durable=False)
         kept = {own, *_before(round_, names)[-1:], *_before(round_ - 1, names)[-1:]}
         for name in names:
             if name not in kept:

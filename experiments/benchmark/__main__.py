@@ -7,15 +7,23 @@ Examples:
   python -m experiments.benchmark limit --packs 8
   python -m experiments.benchmark scale --devices 100 --learners
   python -m experiments.benchmark gpu --devices 1 8
+  python -m experiments.benchmark aggregation --devices 30
 """
 
 import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.benchmark import gpu, limit, peers, round, scale
+from experiments.benchmark import aggregation, gpu, limit, peers, round, scale
 
-BENCHMARKS: dict[str, ModuleType] = {"round": round, "peers": peers, "limit": limit, "scale": scale, "gpu": gpu}
+BENCHMARKS: dict[str, ModuleType] = {
+    "round": round,
+    "peers": peers,
+    "limit": limit,
+    "scale": scale,
+    "gpu": gpu,
+    "aggregation": aggregation,
+}
 """Each has a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 

@@ -1,0 +1,47 @@
+"""The factors of a low-rank product for a device to go on with: as near as can be to those it had before.
+
+A product does not say how large its factors are, nor which way they point. A fresh singular value decomposition would
+turn them, make A and B equally large although training began with B = 0, and leave directions that the product lacks
+with A = B = 0, where no gradient ever wakes them. So the factors get the old ratio of norms, lacking directions get B =
+0 and what the old A has there, and all are turned towards the old ones.
+"""
+
+import numpy as np
+
+from flsim.aggregation.gauge import aligned
+from flsim.aggregation.low_rank import LowRank
+from flsim.aggregation.pairs import Matrix, Pair
+
+_LACKING = 1e-12  # of the largest singular value
+
+
+def framed(low: LowRank, old: Pair, *, scale: float) -> Pair:
+    """A pair with the product of `low` in the frame of `old`.
+
+    Args:
+        low: of rank r.
+        old: of rank r; its b has the scale folded in.
+        scale: s = alpha / r of both adapters.
+    """
+    present = low.s > _LACKING * max(float(low.s[0]), np.finfo(np.float64).tiny)  # (r,)
+    root = np.where(present, np.sqrt(low.s / scale), 0.0)  # (r,)
+    a = root[:, None] * low.v  # (r, n)
+    tilt = _norm(old.a) / _norm(a) if present.any() and _norm(old.a) > 0 else 1.0
+    b = low.u * (scale * root / tilt)  # (m, r)
+    a = np.where(present[:, None], tilt * a, 0.0)  # (r, n)
+    if not present.all():
+        a[~present] = _left_over(old.a, low.v[present], int((~present).sum()))
+    return aligned(Pair(b, a), old, scale=scale)
+
+
+def _left_over(old: Matrix, used: Matrix, count: int) -> Matrix:
+    """The strongest directions `(count, n)` of the old A `(r, n)` outside the row space `used` (p, n)."""
+    outside = old - (old @ used.T) @ used  # (r, n)
+    _, s, v = np.linalg.svd(outside, full_matrices=False)
+    left: Matrix = np.zeros((count, old.shape[1]))  # (count, n); a layer narrower than the rank has fewer directions
+    left[: len(s)] = s[:count, None] * v[:count]
+    return left
+
+
+def _norm(matrix: Matrix) -> float:
+    return float(np.linalg.norm(matrix))

@@ -22,10 +22,10 @@ class DualRule:
     maximum: float = 1.0
     """Upper clip of lambda and of the price: the largest reward that the cloud can bring."""
 
-    def price(self, dual: Tensor, usage: Tensor, tau: float) -> Tensor:
-        """What a request costs in this step, `(K,)`, from lambda `(K,)` and usage `(K,)`."""
+    def price(self, dual: Tensor, usage: Tensor, tau: Tensor | float) -> Tensor:
+        """What a request costs in this step, `(K,)`, from lambda and usage `(K,)`; tau is `(K,)` or one number."""
         return (dual + self.gain * (usage - tau)).clamp(0.0, self.maximum)  # (K,)
 
-    def ascend(self, dual: Tensor, usage: Tensor, tau: float) -> Tensor:
+    def ascend(self, dual: Tensor, usage: Tensor, tau: Tensor | float) -> Tensor:
         """The next lambda, `(K,)`."""
         return (dual + self.lr * (usage - tau)).clamp(0.0, self.maximum)  # (K,)

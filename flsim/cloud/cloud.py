@@ -1,15 +1,24 @@
-"""The cloud LLM as the devices see it: questions in, answers with their token counts out."""
+"""The cloud LLM as the devices see it: questions in, answers with their token counts out.
+
+The built-in one can also teach (`flsim/cloud/teacher.py`): it gives the log-probabilities behind its answers.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+from torch import Tensor
 
 from flsim.config import CloudConfig
-from flsim.models.base import BaseModel, load_base
-from flsim.models.decoding import encode, generate, read
+from flsim.models.base import BaseModel, folder_of, load_base
+from flsim.models.decoding import encode, generate, given, read
+from flsim.models.scoring import judge, top_logprobs, unaided
 from flsim.tasks.problem import Problem
 
 
@@ -34,6 +43,40 @@ class Answer:
         )
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What a teacher said, and what it was billed."""
+
+    answer: Answer
+    tokens: NDArray[np.int32]
+    """Ids of the tokens that were said or given, the ending one included, `(T,)`; none at the level `text`."""
+    ids: NDArray[np.int32]
+    """The k likeliest tokens at each of them, `(T, k)`; where tokens were given, k = 1 and these are they."""
+    logprobs: NDArray[np.float32]
+    """The log-probabilities of `ids`, `(T, k)`."""
+
+    def to_bytes(self) -> bytes:
+        """All of it, bit for bit."""
+        text = np.frombuffer(self.answer.text.encode(), dtype=np.uint8)
+        sizes = np.array([self.answer.prompt_tokens, self.answer.completion_tokens], dtype=np.int64)
+        parts = {"text": text, "sizes": sizes, "tokens": self.tokens, "ids": self.ids, "logprobs": self.logprobs}
+        return bytes(save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Reply":
+        """The inverse of `to_bytes`."""
+        parts: dict[str, NDArray[Any]] = load(data)
+        prompt, completion = parts["sizes"].tolist()
+        answer = Answer(parts["text"].tobytes().decode(), prompt, completion)
+        return Reply(answer, parts["tokens"], parts["ids"], parts["logprobs"])
+
+
+def text_reply(answer: Answer) -> Reply:
+    """A reply of the level `text`."""
+    nothing = np.zeros(0, dtype=np.int32)
+    return Reply(answer, nothing, nothing.reshape(0, 0), np.zeros((0, 0), dtype=np.float32))
+
+
 class Cloud(Protocol):
     """Anything that answers problems."""
 
@@ -49,7 +92,11 @@ class Cloud(Protocol):
 class BuiltinCloud:
     """The shipped cloud model, greedy; deterministic, so answers are kept: once per worker and question."""
 
+    access = "logits"
+    """It can give all that a teacher can."""
+
     def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
+        self.path = path
         self.base: BaseModel = load_base(path)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
@@ -77,6 +124,61 @@ class BuiltinCloud:
         for question, texts, prompt_tokens, tokens in zip(questions, replies.texts[0], sent, received, strict=True):
             self._known[question] = Answer(texts[0], prompt_tokens, tokens)
 
+    @cached_property
+    def identity(self) -> str:
+        """Whatever its words and their bits depend on: its weights, and what computes them."""
+        weights = hashlib.sha256()
+        for file in sorted(folder_of(self.path).glob("*")):
+            weights.update(file.read_bytes())
+        return (
+            f"{weights.hexdigest()} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+        )
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Its tokens and their ids."""
+        return dict(self.base.tokenizer.get_vocab())
+
+    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
+        """Its answers with the `top` likeliest tokens at each token; one by one, so that no bit depends on the rest."""
+        return [self._tell(problem.question, top) for problem in problems]
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
+        """The log-probabilities of these completions' tokens, billed as tokens sent; one by one, too."""
+        return [self._score(problem.question, tokens) for problem, tokens in zip(problems, completions, strict=True)]
+
+    @torch.no_grad()
+    def _tell(self, question: str, top: int) -> Reply:
+        reading = read(self.base, encode(self.base, [[question]]))
+        said = generate(
+            self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
+        )
+        ids, logprobs = (part[0, 0, 0] for part in top_logprobs(self.base, reading, said, top))  # (T, k) each
+        answer = Answer(said.texts[0][0][0], int(reading.prompts.mask.sum()), int(said.mask.sum()))
+        return _reply(answer, said.tokens[0, 0, 0], ids, logprobs)
+
+    @torch.no_grad()
+    def _score(self, question: str, tokens: Sequence[int]) -> Reply:
+        reading = read(self.base, encode(self.base, [[question]]))
+        completions = given(self.base, [tokens])
+        ids = completions.tokens.flatten()[:, None]  # (T, 1)
+
+        def verdict(logits: Tensor, places: Tensor) -> Tensor:
+            return unaided(self.base, logits).gather(-1, ids[places])[:, 0]
+
+        logprobs = judge(self.base, reading, completions, verdict)[0, 0, 0]  # (T,)
+        sent = int(reading.prompts.mask.sum()) + len(tokens)
+        return _reply(Answer("", sent, 0), ids[:, 0], ids, logprobs[:, None])
+
+
+def _reply(answer: Answer, tokens: Tensor, ids: Tensor, logprobs: Tensor) -> Reply:
+    return Reply(
+        answer,
+        tokens.cpu().numpy().astype(np.int32),
+        ids.cpu().numpy().astype(np.int32),
+        logprobs.float().cpu().numpy(),
+    )
+
 
 class OracleCloud:
     """The right answer, except on a fixed share of the questions, chosen by a hash of the question."""
@@ -99,6 +201,11 @@ class OracleCloud:
         return int.from_bytes(digest[:8], "big") / 2**64 < self.error
 
 
-def make_cloud(config: CloudConfig) -> Cloud:
-    """The cloud that `config.kind` names."""
-    return BuiltinCloud() if config.kind == "builtin" else OracleCloud(config.oracle_error)
+def make_cloud(config: CloudConfig, *, batch_size: int = 256) -> Cloud:
+    """The cloud that `config.kind` names.
+
+    Args:
+        config: the run's.
+        batch_size: questions that the built-in model reads at once; with 1 none enters another's answer's last bits.
+    """
+    return BuiltinCloud(batch_size=batch_size) if config.kind == "builtin" else OracleCloud(config.oracle_error)

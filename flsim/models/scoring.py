@@ -3,9 +3,12 @@
 A loss of policy optimisation is a function of the log-probabilities of the sampled tokens. On policy these are known
 from the sampling, so its gradient with respect to them is known before any second forward pass; `pull_back` carries it
 on to the adapters, some completions at a time: one forward and one backward in all, however the loss looks.
+
+A loss that looks at whole distributions, as those of distillation do, is a sum of one number per token, which a
+`Verdict` takes from the logits: `judge` gives these numbers, and `pull_back_verdicts` their pull.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -19,13 +22,58 @@ TOKENS = 2**15
 """Most tokens of completions in one forward pass, unless one completion per prompt has more."""
 _LOGITS = 2**28  # most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory
 
+Verdict = Callable[[Tensor, Tensor], Tensor]
+"""One number `(n,)` for each of n tokens, from the logits that they were drawn by `(n, V)` and their places `(n,)` in
+the flattened completions `(K, P, G, T)`."""
+
 
 def score(
     base: BaseModel, reading: Reading, completions: Completions, *, temperature: float, tokens: int = TOKENS
 ) -> Tensor:
     """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient if any; zero after the end."""
-    parts = (slice_ for slice_ in _parts(completions, tokens))
-    return torch.cat([_score(base, reading, completions, part, temperature) for part in parts], 2)
+    return judge(base, reading, completions, _logprob_of(completions, temperature), tokens=tokens)
+
+
+def judge(
+    base: BaseModel, reading: Reading, completions: Completions, verdict: Verdict, *, tokens: int = TOKENS
+) -> Tensor:
+    """What `verdict` gives for the completions' tokens, `(K, P, G, T)`, with gradient if any; zero after the end."""
+    return torch.cat([_judge(base, reading, completions, part, verdict) for part in _parts(completions, tokens)], 2)
+
+
+def top_logprobs(
+    base: BaseModel, reading: Reading, completions: Completions, top: int, *, tokens: int = TOKENS
+) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens at every place of the completions, and their log-probabilities, both `(K, P, G, T, k)`.
+
+    Under the distribution of a model that may not ask for help, and without gradient.
+
+    Args:
+        base: the model, with the adapters of `reading` in use.
+        reading: the prompts.
+        completions: whose places are meant; after their ends the result is zero.
+        top: k; no more than all tokens but the help request.
+        tokens: most tokens of completions in one forward pass.
+    """
+    k = min(top, reading.logits.shape[-1] - 1)
+    shape, device = (*completions.tokens.shape, k), completions.tokens.device
+    ids = torch.zeros(shape, dtype=torch.long, device=device)  # (K, P, G, T, k)
+    logprobs = torch.zeros(shape, device=device)  # (K, P, G, T, k)
+
+    def verdict(logits: Tensor, places: Tensor) -> Tensor:
+        best = unaided(base, logits).topk(k, -1)  # (n, k) each
+        ids.view(-1, k)[places], logprobs.view(-1, k)[places] = best.indices, best.values
+        return best.values[:, 0]
+
+    with torch.no_grad():
+        judge(base, reading, completions, verdict, tokens=tokens)
+    return ids * completions.mask[..., None], logprobs * completions.mask[..., None]
+
+
+def unaided(base: BaseModel, logits: Tensor) -> Tensor:
+    """Log-probabilities `(n, V)` with the help request ruled out: what `generate(may_ask=False)` draws from."""
+    ruled_out = torch.arange(logits.shape[-1], device=logits.device) == base.help_id  # (V,)
+    return torch.log_softmax(logits.float().masked_fill(ruled_out, -torch.inf), -1)  # (n, V)
 
 
 def pull_back(
@@ -49,6 +97,21 @@ def pull_back(
         temperature: of the sampling.
         tokens: most tokens of completions in one forward pass; fewer need less memory.
     """
+    verdict = _logprob_of(completions, temperature)
+    return pull_back_verdicts(base, lora, reading, completions, verdict, pull, tokens=tokens)
+
+
+def pull_back_verdicts(
+    base: BaseModel,
+    lora: StackedLora,
+    reading: Reading,
+    completions: Completions,
+    verdict: Verdict,
+    pull: Tensor,
+    *,
+    tokens: int = TOKENS,
+) -> Tensor:
+    """The same for a loss that weighs the numbers of a `verdict` by `pull` `(K, P, G, T)` and sums them."""
     read = [*reading.past.tensors, reading.logits]
     # the prompts' graph is walked once, at the end; keys below the first adapter have none
     leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
@@ -58,35 +121,40 @@ def pull_back(
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
     tokens = min(tokens, _LOGITS // reading.logits.shape[-1])
     for part in _parts(completions, tokens):
-        _score(base, shared, completions, part, temperature).backward(pull[:, :, part])
+        _judge(base, shared, completions, part, verdict).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]
     torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
     return lora.gradient()
 
 
 def _parts(completions: Completions, tokens: int) -> Iterator[slice]:
-    """Which completions of every prompt to score together."""
+    """Which completions of every prompt to judge together."""
     k, p, g, t = completions.tokens.shape
     size = max(1, min(g, tokens // (k * p * t)))
     return (slice(start, start + size) for start in range(0, g, size))
 
 
-def _score(base: BaseModel, reading: Reading, completions: Completions, part: slice, temperature: float) -> Tensor:
-    """Log-probabilities `(K, P, g, T)` of g completions of every prompt."""
+def _judge(base: BaseModel, reading: Reading, completions: Completions, part: slice, verdict: Verdict) -> Tensor:
+    """The verdicts `(K, P, g, T)` on g completions of every prompt."""
     ids, mask = completions.tokens[:, :, part], completions.mask[:, :, part]  # (K, P, g, T)
     k, p, g, t = ids.shape
-    later = ids[..., 1:].flatten()  # what follows each token but the last
-
-    def judge(logits: Tensor, places: Tensor) -> Tensor:
-        return _logprobs(logits, later[places], temperature)
-
+    places = torch.arange(completions.tokens.numel(), device=ids.device).view(completions.tokens.shape)[:, :, part]
+    later = places[..., 1:].flatten()  # of what follows each token but the last
     first = reading.logits.repeat_interleave(g, 0)  # (K P g, V)
-    begun = _logprobs(first, ids[..., 0].flatten(), temperature).view(k, p, g, 1) * mask[..., :1]
+    begun = verdict(first, places[..., 0].flatten()).view(k, p, g, 1) * mask[..., :1]
     if t == 1:
         return begun
     known, counts = ids[..., :-1].flatten(1, 2), mask[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
-    rest = base.forward.follow(known, counts, reading.prompts.mask, reading.past, judge)
+    rest = base.forward.follow(
+        known, counts, reading.prompts.mask, reading.past, lambda logits, of: verdict(logits, later[of])
+    )
     return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
+
+
+def _logprob_of(completions: Completions, temperature: float) -> Verdict:
+    """The log-probability of the completions' own tokens."""
+    tokens = completions.tokens.flatten()
+    return lambda logits, places: _logprobs(logits, tokens[places], temperature)
 
 
 def _logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,81 @@
+"""What a cloud can give beyond answers, for those who learn from it rather than ask it.
+
+Access comes in four levels; each includes those before it:
+
+    text           the answer                                          any API
+    top_logprobs   the k likeliest tokens at each token of its answer  most APIs (`top_logprobs`)
+    scores         log-probabilities of tokens that it is given        some APIs and servers (`prompt_logprobs`)
+    logits         the whole distribution at each token of its answer  a model of one's own
+
+Past the first, token ids go back and forth, so teacher and student must share one vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from flsim.cloud.cloud import Cloud, Reply
+from flsim.config import CLOUD_ACCESS, CloudConfig, ConfigError
+from flsim.tasks.problem import Problem
+
+TEXT, TOP_LOGPROBS, SCORES, LOGITS = CLOUD_ACCESS
+
+
+class Teacher(Cloud, Protocol):
+    """A cloud that says what it can give.
+
+    What it says of one problem may not depend on the others of a call, and the help request is never among its tokens.
+    It may have an `identity` beside: a text that changes with whatever its words depend on, apart from its config.
+    """
+
+    access: str
+    """The highest level, one of `CLOUD_ACCESS`."""
+    vocabulary: Mapping[str, int]
+    """Its tokens and their ids."""
+
+    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
+        """Its answers with the `top` likeliest tokens at each token, or all tokens it has if they are fewer."""
+        ...
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
+        """The log-probabilities of these completions' tokens, billed as tokens sent."""
+        ...
+
+
+def access_of(cloud: Cloud, config: CloudConfig) -> str:
+    """The highest level that the cloud has and `cloud.access` allows; a cloud that states none gives `text`.
+
+    Raises:
+        ConfigError: if `cloud.access` is more than the cloud has.
+    """
+    own = str(getattr(cloud, "access", TEXT))
+    if config.access is None:
+        return own
+    if CLOUD_ACCESS.index(config.access) > CLOUD_ACCESS.index(own):
+        can = ", ".join(CLOUD_ACCESS[: CLOUD_ACCESS.index(own) + 1])
+        raise ConfigError(
+            f"cloud.access={config.access!r} is more than cloud.kind={config.kind} can give; choose one of: {can}, "
+            f"or leave it out"
+        )
+    return config.access
+
+
+def includes(access: str, level: str) -> bool:
+    """Whether an access gives what `level` gives."""
+    return CLOUD_ACCESS.index(access) >= CLOUD_ACCESS.index(level)
+
+
+def teacher_of(cloud: Cloud, vocabulary: Mapping[str, int]) -> Teacher:
+    """The cloud as a teacher of a student with this vocabulary, for the levels above `text`.
+
+    Raises:
+        ConfigError: if the two write in different tokens.
+    """
+    own = cast(Teacher, cloud).vocabulary
+    if dict(own) != dict(vocabulary):
+        differing = next(piece for piece in [*own, *vocabulary] if own.get(piece) != vocabulary.get(piece))
+        raise ConfigError(
+            f"the cloud's tokenizer ({len(own)} tokens) is not the SLM's ({len(vocabulary)} tokens): they differ in "
+            f"{differing!r}; log-probabilities can be shared only between equal tokenizers, so set cloud.access=text "
+            f"(and server.loss=sequence or auto)"
+        )
+    return cast(Teacher, cloud)

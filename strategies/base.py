@@ -6,65 +6,155 @@
             return {name: adapter[name] + mean[name] for name in adapter}
 
 Updates come sorted by device and without the ones that failed or hold NaN, so a sum is the same in every run.
-
-A strategy that takes a step along a weighted mean of the deltas is a `MeanStrategy`: the workers sum for it, exactly,
-and the server's memory does not grow with the cohort.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
 
 import flsim.messages as wire
-from flsim.engine.streaming import Weight
-from flsim.learning.exact_sum import ExactSum
-from flsim.models.adapter import Adapter
+from flsim.aggregation.returned import usable
+from flsim.config import Config, ConfigError, LoraShape
+from flsim.messages import Measures
+from flsim.models.adapter import Adapter, cropped, only, widened
+from strategies.samplers import Everyone, Learns, Sampler
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Measures):
     """What one device's round did."""
 
-    device: int
-    """Index of the device."""
-    delta: Adapter
-    """New adapter minus the one that was broadcast."""
-    num_examples: int
-    """Prompts that the device learned from."""
-    reward: float
-    """Mean reward of its responses in this round."""
+    sent: Adapter
+    """What it started from: the tensors that it was to learn and send back, as it was sent them."""
+    adapter: Adapter
+    """The same tensors after its round."""
+    shape: LoraShape | None = None
+    """Its rank and alpha; None outside a run."""
+
+    @cached_property
+    def delta(self) -> Adapter:
+        """`adapter - sent`, by tensor name."""
+        return {name: tensor - self.sent[name] for name, tensor in self.adapter.items()}
+
+    @property
+    def scale(self) -> float:
+        """Alpha / r, by which its product of factors counts; 1 outside a run."""
+        return 1.0 if self.shape is None else self.shape.scale
 
 
 class DeltaStrategy(Strategy):
-    """A Flower strategy whose one question is how the devices' deltas become the next adapter."""
+    """A Flower strategy whose one question is how the devices' updates become the next adapter.
 
-    def __init__(self) -> None:
-        self._adapter: Adapter = {}
+    What a subclass keeps on itself between rounds is saved with every checkpoint and restored on resume.
+    """
+
+    carries = "AB"
+    """The factors that travel: `A`, `B`, `AB`, or none; devices keep the others for themselves."""
+    learns = "AB"
+    """The factors that devices learn."""
+    fresh_optimizer = False
+    """Whether devices forget their optimizer's moments before every round."""
+    unequal_ranks = False
+    """Whether it takes updates of unequal ranks; if not, a fleet that has them is refused."""
+    shares: Mapping[int, float] = {}
+    """The weight that each device had in the last aggregation, by device; adds up to 1."""
+    cut_energy: float | None = None
+    """Share of the squared norm of the exact aggregate that its rank left out the last time; None if nothing is cut."""
+
+    sampler: Sampler = Everyone()
+    """Which of the round's cohort learn."""
+    _config: Config | None = None
+    _adapter: Adapter = {}
+    _sent: Mapping[LoraShape | None, Adapter] = {}  # what is expected back, as it was sent, by shape
+
+    def __init__(self, *, sampler: Sampler | None = None) -> None:
+        """Choose who learns.
+
+        Args:
+            sampler: which of the round's cohort; None means all of it.
+        """
+        if sampler is not None:
+            self.sampler = sampler
+
+    def begin(self, config: Config) -> None:
+        """Called by a run before its first round, and after a resume.
+
+        Raises:
+            ConfigError: if the devices' ranks differ and the strategy cannot take that.
+        """
+        self._config = config
+        if config.fleet.ranks and not self.unequal_ranks and self._differ(config):
+            raise ConfigError(
+                f"{type(self).__name__} takes adapters of one rank and alpha, but fleet.ranks="
+                f"{list(config.fleet.ranks)}, model.rank={config.model.rank}; leave fleet.ranks out, choose a strategy "
+                f"such as strategies.flex_lora:FlexLora, or set unequal_ranks = True in your own"
+            )
 
     @abstractmethod
     def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
         """The next adapter.
 
         Args:
-            adapter: the one that was broadcast, by tensor name.
+            adapter: the server's, by tensor name; devices were sent it, or what `deal` made of it.
             updates: at least one, sorted by device.
 
         Returns:
             Tensors of the same names and shapes.
         """
 
+    def deal(self, adapter: Adapter, shape: LoraShape) -> Adapter:
+        """What a device of this shape gets of the adapter: by default its first directions."""
+        return adapter if self._config is None else cropped(adapter, shape, self._config.shape)
+
+    def in_full(self, tensors: Adapter, shape: LoraShape | None) -> Adapter:
+        """Tensors of a device of this shape, filled up with zeros to the server's rank, in the server's scale."""
+        return tensors if self._config is None or shape is None else widened(tensors, shape, self._config.shape)
+
+    @property
+    def shape(self) -> LoraShape | None:
+        """Rank and alpha of the server's adapter; None outside a run."""
+        return None if self._config is None else self._config.shape
+
+    @property
+    def scale(self) -> float:
+        """Alpha / r of the server's adapter; 1 outside a run."""
+        return 1.0 if self.shape is None else self.shape.scale
+
+    @property
+    def residual(self) -> Adapter | None:
+        """What devices merge into their frozen base, under the adapter's names and with scale 1; None is nothing."""
+        return None
+
+    def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
+        """The adapter to these nodes, to each in its own shape; equal shapes share one content."""
+        config = ConfigRecord({**config, wire.LEARNS: self.learns, wire.FRESH: self.fresh_optimizer})
+        residual = self.residual
+        extra = {} if residual is None else {wire.RESIDUAL: wire.to_arrays(residual)}
+        contents = {
+            shape: RecordDict({wire.ARRAYS: wire.to_arrays(only(part, self.carries)), **extra, wire.CONFIG: config})
+            for shape, part in self._dealt(wire.to_adapter(arrays), nodes).items()
+        }
+        return [Message(contents[self._shape_of(node)], node, kind) for node in nodes]
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the adapter to every device that the grid shows: the cohort of the round."""
+        """Send the adapter to those of the round's cohort (the devices that the grid shows) whom the sampler takes."""
         self._adapter = wire.to_adapter(arrays)
-        return self._to_all(server_round, arrays, config, grid, MessageType.TRAIN)
+        self.shares, self.cut_energy = {}, None  # of this round, even if nobody comes back
+        seed = 0 if self._config is None else self._config.seed
+        cohort = sorted(wire.device_at(node) for node in grid.get_node_ids())
+        nodes = [wire.node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
+        self._sent = {
+            shape: only(only(part, self.carries), self.learns)
+            for shape, part in self._dealt(self._adapter, nodes).items()
+        }
+        return self.messages(arrays, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -74,18 +164,30 @@ class DeltaStrategy(Strategy):
         if not received:
             return None, None
         updates = [self._update(message) for message in received]
-        return wire.to_arrays(self.aggregate(self._adapter, updates)), _reward_of(received)
+        new = usable(self, self.aggregate(self._adapter, updates), like=self._adapter)
+        return self._finish(new, [wire.measures_of(message) for message in received])
+
+    def learn_from(self, measures: Sequence[Measures]) -> None:
+        """Note what the round's devices reported, after their updates were aggregated; by device."""
+        if isinstance(self.sampler, Learns):
+            self.sampler.learn(measures)
+
+    def _finish(self, new: Adapter, measures: Sequence[Measures]) -> tuple[ArrayRecord, MetricRecord]:
+        self.learn_from(measures)
+        self._adapter, self._sent = {}, {}  # the checkpoint has the adapter already
+        return wire.to_arrays(new), _reward_of(measures)
 
     def _update(self, message: Message) -> Update:
-        new = wire.adapter_of(message)
-        delta = {name: new[name] - tensor for name, tensor in self._adapter.items()}
-        return Update(wire.device_of(message), delta, *wire.measures_of(message))
+        measures = wire.measures_of(message)
+        shape = self._shape_of(message.metadata.src_node_id)
+        return Update(**vars(measures), sent=self._sent[shape], adapter=wire.adapter_of(message), shape=shape)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Evaluate every device that the grid shows (under `flwr run`; flsim itself evaluates the whole fleet)."""
-        return self._to_all(server_round, arrays, config, grid, MessageType.EVALUATE)
+        config = ConfigRecord({**config, wire.ROUND: server_round})
+        return self.messages(arrays, config, sorted(grid.get_node_ids()), MessageType.EVALUATE)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Nothing to learn from evaluation by default."""
@@ -95,78 +197,20 @@ class DeltaStrategy(Strategy):
         """Say which strategy runs."""
         print(type(self).__name__)
 
-    def _to_all(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, kind: str
-    ) -> list[Message]:
-        config = ConfigRecord({**config, wire.ROUND: server_round})
-        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
-        return [Message(content, node, kind) for node in sorted(grid.get_node_ids())]
+    def _dealt(self, adapter: Adapter, nodes: Sequence[int]) -> dict[LoraShape | None, Adapter]:
+        """What each shape among these nodes gets of the adapter."""
+        shapes = dict.fromkeys(self._shape_of(node) for node in nodes)
+        return {shape: adapter if shape is None else self.deal(adapter, shape) for shape in shapes}
+
+    def _shape_of(self, node: int) -> LoraShape | None:
+        return None if self._config is None else self._config.shape_of(wire.device_at(node))
+
+    @staticmethod
+    def _differ(config: Config) -> bool:
+        return any(config.shape_of(device) != config.shape for device in range(config.fleet.devices))
 
 
-class MeanStrategy(DeltaStrategy):
-    """A strategy that steps along a weighted mean of the deltas; override `step`, and `weight` if need be.
-
-        class HalfWay(MeanStrategy):
-            def step(self, adapter, mean):
-                return {name: tensor + 0.5 * mean[name] for name, tensor in adapter.items()}
-
-    flsim then has the workers sum the deltas of their packs, and the adapters stay where they are. The sum is exact, so
-    the result is bit for bit that of `aggregate`, which serves where the adapters do arrive (under `flwr run`, or in
-    Flower's privacy wrappers). A subclass that overrides `aggregate` or `aggregate_train` gets them as well.
-    """
-
-    @property
-    def weight(self) -> Weight:
-        """How much say a device has, by (num_examples, reward): a picklable function; at least 0."""
-        return by_examples
-
-    @abstractmethod
-    def step(self, adapter: Adapter, mean: dict[str, NDArray[np.float64]]) -> Adapter:
-        """The next adapter; not asked if no device has any weight, since then the adapter stays.
-
-        Args:
-            adapter: the one that was broadcast, by tensor name.
-            mean: the weighted mean of the deltas, by tensor name.
-
-        Returns:
-            Tensors of the same names and shapes.
-        """
-
-    @property
-    def streamed_weight(self) -> Weight | None:
-        """`weight`, for the workers; None if a subclass looks at the updates itself."""
-        own = type(self)
-        looks = own.aggregate is not MeanStrategy.aggregate or own.aggregate_train is not MeanStrategy.aggregate_train
-        return None if looks else self.weight
-
-    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
-        """A step along the weighted mean of the updates' deltas."""
-        total = ExactSum()
-        for update in updates:
-            total.add(self.weight(update.num_examples, update.reward), update.delta)
-        return self._step(adapter, total)
-
-    def aggregate_mean(
-        self, server_round: int, replies: Iterable[Message], total: ExactSum
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The same from the workers' sum; (None, None) if there are no replies."""
-        received = list(replies)
-        if not received:
-            return None, None
-        return wire.to_arrays(self._step(self._adapter, total)), _reward_of(received)
-
-    def _step(self, adapter: Adapter, total: ExactSum) -> Adapter:
-        return self.step(adapter, total.mean()) if total.weight else adapter
-
-
-def by_examples(num_examples: int, reward: float) -> float:
-    """A device's number of examples: every example counts the same."""
-    return float(num_examples)
-
-
-def _reward_of(replies: Sequence[Message]) -> MetricRecord:
+def _reward_of(measures: Sequence[Measures]) -> MetricRecord:
     """The mean reward over examples."""
-    measures = [wire.measures_of(reply) for reply in replies]
-    total = sum(num_examples for num_examples, _ in measures)
-    reward = sum(num_examples * reward for num_examples, reward in measures) / max(1, total)
-    return MetricRecord({wire.REWARD: reward})
+    examples = sum(one.num_examples for one in measures)
+    return MetricRecord({wire.REWARD: sum(one.num_examples * one.reward for one in measures) / max(1, examples)})

@@ -1,28 +1,79 @@
-"""FedAvg on LoRA factors, also called FedIT: the mean of the deltas, weighted by examples.
+"""FedAvg on LoRA factors, also called FedIT: the mean of the devices' A and of their B, each weighted by examples.
 
-McMahan et al. 2017 (arXiv 1602.05629), for LoRA Zhang et al. 2023 (arXiv 2305.05644). Averaging A and B apart differs
-from averaging the products B A by the covariance of the two over the devices.
+McMahan et al. 2017 (arXiv 1602.05629), for LoRA Zhang et al. 2024 (arXiv 2305.05644). Averaging A and B apart differs
+from averaging the products B A by the covariance of the two over the devices. With other parts it is FedAvgM, FedAdam
+and so on in factor space, or a robust mean of factors.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
+import numpy as np
+
+from flsim.aggregation.grams import vector_gram
+from flsim.engine.streaming import Weight
 from flsim.models.adapter import Adapter
-from strategies.base import MeanStrategy
+from strategies.base import Update
+from strategies.mean import MeanStrategy, Tensors, shares_of
+from strategies.reducers import Combining, Coordinatewise, Mean
+from strategies.samplers import Sampler
+from strategies.server_optimizers import Average, ServerOptimizer
 
 
 class FedAvg(MeanStrategy):
     """`adapter + server_lr * sum_k (n_k / n) delta_k`, summed exactly."""
 
-    def __init__(self, server_lr: float = 1.0) -> None:
-        """Set the step.
+    def __init__(
+        self,
+        server_lr: float = 1.0,
+        *,
+        reducer: Combining | Coordinatewise | None = None,
+        optimizer: ServerOptimizer | None = None,
+        weighter: Weight | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """Choose the parts.
 
         Args:
-            server_lr: 1 is the plain average of the devices' adapters.
+            server_lr: 1 is the plain average of the devices' adapters; for `optimizer` None.
+            reducer: how the updates become one, such as `strategies.reducers:Median`; None is the weighted mean.
+            optimizer: what is done with that, such as `strategies.server_optimizers:Adam`; None goes `server_lr` along.
+            weighter: how much say a device has; None goes by examples.
+            sampler: which of the round's cohort learn; None means all of it.
         """
-        super().__init__()
-        self.server_lr = server_lr
+        super().__init__(weighter=weighter, sampler=sampler)
+        self.reducer = reducer or Mean()
+        self.optimizer = optimizer or Average(server_lr)
 
-    def step(self, adapter: Adapter, mean: dict[str, NDArray[np.float64]]) -> Adapter:
-        """The whole way along the mean, or part of it."""
-        return {n: (tensor + self.server_lr * mean[n]).astype(np.float32) for n, tensor in adapter.items()}
+    @property
+    def streams(self) -> bool:
+        """A plain mean can be summed by the workers; other reducers look at the updates."""
+        return super().streams and isinstance(self.reducer, Mean)
+
+    def step(self, adapter: Adapter, mean: Tensors) -> Adapter:
+        """What the server's optimizer makes of the mean."""
+        return self.optimizer.step(adapter, mean)
+
+    def mean(self, updates: Sequence[Update]) -> Tensors | None:
+        """The exact weighted mean, or what another reducer makes of the deltas that have weight."""
+        if isinstance(self.reducer, Mean):
+            return super().mean(updates)
+        self.shares = shares_of(updates, [self.weighter(update) for update in updates])
+        heard = [update for update in updates if self.shares.get(update.device)]
+        return self._reduced(heard) if heard else None
+
+    def _reduced(self, updates: Sequence[Update]) -> Tensors:
+        deltas = [self.in_full(update.delta, update.shape) for update in updates]
+        if isinstance(self.reducer, Coordinatewise):
+            return {
+                name: self.reducer.reduce(np.stack([d[name].ravel() for d in deltas]).astype(np.float64)).reshape(
+                    t.shape
+                )
+                for name, t in deltas[0].items()
+            }
+        shares = np.array([self.shares[update.device] for update in updates])  # (K,)
+        coefficients = self.reducer.coefficients(lambda: vector_gram(deltas), shares)  # (K,)
+        self.shares = {**self.shares, **{u.device: float(c) for u, c in zip(updates, coefficients, strict=True)}}
+        return {
+            name: np.tensordot(coefficients, np.stack([d[name] for d in deltas]).astype(np.float64), 1)
+            for name in deltas[0]
+        }

@@ -28,8 +28,13 @@ def draw(seed: int) -> Adapter:
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
 
 
+def update(device: int, delta: Adapter, count: int, reward: float) -> Update:
+    """Of a device that started from zero, so that its adapter is its delta."""
+    return Update(device, count, count, reward, {name: np.zeros_like(t) for name, t in delta.items()}, delta)
+
+
 def updates(counts: Sequence[int]) -> list[Update]:
-    return [Update(device, draw(device + 1), count, 0.5) for device, count in enumerate(counts)]
+    return [update(device, draw(device + 1), count, 0.5) for device, count in enumerate(counts)]
 
 
 def distance(one: Adapter, other: Adapter) -> float:
@@ -55,14 +60,14 @@ def test_only_the_ratio_of_the_weights_counts(counts: list[int], factor: int) ->
 
 @given(counts=COUNTS)
 def test_equal_devices_give_their_own_adapter(counts: list[int]) -> None:
-    same = [Update(device, draw(9), count, 0.0) for device, count in enumerate(counts)]
+    same = [update(device, draw(9), count, 0.0) for device, count in enumerate(counts)]
     expected = {name: tensor + draw(9)[name] for name, tensor in draw(0).items()}
     assert distance(FedAvg().aggregate(draw(0), same), expected) <= 5e-7
 
 
 def test_a_device_without_examples_has_no_say() -> None:
     """However large its delta."""
-    silent = Update(7, {name: np.full(shape, 1e30, dtype=np.float32) for name, shape in SHAPES.items()}, 0, 0.0)
+    silent = update(7, {name: np.full(shape, 1e30, dtype=np.float32) for name, shape in SHAPES.items()}, 0, 0.0)
     assert (
         distance(FedAvg().aggregate(draw(0), [*updates([3, 4]), silent]), FedAvg().aggregate(draw(0), updates([3, 4])))
         == 0
@@ -92,7 +97,7 @@ def test_one_number_by_hand() -> None:
     """
     start = {"w": np.array([10.0], dtype=np.float32)}
     received = [
-        Update(device, {"w": np.array([delta], dtype=np.float32)}, count, 0.0)
+        update(device, {"w": np.array([delta], dtype=np.float32)}, count, 0.0)
         for device, (delta, count) in enumerate([(1.0, 3), (5.0, 1)])
     ]
     assert FedAvg().aggregate(start, received)["w"].tolist() == [12.0]
@@ -138,7 +143,10 @@ def test_equals_flowers_own_on_the_same_replies(grid: LocalGrid) -> None:
 
 def test_no_usable_reply_gives_no_adapter(grid: LocalGrid) -> None:
     strategy = FedAvg()
-    sent = list(strategy.configure_train(1, wire.to_arrays(draw(0)), ConfigRecord(), grid))
+    rewards(strategy, grid, [5, 2, 1])
+    assert strategy.shares
+    sent = list(strategy.configure_train(2, wire.to_arrays(draw(0)), ConfigRecord(), grid))
     failed = [wire.error_reply("raised", "x", message) for message in sent]
     assert strategy.aggregate_train(1, failed) == (None, None)
     assert strategy.aggregate_train(1, []) == (None, None)
+    assert not strategy.shares  # those of the round before would be written as this round's

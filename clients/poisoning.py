@@ -1,0 +1,93 @@
+"""DA-GRPO on a fleet in which some devices are malicious: they learn as all do, and send back something else.
+
+    client.path=clients.poisoning:client_app client.poison=flip client.poison_share=0.2 client.poison_size=10
+
+`flip` sends `sent - size * (learned - sent)`, an amplified step backwards; `noise` sends Gaussian noise of `size` times
+the norm of what was learned, tensor by tensor. Who they are is a function of `stream.seed` (`malicious_devices`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message, MessageType
+
+import flsim.messages as wire
+from clients.app import DeviceApp
+from clients.da_grpo import client_app as honest_app
+from flsim.config import Config
+from flsim.models.adapter import Adapter
+from flsim.seeding import generator
+
+ATTACKS = ("flip", "noise")
+
+
+@dataclass(frozen=True)
+class Poison:
+    """What malicious devices do to their replies."""
+
+    attack: str = "flip"
+    """`flip` or `noise`."""
+    share: float = 0.2
+    """Of the fleet, at least 0 and at most 1; rounded down to whole devices."""
+    size: float = 10.0
+    """How many times as large as an honest step it is; at least 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings without meaning."""
+        if self.attack not in ATTACKS:
+            raise ValueError(f"poison={self.attack!r} is not known; choose one of: {', '.join(ATTACKS)}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"poison_share={self.share} must be in [0, 1]: it is a share of the fleet")
+        if not 0 <= self.size < math.inf:
+            raise ValueError(f"poison_size={self.size} must be at least 0 and finite")
+
+    def instead(self, sent: Adapter, learned: Adapter, seed: int, *names: int) -> Adapter:
+        """What goes to the server for what was learned, by tensor name."""
+        rng = generator(seed, "poison", *names)
+        poisoned = {}
+        for name, tensor in learned.items():
+            step = tensor - sent[name]
+            if self.attack == "noise":
+                drawn = rng.normal(size=step.shape)
+                step = -drawn * np.linalg.norm(step) / max(np.linalg.norm(drawn), 1e-30)
+            poisoned[name] = (sent[name] - self.size * step).astype(np.float32)
+        return poisoned
+
+
+def malicious_devices(config: Config, share: float) -> set[int]:
+    """The malicious devices of a run, a pure function of (stream.seed, share)."""
+    count = int(share * config.fleet.devices + 1e-9)
+    chosen = generator(config.stream.seed, "malicious").choice(config.fleet.devices, count, replace=False)
+    return {int(device) for device in chosen}
+
+
+class PoisonedApp(DeviceApp):
+    """A fleet whose malicious devices poison their training replies."""
+
+    def __init__(self, honest: DeviceApp, poison: Poison) -> None:
+        super().__init__(honest.config, honest.algorithm, honest.mods)
+        self.poison = poison
+        self.malicious = malicious_devices(honest.config, poison.share)
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """As honest devices do, then poison."""
+        replies = super().answer(messages, contexts)
+        if messages[0].metadata.message_type == MessageType.TRAIN:
+            for message, context, reply in zip(messages, contexts, replies, strict=True):
+                device = wire.device_at(context.node_id)
+                if device in self.malicious and not reply.has_error():
+                    learned = wire.adapter_of(reply)
+                    where = (self.config.seed, wire.round_of(message), device)
+                    poisoned = self.poison.instead(wire.expected_of(message), learned, *where)
+                    reply.content[wire.ARRAYS] = wire.to_arrays(poisoned)
+        return replies
+
+
+def client_app(
+    config: Config, poison: str = "flip", poison_share: float = 0.2, poison_size: float = 10.0, **settings: Any
+) -> PoisonedApp:
+    """The plug-in that `client.path=clients.poisoning:client_app` names; the other settings are DA-GRPO's."""
+    return PoisonedApp(honest_app(config, **settings), Poison(poison, poison_share, poison_size))

@@ -1,0 +1,139 @@
+"""FlexLoRA: average the products B A exactly, cut the average to each device's rank by SVD (Bai et al. 2024).
+
+arXiv 2402.11505, for devices of any ranks and alphas. The average is never formed as a dense matrix where that costs
+more (`flsim/aggregation/low_rank.py`). Two things are ours. The frame is fixed: of all factors with the same product
+the server takes those nearest to its old ones, so that what devices and server optimizers keep per factor stays
+meaningful. And by default it is the deltas of the products that are averaged, so a direction that small devices were
+never sent is not diluted by their silence (raFLoRA, arXiv 2602.13486, calls that rank collapse); for equal ranks it is
+the same.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from flsim.aggregation.frame import framed
+from flsim.aggregation.grams import gram
+from flsim.aggregation.low_rank import truncated
+from flsim.aggregation.pairs import Matrix, Pair, Pairs, adapter_of, difference, pairs_of, weighted_sum
+from flsim.config import LoraShape
+from flsim.engine.streaming import Weight
+from flsim.models.adapter import Adapter
+from strategies.base import DeltaStrategy, Update
+from strategies.mean import shares_of
+from strategies.reducers import Combining, Mean
+from strategies.samplers import Sampler
+from strategies.server_optimizers import Average, ServerOptimizer
+from strategies.weighters import ByExamples
+
+AVERAGES = ("deltas", "adapters")
+
+
+class FlexLora(DeltaStrategy):
+    """The best adapter of the server's rank for the exact average of the products, and of each device's rank for it."""
+
+    unequal_ranks = True
+
+    def __init__(
+        self,
+        average: str = "deltas",
+        *,
+        reducer: Combining | None = None,
+        optimizer: ServerOptimizer | None = None,
+        weighter: Weight | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """Choose the parts.
+
+        Args:
+            average: `deltas` of the products, added to the server's; or the `adapters`, as in the paper.
+            reducer: how the products become one, such as `strategies.reducers:MultiKrum`; None is the weighted mean.
+            optimizer: what the server does with the way from its factors to the new ones; None goes all of it.
+            weighter: how much say a device has; None goes by examples.
+            sampler: which of the round's cohort learn; None means all of it.
+        """
+        super().__init__(sampler=sampler)
+        if average not in AVERAGES:
+            raise ValueError(f"average={average!r} must be one of: {', '.join(AVERAGES)}")
+        self.average = average
+        self.reducer = reducer or Mean()
+        if not hasattr(self.reducer, "coefficients"):
+            raise ValueError(
+                f"reducer={type(self.reducer).__name__} works number by number, which products in factored form do not "
+                f"allow; take it with strategies.fedavg:FedAvg, or MultiKrum, GeometricMedian here"
+            )
+        self.optimizer = optimizer or Average()
+        self.weighter = weighter or ByExamples()
+        self.frames: dict[LoraShape | None, Adapter] = {}
+        """What each smaller shape was last sent: its frame, for the next time."""
+
+    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
+        """Weigh, average, cut, fix the frame, step."""
+        self.shares = shares_of(updates, [self.weighter(update) for update in updates])
+        heard = [update for update in updates if self.shares.get(update.device)]
+        if not heard:
+            return adapter
+        shares = np.array([self.shares[update.device] for update in heard])  # (K,)
+        coefficients = self.reducer.coefficients(lambda: gram([_move(update) for update in heard]), shares)  # (K,)
+        self.shares = {**self.shares, **{u.device: float(c) for u, c in zip(heard, coefficients, strict=True)}}
+        exact = self.exact(adapter, heard, coefficients)
+        target = self.cut(adapter, exact)
+        return self.optimizer.step(adapter, {n: target[n].astype(np.float64) - old for n, old in adapter.items()})
+
+    def exact(self, adapter: Adapter, updates: Sequence[Update], coefficients: Matrix) -> Callable[[str], Pair]:
+        """The average of the products, layer by layer, as a function of the layer's name."""
+        new = [pairs_of(update.adapter, update.scale) for update in updates]
+        sent = [pairs_of(update.sent, update.scale) for update in updates]
+        start = pairs_of(adapter, self.scale)
+        # if all started from the server's own product, it cancels: half as many factors
+        plain = self.average == "adapters" or all(update.shape in (None, self.shape) for update in updates)
+
+        def of(layer: str) -> Pair:
+            if plain:
+                return weighted_sum([(c, pairs[layer]) for c, pairs in zip(coefficients.tolist(), new, strict=True)])
+            moves = [
+                (c * sign, pairs[layer])
+                for sign, of_all in ((1.0, new), (-1.0, sent))
+                for c, pairs in zip(coefficients.tolist(), of_all, strict=True)
+            ]
+            return weighted_sum([(1.0, start[layer]), *moves])
+
+        return of
+
+    def deal(self, adapter: Adapter, shape: LoraShape) -> Adapter:
+        """The nearest adapter of a device's rank, in the frame of what such devices were sent last."""
+        first = super().deal(adapter, shape)
+        if first is adapter:
+            return adapter
+        frame = pairs_of(self.frames.get(shape, first), shape.scale)
+        pairs = {
+            layer: framed(truncated(pair, shape.rank), frame[layer], scale=shape.scale)
+            for layer, pair in pairs_of(adapter, self.scale).items()
+        }
+        return adapter_of(pairs, shape.scale)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send, and remember the frames."""
+        sent = list(super().configure_train(server_round, arrays, config, grid))
+        self.frames |= {shape: part for shape, part in self._sent.items() if shape not in (None, self.shape)}
+        return sent
+
+    def cut(self, adapter: Adapter, exact: Callable[[str], Pair]) -> Adapter:
+        """The nearest adapter of the server's rank, in the frame of the present one."""
+        pairs: dict[str, Pair] = {}
+        whole = left = 0.0
+        for layer, old in pairs_of(adapter, self.scale).items():
+            low = truncated(exact(layer), old.rank, start=old.a)
+            whole, left = whole + low.energy, left + low.cut
+            pairs[layer] = framed(low, old, scale=self.scale)
+        self.cut_energy = left / whole if whole > 0 else 0.0
+        return adapter_of(pairs, self.scale)
+
+
+def _move(update: Update) -> Pairs:
+    """What a device's round did to its product."""
+    return difference(pairs_of(update.adapter, update.scale), pairs_of(update.sent, update.scale))

@@ -1,0 +1,80 @@
+"""FLoRA: merge the exact average of the products into the base, and begin a fresh adapter every round.
+
+Wang et al. 2024 (arXiv 2409.05976): the stacked factors of all devices are the average, at any ranks, so nothing is
+lost; what travels down grows with it. Fresh factors have B = 0 and a new random A, and the devices' optimizers begin
+anew.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from flsim.aggregation.pairs import pairs_of
+from flsim.engine.streaming import Weight
+from flsim.models.adapter import Adapter, factor_of
+from flsim.seeding import generator
+from strategies.base import DeltaStrategy, Update
+from strategies.mean import shares_of
+from strategies.residual import Residual
+from strategies.samplers import Sampler
+from strategies.weighters import ByExamples
+
+
+class Flora(DeltaStrategy):
+    """The average goes into the base; the adapter only carries one round's learning."""
+
+    unequal_ranks = True
+    fresh_optimizer = True
+
+    def __init__(
+        self,
+        residual_rank: int | None = None,
+        *,
+        weighter: Weight | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """Bound what is merged, or not.
+
+        Args:
+            residual_rank: most directions per layer that the merged part keeps; None is the paper's.
+            weighter: how much say a device has; None goes by examples.
+            sampler: which of the round's cohort learn; None means all of it.
+        """
+        super().__init__(sampler=sampler)
+        self.weighter = weighter or ByExamples()
+        self.kept = Residual(residual_rank)
+        self._round = 0
+
+    @property
+    def residual(self) -> Adapter | None:
+        """What the devices merge into their base."""
+        return self.kept.adapter
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Note the round, from which the next fresh A is drawn."""
+        self._round = server_round
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
+        """Merge the average, return fresh factors."""
+        self.shares = shares_of(updates, [self.weighter(update) for update in updates])
+        if not self.shares:
+            return adapter
+        parts = [(self.shares[u.device], pairs_of(u.adapter, u.scale)) for u in updates]
+        self.kept.add({layer: [(share, pairs[layer]) for share, pairs in parts] for layer in parts[0][1]})
+        return self._fresh(adapter)
+
+    def _fresh(self, adapter: Adapter) -> Adapter:
+        """B = 0 and A uniform in +-1 / sqrt(in), as peft draws it (Kaiming with a = sqrt(5))."""
+        seed = 0 if self._config is None else self._config.seed
+        fresh = {}
+        for name, tensor in adapter.items():
+            bound = 1 / np.sqrt(tensor.shape[1]) if factor_of(name) == "A" else 0.0
+            fresh[name] = (
+                generator(seed, "flora", self._round, name).uniform(-bound, bound, tensor.shape).astype(np.float32)
+            )
+        return fresh

@@ -1,0 +1,132 @@
+"""A step along a weighted mean of the deltas, which the workers of a large fleet can sum for the server.
+
+class HalfWay(MeanStrategy):
+    def step(self, adapter, mean):
+        return {name: tensor + 0.5 * mean[name] for name, tensor in adapter.items()}
+"""
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord
+from numpy.typing import NDArray
+
+import flsim.messages as wire
+from flsim.aggregation.returned import usable
+from flsim.engine.streaming import Weight
+from flsim.learning.exact_sum import ExactSum, OutOfRangeError
+from flsim.messages import Measures
+from flsim.models.adapter import Adapter
+from flsim.tasks.stream import device_name
+from strategies.base import DeltaStrategy, Update
+from strategies.samplers import Learns, Sampler
+from strategies.weighters import ByExamples
+
+Tensors = dict[str, NDArray[np.float64]]
+
+_LOG = logging.getLogger("flsim.run.strategy")  # in the run's log
+
+
+class MeanStrategy(DeltaStrategy):
+    """A strategy that steps along a weighted mean of the deltas; override `step`.
+
+    For a cohort above `engine.stream` flsim has the workers sum the deltas of their packs, and the adapters stay where
+    they are. The sum is exact, so the result is bit for bit that of `aggregate`. A subclass that overrides `aggregate`
+    or `aggregate_train` gets the updates in any case.
+
+    Deltas of unequal ranks are padded with zeros, scale folded in: what few devices have moves less.
+    """
+
+    unequal_ranks = True
+
+    weighter: Weight = ByExamples()
+    """How much say a device has."""
+
+    def __init__(self, *, weighter: Weight | None = None, sampler: Sampler | None = None) -> None:
+        """Choose the parts.
+
+        Args:
+            weighter: how much say a device has, such as `strategies.weighters:Uniform`; None goes by examples.
+            sampler: which of the round's cohort learn; None means all of it.
+        """
+        super().__init__(sampler=sampler)
+        if weighter is not None:
+            self.weighter = weighter
+
+    @abstractmethod
+    def step(self, adapter: Adapter, mean: Tensors) -> Adapter:
+        """The next adapter; not asked if no device has any weight, since then the adapter stays.
+
+        Args:
+            adapter: the one that was broadcast, by tensor name.
+            mean: the weighted mean of the deltas, by tensor name; of the tensors that were learned only.
+
+        Returns:
+            Tensors of the same names and shapes as `adapter`.
+        """
+
+    @property
+    def streams(self) -> bool:
+        """Whether a sum is all that is needed, and not the updates themselves."""
+        own = type(self)
+        return own.aggregate is MeanStrategy.aggregate and own.aggregate_train is MeanStrategy.aggregate_train
+
+    @property
+    def streamed_weight(self) -> Weight | None:
+        """The weighter, for the workers; None if the updates are needed themselves, or have unequal ranks."""
+        padded = self._config is not None and self._differ(self._config)
+        return self.weighter if self.streams and not padded else None
+
+    def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
+        """A step along the weighted mean of the updates' deltas."""
+        mean = self.mean(updates)
+        return adapter if mean is None else self.step(adapter, mean)
+
+    def mean(self, updates: Sequence[Update]) -> Tensors | None:
+        """The weighted mean of the deltas by tensor name; None if no update has any weight."""
+        total, weights = ExactSum(), []
+        for update in updates:
+            weight = self.weighter(update)
+            try:
+                total.add(weight, self.in_full(update.delta, update.shape))
+            except OutOfRangeError as error:  # where workers sum, they set it aside
+                _LOG.warning("%s is left out of the mean: %s", device_name(update.device), error)
+                weight = 0.0
+            weights.append(weight)
+        self.shares = shares_of(updates, weights)
+        return total.mean() if total.weight else None
+
+    def aggregate_mean(
+        self, server_round: int, replies: Iterable[Message], total: ExactSum
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The same from the workers' sum; (None, None) if there are no replies."""
+        measures = [wire.measures_of(reply) for reply in replies]
+        if not measures:
+            return None, None
+        self.shares = shares_of(measures, [self.weighter(one) for one in measures])
+        new = self.step(self._adapter, total.mean()) if total.weight else self._adapter
+        return self._finish(usable(self, new, like=self._adapter), measures)
+
+    def learn_from(self, measures: Sequence[Measures]) -> None:
+        """Let the parts note what was reported."""
+        super().learn_from(measures)
+        if isinstance(self.weighter, Learns):
+            self.weighter.learn(measures)
+
+
+def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[int, float]:
+    """The weights by device, scaled to add up to 1; empty if there is no weight at all.
+
+    Raises:
+        ValueError: for a weight that is negative or not finite.
+    """
+    for one, weight in zip(measures, weights, strict=True):
+        if not 0 <= weight < math.inf:
+            raise ValueError(
+                f"{device_name(one.device)} has the weight {weight}; a weighter must return finite numbers, at least 0"
+            )
+    total = math.fsum(weights)
+    return {one.device: weight / total for one, weight in zip(measures, weights, strict=True)} if total > 0 else {}

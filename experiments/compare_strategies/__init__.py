@@ -1,0 +1,1 @@
+"""Strategies side by side on one fleet: `python -m experiments.compare_strategies`."""

@@ -1,0 +1,71 @@
+"""Intervals over users and seeds: laws, numbers by hand, and how often they hold what they should."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flsim.metrics.intervals import Interval, over_users_and_seeds, paired_over_users
+
+VALUES = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=3)
+
+
+def arrays(values: list[list[float]]) -> list[np.ndarray]:
+    return [np.array(of_seed) for of_seed in values]
+
+
+@given(values=VALUES)
+def test_the_mean_lies_in_its_interval_and_the_interval_in_the_range(values: list[list[float]]) -> None:
+    found = over_users_and_seeds(arrays(values), draws=200)
+    flat = [value for of_seed in values for value in of_seed]
+    assert min(flat) - 1e-12 <= found.low <= found.high <= max(flat) + 1e-12
+    assert found.mean == pytest.approx(np.mean([np.mean(of_seed) for of_seed in values]))
+
+
+@given(values=VALUES, shift=st.floats(-2, 2))
+def test_a_constant_shifts_all_three(values: list[list[float]], shift: float) -> None:
+    one = over_users_and_seeds(arrays(values), draws=100)
+    other = over_users_and_seeds([of_seed + shift for of_seed in arrays(values)], draws=100)
+    assert (other.mean, other.low, other.high) == pytest.approx((one.mean + shift, one.low + shift, one.high + shift))
+
+
+def test_equal_values_leave_no_doubt() -> None:
+    assert over_users_and_seeds([np.full(4, 0.25), np.full(7, 0.25)]) == Interval(0.25, 0.25, 0.25)
+
+
+def test_seeds_count_the_same_however_many_users_they_have() -> None:
+    """Means 1 of three users and 0 of one: 0.5 by seeds, 0.75 by users."""
+    assert over_users_and_seeds([np.ones(3), np.zeros(1)]).mean == 0.5
+
+
+def test_the_bootstrap_over_two_seeds_by_hand() -> None:
+    """Seeds of 0 and 1 throughout: a draw of two has mean 0, 1/2 or 1, a quarter, half and a quarter of the time."""
+    found = over_users_and_seeds([np.zeros(5), np.ones(5)])
+    assert (found.low, found.mean, found.high) == (0.0, 0.5, 1.0)
+
+
+def test_of_one_seed_it_is_the_usual_interval_of_a_mean() -> None:
+    """1.96 standard errors on each side, for many users."""
+    users = np.random.default_rng(0).normal(size=400)
+    found = over_users_and_seeds([users])
+    error = users.std() / np.sqrt(400)
+    assert found.high - found.mean == pytest.approx(1.96 * error, rel=0.1)
+    assert found.mean - found.low == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_pairs_are_of_one_user_and_seed() -> None:
+    """Users differ by far, each gains 0.1: paired there is no doubt. A user that one of them lacks is left out."""
+    first = [pd.Series({"a": 0.9, "b": 0.2, "c": 0.5})]
+    second = [pd.Series({"b": 0.1, "a": 0.8, "d": 0.7})]
+    found = paired_over_users(first, second)
+    assert (found.low, found.mean, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert found.excludes_zero
+    assert not Interval(0.1, -0.1, 0.3).excludes_zero
+
+
+def test_nothing_to_average_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one seed, and at least one user in each"):
+        over_users_and_seeds([np.ones(2), np.zeros(0)])
+    with pytest.raises(ValueError, match="at least one seed"):
+        over_users_and_seeds([])

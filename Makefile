@@ -26,7 +26,7 @@ demo: .venv/run ## install, then run 16 devices through three phases (about 2 mi
 	$(BIN)/python -m experiments.run experiments/configs/demo.yaml $(ARGS)
 
 test: .venv/dev ## install, then run the tests (slow ones excepted)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-slow: .venv/dev ## the slow tests: kills and resumes, the whole demo
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -5,17 +5,24 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
-from flwr.app import Context, Message, MessageType
+from flwr.app import ArrayRecord, Context, Message, MessageType
+from flwr.client.mod.utils import make_ffn
+from flwr.clientapp.typing import Mod
 
 import flsim.messages as wire
 from clients.device import Device, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
+from clients.sharing import adapters_of, keep_own, part_to_send
+from flsim.cloud.fleet_budget import narrowed
 from flsim.config import BudgetConfig, Config
 from flsim.engine.work import PackedClientApp
 from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter
+from flsim.seeding import seed_globals
+from flsim.tasks.stream import device_name
 from flsim.timing import spend
-from flsim.world import World, load_world
+from flsim.world import World, load_world, shares
 
 
 class LocalAlgorithm(Protocol):
@@ -34,10 +41,20 @@ class LocalAlgorithm(Protocol):
 class DeviceApp(PackedClientApp):
     """Runs a `LocalAlgorithm` for the devices of a pack. The world is loaded once, with the first message."""
 
-    def __init__(self, config: Config, algorithm: LocalAlgorithm) -> None:
+    def __init__(self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod] = ()) -> None:
+        """Wrap an algorithm.
+
+        Args:
+            config: of the run.
+            algorithm: what a pack of devices does in a round.
+            mods: Flower's mods around every training message, the first outermost, such as those of its privacy
+                strategies; devices are then answered one at a time, since a mod sees a single message.
+        """
         super().__init__()
+        self.mods = list(mods)
         self.config = config
         self.algorithm = algorithm
+        self._merged: ArrayRecord | None = None  # the residual that is in the base's weights
 
     @cached_property
     def world(self) -> World:
@@ -47,6 +64,8 @@ class DeviceApp(PackedClientApp):
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train or evaluate a pack."""
         if messages[0].metadata.message_type == MessageType.TRAIN:
+            if self.mods:
+                return [self._modded(message, context) for message, context in zip(messages, contexts, strict=True)]
             return self._train(messages, contexts, self.config.budget)
         return self._evaluate(messages, contexts)
 
@@ -54,44 +73,80 @@ class DeviceApp(PackedClientApp):
         """Train a pack that may not send anything to the cloud: its devices answer all their questions alone."""
         self._train(messages, contexts, replace(self.config.budget, calls_per_round=0))
 
+    def _modded(self, message: Message, context: Context) -> Message:
+        """Train one device within the mods; what they draw, such as noise, is the device's own in this round."""
+        device = device_name(wire.device_at(context.node_id))
+        seed_globals(self.config.seed, "mods", device, wire.round_of(message))
+        alone = make_ffn(lambda m, c: self._train([m], [c], self.config.budget)[0], self.mods)
+        return alone(message, context)
+
     def _train(self, messages: Sequence[Message], contexts: Sequence[Context], budget: BudgetConfig) -> list[Message]:
         round_ = wire.round_of(messages[0])
-        devices = [
-            remember(
-                context.state,
-                wire.device_at(context.node_id),
-                round_,
-                adapter,
-                budget=budget,
-                dual=self.algorithm.dual_init,
-            )
-            for adapter, context in zip(wire.adapters_of(messages), contexts, strict=True)
-        ]
+        adapters = self._receive(messages, contexts)
+        devices = [self._device(*parts, round_, budget) for parts in zip(messages, contexts, adapters, strict=True)]
         updates = self.algorithm.local_update(self.world, devices)
         local: list[list[Row]] = [[] for _ in devices]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
-            learned = [update.adapter for update in updates]
+            learned, indices = [update.adapter for update in updates], [device.index for device in devices]
+            taus = self._test_taus(messages)
             with spend("evaluate"):
-                local = evaluate_pack(self.world, [d.index for d in devices], learned, model="local", round_=round_)
+                local = evaluate_pack(self.world, indices, learned, model="local", round_=round_, taus=taus)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
-            everything = (*update.rows, *rows)
-            update = DeviceUpdate(device.index, update.adapter, update.num_examples, update.reward, everything)
-            replies.append(wire.train_reply(update, message))
+            keep_own(context.state, update.adapter, message)
+            replies.append(wire.train_reply(self._to_send(update, device, rows, message), message))
         return replies
+
+    def _receive(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Adapter]:
+        """The adapters of a pack, and the base with what is merged into it in this round."""
+        residual = wire.residual_of(messages[0])
+        if residual is not self._merged:
+            self.world.lora.merge(None if residual is None else wire.to_adapter(residual))
+            self._merged = residual
+        return adapters_of(self.world, messages, contexts)
+
+    def _device(
+        self, message: Message, context: Context, adapter: Adapter, round_: int, budget: BudgetConfig
+    ) -> Device:
+        own = wire.allotment_of(message)
+        device = remember(
+            context.state,
+            wire.device_at(context.node_id),
+            round_,
+            adapter,
+            budget=narrowed(budget, own),
+            dual=self.algorithm.dual_init,
+            price=own.price,
+        )
+        device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)
+        if wire.flag(message, wire.FRESH):
+            device.optimizer = None
+        return device
+
+    def _to_send(self, update: DeviceUpdate, device: Device, rows: Sequence[Row], message: Message) -> DeviceUpdate:
+        """Of what a device learned, measured and asked, what goes to the server."""
+        part = part_to_send(update.adapter, message)
+        asked = tuple(device.sent) if shares(self.config, device.index) else ()
+        return replace(update, device=device.index, adapter=part, rows=(*update.rows, *rows), shared=asked)
 
     def _evaluate(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         round_ = wire.round_of(messages[0])
         indices = [wire.device_at(context.node_id) for context in contexts]
-        adapters = wire.adapters_of(messages)
+        adapters, taus = self._receive(messages, contexts), self._test_taus(messages)
         with spend("evaluate"):
-            rows = evaluate_pack(self.world, indices, adapters, model="global", round_=round_)
+            rows = evaluate_pack(self.world, indices, adapters, model="global", round_=round_, taus=taus)
             if wire.flag(messages[0], wire.REFERENCES):
-                rows = [a + b for a, b in zip(rows, reference_rows(self.world, indices, round_=round_), strict=True)]
+                references = reference_rows(self.world, indices, round_=round_, taus=taus)
+                rows = [a + b for a, b in zip(rows, references, strict=True)]
         return [
             wire.evaluate_reply(
                 tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message
             )
             for own, message in zip(rows, messages, strict=True)
         ]
+
+    def _test_taus(self, messages: Sequence[Message]) -> list[float]:
+        """The share of its test prompts that each device may send to the cloud."""
+        shares = [wire.allotment_of(message).test_tau for message in messages]
+        return [self.config.budget.tau if share is None else share for share in shares]

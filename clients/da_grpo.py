@@ -6,6 +6,7 @@ plain on-policy gradient, and lambda rises while usage is above tau and falls wh
 paper's plain form is `dual_gain=0, dual_max=inf, cost_baseline=group`; the defaults are the guards that make it settle.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clients.anchor import Anchor
 from clients.app import DeviceApp
 from clients.device import Device
 from clients.notes import Notes
@@ -25,6 +27,7 @@ from flsim.messages import DeviceUpdate
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS, pull_back
 from flsim.models.stacked_lora import ranks_of
+from flsim.plugins import resolve
 from flsim.timing import spend
 from flsim.world import World
 
@@ -76,28 +79,37 @@ class DaGrpo:
 
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
         """One round of a pack of devices."""
-        rule = DualRule(self.dual_lr, self.dual_gain, self.dual_max)
+        rule = self._rule(devices)
         adam = Adam(lr=self.lr, clip_norm=self.clip_norm)
-        tau = world.config.budget.tau
         ranks = ranks_of([device.adapter for device in devices])
+        scales = world.scales([device.index for device in devices], ranks)
         theta = world.lora.stack([device.adapter for device in devices])  # (K, n)
+        anchor = Anchor.of(world.lora, theta, devices)
         moments = self._moments(world, devices, ranks)
         dual = torch.tensor([device.dual for device in devices], device=theta.device)  # (K,)
+        tau = torch.tensor([device.ledger.budget.tau for device in devices], device=theta.device)  # (K,)
         notes = [Notes(device) for device in devices]
         for step in range(self.steps):
             problems = self.problems(world, devices, step)
-            world.lora.learn(theta, ranks)
+            world.lora.learn(theta, ranks, scales)
             rollout = self._roll_out(world, devices, problems, step)
             usage = rollout.usage  # (K,)
             with spend("train"):
                 advantage = self._advantage(rollout, rule.price(dual, usage, tau))  # (K, P, G)
-                adam.step(theta, self._gradient(world, rollout, advantage), moments)
+                adam.step(theta, anchor.pull(theta, self._gradient(world, rollout, advantage)), moments)
+                anchor.hold(theta)
                 dual = rule.ascend(dual, usage, tau)  # (K,)
             for k, note in enumerate(notes):
-                note.add(k, problems[k], rollout)
+                note.add(k, problems[k], rollout, advantage)
         self._keep(world, devices, ranks, moments=moments, dual=dual)
         adapters = world.lora.unstack(theta, ranks)
         return [note.update(*pair) for note, pair in zip(notes, zip(devices, adapters, strict=True), strict=True)]
+
+    def _rule(self, devices: Sequence[Device]) -> DualRule:
+        """The devices' own rule; under a price of the fleet one that leaves it as it is, equal for all."""
+        if any(device.price is not None for device in devices):
+            return DualRule(lr=0.0, gain=0.0, maximum=math.inf)
+        return DualRule(self.dual_lr, self.dual_gain, self.dual_max)
 
     def _roll_out(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Rollout:
         return roll_out(
@@ -154,19 +166,35 @@ class DaGrpo:
         first, second = (world.lora.crop(moment.cpu(), ranks) for moment in (moments.first, moments.second))
         steps = moments.steps.cpu()  # (K,)
         for k, device in enumerate(devices):
-            device.dual = float(dual[k])
+            device.dual = float(dual[k]) if device.price is None else device.price
             device.optimizer = None
             if self.keep_optimizer:
                 device.optimizer = AdamState(first[k][None], second[k][None], steps[k : k + 1])
 
 
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.da_grpo:client_app` names; settings are the fields of `DaGrpo`."""
+def client_app(config: Config, mods: Sequence[Any] = (), **settings: Any) -> DeviceApp:
+    """The plug-in that `client.path=clients.da_grpo:client_app` names.
+
+    Args:
+        config: of the run.
+        mods: Flower's mods around training, as objects or as `module:name`, such as
+            `flwr.clientapp.mod:fixedclipping_mod`.
+        settings: the fields of `DaGrpo`.
+
+    Raises:
+        ValueError: for a setting that there is not.
+    """
     known = [field.name for field in fields(DaGrpo)]
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"there is no setting {', '.join(unknown)}; DA-GRPO takes: {', '.join(known)}")
     algorithm = DaGrpo(**settings)
+    own = [name for name in settings if name.startswith("dual_")]
+    if own and config.budget.fleet.rule == "price":
+        raise ValueError(
+            f"{', '.join(own)} would move a device's own dual variable, and budget.fleet.share=price has one for all; "
+            f"leave it out, and set budget.fleet.price_init, price_lr, price_gain or price_max"
+        )
     prompts = 2 * algorithm.prompts  # quantity skew at most doubles a device's
     refuse_too_large(
         config,
@@ -175,4 +203,4 @@ def client_app(config: Config, **settings: Any) -> DeviceApp:
         new_tokens=algorithm.max_new_tokens,
         micro_batch=algorithm.micro_batch,
     )
-    return DeviceApp(config, algorithm)
+    return DeviceApp(config, algorithm, [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods])

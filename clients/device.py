@@ -1,6 +1,6 @@
 """One device in one round: what it was sent, what it remembers, and how that is kept in Flower's `Context.state`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from flsim.cloud.ledger import Account, Ledger
 from flsim.config import BudgetConfig
 from flsim.learning.adam import AdamState
 from flsim.models.adapter import Adapter
+from flsim.tasks.problem import Problem
 from flsim.tasks.stream import device_name
 
 _OPTIMIZER, _MEMORY = "optimizer", "memory"
@@ -17,17 +18,26 @@ _OPTIMIZER, _MEMORY = "optimizer", "memory"
 
 @dataclass
 class Device:
-    """A device at the start of its round; the client changes `dual`, `ledger` and `optimizer`."""
+    """A device at the start of its round; the client changes `dual`, `ledger`, `optimizer` and `sent`."""
 
     index: int
     round: int
     adapter: Adapter
-    """As broadcast."""
+    """As broadcast, completed by what is its own (see `clients/sharing.py`)."""
     dual: float
     """lambda, kept across rounds."""
     ledger: Ledger
+    """It holds the device's budget in this round, and with it tau, the share of its prompts that may ask."""
     optimizer: AdamState | None
     """Moments of one row `(1, n)`; None before the first round or when they are not kept."""
+    price: float | None = None
+    """The fleet's dual variable, if there is one for all: it is `dual` then, and stays what it is."""
+    learns: str = "AB"
+    """The factors of the adapter that it may change: `A`, `B` or `AB`."""
+    proximal: float = 0.0
+    """mu of FedProx's term, which pulls it back to `adapter`; 0 is none."""
+    sent: list[Problem] = field(default_factory=list)
+    """What it sent to the cloud in this round."""
 
     @property
     def name(self) -> str:
@@ -36,9 +46,26 @@ class Device:
 
 
 def remember(
-    state: RecordDict, index: int, round_: int, adapter: Adapter, *, budget: BudgetConfig, dual: float
+    state: RecordDict,
+    index: int,
+    round_: int,
+    adapter: Adapter,
+    *,
+    budget: BudgetConfig,
+    dual: float,
+    price: float | None = None,
 ) -> Device:
-    """The device that a `Context.state` describes; `dual` is what lambda starts from."""
+    """The device that a `Context.state` describes.
+
+    Args:
+        state: what it kept.
+        index: of the device.
+        round_: the round that begins.
+        adapter: as broadcast.
+        budget: the device's in this round.
+        dual: what lambda starts from on a device that has not learned yet.
+        price: the fleet's dual variable; None lets the device keep its own.
+    """
     memory = state.metric_records.get(_MEMORY, MetricRecord())
     total = Account(
         calls=int(_number(memory, "calls", 0)),
@@ -51,7 +78,8 @@ def remember(
         arrays = state.array_records[_OPTIMIZER]
         first, second = (torch.from_numpy(arrays[key].numpy().copy()) for key in ("first", "second"))
         optimizer = AdamState(first, second, torch.tensor([float(_number(memory, "steps", 0.0))]))
-    return Device(index, round_, adapter, float(_number(memory, "dual", dual)), Ledger(budget, total), optimizer)
+    own = float(_number(memory, "dual", dual)) if price is None else price
+    return Device(index, round_, adapter, own, Ledger(budget, total), optimizer, price)
 
 
 def keep(state: RecordDict, device: Device) -> None:

@@ -1,6 +1,6 @@
 """Measure a pack of devices on their own test sets, under their own budgets.
 
-Greedy decoding. A device meets its test prompts with the tasks in turn; the requests beyond floor(tau N) of its N
+Greedy decoding. A device meets its test prompts with the tasks in turn; the requests beyond floor(tau_k N) of its N
 prompts are answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050,
 intercepts likewise).
 """
@@ -26,7 +26,13 @@ MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
 
 @torch.no_grad()
 def evaluate_pack(
-    world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None, *, model: str, round_: int
+    world: World,
+    devices: Sequence[int],
+    adapters: Sequence[Adapter] | None,
+    *,
+    model: str,
+    round_: int,
+    taus: Sequence[float] | None = None,
 ) -> list[list[Row]]:
     """Rows `accuracy`, `local_accuracy`, `cloud_usage` and `cloud_requests` (granted or not) per device and task.
 
@@ -36,9 +42,11 @@ def evaluate_pack(
         adapters: theirs; None means the frozen base.
         model: name of what is measured, for the rows.
         round_: for the rows.
+        taus: the share of its prompts that each device may send to the cloud; None is `budget.tau` for all.
     """
+    taus = [world.config.budget.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
-    _use(world, adapters)
+    _use(world, devices, adapters)
     reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
     free = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
     asked = [flags[: len(row)] for flags, row in zip(free.asked[..., 0].tolist(), problems, strict=True)]
@@ -48,22 +56,32 @@ def evaluate_pack(
         wishes = [p for p, wish in enumerate(asked[k]) if wish]
         values = {
             "cloud_requests": [float(wish) for wish in asked[k]],
-            **_within_budget(world, problems[k], wishes, alone[k]),
+            **_within_budget(world, problems[k], wishes, alone[k], taus[k]),
         }
         rows.append(_rows(world, problems[k], values, device=device, model=model, round_=round_))
     return rows
 
 
-def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list[list[Row]]:
-    """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`."""
-    frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_)
+def reference_rows(
+    world: World, devices: Sequence[int], *, round_: int, taus: Sequence[float] | None = None
+) -> list[list[Row]]:
+    """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
+
+    Args:
+        world: the worker's.
+        devices: indices of the pack's devices.
+        round_: for the rows.
+        taus: as for `evaluate_pack`.
+    """
+    taus = [world.config.budget.tau] * len(devices) if taus is None else taus
+    frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus)
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, MAX_NEW_TOKENS)
     rows = []
     for k, device in enumerate(devices):
         alone = [is_right(problem.answer, text) for problem, text in zip(problems[k], texts[k], strict=True)]
         wishes = generator(world.config.stream.seed, "random asking", device).permutation(len(alone)).tolist()
-        at_random = _within_budget(world, problems[k], wishes, alone)
+        at_random = _within_budget(world, problems[k], wishes, alone, taus[k])
         by_cloud = {"accuracy": [float(right) for right in _cloud_right(world, problems[k])]}
         rows.append(
             frozen[k]
@@ -73,14 +91,15 @@ def reference_rows(world: World, devices: Sequence[int], *, round_: int) -> list
     return rows
 
 
-def _use(world: World, adapters: Sequence[Adapter] | None) -> None:
+def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None) -> None:
     """Put the adapters on; devices that hold one and the same are measured with it as one block of rows."""
     if adapters is None:
         world.lora.use(None)
         return
     shared = all(adapter is adapters[0] for adapter in adapters)
     used = adapters[:1] if shared else adapters
-    world.lora.use(world.lora.stack(used), ranks_of(used))
+    ranks = ranks_of(used)
+    world.lora.use(world.lora.stack(used), ranks, world.scales(devices[: len(used)], ranks))
 
 
 def own_tests(world: World, device: int) -> list[Problem]:
@@ -110,10 +129,10 @@ def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: lis
 
 
 def _within_budget(
-    world: World, problems: Sequence[Problem], wishes: Sequence[int], alone: Sequence[bool]
+    world: World, problems: Sequence[Problem], wishes: Sequence[int], alone: Sequence[bool], tau: float
 ) -> dict[str, list[float]]:
     """Grant the first floor(tau N) wishes; per prompt, what is right in the end, right alone, and granted."""
-    limit = math.floor(world.config.budget.tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    limit = math.floor(tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     granted = sorted(wishes[:limit])
     right = [float(own) for own in alone]
     for p, helped in zip(granted, _cloud_right(world, [problems[p] for p in granted]), strict=True):

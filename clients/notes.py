@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from clients.device import Device
 from clients.rollout import Rollout
 from flsim.messages import DeviceUpdate
@@ -19,9 +21,10 @@ class Notes:
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._where = (device.round, device.name)
         self.prompts = 0
+        self.effective_groups = 0
 
-    def add(self, k: int, problems: Sequence[Problem], rollout: Rollout) -> None:
-        """Enter one step of the pack's device `k`."""
+    def add(self, k: int, problems: Sequence[Problem], rollout: Rollout, advantage: Tensor) -> None:
+        """Enter one step of the pack's device `k`; the advantages are `(K, P, G)`."""
         group = rollout.asked.shape[-1]
         sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
@@ -31,6 +34,7 @@ class Notes:
             self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
             self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
         self.prompts += len(problems)
+        self.effective_groups += int((advantage[k, : len(problems)] != 0).any(-1).sum())
 
     def update(self, device: Device, adapter: Adapter) -> DeviceUpdate:
         """The device's update with everything that was noted."""
@@ -41,6 +45,7 @@ class Notes:
             ("cloud_tokens", spent.tokens),
             ("cloud_money", spent.money),
             ("cloud_refused", spent.refused),
+            ("effective_groups", self.effective_groups),
         ):
             self._note("all", name, float(value), 1)
         rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
@@ -49,7 +54,7 @@ class Notes:
             Row(*self._where, task, "train", "local", name, total, weight)
             for (task, name), (total, weight) in self._sums.items()
         )
-        return DeviceUpdate(device.index, adapter, self.prompts, reward, rows)
+        return DeviceUpdate(device.index, adapter, self.prompts, reward, rows, self.effective_groups)
 
     def _note(self, task: str, name: str, total: float, weight: float) -> None:
         pair = self._sums[task, name]

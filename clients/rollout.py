@@ -95,6 +95,7 @@ def ask_cloud(
         quote = world.cloud.quote(problems[k][p])
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
             granted[k, p] = quote
+            devices[k].sent.append(problems[k][p])
         else:
             refused[k].append(p)
     helped = torch.zeros(wanted.shape)  # (K, P)

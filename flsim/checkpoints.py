@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from ray import cloudpickle
 
+from flsim.cloud.fleet_budget import FleetState
 from flsim.files import DamagedFileError, write_atomically
 from flsim.models.adapter import Adapter
+from flsim.server import ServerStage
 
 _KEPT = 2  # the newest, and one to fall back to if it is damaged
 
@@ -26,12 +29,25 @@ class Checkpoint:
     adapter: Adapter
     strategy: dict[str, Any]
     """The strategy's attributes: whatever it keeps between rounds."""
+    server: dict[str, Any]
+    """Those of the server's stage; empty if there is none."""
+    fleet: FleetState | None = None
+    """What the server keeps of the fleet's budget; None if it has none."""
 
 
-def save_checkpoint(run_dir: Path, round_: int, adapter: Adapter, strategy: Strategy) -> None:
+def save_checkpoint(
+    run_dir: Path,
+    round_: int,
+    adapter: Adapter,
+    strategy: Strategy,
+    *,
+    server: ServerStage | None = None,
+    fleet: FleetState | None = None,
+) -> None:
     """Commit a round; the checkpoint is the last thing a round writes."""
     arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
-    arrays["strategy"] = np.frombuffer(cloudpickle.dumps(vars(strategy)), dtype=np.uint8)
+    kept = {"strategy": _attributes(strategy), "server": _attributes(server), "fleet": fleet}
+    arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
     arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -53,13 +69,22 @@ def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
         with np.load(paths[-1], allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays["meta"].tobytes())
-        strategy = cloudpickle.loads(arrays["strategy"].tobytes())
+        strategy, server, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "server", "fleet"))
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         raise DamagedFileError(
             f"the checkpoint {paths[-1]} is damaged ({error}); delete it to go on from the round before it"
         ) from error
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
-    return Checkpoint(int(meta["round"]), adapter, strategy)
+    return Checkpoint(int(meta["round"]), adapter, strategy, server, fleet)
+
+
+def _attributes(plug_in: object) -> dict[str, Any]:
+    """What a plug-in keeps: all of its attributes but cached properties, which can be worked out again."""
+    if plug_in is None:
+        return {}
+    kinds = type(plug_in).__mro__
+    cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
+    return {name: value for name, value in vars(plug_in).items() if name not in cached}
 
 
 def _folder(run_dir: Path) -> Path:

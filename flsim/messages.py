@@ -10,7 +10,7 @@ import copy
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,21 +19,48 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.common.constant import SType
 from numpy.typing import NDArray
 
+from flsim.cloud.fleet_budget import Allotment
 from flsim.metrics.rows import Row
-from flsim.models.adapter import Adapter, mismatch
+from flsim.models.adapter import Adapter, mismatch, only
+from flsim.tasks.problem import Problem
 
-ARRAYS, CONFIG, METRICS, ROWS, ENGINE = "arrays", "config", "metrics", "rows", "engine"
-ROUND, EVALUATE_LOCAL, REFERENCES, NUM_EXAMPLES, REWARD, SECONDS, BYTES = (
+ARRAYS, RESIDUAL, CONFIG, METRICS, ROWS, SHARED, ENGINE = (
+    "arrays",
+    "residual",
+    "config",
+    "metrics",
+    "rows",
+    "shared",
+    "engine",
+)
+ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL = (
     "server-round",
     "evaluate-local",
     "references",
+    "learns",
+    "fresh-optimizer",
+    "proximal-mu",  # Flower's own name
+)
+NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, BYTES = (
     "num-examples",
+    "effective-groups",
     "reward",
+    "train_loss",  # what Flower's QFedAvg asks for
     "seconds",
     "bytes",
 )
+_ALLOTMENT = {  # field of an allotment -> its key in a message's config
+    "tau": "budget-tau",
+    "test_tau": "test-tau",
+    "calls": "allowance-calls",
+    "tokens": "allowance-tokens",
+    "money": "allowance-money",
+    "price": "fleet-price",
+}
 RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN = "raised", "died", "late", "not_finite", "misshapen"
+REFUSED = "refused"  # the client, or a mod around it, answered with an error of its own
 UNSUMMABLE = "unsummable"  # its weight or a weighted value is beyond what an exact sum takes
+_WORDS = {RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN, UNSUMMABLE}
 _UNKNOWN, _CLIENT_RAISED = 0, 2  # Flower's error codes
 
 
@@ -51,6 +78,24 @@ class DeviceUpdate:
     """Mean reward of its responses."""
     rows: tuple[Row, ...] = ()
     """What it measured."""
+    effective_groups: int | None = None
+    """Prompts whose responses differed in advantage, so that they taught something; None counts all."""
+    shared: tuple[Problem, ...] = ()
+    """Questions that it sent to the cloud in this round, if it lets the server see them."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a device's training reply says besides its tensors: enough to weigh it."""
+
+    device: int
+    """Index of the device."""
+    num_examples: int
+    """Prompts that it learned from."""
+    effective_groups: int
+    """Prompts among them whose group of responses had a non-zero advantage."""
+    reward: float
+    """Mean reward of its responses; 0 where a stock client gives none."""
 
 
 class UnusableReplyError(ValueError):
@@ -120,8 +165,29 @@ def arrays_of(message: Message) -> ArrayRecord:
 
 
 def size_of(message: Message) -> int:
-    """Bytes of those tensors on the wire."""
-    return sum(len(array.data) for array in arrays_of(message).values())
+    """Bytes of all tensors that a message carries."""
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+
+
+def expected_of(message: Message) -> Adapter:
+    """What a training message wants back, as it was sent: the tensors of the factors that it lets the device learn."""
+    return only(adapter_of(message), learns_of(message))
+
+
+def learns_of(message: Message) -> str:
+    """The factors that a device is to learn: `A`, `B` or `AB`, which is also the default."""
+    return str(message.content[CONFIG].get(LEARNS, "AB"))
+
+
+def proximal_of(message: Message) -> float:
+    """Mu of FedProx's term `mu / 2 ||x - x_sent||^2`; 0 if the strategy does not ask for it."""
+    return _number(message.content[CONFIG].get(PROXIMAL, 0.0))
+
+
+def residual_of(message: Message) -> ArrayRecord | None:
+    """What is to be merged into the base for this round, under the adapter's own names and with scale 1, or None."""
+    record = message.content.get(RESIDUAL)
+    return record if isinstance(record, ArrayRecord) else None
 
 
 def with_content(message: Message, content: RecordDict) -> Message:
@@ -135,6 +201,20 @@ def own_copy(message: Message) -> Message:
     """A message whose records may be changed without changing those of messages that share its content."""
     records = {name: record.copy() for name, record in message.content.items()}
     return with_content(message, RecordDict(records))
+
+
+def with_allotment(message: Message, own: Allotment) -> Message:
+    """The same message with a device's part of the fleet's budget in its config; the tensors stay shared."""
+    given = {key: getattr(own, name) for name, key in _ALLOTMENT.items() if getattr(own, name) is not None}
+    config = ConfigRecord({**message.content.config_records[CONFIG], **given})
+    return with_content(message, RecordDict({**message.content, CONFIG: config}))
+
+
+def allotment_of(message: Message) -> Allotment:
+    """The device's part of the fleet's budget; empty if the message says nothing of it."""
+    config = message.content[CONFIG]
+    given = {name: config[key] for name, key in _ALLOTMENT.items() if key in config}
+    return Allotment(**given)  # type: ignore[arg-type]  # numbers, as `with_allotment` wrote them
 
 
 def stamp(message: Message, *, seconds: float) -> None:
@@ -154,10 +234,12 @@ def uplink_of(message: Message) -> int:
     return size_of(message) if size is None else int(size)
 
 
-def measures_of(message: Message) -> tuple[int, float]:
-    """Number of examples and reward of a training reply; 0 where a stock client gives no reward."""
+def measures_of(message: Message) -> Measures:
+    """What the metrics of a training reply say; a stock client's may be silent on all but the number of examples."""
     metrics = message.content[METRICS]
-    return int(_number(metrics[NUM_EXAMPLES])), _number(metrics.get(REWARD, 0.0))
+    examples = int(_number(metrics[NUM_EXAMPLES]))
+    effective = int(_number(metrics.get(EFFECTIVE_GROUPS, examples)))
+    return Measures(device_of(message), examples, effective, _number(metrics.get(REWARD, 0.0)))
 
 
 def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -> RecordDict:
@@ -167,8 +249,18 @@ def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -
 
 def train_reply(update: DeviceUpdate, reply_to: Message) -> Message:
     """The reply to a training message."""
-    metrics = MetricRecord({NUM_EXAMPLES: update.num_examples, REWARD: update.reward})
+    effective = update.num_examples if update.effective_groups is None else update.effective_groups
+    metrics = MetricRecord(
+        {
+            NUM_EXAMPLES: update.num_examples,
+            EFFECTIVE_GROUPS: effective,
+            REWARD: update.reward,
+            LOSS: max(0.0, 1.0 - update.reward),
+        }
+    )
     content = RecordDict({ARRAYS: to_arrays(update.adapter), METRICS: metrics, ROWS: _rows_record(update.rows)})
+    if update.shared:
+        content[SHARED] = ConfigRecord({"json": json.dumps([astuple(problem) for problem in update.shared])})
     return Message(content, reply_to=reply_to)
 
 
@@ -185,15 +277,24 @@ def error_reply(reason: str, detail: str, reply_to: Message) -> Message:
 
 
 def reason_of(message: Message) -> tuple[str, str]:
-    """The (word, detail) of an error reply."""
-    word, _, detail = (message.error.reason or "").partition(": ")
-    return word, detail
+    """The (word, detail) of an error reply; an error that is not of `error_reply` is `refused`, with all it says."""
+    reason = message.error.reason or ""
+    word, _, detail = reason.partition(": ")
+    return (word, detail) if word in _WORDS else (REFUSED, reason)
 
 
 def update_of(message: Message) -> DeviceUpdate:
     """Read a training reply; the device is the node that sent it."""
-    num_examples, reward = measures_of(message)
-    return DeviceUpdate(device_of(message), adapter_of(message), num_examples, reward, rows_of(message))
+    measures = measures_of(message)
+    return DeviceUpdate(
+        measures.device,
+        adapter_of(message),
+        measures.num_examples,
+        measures.reward,
+        rows_of(message),
+        measures.effective_groups,
+        shared_of(message),
+    )
 
 
 def device_of(message: Message) -> int:
@@ -206,6 +307,13 @@ def rows_of(message: Message) -> tuple[Row, ...]:
     if ROWS not in message.content:
         return ()
     return tuple(Row(*values) for values in json.loads(str(message.content[ROWS]["json"])))
+
+
+def shared_of(message: Message) -> tuple[Problem, ...]:
+    """The questions that a device lets the server see; none if it sent none."""
+    if SHARED not in message.content:
+        return ()
+    return tuple(Problem(*values) for values in json.loads(str(message.content[SHARED]["json"])))
 
 
 def usable_adapter(message: Message, like: Adapter) -> Adapter:
@@ -222,8 +330,9 @@ def usable_adapter(message: Message, like: Adapter) -> Adapter:
     try:
         adapter = adapter_of(message)
         rows_of(message)
+        shared_of(message)
     except (TypeError, ValueError) as error:
-        raise UnusableReplyError(MISSHAPEN, f"its arrays or rows cannot be read: {error}") from error
+        raise UnusableReplyError(MISSHAPEN, f"its arrays, rows or shared questions cannot be read: {error}") from error
     wrong = mismatch(adapter, like)
     if wrong is not None:
         raise UnusableReplyError(MISSHAPEN, wrong)

@@ -18,7 +18,8 @@ def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
 
     Args:
         key: where the spec comes from, such as `strategy`; used in messages.
-        spec: `{"path": "strategies.fedavg:FedAvg", "server_lr": 1.0}`.
+        spec: `{"path": "strategies.fedavg:FedAvg", "server_lr": 1.0}`; a setting that has a `path` itself, such as
+            `{"weighter": {"path": "strategies.weighters:QFair", "q": 2.0}}`, is built first.
         args: positional arguments that every plug-in of this kind gets.
 
     Raises:
@@ -28,7 +29,7 @@ def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
     factory = resolve(f"{key}.path", path)
     if not callable(factory):
         raise ConfigError(f"{key}.path={path!r} names {factory!r}, which cannot be called; name a class or a function")
-    settings = {name: value for name, value in spec.items() if name != "path"}
+    settings = {name: _built(f"{key}.{name}", value) for name, value in spec.items() if name != "path"}
     signature = inspect.signature(factory)
     try:
         signature.bind(*args, **settings)
@@ -40,6 +41,11 @@ def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
         return factory(*args, **settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path} refused the settings {settings} of {key}: {error}") from error
+
+
+def _built(key: str, value: Any) -> Any:
+    """A setting as the plug-in gets it."""
+    return build(key, value) if isinstance(value, dict) and isinstance(value.get("path"), str) else value
 
 
 def resolve(key: str, path: str) -> Any:

@@ -25,6 +25,12 @@ def generator(root: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(seed_for(root, *names))
 
 
+def seed_globals(root: int, *names: str | int) -> None:
+    """Seed Python's and NumPy's global generators, from which Flower's own strategies and mods draw."""
+    random.seed(seed_for(root, *names))
+    np.random.seed(seed_for(root, *names) % 2**32)
+
+
 def python_random(root: int, *names: str | int) -> random.Random:
     """A standard-library generator seeded by `seed_for`, for code that draws one small thing at a time."""
     return random.Random(seed_for(root, *names))

@@ -1,37 +1,36 @@
 """Run a federation: the round loop, over any Flower ClientApp and any Flower Strategy. It knows no algorithm."""
 
 import logging
-import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.messages as wire
+from flsim.aggregation.dealing import Deals, begin
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
-from flsim.config import Config, check
+from flsim.config import Config, ModelConfig, check
 from flsim.config_files import load_config
 from flsim.engine.cluster import check_gpus
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
 from flsim.engine.probe import Rehearsal, pack_of
 from flsim.engine.ray_grid import RayGrid
-from flsim.engine.streaming import TakesMean
 from flsim.metrics.rows import Row, read_rows, write_rows
-from flsim.models.adapter import Adapter, save_adapter
+from flsim.models.adapter import Adapter, save_adapter, stacked
 from flsim.plugins import build
+from flsim.rounds import Rounds, cohort
 from flsim.run_folder import log_to, open_again, open_new
-from flsim.seeding import generator, seed_for
-from flsim.tasks.stream import device_name
+from flsim.server import ServerStage
 from flsim.timing import spend, write_timing
+from flsim.treasurer import Treasurer
 from flsim.world import first_adapter, stream_of
 
 
@@ -60,6 +59,7 @@ def run(
     *,
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
+    server: ServerStage | None = None,
     resume: str | Path | None = None,
     until: int | None = None,
     progress: bool = True,
@@ -71,6 +71,7 @@ def run(
         overrides: `key=value` over the file.
         strategy: any Flower strategy; None builds the one that `strategy.path` names.
         client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
+        server: what the server does after each aggregation; None builds what `server.path` names, if anything.
         resume: folder of a run to go on with; a finished run gets its report again.
         until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
         progress: whether to show a bar.
@@ -83,14 +84,27 @@ def run(
     check_gpus(settings.engine)
     strategy = strategy or build("strategy", settings.strategy)
     client = client or build("client", settings.client, settings)
+    server = server or (build("server", settings.server) if settings.server else None)
+    begin(strategy, server, settings)  # they may refuse the fleet, before anything is written
     adapter = first_adapter(settings)
     folder = open_new(settings) if resume is None else Path(resume)
     last = settings.rounds if until is None else min(until, settings.rounds)
-    adapter = _go(settings, folder, strategy, client, adapter, last=last, log=log_to(folder), progress=progress)
-    save_adapter(folder / "adapter", adapter, settings.model)
+    adapter = _go(
+        settings, folder, (strategy, client, server), adapter, last=last, log=log_to(folder), progress=progress
+    )
+    save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
     return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
+
+
+def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:
+    """The adapter with what the strategy has devices merge into their base, as one adapter of a larger rank."""
+    residual = strategy.residual if isinstance(strategy, Deals) else None
+    if residual is None:
+        return adapter, config.model
+    joined, rank = stacked(adapter, config.shape, residual)
+    return joined, replace(config.model, rank=rank, alpha=float(rank))
 
 
 def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:
@@ -108,8 +122,7 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
 def _go(
     config: Config,
     folder: Path,
-    strategy: Strategy,
-    client: ClientApp,
+    parts: tuple[Strategy, ClientApp, ServerStage | None],
     adapter: Adapter,
     *,
     last: int,
@@ -117,16 +130,22 @@ def _go(
     progress: bool,
 ) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter."""
-    first = 0
+    first, treasurer = 0, Treasurer(config)
+    strategy, client, server = parts
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         vars(strategy).update(checkpoint.strategy)
+        if server is not None:
+            vars(server).update(checkpoint.server)
+        treasurer.state = checkpoint.fleet
+    begin(strategy, server, config)
     if first > last:
         return adapter
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client) as grid:
         grid.pack = _pack_of(config, folder, grid, adapter)
+        rounds = Rounds(config, strategy, server, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
         with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
@@ -134,91 +153,15 @@ def _go(
                 started = time.perf_counter()
                 rows: list[Row] = []
                 if round_ > 0:
-                    adapter, rows = _train(config, strategy, grid, adapter, round_, round_ in due, log)
+                    adapter, rows = rounds.train(adapter, round_, measured=round_ in due)
                 if round_ in due:
-                    rows += _evaluate(config, strategy, grid, adapter, round_, log)
+                    rows += rounds.evaluate(adapter, round_)
                 with spend("commit"):
                     write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
-                    save_checkpoint(folder, round_, adapter, strategy)
+                    save_checkpoint(folder, round_, adapter, strategy, server=server, fleet=treasurer.state)
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter
-
-
-def _train(
-    config: Config, strategy: Strategy, grid: FleetGrid, adapter: Adapter, round_: int, due: bool, log: logging.Logger
-) -> tuple[Adapter, list[Row]]:
-    """One round: the cohort learns, the strategy aggregates what can be used."""
-    grid.open_to(cohort(config, round_))
-    weight = strategy.streamed_weight if isinstance(strategy, TakesMean) else None
-    with spend("aggregate"):
-        _seed_globals(config, round_)
-        instructions = ConfigRecord({wire.EVALUATE_LOCAL: due})
-        sent = list(strategy.configure_train(round_, wire.to_arrays(adapter), instructions, grid))
-    replies, total = grid.send_and_sum(sent, weight, timeout=config.engine.timeout_s)
-    with spend("transport"):
-        usable, rows = _inspect(sent, replies, round_, log)
-    with spend("aggregate"):
-        _seed_globals(config, round_)  # again: a client in this process may have drawn
-        if weight is not None and isinstance(strategy, TakesMean):
-            new, _ = strategy.aggregate_mean(round_, usable, total)
-        else:
-            new, _ = strategy.aggregate_train(round_, usable)
-        return (adapter if new is None else wire.to_adapter(new)), rows
-
-
-def _evaluate(
-    config: Config, strategy: Strategy, grid: FleetGrid, adapter: Adapter, round_: int, log: logging.Logger
-) -> list[Row]:
-    """Measure the adapter on every device of the fleet, whatever part of it the strategy would sample."""
-    grid.open_to(range(config.fleet.devices))
-    content = wire.instruction(wire.to_arrays(adapter), round_=round_, references=round_ == 0)
-    sent = [Message(content, node, MessageType.EVALUATE) for node in grid.get_node_ids()]
-    replies = grid.send_and_receive(sent, timeout=config.engine.timeout_s)
-    with spend("aggregate"):
-        strategy.aggregate_evaluate(round_, replies)
-    rows: list[Row] = []
-    with spend("transport"):
-        for reply in replies:
-            if reply.has_error():
-                log.warning("round %d: no evaluation of %s: %s", round_, _name(reply), reply.error.reason)
-            else:
-                rows += wire.rows_of(reply)
-    return rows
-
-
-def _inspect(
-    sent: Sequence[Message], replies: Sequence[Message], round_: int, log: logging.Logger
-) -> tuple[list[Message], list[Row]]:
-    """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason.
-
-    The workers have judged each reply against what its device was sent, and turned what cannot be used into errors.
-    """
-    usable, rows = [], []
-    sizes = {id(message.content): wire.size_of(message) for message in {id(m.content): m for m in sent}.values()}
-    for message in sent:
-        device = wire.device_at(message.metadata.dst_node_id)
-        rows.append(_fact(round_, device, "downlink_bytes", sizes[id(message.content)]))
-    for reply in replies:
-        device = wire.device_of(reply)
-        if reply.has_error():
-            word, detail = wire.reason_of(reply)
-            log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), word, detail)
-            rows.append(_fact(round_, device, "set_aside", 1.0, task=word))
-            continue
-        usable.append(reply)
-        rows += wire.rows_of(reply)
-        rows.append(_fact(round_, device, "uplink_bytes", wire.uplink_of(reply)))
-        seconds = wire.seconds_of(reply)
-        if seconds is not None:
-            rows.append(_fact(round_, device, "seconds", seconds))
-    return usable, rows
-
-
-def cohort(config: Config, round_: int) -> list[int]:
-    """The devices of a round, a pure function of (seed, round), sorted."""
-    chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, config.cohort_size, replace=False)
-    return sorted(int(device) for device in chosen)
 
 
 def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
@@ -245,17 +188,3 @@ def _evaluation_rounds(config: Config) -> set[int]:
     """Round 0, every so many rounds, and the last round of each phase."""
     ends = {phase.last_round for phase in stream_of(config).phases}
     return ends | {0, config.rounds} | set(range(0, config.rounds + 1, config.evaluation.every_rounds))
-
-
-def _seed_globals(config: Config, round_: int) -> None:
-    """Stock Flower strategies sample from Python's and NumPy's global generators."""
-    random.seed(seed_for(config.seed, "strategy", round_))
-    np.random.seed(seed_for(config.seed, "strategy", round_) % 2**32)
-
-
-def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:
-    return Row(round_, device_name(device), task, "train", "local", name, total, 1.0)
-
-
-def _name(message: Message) -> str:
-    return device_name(wire.device_of(message))

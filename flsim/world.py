@@ -1,5 +1,6 @@
 """What a worker loads once and every client on it shares: base model, adapter slots, cloud, stream."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flsim.cloud.cloud import Cloud, make_cloud
@@ -7,6 +8,7 @@ from flsim.config import Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.stacked_lora import StackedLora
+from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
 
 
@@ -19,11 +21,22 @@ class World:
     lora: StackedLora
     cloud: Cloud
     stream: TaskStream
+    first: Adapter
+    """The adapter that round 1 starts from, of the widest rank."""
+
+    def scales(self, devices: Sequence[int], ranks: Sequence[int]) -> list[float]:
+        """Alpha / r of each device, by its own alpha and the rank of the adapter that it holds."""
+        return [self.config.shape_of(device).alpha / rank for device, rank in zip(devices, ranks, strict=True)]
 
 
 def stream_of(config: Config) -> TaskStream:
     """The task stream of a run."""
     return TaskStream(config.stream, config.rounds)
+
+
+def shares(config: Config, device: int) -> bool:
+    """Whether a device lets the server see the questions that it sent to the cloud (`fleet.sharing`)."""
+    return float(generator(config.stream.seed, "sharing", device).random()) < config.fleet.sharing
 
 
 def first_adapter(config: Config) -> Adapter:
@@ -37,4 +50,4 @@ def load_world(config: Config) -> World:
     base = load_base(config.model.path, dtype=config.model.dtype, place=place)
     like = initial_adapter(base.model, config.model, config.seed)
     lora = StackedLora(base.model, like, config.model.alpha / config.model.rank)
-    return World(config, base, lora, make_cloud(config.cloud), stream_of(config))
+    return World(config, base, lora, make_cloud(config.cloud), stream_of(config), like)

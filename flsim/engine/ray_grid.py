@@ -1,9 +1,9 @@
 """The Grid on Ray: each worker is a process that holds the client, and with it the base model, once.
 
 A pack goes to the next idle worker, the one that took longest in earlier rounds first, so that no worker is left with a
-long one at the end. What several messages share is put into Ray's object store once and read once per worker. A worker
-that dies is started again by Ray and its pack is sent once more; of a pack whose worker dies twice each device is tried
-alone, and one that still kills its worker is reported as failed.
+long one at the end. Tensors that several messages share are put into Ray's object store once and read once per worker.
+A worker that dies is started again by Ray and its pack is sent once more; of a pack whose worker dies twice each device
+is tried alone, and one that still kills its worker is reported as failed.
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import ray
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
@@ -40,21 +40,26 @@ class Worker:
         self._app = app
         self._store = store
         self._devices = devices
-        self._contents: dict[str, RecordDict] = {}
+        self._tensors: dict[str, ArrayRecord] = {}
 
-    def answer(self, light: list[Message], places: list[int], refs: list[Any], weight: Weight | None) -> PackResult:
+    def answer(
+        self, light: list[Message], places: list[dict[str, int]], refs: list[Any], weight: Weight | None
+    ) -> PackResult:
         """Answer one pack.
 
         Args:
-            light: the messages without their contents.
-            places: which of `refs` is each message's content.
-            refs: the pack's distinct contents in the object store.
+            light: the messages without their tensors.
+            places: for each message, the names of its records of tensors and which of `refs` they are.
+            refs: the pack's distinct records of tensors in the object store.
             weight: as for `answer_pack`.
         """
-        known = self._contents
-        self._contents = {ref.hex(): known.get(ref.hex()) or ray.get(ref) for ref in refs}  # of this pack only
-        contents = list(self._contents.values())
-        messages = [wire.with_content(m, contents[place]) for m, place in zip(light, places, strict=True)]
+        known = self._tensors
+        self._tensors = {ref.hex(): known.get(ref.hex()) or ray.get(ref) for ref in refs}  # of this pack only
+        records = list(self._tensors.values())
+        messages = [
+            wire.with_content(m, RecordDict({**m.content, **{name: records[at] for name, at in place.items()}}))
+            for m, place in zip(light, places, strict=True)
+        ]
         return answer_pack(self._app, messages, self._store, self._devices, weight)
 
     def rehearse(self, messages: list[Message]) -> Rehearsal:
@@ -151,7 +156,7 @@ class RayGrid(FleetGrid):
         self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
     ) -> Iterator[PackResult]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        contents = _Contents(packs)
+        tensors = _Tensors(packs)
         todo = deque((pack, 1) for pack in self._longest_first(packs))
         idle = deque(self._actors)
         flying: dict[Any, _Flight] = {}
@@ -159,7 +164,7 @@ class RayGrid(FleetGrid):
             while todo and idle:
                 (pack, attempt), worker = todo.popleft(), idle.popleft()
                 started = time.perf_counter()
-                flying[worker.answer.remote(*contents.ship(pack), weight)] = _Flight(worker, pack, attempt, started)
+                flying[worker.answer.remote(*tensors.ship(pack), weight)] = _Flight(worker, pack, attempt, started)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             done, _ = ray.wait(list(flying), num_returns=1, timeout=left)
             if not done:
@@ -206,29 +211,42 @@ class RayGrid(FleetGrid):
                 self._seconds[reply.metadata.message_type, wire.device_of(reply)] = seconds
 
 
-class _Contents:
-    """The contents of a send in the object store: one that packs share is put once, the others as their pack leaves."""
+class _Tensors:
+    """The tensors of a send in the object store: those that packs share are put once, the others as their pack leaves.
+
+    What else a message holds (its config may be its device's own) is small and travels with the message.
+    """
 
     def __init__(self, packs: Sequence[list[Message]]) -> None:
-        uses = Counter(key for pack in packs for key in {id(message.content) for message in pack})
+        uses = Counter(key for pack in packs for key in _distinct(pack))
         self._shared = {key for key, count in uses.items() if count > 1}
         self._refs: dict[int, Any] = {}
 
-    def ship(self, pack: Sequence[Message]) -> tuple[list[Message], list[int], list[Any]]:
+    def ship(self, pack: Sequence[Message]) -> tuple[list[Message], list[dict[str, int]], list[Any]]:
         """A pack as `Worker.answer` takes it."""
-        distinct = {id(message.content): message.content for message in pack}
-        refs = [self._put(key, content) for key, content in distinct.items()]
+        distinct = _distinct(pack)
+        refs = [self._put(key, record) for key, record in distinct.items()]
         order = {key: place for place, key in enumerate(distinct)}
-        light = [wire.with_content(message, RecordDict()) for message in pack]
-        return light, [order[id(message.content)] for message in pack], refs
+        light, places = [], []
+        for message in pack:
+            heavy = message.content.array_records
+            rest = {name: record for name, record in message.content.items() if name not in heavy}
+            light.append(wire.with_content(message, RecordDict(rest)))
+            places.append({name: order[id(record)] for name, record in heavy.items()})
+        return light, places, refs
 
-    def _put(self, key: int, content: RecordDict) -> Any:
+    def _put(self, key: int, record: ArrayRecord) -> Any:
         if key in self._refs:
             return self._refs[key]
-        ref = ray.put(content)
+        ref = ray.put(record)
         if key in self._shared:
             self._refs[key] = ref
         return ref
+
+
+def _distinct(pack: Sequence[Message]) -> dict[int, ArrayRecord]:
+    """The records of tensors that a pack's messages hold, each once, by identity."""
+    return {id(record): record for message in pack for record in message.content.array_records.values()}
 
 
 def _restart(workers: Sequence[Any]) -> None:

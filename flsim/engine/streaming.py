@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from flsim.learning.exact_sum import ExactSum
+from flsim.messages import Measures
 
-Weight = Callable[[int, float], float]
-"""How much say a device has, by (num_examples, reward); it travels to the workers, so it must be picklable."""
+Weight = Callable[[Measures], float]
+"""How much say a device has, at least 0; where workers sum it travels to them, so it must be picklable."""
 
 
 @runtime_checkable

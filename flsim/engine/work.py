@@ -62,7 +62,7 @@ def answer_pack(
 
     Args:
         app: the client; any ClientApp, a `PackedClientApp` gets the whole pack at once.
-        messages: one per device, of one type and round; they may share their contents.
+        messages: one per device, of one type and round; they may share their tensors.
         store: where the devices' states are.
         devices: size of the fleet.
         weight: if given, usable training replies are summed with it and come back without their tensors.
@@ -105,7 +105,7 @@ class _Work:
     weight: Weight | None
     total: ExactSum
     sent: dict[int, Adapter]
-    """The adapters that the messages carry, by the identity of their content: read once if it is shared."""
+    """What the messages want back, as it was sent, by the identity of their record: read once if it is shared."""
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
         if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
@@ -161,18 +161,18 @@ class _Work:
     def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:
         """Add the reply's weighted delta to the sum and drop its tensors."""
         try:
-            num_examples, reward = wire.measures_of(reply)
+            measures = wire.measures_of(reply)
         except (KeyError, TypeError) as error:
             raise wire.UnusableReplyError(wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}") from error
         try:
-            self.total.add(weight(num_examples, reward), {name: new[name] - old[name] for name in new})
+            self.total.add(weight(measures), {name: new[name] - old[name] for name in new})
         except OutOfRangeError as error:
             raise wire.UnusableReplyError(wire.UNSUMMABLE, str(error)) from error
         del reply.content[wire.ARRAYS]
 
     def _sent(self, message: Message) -> Adapter:
-        """The adapter that this device was sent."""
-        key = id(message.content)
+        """What is expected back from this device, as it was sent."""
+        key = id(wire.arrays_of(message))
         if key not in self.sent:
-            self.sent[key] = wire.adapter_of(message)
+            self.sent[key] = wire.expected_of(message)
         return self.sent[key]

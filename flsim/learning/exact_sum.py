@@ -99,7 +99,7 @@ class ExactSum:
         carry = self._low >> (_LOW - _HIGH)
         low = self._low - (carry << (_LOW - _HIGH))
         values = ((self._high + carry) * 2.0**-_HIGH + low * 2.0**-_LOW) / float(self.weight)
-        parts = np.split(values, _ends(self._layout)[:-1])
+        parts = np.split(values, _ends(self._layout)[:-1]) if self._layout else []
         return {name: part.reshape(shape) for (name, shape), part in zip(self._layout, parts, strict=True)}
 
     def _check(self, layout: Layout, count: int) -> None:

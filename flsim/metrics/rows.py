@@ -31,8 +31,11 @@ COLUMNS = tuple(column for column, _ in _TYPES)
 """The columns of a rows frame, in order."""
 KEY = ("round", "device", "task", "split", "model", "name")
 """The columns that say what was measured; rows with equal keys may be merged."""
-TIMING_NAMES = frozenset({"seconds"})
-"""Names whose values differ between two equal runs."""
+TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_money", "cached_tokens"})
+"""Names whose values differ between two equal runs: they say how long it took, and what a cache had already."""
+FLEET, SERVER, STAGE = "", "server", "stage"
+"""The device of what is measured of the whole fleet; split and model of what the server measures, and split of what a
+stage of it (`flsim/server.py`) reports. None of it is in a mean over users."""
 
 _FILE_ORDER = ["device", "task", "split", "model", "name", "round", "total", "weight"]
 
@@ -48,13 +51,13 @@ class Row:
     round: int
     """Round after which it was measured; 0 is before training."""
     device: str
-    """Id of the device, such as `device-003`."""
+    """Id of the device, such as `device-003`; `FLEET` in the server's own rows."""
     task: str
     """Task group, `all`, or the reason of a `set_aside`."""
     split: str
-    """`train`, `validation` or `test`."""
+    """`train`, `validation` or `test`; `server` in the server's own rows, `stage` in those of its stage."""
     model: str
-    """`frozen`, `random`, `cloud`, `global` or `local`."""
+    """`frozen`, `random`, `cloud`, `global` or `local`; `server` in the server's own rows."""
     name: str
     """What was measured, such as `accuracy`."""
     total: float

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from flsim.metrics.rows import SERVER
+
 REFERENCES = ("frozen", "random", "cloud")
 """Models that do not learn: evaluated once, at round 0, and valid for all rounds."""
 LEARNERS = ("global", "local")
@@ -26,6 +28,11 @@ def training(rows: pd.DataFrame, *, name: str) -> pd.DataFrame:
     found = rows[(rows["split"] == "train") & (rows["name"] == name)]
     together = found[found["task"] == EVERY_TASK]
     return found if together.empty else together
+
+
+def of_server(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the server measures of the whole fleet, all rounds and names."""
+    return rows[rows["split"] == SERVER]
 
 
 def in_rounds(rows: pd.DataFrame, first: int, last: int) -> pd.DataFrame:

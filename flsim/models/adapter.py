@@ -14,7 +14,7 @@ from peft.utils import load_peft_weights
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel
 
-from flsim.config import ConfigError, ModelConfig
+from flsim.config import ConfigError, LoraShape, ModelConfig
 from flsim.seeding import seed_for
 
 Adapter = dict[str, NDArray[np.float32]]
@@ -92,6 +92,69 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     settings.base_model_name_or_path = config.path
     settings.inference_mode = True
     settings.save_pretrained(str(folder))
+
+
+def factor_of(name: str) -> str:
+    """Which factor of the product a tensor is by its name: `A` or `B`; of no LoRA tensor, nothing."""
+    return "A" if ".lora_A." in name else "B" if ".lora_B." in name else ""
+
+
+def only(adapter: Adapter, factors: str) -> Adapter:
+    """The tensors of some factors: `A`, `B`, `AB` for all, or the empty string for none.
+
+    Tensors that are no LoRA factors go with everything but nothing.
+    """
+    return {name: tensor for name, tensor in adapter.items() if factors and factor_of(name) in factors}
+
+
+def cropped(adapter: Adapter, shape: LoraShape, old: LoraShape) -> Adapter:
+    """The first directions of an adapter, for a device of another rank and alpha; the adapter itself if both are equal.
+
+    Its product is the same as that of the first `shape.rank` directions was: B takes up the quotient of the scales.
+    """
+    if shape == old:
+        return adapter
+    factor = np.float32(old.scale / shape.scale)
+    return {
+        name: tensor[: shape.rank].copy() if factor_of(name) == "A" else tensor[:, : shape.rank] * factor
+        for name, tensor in adapter.items()
+    }
+
+
+def widened(adapter: Adapter, shape: LoraShape, new: LoraShape, rest: Adapter | None = None) -> Adapter:
+    """The inverse of `cropped`: filled up to a larger rank, B divided by the quotient of the scales.
+
+    Args:
+        adapter: of `shape`; it may hold a part of the tensors only.
+        shape: rank and alpha that it has.
+        new: those that it gets.
+        rest: an adapter of `new` that has the missing directions; None fills with zeros.
+    """
+    if shape == new:
+        return adapter
+    factor, missing = np.float32(shape.scale / new.scale), new.rank - shape.rank
+    wide = {}
+    for name, tensor in adapter.items():
+        if factor_of(name) == "A":
+            more = np.zeros((missing, tensor.shape[1]), np.float32) if rest is None else rest[name][shape.rank :]
+            wide[name] = np.concatenate([tensor, more], 0)
+        else:
+            more = np.zeros((len(tensor), missing), np.float32) if rest is None else rest[name][:, shape.rank :]
+            wide[name] = np.concatenate([tensor * factor, more], 1)
+    return wide
+
+
+def stacked(adapter: Adapter, shape: LoraShape, residual: Adapter) -> tuple[Adapter, int]:
+    """Adapter and residual (of scale 1) as one adapter of scale 1, and its rank, the sum of both."""
+    most = max(len(tensor) for name, tensor in residual.items() if factor_of(name) == "A")
+    joined = {}
+    for name, tensor in adapter.items():
+        axis = 0 if factor_of(name) == "A" else 1
+        own = tensor if axis == 0 else tensor * np.float32(shape.scale)
+        missing = [(0, 0), (0, 0)]
+        missing[axis] = (0, most - residual[name].shape[axis])
+        joined[name] = np.ascontiguousarray(np.concatenate([own, np.pad(residual[name], missing)], axis))
+    return joined, shape.rank + most
 
 
 def size_in_bytes(adapter: Adapter) -> int:

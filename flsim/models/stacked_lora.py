@@ -161,12 +161,13 @@ class StackedLora:
         Args:
             base: any decoder-only model; its targeted linear layers are replaced in place and frozen.
             like: an adapter of the widest rank that a device may have.
-            scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k.
+            scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k unless `use` is told otherwise.
         """
         self.model = base.eval().requires_grad_(False)
         self.rank = rank_of(like)
         self.scale = scale
         self._slots: list[_Slot] = []
+        self._frozen: list[Tensor] = []  # the base's own weights, while something is merged into them
         names = list(like)
         for name_a, name_b in zip(names[::2], names[1::2], strict=True):
             path = name_a.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
@@ -210,19 +211,23 @@ class StackedLora:
         """The inverse of `pad`: copies `(n_k,)` of each row."""
         return [row[self._places(rank)].clone() for row, rank in zip(theta, ranks, strict=True)]
 
-    def use(self, theta: Tensor | None, ranks: Sequence[int] | None = None) -> None:
+    def use(
+        self, theta: Tensor | None, ranks: Sequence[int] | None = None, scales: Sequence[float] | None = None
+    ) -> None:
         """From now on the model's K row blocks meet the adapters of theta `(K, n)`; None means the base alone.
 
         Args:
             theta: of K devices; with K = 1 all rows meet one adapter.
             ranks: of the devices; None means the widest for all.
+            scales: alpha / r of each device; None gives all devices the alpha of the widest.
         """
         if theta is None:
             for slot in self._slots:
                 slot.layer.a = slot.layer.b = slot.layer.scale = None
             return
         k, r = len(theta), self.rank
-        scale = torch.tensor([self.scale * r / rank for rank in ranks or [r] * k], device=theta.device)[:, None, None]
+        scales = [self.scale * r / rank for rank in ranks or [r] * k] if scales is None else scales
+        scale = torch.tensor(scales, dtype=torch.float32, device=theta.device)[:, None, None]  # (K, 1, 1)
         # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
         parts = theta.split([r * width for slot in self._slots for width in (slot.inputs, slot.outputs)], 1)
         for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
@@ -230,9 +235,9 @@ class StackedLora:
             slot.layer.b = b.view(k, r, slot.outputs)  # (K, r, out)
             slot.layer.scale = scale  # (K, 1, 1)
 
-    def learn(self, theta: Tensor, ranks: Sequence[int] | None = None) -> None:
+    def learn(self, theta: Tensor, ranks: Sequence[int] | None = None, scales: Sequence[float] | None = None) -> None:
         """Like `use`, and from now on `backward` adds up gradients, which `gradient` returns."""
-        self.use(theta.detach(), ranks)
+        self.use(theta.detach(), ranks, scales)
         for part in self._parts():
             part.requires_grad_()
 
@@ -240,6 +245,34 @@ class StackedLora:
         """What `backward` has added up since `learn`, `(K, n)`."""
         parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
         return torch.cat([part.flatten(1) for part in parts], 1)  # (K, n)
+
+    def belonging_to(self, factors: str) -> Tensor:
+        """True `(n,)` at the parameters of the factors named: `A`, `B`, or `AB` for all."""
+        marks = [
+            torch.full((self.rank * width,), factor in factors)
+            for slot in self._slots
+            for factor, width in (("A", slot.inputs), ("B", slot.outputs))
+        ]
+        return torch.cat(marks).to(self.model.device)  # (n,)
+
+    @torch.no_grad()
+    def merge(self, residual: Adapter | None) -> None:
+        """Add `B A` of a residual to the base's weights, `W0 + B A`; None restores W0, bit for bit.
+
+        Args:
+            residual: by tensor name, of any rank and of scale 1, for every layer that carries an adapter. It is added
+                to W0 itself, not to what an earlier call left; in bfloat16 it is rounded with the weights.
+        """
+        weights = [slot.layer.base.get_parameter("weight") for slot in self._slots]
+        if not self._frozen:
+            self._frozen = [weight.detach().clone() for weight in weights]
+        for slot, weight, frozen in zip(self._slots, weights, self._frozen, strict=True):
+            weight.copy_(frozen)
+            if residual is not None:
+                b, a = (torch.from_numpy(residual[name]).to(weight.device) for name in (slot.name_b, slot.name_a))
+                weight.add_((b @ a).to(weight.dtype))  # (out, in)
+        if residual is None:
+            self._frozen = []
 
     def _parts(self) -> list[Tensor]:
         """A and B of every layer, in theta's order."""

@@ -14,6 +14,7 @@ from flsim.report.table import (
     amount,
     answer,
     data_size,
+    fleet_facts,
     model_lines,
     points,
     share,
@@ -31,6 +32,7 @@ _TOTALS = (
     ("downlink_bytes", "sent to devices", data_size),
     ("seconds", "seconds of work, summed over devices", amount),
 )
+_LATEST = 12  # rounds of the server's stage that are shown
 
 
 def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[RoundTiming] = ()) -> Path:
@@ -53,7 +55,7 @@ def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[Ro
         if (run_dir / "plots" / file).is_file():
             body += [_heading(heading), picture(run_dir / "plots" / file, caption)]
         body += _beside(file, summary)
-    body += [*(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
+    body += [*_server(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
     write_atomically(path, page_of(f"{name}: report", body).encode())
     return path
@@ -214,6 +216,7 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
 
 def _costs(summary: dict[str, Any]) -> list[str]:
     rows = [[label, form(summary["totals"][name])] for name, label, form in _TOTALS]
+    rows += [[f"fleet's budget, {what}", value] for what, value in fleet_facts(summary)]
     return [table(["total over the run", ""], rows)]
 
 
@@ -223,6 +226,22 @@ def _time(timings: Sequence[RoundTiming]) -> list[str]:
     headings = ["part of the mean round", "wall-clock seconds", "worker-seconds", "share"]
     rows = [[f"{name}: {meaning}" if meaning else name, *cells] for name, *cells, meaning in time_rows(found)]
     return [paragraph(time_sentence(found)), table(headings, rows, strong=[len(rows) - 1])]
+
+
+def _server(summary: dict[str, Any]) -> list[str]:
+    """What the server's stage reported in its last rounds, one column for each."""
+    lines = summary.get("server", [])[-_LATEST:]
+    if not lines:
+        return []
+    names = dict.fromkeys(name for line in lines for name in line if name not in ("round", "users"))
+    rows = [[name.replace("_", " "), *(amount(line.get(name)) for line in lines)] for name in names]
+    gains = [line["users"] for line in lines]
+    if any(gains):
+        rows.append(["mean user alone, change in points", *(points(gain["mean"] if gain else None) for gain in gains)])
+        counts = (f"{gain['higher']} / {gain['lower']}" if gain else "-" for gain in gains)
+        rows.append(["users that gained / lost", *counts])
+    headings = ["the server after aggregating", *(f"round {line['round']}" for line in lines)]
+    return [_heading("What the server did with the adapter"), table(headings, rows)]
 
 
 def _set_aside(summary: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
+from flsim.metrics.rows import FLEET, STAGE
 from flsim.metrics.selection import (
     LEARNERS,
     REFERENCES,
@@ -14,6 +15,7 @@ from flsim.metrics.selection import (
     evaluation_split,
     in_rounds,
     latest,
+    of_server,
     training,
 )
 from flsim.metrics.users import paired_difference, per_user, summarise
@@ -44,7 +46,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | N
     tested = tested[tested["name"].isin(MEASURES)]
     return {
         "rounds": last_round,
-        "devices": int(rows.loc[rows["device"] != "", "device"].nunique()),
+        "devices": int(rows.loc[rows["device"] != FLEET, "device"].nunique()),
         "split": evaluation_split(rows),
         "tasks": ordered_tasks(phases, sorted(tested["task"].unique())),
         "tau": tau,
@@ -63,7 +65,9 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | N
         "usage": [_usage(rows, phase, tau) for phase in begun],
         "worst_users": _worst_users(rows),
         "totals": {name: _total(rows, name) for name in TOTALS},
+        "fleet_budget": _fleet_budget(rows),
         "set_aside": _set_aside(rows),
+        "server": _server(rows),
     }
 
 
@@ -197,6 +201,18 @@ def _total(rows: pd.DataFrame, name: str) -> float | None:
     return None if found.empty else float(found["total"].sum())
 
 
+def _fleet_budget(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """What the fleet's budget was charged so far, of its caps, and its price; None without a fleet budget."""
+    last = latest(of_server(rows)).set_index("name")
+    spent = {
+        kind: {"spent": float(last["total"][f"spent_{kind}"]), "cap": float(last["weight"][f"spent_{kind}"])}
+        for kind in ("calls", "tokens", "money")
+        if f"spent_{kind}" in last.index
+    }
+    price = float(last["total"]["dual_variable"]) if "dual_variable" in last.index else None
+    return None if price is None and not spent else {**spent, "price": price}
+
+
 def _set_aside(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Updates that were set aside, by round and device, with the reason word that stands in `task`."""
     found = rows[rows["name"] == "set_aside"].sort_values(["round", "device"], kind="stable")
@@ -204,3 +220,17 @@ def _set_aside(rows: pd.DataFrame) -> list[dict[str, Any]]:
         {"round": int(number), "device": str(device), "reason": str(reason)}
         for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
     ]
+
+
+def _server(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the server's stage reported, by round: its own values, and its effect on the users that it looked at."""
+    own = rows[rows["split"] == STAGE]
+    users = own[own["device"] != FLEET]
+    lines = []
+    for number, part in own[own["device"] == FLEET].groupby("round"):
+        now = users[users["round"] == number]
+        after, before = (per_user(now[now["model"] == model]) for model in ("distilled", "aggregated"))
+        gain = paired_difference(after, before)
+        values = dict(zip(part["name"], part["total"] / part["weight"], strict=True))
+        lines.append({"round": int(str(number)), **values, "users": None if gain is None else asdict(gain)})
+    return lines

@@ -76,6 +76,18 @@ def answer(summary: dict[str, Any]) -> str:
     return text + "."
 
 
+def fleet_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The fleet's budget as (what, value): what was charged of every cap, and the price; empty if there is none."""
+    found = summary.get("fleet_budget") or {}
+    caps = [
+        (kind, f"{amount(found[kind]['spent'])} of {amount(found[kind]['cap'])}")
+        for kind in ("calls", "tokens", "money")
+        if kind in found
+    ]
+    price = found.get("price")
+    return caps if price is None else [*caps, ("price λ", f"{price:.2f}")]
+
+
 def model_lines(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The lines of the models' table that were measured: label and summary."""
     end = summary["at_end"]
@@ -105,10 +117,12 @@ def end_table(summary: dict[str, Any]) -> str:
     if len(usage) > 1:
         lines += ["", *_aligned(usage)]
     totals, aside = summary["totals"], len(summary["set_aside"])
+    facts = ", ".join(f"{what} {value}" for what, value in fleet_facts(summary))
     lines += [
         "",
         f"cloud: {amount(totals['cloud_calls'])} calls, {amount(totals['cloud_refused'])} refused, "
         f"{amount(totals['cloud_tokens'])} tokens, money {amount(totals['cloud_money'])}",
+        *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
     ]

@@ -169,6 +169,30 @@ def test_lambda_moves_as_the_rows_say(world: World) -> None:
         assert total(update, "dual_variable") == (device.dual, 1.0)
 
 
+def test_every_device_of_a_pack_aims_at_its_own_tau(world: World) -> None:
+    """Two equal devices but for tau 0 and 1: lambda rises by eta J on one, and falls by eta (1 - J) on the other."""
+    devices = [device_of(world), device_of(world)]
+    for device, tau in zip(devices, (0.0, 1.0), strict=True):
+        device.ledger = Ledger(replace(world.config.budget, tau=tau))
+    for update, device, tau in zip(settings().local_update(world, devices), devices, (0.0, 1.0), strict=True):
+        asked, responses = total(update, "cloud_usage")
+        assert 0 < asked < responses
+        assert device.dual == pytest.approx(0.5 + 0.1 * (asked / responses - tau), abs=1e-6)
+
+
+def test_a_price_of_the_fleet_is_paid_as_it_is_and_not_moved(world: World) -> None:
+    """Neither the step of lambda nor the device's own proportional term: the same as a device without both."""
+    own, fleets = device_of(world, dual=0.1), device_of(world, dual=0.1)
+    fleets.price = 0.1
+    (by_price,) = settings(steps=2, dual_lr=5.0, dual_gain=5.0).local_update(world, [fleets])
+    (plain,) = settings(steps=2, dual_lr=0.0, dual_gain=0.0).local_update(world, [own])
+    assert fleets.dual == 0.1
+    assert total(by_price, "dual_variable") == (0.1, 1.0)
+    assert distance(by_price.adapter, plain.adapter) == 0.0
+    (moved,) = settings(steps=2).local_update(world, [device_of(world, dual=0.1)])
+    assert distance(moved.adapter, plain.adapter) > 0.0
+
+
 def test_the_price_of_asking_lowers_the_wish_to_ask(world: World) -> None:
     """Without rewards for help, a high lambda makes the asking responses less likely: the sign of the cost is right."""
     algorithm = settings(dual_gain=0.0, help_reward=0.0, dual_max=100.0, lr=0.003)
@@ -268,6 +292,18 @@ def test_what_a_device_keeps_survives_in_its_context_state(world: World) -> None
 def test_a_new_device_starts_with_the_algorithms_lambda(world: World) -> None:
     device = remember(RecordDict(), 0, 1, start_of(world), budget=world.config.budget, dual=0.9)
     assert (device.dual, device.optimizer, device.ledger.total.calls) == (0.9, None, 0)
+
+
+def test_the_fleets_price_takes_the_place_of_what_was_kept(world: World) -> None:
+    """And is what the device has left when the fleet's budget no longer has one."""
+    state = RecordDict()
+    keep(state, device_of(world, dual=0.2))
+    common = {"budget": world.config.budget, "dual": 0.9}
+    priced = remember(state, 0, 2, start_of(world), **common, price=0.7)  # type: ignore[arg-type]
+    assert (priced.dual, priced.price) == (0.7, 0.7)
+    keep(state, priced)
+    free = remember(state, 0, 3, start_of(world), **common)  # type: ignore[arg-type]
+    assert (free.dual, free.price) == (0.7, None)
 
 
 def test_moments_make_a_difference_and_can_be_left_out(world: World) -> None:

@@ -83,6 +83,18 @@ def test_exactly_floor_tau_n_requests_are_granted(tiny_checkpoint: Path, tau: fl
     ]
 
 
+def test_every_device_may_have_a_share_of_its_own(tiny_checkpoint: Path) -> None:
+    """Devices that always ask, with shares 0.1 and 0.6 of 20 prompts; the references ask as much."""
+    world = world_of(tiny_checkpoint, "budget.tau=0.3", help_bias=2e3, end_bias=1e3)
+    pack = {"round_": 0, "taus": [0.1, 0.6]}
+    rows = evaluate_pack(world, [0, 2], adapters(world, [1, 2]), model="global", **pack)  # type: ignore[arg-type]
+    references = reference_rows(world, [0, 2], **pack)  # type: ignore[arg-type]
+    for own, theirs, granted in zip(rows, references, (2.0, 12.0), strict=True):
+        for model in ("global", "frozen", "random"):
+            found = values([*own, *theirs], model)
+            assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) == granted
+
+
 def test_floor_is_taken_of_the_number_that_was_written(tiny_checkpoint: Path) -> None:
     """0.29 * 100 is 28.999999999999996 in floating point; a budget of 29 in a hundred is 29."""
     more = ("budget.tau=0.29", "evaluation.prompts_per_task=100", "stream.phases=[[arithmetic]]")

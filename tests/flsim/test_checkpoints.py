@@ -1,5 +1,6 @@
 """The server's checkpoints: what comes back, what is kept, and what a damaged file says."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from flwr.serverapp.strategy import FedAdam, Strategy
 
 import flsim.messages as wire
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.cloud.fleet_budget import FleetState, Habit
 from flsim.engine.grid import LocalGrid
 from flsim.engine.store import DeviceStore
 from flsim.files import DamagedFileError
@@ -53,6 +55,16 @@ def test_adapter_and_round_come_back_bit_for_bit(tmp_path: Path) -> None:
     for name, tensor in adapter().items():
         assert back.adapter[name].dtype == np.float32
         assert back.adapter[name].tobytes() == tensor.tobytes()
+
+
+def test_the_fleets_budget_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    """None without one, as for the checkpoint before."""
+    fleet = FleetState(7, 90, Fraction(0.1) / 3, {2: Habit(Fraction(7, 3), 0.1)}, dual=0.1 + 0.2, price=0.7)
+    for round_, kept in ((1, None), (2, fleet)):
+        save_checkpoint(tmp_path, round_, adapter(), FedAdam(), fleet=kept)
+        back = latest_checkpoint(tmp_path)
+        assert back is not None
+        assert back.fleet == kept
 
 
 def test_fedadam_goes_on_where_it_was(tmp_path: Path, grid: LocalGrid) -> None:

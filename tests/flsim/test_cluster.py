@@ -97,7 +97,7 @@ def test_a_running_cluster_is_joined_by_its_address_and_left_running(running: Cl
                 start = wire.to_arrays({"w": np.zeros((2, 3), dtype=np.float32)})
                 sent = list(strategy.configure_train(round_, start, ConfigRecord(), grid))
                 replies, total = grid.send_and_sum(sent, strategy.streamed_weight)
-                assert [wire.measures_of(reply)[0] for reply in replies] == [round_] * 4
+                assert [wire.measures_of(reply).num_examples for reply in replies] == [round_] * 4
                 assert total.mean()["w"].tolist() == [[1.5] * 3] * 2
         assert not ray.is_initialized()
         assert list((tmp_path / str(number) / "devices").glob(".token")) == []

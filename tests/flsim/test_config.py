@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from flsim.config import (
     ENGINE_KINDS,
     SCHEDULES,
+    SHARES,
     BudgetConfig,
     CloudConfig,
     Config,
     ConfigError,
     EngineConfig,
     EvaluationConfig,
+    FleetBudgetConfig,
     FleetConfig,
     ModelConfig,
     StreamConfig,
@@ -41,6 +43,11 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("budget.tau=-0.1", "budget.tau", "-0.1", "[0, 1]"),
         ("budget.tau=.nan", "budget.tau", "nan", "[0, 1]"),
         ("budget.calls_total=-1", "budget.calls_total=-1", "must be", "at least 0"),
+        ("budget.fleet.tokens_total=-1", "budget.fleet.tokens_total=-1", "must be", "at least 0"),
+        ("budget.fleet.money_total=.inf", "budget.fleet.money_total=inf", "cannot be shared out", "leave it out"),
+        ("budget.fleet.share=fairly", "budget.fleet.share", "'fairly'", "equally, traffic, price"),
+        ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.share=price"),
+        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "share, calls_total, calls_per_round"),
         ("cloud.oracle_error=2", "cloud.oracle_error", "2.0", "[0, 1]"),
         ("stream.schedule=steps", "stream.schedule", "'steps'", "switch, staggered, ramp, recurring"),
         ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
@@ -142,6 +149,23 @@ def test_more_phases_than_rounds_may_only_recur() -> None:
         check(config)
 
 
+def test_a_fleet_budget_is_on_with_a_cap_or_a_way_to_share() -> None:
+    rules = {
+        (): None,
+        ("calls_total=9",): "equally",
+        ("money_total=0",): "equally",
+        ("share=traffic",): "traffic",
+        ("share=price", "tokens_total=9", "price_lr=0.1"): "price",
+    }
+    for overrides, rule in rules.items():
+        assert load_config(None, [f"budget.fleet.{one}" for one in overrides]).budget.fleet.rule == rule
+
+
+def test_the_price_starts_below_its_bound() -> None:
+    message = complaint("budget.fleet.share=price", "budget.fleet.price_max=0.2")
+    assert "budget.fleet.price_init=0.5 must be in [0, 0.2]" in message
+
+
 def test_defaults_are_a_valid_run() -> None:
     assert load_config() == Config()
     assert load_config().folder == Path("runs/run-seed0")
@@ -199,7 +223,18 @@ CONFIGS = st.builds(
         quantity_sigma=AMOUNT,
     ),
     fleet=st.builds(FleetConfig, devices=st.integers(50, 100), cohort=st.none() | st.integers(1, 50)),
-    budget=st.builds(BudgetConfig, tau=SHARE, calls_total=st.none() | COUNT, money_total=st.none() | AMOUNT),
+    budget=st.builds(
+        BudgetConfig,
+        tau=SHARE,
+        calls_total=st.none() | COUNT,
+        money_total=st.none() | AMOUNT,
+        fleet=st.builds(
+            FleetBudgetConfig,
+            share=st.none() | st.sampled_from(SHARES),
+            calls_per_round=st.none() | COUNT,
+            money_total=st.none() | AMOUNT,
+        ),
+    ),
     cloud=st.builds(CloudConfig, oracle_error=SHARE, price_per_prompt_token=AMOUNT),
     evaluation=st.builds(EvaluationConfig, every_rounds=COUNT),
     engine=st.builds(EngineConfig, kind=st.sampled_from(ENGINE_KINDS), timeout_s=st.none() | AMOUNT),
@@ -218,9 +253,11 @@ def test_yaml_round_trip(tmp_path_factory: pytest.TempPathFactory, config: Confi
 
 
 def changed(value: Any) -> Any:
-    """Another value of the same kind."""
+    """Another value of the same kind; a nested group of settings changes its first."""
+    if is_dataclass(value):
+        return altered(value, **{fields(value)[0].name: changed(getattr(value, fields(value)[0].name))})
     if isinstance(value, tuple):
-        return (*value, value[0])
+        return (*value, value[0]) if value else (1,)
     if isinstance(value, str):
         return f"{value}x"
     return 1 if value is None else value + 1
@@ -256,7 +293,7 @@ def test_differences_are_all_settings_but_those_free_of_results() -> None:
     assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir"}
     for key in variants.keys() - unseen:
         (line,) = differences(config, variants[key])
-        assert line.startswith(f"{key}: ")
+        assert line.startswith((f"{key}: ", f"{key}."))
 
 
 def test_a_difference_says_old_and_new() -> None:

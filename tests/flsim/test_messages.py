@@ -2,20 +2,23 @@
 
 import io
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import flsim.messages as wire
+from flsim.cloud.fleet_budget import Allotment
 from flsim.engine.grid import identify
 from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
+from flsim.tasks.problem import Problem
 
 TINY, HUGE = np.float32(1.4e-45), np.float32(3.4e38)
 
@@ -172,7 +175,7 @@ def test_a_client_without_rows_has_none() -> None:
 def test_every_training_reply_has_the_metric_keys_that_flower_wants_to_be_equal() -> None:
     updates = [DeviceUpdate(0, adapter(), 0, 0.0), DeviceUpdate(1, adapter(), 5, 0.5)]
     keys = [set(wire.train_reply(u, instruction()).content.metric_records["metrics"]) for u in updates]
-    assert keys[0] == keys[1] == {"num-examples", "reward"}
+    assert keys[0] == keys[1] == {"num-examples", "effective-groups", "reward", "train_loss"}
 
 
 def test_size_counts_the_arrays_with_their_npy_headers() -> None:
@@ -202,6 +205,20 @@ def test_an_error_reply_says_why_in_a_word_and_in_detail() -> None:
     assert wire.device_of(message) == 4
     codes = [wire.error_reply(word, "x", instruction()).error.code for word in ("raised", "late")]
     assert codes == [2, 0]  # Flower's CLIENT_APP_RAISED_EXCEPTION and UNKNOWN
+
+
+def test_an_error_of_somebody_elses_is_refused_with_all_it_says() -> None:
+    """Such as one of Flower's mods; its first words are no reason that a table could list."""
+    message = Message(Error(7, "the mod needs a key: 'x'"), reply_to=instruction())
+    assert wire.reason_of(message) == ("refused", "the mod needs a key: 'x'")
+
+
+def test_the_loss_is_what_the_reward_lacks() -> None:
+    for reward, loss in ((0.25, 0.75), (1.5, 0.0)):
+        metrics = wire.train_reply(DeviceUpdate(0, adapter(), 5, reward), instruction()).content.metric_records[
+            "metrics"
+        ]
+        assert metrics["train_loss"] == loss
 
 
 def complaint(message: Message) -> tuple[str, str]:
@@ -251,3 +268,34 @@ def test_text_where_a_number_belongs_is_refused() -> None:
     content = RecordDict({"arrays": wire.to_arrays(adapter()), "config": ConfigRecord({"server-round": "seven"})})
     with pytest.raises(TypeError, match="expected a number in a message, found 'seven'"):
         wire.round_of(Message(content, 1, MessageType.TRAIN))
+
+
+def test_shared_questions_travel_only_if_there_are_any() -> None:
+    problem = Problem("lists", "item", 3, "[3,9,4][1]=", "9", "3")
+    update = DeviceUpdate(0, adapter(), 1, 0.0, shared=(problem, problem))
+    message = wire.train_reply(update, instruction())
+    assert wire.shared_of(message) == (problem, problem)
+    assert wire.update_of(message).shared == update.shared
+    bare = wire.train_reply(replace(update, shared=()), instruction())
+    assert wire.shared_of(bare) == ()
+    assert set(message.content) - set(bare.content) == {wire.SHARED}
+    message.content[wire.SHARED] = ConfigRecord({"json": "[[1]]"})
+    with pytest.raises(wire.UnusableReplyError, match="shared questions cannot be read"):
+        wire.usable_adapter(message, adapter())
+
+
+@pytest.mark.parametrize(
+    "own", [Allotment(), Allotment(0.25, 1 / 3, calls=0, tokens=7, money=0.1), Allotment(test_tau=0.0, price=0.5)]
+)
+def test_an_allotment_travels_with_its_message_alone(own: Allotment) -> None:
+    """Whole numbers stay whole, None stays None; the tensors are shared and the message it came from says nothing."""
+    before = instruction()
+    message = wire.with_allotment(before, own)
+    back = wire.allotment_of(message)
+    assert back == own
+    assert isinstance(back.calls, int) == (own.calls is not None)
+    assert wire.allotment_of(before) == Allotment()
+    assert wire.arrays_of(message) is wire.arrays_of(before)
+    assert wire.round_of(message) == 7
+    assert wire.flag(message, wire.REFERENCES)
+    assert message.metadata.dst_node_id == 3

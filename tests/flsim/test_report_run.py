@@ -129,7 +129,7 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
     assert json.loads((run_dir / "summary.json").read_text()) == summary
     assert set(summary) == {
         *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "at_switches"),
-        *("continual", "usage", "worst_users", "totals", "set_aside"),
+        *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "server"),
     }
     assert summary["tasks"] == list(GROUPS)
     assert set(summary["at_end"]) == {"global", "local", "frozen", "random", "cloud"}

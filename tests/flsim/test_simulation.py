@@ -35,7 +35,7 @@ from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import COLUMNS, without_timing
 from flsim.models.adapter import Adapter, load_adapter
 from flsim.models.decoding import encode
-from flsim.simulation import cohort
+from flsim.rounds import cohort
 from flsim.timing import PARTS, read_timings
 from flsim.world import load_world
 from strategies.base import DeltaStrategy, Update
@@ -46,8 +46,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not 
 Settings = Callable[..., Config]
 TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "local_reward", "cloud_usage", "unanimous_groups", "difficulty"}
-TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused"}
-ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds"}
+TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
+ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "aggregation_share"}
 TEST_NAMES = {"accuracy", "local_accuracy", "cloud_usage", "cloud_requests"}
 
 

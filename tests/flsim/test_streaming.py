@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 import flsim.messages as wire
+from flsim.cloud.fleet_budget import Allotment
 from flsim.engine.grid import FleetGrid, LocalGrid
 from flsim.engine.ray_grid import RayGrid, Worker
 from flsim.engine.store import DeviceStore
-from flsim.engine.streaming import TakesMean, Weight
-from flsim.messages import DeviceUpdate
+from flsim.engine.streaming import TakesMean
+from flsim.messages import DeviceUpdate, Measures
 from flsim.models.adapter import Adapter
-from strategies.base import MeanStrategy, Update
+from strategies.base import Update
 from strategies.fedavg import FedAvg
+from strategies.mean import MeanStrategy
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
 
@@ -64,16 +66,19 @@ def app() -> ClientApp:
     return client
 
 
-def squared(num_examples: int, reward: float) -> float:
-    return num_examples * (0.1 + reward**2)
+def squared(measures: Measures) -> float:
+    return measures.num_examples * (0.1 + measures.reward**2)
+
+
+def nothing(measures: Measures) -> float:
+    return 0.0
 
 
 class Rewarding(MeanStrategy):
     """Another weight and another step."""
 
-    @property
-    def weight(self) -> Weight:
-        return squared
+    def __init__(self) -> None:
+        super().__init__(weighter=squared)
 
     def step(self, adapter: Adapter, mean: dict[str, NDArray[np.float64]]) -> Adapter:
         return {name: (tensor - 0.5 * mean[name]).astype(np.float32) for name, tensor in adapter.items()}
@@ -133,7 +138,7 @@ def test_streamed_replies_carry_everything_but_the_tensors(tmp_path: Path) -> No
         _, replies = streamed(FedAvg(), grid)
     for device, reply in enumerate(replies):
         assert sorted(reply.content) == ["engine", "metrics"]
-        assert wire.measures_of(reply) == (device + 1, device / 10)
+        assert wire.measures_of(reply) == Measures(device, device + 1, device + 1, device / 10)
         assert wire.uplink_of(reply) == 128 + 4 * 8 + 128 + 4 * 6  # npy headers and float32 values
         assert (wire.seconds_of(reply) or 0.0) > 0
 
@@ -179,7 +184,7 @@ def test_who_cannot_be_summed_is_set_aside_and_keeps_its_old_state(
 def test_nobody_has_any_weight_leaves_the_adapter_bit_for_bit(tmp_path: Path) -> None:
     strategy = FedAvg()
     with local(tmp_path) as grid:
-        replies, total = grid.send_and_sum(send(strategy, grid), lambda num_examples, reward: 0.0)
+        replies, total = grid.send_and_sum(send(strategy, grid), nothing)
     arrays, _ = strategy.aggregate_mean(1, replies, total)
     assert bits(arrays) == {name: tensor.tobytes() for name, tensor in draw(99).items()}
     assert strategy.aggregate_mean(1, [], total) == (None, None)
@@ -263,11 +268,12 @@ class CountingRay:
         return content
 
 
+@pytest.mark.parametrize("allotted", [False, True])
 @pytest.mark.parametrize(("distinct", "puts"), [(1, 1), (2, 2), (DEVICES, DEVICES)])
-def test_each_content_is_put_once_and_read_once_by_a_worker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, distinct: int, puts: int
+def test_tensors_are_put_once_and_read_once_by_a_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, distinct: int, puts: int, allotted: bool
 ) -> None:
-    """Packs of 3; contents go round by device, and each device gets its own."""
+    """Packs of 3; contents go round by device; they may be shared as a whole, or every device has its own config."""
     from flsim.engine import ray_grid
 
     fake = CountingRay()
@@ -278,19 +284,24 @@ def test_each_content_is_put_once_and_read_once_by_a_worker(
         for k in range(distinct)
     ]
     messages = [Message(contents[d % distinct], wire.node_of(d), MessageType.TRAIN) for d in range(DEVICES)]
+    if allotted:
+        messages = [wire.with_allotment(message, Allotment(calls=d)) for d, message in enumerate(messages)]
     packs = [messages[start : start + 3] for start in range(0, DEVICES, 3)]
-    shipping = ray_grid._Contents(packs)
+    shipping = ray_grid._Tensors(packs)
     replies = []
     for pack in packs:
         light, places, refs = shipping.ship(pack)
-        assert all(not message.content for message in light)
+        assert all(set(message.content) == {"config"} for message in light)
+        allotments = [wire.allotment_of(message) for message in pack]
+        assert [wire.allotment_of(message) for message in light] == allotments
+        assert (Allotment() not in allotments) == allotted
         replies += worker.answer(light, places, refs, None).replies
     assert len(fake.stored) == puts
     assert len(fake.reads) == puts
     for device, reply in enumerate(replies):
         for (name, tensor), delta in zip(draw(device % distinct).items(), draw(device).values(), strict=True):
             assert np.array_equal(wire.adapter_of(reply)[name], tensor + delta)
-    assert all(message.content for message in messages)  # the senders' own messages are as they were
+    assert all("arrays" in message.content for message in messages)  # the senders' own messages are as they were
 
 
 def test_the_longest_packs_start_first_and_unknown_devices_count_as_the_mean(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import flsim.messages as wire
 from clients.device import Device, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
 from clients.sharing import adapters_of, keep_own, part_to_send
+from flsim.arrays import to_adapter
 from flsim.cloud.fleet_budget import narrowed
 from flsim.config import BudgetConfig, Config
 from flsim.engine.work import PackedClientApp
@@ -102,7 +103,7 @@ class DeviceApp(PackedClientApp):
         """The adapters of a pack, and the base with what is merged into it in this round."""
         residual = wire.residual_of(messages[0])
         if residual is not self._merged:
-            self.world.lora.merge(None if residual is None else wire.to_adapter(residual))
+            self.world.lora.merge(None if residual is None else to_adapter(residual))
             self._merged = residual
         return adapters_of(self.world, messages, contexts)
 

@@ -17,6 +17,7 @@ from flwr.app import Context, Message, MessageType
 import flsim.messages as wire
 from clients.app import DeviceApp
 from clients.da_grpo import client_app as honest_app
+from flsim.arrays import to_arrays
 from flsim.config import Config
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator
@@ -82,7 +83,7 @@ class PoisonedApp(DeviceApp):
                     learned = wire.adapter_of(reply)
                     where = (self.config.seed, wire.round_of(message), device)
                     poisoned = self.poison.instead(wire.expected_of(message), learned, *where)
-                    reply.content[wire.ARRAYS] = wire.to_arrays(poisoned)
+                    reply.content[wire.ARRAYS] = to_arrays(poisoned)
         return replies
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 import flsim.messages as wire
+from flsim.arrays import to_adapter, to_arrays
 from flsim.models.adapter import Adapter, cropped, only
 from flsim.world import World
 
@@ -46,9 +47,9 @@ def keep_own(state: RecordDict, adapter: Adapter, message: Message) -> None:
     carried = wire.arrays_of(message)
     own = {name: tensor for name, tensor in only(adapter, wire.learns_of(message)).items() if name not in carried}
     if own:
-        state[_OWN] = wire.to_arrays(own)
+        state[_OWN] = to_arrays(own)
 
 
 def _own(state: RecordDict) -> Adapter:
     record = state.get(_OWN)
-    return wire.to_adapter(record) if isinstance(record, ArrayRecord) else {}
+    return to_adapter(record) if isinstance(record, ArrayRecord) else {}

@@ -9,7 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from flsim.config import Config, ConfigError, check
+from flsim.config import Config, ConfigError
+from flsim.config_checks import check
 
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
 

@@ -12,6 +12,7 @@ import flsim.messages as wire
 from flsim.aggregation.dealing import Deals
 from flsim.aggregation.reading import HealthReader
 from flsim.aggregation.returned import usable as usable_adapter
+from flsim.arrays import to_adapter, to_arrays
 from flsim.config import Config
 from flsim.engine.grid import FleetGrid
 from flsim.engine.streaming import TakesMean, Weight
@@ -53,7 +54,7 @@ class Rounds:
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)
             instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured})
-            sent = list(self.strategy.configure_train(round_, wire.to_arrays(adapter), instructions, self.grid))
+            sent = list(self.strategy.configure_train(round_, to_arrays(adapter), instructions, self.grid))
             sent = self.treasurer.allot(sent, round_)
         weight = self._weight(len(sent))
         replies, total = self.grid.send_and_sum(sent, weight, timeout=self.config.engine.timeout_s)
@@ -69,7 +70,7 @@ class Rounds:
                 new, _ = self.strategy.aggregate_train(round_, usable)
             rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
             if new is not None:
-                adapter = usable_adapter(self.strategy, wire.to_adapter(new), like=adapter)
+                adapter = usable_adapter(self.strategy, to_adapter(new), like=adapter)
         if self.server is not None:
             residual = self.strategy.residual if isinstance(self.strategy, Deals) else None
             adapter, more = self.server.after_round(round_, adapter, usable, residual)
@@ -98,7 +99,7 @@ class Rounds:
 
     def _tests(self, adapter: Adapter, round_: int) -> list[Message]:
         """The adapter to everybody, as the strategy deals it or as it is."""
-        nodes, arrays = self.grid.get_node_ids(), wire.to_arrays(adapter)
+        nodes, arrays = self.grid.get_node_ids(), to_arrays(adapter)
         content = wire.instruction(arrays, round_=round_, references=round_ == 0)
         if isinstance(self.strategy, Deals):
             config = content.config_records[wire.CONFIG]

@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 import flsim.messages as wire
 from flsim.aggregation.dealing import Deals, begin
+from flsim.arrays import to_arrays
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
-from flsim.config import Config, ModelConfig, check
+from flsim.config import Config, ModelConfig
+from flsim.config_checks import check
 from flsim.config_files import load_config
 from flsim.engine.cluster import check_gpus
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
@@ -175,7 +177,7 @@ def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
 
 def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) -> int:
     """The size of the run's packs, found by rehearsing the first round if it is to be."""
-    content = RecordDict({**wire.instruction(wire.to_arrays(adapter), round_=1)})
+    content = RecordDict({**wire.instruction(to_arrays(adapter), round_=1)})
 
     def rehearse(devices: int) -> Rehearsal:
         nodes = [wire.node_of(device) for device in cohort(config, 1)[:devices]]

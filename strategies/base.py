@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 
 import flsim.messages as wire
 from flsim.aggregation.returned import usable
+from flsim.arrays import to_adapter, to_arrays
 from flsim.config import Config, ConfigError, LoraShape
 from flsim.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
@@ -134,10 +135,10 @@ class DeltaStrategy(Strategy):
         """The adapter to these nodes, to each in its own shape; equal shapes share one content."""
         config = ConfigRecord({**config, wire.LEARNS: self.learns, wire.FRESH: self.fresh_optimizer})
         residual = self.residual
-        extra = {} if residual is None else {wire.RESIDUAL: wire.to_arrays(residual)}
+        extra = {} if residual is None else {wire.RESIDUAL: to_arrays(residual)}
         contents = {
-            shape: RecordDict({wire.ARRAYS: wire.to_arrays(only(part, self.carries)), **extra, wire.CONFIG: config})
-            for shape, part in self._dealt(wire.to_adapter(arrays), nodes).items()
+            shape: RecordDict({wire.ARRAYS: to_arrays(only(part, self.carries)), **extra, wire.CONFIG: config})
+            for shape, part in self._dealt(to_adapter(arrays), nodes).items()
         }
         return [Message(contents[self._shape_of(node)], node, kind) for node in nodes]
 
@@ -145,7 +146,7 @@ class DeltaStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the adapter to those of the round's cohort (the devices that the grid shows) whom the sampler takes."""
-        self._adapter = wire.to_adapter(arrays)
+        self._adapter = to_adapter(arrays)
         self.shares, self.cut_energy = {}, None  # of this round, even if nobody comes back
         seed = 0 if self._config is None else self._config.seed
         cohort = sorted(wire.device_at(node) for node in grid.get_node_ids())
@@ -175,7 +176,7 @@ class DeltaStrategy(Strategy):
     def _finish(self, new: Adapter, measures: Sequence[Measures]) -> tuple[ArrayRecord, MetricRecord]:
         self.learn_from(measures)
         self._adapter, self._sent = {}, {}  # the checkpoint has the adapter already
-        return wire.to_arrays(new), _reward_of(measures)
+        return to_arrays(new), _reward_of(measures)
 
     def _update(self, message: Message) -> Update:
         measures = wire.measures_of(message)

@@ -28,6 +28,7 @@ import flsim.messages as wire
 from clients.app import DeviceApp
 from experiments.benchmark.devices import tokens_of
 from experiments.benchmark.setting import WORKERS, Measured, Setting
+from flsim.arrays import to_arrays
 from flsim.engine.grid import store_in
 from flsim.engine.probe import Rehearsal, pack_of
 from flsim.engine.ray_grid import RayGrid
@@ -49,7 +50,7 @@ def serve(grid: Grid, setting: Setting, *, freeze: bool = False) -> Measured:
     while len(list(grid.get_node_ids())) < setting.devices:  # Flower's nodes register one after the other
         time.sleep(0.05)
     strategy = FedAvg(fraction_train=1.0, min_train_nodes=setting.devices, min_available_nodes=setting.devices)
-    arrays = wire.to_arrays(first_adapter(setting.config))
+    arrays = to_arrays(first_adapter(setting.config))
     seconds, tokens, responses = [], 0.0, 0.0
     for round_ in setting.rounds:
         config = ConfigRecord({"seed": round_.seed, "setting": setting.to_json(), "freeze": freeze})
@@ -98,7 +99,7 @@ def engine(setting: Setting) -> Measured:
     config = setting.config
     app = SeededApp(config, setting.algorithm)
     first = ConfigRecord({wire.ROUND: 1, "seed": setting.seeds[0]})
-    content = RecordDict({wire.ARRAYS: wire.to_arrays(first_adapter(config)), wire.CONFIG: first})
+    content = RecordDict({wire.ARRAYS: to_arrays(first_adapter(config)), wire.CONFIG: first})
     with (
         tempfile.TemporaryDirectory() as folder,
         RayGrid(app, store_in(Path(folder)), setting.devices, 1, workers=WORKERS) as grid,

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 import flsim.messages as wire
 from experiments.benchmark.setting import Round, Setting
 from experiments.benchmark.trl_device import TrlDevice
+from flsim.arrays import to_arrays
 
 app = ClientApp()
 
@@ -43,5 +44,5 @@ def train(message: Message, context: Context) -> Message:
     }
     if wire.flag(message, "freeze"):
         _freeze()
-    content = RecordDict({wire.ARRAYS: wire.to_arrays(adapter), wire.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+    content = RecordDict({wire.ARRAYS: to_arrays(adapter), wire.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
     return Message(content, reply_to=message)

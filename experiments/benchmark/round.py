@@ -19,6 +19,7 @@ from clients.evaluate import evaluate_pack
 from clients.rollout import roll_out
 from experiments.benchmark.devices import DEMO, fresh_pack
 from experiments.benchmark.measuring import conditions, median_seconds, table
+from flsim.arrays import to_arrays
 from flsim.config import Config
 from flsim.config_files import load_config
 from flsim.engine.grid import store_in
@@ -86,7 +87,7 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
 
 def transport_seconds(config: Config, devices: int, repeats: int) -> float:
     """Seconds that one device's message takes to a Ray worker and back, beyond the client's own work."""
-    arrays = wire.to_arrays(first_adapter(config))
+    arrays = to_arrays(first_adapter(config))
     echo = ClientApp()
 
     @echo.train()

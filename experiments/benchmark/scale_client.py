@@ -11,6 +11,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
+from flsim.arrays import to_arrays
 from flsim.timing import spend
 
 COMPUTE = "compute"
@@ -30,7 +31,7 @@ def train(message: Message, context: Context) -> Message:
     seconds = time.perf_counter() - started
     new = {name: tensor + moved for name, tensor in adapter.items()}
     metrics = MetricRecord({wire.NUM_EXAMPLES: 8, COMPUTE: seconds})
-    return Message(RecordDict({wire.ARRAYS: wire.to_arrays(new), wire.METRICS: metrics}), reply_to=message)
+    return Message(RecordDict({wire.ARRAYS: to_arrays(new), wire.METRICS: metrics}), reply_to=message)
 
 
 @app.evaluate()

@@ -27,8 +27,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 import flsim
-import flsim.messages as wire
 from experiments.benchmark.scale_client import COMPUTE, app
+from flsim.arrays import to_arrays
 from flsim.config_files import load_config
 from flsim.timing import read_timings
 from flsim.world import first_adapter
@@ -164,7 +164,7 @@ def through_flower(devices: int, rounds: int) -> Side:
 
     server = ServerApp()
     wall, compute = [], []
-    arrays = wire.to_arrays(first_adapter(load_config(None, list(ADAPTER))))
+    arrays = to_arrays(first_adapter(load_config(None, list(ADAPTER))))
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:

@@ -22,6 +22,7 @@ from clients.da_grpo import DaGrpo
 from clients.device import Device
 from clients.evaluate import evaluate_pack, own_tests
 from clients.rollout import Rollout, answer_alone, roll_out
+from flsim.arrays import to_arrays
 from flsim.cloud.ledger import Ledger
 from flsim.config_files import load_config
 from flsim.learning.adam import AdamState
@@ -311,7 +312,7 @@ def test_devices_that_are_sent_one_adapter_hold_one(
     app = DeviceApp(world.config, grpo())
     app.__dict__["world"] = world
     adapter = adapter_of(world, 4, 5)
-    shared, other = (wire.instruction(wire.to_arrays(adapter), round_=1) for _ in range(2))
+    shared, other = (wire.instruction(to_arrays(adapter), round_=1) for _ in range(2))
     rows = []
     for contents in ([shared] * 3, [shared, shared, other]):
         messages = [Message(content, wire.node_of(k), MessageType.EVALUATE) for k, content in enumerate(contents)]

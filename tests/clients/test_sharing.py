@@ -9,6 +9,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import flsim.messages as wire
 from clients.sharing import adapters_of, keep_own, part_to_send
+from flsim.arrays import to_arrays
 from flsim.config_files import load_config
 from flsim.models.adapter import Adapter, cropped, factor_of, only
 from flsim.world import World, load_world
@@ -45,7 +46,7 @@ def drawn(world: World, seed: int) -> Adapter:
 def messages(part: Adapter, nodes: list[int], learns: str = "AB") -> list[Message]:
     """The same content to all."""
     config = ConfigRecord({wire.ROUND: 1, wire.LEARNS: learns})
-    content = RecordDict({wire.ARRAYS: wire.to_arrays(part), wire.CONFIG: config})
+    content = RecordDict({wire.ARRAYS: to_arrays(part), wire.CONFIG: config})
     return [Message(content, node, MessageType.TRAIN) for node in nodes]
 
 

@@ -10,6 +10,7 @@ import flsim.messages as wire
 from experiments.benchmark import scale
 from experiments.benchmark.scale_client import COMPUTE, app, compute
 from experiments.benchmark.scale_side import Memory, Side, measure
+from flsim.arrays import to_arrays
 from flsim.engine.grid import LocalGrid, store_in
 
 
@@ -26,7 +27,7 @@ def test_the_overhead_is_the_wall_beyond_evenly_spread_computing() -> None:
 def test_the_client_returns_a_new_adapter_and_what_it_computed(tmp_path: Path) -> None:
     start = {"w": np.ones((2, 3), dtype=np.float32)}
     with LocalGrid(app, store_in(tmp_path), 2, 1) as grid:
-        content = wire.instruction(wire.to_arrays(start), round_=1)
+        content = wire.instruction(to_arrays(start), round_=1)
         replies = grid.send_and_receive([Message(content, node, MessageType.TRAIN) for node in grid.get_node_ids()])
         timing = grid.timing(1, 1.0)
     for device, reply in enumerate(replies):

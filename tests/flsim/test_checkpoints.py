@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, Strategy
 
 import flsim.messages as wire
+from flsim.arrays import to_adapter, to_arrays
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
 from flsim.cloud.fleet_budget import FleetState, Habit
 from flsim.engine.grid import LocalGrid
@@ -25,7 +26,7 @@ def adapter(value: float = 0.1) -> Adapter:
 
 def one_round(strategy: Strategy, grid: LocalGrid, round_: int, start: Adapter, *targets: float) -> ArrayRecord:
     """A round in which device i answers with an adapter full of its target."""
-    sent = strategy.configure_train(round_, wire.to_arrays(start), ConfigRecord(), grid)
+    sent = strategy.configure_train(round_, to_arrays(start), ConfigRecord(), grid)
     by_device = sorted(sent, key=lambda message: message.metadata.dst_node_id)
     replies = [
         wire.train_reply(DeviceUpdate(device, adapter(target), 1, 0.0), message)
@@ -70,7 +71,7 @@ def test_the_fleets_budget_comes_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_fedadam_goes_on_where_it_was(tmp_path: Path, grid: LocalGrid) -> None:
     """Its moments m_t and v_t live in the strategy; with them the next round is the same, without them it is not."""
     kept = FedAdam()
-    first = wire.to_adapter(one_round(kept, grid, 1, adapter(), 0.2, 0.4))
+    first = to_adapter(one_round(kept, grid, 1, adapter(), 0.2, 0.4))
     save_checkpoint(tmp_path, 1, first, kept)
     back = latest_checkpoint(tmp_path)
     assert back is not None
@@ -80,7 +81,7 @@ def test_fedadam_goes_on_where_it_was(tmp_path: Path, grid: LocalGrid) -> None:
     restored, forgetful = FedAdam(), FedAdam()
     vars(restored).update(back.strategy)
     after = [
-        wire.to_adapter(one_round(strategy, grid, 2, first, 0.9, 0.7))["a"].tobytes()
+        to_adapter(one_round(strategy, grid, 2, first, 0.9, 0.7))["a"].tobytes()
         for strategy in (kept, restored, forgetful)
     ]
     assert after[0] == after[1]

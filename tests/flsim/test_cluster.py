@@ -15,6 +15,7 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 import flsim.messages as wire
+from flsim.arrays import to_arrays
 from flsim.config import ConfigError, EngineConfig
 from flsim.engine import cluster
 from flsim.engine.grid import store_in
@@ -72,7 +73,7 @@ def app() -> ClientApp:
         context.state["memory"] = MetricRecord({"rounds": rounds + 1})
         new = {name: tensor + np.float32(device) for name, tensor in wire.adapter_of(message).items()}
         metrics = MetricRecord({"num-examples": rounds + 1})
-        return Message(RecordDict({"arrays": wire.to_arrays(new), "metrics": metrics}), reply_to=message)
+        return Message(RecordDict({"arrays": to_arrays(new), "metrics": metrics}), reply_to=message)
 
     return client
 
@@ -94,7 +95,7 @@ def test_a_running_cluster_is_joined_by_its_address_and_left_running(running: Cl
         with RayGrid(app(), store_in(tmp_path / str(number)), 4, 1, workers=2, address=running.address) as grid:
             for round_ in (1, 2):
                 strategy = FedAvg()
-                start = wire.to_arrays({"w": np.zeros((2, 3), dtype=np.float32)})
+                start = to_arrays({"w": np.zeros((2, 3), dtype=np.float32)})
                 sent = list(strategy.configure_train(round_, start, ConfigRecord(), grid))
                 replies, total = grid.send_and_sum(sent, strategy.streamed_weight)
                 assert [wire.measures_of(reply).num_examples for reply in replies] == [round_] * 4

@@ -21,7 +21,6 @@ from flsim.config import (
     FleetConfig,
     ModelConfig,
     StreamConfig,
-    check,
 )
 from flsim.config_files import differences, load_config, to_yaml
 from flsim.tasks.families import GROUPS

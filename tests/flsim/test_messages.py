@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import flsim.messages as wire
+from flsim.arrays import to_adapter, to_arrays
 from flsim.cloud.fleet_budget import Allotment
 from flsim.engine.grid import identify
 from flsim.messages import DeviceUpdate
@@ -37,7 +38,7 @@ def adapter() -> Adapter:
 
 
 def instruction(device: int = 2) -> Message:
-    content = wire.instruction(wire.to_arrays(adapter()), round_=7, references=True)
+    content = wire.instruction(to_arrays(adapter()), round_=7, references=True)
     return Message(content, device + 1, MessageType.TRAIN)
 
 
@@ -51,7 +52,7 @@ def bits(tensors: Adapter) -> dict[str, bytes]:
 
 
 def test_an_adapter_survives_bit_for_bit() -> None:
-    back = wire.to_adapter(wire.to_arrays(adapter()))
+    back = to_adapter(to_arrays(adapter()))
     assert bits(back) == bits(adapter())
     assert {name: (t.shape, t.dtype) for name, t in back.items()} == {
         "q.lora_A.weight": ((2, 3), np.dtype("float32")),
@@ -61,14 +62,14 @@ def test_an_adapter_survives_bit_for_bit() -> None:
 
 def test_a_transposed_view_keeps_its_values() -> None:
     tensor = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    assert wire.to_adapter(wire.to_arrays({"w": tensor}))["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert to_adapter(to_arrays({"w": tensor}))["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_float64_arrays_become_float32() -> None:
     """FedAdam and QFedAvg return float64."""
     arrays = ArrayRecord({"w": Array(np.array([1 / 3, 2.0]))})
     assert arrays["w"].dtype == "float64"
-    tensor = wire.to_adapter(arrays)["w"]
+    tensor = to_adapter(arrays)["w"]
     assert tensor.dtype == np.float32
     assert tensor.tolist() == [float(np.float32(1 / 3)), 2.0]
 
@@ -86,7 +87,7 @@ def test_float64_arrays_become_float32() -> None:
 )
 def test_arrays_are_flowers_own(tensor: NDArray[np.generic]) -> None:
     """The same bytes that Flower writes, but for its order in memory, and Flower reads them."""
-    (array,) = wire.to_arrays({"w": tensor}).values()  # type: ignore[dict-item]
+    (array,) = to_arrays({"w": tensor}).values()  # type: ignore[dict-item]
     expected = Array(np.array(tensor, order="C"))
     assert (array.dtype, array.shape, array.stype, array.data) == (
         expected.dtype,
@@ -103,13 +104,13 @@ def test_whatever_numpy_writes_is_read(version: tuple[int, int], order: Literal[
     tensor = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32, order=order)
     file = io.BytesIO()
     np.lib.format.write_array(file, tensor, version=version)
-    back = wire.to_adapter(ArrayRecord({"w": Array("float32", (2, 3), "numpy.ndarray", file.getvalue())}))["w"]
+    back = to_adapter(ArrayRecord({"w": Array("float32", (2, 3), "numpy.ndarray", file.getvalue())}))["w"]
     assert back.tolist() == tensor.tolist()
     back[0, 0] = 9  # a tensor of its own, that may be written to
 
 
 def test_tensors_that_are_cut_short_are_misshapen() -> None:
-    data = wire.to_arrays(adapter())["q.lora_A.weight"].data[:-4]
+    data = to_arrays(adapter())["q.lora_A.weight"].data[:-4]
     cut = ArrayRecord({"q.lora_A.weight": Array("float32", (2, 3), "numpy.ndarray", data)})
     word, detail = complaint(reply(cut, COUNT))
     assert word == "misshapen"
@@ -169,7 +170,7 @@ def test_an_evaluation_reply_carries_rows_and_examples() -> None:
 
 
 def test_a_client_without_rows_has_none() -> None:
-    assert wire.rows_of(reply(wire.to_arrays(adapter()), MetricRecord({"num-examples": 1}))) == ()
+    assert wire.rows_of(reply(to_arrays(adapter()), MetricRecord({"num-examples": 1}))) == ()
 
 
 def test_every_training_reply_has_the_metric_keys_that_flower_wants_to_be_equal() -> None:
@@ -246,7 +247,7 @@ COUNT = MetricRecord({"num-examples": 1})
     ("arrays", "metrics", "word", "detail"),
     [
         pytest.param(None, COUNT, "misshapen", "'arrays'", id="no arrays"),
-        pytest.param(wire.to_arrays(adapter()), None, "misshapen", "'metrics'", id="no metrics"),
+        pytest.param(to_arrays(adapter()), None, "misshapen", "'metrics'", id="no metrics"),
         pytest.param(changed("q.lora_B.weight", None), COUNT, "misshapen", "1 tensors are missing", id="missing"),
         pytest.param(changed("extra", NAN), COUNT, "misshapen", "1 unknown, first extra", id="unknown"),
         pytest.param(changed("q.lora_A.weight", NAN.T), COUNT, "misshapen", "(3, 2), expected (2, 3)", id="shape"),
@@ -265,7 +266,7 @@ def test_the_complaint_about_an_error_is_its_own_reason() -> None:
 
 
 def test_text_where_a_number_belongs_is_refused() -> None:
-    content = RecordDict({"arrays": wire.to_arrays(adapter()), "config": ConfigRecord({"server-round": "seven"})})
+    content = RecordDict({"arrays": to_arrays(adapter()), "config": ConfigRecord({"server-round": "seven"})})
     with pytest.raises(TypeError, match="expected a number in a message, found 'seven'"):
         wire.round_of(Message(content, 1, MessageType.TRAIN))
 

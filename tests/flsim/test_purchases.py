@@ -18,7 +18,8 @@ from flsim.cloud.cloud import Answer, BuiltinCloud, Cloud, OracleCloud, Reply, t
 from flsim.cloud.ledger import Account, Ledger
 from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
-from flsim.config import BudgetConfig, CloudConfig, ConfigError, check
+from flsim.config import BudgetConfig, CloudConfig, ConfigError
+from flsim.config_checks import check
 from flsim.config_files import load_config
 from flsim.models.decoding import encode
 from flsim.tasks.families import GROUPS

@@ -26,6 +26,7 @@ import flsim
 import flsim.messages as wire
 from clients.app import DeviceApp, LocalAlgorithm
 from clients.da_grpo import client_app
+from flsim.arrays import to_adapter, to_arrays
 from flsim.checkpoints import latest_checkpoint
 from flsim.config import Config, ConfigError
 from flsim.config_files import load_config
@@ -133,7 +134,7 @@ class Faulty(PackedClientApp):
         for reply, spoiled in zip(replies, hit, strict=True):
             if spoiled:
                 arrays = {name: tensor * np.float32(np.nan) for name, tensor in wire.adapter_of(reply).items()}
-                reply.content["arrays"] = wire.to_arrays(arrays)
+                reply.content["arrays"] = to_arrays(arrays)
         return replies
 
 
@@ -245,8 +246,8 @@ class HalfRank(DeltaStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         sent = list(super().configure_train(server_round, arrays, config, grid))
-        half = {n: t[:1] if "lora_A" in n else t[:, :1] for n, t in wire.to_adapter(arrays).items()}
-        content = RecordDict({**sent[0].content, "arrays": wire.to_arrays(half)})
+        half = {n: t[:1] if "lora_A" in n else t[:, :1] for n, t in to_adapter(arrays).items()}
+        content = RecordDict({**sent[0].content, "arrays": to_arrays(half)})
         return [wire.with_content(m, content) if m.metadata.dst_node_id % 2 == 0 else m for m in sent]
 
     def aggregate_train(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 import flsim.messages as wire
+from flsim.arrays import to_adapter, to_arrays
 from flsim.cloud.fleet_budget import Allotment
 from flsim.engine.grid import FleetGrid, LocalGrid
 from flsim.engine.ray_grid import RayGrid, Worker
@@ -57,7 +58,7 @@ def learn(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": device + 1, "reward": device / 10})
     if fault == "no weight":
         metrics = MetricRecord({"reward": 1.0})
-    return Message(RecordDict({"arrays": wire.to_arrays(new), "metrics": metrics}), reply_to=message)
+    return Message(RecordDict({"arrays": to_arrays(new), "metrics": metrics}), reply_to=message)
 
 
 def app() -> ClientApp:
@@ -93,11 +94,11 @@ class Looking(FedAvg):
 
 def bits(arrays: ArrayRecord | None) -> dict[str, bytes]:
     assert arrays is not None
-    return {name: tensor.tobytes() for name, tensor in wire.to_adapter(arrays).items()}
+    return {name: tensor.tobytes() for name, tensor in to_adapter(arrays).items()}
 
 
 def send(strategy: MeanStrategy, grid: FleetGrid, fault: str = "", round_: int = 1) -> list[Message]:
-    return list(strategy.configure_train(round_, wire.to_arrays(draw(99)), ConfigRecord({"fault": fault}), grid))
+    return list(strategy.configure_train(round_, to_arrays(draw(99)), ConfigRecord({"fault": fault}), grid))
 
 
 def streamed(strategy: MeanStrategy, grid: FleetGrid, fault: str = "") -> tuple[dict[str, bytes], list[Message]]:
@@ -153,7 +154,7 @@ def test_a_mean_by_hand(tmp_path: Path) -> None:
     assert arrays is not None
     assert metrics is not None
     for (name, tensor), one, two in zip(draw(99).items(), draw(0).values(), draw(1).values(), strict=True):
-        np.testing.assert_allclose(wire.to_adapter(arrays)[name], tensor + (one + 2 * two) / 3, atol=3e-7)
+        np.testing.assert_allclose(to_adapter(arrays)[name], tensor + (one + 2 * two) / 3, atol=3e-7)
     assert metrics["reward"] == pytest.approx(0.2 / 3)
 
 
@@ -202,7 +203,7 @@ def test_each_device_is_judged_and_summed_against_what_it_was_sent(tmp_path: Pat
     with local(tmp_path, pack=4) as grid:
         same = send(FedAvg(), grid)
         content = RecordDict(dict(same[0].content.items()))
-        content["arrays"] = wire.to_arrays(draw(100))
+        content["arrays"] = to_arrays(draw(100))
         mixed = [Message(content, m.metadata.dst_node_id, "train") if n % 2 else m for n, m in enumerate(same)]
         _, total = grid.send_and_sum(mixed, squared)
         _, expected = grid.send_and_sum(same, squared)
@@ -218,7 +219,7 @@ def test_devices_may_be_sent_adapters_of_different_ranks(tmp_path: Path) -> None
         for device, message in enumerate(messages):
             rank = 1 + device % 2
             small = {"q.lora_B": np.zeros((4, rank), np.float32), "q.lora_A": np.zeros((rank, 3), np.float32)}
-            message.content = RecordDict({"arrays": wire.to_arrays(small), "config": config})
+            message.content = RecordDict({"arrays": to_arrays(small), "config": config})
         replies = grid.send_and_receive(messages)
     for device, reply in enumerate(replies):
         assert wire.adapter_of(reply)["q.lora_A"].tolist() == [[1.0] * 3] * (1 + device % 2)
@@ -280,7 +281,7 @@ def test_tensors_are_put_once_and_read_once_by_a_worker(
     monkeypatch.setattr(ray_grid, "ray", fake)
     worker = Worker(app(), DeviceStore(tmp_path), DEVICES)
     contents = [
-        RecordDict({"arrays": wire.to_arrays(draw(k)), "config": ConfigRecord({"server-round": 1, "fault": ""})})
+        RecordDict({"arrays": to_arrays(draw(k)), "config": ConfigRecord({"server-round": 1, "fault": ""})})
         for k in range(distinct)
     ]
     messages = [Message(contents[d % distinct], wire.node_of(d), MessageType.TRAIN) for d in range(DEVICES)]

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Message, MessageType
 
 import flsim.messages as wire
+from flsim.arrays import to_arrays
 from flsim.cloud.fleet_budget import Allotment
 from flsim.config import BudgetConfig, Config, FleetBudgetConfig, FleetConfig
 from flsim.engine.grid import identify
@@ -28,7 +29,7 @@ def config_of(**fleet: int | str) -> Config:
 
 
 def messages(kind: str = MessageType.TRAIN) -> list[Message]:
-    content = wire.instruction(wire.to_arrays(ADAPTER), round_=1)
+    content = wire.instruction(to_arrays(ADAPTER), round_=1)
     return [Message(content, wire.node_of(device), kind) for device in range(3)]
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flsim.messages as wire
+from flsim.arrays import to_adapter, to_arrays
 from flsim.engine.grid import LocalGrid
 from flsim.engine.store import DeviceStore
 from flsim.messages import DeviceUpdate
@@ -106,7 +107,7 @@ def test_one_number_by_hand() -> None:
 
 def rewards(strategy: Strategy, grid: LocalGrid, counts: Sequence[int]) -> tuple[Adapter | None, float | None]:
     """One round through Flower's hooks; device i answers with the adapter `draw(i + 1)` and reward i."""
-    sent = list(strategy.configure_train(1, wire.to_arrays(draw(0)), ConfigRecord(), grid))
+    sent = list(strategy.configure_train(1, to_arrays(draw(0)), ConfigRecord(), grid))
     replies = [
         wire.train_reply(DeviceUpdate(0, draw(device + 1), count, float(device)), message)
         for device, (count, message) in enumerate(zip(counts, sent, strict=True))
@@ -114,7 +115,7 @@ def rewards(strategy: Strategy, grid: LocalGrid, counts: Sequence[int]) -> tuple
     arrays, metrics = strategy.aggregate_train(1, replies)
     reward = None if metrics is None else metrics["reward"]
     assert reward is None or isinstance(reward, float)
-    return None if arrays is None else wire.to_adapter(arrays), reward
+    return None if arrays is None else to_adapter(arrays), reward
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_no_usable_reply_gives_no_adapter(grid: LocalGrid) -> None:
     strategy = FedAvg()
     rewards(strategy, grid, [5, 2, 1])
     assert strategy.shares
-    sent = list(strategy.configure_train(2, wire.to_arrays(draw(0)), ConfigRecord(), grid))
+    sent = list(strategy.configure_train(2, to_arrays(draw(0)), ConfigRecord(), grid))
     failed = [wire.error_reply("raised", "x", message) for message in sent]
     assert strategy.aggregate_train(1, failed) == (None, None)
     assert strategy.aggregate_train(1, []) == (None, None)

@@ -37,6 +37,7 @@ import flsim.report.finish
 import strategies.fedavg
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
+from flsim.arrays import to_adapter, to_arrays
 from flsim.checkpoints import latest_checkpoint
 from flsim.config import Config
 from flsim.config_files import load_config
@@ -357,7 +358,7 @@ def one_round(strategy: Strategy, adapter: Adapter, round_: int) -> Adapter:
     with tempfile.TemporaryDirectory() as folder:
         grid = LocalGrid(ClientApp(), DeviceStore(Path(folder)), devices=3, pack=1)
         grid.open_to(range(3))
-        sent = list(strategy.configure_train(round_, wire.to_arrays(adapter), ConfigRecord(), grid))
+        sent = list(strategy.configure_train(round_, to_arrays(adapter), ConfigRecord(), grid))
     replies = []
     for message in sent:
         device = wire.device_at(message.metadata.dst_node_id)
@@ -366,7 +367,7 @@ def one_round(strategy: Strategy, adapter: Adapter, round_: int) -> Adapter:
         replies.append(wire.train_reply(DeviceUpdate(device, moved, device + 1, 0.5), message))
     arrays, _ = strategy.aggregate_train(round_, replies)
     assert arrays is not None
-    return wire.to_adapter(arrays)
+    return to_adapter(arrays)
 
 
 class Recording(FedAvg):

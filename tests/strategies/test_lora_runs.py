@@ -16,10 +16,11 @@ import flsim
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
 from flsim.aggregation.returned import StrategyError
+from flsim.arrays import to_adapter, to_arrays
 from flsim.checkpoints import latest_checkpoint
 from flsim.config import Config, ConfigError
 from flsim.config_files import load_config
-from flsim.messages import round_of, to_adapter, to_arrays
+from flsim.messages import round_of
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.world import first_adapter, load_world

@@ -22,6 +22,7 @@ from flsim.config import (
     ModelConfig,
     StreamConfig,
 )
+from flsim.config_checks import check
 from flsim.config_files import differences, load_config, to_yaml
 from flsim.tasks.families import GROUPS
 

@@ -17,6 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from flsim import Config, ConfigError, run
+from flsim.aggregation.returned import StrategyError
 from flsim.config_files import load_config
 from flsim.files import DamagedFileError
 from flsim.report.table import end_table
@@ -60,10 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, DamagedFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (StrategyError, KeyboardInterrupt) as stop:
         where = args.resume or load_config(config, overrides).folder
-        print(f"\nstopped; go on with: python -m experiments.run --resume {where}", file=sys.stderr)
-        return 130
+        why = "\nstopped" if isinstance(stop, KeyboardInterrupt) else f"\nerror: {stop}\nwhat was finished is kept"
+        print(f"{why}; go on with: python -m experiments.run --resume {where}", file=sys.stderr)
+        return 130 if isinstance(stop, KeyboardInterrupt) else 2
     print(end_table(finished.summary))
     print(f"\nreport: {finished.report}")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.run import main
 from flsim.metrics.rows import read_rows, without_timing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,24 @@ client: {{path: "clients.da_grpo:client_app", steps: 1, prompts: 2, group_size: 
 """
     )
     return file
+
+
+def test_a_strategy_that_returns_nothing_is_named_and_the_run_can_go_on(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file and line stand in the message, and once it is mended `--resume` goes on."""
+    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    monkeypatch.setattr("experiments.run.end_table", lambda summary: "done")
+    file = tmp_path / "mine.py"
+    body = "from strategies.base import DeltaStrategy\nclass Mine(DeltaStrategy):\n def aggregate(self, adapter, _):\n"
+    file.write_text(body + "        pass\n")
+    assert main([str(tiny), f"strategy.path={file}:Mine"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: Mine ({file}:2) returned None instead of the next adapter" in said
+    assert f"go on with: python -m experiments.run --resume {tmp_path / 'run'}" in said
+    file.write_text(body + "        return adapter\n")
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert "done" in capsys.readouterr().out
 
 
 def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ import flsim.messages as wire
 from flsim.aggregation.returned import usable
 from flsim.arrays import to_adapter, to_arrays
 from flsim.config import Config, ConfigError, LoraShape
+from flsim.engine.streaming import Weight
 from flsim.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
 from strategies.samplers import Everyone, Learns, Sampler
+from strategies.weighters import ByExamples
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,21 @@ class DeltaStrategy(Strategy):
 
     sampler: Sampler = Everyone()
     """Which of the round's cohort learn."""
+    weighter: Weight = ByExamples()
+    """How much say a device has, for strategies that weigh."""
     _config: Config | None = None
     _adapter: Adapter = {}
     _sent: Mapping[LoraShape | None, Adapter] = {}  # what is expected back, as it was sent, by shape
 
-    def __init__(self, *, sampler: Sampler | None = None) -> None:
-        """Choose who learns.
+    def __init__(self, *, weighter: Weight | None = None, sampler: Sampler | None = None) -> None:
+        """Choose the parts.
 
         Args:
-            sampler: which of the round's cohort; None means all of it.
+            weighter: how much say a device has, such as `strategies.weighters:Uniform`; None goes by examples.
+            sampler: which of the round's cohort learn; None means all of it.
         """
+        if weighter is not None:
+            self.weighter = weighter
         if sampler is not None:
             self.sampler = sampler
 
@@ -169,9 +176,10 @@ class DeltaStrategy(Strategy):
         return self._finish(new, [wire.measures_of(message) for message in received])
 
     def learn_from(self, measures: Sequence[Measures]) -> None:
-        """Note what the round's devices reported, after their updates were aggregated; by device."""
-        if isinstance(self.sampler, Learns):
-            self.sampler.learn(measures)
+        """Let the parts note what the round's devices reported, after their updates were aggregated; by device."""
+        for part in (self.sampler, self.weighter):
+            if isinstance(part, Learns):
+                part.learn(measures)
 
     def _finish(self, new: Adapter, measures: Sequence[Measures]) -> tuple[ArrayRecord, MetricRecord]:
         self.learn_from(measures)

@@ -26,7 +26,6 @@ from strategies.mean import shares_of
 from strategies.reducers import Combining, Mean
 from strategies.samplers import Sampler
 from strategies.server_optimizers import Average, ServerOptimizer
-from strategies.weighters import ByExamples
 
 AVERAGES = ("deltas", "adapters")
 
@@ -54,7 +53,7 @@ class FlexLora(DeltaStrategy):
             weighter: how much say a device has; None goes by examples.
             sampler: which of the round's cohort learn; None means all of it.
         """
-        super().__init__(sampler=sampler)
+        super().__init__(weighter=weighter, sampler=sampler)
         if average not in AVERAGES:
             raise ValueError(f"average={average!r} must be one of: {', '.join(AVERAGES)}")
         self.average = average
@@ -65,7 +64,6 @@ class FlexLora(DeltaStrategy):
                 f"allow; take it with strategies.fedavg:FedAvg, or MultiKrum, GeometricMedian here"
             )
         self.optimizer = optimizer or Average()
-        self.weighter = weighter or ByExamples()
         self.frames: dict[LoraShape | None, Adapter] = {}
         """What each smaller shape was last sent: its frame, for the next time."""
 

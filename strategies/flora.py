@@ -19,7 +19,6 @@ from strategies.base import DeltaStrategy, Update
 from strategies.mean import shares_of
 from strategies.residual import Residual
 from strategies.samplers import Sampler
-from strategies.weighters import ByExamples
 
 
 class Flora(DeltaStrategy):
@@ -42,8 +41,7 @@ class Flora(DeltaStrategy):
             weighter: how much say a device has; None goes by examples.
             sampler: which of the round's cohort learn; None means all of it.
         """
-        super().__init__(sampler=sampler)
-        self.weighter = weighter or ByExamples()
+        super().__init__(weighter=weighter, sampler=sampler)
         self.kept = Residual(residual_rank)
         self._round = 0
 

@@ -1,8 +1,10 @@
 """A step along a weighted mean of the deltas, which the workers of a large fleet can sum for the server.
 
-class HalfWay(MeanStrategy):
-    def step(self, adapter, mean):
-        return {name: tensor + 0.5 * mean[name] for name, tensor in adapter.items()}
+    class HalfWay(MeanStrategy):
+        def step(self, adapter, mean):
+            return {name: tensor + 0.5 * mean[name] for name, tensor in adapter.items()}
+
+The mean is float64 and holds the tensors that were learned.
 """
 
 import logging
@@ -22,8 +24,6 @@ from flsim.messages import Measures
 from flsim.models.adapter import Adapter
 from flsim.tasks.stream import device_name
 from strategies.base import DeltaStrategy, Update
-from strategies.samplers import Learns, Sampler
-from strategies.weighters import ByExamples
 
 Tensors = dict[str, NDArray[np.float64]]
 
@@ -41,20 +41,6 @@ class MeanStrategy(DeltaStrategy):
     """
 
     unequal_ranks = True
-
-    weighter: Weight = ByExamples()
-    """How much say a device has."""
-
-    def __init__(self, *, weighter: Weight | None = None, sampler: Sampler | None = None) -> None:
-        """Choose the parts.
-
-        Args:
-            weighter: how much say a device has, such as `strategies.weighters:Uniform`; None goes by examples.
-            sampler: which of the round's cohort learn; None means all of it.
-        """
-        super().__init__(sampler=sampler)
-        if weighter is not None:
-            self.weighter = weighter
 
     @abstractmethod
     def step(self, adapter: Adapter, mean: Tensors) -> Adapter:
@@ -109,12 +95,6 @@ class MeanStrategy(DeltaStrategy):
         self.shares = shares_of(measures, [self.weighter(one) for one in measures])
         new = self.step(self._adapter, total.mean()) if total.weight else self._adapter
         return self._finish(usable(self, new, like=self._adapter), measures)
-
-    def learn_from(self, measures: Sequence[Measures]) -> None:
-        """Let the parts note what was reported."""
-        super().learn_from(measures)
-        if isinstance(self.weighter, Learns):
-            self.weighter.learn(measures)
 
 
 def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[int, float]:

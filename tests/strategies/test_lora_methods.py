@@ -24,6 +24,7 @@ from strategies.multi_krum import MultiKrum
 from strategies.rolora import RoLora
 from strategies.samplers import RandomShare
 from strategies.trimmed_mean import TrimmedMean
+from strategies.weighters import RewardGain
 from tests.strategies.lora_fleet import (
     EQUAL,
     UNEQUAL,
@@ -376,3 +377,13 @@ def test_measures_are_what_a_weighter_sees() -> None:
     strategy.aggregate(server, updates)
     assert strategy.shares == pytest.approx({0: 1 / 3, 2: 1 / 3, 4: 1 / 3, 1: 0, 3: 0, 5: 0})
     assert [(m.device, m.num_examples, m.reward) for m in seen] == [(k, n, 0.5) for k, n in enumerate(COUNTS)]
+
+
+@pytest.mark.parametrize("make", [FedAvg, FlexLora, FedExLora, Flora])
+def test_a_weighter_that_learns_hears_of_every_round(make: Callable[..., DeltaStrategy]) -> None:
+    """Reward 0.5, then 0.9 of device 1 alone: its history moves from 0.5 to 0.5 + 0.3 * 0.4."""
+    strategy = begun(lambda: make(weighter=RewardGain()), fleet(*EQUAL))
+    for reward in (0.5, 0.9):
+        strategy.learn_from([Measures(0, 1, 1, 0.5), Measures(1, 1, 1, reward)])
+    assert isinstance(strategy.weighter, RewardGain)
+    assert strategy.weighter.history == pytest.approx({0: 0.5, 1: 0.62})

@@ -373,3 +373,27 @@ def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path, monk
         stage(tmp_path)
     one, config = stage(tmp_path, "cloud.access=text", prompts=4, steps=1, held_out=4)
     assert named(one.after_round(1, first_adapter(config), [])[1])["accepted"] == 1.0
+
+
+def test_what_is_merged_into_the_base_is_in_the_student(tmp_path: Path) -> None:
+    """The same model twice: all of it in the adapter, or all of it merged, with an adapter of zero beside it.
+
+    They are measured alike before the lesson; after it the base is its own again for who merges nothing.
+    """
+    taught = {name: tensor + np.float32(0.02) for name, tensor in first_adapter(load_config(None)).items()}
+    empty = {name: tensor * np.float32("lora_A" in name) for name, tensor in taught.items()}
+    merged = {name: tensor * np.float32(2.0 if "lora_B" in name else 1.0) for name, tensor in taught.items()}  # scale 2
+    found = []
+    for adapter, residual in ((taught, None), (empty, merged)):
+        one, _ = stage(tmp_path, prompts=4, batch=4, steps=1, held_out=40)
+        found.append(named(one.after_round(1, adapter, [], residual)[1]))
+    assert found[0]["proxy_accuracy_before"] == found[1]["proxy_accuracy_before"]
+    plain, _ = stage(tmp_path, prompts=4, batch=4, steps=1, held_out=40)
+    assert named(plain.after_round(1, empty, [])[1])["proxy_accuracy_before"] != found[1]["proxy_accuracy_before"]
+
+
+def test_a_strategy_that_shares_a_part_only_is_refused(settings: Settings) -> None:
+    config = settings("partly", "strategy.path=strategies.fedsa_lora:FedSaLora")
+    with pytest.raises(ConfigError, match=r"Distillation needs the whole adapter.*FedSaLora.*server=null"):
+        flsim.run(config, progress=False)
+    assert not config.folder.exists()

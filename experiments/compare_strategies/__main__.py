@@ -45,7 +45,8 @@ def show(part: Part, tasks: list[Task], root: Path) -> None:
     for task in tasks:
         outcomes[task.arm.name].append(outcome_of(task.folder, task.config))
     config, seeds = tasks[0].config, sorted({task.seed for task in tasks})
-    fleet = f"{config.fleet.devices} devices of ranks {list(config.fleet.ranks)}, {config.rounds} rounds"
+    ranks = list(config.fleet.ranks) or config.model.rank
+    fleet = f"{config.fleet.devices} devices of rank {ranks}, {config.rounds} rounds"
     usage = statistics.mean(run.usage for runs in outcomes.values() for run in runs)
     picture = root / f"{part.name}.png"
     draw_part(part, outcomes, picture)

@@ -249,6 +249,11 @@ class Config:
         return LoraShape(ranks[device % len(ranks)], alphas[device % len(alphas)])
 
     @property
+    def has_unequal_shapes(self) -> bool:
+        """Whether some device's adapter is of another rank or alpha than the server's."""
+        return any(self.shape_of(device) != self.shape for device in range(self.fleet.devices))
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.run_dir) if self.run_dir is not None else Path("runs") / f"{self.name}-seed{self.seed}"

@@ -17,7 +17,7 @@ from flsim.cloud.fleet_budget import (
     taus_of_tests,
 )
 from flsim.config import Config
-from flsim.metrics.rows import FLEET, SERVER, Row
+from flsim.metrics.rows import Row, server_row
 from flsim.tasks.stream import device_name
 
 KINDS = ("calls", "tokens", "money")
@@ -67,9 +67,9 @@ class Treasurer:
         rows = [row for device, own in dealt.items() for row in _allowances(round_, device, own)]
         for kind, cap in caps_of_run(self._config).items():
             spent = float(getattr(self.state, kind)) if cap else 0.0
-            rows.append(_of_fleet(round_, f"spent_{kind}", spent, float(cap)))
+            rows.append(server_row(round_, f"spent_{kind}", spent, float(cap)))
         if self._config.budget.fleet.rule == "price":
-            rows.append(_of_fleet(round_, "dual_variable", price, 1.0))
+            rows.append(server_row(round_, "dual_variable", price, 1.0))
         return rows
 
 
@@ -102,7 +102,3 @@ def _allowances(round_: int, device: int, own: Allotment) -> list[Row]:
     named = {f"allowance_{kind}": getattr(own, kind) for kind in KINDS} | {"target_usage": own.tau}
     where = (round_, device_name(device), "all", "train", "local")
     return [Row(*where, name, float(amount), 1.0) for name, amount in named.items() if amount is not None]
-
-
-def _of_fleet(round_: int, name: str, total: float, weight: float) -> Row:
-    return Row(round_, FLEET, "all", SERVER, SERVER, name, total, weight)

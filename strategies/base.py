@@ -96,7 +96,7 @@ class DeltaStrategy(Strategy):
             ConfigError: if the devices' ranks differ and the strategy cannot take that.
         """
         self._config = config
-        if config.fleet.ranks and not self.unequal_ranks and self._differ(config):
+        if not self.unequal_ranks and config.has_unequal_shapes:
             raise ConfigError(
                 f"{type(self).__name__} takes adapters of one rank and alpha, but fleet.ranks="
                 f"{list(config.fleet.ranks)}, model.rank={config.model.rank}; leave fleet.ranks out, choose a strategy "
@@ -140,12 +140,17 @@ class DeltaStrategy(Strategy):
 
     def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
         """The adapter to these nodes, to each in its own shape; equal shapes share one content."""
+        return self._messages(self._dealt(to_adapter(arrays), nodes), config, nodes, kind)
+
+    def _messages(
+        self, dealt: Mapping[LoraShape | None, Adapter], config: ConfigRecord, nodes: Sequence[int], kind: str
+    ) -> list[Message]:
         config = ConfigRecord({**config, wire.LEARNS: self.learns, wire.FRESH: self.fresh_optimizer})
         residual = self.residual
         extra = {} if residual is None else {wire.RESIDUAL: to_arrays(residual)}
         contents = {
             shape: RecordDict({wire.ARRAYS: to_arrays(only(part, self.carries)), **extra, wire.CONFIG: config})
-            for shape, part in self._dealt(to_adapter(arrays), nodes).items()
+            for shape, part in dealt.items()
         }
         return [Message(contents[self._shape_of(node)], node, kind) for node in nodes]
 
@@ -158,11 +163,9 @@ class DeltaStrategy(Strategy):
         seed = 0 if self._config is None else self._config.seed
         cohort = sorted(wire.device_at(node) for node in grid.get_node_ids())
         nodes = [wire.node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
-        self._sent = {
-            shape: only(only(part, self.carries), self.learns)
-            for shape, part in self._dealt(self._adapter, nodes).items()
-        }
-        return self.messages(arrays, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
+        dealt = self._dealt(self._adapter, nodes)
+        self._sent = {shape: only(only(part, self.carries), self.learns) for shape, part in dealt.items()}
+        return self._messages(dealt, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -213,10 +216,6 @@ class DeltaStrategy(Strategy):
 
     def _shape_of(self, node: int) -> LoraShape | None:
         return None if self._config is None else self._config.shape_of(wire.device_at(node))
-
-    @staticmethod
-    def _differ(config: Config) -> bool:
-        return any(config.shape_of(device) != config.shape for device in range(config.fleet.devices))
 
 
 def _reward_of(measures: Sequence[Measures]) -> MetricRecord:

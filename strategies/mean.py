@@ -63,7 +63,7 @@ class MeanStrategy(DeltaStrategy):
     @property
     def streamed_weight(self) -> Weight | None:
         """The weighter, for the workers; None if the updates are needed themselves, or have unequal ranks."""
-        padded = self._config is not None and self._differ(self._config)
+        padded = self._config is not None and self._config.has_unequal_shapes
         return self.weighter if self.streams and not padded else None
 
     def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:

@@ -7,7 +7,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from experiments.compare_strategies.plan import Part
-from experiments.compare_strategies.tables import Outcomes, difference, worst_tenth
+from experiments.compare_strategies.tables import Outcomes, difference
+from flsim.metrics.users import worst_decile_mean
 from flsim.report.drawing import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
 
 _WIDTH, _LINE, _ABOVE, _BELOW, _NAMES = 9.6, 0.34, 1.0, 1.0, 2.1  # inches
@@ -47,7 +48,7 @@ def _draw_differences(axes: Axes, names: list[str], outcomes: Outcomes, *, base:
 def _draw_accuracy(axes: Axes, names: list[str], outcomes: Outcomes) -> None:
     means = [100 * statistics.mean(float(run.accuracy.mean()) for run in outcomes[name]) for name in names]
     worst = [
-        100 * statistics.mean(worst_tenth(run.accuracy.to_numpy(dtype=float)) for run in outcomes[name])
+        100 * statistics.mean(worst_decile_mean(run.accuracy.to_numpy(dtype=float)) for run in outcomes[name])
         for name in names
     ]
     axes.hlines(_places(names), worst, means, color=QUIET, linewidth=1)

@@ -3,12 +3,11 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from experiments.benchmark.measuring import table
 from experiments.compare_strategies.measure import Outcome
 from experiments.compare_strategies.plan import Part
 from flsim.metrics.intervals import Interval, paired_over_users
+from flsim.metrics.users import worst_decile_mean
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 """Arm -> its runs, in the order of the seeds."""
@@ -31,7 +30,7 @@ def part_table(part: Part, outcomes: Outcomes) -> str:
             [
                 arm.name,
                 _with_spread([float(run.accuracy.mean()) for run in runs]),
-                _percent(runs, lambda run: worst_tenth(run.accuracy.to_numpy(dtype=float))),
+                _percent(runs, lambda run: worst_decile_mean(run.accuracy.to_numpy(dtype=float))),
                 _percent(runs, lambda run: float(run.alone.mean())),
                 f"{100 * statistics.mean(float(run.forgetting.mean()) for run in runs):+.1f}",
                 *pairs,
@@ -59,11 +58,6 @@ def harmed(outcomes: Outcomes, one: str, other: str) -> float:
         for user, value in after.items()
     ]
     return statistics.mean(worse)
-
-
-def worst_tenth(values: np.ndarray) -> float:
-    """Mean of the worst-off tenth, rounded up to whole users."""
-    return float(np.sort(values)[: -(-len(values) // 10)].mean())
 
 
 def _points(interval: Interval) -> str:

@@ -56,7 +56,7 @@ def begin(strategy: object, stage: ServerStage | None, config: Config) -> None:
             f"{type(strategy).__name__} wraps {type(inner).__name__}, whose devices keep a part of the adapter for "
             f"themselves, which a wrapper cannot deal out; wrap a strategy that sends whole adapters"
         )
-    elif any(config.shape_of(device) != config.shape for device in range(config.fleet.devices)):
+    elif config.has_unequal_shapes:
         raise ConfigError(
             f"{type(strategy).__name__} sends every device the same adapter, but fleet.ranks={list(config.fleet.ranks)}"
             f" differ from model.rank={config.model.rank}; leave fleet.ranks out, or choose a strategy of the folder "

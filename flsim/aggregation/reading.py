@@ -11,7 +11,7 @@ from flsim.aggregation.dealing import Deals
 from flsim.aggregation.health import Health, health, operations
 from flsim.aggregation.pairs import Pairs, pairs_of
 from flsim.config import Config
-from flsim.metrics.rows import FLEET, SERVER, Row
+from flsim.metrics.rows import Row, server_row
 from flsim.metrics.selection import EVERY_TASK
 from flsim.models.adapter import Adapter, cropped, widened
 from flsim.tasks.stream import device_name
@@ -54,10 +54,10 @@ class HealthReader:
         shares = strategy.shares if isinstance(strategy, Deals) else _by_examples(usable)
         rows = [_of_device(round_, device, "aggregation_share", share) for device, share in sorted(shares.items())]
         if shares:
-            rows.append(_of_server(round_, "effective_devices", 1 / sum(share**2 for share in shares.values())))
+            rows.append(server_row(round_, "effective_devices", 1 / sum(share**2 for share in shares.values())))
         if isinstance(strategy, Deals):
             if strategy.cut_energy is not None:
-                rows.append(_of_server(round_, "cut_energy", strategy.cut_energy))
+                rows.append(server_row(round_, "cut_energy", strategy.cut_energy))
             if set(strategy.learns) - set(strategy.carries):
                 return rows
         if not shares or not all(wire.ARRAYS in reply.content for reply in usable):
@@ -65,9 +65,9 @@ class HealthReader:
         if self._too_long(adapter, len(usable), round_):
             return rows
         found = _measure(self.config, adapter, sent, usable, shares)
-        rows.append(_of_server(round_, "aggregation_bias", min(found.bias, _MOST)))
+        rows.append(server_row(round_, "aggregation_bias", min(found.bias, _MOST)))
         if found.cosine is not None:
-            rows.append(_of_server(round_, "update_cosine", found.cosine))
+            rows.append(server_row(round_, "update_cosine", found.cosine))
         norms = zip(usable, found.norms.tolist(), strict=True)
         return rows + [_of_device(round_, wire.device_of(reply), "update_norm", norm) for reply, norm in norms]
 
@@ -117,7 +117,3 @@ def _by_examples(usable: Sequence[Message]) -> dict[int, float]:
 
 def _of_device(round_: int, device: int, name: str, value: float) -> Row:
     return Row(round_, device_name(device), EVERY_TASK, "train", "local", name, value, 1.0)
-
-
-def _of_server(round_: int, name: str, value: float) -> Row:
-    return Row(round_, FLEET, EVERY_TASK, SERVER, SERVER, name, value, 1.0)

@@ -74,6 +74,11 @@ class Row:
             )
 
 
+def server_row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
+    """A measurement of the server's own, of the whole fleet and all tasks."""
+    return Row(round_, FLEET, "all", SERVER, SERVER, name, total, weight)
+
+
 def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Lay rows out as a frame with the columns `COLUMNS`, in the given order; no rows give an empty frame."""
     cells = [(r.round, r.device, r.task, r.split, r.model, r.name, r.total, r.weight) for r in rows]

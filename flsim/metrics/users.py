@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,6 @@ def summarise(rows: pd.DataFrame, higher_is_better: bool = True) -> UserSummary:
     values = per_user(rows).to_numpy(dtype=float)  # (U,)
     if values.size == 0:
         raise ValueError("cannot summarise rows without weight; select a model, name and round that were measured")
-    worst_first = np.sort(values) if higher_is_better else np.sort(values)[::-1]  # (U,)
     p10, p50, p90 = (float(value) for value in np.quantile(values, [0.1, 0.5, 0.9]))
     return UserSummary(
         example_mean=float(rows["total"].sum() / rows["weight"].sum()),
@@ -92,9 +92,15 @@ def summarise(rows: pd.DataFrame, higher_is_better: bool = True) -> UserSummary:
         p10=p10,
         p50=p50,
         p90=p90,
-        worst_decile_mean=float(worst_first[: -(-values.size // 10)].mean()),
+        worst_decile_mean=worst_decile_mean(values, higher_is_better),
         users=int(values.size),
     )
+
+
+def worst_decile_mean(values: NDArray[np.float64], higher_is_better: bool = True) -> float:
+    """Mean of the worst `ceil(users / 10)` of these values `(U,)`, one per user."""
+    worst_first = np.sort(values) if higher_is_better else np.sort(values)[::-1]  # (U,)
+    return float(worst_first[: -(-values.size // 10)].mean())
 
 
 def by_weights(rows: pd.DataFrame, weights: Mapping[str, float]) -> float:

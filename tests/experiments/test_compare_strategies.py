@@ -9,8 +9,9 @@ import pytest
 from experiments.compare_strategies.__main__ import main
 from experiments.compare_strategies.measure import Outcome
 from experiments.compare_strategies.plan import ALL, Arm, Part
-from experiments.compare_strategies.tables import difference, harmed, part_table, worst_tenth
+from experiments.compare_strategies.tables import difference, harmed, part_table
 from experiments.compare_strategies.work import tasks_of
+from flsim.metrics.users import worst_decile_mean
 from flsim.plugins import build
 
 
@@ -49,7 +50,7 @@ def test_a_table_by_hand() -> None:
 def test_pairs_by_hand() -> None:
     assert difference(OUTCOMES, "new", "old").mean == pytest.approx(0.125)
     assert harmed(OUTCOMES, "new", "old") == 0.25
-    assert worst_tenth(np.arange(11.0)) == 0.5
+    assert worst_decile_mean(np.arange(11.0)) == 0.5
 
 
 def test_every_arm_has_a_config_and_a_strategy_of_its_own(tmp_path: Path) -> None:

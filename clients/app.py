@@ -102,7 +102,7 @@ class DeviceApp(PackedClientApp):
     def _receive(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Adapter]:
         """The adapters of a pack, and the base with what is merged into it in this round."""
         residual = wire.residual_of(messages[0])
-        if residual is not self._merged:
+        if not _same(residual, self._merged):
             self.world.lora.merge(None if residual is None else to_adapter(residual))
             self._merged = residual
         return adapters_of(self.world, messages, contexts)
@@ -151,3 +151,10 @@ class DeviceApp(PackedClientApp):
         """The share of its test prompts that each device may send to the cloud."""
         shares = [wire.allotment_of(message).test_tau for message in messages]
         return [self.config.budget.tau if share is None else share for share in shares]
+
+
+def _same(one: ArrayRecord | None, other: ArrayRecord | None) -> bool:
+    """Whether two records hold the very same tensors: every pack gets the round's in a record of its own."""
+    if one is None or other is None:
+        return one is other
+    return one.keys() == other.keys() and all(one[name] is other[name] for name in one)

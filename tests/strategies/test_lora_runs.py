@@ -23,6 +23,7 @@ from flsim.config_files import load_config
 from flsim.messages import round_of
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
+from flsim.models.stacked_lora import StackedLora
 from flsim.world import first_adapter, load_world
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
@@ -335,3 +336,17 @@ def test_the_residual_travels_in_the_adapters_own_names(settings: Settings) -> N
     world.lora.merge(to_adapter(to_arrays(strategy.residual)))
     world.lora.merge(None)
     assert all(torch.equal(t, weights[n]) for n, t in world.base.model.state_dict().items())
+
+
+def test_a_residual_is_merged_once_a_round_for_all_packs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packs train in round 2 with what round 1 left, and two are measured with what round 2 left."""
+    merged: list[bool] = []
+    merge = StackedLora.merge
+
+    def noting(self: StackedLora, residual: Adapter | None) -> None:
+        merged.append(residual is not None)
+        merge(self, residual)
+
+    monkeypatch.setattr(StackedLora, "merge", noting)
+    go(settings("once"), Flora())
+    assert merged == [True, True]

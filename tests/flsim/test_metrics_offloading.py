@@ -1,0 +1,110 @@
+"""Measures of offloading and of fairness, each against a number derived by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flsim.metrics.fairness import auc, gini, harm_rate, jain, user_auc
+from flsim.metrics.offloading import (
+    average_gap_recovered,
+    call_performance_threshold,
+    cost_per_correct,
+    performance_gap_recovered,
+    settling_rounds,
+    violation,
+)
+
+
+def test_violation_by_hand() -> None:
+    """Above 0.3 by 0.2 and 0.1 in two of four rounds; the 0.3 below in another makes up for nothing."""
+    assert violation([0.5, 0.0, 0.4, 0.3], 0.3) == pytest.approx(0.3 / 4)
+
+
+def test_settling_by_hand() -> None:
+    """Rounds 11 to 15: outside until 12, inside from 13 on, that is two rounds after the first."""
+    usage = pd.Series([0.6, 0.4, 0.34, 0.26, 0.31], index=range(11, 16))
+    assert settling_rounds(usage, 0.3) == 2
+    assert settling_rounds(usage, 0.3, tolerance=0.5) == 0
+    assert settling_rounds(usage.iloc[:2], 0.3) is None
+    assert settling_rounds(pd.Series([0.35], index=[1]), 0.3) == 0  # the edge of the band is in it
+
+
+def test_gap_recovered_by_hand() -> None:
+    """From 0.5 to 0.9; 0.7 is half of it."""
+    assert performance_gap_recovered(0.7, 0.5, 0.9) == pytest.approx(0.5)
+    assert np.isnan(performance_gap_recovered(0.7, 0.9, 0.9))
+
+
+def test_apgr_by_hand() -> None:
+    """Straight from (0, 0.5) to (1, 0.9) it is 1/2; through (0.25, 0.9): 0.25 * 0.5 + 0.75 * 1 = 0.875."""
+    assert average_gap_recovered([], [], 0.5, 0.9) == pytest.approx(0.5)
+    assert average_gap_recovered([0.25], [0.9], 0.5, 0.9) == pytest.approx(0.875)
+    assert average_gap_recovered([0.5, 0.25], [0.9, 0.9], 0.5, 0.9) == pytest.approx(0.875)
+    with pytest.raises(ValueError, match="no gap to close"):
+        average_gap_recovered([0.5], [0.5], 0.9, 0.5)
+
+
+def test_cpt_by_hand() -> None:
+    """Through (0.5, 0.6) and (1, 0.9): half of the gap, 0.7, is a third of the way from there, at 0.5 + 0.5 / 3."""
+    assert call_performance_threshold(0.5, [0.5], [0.6], 0.5, 0.9) == pytest.approx(0.5 + 0.5 / 3)
+    assert call_performance_threshold(0.0, [0.5], [0.6], 0.5, 0.9) == 0.0
+    assert call_performance_threshold(1.0, [0.5], [0.6], 0.5, 0.9) == pytest.approx(1.0)
+    assert call_performance_threshold(0.5, [0.2, 0.6], [0.7, 0.4], 0.5, 0.9) == pytest.approx(0.2)  # a dip later
+
+
+def test_cost_per_correct() -> None:
+    assert cost_per_correct(0.6, 12) == pytest.approx(0.05)
+    assert cost_per_correct(0.6, 0) == np.inf
+
+
+def test_gini_and_jain_by_hand() -> None:
+    """One of four has all: Gini 3/4, Jain 1/4. (1, 3): sum of gaps 4 over 2 * 4 * 2 = 1/4; 16 / (2 * 10) = 0.8."""
+    assert (gini([0, 0, 0, 1]), jain([0, 0, 0, 1])) == (0.75, 0.25)
+    assert (gini([1, 3]), jain([1, 3])) == (0.25, 0.8)
+    assert (gini([0, 0]), jain([0, 0])) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="at least 0"):
+        gini([-1, 1])
+
+
+@given(values=st.lists(st.floats(0.01, 10), min_size=1, max_size=8), factor=st.floats(0.1, 10))
+def test_scale_and_order_do_not_matter(values: list[float], factor: float) -> None:
+    for measure in (gini, jain):
+        assert measure([factor * value for value in reversed(values)]) == pytest.approx(measure(values), abs=1e-9)
+    assert -1e-12 <= gini(values) < 1
+    assert 1 / len(values) - 1e-12 <= jain(values) <= 1 + 1e-12
+
+
+def test_harm_by_hand() -> None:
+    """b lost 0.1, a gained, c lost 0.01; d is in one run only."""
+    before = pd.Series({"a": 0.5, "b": 0.5, "c": 0.5})
+    after = pd.Series({"c": 0.49, "b": 0.4, "a": 0.6, "d": 0.0})
+    assert harm_rate(after, before) == pytest.approx(2 / 3)
+    assert harm_rate(after, before, tolerance=0.05) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="no user is in both"):
+        harm_rate(after[["d"]], before)
+
+
+def test_auc_by_hand() -> None:
+    """Positives 0.9 and 0.4, negatives 0.5 and 0.4: pairs won 1, 1, 0 and half: 2.5 of 4."""
+    assert auc([0.9, 0.4, 0.5, 0.4], [1, 1, 0, 0]) == pytest.approx(0.625)
+    assert np.isnan(auc([0.1, 0.2], [1, 1]))
+
+
+def test_user_auc_weighs_users_and_drops_those_of_one_class() -> None:
+    """a: 4 items, AUC 1; b: 2 items, AUC 0; c: 2 items of one class. (4 * 1 + 2 * 0) / 6, and 2 of 8 dropped.
+
+    Pooled over users it would be another number: scores of two users are not on one scale.
+    """
+    items = pd.DataFrame(
+        {
+            "device": list("aaaabbcc"),
+            "score": [0.9, 0.8, 0.2, 0.1, 0.1, 0.9, 0.5, 0.6],
+            "label": [1, 1, 0, 0, 1, 0, 1, 1],
+        }
+    )
+    found = user_auc(items)
+    assert [found.value, found.dropped] == pytest.approx([4 / 6, 2 / 8])
+    heavier = user_auc(items.assign(weight=[1, 1, 1, 1, 4, 4, 2, 2]))
+    assert [heavier.value, heavier.dropped] == pytest.approx([4 / 12, 4 / 16])

@@ -225,9 +225,10 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     client: dict[str, Any] = field(default_factory=lambda: {"path": "clients.da_grpo:client_app"})
     """`path` as `module:Name`, called as `Name(config, **rest)`; the rest are its settings."""
-    strategy: dict[str, Any] = field(default_factory=lambda: {"path": "strategies.fedavg:FedAvg"})
+    strategy: dict[str, Any] = field(default_factory=lambda: {"path": "strategies.flex_lora:FlexLora"})
     """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy. A setting that has a `path` itself is
-    built likewise."""
+    built likewise. The default is what did best in `docs/results/strategies.md` at equal bytes; it needs the single
+    updates, so for cohorts of thousands `strategies.fedavg:FedAvg`, which is summed on the workers, is lighter."""
     server: dict[str, Any] | None = None
     """What the server does after each aggregation (`flsim/server.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""

@@ -139,6 +139,7 @@ def through_flsim(devices: int, rounds: int, folder: Path, client: ClientApp | N
             f"run_dir={folder / 'run'}",
             f"rounds={last}",
             f"fleet.devices={devices}",
+            "strategy.path=strategies.fedavg:FedAvg",
             f"engine.workers={WORKERS}",
             "stream.phases=[[arithmetic]]",
             "stream.quantity_sigma=0",

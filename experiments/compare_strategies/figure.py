@@ -41,7 +41,7 @@ def _draw_differences(axes: Axes, names: list[str], outcomes: Outcomes, *, base:
         gap = difference(outcomes, name, base)
         axes.plot([100 * gap.low, 100 * gap.high], [place, place], color=INK, linewidth=2)
         axes.plot(100 * gap.mean, place, "o", color=COLOURS["global"])
-    axes.set_title(f"minus {base}, paired by user", loc="left")
+    axes.set_title(f"minus {base},\npaired by user", loc="left")
     axes.set_xlabel("points of accuracy, 95 % interval")
 
 

@@ -65,6 +65,7 @@ def settings(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
             "rounds=3",
             "fleet.devices=3",
             "cloud.kind=oracle",
+            "strategy.path=strategies.fedavg:FedAvg",  # the one that is summed on the workers
             "evaluation.every_rounds=1",
             "evaluation.prompts_per_task=4",
             "engine.kind=local",

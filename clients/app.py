@@ -30,7 +30,7 @@ class LocalAlgorithm(Protocol):
     """What one pack of devices does in a round."""
 
     @property
-    def dual_init(self) -> float:
+    def first_dual(self) -> float:
         """What lambda starts from on a device that has not learned yet."""
         ...
 
@@ -117,7 +117,7 @@ class DeviceApp(PackedClientApp):
             round_,
             adapter,
             budget=narrowed(budget, own),
-            dual=self.algorithm.dual_init,
+            dual=self.algorithm.first_dual,
             price=own.price,
         )
         device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)

@@ -57,8 +57,9 @@ def roll_out(
     group_size: int,
     temperature: float,
     max_new_tokens: int,
+    may_ask: bool = True,
 ) -> Rollout:
-    """Sample, ask, judge; the adapters in use are the pack's."""
+    """Sample, ask, judge; the adapters in use are the pack's. Without `may_ask` the help request is ruled out."""
     seed = world.config.seed
     with spend("rollout"):
         reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
@@ -69,6 +70,7 @@ def roll_out(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
+            may_ask=may_ask,
         )
     with spend("reward"):
         right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)

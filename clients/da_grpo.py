@@ -17,11 +17,14 @@ from clients.app import DeviceApp
 from clients.device import Device
 from clients.learner import learner_app
 from clients.pack import Pack
-from clients.reinforcement import Judged, Reinforcement
+from clients.reinforcement import Reinforcement
 from clients.rollout import Rollout
 from flsim.config import Config
-from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_gradient_loss, task_advantage
+from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
 from flsim.learning.dual import DualRule
+
+
+NORMALISATIONS = ("centred", "separately")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,11 @@ class DaGrpo(Reinforcement):
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
     cost_baseline: str = "batch"
-    """`group` (the paper's) or `batch`, which keeps a signal in groups that ask unanimously."""
+    """`group` (the paper's); `batch`, which keeps a signal in groups that ask unanimously; or `budget` (tau), which
+    keeps one even where all groups do."""
+    normalise: str = "centred"
+    """`centred` (the paper's), or `separately`: each part by its own standard deviation in the group, so that neither
+    the rewards' nor the costs' spread decides what lambda means (Constrained GRPO, arXiv 2602.05863)."""
     dual_init: float = 0.5
     """lambda at the start."""
     dual_lr: float = 0.1
@@ -46,6 +53,8 @@ class DaGrpo(Reinforcement):
         super().__post_init__()
         if self.cost_baseline not in COST_BASELINES:
             raise ValueError(f"cost_baseline={self.cost_baseline!r} must be one of: {', '.join(COST_BASELINES)}")
+        if self.normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise={self.normalise!r} must be one of: {', '.join(NORMALISATIONS)}")
 
     @property
     def first_dual(self) -> float:
@@ -56,13 +65,12 @@ class DaGrpo(Reinforcement):
         """`A_r - lambda A_c`, `(K, P, G)`."""
         by_cloud = rollout.right - rollout.right_alone  # (K, P, G)
         rewards = rollout.right_alone + self.help_reward * by_cloud  # (K, P, G)
-        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.prompts.real)  # (K, P, G)
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
+        if self.normalise == "separately":
+            return separately_scaled(rewards, rollout.asked, price)  # (K, P, G)
+        real = rollout.prompts.real  # (K, P)
+        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=real, tau=pack.tau)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
-
-    def loss(self, logprobs: Tensor, judged: Judged) -> Tensor:
-        """The plain policy gradient's, `(K,)`."""
-        return policy_gradient_loss(logprobs, judged.advantage, judged.real)  # (K,)
 
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """The dual ascent."""

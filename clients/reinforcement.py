@@ -1,7 +1,7 @@
 """Learning from groups of one's own responses: sample, judge, weigh, and step along the gradient of the method's loss.
 
-A method says what a response is worth (`advantage`) and, if it is not the plain policy gradient, how the loss is built
-(`loss`); one that has a dual variable says how it moves (`after`).
+A method says what a response is worth (`advantage`), and where it differs from the plain policy gradient: how tokens
+become one number (`aggregation`) or the whole `loss`, which prompts count (`kept`), and what else moves (`after`).
 """
 
 from abc import abstractmethod
@@ -15,6 +15,7 @@ from clients.device import Device
 from clients.learner import Learner
 from clients.pack import Pack
 from clients.rollout import Problems, Rollout, roll_out
+from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Reading, read
 from flsim.models.scoring import pull_back, score
 from flsim.timing import spend
@@ -33,15 +34,13 @@ class Judged:
     reference: Tensor | None
     """Those under the adapters that the round began with, `(K, P, G, T)`; None without a KL to them."""
 
+    kept: Tensor
+    """True at prompts that count, `(K, P)`."""
+
     @property
     def mask(self) -> Tensor:
         """True at sampled tokens, `(K, P, G, T)`."""
         return self.rollout.completions.mask
-
-    @property
-    def real(self) -> Tensor:
-        """True at prompts that are not filling, `(K, P)`."""
-        return self.rollout.prompts.real
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Reinforcement(Learner):
     """The ratio of new to old probability counts down to `1 - clip_low`."""
     clip_high: float = 0.2
     """And up to `1 + clip_high`."""
+    ratio: str = "token"
+    """Whose ratio counts: each `token`'s, or one of the whole `sequence` (GSPO)."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
 
@@ -74,6 +75,8 @@ class Reinforcement(Learner):
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
             raise ValueError(f"clip_low={self.clip_low} must be in [0, 1] and clip_high={self.clip_high} at least 0")
+        if self.ratio not in LEVELS:
+            raise ValueError(f"ratio={self.ratio!r} must be one of: {', '.join(LEVELS)}")
 
     @property
     def responses(self) -> int:
@@ -89,9 +92,26 @@ class Reinforcement(Learner):
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """What each response is worth to the policy, `(K, P, G)`."""
 
-    @abstractmethod
+    @property
+    def aggregation(self) -> str:
+        """How the loss makes one number of all tokens (`flsim/learning/losses.py`)."""
+        return "sum"
+
+    def kept(self, pack: Pack, rollout: Rollout) -> Tensor:
+        """The prompts that are learned from, `(K, P)`: all that are not filling."""
+        return rollout.prompts.real
+
     def loss(self, logprobs: Tensor, judged: Judged) -> Tensor:
         """Of each device `(K,)`, from the tokens' present log-probabilities `(K, P, G, T)`."""
+        loss = PolicyLoss(
+            aggregation=self.aggregation,
+            level=self.ratio,
+            clipping=Clipping(self.clip_low, self.clip_high),
+            beta=self.kl,
+            max_length=self.max_new_tokens,
+        )
+        parts = judged.advantage, judged.mask, judged.kept
+        return loss.per_device(logprobs, *parts, old=judged.old, reference=judged.reference)  # (K,)
 
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """What else a step moves, such as a dual variable."""
@@ -103,7 +123,8 @@ class Reinforcement(Learner):
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout)  # (K, P, G, T)
-            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference)
+            kept = self.kept(pack, rollout)  # (K, P)
+            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept)
             for update in range(self.updates):
                 pack.move(self._gradient(pack, judged, update), self.adam)
             self.after(pack, rollout)

@@ -80,7 +80,7 @@ class RecordingDaGrpo(DaGrpo):
     recorded: list[Recorded] = field(default_factory=list)
 
     def _gradient(self, pack: Pack, judged: Judged, update: int) -> Tensor:
-        responses = judged.real.sum(-1)[:, None, None] * self.group_size  # (K, 1, 1)
+        responses = judged.kept.sum(-1)[:, None, None] * self.group_size  # (K, 1, 1)
         weight = (-judged.advantage / responses)[..., None] * judged.mask  # (K, P, G, T)
         self.recorded.append((judged.rollout.prompts, judged.rollout.completions, weight))
         return super()._gradient(pack, judged, update)

@@ -1,4 +1,4 @@
-"""Collaborative GRPO: a fixed reward for answers by the cloud, and no budget (the baseline of arXiv 2509.24050, section 4).
+"""Collaborative GRPO: a fixed reward for answers by the cloud, and no budget (a baseline of arXiv 2509.24050).
 
 A right answer alone earns 1, one by the cloud `help_reward`, all others nothing. Divided by the group's standard
 deviation (`form=grpo`) one right answer among wrong ones counts the same whoever gave it, which drives a policy that

@@ -23,7 +23,6 @@ from flsim.config import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
 from flsim.learning.dual import DualRule
 
-
 NORMALISATIONS = ("centred", "separately")
 
 

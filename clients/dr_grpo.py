@@ -1,4 +1,4 @@
-"""Dr.GRPO, "done right": neither the group's deviation nor the response's length divides (Liu et al., arXiv 2503.20783)."""
+"""Dr.GRPO, "done right": neither the group's deviation nor the length divides (Liu et al. 2025, arXiv 2503.20783)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

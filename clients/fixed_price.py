@@ -25,7 +25,9 @@ def client_app(config: Config, price: float = 0.3, **settings: Any) -> DeviceApp
     """
     moving = sorted(name for name in settings if name.startswith("dual_"))
     if moving:
-        raise ValueError(f"{', '.join(moving)} would move lambda, which is fixed here; set `price`, or take clients.da_grpo")
+        raise ValueError(
+            f"{', '.join(moving)} would move lambda, which is fixed here; set `price`, or take clients.da_grpo"
+        )
     if config.budget.fleet.rule == "price":
         raise ValueError("budget.fleet.share=price has one dual variable that moves; a fixed price needs another share")
     if not price >= 0:

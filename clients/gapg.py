@@ -1,4 +1,4 @@
-"""GAPG: group-adaptive policy gradient with a reward in two steps and a filter of prompts (Fang et al., arXiv 2509.24050).
+"""GAPG: group-adaptive policy gradient with a reward in two steps and a filter of prompts (Fang et al., 2509.24050).
 
 The filter learns from prompts that the device can solve and, for every so many of them, from one that only the cloud
 can; so it is the filter, not a price, that ties the share of asking to the budget.

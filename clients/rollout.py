@@ -94,7 +94,9 @@ def ask_cloud(
     answers = buy_answers(world, devices, problems, wanted)
     for (k, p), answer in answers.items():
         helped[k, p] = float(is_right(problems[k][p].answer, answer.text))
-    refused = [[p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())]
+    refused = [
+        [p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())
+    ]
     if any(refused):
         alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
         for k, row in enumerate(refused):

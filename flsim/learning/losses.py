@@ -121,8 +121,8 @@ def importance(logprobs: Tensor, old: Tensor | None, mask: Tensor, *, level: str
         logprobs: `(K, P, G, T)`.
         old: the same when the tokens were sampled; None means now.
         mask: True at tokens that count `(K, P, G, T)`.
-        level: `token`, or `sequence`: the geometric mean over a response's tokens (Zheng et al. 2025, arXiv 2507.18071,
-            equation 7), which does not drift with its length.
+        level: `token`, or `sequence`: the geometric mean over a response's tokens (Zheng et al. 2025, arXiv 2507.18071),
+            which does not drift with its length.
 
     Returns:
         `(K, P, G, T)` by token, `(K, P, G, 1)` by sequence.
@@ -168,9 +168,7 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     Returns:
         Of the same shape; 0 where both agree (Schulman 2020, "Approximating KL divergence").
     """
-    reference = reference.detach()
-    # the difference taken twice: the gradient is then summed in TRL's order
-    gap = reference - logprobs
+    gap = reference.detach() - logprobs
     return gap.exp() - gap - 1
 
 

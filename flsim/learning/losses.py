@@ -121,7 +121,7 @@ def importance(logprobs: Tensor, old: Tensor | None, mask: Tensor, *, level: str
         logprobs: `(K, P, G, T)`.
         old: the same when the tokens were sampled; None means now.
         mask: True at tokens that count `(K, P, G, T)`.
-        level: `token`, or `sequence`: the geometric mean over a response's tokens (Zheng et al. 2025, arXiv 2507.18071),
+        level: `token`, or `sequence`: the geometric mean over a response (Zheng et al. 2025, GSPO, arXiv 2507.18071),
             which does not drift with its length.
 
     Returns:

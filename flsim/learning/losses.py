@@ -101,13 +101,17 @@ class PolicyLoss:
             ValueError: if there is a penalty and no reference.
         """
         ratio = importance(logprobs, old, mask, level=self.level)  # (K, P, G, T) or (K, P, G, 1)
+        # the penalty first: autograd then sums its gradient and the surrogate's in TRL's order
+        penalty = self.beta * self._kl(logprobs, reference, ratio) if self.beta else None  # (K, P, G, T)
         losses = surrogate(ratio, advantages, self.clipping)  # (K, P, G, T) or (K, P, G, 1)
-        if self.beta:
-            if reference is None:
-                raise ValueError(f"beta={self.beta} weighs the distance to a reference, and none is given")
-            kl = k3(logprobs, reference)  # (K, P, G, T)
-            losses = losses + self.beta * (kl * ratio if self.correct_kl else kl)  # (K, P, G, T)
+        losses = losses if penalty is None else losses + penalty  # (K, P, G, T)
         return aggregate(losses, mask, real, aggregation=self.aggregation, max_length=self.max_length)  # (K,)
+
+    def _kl(self, logprobs: Tensor, reference: Tensor | None, ratio: Tensor) -> Tensor:
+        if reference is None:
+            raise ValueError(f"beta={self.beta} weighs the distance to a reference, and none is given")
+        kl = k3(logprobs, reference)  # (K, P, G, T)
+        return kl * ratio if self.correct_kl else kl  # (K, P, G, T)
 
 
 def importance(logprobs: Tensor, old: Tensor | None, mask: Tensor, *, level: str) -> Tensor:
@@ -117,8 +121,8 @@ def importance(logprobs: Tensor, old: Tensor | None, mask: Tensor, *, level: str
         logprobs: `(K, P, G, T)`.
         old: the same when the tokens were sampled; None means now.
         mask: True at tokens that count `(K, P, G, T)`.
-        level: `token`, or `sequence`: the geometric mean over a response's tokens (Zheng et al. 2025, arXiv 2507.18071,
-            equation 7), which does not drift with its length.
+        level: `token`, or `sequence`: the geometric mean over a response (Zheng et al. 2025, GSPO, arXiv 2507.18071),
+            which does not drift with its length.
 
     Returns:
         `(K, P, G, T)` by token, `(K, P, G, 1)` by sequence.

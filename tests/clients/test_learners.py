@@ -393,3 +393,13 @@ def test_a_run_ends_with_its_report(one_thread: None, tmp_path: Path, settings: 
     assert set(rows[rows["name"] == "cloud_usage"].query("split == 'train'")["device"]) == trained
     tested = rows[(rows["split"] == "test") & (rows["model"] == "global") & (rows["name"] == "accuracy")]
     assert set(tested["device"]) == {"device-000", "device-001"}
+
+
+def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    code = page.split("In `my_method.py`:\n")[1].split("    python -m")[0]
+    (tmp_path / "my_method.py").write_text("\n".join(line[4:] for line in code.splitlines()))
+    settings = [f"client.path={tmp_path / 'my_method.py'}:client_app", "client.price=0.3", "rounds=2"]
+    rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows
+    assert not (rows["name"] == "set_aside").any()
+    assert (rows[rows["name"] == "reward"]["weight"] > 0).any()

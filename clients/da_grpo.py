@@ -16,6 +16,8 @@ from torch import Tensor
 
 from clients.anchor import Anchor
 from clients.app import DeviceApp
+from clients.asking.own import OWN
+from clients.asking.rule import AskingRule
 from clients.device import Device
 from clients.notes import Notes
 from clients.rollout import Problems, Rollout, roll_out
@@ -172,13 +174,15 @@ class DaGrpo:
                 device.optimizer = AdamState(first[k][None], second[k][None], steps[k : k + 1])
 
 
-def client_app(config: Config, mods: Sequence[Any] = (), **settings: Any) -> DeviceApp:
+def client_app(config: Config, mods: Sequence[Any] = (), asking: AskingRule = OWN, **settings: Any) -> DeviceApp:
     """The plug-in that `client.path=clients.da_grpo:client_app` names.
 
     Args:
         config: of the run.
         mods: Flower's mods around training, as objects or as `module:name`, such as
             `flwr.clientapp.mod:fixedclipping_mod`.
+        asking: the rule by which devices ask when they are measured, such as
+            `client.asking.path=clients.asking.confidence:Confidence`; by default the policy's own requests.
         settings: the fields of `DaGrpo`.
 
     Raises:
@@ -203,4 +207,5 @@ def client_app(config: Config, mods: Sequence[Any] = (), **settings: Any) -> Dev
         new_tokens=algorithm.max_new_tokens,
         micro_batch=algorithm.micro_batch,
     )
-    return DeviceApp(config, algorithm, [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods])
+    around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
+    return DeviceApp(config, algorithm, around, asking)

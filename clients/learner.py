@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from clients.app import DeviceApp
+from clients.asking.never import Never
+from clients.asking.own import Own
+from clients.asking.rule import AskingRule
 from clients.device import Device
 from clients.pack import Pack
 from clients.replay import Place, met_again
@@ -120,12 +123,20 @@ class Learner(ABC):
         return fresh + met_again(world.stream, device.name, again, count=count, seed=seed)
 
 
-def learner_app(config: Config, method: type[Learner], *, mods: Sequence[Any] = (), **settings: Any) -> DeviceApp:
+def learner_app(
+    config: Config,
+    method: type[Learner],
+    *,
+    asking: AskingRule | None = None,
+    mods: Sequence[Any] = (),
+    **settings: Any,
+) -> DeviceApp:
     """The Flower app of a learner, from the settings that a config gives it.
 
     Args:
         config: of the run.
         method: the learner.
+        asking: who decides at test time when to ask; None is the policy itself, and nobody where it does not learn to.
         mods: Flower's mods around training, as objects or as `module:name`, such as
             `flwr.clientapp.mod:fixedclipping_mod`.
         settings: the fields of `method`.
@@ -147,4 +158,6 @@ def learner_app(config: Config, method: type[Learner], *, mods: Sequence[Any] = 
         new_tokens=learner.max_new_tokens,
         micro_batch=learner.micro_batch,
     )
-    return DeviceApp(config, learner, [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods])
+    around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
+    default = Own() if method.may_ask else Never()
+    return DeviceApp(config, learner, around, default if asking is None else asking)

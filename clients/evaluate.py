@@ -17,7 +17,7 @@ from clients.asking.alone import MAX_NEW_TOKENS
 from clients.asking.at_random import random_order
 from clients.asking.curves import accuracy_curve, asking_auc
 from clients.asking.own import OWN
-from clients.asking.rule import AskingRule, Flags, Scores, Tested, cloud_right, decide, right_alone
+from clients.asking.rule import AskingRule, Examined, Flags, Scores, cloud_right, decide, right_alone
 from clients.asking.threshold import tie_breaks
 from clients.rollout import answer_alone
 from flsim.metrics.rows import Row
@@ -60,7 +60,7 @@ def evaluate_pack(
     taus = [world.config.budget.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     _use(world, devices, adapters)
-    choices = decide(asking, Tested(world, devices, problems, taus))
+    choices = decide(asking, Examined(world, devices, problems, taus))
     rows = []
     for device, tests, choice, tau in zip(devices, problems, choices, taus, strict=True):
         helped = cloud_right(world, tests)  # (N,)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clients.asking.alone import answers_alone
-from clients.asking.rule import Choice, Tested, right_alone
+from clients.asking.rule import Choice, Examined, right_alone
 from flsim.seeding import generator
 from flsim.world import World
 
@@ -26,7 +26,7 @@ class AtRandom:
                 f"as the budget allows"
             )
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         tried = answers_alone(pack.world, pack.tests)
         return [

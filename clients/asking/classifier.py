@@ -12,7 +12,7 @@ import numpy as np
 
 from clients.asking.alone import Alone
 from clients.asking.calibration import enough
-from clients.asking.rule import Choice, Flags, Tested
+from clients.asking.rule import Choice, Examined, Flags
 from clients.asking.threshold import Score, by_learned_threshold
 from clients.asking.wrongness import learn_wrongness, positive
 
@@ -31,7 +31,7 @@ class Classifier:
         enough(self.calibration, least=2)
         positive(self.c)
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         return by_learned_threshold(pack, self.learn, self.calibration)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from clients.asking.alone import Alone
 from clients.asking.calibration import enough
-from clients.asking.rule import Choice, Scores, Tested
+from clients.asking.rule import Choice, Examined, Scores
 from clients.asking.threshold import by_threshold
 
 
@@ -19,7 +19,7 @@ class Confidence:
         """Refuse too few questions."""
         enough(self.calibration, least=1)
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         return by_threshold(pack, self.score, self.calibration)
 

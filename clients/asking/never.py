@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from clients.asking.alone import answers_alone
-from clients.asking.rule import Choice, Tested, right_alone
+from clients.asking.rule import Choice, Examined, right_alone
 
 
 @dataclass(frozen=True)
 class Never:
     """No wishes; all prompts score alike, so that its curve is that of asking at random."""
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         tried = answers_alone(pack.world, pack.tests)
         return [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clients.asking.alone import answers_alone
-from clients.asking.rule import Choice, Tested, cloud_right, right_alone
+from clients.asking.rule import Choice, Examined, cloud_right, right_alone
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Oracle:
     arXiv 2406.18665: right alone, and up to the budget those that only the cloud has right.)
     """
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device; what the cloud would spoil scores lowest, so that the curve is the highest, too."""
         choices = []
         for tests, own in zip(pack.tests, answers_alone(pack.world, pack.tests), strict=True):

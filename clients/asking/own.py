@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from clients.asking.alone import MAX_NEW_TOKENS
-from clients.asking.rule import Choice, Flags, Tested, right_alone
+from clients.asking.rule import Choice, Examined, Flags, right_alone
 from clients.rollout import Problems, answer_alone
 from flsim.models.decoding import encode, generate, read
 from flsim.world import World
@@ -20,7 +20,7 @@ class Own:
     """
 
     @torch.no_grad()
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device; a prompt that it would not ask for is answered by the free completion itself."""
         base = pack.world.base
         reading = read(base, encode(base, [[problem.question for problem in row] for row in pack.tests]))

@@ -20,7 +20,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Examined:
     """Devices before their test sets; their adapters are in use."""
 
     world: World
@@ -59,12 +59,12 @@ class Choice:
 class AskingRule(Protocol):
     """Anything that decides for a pack."""
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device, in the order of the pack."""
         ...
 
 
-def decide(rule: AskingRule, pack: Tested) -> list[Choice]:
+def decide(rule: AskingRule, pack: Examined) -> list[Choice]:
     """What a rule decides, checked.
 
     Raises:

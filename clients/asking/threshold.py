@@ -12,7 +12,7 @@ import numpy as np
 
 from clients.asking.alone import Alone, answers_alone
 from clients.asking.calibration import SOURCE, calibration_halves, calibration_questions
-from clients.asking.rule import Choice, Flags, Scores, Tested, right_alone
+from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.rollout import Problems
 from flsim.seeding import generator
 from flsim.world import World
@@ -63,7 +63,7 @@ def tie_breaks(world: World, device: int, split: str, count: int) -> Scores:
     return generator(world.config.stream.seed, "asking ties", device, split).random(count)
 
 
-def by_threshold(pack: Tested, score: Score, calibration: int, *, entropies: bool = False) -> list[Choice]:
+def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: bool = False) -> list[Choice]:
     """The choices of a rule that asks where its score is above each device's threshold.
 
     Args:
@@ -76,7 +76,7 @@ def by_threshold(pack: Tested, score: Score, calibration: int, *, entropies: boo
     return _above(pack, [score] * len(known), known, entropies=entropies)
 
 
-def by_learned_threshold(pack: Tested, learn: Learn, calibration: int) -> list[Choice]:
+def by_learned_threshold(pack: Examined, learn: Learn, calibration: int) -> list[Choice]:
     """The same for a score that is first learned, device by device, on the other half of the calibration questions."""
     halves = [calibration_halves(pack.world, device, calibration) for device in pack.devices]
     lessons, known = [half[0] for half in halves], [half[1] for half in halves]
@@ -85,7 +85,7 @@ def by_learned_threshold(pack: Tested, learn: Learn, calibration: int) -> list[C
     return _above(pack, scores, known)
 
 
-def _above(pack: Tested, scores: Sequence[Score], known: Problems, *, entropies: bool = False) -> list[Choice]:
+def _above(pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False) -> list[Choice]:
     """Set each device's threshold on its known questions, and decide for its tests."""
     measured = pack.world.config.evaluation.split
     seen = answers_alone(pack.world, known, entropies=entropies)

@@ -22,7 +22,7 @@ from clients.asking.entropy import Entropy
 from clients.asking.never import Never
 from clients.asking.oracle import Oracle
 from clients.asking.own import OWN, Own
-from clients.asking.rule import AskingRule, Choice, Flags, Scores, Tested
+from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores
 from clients.asking.threshold import Score, by_learned_threshold
 from clients.da_grpo import client_app
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
@@ -209,7 +209,7 @@ def test_sureness_is_that_of_the_plain_model(world: World) -> None:
 def test_the_own_score_is_the_chance_of_the_help_token_at_the_first_place(world: World) -> None:
     world.lora.use(None)
     tests = own_tests(world, 1)
-    (choice,) = Own().decide(Tested(world, [1], [tests], [0.3]))
+    (choice,) = Own().decide(Examined(world, [1], [tests], [0.3]))
     for problem, score in zip(tests[:8], choice.scores, strict=False):
         ids = torch.tensor([world.base.tokenizer(problem.question)["input_ids"]])
         with torch.no_grad():
@@ -230,7 +230,7 @@ def test_a_score_is_learned_on_one_half_and_its_threshold_set_on_the_other(world
 
     world.lora.use(None)
     tests = own_tests(world, 1)
-    by_learned_threshold(Tested(world, [1], [tests], [0.3]), learn, 16)
+    by_learned_threshold(Examined(world, [1], [tests], [0.3]), learn, 16)
     learned, rest = calibration_halves(world, 1, 16)
     assert met == [tuple(problem.question for problem in part) for part in (learned, rest, tests)]
 
@@ -239,7 +239,7 @@ def test_a_score_is_learned_on_one_half_and_its_threshold_set_on_the_other(world
 class Careless:
     """Forgets the last device."""
 
-    def decide(self, pack: Tested) -> list[Choice]:
+    def decide(self, pack: Examined) -> list[Choice]:
         return Never().decide(pack)[:-1]
 
 

@@ -10,6 +10,8 @@ from flwr.client.mod.utils import make_ffn
 from flwr.clientapp.typing import Mod
 
 import flsim.messages as wire
+from clients.asking.own import OWN
+from clients.asking.rule import AskingRule
 from clients.device import Device, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
 from clients.sharing import adapters_of, keep_own, part_to_send
@@ -30,7 +32,7 @@ class LocalAlgorithm(Protocol):
     """What one pack of devices does in a round."""
 
     @property
-    def dual_init(self) -> float:
+    def first_dual(self) -> float:
         """What lambda starts from on a device that has not learned yet."""
         ...
 
@@ -42,7 +44,9 @@ class LocalAlgorithm(Protocol):
 class DeviceApp(PackedClientApp):
     """Runs a `LocalAlgorithm` for the devices of a pack. The world is loaded once, with the first message."""
 
-    def __init__(self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod] = ()) -> None:
+    def __init__(
+        self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod] = (), asking: AskingRule = OWN
+    ) -> None:
         """Wrap an algorithm.
 
         Args:
@@ -50,8 +54,18 @@ class DeviceApp(PackedClientApp):
             algorithm: what a pack of devices does in a round.
             mods: Flower's mods around every training message, the first outermost, such as those of its privacy
                 strategies; devices are then answered one at a time, since a mod sees a single message.
+            asking: the rule by which devices ask when they are measured.
+
+        Raises:
+            ValueError: if `asking` is no rule.
         """
         super().__init__()
+        if isinstance(asking, type) or not isinstance(asking, AskingRule):
+            raise ValueError(
+                f"asking={asking!r} is no rule for asking; name one, such as "
+                f"client.asking.path=clients.asking.confidence:Confidence, or pass an object with `decide`"
+            )
+        self.asking = asking
         self.mods = list(mods)
         self.config = config
         self.algorithm = algorithm
@@ -91,7 +105,9 @@ class DeviceApp(PackedClientApp):
             learned, indices = [update.adapter for update in updates], [device.index for device in devices]
             taus = self._test_taus(messages)
             with spend("evaluate"):
-                local = evaluate_pack(self.world, indices, learned, model="local", round_=round_, taus=taus)
+                local = evaluate_pack(
+                    self.world, indices, learned, model="local", round_=round_, taus=taus, asking=self.asking
+                )
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -117,7 +133,7 @@ class DeviceApp(PackedClientApp):
             round_,
             adapter,
             budget=narrowed(budget, own),
-            dual=self.algorithm.dual_init,
+            dual=self.algorithm.first_dual,
             price=own.price,
         )
         device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)
@@ -136,9 +152,11 @@ class DeviceApp(PackedClientApp):
         indices = [wire.device_at(context.node_id) for context in contexts]
         adapters, taus = self._receive(messages, contexts), self._test_taus(messages)
         with spend("evaluate"):
-            rows = evaluate_pack(self.world, indices, adapters, model="global", round_=round_, taus=taus)
+            rows = evaluate_pack(
+                self.world, indices, adapters, model="global", round_=round_, taus=taus, asking=self.asking
+            )
             if wire.flag(messages[0], wire.REFERENCES):
-                references = reference_rows(self.world, indices, round_=round_, taus=taus)
+                references = reference_rows(self.world, indices, round_=round_, taus=taus, asking=self.asking)
                 rows = [a + b for a, b in zip(rows, references, strict=True)]
         return [
             wire.evaluate_reply(

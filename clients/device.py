@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
+from clients.replay import Replay
 from flsim.cloud.ledger import Account, Ledger
 from flsim.config import BudgetConfig
 from flsim.learning.adam import AdamState
@@ -14,11 +15,12 @@ from flsim.tasks.problem import Problem
 from flsim.tasks.stream import device_name
 
 _OPTIMIZER, _MEMORY = "optimizer", "memory"
+_PLACES, _SEEN = "replay_places", "replay_seen"
 
 
 @dataclass
 class Device:
-    """A device at the start of its round; the client changes `dual`, `ledger`, `optimizer` and `sent`."""
+    """A device at the start of its round; the client changes `dual`, `ledger`, `optimizer`, `replay` and `sent`."""
 
     index: int
     round: int
@@ -38,6 +40,8 @@ class Device:
     """mu of FedProx's term, which pulls it back to `adapter`; 0 is none."""
     sent: list[Problem] = field(default_factory=list)
     """What it sent to the cloud in this round."""
+    replay: Replay = field(default_factory=Replay)
+    """Questions of the past, kept across rounds; empty where the client keeps none."""
 
     @property
     def name(self) -> str:
@@ -79,13 +83,16 @@ def remember(
         first, second = (torch.from_numpy(arrays[key].numpy().copy()) for key in ("first", "second"))
         optimizer = AdamState(first, second, torch.tensor([float(_number(memory, "steps", 0.0))]))
     own = float(_number(memory, "dual", dual)) if price is None else price
-    return Device(index, round_, adapter, own, Ledger(budget, total), optimizer, price)
+    device = Device(index, round_, adapter, own, Ledger(budget, total), optimizer, price)
+    if _PLACES in memory:
+        device.replay = _replay_of(memory)
+    return device
 
 
 def keep(state: RecordDict, device: Device) -> None:
     """Write the device into its `Context.state`."""
     total = device.ledger.total
-    memory: dict[str, int | float] = {
+    memory: dict[str, int | float | list[int]] = {
         "dual": device.dual,
         "calls": total.calls,
         "tokens": total.tokens,
@@ -96,6 +103,9 @@ def keep(state: RecordDict, device: Device) -> None:
         memory["steps"] = float(device.optimizer.steps[0])
         moments = {"first": device.optimizer.first, "second": device.optimizer.second}
         state[_OPTIMIZER] = ArrayRecord({key: Array(np.ascontiguousarray(m.numpy())) for key, m in moments.items()})
+    if device.replay.seen:
+        memory[_SEEN] = device.replay.seen
+        memory[_PLACES] = [number for place in device.replay.places for number in place]
     state[_MEMORY] = MetricRecord(memory)  # type: ignore[arg-type]
 
 
@@ -103,3 +113,10 @@ def _number(memory: MetricRecord, key: str, default: float) -> float:
     value = memory.get(key, default)
     assert isinstance(value, int | float)
     return value
+
+
+def _replay_of(memory: MetricRecord) -> Replay:
+    numbers = memory[_PLACES]
+    assert isinstance(numbers, list)
+    flat = [int(number) for number in numbers]
+    return Replay(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), int(_number(memory, _SEEN, 0)))

@@ -1,27 +1,32 @@
 """Measure a pack of devices on their own test sets, under their own budgets.
 
-Greedy decoding. A device meets its test prompts with the tasks in turn; the requests beyond floor(tau_k N) of its N
-prompts are answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050,
-intercepts likewise).
+Greedy decoding. A rule says which prompts a device would send (`clients/asking/`; by default the policy's own help
+requests). A device meets its test prompts with the tasks in turn; the wishes beyond floor(tau_k N) of its N prompts are
+answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050, intercepts
+likewise).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 
-from clients.rollout import Problems, answer_alone
+from clients.asking.alone import MAX_NEW_TOKENS
+from clients.asking.at_random import random_order
+from clients.asking.curves import accuracy_curve, asking_auc
+from clients.asking.own import OWN
+from clients.asking.rule import AskingRule, Examined, Flags, Scores, cloud_right, decide, right_alone
+from clients.asking.threshold import tie_breaks
+from clients.rollout import answer_alone
 from flsim.metrics.rows import Row
+from flsim.metrics.selection import EVERY_TASK
 from flsim.models.adapter import Adapter
-from flsim.models.decoding import encode, generate, read
 from flsim.models.stacked_lora import ranks_of
-from flsim.seeding import generator
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.problem import Problem
 from flsim.tasks.stream import TaskStream, device_name
 from flsim.world import World
-
-MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
 
 
 @torch.no_grad()
@@ -33,8 +38,15 @@ def evaluate_pack(
     model: str,
     round_: int,
     taus: Sequence[float] | None = None,
+    asking: AskingRule = OWN,
 ) -> list[list[Row]]:
-    """Rows `accuracy`, `local_accuracy`, `cloud_usage` and `cloud_requests` (granted or not) per device and task.
+    """Measure a pack.
+
+    Per device and task: `accuracy`, `local_accuracy`, `cloud_usage`, `cloud_requests` (granted or not), and
+    `kept_accuracy`, of the prompts that were not sent. For the model `global` also what the rule's scores are worth:
+    `accuracy_sending_10` to `accuracy_sending_90`, had the device sent that percentage of its prompts, those with the
+    highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
+    cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike.
 
     Args:
         world: the worker's.
@@ -43,27 +55,35 @@ def evaluate_pack(
         model: name of what is measured, for the rows.
         round_: for the rows.
         taus: the share of its prompts that each device may send to the cloud; None is `budget.tau` for all.
+        asking: the rule that says which.
     """
     taus = [world.config.budget.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     _use(world, devices, adapters)
-    reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
-    free = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
-    asked = [flags[: len(row)] for flags, row in zip(free.asked[..., 0].tolist(), problems, strict=True)]
-    alone = _alone(world, problems, asked, [[group[0] for group in row] for row in free.texts])
+    choices = decide(asking, Examined(world, devices, problems, taus))
     rows = []
-    for k, device in enumerate(devices):
-        wishes = [p for p, wish in enumerate(asked[k]) if wish]
+    for device, tests, choice, tau in zip(devices, problems, choices, taus, strict=True):
+        helped = cloud_right(world, tests)  # (N,)
         values = {
-            "cloud_requests": [float(wish) for wish in asked[k]],
-            **_within_budget(world, problems[k], wishes, alone[k], taus[k]),
+            "cloud_requests": choice.wishes.astype(np.float64),
+            **_within_budget(np.flatnonzero(choice.wishes).tolist(), choice.alone, helped, tau),
         }
-        rows.append(_rows(world, problems[k], values, device=device, model=model, round_=round_))
+        whole = []
+        if model == "global":
+            ties = tie_breaks(world, device, world.config.evaluation.split, len(tests))  # (N,)
+            values |= accuracy_curve(choice, helped, ties)
+            whole = [_row(world, EVERY_TASK, "asking_auc", *asking_auc(choice, helped), device, model, round_)]
+        rows.append(_rows(world, tests, values, device=device, model=model, round_=round_) + whole)
     return rows
 
 
 def reference_rows(
-    world: World, devices: Sequence[int], *, round_: int, taus: Sequence[float] | None = None
+    world: World,
+    devices: Sequence[int],
+    *,
+    round_: int,
+    taus: Sequence[float] | None = None,
+    asking: AskingRule = OWN,
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
@@ -72,21 +92,22 @@ def reference_rows(
         devices: indices of the pack's devices.
         round_: for the rows.
         taus: as for `evaluate_pack`.
+        asking: the rule of the frozen SLM.
     """
     taus = [world.config.budget.tau] * len(devices) if taus is None else taus
-    frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus)
+    frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus, asking=asking)
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, MAX_NEW_TOKENS)
     rows = []
-    for k, device in enumerate(devices):
-        alone = [is_right(problem.answer, text) for problem, text in zip(problems[k], texts[k], strict=True)]
-        wishes = generator(world.config.stream.seed, "random asking", device).permutation(len(alone)).tolist()
-        at_random = _within_budget(world, problems[k], wishes, alone, taus[k])
-        by_cloud = {"accuracy": [float(right) for right in _cloud_right(world, problems[k])]}
+    for k, (device, tests) in enumerate(zip(devices, problems, strict=True)):
+        helped = cloud_right(world, tests)  # (N,)
+        order = random_order(world, device, len(tests))
+        at_random = _within_budget(order, right_alone(tests, texts[k]), helped, taus[k])
+        by_cloud = {"accuracy": helped.astype(np.float64)}
         rows.append(
             frozen[k]
-            + _rows(world, problems[k], at_random, device=device, model="random", round_=round_)
-            + _rows(world, problems[k], by_cloud, device=device, model="cloud", round_=round_)
+            + _rows(world, tests, at_random, device=device, model="random", round_=round_)
+            + _rows(world, tests, by_cloud, device=device, model="cloud", round_=round_)
         )
     return rows
 
@@ -114,49 +135,31 @@ def _tests(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[
     return tuple(problem for turn in zip(*sets.values(), strict=True) for problem in turn)
 
 
-def _alone(world: World, problems: Problems, asked: list[list[bool]], texts: list[list[str]]) -> list[list[bool]]:
-    """Whether each device is right with asking disabled; greedy, so only prompts that asked need a second try."""
-    wanting = [[p for p, flag in enumerate(row) if flag] for row in asked]
-    if any(wanting):
-        again = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(wanting)], MAX_NEW_TOKENS)
-        for k, row in enumerate(wanting):
-            for p, text in zip(row, again[k], strict=True):
-                texts[k][p] = text
-    return [
-        [is_right(problem.answer, text) for problem, text in zip(*pair, strict=True)]
-        for pair in zip(problems, texts, strict=True)
-    ]
-
-
-def _within_budget(
-    world: World, problems: Sequence[Problem], wishes: Sequence[int], alone: Sequence[bool], tau: float
-) -> dict[str, list[float]]:
-    """Grant the first floor(tau N) wishes; per prompt, what is right in the end, right alone, and granted."""
-    limit = math.floor(tau * len(problems) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    granted = sorted(wishes[:limit])
-    right = [float(own) for own in alone]
-    for p, helped in zip(granted, _cloud_right(world, [problems[p] for p in granted]), strict=True):
-        right[p] = float(helped)
-    usage = [float(p in set(granted)) for p in range(len(problems))]
-    return {"accuracy": right, "local_accuracy": [float(own) for own in alone], "cloud_usage": usage}
-
-
-def _cloud_right(world: World, problems: Sequence[Problem]) -> list[bool]:
-    answers = world.cloud.answer(problems)
-    return [is_right(problem.answer, answer.text) for problem, answer in zip(problems, answers, strict=True)]
+def _within_budget(wishes: Sequence[int], alone: Flags, helped: Flags, tau: float) -> dict[str, Scores]:
+    """Grant the first floor(tau N) wishes; per prompt `(N,)`, what is right in the end, alone, if kept, and granted."""
+    limit = math.floor(tau * len(alone) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    granted = np.zeros(len(alone), dtype=bool)
+    granted[list(wishes[:limit])] = True
+    return {
+        "accuracy": np.where(granted, helped, alone).astype(np.float64),
+        "local_accuracy": alone.astype(np.float64),
+        "kept_accuracy": np.where(granted, np.nan, alone),
+        "cloud_usage": granted.astype(np.float64),
+    }
 
 
 def _rows(
-    world: World, problems: Sequence[Problem], values: dict[str, list[float]], *, device: int, model: str, round_: int
+    world: World, problems: Sequence[Problem], values: Mapping[str, Scores], *, device: int, model: str, round_: int
 ) -> list[Row]:
-    """Sum values per prompt into one row per task and name."""
-    split = world.config.evaluation.split
+    """Sum values per prompt `(N,)` into one row per task and name; a prompt that is nan does not count."""
+    tasks = np.array([problem.group for problem in problems])  # (N,)
+    rows = []
+    for task in world.stream.tasks:
+        for name, of in values.items():
+            counted = of[(tasks == task) & ~np.isnan(of)]
+            rows.append(_row(world, task, name, float(counted.sum()), float(len(counted)), device, model, round_))
+    return rows
 
-    def total(task: str, of: Iterable[float]) -> float:
-        return sum(value for problem, value in zip(problems, of, strict=True) if problem.group == task)
 
-    return [
-        Row(round_, device_name(device), task, split, model, name, total(task, of), total(task, [1.0] * len(problems)))
-        for task in world.stream.tasks
-        for name, of in values.items()
-    ]
+def _row(world: World, task: str, name: str, total: float, weight: float, device: int, model: str, round_: int) -> Row:
+    return Row(round_, device_name(device), task, world.config.evaluation.split, model, name, total, weight)

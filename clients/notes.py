@@ -36,6 +36,15 @@ class Notes:
         self.prompts += len(problems)
         self.effective_groups += int((advantage[k, : len(problems)] != 0).any(-1).sum())
 
+    def add_sent(self, problems: Sequence[Problem], sent: Sequence[bool], right: Sequence[bool]) -> None:
+        """Enter one step of a device that samples nothing: which prompts it sent, and where the cloud was right."""
+        for problem, asked, helped in zip(problems, sent, right, strict=True):
+            self._note(problem.group, "reward", float(helped), float(asked))
+            self._note(problem.group, "cloud_usage", float(asked), 1)
+            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+        self.prompts += len(problems)
+        self.effective_groups += sum(right)
+
     def update(self, device: Device, adapter: Adapter) -> DeviceUpdate:
         """The device's update with everything that was noted."""
         spent = device.ledger.round

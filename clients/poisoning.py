@@ -69,7 +69,7 @@ class PoisonedApp(DeviceApp):
     """A fleet whose malicious devices poison their training replies."""
 
     def __init__(self, honest: DeviceApp, poison: Poison) -> None:
-        super().__init__(honest.config, honest.algorithm, honest.mods)
+        super().__init__(honest.config, honest.algorithm, honest.mods, honest.asking)
         self.poison = poison
         self.malicious = malicious_devices(honest.config, poison.share)
 

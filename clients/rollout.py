@@ -57,8 +57,9 @@ def roll_out(
     group_size: int,
     temperature: float,
     max_new_tokens: int,
+    may_ask: bool = True,
 ) -> Rollout:
-    """Sample, ask, judge; the adapters in use are the pack's."""
+    """Sample, ask, judge; the adapters in use are the pack's. Without `may_ask` the help request is ruled out."""
     seed = world.config.seed
     with spend("rollout"):
         reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
@@ -69,6 +70,7 @@ def roll_out(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
+            may_ask=may_ask,
         )
     with spend("reward"):
         right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)
@@ -88,28 +90,37 @@ def ask_cloud(
     world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
 ) -> Tensor:
     """1 where a wanted query leads to a right final answer, `(K, P)`: the cloud's if granted, else the device's own."""
-    prices = world.config.cloud
-    granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
-    refused: list[list[int]] = [[] for _ in devices]
-    for k, p in wanted.nonzero().tolist():
-        quote = world.cloud.quote(problems[k][p])
-        if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
-            granted[k, p] = quote
-            devices[k].sent.append(problems[k][p])
-        else:
-            refused[k].append(p)
     helped = torch.zeros(wanted.shape)  # (K, P)
-    with spend("cloud"):
-        answers = world.cloud.answer([problems[k][p] for k, p in granted])
-    for ((k, p), quote), answer in zip(granted.items(), answers, strict=True):
-        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
+    answers = buy_answers(world, devices, problems, wanted)
+    for (k, p), answer in answers.items():
         helped[k, p] = float(is_right(problems[k][p].answer, answer.text))
+    refused = [
+        [p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())
+    ]
     if any(refused):
         alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
         for k, row in enumerate(refused):
             for p, text in zip(row, alone[k], strict=True):
                 helped[k, p] = float(is_right(problems[k][p].answer, text))
     return helped
+
+
+def buy_answers(
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor
+) -> dict[tuple[int, int], Answer]:
+    """The cloud's answers to the wanted prompts `(K, P)` that the devices' ledgers grant, by device and prompt."""
+    prices = world.config.cloud
+    granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
+    for k, p in wanted.nonzero().tolist():
+        quote = world.cloud.quote(problems[k][p])
+        if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
+            granted[k, p] = quote
+            devices[k].sent.append(problems[k][p])
+    with spend("cloud"):
+        answers = world.cloud.answer([problems[k][p] for k, p in granted])
+    for ((k, _), quote), answer in zip(granted.items(), answers, strict=True):
+        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
+    return dict(zip(granted, answers, strict=True))
 
 
 @torch.no_grad()

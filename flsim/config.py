@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEDULES = ("switch", "staggered", "ramp", "recurring")
+SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 SHARES = ("equally", "traffic", "price")
 CLOUD_KINDS = ("builtin", "oracle")
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
@@ -51,7 +51,8 @@ class StreamConfig:
     """Task groups of each phase, in order."""
     schedule: str = "switch"
     """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
-    `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each."""
+    `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each; `joint`: all phases at once, in
+    every round: the bound of a learner that never switches."""
     phase_rounds: int | None = None
     """Length of a phase in rounds; None shares the run's rounds out evenly."""
     lag_rounds: int = 4

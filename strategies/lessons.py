@@ -172,7 +172,7 @@ def _batch(count: int, plan: Plan, step: int) -> list[int]:
 
 def sequence_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply]) -> Lesson:
     """Learn the teacher's answers by heart, in the student's own tokens."""
-    completions = given(student.base, [student.spell(reply.answer.text) for reply in replies])
+    completions = given(student.base, [[student.spell(reply.answer.text) for reply in replies]])
     tokens = completions.tokens.flatten()  # (P T,)
 
     def loss(logprobs: Tensor, places: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def sequence_lesson(student: Student, problems: Sequence[Problem], replies: Sequ
 
 def forward_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply]) -> Lesson:
     """Learn the teacher's distribution at every token of its answers."""
-    completions = given(student.base, [reply.tokens.tolist() for reply in replies])
+    completions = given(student.base, [[reply.tokens.tolist() for reply in replies]])
     longest = completions.tokens.shape[-1]
     ids = _padded([reply.ids for reply in replies], longest).long()  # (P T, k)
     known = _padded([reply.logprobs for reply in replies], longest)  # (P T, k)
@@ -196,7 +196,7 @@ def forward_lesson(student: Student, problems: Sequence[Problem], replies: Seque
 
 def reverse_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply], *, clip: float) -> Lesson:
     """Learn from the teacher's scores of what the student wrote."""
-    completions = given(student.base, [reply.tokens.tolist() for reply in replies])
+    completions = given(student.base, [[reply.tokens.tolist() for reply in replies]])
     tokens = completions.tokens.flatten()  # (P T,)
     scores = _padded([reply.logprobs for reply in replies], completions.tokens.shape[-1])[:, 0]  # (P T,)
 

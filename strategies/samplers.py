@@ -38,6 +38,23 @@ class Everyone:
 
 
 @dataclass(frozen=True)
+class First:
+    """Only the first devices of the cohort: with a client that pools all data, one central learner."""
+
+    count: int = 1
+    """How many, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number that chooses nobody."""
+        if self.count < 1:
+            raise ValueError(f"count={self.count} must be at least 1, or nobody learns")
+
+    def choose(self, cohort: Sequence[int], round_: int, seed: int) -> list[int]:
+        """The first of them."""
+        return sorted(cohort)[: self.count]
+
+
+@dataclass(frozen=True)
 class RandomShare:
     """A random share of the cohort, without replacement (McMahan et al. 2017, arXiv 1602.05629: their C)."""
 

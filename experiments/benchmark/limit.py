@@ -24,7 +24,8 @@ from torch import Tensor
 
 from clients.da_grpo import DaGrpo
 from clients.device import Device
-from clients.rollout import Rollout
+from clients.pack import Pack
+from clients.reinforcement import Judged
 from experiments.benchmark.bare import Layout, Passes, bare_round, our_passes, plain_passes, prepare
 from experiments.benchmark.devices import fresh_pack
 from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
@@ -78,11 +79,11 @@ class RecordingDaGrpo(DaGrpo):
 
     recorded: list[Recorded] = field(default_factory=list)
 
-    def _gradient(self, world: World, rollout: Rollout, advantage: Tensor) -> Tensor:
-        responses = rollout.prompts.real.sum(-1)[:, None, None] * self.group_size  # (K, 1, 1)
-        weight = (-advantage / responses)[..., None] * rollout.completions.mask  # (K, P, G, T)
-        self.recorded.append((rollout.prompts, rollout.completions, weight))
-        return super()._gradient(world, rollout, advantage)
+    def _gradient(self, pack: Pack, judged: Judged, update: int) -> Tensor:
+        responses = judged.kept.sum(-1)[:, None, None] * self.group_size  # (K, 1, 1)
+        weight = (-judged.advantage / responses)[..., None] * judged.mask  # (K, P, G, T)
+        self.recorded.append((judged.rollout.prompts, judged.rollout.completions, weight))
+        return super()._gradient(pack, judged, update)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class BuiltinCloud:
     @torch.no_grad()
     def _score(self, question: str, tokens: Sequence[int]) -> Reply:
         reading = read(self.base, encode(self.base, [[question]]))
-        completions = given(self.base, [tokens])
+        completions = given(self.base, [[tokens]])
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 
         def verdict(logits: Tensor, places: Tensor) -> Tensor:

@@ -80,19 +80,22 @@ def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
     return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in questions))
 
 
-def given(base: BaseModel, tokens: Sequence[Sequence[int]]) -> Completions:
-    """Completions that somebody else wrote, one for each prompt of a single device, `(1, P, 1, T)`; without texts.
+def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Completions:
+    """Completions that somebody else wrote, one for each prompt, `(K, P, 1, T)`; without texts.
 
     Args:
         base: the model that will read them.
-        tokens: of each completion, the ending one included; one without tokens counts as filling.
+        tokens: `[device][prompt]`, the ending one included; one without tokens counts as filling.
     """
-    longest, device = max(1, max(map(len, tokens))), base.model.device
-    padded = [[*row, *[base.pad_id] * (longest - len(row))] for row in tokens]
-    ids = torch.tensor(padded, device=device)[None, :, None]  # (1, P, 1, T)
-    lengths = torch.tensor([len(row) for row in tokens], device=device)[None, :, None, None]  # (1, P, 1, 1)
-    mask = torch.arange(longest, device=device) < lengths  # (1, P, 1, T)
-    asked = ((ids == base.help_id) & mask).any(-1)  # (1, P, 1)
+    width = max(1, max(len(row) for row in tokens))
+    longest = max(1, max((len(answer) for row in tokens for answer in row), default=1))
+    rows = [[*row, *[()] * (width - len(row))] for row in tokens]
+    padded = [[[*answer, *[base.pad_id] * (longest - len(answer))] for answer in row] for row in rows]
+    device = base.model.device
+    ids = torch.tensor(padded, device=device)[:, :, None]  # (K, P, 1, T)
+    lengths = torch.tensor([[len(answer) for answer in row] for row in rows], device=device)  # (K, P)
+    mask = torch.arange(longest, device=device) < lengths[..., None, None]  # (K, P, 1, T)
+    asked = ((ids == base.help_id) & mask).any(-1)  # (K, P, 1)
     return Completions(ids, mask, torch.zeros(ids.shape, device=device), asked, [])
 
 

@@ -28,10 +28,16 @@ the flattened completions `(K, P, G, T)`."""
 
 
 def score(
-    base: BaseModel, reading: Reading, completions: Completions, *, temperature: float, tokens: int = TOKENS
+    base: BaseModel,
+    reading: Reading,
+    completions: Completions,
+    *,
+    temperature: float,
+    tokens: int = TOKENS,
+    may_ask: bool = True,
 ) -> Tensor:
     """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient if any; zero after the end."""
-    return judge(base, reading, completions, _logprob_of(completions, temperature), tokens=tokens)
+    return judge(base, reading, completions, _logprob_of(base, completions, temperature, may_ask), tokens=tokens)
 
 
 def judge(
@@ -85,6 +91,7 @@ def pull_back(
     *,
     temperature: float,
     tokens: int = TOKENS,
+    may_ask: bool = True,
 ) -> Tensor:
     """The gradient `(K, n)` of a loss from its gradient `pull` `(K, P, G, T)` with respect to the log-probabilities.
 
@@ -96,8 +103,9 @@ def pull_back(
         pull: gradient of the summed per-device losses; what it holds after the end of a completion is ignored.
         temperature: of the sampling.
         tokens: most tokens of completions in one forward pass; fewer need less memory.
+        may_ask: as they were sampled; False rules the help request out before the softmax.
     """
-    verdict = _logprob_of(completions, temperature)
+    verdict = _logprob_of(base, completions, temperature, may_ask)
     return pull_back_verdicts(base, lora, reading, completions, verdict, pull, tokens=tokens)
 
 
@@ -151,13 +159,13 @@ def _judge(base: BaseModel, reading: Reading, completions: Completions, part: sl
     return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
 
 
-def _logprob_of(completions: Completions, temperature: float) -> Verdict:
+def _logprob_of(base: BaseModel, completions: Completions, temperature: float, may_ask: bool) -> Verdict:
     """The log-probability of the completions' own tokens."""
     tokens = completions.tokens.flatten()
-    return lambda logits, places: _logprobs(logits, tokens[places], temperature)
 
+    def verdict(logits: Tensor, places: Tensor) -> Tensor:
+        logits = logits.float() / temperature if temperature > 0 else logits.float()
+        logprobs = torch.log_softmax(logits, -1) if may_ask else unaided(base, logits)  # (n, V)
+        return logprobs.gather(-1, tokens[places][:, None])[:, 0]  # (n,)
 
-def _logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities `(n,)` of tokens `(n,)` under logits `(n, V)`."""
-    logits = logits.float() / temperature if temperature > 0 else logits.float()
-    return torch.log_softmax(logits, -1).gather(-1, tokens[:, None])[:, 0]
+    return verdict

@@ -62,6 +62,9 @@ class TaskStream:
 
     def phase_weights(self, device: str, round_: int) -> tuple[float, ...]:
         """How much of each phase a device is in at a round; sums to 1."""
+        if self.config.schedule == "joint":
+            rounds = [phase.last_round - phase.first_round + 1 for phase in self.phases]
+            return tuple(count / sum(rounds) for count in rounds)
         weights = [0.0] * len(self.phases)
         lag = self._lag(device)
         if self.config.schedule == "ramp" and self.config.lag_rounds > 0:

@@ -12,7 +12,8 @@ from torch import Tensor
 from clients.anchor import Anchor
 from clients.da_grpo import DaGrpo
 from clients.device import Device
-from clients.rollout import Rollout
+from clients.pack import Pack
+from clients.reinforcement import Judged
 from flsim.cloud.ledger import Ledger
 from flsim.config_files import load_config
 from flsim.learning.adam import Adam, AdamState
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Pushed(DaGrpo):
     """DA-GRPO for a loss whose slope is 1 in every parameter."""
 
-    def _gradient(self, world: World, rollout: Rollout, advantage: Tensor) -> Tensor:
-        return torch.ones(len(advantage), world.lora.size(world.lora.rank))  # (K, n)
+    def _gradient(self, pack: Pack, judged: Judged, update: int) -> Tensor:
+        return torch.ones_like(pack.theta)  # (K, n)
 
 
 PUSHED = Pushed(steps=6, prompts=1, group_size=2, lr=0.01, max_new_tokens=1)

@@ -375,4 +375,4 @@ def test_a_bad_setting_in_the_config_is_named_with_its_plug_in(tiny_checkpoint: 
     config = config_of(tiny_checkpoint, "client.group_size=1", "client.lr=0.1")
     with pytest.raises(ConfigError, match=r"clients\.da_grpo:client_app refused .*group_size=1 must be at least 2"):
         build("client", config.client, config)
-    assert client_app(config, lr=0.1).algorithm.dual_init == 0.5
+    assert client_app(config, lr=0.1).algorithm.first_dual == 0.5

@@ -166,7 +166,8 @@ def test_a_fresh_adapter_measures_as_the_frozen_base(tiny_checkpoint: Path) -> N
     fresh = evaluate_pack(world, [0, 1, 2], [start_of(world)] * 3, model="global", round_=0)
     frozen = reference_rows(world, [0, 1, 2], round_=0)
     for device in range(3):
-        assert values(fresh[device], "global") == values(frozen[device], "frozen")
+        measured = values(fresh[device], "global")
+        assert values(frozen[device], "frozen").items() <= measured.items()  # curves are the global adapter's only
 
 
 @pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 6), (1.0, 20)])

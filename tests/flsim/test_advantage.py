@@ -2,13 +2,25 @@ from itertools import product
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from flsim.learning.advantage import COST_BASELINES, cost_advantage, policy_gradient_loss, task_advantage
+from flsim.learning.advantage import (
+    COST_BASELINES,
+    centred,
+    cost_advantage,
+    group_scaled,
+    policy_gradient_loss,
+    separately_scaled,
+    task_advantage,
+    z_scored,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BASELINES = pytest.mark.parametrize("baseline", COST_BASELINES)
+MEANS = pytest.mark.parametrize("baseline", ["group", "batch"])
 
 # A policy that can be written down: 2 prompts, 4 actions, of which the last asks. Rewards and costs are tables.
 POLICY = torch.tensor([[0.2, -0.4, 0.9, 0.3], [-0.5, 0.1, 0.0, 1.1]], dtype=torch.float64)  # (P, 4) logits
@@ -39,7 +51,7 @@ def estimates(actions: Tensor, baseline: str, *, filling: int = 0) -> Tensor:
         noise = torch.rand(k, filling, g, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         logprobs, rewards, costs = (torch.cat([part, noise], 1) for part in (logprobs, rewards, costs))
         real = torch.cat([real, torch.zeros(k, filling, dtype=torch.bool)], 1)
-    advantages = task_advantage(rewards) - PRICE * cost_advantage(costs, baseline=baseline, real=real)
+    advantages = task_advantage(rewards) - PRICE * cost_advantage(costs, baseline=baseline, real=real, tau=TAU)
     loss = policy_gradient_loss(logprobs[..., None], advantages, real)
     (gradient,) = torch.autograd.grad(-loss.sum(), theta)
     return gradient
@@ -48,12 +60,12 @@ def estimates(actions: Tensor, baseline: str, *, filling: int = 0) -> Tensor:
 @BASELINES
 @pytest.mark.parametrize(("prompts", "group", "filling"), [(1, 2, 0), (1, 4, 0), (2, 2, 0), (2, 3, 0), (2, 2, 2)])
 def test_estimator_expectation_is_exact_gradient(baseline: str, prompts: int, group: int, filling: int) -> None:
-    """All possible batches, each weighed with its probability: equal to rounding (of 4 / 3 in float32)."""
+    """All possible batches, each weighed with its probability."""
     every = torch.tensor(list(product(range(4), repeat=prompts * group))).view(-1, prompts, group)  # (4^(P G), P, G)
     chances = torch.log_softmax(POLICY[:prompts], -1).expand(len(every), -1, -1).gather(-1, every).sum((1, 2)).exp()
     assert chances.sum().item() == pytest.approx(1.0)
     mean = (chances[:, None, None] * estimates(every, baseline, filling=filling)).sum(0)  # (P, 4)
-    torch.testing.assert_close(mean, exact_gradient(prompts), atol=1e-7, rtol=0)
+    torch.testing.assert_close(mean, exact_gradient(prompts), atol=1e-12, rtol=0)
 
 
 @BASELINES
@@ -102,7 +114,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@BASELINES
+@MEANS
 def test_advantages_sum_to_nought(baseline: str) -> None:
     rewards, costs = random(3, 5, 4), random(3, 5, 4, seed=1).round()
     torch.testing.assert_close(task_advantage(rewards).sum(-1), torch.zeros(3, 5), atol=1e-6, rtol=0)
@@ -111,7 +123,7 @@ def test_advantages_sum_to_nought(baseline: str) -> None:
     torch.testing.assert_close(total, torch.zeros_like(total), atol=1e-5, rtol=0)
 
 
-@BASELINES
+@MEANS
 def test_shift_and_scale(baseline: str) -> None:
     """A constant added to all changes nothing; as nothing is divided by a deviation, twice the values give twice A."""
     values = random(3, 5, 4)
@@ -140,19 +152,26 @@ def test_unanimous_groups() -> None:
     assert signal.flatten().tolist() == pytest.approx([0.6] * 3 + [-0.6] * 3)
 
 
-def test_a_wholly_unanimous_batch_has_no_signal_with_either() -> None:
-    """The limit of the batch baseline: a device that asks at every prompt of a step is moved by its tasks only."""
-    for baseline in COST_BASELINES:
+def test_a_wholly_unanimous_batch_has_a_signal_only_against_the_budget() -> None:
+    """A device that asks at every prompt of a step is moved by its tasks only, unless tau is what it is held to.
+
+    Tau = 1/4: 3/4 for each request; tau = 1/2 and no request at all: -1/2 for each answer.
+    """
+    for baseline in ("group", "batch"):
         assert not cost_advantage(torch.ones(2, 3, 4), baseline=baseline).any()
+    tau = torch.tensor([0.25, 0.5])
+    found = cost_advantage(torch.stack([torch.ones(3, 4), torch.zeros(3, 4)]), baseline="budget", tau=tau)
+    assert (found[0] == 0.75).all()
+    assert (found[1] == -0.5).all()
 
 
 @BASELINES
 def test_filling_gets_nothing_and_changes_nobody(baseline: str) -> None:
     costs = random(2, 3, 4).round()
-    alone = cost_advantage(costs, baseline=baseline)
+    alone = cost_advantage(costs, baseline=baseline, tau=TAU)
     filled = torch.cat([costs, torch.full((2, 2, 4), 9.0)], 1)  # (2, 5, 4)
     real = torch.tensor([[True] * 3 + [False] * 2] * 2)
-    together = cost_advantage(filled, baseline=baseline, real=real)
+    together = cost_advantage(filled, baseline=baseline, real=real, tau=TAU)
     torch.testing.assert_close(together[:, :3], alone)
     assert not together[:, 3:].any()
 
@@ -161,7 +180,8 @@ def test_filling_gets_nothing_and_changes_nobody(baseline: str) -> None:
 def test_a_device_of_filling_only_gets_nothing(baseline: str) -> None:
     """A device without prompts in this step, beside one that has some: noughts, not nan."""
     real = torch.tensor([[True], [False]])
-    advantages = cost_advantage(torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]]), baseline=baseline, real=real)
+    costs = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    advantages = cost_advantage(costs, baseline=baseline, real=real, tau=TAU)
     assert advantages[1].tolist() == [[0.0, 0.0]]
     assert advantages[0].any()
     loss = policy_gradient_loss(random(2, 1, 2, 3), advantages + 1.0, real)
@@ -172,10 +192,10 @@ def test_a_device_of_filling_only_gets_nothing(baseline: str) -> None:
 def test_devices_do_not_weigh_on_each_other() -> None:
     """The loss and the cost baseline of a device are the same alone and beside another with more prompts."""
     logprobs, costs = -random(2, 3, 4, 5), random(2, 3, 4, seed=1).round()
-    real = torch.tensor([[True, False, False], [True, True, True]])
+    real, tau = torch.tensor([[True, False, False], [True, True, True]]), torch.tensor([0.3, 0.9])
     for baseline in COST_BASELINES:
-        together = cost_advantage(costs, baseline=baseline, real=real)
-        alone = cost_advantage(costs[:1, :1], baseline=baseline)
+        together = cost_advantage(costs, baseline=baseline, real=real, tau=tau)
+        alone = cost_advantage(costs[:1, :1], baseline=baseline, tau=0.3)
         torch.testing.assert_close(together[0, :1], alone[0])
         losses = policy_gradient_loss(logprobs, together, real)
         torch.testing.assert_close(losses[:1], policy_gradient_loss(logprobs[:1, :1], alone, real[:1, :1]))
@@ -192,3 +212,89 @@ def test_no_gradient_flows_through_the_advantages() -> None:
 def test_an_unknown_baseline_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"cost_baseline='mean'.*group, batch"):
         cost_advantage(torch.ones(1, 2), baseline="mean")
+
+
+def test_the_budget_baseline_needs_a_budget() -> None:
+    with pytest.raises(ValueError, match=r"cost_baseline='budget'.*tau"):
+        cost_advantage(torch.ones(1, 2), baseline="budget")
+
+
+def test_all_cost_baselines_expect_the_same_gradient() -> None:
+    """Two prompts, asked at with the probabilities 0.9 and 0.2, by enumeration of all 2^6 outcomes of 3 responses each.
+
+    The gradient of the usage (p1 + p2) / 2 by the logits is p (1 - p) / 2: 0.045 and 0.08. None of the baselines knows
+    it; each finds it in the mean over the outcomes.
+    """
+    chance = torch.tensor([0.9, 0.2], dtype=torch.float64)  # (P,)
+    costs = torch.tensor(list(product([0.0, 1.0], repeat=6)), dtype=torch.float64).view(-1, 2, 3)  # (2^6, P, G)
+    outcome = torch.where(costs > 0, chance[:, None], 1 - chance[:, None]).prod(-1).prod(-1)  # (2^6,)
+    spread = {}
+    for baseline in COST_BASELINES:
+        logits = torch.logit(chance).expand(len(costs), -1).clone().requires_grad_()  # (2^6, P)
+        asks, answers = (torch.nn.functional.logsigmoid(sign * logits)[..., None] for sign in (1, -1))
+        logprobs = torch.where(costs > 0, asks, answers)[..., None]  # (2^6, P, G, T=1)
+        advantages = cost_advantage(costs, baseline=baseline, tau=TAU)
+        real = torch.ones(costs.shape[:2], dtype=torch.bool)
+        (found,) = torch.autograd.grad(-policy_gradient_loss(logprobs, advantages, real).sum(), logits)
+        mean = (outcome[:, None] * found).sum(0)  # (P,)
+        torch.testing.assert_close(mean, torch.tensor([0.045, 0.08], dtype=torch.float64), atol=1e-14, rtol=0)
+        spread[baseline] = (outcome[:, None] * (found - mean) ** 2).sum(0).sqrt()  # (P,)
+    assert len({tuple(one.tolist()) for one in spread.values()}) == len(COST_BASELINES)  # they do differ
+
+
+def test_scaling_by_hand() -> None:
+    """Rewards 1, 0, 0, 1: offsets +-1/2, unbiased variance (4 / 4) / 3 = 1/3, so 0.5 sqrt(3) = 0.866 without eps.
+
+    With eps = 1/4: 0.5 / (0.577 + 0.25) = 0.604.
+    """
+    rewards = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    assert centred(rewards).tolist() == [0.5, -0.5, -0.5, 0.5]
+    for found, size in ((z_scored(rewards), 3**0.5 / 2), (group_scaled(rewards, eps=0.25), 0.5 / (3**-0.5 + 0.25))):
+        assert found.tolist() == pytest.approx([size, -size, -size, size])
+    assert group_scaled(rewards)[0].item() == pytest.approx(0.5 / (3**-0.5 + 1e-4))
+
+
+@given(st.integers(2, 9), st.integers(0, 1000), st.floats(0.1, 100), st.floats(-10, 10))
+def test_z_scores_know_neither_unit_nor_offset(group: int, seed: int, unit: float, offset: float) -> None:
+    values = torch.rand(3, group, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = z_scored(values)
+    torch.testing.assert_close(found.mean(-1), torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.std(-1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(z_scored(unit * values + offset), found, atol=1e-6, rtol=0)
+
+
+@given(st.floats(-10, 10, width=32), st.integers(2, 20))
+def test_equal_values_have_no_z_score(value: float, group: int) -> None:
+    """Their mean may round to a neighbour of the value; a division by the deviation would make 1 of that."""
+    assert not z_scored(torch.full((2, group), value)).any()
+
+
+def test_a_sum_scaled_as_a_whole_forgets_what_help_is_to_earn() -> None:
+    """Right alone earns 1, by the cloud 0.3: in a group of noughts both are worth the same, as GAPG's authors found."""
+    alone, by_cloud = group_scaled(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(alone, by_cloud, atol=2e-3, rtol=0)
+    alone, by_cloud = task_advantage(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(0.3 * alone, by_cloud)
+
+
+def test_scaled_apart_the_price_weighs_the_same_in_every_group() -> None:
+    """Two groups with the same requests and rewards of another unit: the price moves both by the same advantage.
+
+    Costs 1, 0, 0, 1 at price 0.4: -+0.4 x 0.866. Scaled as a sum, the price would move them by different amounts.
+    """
+    costs = torch.tensor([[[1.0, 0.0, 0.0, 1.0]] * 2])  # (1, 2, 4)
+    rewards = torch.tensor([[[1.0, 1.0, 0.0, 0.0], [10.0, 10.0, 0.0, 0.0]]])  # (1, 2, 4)
+    priced, free = (separately_scaled(rewards, costs, torch.tensor([price])) for price in (0.4, 0.0))
+    expected = 0.4 * 3**0.5 / 2 * torch.tensor([-1.0, 1.0, 1.0, -1.0])
+    torch.testing.assert_close(priced - free, expected.expand(1, 2, 4))
+    summed, alone = group_scaled(rewards - 0.4 * costs), group_scaled(rewards)
+    moved = (summed - alone).abs().sum(-1)[0]
+    assert moved[0] > 5 * moved[1]
+
+
+def test_each_device_has_its_own_price() -> None:
+    rewards, costs = random(2, 3, 4), random(2, 3, 4, seed=1).round()
+    together = separately_scaled(rewards, costs, torch.tensor([0.2, 0.9]))
+    for k, price in enumerate((0.2, 0.9)):
+        alone = separately_scaled(rewards[k : k + 1], costs[k : k + 1], torch.tensor([price]))
+        assert torch.equal(alone[0], together[k])

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -294,7 +295,7 @@ def test_a_group_shares_one_query_per_prompt(tiny_checkpoint: Path) -> None:
     world = world_of(tiny_checkpoint)
     devices = pack(world, 2)
     asked = [problems(6), problems(3, seed=1)]
-    settings = {"step": 0, "group_size": 40, "max_new_tokens": 6}
+    settings: dict[str, Any] = {"step": 0, "group_size": 40, "max_new_tokens": 6}
     rollout = roll_out(world, devices, asked, temperature=2.0, **settings)
     wanted = (rollout.asked.any(-1)).sum(1).tolist()
     assert [device.ledger.total.calls for device in devices] == wanted

@@ -139,3 +139,10 @@ def test_clipping_prevents_the_wind_up() -> None:
     assert clipped.max() <= 1
     assert plain_usage.min() < 0.01
     assert clipped_usage.min() > 0.1
+
+
+@given(st.floats(0, 20, width=32), SHARES, SHARES)
+def test_a_rule_without_steps_is_a_fixed_price(dual: float, usage: float, tau: float) -> None:
+    rule, dual_, usage_ = DualRule(lr=0.0, gain=0.0, maximum=math.inf), torch.tensor([dual]), torch.tensor([usage])
+    assert torch.equal(rule.price(dual_, usage_, tau), dual_)
+    assert torch.equal(rule.ascend(dual_, usage_, tau), dual_)

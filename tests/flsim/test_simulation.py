@@ -49,7 +49,8 @@ TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "local_reward", "cloud_usage", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
 ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "aggregation_share"}
-TEST_NAMES = {"accuracy", "local_accuracy", "cloud_usage", "cloud_requests"}
+TEST_NAMES = {"accuracy", "local_accuracy", "kept_accuracy", "cloud_usage", "cloud_requests"}
+CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 
 
 @pytest.fixture(scope="module")
@@ -184,16 +185,25 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
     ):
         part = test[test["model"] == model]
         assert set(part["round"]) == rounds
-        expected = {"cloud": {"accuracy"}, "random": TEST_NAMES - {"cloud_requests"}}.get(model, TEST_NAMES)
+        together, part = part[part["task"] == "all"], part[part["task"] != "all"]
+        expected = {
+            "cloud": {"accuracy"},
+            "random": TEST_NAMES - {"cloud_requests"},
+            "global": TEST_NAMES | CURVE_NAMES,
+        }.get(model, TEST_NAMES)
         assert set(part["name"]) == expected
         assert len(part) == len(rounds) * 3 * 4 * part["name"].nunique()  # of 3 devices on 4 tasks
-        assert (part["weight"] == 4.0).all()
-    assert set(test["task"]) == set(TASKS)
+        assert (part[part["name"] != "kept_accuracy"]["weight"] == 4.0).all()
+        assert set(part["task"]) == set(TASKS)
+        assert len(together) == (len(rounds) * 3 if model == "global" else 0)
+        assert set(together["name"]) <= {"asking_auc"}
+        assert set(together["weight"]) <= {0.0, 16.0}  # of all test prompts, or of a device with one class only
 
 
 def test_a_fresh_adapter_measures_as_the_frozen_base_in_round_0(finished: flsim.Run) -> None:
     keys = ["device", "task", "name", "total", "weight"]
     first = finished.rows[finished.rows["round"] == 0]
+    first = first[first["name"].isin(TEST_NAMES)]  # curves are the global adapter's only
     fresh, frozen = (first[first["model"] == model][keys].reset_index(drop=True) for model in ("global", "frozen"))
     pd.testing.assert_frame_equal(fresh, frozen)
 
@@ -340,8 +350,11 @@ def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, setti
 
 def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run, settings: Settings) -> None:
     other = flsim.run(settings("seed-1", "seed=1"), progress=False).rows
-    for rows, same in (("train", False), ("test", True)):
-        one, two = (run[(run["split"] == rows) & (run["round"] == 3)]["weight"] for run in (finished.rows, other))
+    for split, name, same in (("train", "reward", False), ("test", "accuracy", True)):
+        one, two = (
+            run[(run["split"] == split) & (run["name"] == name) & (run["round"] == 3)]["weight"]
+            for run in (finished.rows, other)
+        )
         assert (one.tolist() == two.tolist()) == same
     assert not other["total"].equals(finished.rows["total"])
 

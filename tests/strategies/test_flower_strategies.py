@@ -92,7 +92,7 @@ def rows_of(config: Config, strategy: Strategy) -> pd.DataFrame:
 
 def rows_with(config: Config, strategy: Strategy, *mods: Mod) -> pd.DataFrame:
     """With mods around the client."""
-    client = client_app(config, mods, **{k: v for k, v in config.client.items() if k != "path"})
+    client = client_app(config, mods=mods, **{k: v for k, v in config.client.items() if k != "path"})
     return without_timing(run(config, strategy=strategy, client=client, progress=False).rows)
 
 

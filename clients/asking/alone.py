@@ -1,0 +1,66 @@
+"""A device's own answers with asking disabled, and how sure it was of them: all that a rule may look at."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.asking.rule import Scores
+from clients.rollout import Problems
+from flsim.models.base import BaseModel
+from flsim.models.decoding import Completions, Reading, encode, generate, read
+from flsim.models.scoring import judge, unaided
+from flsim.world import World
+
+MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one device said to N questions when it could not ask; it does not hold what would be right."""
+
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    """Decoded greedily, without the ending token."""
+    logprobs: Scores
+    """Mean log-probability of the answer's tokens, the ending one included, in nats, at most 0, `(N,)`."""
+    entropies: Scores
+    """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
+
+
+@torch.no_grad()
+def answers_alone(world: World, problems: Problems, *, entropies: bool = False) -> list[Alone]:
+    """Every device's own greedy answers with asking disabled; the adapters in use are theirs.
+
+    Args:
+        world: the worker's.
+        problems: of each device; their numbers may differ.
+        entropies: whether to measure these, too, for one more pass over the answers.
+    """
+    questions = [[problem.question for problem in row] for row in problems]
+    reading = read(world.base, encode(world.base, questions))
+    replies = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, may_ask=False)
+    sure = _means(replies.logprobs, replies)
+    unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
+    return [
+        Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, entropy)
+        for asked, texts, logprobs, entropy in zip(questions, replies.texts, sure, unsure, strict=True)
+    ]
+
+
+def _entropies(base: BaseModel, reading: Reading, replies: Completions) -> Tensor:
+    """Entropy of the next token at each place of the answers, the help request ruled out, `(K, P, 1, T)`."""
+
+    def entropy(logits: Tensor, places: Tensor) -> Tensor:
+        each: Tensor = torch.special.entr(unaided(base, logits).exp())  # (n, V)
+        return each.sum(-1)  # (n,)
+
+    return judge(base, reading, replies, entropy)
+
+
+def _means(values: Tensor, replies: Completions) -> list[Scores]:
+    """The mean over each answer's tokens of numbers `(K, P, 1, T)`; of every device's real prompts `(N,)`."""
+    mask = replies.mask[:, :, 0]  # (K, P, T)
+    means = (values[:, :, 0] * mask).sum(-1) / mask.sum(-1).clamp(min=1)  # (K, P)
+    return [row[: len(texts)].double().cpu().numpy() for row, texts in zip(means, replies.texts, strict=True)]

@@ -1,0 +1,21 @@
+"""Always ask: the budget goes to the first prompts; with tau = 1 it is the cloud, the upper end of every curve."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clients.asking.alone import answers_alone
+from clients.asking.rule import Choice, Examined, right_alone
+
+
+@dataclass(frozen=True)
+class Always:
+    """A wish for every prompt; all score alike, so that its curve is that of asking at random."""
+
+    def decide(self, pack: Examined) -> list[Choice]:
+        """One choice per device."""
+        tried = answers_alone(pack.world, pack.tests)
+        return [
+            Choice(right_alone(tests, own.answers), np.ones(len(tests), dtype=bool), np.zeros(len(tests)))
+            for tests, own in zip(pack.tests, tried, strict=True)
+        ]

@@ -1,0 +1,42 @@
+"""What the scores of a rule are worth at any budget: accuracy if the neediest were sent, and the AUC of the need.
+
+These are the points of APGR and CPT and the users' AUCs (`flsim/metrics/offloading.py`, `flsim/metrics/fairness.py`).
+"""
+
+import math
+
+import numpy as np
+
+from clients.asking.rule import Choice, Flags, Scores
+from clients.asking.threshold import neediest_first
+from flsim.metrics.fairness import auc
+
+SHARES = tuple(range(10, 100, 10))
+"""In percent of the test prompts."""
+
+
+def accuracy_curve(choice: Choice, helped: Flags, ties: Scores) -> dict[str, Scores]:
+    """What is right in the end, `(N,)`, if the floor(s N) prompts with the highest scores were sent, for each s.
+
+    Args:
+        choice: of one device.
+        helped: whether the cloud is right, `(N,)`.
+        ties: order of equal scores, `(N,)`.
+
+    Returns:
+        By name, `accuracy_sending_10` to `accuracy_sending_90`.
+    """
+    order = neediest_first(choice.scores, ties)
+    right = {}
+    for share in SHARES:
+        sent = order[: math.floor(share * len(order) / 100 + 1e-9)]
+        final = choice.alone.astype(np.float64)  # (N,)
+        final[sent] = helped[sent]
+        right[f"accuracy_sending_{share}"] = final
+    return right
+
+
+def asking_auc(choice: Choice, helped: Flags) -> tuple[float, float]:
+    """AUC of the scores for "alone is wrong and the cloud right" times N, and N; (0, 0) if all prompts are alike."""
+    value = auc(choice.scores, helped & ~choice.alone)
+    return (0.0, 0.0) if math.isnan(value) else (value * len(helped), float(len(helped)))

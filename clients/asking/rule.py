@@ -1,0 +1,90 @@
+"""What a rule for asking is: for every test prompt of a pack a wish to ask or not, and a score of the need for help.
+
+A rule decides at test time only, with the devices' adapters in use, whatever the learner was. Which wishes the budget
+grants is not its business (`clients/evaluate.py`). The page docs/asking.md lists the rules and shows how to write one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.rollout import Problems
+from flsim.tasks.problem import Problem, is_right
+from flsim.world import World
+
+Flags = NDArray[np.bool_]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Devices before their test sets; their adapters are in use."""
+
+    world: World
+    devices: Sequence[int]
+    """Indices of the K devices."""
+    tests: Problems
+    """The test problems of each device; only an oracle looks at their answers before it has decided."""
+    taus: Sequence[float]
+    """The share of its test prompts that each device may send."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule decided for the N test prompts of one device.
+
+    Raises:
+        ValueError: if the three differ in length or a score is not finite.
+    """
+
+    alone: Flags
+    """Whether the device is right with asking disabled, `(N,)`."""
+    wishes: Flags
+    """Whether it would send the prompt, `(N,)`."""
+    scores: Scores
+    """How much the prompt needs help, higher for more, `(N,)`; only their order means something."""
+
+    def __post_init__(self) -> None:
+        shapes = self.alone.shape, self.wishes.shape, self.scores.shape
+        if shapes != (self.alone.shape,) * 3 or self.alone.ndim != 1:
+            raise ValueError(f"alone, wishes and scores of shapes {shapes} must have one entry per test prompt, (N,)")
+        if not np.isfinite(self.scores).all():
+            raise ValueError(f"scores must be finite; {int((~np.isfinite(self.scores)).sum())} of them are not")
+
+
+@runtime_checkable
+class AskingRule(Protocol):
+    """Anything that decides for a pack."""
+
+    def decide(self, pack: Examined) -> list[Choice]:
+        """One choice per device, in the order of the pack."""
+        ...
+
+
+def decide(rule: AskingRule, pack: Examined) -> list[Choice]:
+    """What a rule decides, checked.
+
+    Raises:
+        ValueError: unless there is one choice per device with one entry for each of its test prompts.
+    """
+    choices = rule.decide(pack)
+    expected, given = [len(row) for row in pack.tests], [len(choice.alone) for choice in choices]
+    if given != expected:
+        raise ValueError(
+            f"{type(rule).__name__}.decide gave choices for {given} prompts; return one Choice for each device of the "
+            f"pack, in its order, with one entry for each of its tests, here {expected}"
+        )
+    return choices
+
+
+def right_alone(problems: Sequence[Problem], texts: Sequence[str]) -> Flags:
+    """Whether each answer is right, `(N,)`."""
+    return np.array([is_right(problem.answer, text) for problem, text in zip(problems, texts, strict=True)], dtype=bool)
+
+
+def cloud_right(world: World, problems: Sequence[Problem]) -> Flags:
+    """Whether the cloud's answer is right, `(N,)`; it keeps its answers, so a question costs it time only once."""
+    return right_alone(problems, [answer.text for answer in world.cloud.answer(problems)])

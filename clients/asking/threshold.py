@@ -1,0 +1,100 @@
+"""Ask above a threshold: the one that lets a device send the share tau of its calibration questions.
+
+RouteLLM (Ong et al. 2024, arXiv 2406.18665) sets it so, by a quantile of the scores. Equal scores are put in a random
+order that is fixed per device and split: a rule whose scores are all equal then sends a share tau at random.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clients.asking.alone import Alone, answers_alone
+from clients.asking.calibration import SOURCE, calibration_halves, calibration_questions
+from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
+from clients.rollout import Problems
+from flsim.seeding import generator
+from flsim.world import World
+
+Score = Callable[[Alone], Scores]
+"""How much each of N prompts needs help, `(N,)`, from the device's own answers."""
+Learn = Callable[[Alone, Flags], Score]
+"""A score that was learned from answers and whether they are right, `(N,)`, of one device."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A place in the order of scores."""
+
+    score: float
+    tie: float
+    """Among equal scores, the tie-break that must be exceeded."""
+
+    def exceeded(self, scores: Scores, ties: Scores) -> Flags:
+        """Which prompts lie above it, `(N,)`."""
+        above: Flags = (scores > self.score) | ((scores == self.score) & (ties > self.tie))
+        return above
+
+
+def calibrated(scores: Scores, ties: Scores, tau: float) -> Threshold:
+    """The threshold that exactly floor(tau n) of n calibration questions exceed.
+
+    Args:
+        scores: of the calibration questions, `(n,)`, n > 0.
+        ties: their tie-breaks, `(n,)`, no two equal.
+        tau: the share that may be sent.
+    """
+    allowed = math.floor(tau * len(scores) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    if allowed >= len(scores):
+        return Threshold(-math.inf, -math.inf)
+    at = neediest_first(scores, ties)[allowed]
+    return Threshold(float(scores[at]), float(ties[at]))
+
+
+def neediest_first(scores: Scores, ties: Scores) -> list[int]:
+    """Places of the scores from the highest to the lowest, equal ones by their tie-breaks."""
+    order: list[int] = np.lexsort((-ties, -scores)).tolist()
+    return order
+
+
+def tie_breaks(world: World, device: int, split: str, count: int) -> Scores:
+    """Numbers in [0, 1) that order equal scores, a pure function of (stream.seed, device, split), `(N,)`."""
+    return generator(world.config.stream.seed, "asking ties", device, split).random(count)
+
+
+def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: bool = False) -> list[Choice]:
+    """The choices of a rule that asks where its score is above each device's threshold.
+
+    Args:
+        pack: to decide for.
+        score: the same for all devices.
+        calibration: questions per task to set a threshold on.
+        entropies: whether the score looks at these.
+    """
+    known = [calibration_questions(pack.world, device, calibration) for device in pack.devices]
+    return _above(pack, [score] * len(known), known, entropies=entropies)
+
+
+def by_learned_threshold(pack: Examined, learn: Learn, calibration: int) -> list[Choice]:
+    """The same for a score that is first learned, device by device, on the other half of the calibration questions."""
+    halves = [calibration_halves(pack.world, device, calibration) for device in pack.devices]
+    lessons, known = [half[0] for half in halves], [half[1] for half in halves]
+    tried = answers_alone(pack.world, lessons)
+    scores = [learn(own, right_alone(row, own.answers)) for row, own in zip(lessons, tried, strict=True)]
+    return _above(pack, scores, known)
+
+
+def _above(pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False) -> list[Choice]:
+    """Set each device's threshold on its known questions, and decide for its tests."""
+    measured = pack.world.config.evaluation.split
+    seen = answers_alone(pack.world, known, entropies=entropies)
+    tried = answers_alone(pack.world, pack.tests, entropies=entropies)
+    choices = []
+    for k, (device, score) in enumerate(zip(pack.devices, scores, strict=True)):
+        ties = tie_breaks(pack.world, device, SOURCE[measured], len(known[k]))  # (n,)
+        threshold = calibrated(score(seen[k]), ties, pack.taus[k])
+        found = score(tried[k])  # (N,)
+        wishes = threshold.exceeded(found, tie_breaks(pack.world, device, measured, len(found)))  # (N,)
+        choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found))
+    return choices

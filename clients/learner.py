@@ -1,0 +1,163 @@
+"""A learner: what one pack of devices does in a round. Every method is a subclass in a file of its own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from clients.app import DeviceApp
+from clients.asking.never import Never
+from clients.asking.own import Own
+from clients.asking.rule import AskingRule
+from clients.device import Device
+from clients.pack import Pack
+from clients.replay import Place, met_again
+from clients.rollout import Problems
+from flsim.config import Config
+from flsim.learning.adam import Adam
+from flsim.messages import DeviceUpdate
+from flsim.models.memory import refuse_too_large
+from flsim.models.scoring import TOKENS
+from flsim.plugins import resolve
+from flsim.tasks.problem import Problem
+from flsim.tasks.stream import device_name
+from flsim.world import World
+
+
+@dataclass(frozen=True)
+class Learner(ABC):
+    """The work of a round, the same settings for all methods, so that they are compared at equal work."""
+
+    steps: int = 6
+    """Local steps per round, each on fresh prompts with fresh rollouts."""
+    prompts: int = 8
+    """Prompts per step, on average over devices."""
+    lr: float = 3e-3
+    """Learning rate of Adam."""
+    clip_norm: float = 1.0
+    """Largest gradient norm of a device."""
+    keep_optimizer: bool = True
+    """Whether a device keeps its Adam moments between rounds."""
+    max_new_tokens: int = 9
+    """Longest response in tokens."""
+    micro_batch: int = TOKENS
+    """Most tokens of responses in one forward pass of training; lower it where memory is short."""
+    replay: int = 0
+    """Questions of the past that a device keeps; 0 keeps none."""
+    replay_share: float = 0.25
+    """Of a step's prompts, how many come from the buffer as soon as it holds them; the number of prompts stays."""
+    pooled: bool = False
+    """Train on the prompts of all devices of the fleet: the bound of one central learner, for
+    `strategy.sampler.path=strategies.samplers:First`."""
+
+    may_ask: ClassVar[bool] = True
+    """Whether asking the cloud is part of what is learned; else responses are sampled with the request ruled out."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        for name in ("steps", "prompts", "lr", "clip_norm", "max_new_tokens", "micro_batch"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if self.replay < 0:
+            raise ValueError(f"replay={self.replay} must be at least 0: it is a number of questions")
+        if not 0 <= self.replay_share <= 1:
+            raise ValueError(f"replay_share={self.replay_share} must be in [0, 1]: it is a share of a step's prompts")
+        if self.pooled and self.replay:
+            raise ValueError(f"replay={self.replay} is a device's own buffer; a pooled learner has none: set replay=0")
+
+    @property
+    def first_dual(self) -> float:
+        """Lambda of a device that has not learned yet; 0 where there is no dual variable."""
+        return 0.0
+
+    @property
+    def responses(self) -> int:
+        """Sampled for each prompt."""
+        return 1
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether a step looks back at the adapters that the round began with."""
+        return False
+
+    def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
+        """One round of a pack of devices."""
+        if not self.keep_optimizer:
+            for device in devices:
+                device.optimizer = None
+        pack = Pack.of(world, devices, keep_start=self.keeps_start)
+        for step in range(self.steps):
+            self.learn(pack, self.problems(world, devices, step), step)
+        return pack.finish(keep_optimizer=self.keep_optimizer)
+
+    @abstractmethod
+    def learn(self, pack: Pack, problems: Problems, step: int) -> None:
+        """One local step: move `pack.theta` with `pack.move`, and enter into `pack.notes` what happened."""
+
+    @property
+    def adam(self) -> Adam:
+        """The optimizer's rule."""
+        return Adam(lr=self.lr, clip_norm=self.clip_norm)
+
+    def problems(self, world: World, devices: Sequence[Device], step: int) -> Problems:
+        """What each device meets in one local step."""
+        if self.pooled:
+            names = [device_name(index) for index in range(world.config.fleet.devices)]
+            return [[p for name in names for p in self._fresh(world, name, d.round, step)] for d in devices]
+        return [self._met(world, device, step) for device in devices]
+
+    def _fresh(self, world: World, name: str, round_: int, step: int) -> list[Problem]:
+        count = world.stream.prompts_per_step(name, self.prompts)
+        return world.stream.training_problems(name, round_, step, count=count, seed=world.config.seed)
+
+    def _met(self, world: World, device: Device, step: int) -> list[Problem]:
+        """New questions, and some of the past in place of the last of them."""
+        fresh, seed = self._fresh(world, device.name, device.round, step), world.config.seed
+        if not self.replay:
+            return fresh
+        count = len(fresh)
+        again = device.replay.draw(int(self.replay_share * count), seed, device.name, device.round, step)
+        fresh = fresh[: count - len(again)]
+        new: list[Place] = [(device.round, step, place) for place in range(len(fresh))]
+        device.replay.remember(new, self.replay, seed, device.name)
+        return fresh + met_again(world.stream, device.name, again, count=count, seed=seed)
+
+
+def learner_app(
+    config: Config,
+    method: type[Learner],
+    *,
+    asking: AskingRule | None = None,
+    mods: Sequence[Any] = (),
+    **settings: Any,
+) -> DeviceApp:
+    """The Flower app of a learner, from the settings that a config gives it.
+
+    Args:
+        config: of the run.
+        method: the learner.
+        asking: who decides at test time when to ask; None is the policy itself, and nobody where it does not learn to.
+        mods: Flower's mods around training, as objects or as `module:name`, such as
+            `flwr.clientapp.mod:fixedclipping_mod`.
+        settings: the fields of `method`.
+
+    Raises:
+        ValueError: for a setting that there is not.
+        ConfigError: if a step cannot fit into memory.
+    """
+    known = [field.name for field in fields(method) if not field.name.startswith("_")]
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise ValueError(f"there is no setting {', '.join(unknown)}; {method.__name__} takes: {', '.join(known)}")
+    learner = method(**settings)
+    prompts = 2 * learner.prompts * (config.fleet.devices if learner.pooled else 1)  # skew at most doubles a device's
+    refuse_too_large(
+        config,
+        prompts=prompts,
+        responses=prompts * learner.responses,
+        new_tokens=learner.max_new_tokens,
+        micro_batch=learner.micro_batch,
+    )
+    around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
+    default = Own() if method.may_ask else Never()
+    return DeviceApp(config, learner, around, default if asking is None else asking)

@@ -1,0 +1,132 @@
+"""Supervised fine-tuning on the cloud's answers, or sequence distillation (Kim and Rush 2016, arXiv 1606.07947).
+
+In every step the device sends tau of its prompts, drawn at random, and learns the answers by heart; it samples nothing
+itself. It learns what to answer and not when to ask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from clients.app import DeviceApp
+from clients.device import Device
+from clients.learner import Learner, learner_app
+from clients.pack import Pack
+from clients.replay import met_again
+from clients.rollout import Problems, buy_answers
+from flsim.config import Config
+from flsim.learning.distillation import Target, forward_kl, sequence_loss
+from flsim.models.decoding import Completions, Reading, encode, given, read
+from flsim.models.scoring import pull_back_verdicts, top_logprobs, unaided
+from flsim.seeding import generator
+from flsim.tasks.problem import Problem, is_right
+from flsim.timing import spend
+from flsim.world import World
+
+HELD_TOP = 64  # tokens of the start's distribution that the KL names; the tail holds the others
+
+
+@dataclass(frozen=True)
+class Sft(Learner):
+    """The settings of one device's round. The buffer of `replay` keeps questions that were sent, with their answers."""
+
+    verified: bool = True
+    """Whether only answers that pass the task's verifier are learned."""
+    kl: float = 0.0
+    """Weight of the KL from the adapters that the round began with, at the answers' tokens; 0 is none."""
+
+    may_ask: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        super().__post_init__()
+        if self.kl < 0:
+            raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
+        if self.pooled:
+            raise ValueError("pooled=true would send the whole fleet's share under one device's ledger; leave it out")
+
+    @property
+    def keeps_start(self) -> bool:
+        """For the KL."""
+        return self.kl > 0
+
+    def learn(self, pack: Pack, problems: Problems, step: int) -> None:
+        """One step: send, check, learn by heart."""
+        world, devices = pack.world, pack.devices
+        sent = self._to_send(world, devices, problems, step)  # (K, P)
+        bought = buy_answers(world, devices, problems, sent)
+        right = {place for place, a in bought.items() if is_right(problems[place[0]][place[1]].answer, a.text)}
+        kept = sorted(right) if self.verified else sorted(bought)
+        lessons = [[(problems[k][p], bought[k, p].text) for at, p in kept if at == k] for k in range(len(devices))]
+        again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]
+        for k, device in enumerate(devices):
+            places = [(device.round, step, p) for at, p in kept if at == k]
+            device.replay.remember(places, self.replay, world.config.seed, device.name)
+        with spend("train"):
+            pack.move(self._gradient(pack, [a + b for a, b in zip(lessons, again, strict=True)]), self.adam)
+        for k, note in enumerate(pack.notes):
+            every = [(k, p) for p in range(len(problems[k]))]
+            note.add_sent(problems[k], [at in bought for at in every], [at in right for at in every])
+
+    def _to_send(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Tensor:
+        """True at the prompts to send, `(K, P)`: tau of them in expectation, whole ones in each step."""
+        wanted = torch.zeros(len(devices), max(len(row) for row in problems), dtype=torch.bool)  # (K, P)
+        for k, (device, row) in enumerate(zip(devices, problems, strict=True)):
+            rng = generator(world.config.seed, "sent", device.name, device.round, step)
+            count = int(device.ledger.budget.tau * len(row) + rng.random())
+            wanted[k, rng.permutation(len(row))[:count]] = True
+        return wanted
+
+    def _met(self, world: World, device: Device, step: int) -> list[Problem]:
+        """New questions only: what is met again was answered already."""
+        return self._fresh(world, device.name, device.round, step)
+
+    def _again(self, world: World, device: Device, step: int, count: int) -> list[tuple[Problem, str]]:
+        """Questions of the past with the answers that the device kept, which cost nothing again."""
+        wanted = int(self.replay_share * count)
+        places = device.replay.draw(wanted, world.config.seed, device.name, device.round, step)
+        past = met_again(world.stream, device.name, places, count=count, seed=world.config.seed)
+        return [(p, answer.text) for p, answer in zip(past, world.cloud.answer(past), strict=True)]
+
+    def _gradient(self, pack: Pack, lessons: Sequence[Sequence[tuple[Problem, str]]]) -> Tensor:
+        """Of each device's mean over its tokens, `(K, n)`."""
+        base = pack.world.base
+        spelt = [[self._spell(pack.world, text) for _, text in row] for row in lessons]
+        questions = [[problem.question for problem, _ in row] for row in lessons]
+        completions = given(base, spelt)  # (K, P, 1, T)
+        held = self._held(pack, questions, completions) if self.kl else None
+        pack.learn()
+        reading = read(base, encode(base, questions))
+        tokens = completions.tokens.flatten()
+
+        def verdict(logits: Tensor, places: Tensor) -> Tensor:
+            student = unaided(base, logits)  # (n, V)
+            loss = sequence_loss(student, tokens[places])  # (n,)
+            if held is None:
+                return loss
+            return loss + self.kl * forward_kl(student, Target(held.tokens[places], held.logprobs[places]))  # (n,)
+
+        counts = completions.mask.flatten(1).sum(-1).clamp(min=1)  # (K,)
+        pull = completions.mask / counts[:, None, None, None]  # (K, P, 1, T)
+        return pull_back_verdicts(base, pack.world.lora, reading, completions, verdict, pull, tokens=self.micro_batch)
+
+    @torch.no_grad()
+    def _held(self, pack: Pack, questions: list[list[str]], completions: Completions) -> Target:
+        """What the adapters of the round's start say at every place of the answers."""
+        pack.use_start()
+        reading: Reading = read(pack.world.base, encode(pack.world.base, questions))
+        ids, logprobs = top_logprobs(pack.world.base, reading, completions, HELD_TOP)  # (K, P, 1, T, k) each
+        return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))
+
+    def _spell(self, world: World, text: str) -> list[int]:
+        """The tokens of an answer, the ending one included, no more than a response may have."""
+        ids = world.base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids[: self.max_new_tokens - 1], world.base.eos_id]
+
+
+def client_app(config: Config, **settings: Any) -> DeviceApp:
+    """The plug-in that `client.path=clients.sft:client_app` names."""
+    return learner_app(config, Sft, **settings)

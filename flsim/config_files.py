@@ -57,16 +57,25 @@ def _read(path: Path) -> DictConfig:
 
 
 def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
-    """Merge key by key, so that an error can name its key."""
+    """Merge; if that fails, key by key, so that the error can name its key."""
+    try:
+        return _merged(config, given)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        pass
     for key in given:
         try:
-            config = OmegaConf.merge(config, {key: given[key]})
-            OmegaConf.to_object(config)
+            config = _merged(config, {key: given[key]})
         except ConfigError:
             raise
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise ConfigError(_explain(error, str(key), source)) from error
     return config
+
+
+def _merged(config: Any, given: Any) -> Any:
+    merged = OmegaConf.merge(config, given)
+    OmegaConf.to_object(merged)  # values that the dataclasses refuse
+    return merged
 
 
 def _explain(error: Exception, key: str, source: str) -> str:

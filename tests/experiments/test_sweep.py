@@ -90,13 +90,12 @@ def test_what_cannot_be_used_is_refused(arguments: list[str], words: list[str]) 
 
 
 def test_the_folder_is_the_same_in_any_order_of_the_arguments() -> None:
-    arguments = ["method=da_grpo,alone", "budget.tau=0.1,0.3", "seed=0..1", "client.lr=0.001,0.01", "rounds=6"]
-    plans = [plan_of(DEMO, order) for order in permutations(arguments)]
-    assert all(
-        {run.folder: run.config for run in plan} == {run.folder: run.config for run in plans[0]} for plan in plans
-    )
-    assert len({run.folder for run in plans[0]}) == 16
-    assert Path("runs/sweep-demo/alone-budget.tau=0.3-client.lr=0.001-seed1") in {run.folder for run in plans[0]}
+    arguments = ["method=alone", "stream.alpha=0.5,2.0", "seed=1", "budget.tau=0.1,0.3"]
+    plans = [plan_of(DEMO, order) for order in list(permutations(arguments))[::5]]
+    configs = [{run.folder: run.config for run in plan} for plan in plans]
+    assert all(found == configs[0] for found in configs)
+    assert len(configs[0]) == 4
+    assert Path("runs/sweep-demo/alone-budget.tau=0.3-stream.alpha=2.0-seed1") in configs[0]
 
 
 @given(st.dictionaries(st.sampled_from(["method", "budget.tau", "strategy.path", "x"]), st.text(max_size=8)))
@@ -257,7 +256,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(tiny: str, tmp_path:
         process.communicate(timeout=30)
         assert process.returncode in (-signal.SIGKILL, 130)
         assert not psutil.wait_procs(family, timeout=20)[1]
-    assert not rows_of(broken).keys() == rows_of(whole).keys(), "nothing was left to go on with"
+    assert rows_of(broken).keys() != rows_of(whole).keys(), "nothing was left to go on with"
     _, err = (process := sweep(tiny, broken)).communicate(timeout=240)
     assert process.returncode == 0, err.decode()
     expected = rows_of(whole)

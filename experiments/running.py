@@ -122,7 +122,7 @@ class _Work:
 def _start(config: Config) -> _Work:
     report, sender = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=_run, args=(config, sender), name=config.folder.name)
-    with _one_thread():
+    with _one_thread(), _deaf_to_ctrl_c():
         process.start()
     sender.close()
     return _Work(config, process, report)
@@ -130,7 +130,6 @@ def _start(config: Config) -> _Work:
 
 def _run(config: Config, sender: Connection) -> None:
     """What the process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         flsim.run(config, resume=config.folder if is_begun(config) else None, progress=False)
@@ -152,6 +151,16 @@ def _end_with_parent() -> None:
 def _show(progress: Progress, running: Sequence[_Work], begun: int, failures: Sequence[Failure]) -> None:
     failed = [failure.folder for failure in failures]
     progress.show([work.config for work in running], ended=begun - len(running), failed=failed)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """For processes that are started here: Ctrl-C reaches all of a terminal's, and it is the parent who ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -15,12 +15,15 @@ from flsim.config_checks import check
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, lay `key=value` overrides over it, and check the whole.
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, fragments: Sequence[str | Path] = ()
+) -> Config:
+    """Read a YAML file, lay fragments and then `key=value` overrides over it, key by key, and check the whole.
 
     Args:
         path: the YAML file; None starts from the defaults.
         overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
+        fragments: YAML files with some of the keys, each laid over what is before it.
 
     Raises:
         ConfigError: for an unknown or mistyped key or a value out of range.
@@ -30,7 +33,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
     merged = OmegaConf.structured(Config)
     if path is not None:
-        merged = _lay_over(merged, _read(Path(path)), str(path))
+        merged = OmegaConf.merge(merged, {"name": Path(path).stem})  # unless the file says otherwise
+    for file in [*([] if path is None else [path]), *fragments]:
+        merged = _lay_over(merged, _read(Path(file)), str(file))
     merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
@@ -39,7 +44,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
 
 
 def _read(path: Path) -> DictConfig:
-    """A YAML file's keys; a run is called after its file unless it says otherwise."""
+    """A YAML file's keys."""
     if not path.is_file():
         raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
     try:
@@ -48,22 +53,29 @@ def _read(path: Path) -> DictConfig:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(given, DictConfig):
         raise ConfigError(f"{path} must hold keys and values, such as `rounds: 4`, not a list or a single value")
-    named = OmegaConf.merge({"name": path.stem}, given)
-    assert isinstance(named, DictConfig)
-    return named
+    return given
 
 
 def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
-    """Merge key by key, so that an error can name its key."""
+    """Merge; if that fails, key by key, so that the error can name its key."""
+    try:
+        return _merged(config, given)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        pass
     for key in given:
         try:
-            config = OmegaConf.merge(config, {key: given[key]})
-            OmegaConf.to_object(config)
+            config = _merged(config, {key: given[key]})
         except ConfigError:
             raise
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise ConfigError(_explain(error, str(key), source)) from error
     return config
+
+
+def _merged(config: Any, given: Any) -> Any:
+    merged = OmegaConf.merge(config, given)
+    OmegaConf.to_object(merged)  # values that the dataclasses refuse
+    return merged
 
 
 def _explain(error: Exception, key: str, source: str) -> str:

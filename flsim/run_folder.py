@@ -22,7 +22,7 @@ def open_new(config: Config) -> Path:
         ConfigError: if the folder already holds something.
     """
     folder = config.folder
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(_is_of_a_run(path) for path in folder.iterdir()):
         raise ConfigError(
             f"the run folder {folder} exists and is not empty; go on with it by --resume {folder}, "
             f"choose another by run_dir=..., or delete it"
@@ -30,6 +30,11 @@ def open_new(config: Config) -> Path:
     write_atomically(folder / "environment.json", json.dumps(_environment(), indent=1).encode())
     write_atomically(folder / "config.yaml", to_yaml(config).encode())
     return folder
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Not so what a kill leaves before there is a config, with which a run begins."""
+    return path.name != "environment.json" and path.suffix != ".part"
 
 
 def open_again(folder: Path, config: Config | None) -> Config:

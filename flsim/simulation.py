@@ -83,11 +83,7 @@ def run(
         DamagedFileError: if a file of a resumed run cannot be read.
     """
     settings = _settings(config, overrides, resume)
-    check_gpus(settings.engine)
-    strategy = strategy or build("strategy", settings.strategy)
-    client = client or build("client", settings.client, settings)
-    server = server or (build("server", settings.server) if settings.server else None)
-    begin(strategy, server, settings)  # they may refuse the fleet, before anything is written
+    strategy, client, server = build_parts(settings, strategy, client, server)
     adapter = first_adapter(settings)
     folder = open_new(settings) if resume is None else Path(resume)
     last = settings.rounds if until is None else min(until, settings.rounds)
@@ -98,6 +94,25 @@ def run(
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
     return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
+
+
+def build_parts(
+    config: Config,
+    strategy: Strategy | None = None,
+    client: ClientApp | None = None,
+    server: ServerStage | None = None,
+) -> tuple[Strategy, ClientApp, ServerStage | None]:
+    """Build the plug-ins that the config names and that were not passed, and let them meet the fleet.
+
+    Raises:
+        ConfigError: if one cannot be built or refuses its settings or the fleet; nothing has been written by then.
+    """
+    check_gpus(config.engine)
+    strategy = strategy or build("strategy", config.strategy)
+    client = client or build("client", config.client, config)
+    server = server or (build("server", config.server) if config.server else None)
+    begin(strategy, server, config)
+    return strategy, client, server
 
 
 def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:

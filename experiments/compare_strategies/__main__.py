@@ -7,6 +7,7 @@ one that was stopped goes on, and the tables are drawn again from the rows.
 
 import argparse
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from experiments.compare_strategies.figure import draw_part
 from experiments.compare_strategies.measure import Outcome, outcome_of
 from experiments.compare_strategies.plan import ALL, Part
 from experiments.compare_strategies.tables import part_table
-from experiments.compare_strategies.work import Task, do_all, tasks_of
+from experiments.compare_strategies.work import Task, tasks_of
+from experiments.running import do_all
 from flsim.config import ConfigError
 
 
@@ -32,9 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     parts = [part for part in ALL if part.name in args.parts]
     try:
         tasks = tasks_of(parts, args.seeds, args.root, args.settings)
-        do_all(tasks, args.jobs)
+        failures = do_all([task.config for task in tasks], args.jobs)
     except ConfigError as error:
         parser.error(str(error))
+    if failures:
+        sys.exit("\n".join(str(failure) for failure in failures))
     for part in parts:
         show(part, [task for task in tasks if task.part is part], args.root)
 

@@ -1,0 +1,178 @@
+"""Do the runs that are missing, several side by side, each in a process of its own; never one that is finished."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import flsim
+from experiments.progress import Progress
+from flsim.config import Config
+from flsim.run_folder import log_to, open_again
+
+_SPAWN = multiprocessing.get_context("spawn")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LOOK_S = 2.0  # between two looks at the rounds of what is running
+_STOP_S = 10.0  # for a run to end that is told to
+_LONGEST = 2000  # letters of an error, so that a pipe takes them all at once
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended with an error."""
+
+    folder: Path
+    error: str
+    """In one line or a few."""
+
+    def __str__(self) -> str:
+        """What went wrong, and where more is said of it."""
+        log = self.folder / "run.log"
+        return f"{self.folder}: {self.error}" + (f"\n  log: {log}" if log.is_file() else "")
+
+
+def is_begun(config: Config) -> bool:
+    """Whether there is a run to go on with."""
+    return (config.folder / "config.yaml").is_file()
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run is there with its summary.
+
+    Raises:
+        ConfigError: if its folder holds a run of other settings.
+    """
+    if is_begun(config):
+        open_again(config.folder, config)
+    return (config.folder / "summary.json").is_file()
+
+
+def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
+    """Run what is not finished yet, in this order, with a line that says how much time is left.
+
+    A run that fails does not stop the others. If this process ends, by Ctrl-C or a kill, the runs end with it, and
+    the next call goes on with them.
+
+    Args:
+        configs: the runs, each with a folder of its own.
+        jobs: at most so many at once, each on one thread.
+
+    Returns:
+        What failed.
+
+    Raises:
+        ConfigError: if a folder holds a run of other settings; then none has been started.
+    """
+    missing = [config for config in configs if not is_finished(config)]
+    waiting, running, failures = deque(missing), list[_Work](), list[Failure]()
+    progress = Progress(len(configs), missing)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.popleft()))
+            _show(progress, running, len(missing) - len(waiting), failures)
+            wait([work.process.sentinel for work in running], timeout=_LOOK_S)
+            for work in [work for work in running if not work.process.is_alive()]:
+                running.remove(work)
+                error = work.error()
+                failures += [Failure(work.config.folder, error)] if error else []
+        _show(progress, running, len(missing), failures)
+    finally:
+        for work in running:
+            work.stop()
+        progress.close()
+    return failures
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A run in its process."""
+
+    config: Config
+    process: SpawnProcess
+    report: Connection
+    """On which it says what went wrong."""
+
+    def error(self) -> str | None:
+        """Why the process ended; None if all went well."""
+        if self.process.exitcode == 0:
+            return None
+        try:
+            return str(self.report.recv())
+        except EOFError:  # it had no time to say
+            code = self.process.exitcode or 0
+            return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with status {code}"
+
+    def stop(self) -> None:
+        """End it; what it committed stays."""
+        self.process.terminate()
+        self.process.join(_STOP_S)
+        self.process.kill()
+        self.process.join()
+
+
+def _start(config: Config) -> _Work:
+    report, sender = _SPAWN.Pipe(duplex=False)
+    process = _SPAWN.Process(target=_run, args=(config, sender), name=config.folder.name)
+    with _one_thread(), _deaf_to_ctrl_c():
+        process.start()
+    sender.close()
+    return _Work(config, process, report)
+
+
+def _run(config: Config, sender: Connection) -> None:
+    """What the process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        flsim.run(config, resume=config.folder if is_begun(config) else None, progress=False)
+    except Exception as error:
+        sender.send(f"{type(error).__name__}: {error}"[:_LONGEST])
+        log = log_to(config.folder) if is_begun(config) else logging.getLogger(__name__)
+        log.exception("the run failed")
+        raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    """A run left alone by a kill of its parent would meet the next sweep in its own folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _show(progress: Progress, running: Sequence[_Work], begun: int, failures: Sequence[Failure]) -> None:
+    failed = [failure.folder for failure in failures]
+    progress.show([work.config for work in running], ended=begun - len(running), failed=failed)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """For processes that are started here: Ctrl-C reaches all of a terminal's, and it is the parent who ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for each process that is started here; with more, the processes would hinder each other."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,1 @@
+"""Run a config with every combination of methods, settings and seeds."""

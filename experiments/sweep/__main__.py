@@ -1,0 +1,100 @@
+"""Run a config with every combination of methods, settings and seeds: what is missing, never what is finished.
+
+Examples:
+  python -m experiments.sweep experiments/configs/demo.yaml method=da_grpo,alone seed=0..4
+  python -m experiments.sweep experiments/configs/demo.yaml method=da_grpo budget.tau=0.1,0.3,0.5 seed=0..2 rounds=12
+  python -m experiments.sweep experiments/configs/demo.yaml method=da_grpo,my_method.yaml seed=0 --list
+
+key=a,b,c and key=0..4 (0 to 4; 0..8..4 is 0, 4, 8) are axes, and every combination is a run; key=value is a setting of
+all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'name="a,b"'.
+
+method=  names files of experiments/configs/methods/, laid over CONFIG key by key; a+b lays a, then b; a path that ends
+         in .yaml is a file of your own. key=value on this line goes over both.
+seed=    sets seed and stream.seed, so that each seed has its own fleet; stream.seed=0 on this line keeps one for all.
+
+Runs go seed by seed, each in a process and on a thread of its own (engine.kind=local, unless engine.kind= is given on
+this line). Stop it with Ctrl-C or a kill, and the same line goes on. docs/sweeps.md says more.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.benchmark.measuring import table
+from experiments.progress import rounds_done
+from experiments.running import do_all, is_begun
+from experiments.sweep.methods import method_names
+from experiments.sweep.plan import Planned, plan_of, refuse_what_cannot_run
+from flsim.config import ConfigError
+from flsim.report.table import share
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sweep",
+        description=f"{__doc__}\nmethods: {', '.join(method_names())}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as experiments/configs/demo.yaml")
+    parser.add_argument("arguments", nargs="*", metavar="key=value", help="axes and settings, as above")
+    parser.add_argument("--root", type=Path, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: one per core; one if they use Ray)")
+    parser.add_argument("--list", action="store_true", help="say what would run and what is finished, and do nothing")
+    args = parser.parse_intermixed_args(arguments)
+    if args.jobs is not None and args.jobs < 1:
+        parser.error(f"--jobs {args.jobs} must be at least 1")
+    try:
+        runs = plan_of(args.config, args.arguments, args.root)
+        finished = refuse_what_cannot_run(runs)
+        root = runs[0].folder.parent
+        jobs = _jobs(runs) if args.jobs is None else args.jobs
+        print(f"{len(runs)} runs in {root}, {len(finished)} finished, {len(runs) - len(finished)} to do", flush=True)
+        if args.list:
+            print(f"\n{overview(runs)}")
+            return 0
+        failures = do_all([run.config for run in runs], jobs)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"\n{overview(runs)}")
+    for failure in failures:
+        print(f"\nfailed: {failure}", file=sys.stderr)
+    print(f"\ncompare: python -m experiments.compare {root}")
+    return 1 if failures else 0
+
+
+def overview(runs: Sequence[Planned]) -> str:
+    """A line per run: its choices, its folder, how far it is, and the mean user's accuracy at its end."""
+    keys = list(runs[0].choice)
+    lines = [[*keys, "folder", "state", "accuracy"]]
+    lines += [[*(run.choice[key] for key in keys), run.folder.name, _state(run), _accuracy(run)] for run in runs]
+    return table(lines)
+
+
+def _state(run: Planned) -> str:
+    if (run.folder / "summary.json").is_file():
+        return "finished"
+    return f"round {rounds_done(run.folder)} of {run.config.rounds}" if is_begun(run.config) else "missing"
+
+
+def _accuracy(run: Planned) -> str:
+    """Of the global adapter, with the cloud; a dash if it was not measured."""
+    file = run.folder / "summary.json"
+    end = json.loads(file.read_text())["at_end"] if file.is_file() else {}
+    return share(end.get("global", {}).get("accuracy", {}).get("user_mean"))
+
+
+def _jobs(runs: Sequence[Planned]) -> int:
+    """As many as there are cores; one if a run has workers of its own."""
+    return 1 if any(run.config.engine.kind == "ray" for run in runs) else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

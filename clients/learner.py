@@ -32,6 +32,8 @@ class Learner(ABC):
     """Local steps per round, each on fresh prompts with fresh rollouts."""
     prompts: int = 8
     """Prompts per step, on average over devices."""
+    group_size: int = 8
+    """G, responses per prompt; a method that samples none passes it over, so that one config fits all methods."""
     lr: float = 3e-3
     """Learning rate of Adam."""
     clip_norm: float = 1.0

@@ -47,8 +47,6 @@ class Judged:
 class Reinforcement(Learner):
     """Policy optimisation on groups of G responses."""
 
-    group_size: int = 8
-    """G, responses per prompt."""
     temperature: float = 1.0
     """Of the sampling."""
     updates: int = 1

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on the cloud's answers, or sequence distillation (Kim and Rush 2016, arXiv 1606.07947).
 
 In every step the device sends tau of its prompts, drawn at random, and learns the answers by heart; it samples nothing
-itself. It learns what to answer and not when to ask.
+itself. It learns what to answer and not when to ask. `group_size` means nothing to it.
 """
 
 from collections.abc import Sequence

@@ -69,12 +69,10 @@ def user_matrices(rows: pd.DataFrame, stages: Sequence[int]) -> dict[str, pd.Dat
         rows: as for `accuracy_matrix`.
         stages: as for `accuracy_matrix`; other rounds are not looked at.
     """
-    found = {}
-    for device, own in rows[rows["round"].isin(stages)].groupby("device", sort=True):
-        sums = own.groupby(["round", "task"])[["total", "weight"]].sum()
-        values = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).unstack("task")
-        found[str(device)] = values.reindex(list(stages))
-    return found
+    sums = rows[rows["round"].isin(stages)].groupby(["device", "round", "task"])[["total", "weight"]].sum()
+    values = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).unstack("task")
+    devices = values.index.unique("device")
+    return {str(device): values.loc[device].reindex(list(stages)) for device in devices}
 
 
 def forgetting(matrix: pd.DataFrame) -> pd.Series:

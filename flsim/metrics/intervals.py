@@ -8,6 +8,7 @@ with a single seed, where it only says how much users differ.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,8 @@ def _interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
 def _mean_users(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Mean over seeds of the mean over users of each column, `(M,)`; nan is left out."""
     once = [np.ones((1, len(of_seed))) for of_seed in columns]
-    return _means(columns, once)[0]
+    means: NDArray[np.float64] = _means(columns, once)[0]
+    return means
 
 
 def _drawn_means(columns: Sequence[NDArray[np.float64]], draws: int) -> NDArray[np.float64]:
@@ -119,7 +121,7 @@ def _drawn_means(columns: Sequence[NDArray[np.float64]], draws: int) -> NDArray[
     return _means(columns, _counts(tuple(len(of_seed) for of_seed in columns), draws))
 
 
-def _means(columns: Sequence[NDArray[np.float64]], counts: Sequence[NDArray]) -> NDArray[np.float64]:
+def _means(columns: Sequence[NDArray[np.float64]], counts: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """Means `(D, M)` of samples that hold user u of seed s `counts[s][d, u]` times; a seed counts as often as drawn."""
     total = weight = np.zeros((len(counts[0]), columns[0].shape[1]))  # (D, M)
     for values, times in zip(columns, counts, strict=True):

@@ -16,9 +16,13 @@ def anytime(curve: pd.DataFrame, taught: Callable[[int], Sequence[str]]) -> floa
     Returns:
         nan if nothing was measured.
     """
-    means = [float(curve.loc[round_, list(taught(round_))].mean()) for round_ in curve.index]
-    known = [mean for mean in means if not np.isnan(mean)]
-    return float(np.mean(known)) if known else float("nan")
+    place = {name: column for column, name in enumerate(curve.columns)}
+    means = []
+    for round_, line in zip(curve.index, curve.to_numpy(dtype=float), strict=True):
+        known = [line[place[name]] for name in taught(round_) if name in place and not np.isnan(line[place[name]])]
+        if known:
+            means.append(float(np.mean(known)))
+    return float(np.mean(means)) if means else float("nan")
 
 
 def dip(curve: pd.Series, switch: int, end: int) -> float:

@@ -123,4 +123,4 @@ def written(value: float | None, form: str) -> str:
         return points(value)
     if form == "plain":
         return amount(value)
-    return f"{value:.1f}" if form == "number" else f"{value:.3f}" if form == "index" else f"{value:.3g}"
+    return f"{value:.1f}" if form == "number" else f"{value:.3f}" if form == "index" else f"{value:#.3g}"

@@ -15,18 +15,14 @@ from flsim.report.markup import folded_table, heading, page_of, paragraph, pictu
 from flsim.report.table import share
 from flsim.tasks.stream import TaskStream
 
-CONTINUAL = (
-    *("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative"),
-    *("backward_transfer", "forward_transfer", "plasticity", "anytime"),
-)
+FORGETTING = ("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative")
+TRANSFER = ("backward_transfer", "forward_transfer", "plasticity", "anytime")
 AFTER_SWITCHES = ("dip", "recovery_rounds", "unrecovered", "forgetting_by_aggregation")
 OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "calls", "refused", "tokens", "money")
 AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
 TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
-USERS = (
-    *("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean"),
-    *("gini_of_error", "jain", "harm_rate", "asking_auc", "asking_auc_dropped"),
-)
+USERS = ("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean")
+FAIRNESS = ("gini_of_error", "jain", "harm_rate", "asking_auc", "asking_auc_dropped")
 CAPTIONS = {
     "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
     "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "
@@ -77,7 +73,7 @@ def _opening(comparison: Compared) -> list[str]:
         paragraph(facts, kind="facts"),
         paragraph(_answer(comparison), kind="answer"),
     ]
-    pieces += [heading("What was compared"), table(["", ""], _setting(comparison, config), kind="words")]
+    pieces += [heading("What was compared"), table(["what all share", ""], _setting(comparison, config), kind="words")]
     other = varied([result.method for result in comparison.results])
     if other:
         marks = letters(comparison)
@@ -104,9 +100,8 @@ def _answer(comparison: Compared) -> str:
         return f"{text}; the others are paired with it."
     sure = "" if pair.difference.excludes_zero else ", which may be chance"
     points = difference_text(pair).removesuffix(" *")
-    return (
-        f"{text}: {points} points against {pair.against}{sure}; {len(pair.hurt)} of {pair.pairs} users are worse off."
-    )
+    worse = f"{len(pair.hurt)} of {pair.pairs} (seed, user) pairs are worse off"
+    return f"{text}: {points} points against {pair.against}{sure}; {worse}."
 
 
 def _setting(comparison: Compared, config: Config) -> list[list[str]]:
@@ -210,15 +205,18 @@ def _users(comparison: Compared, plots: Path) -> list[str]:
         heading("Users"),
         picture(plots / "users.png", CAPTIONS["users.png"]),
         *_table(comparison, "accuracy over users", USERS),
+        *_table(comparison, "how equal, and for whom", FAIRNESS),
         paragraph(note, kind="note"),
     ]
 
 
 def _learning(comparison: Compared) -> list[str]:
     """What was learned and forgotten, with the cloud and alone, and the mean user's matrices."""
-    alone = [of_alone(name) for name in CONTINUAL]
-    pieces = [heading("Learning and forgetting"), *_table(comparison, "may ask the cloud", CONTINUAL)]
-    pieces += [*_cells(comparison, "alone", alone), *_table(comparison, "after switches", AFTER_SWITCHES)]
+    pieces = [heading("Learning and forgetting")]
+    for names in (FORGETTING, TRANSFER):
+        pieces += _table(comparison, "may ask the cloud", names)
+        pieces += _cells(comparison, "alone", [of_alone(name) for name in names])
+    pieces += _table(comparison, "after switches", AFTER_SWITCHES)
     values = comparison.matrices.groupby(["method", "round", "task"], sort=False)["accuracy"].mean()
     for result in comparison.results:
         own = values[result.label].unstack("task")
@@ -245,7 +243,8 @@ def _bounds(comparison: Compared) -> list[str]:
 
 
 def _words() -> list[str]:
-    order = dict.fromkeys((*AT_END, *ALL_ALONG, *CONTINUAL, *AFTER_SWITCHES, *OFFLOADING, *AT_TEST, *TRAFFIC, *USERS))
+    shown = (AT_END, ALL_ALONG, FORGETTING, TRANSFER, AFTER_SWITCHES, OFFLOADING, AT_TEST, TRAFFIC, USERS, FAIRNESS)
+    order = dict.fromkeys(name for names in shown for name in names)
     lines = [[BY_NAME[name].title, BY_NAME[name].meaning] for name in order]
     note = "Every number is the mean over seeds of a run's own; of users unless it says otherwise."
     return [heading("What the columns mean"), paragraph(note), table(["column", "meaning"], lines, kind="words")]

@@ -117,7 +117,8 @@ def open_methods(runs: Sequence[Given], labels: Labels | None = None) -> list[Me
     Args:
         runs: folders or finished runs.
         labels: names; runs named only here are opened, too. A label holds for all runs that differ from its run in
-            their seeds only and have no label of their own, so that one run of a method is enough.
+            their seeds only and have no label of their own, so that one run of a method is enough; but where it has
+            runs with their seeds, they stay a method of their own.
 
     Raises:
         ConfigError: if a run cannot be opened, or two of a method have the same seeds.
@@ -127,25 +128,37 @@ def open_methods(runs: Sequence[Given], labels: Labels | None = None) -> list[Me
     given += [folder for held in (labels or {}).values() for folder in _folders(held)]
     opened = {folder.resolve(): folder for folder in reversed(given)}  # a folder counts once, where it came first
     order = sorted(opened, key=lambda path: given.index(opened[path]))
-    groups: list[tuple[dict[str, object], str | None, list[OpenRun]]] = []
-    for path in sorted(order, key=lambda path: path not in named):  # a label draws those without one to it
-        run, label = open_run(opened[path]), named.get(path)
+    groups: list[tuple[dict[str, object], dict[str | None, list[OpenRun]]]] = []
+    for path in order:
+        run = open_run(opened[path])
         settings = method_settings(run.config)
-        fitting = [group for group in groups if group[0] == settings and label in (None, group[1])]
-        if fitting:
-            fitting[0][2].append(run)
-        else:
-            groups.append((settings, label, [run]))
+        by_label = next((held for same, held in groups if same == settings), None)
+        if by_label is None:
+            by_label = {}
+            groups.append((settings, by_label))
+        by_label.setdefault(named.get(path), []).append(run)
+    found = [(label, held) for _, by_label in groups for label, held in _drawn(by_label).items()]
     place = {path: number for number, path in enumerate(order)}
-    groups.sort(key=lambda group: min(place[run.folder.resolve()] for run in group[2]))
-    texts = _texts([(label, held) for _, label, held in groups])
-    return [_method(text, held) for text, (_, _, held) in zip(texts, groups, strict=True)]
+    found.sort(key=lambda group: min(place[run.folder.resolve()] for run in group[1]))
+    return [_method(text, held) for text, (_, held) in zip(_texts(found), found, strict=True)]
 
 
 def method_settings(config: Config) -> dict[str, object]:
     """What makes a method: all settings but seeds, names and the engine's."""
     settings = settings_of(config)
     return {key: value for key, value in settings.items() if key not in _NO_METHOD and not key.startswith("engine.")}
+
+
+def _drawn(by_label: dict[str | None, list[OpenRun]]) -> dict[str | None, list[OpenRun]]:
+    """Runs of one config without a label go to the one label there is, unless it has runs with their seeds."""
+    bare = by_label.get(None, [])
+    named = {label: held for label, held in by_label.items() if label is not None}
+    if not bare or len(named) != 1:
+        return by_label
+    ((label, held),) = named.items()
+    if {run.seeds for run in held} & {run.seeds for run in bare}:
+        return by_label
+    return {label: [*held, *bare]}
 
 
 def _folders(held: Given | Sequence[Given]) -> list[Path]:

@@ -53,7 +53,8 @@ COLUMNS = (
            "After a switch, how far the mean user's accuracy on the groups left behind falls below its last value "
            "before the switch; mean over switches."),
     Column("recovery_rounds", "recovers in", "number",
-           "Rounds until it is back within 2 points for good; mean over the switches after which it came back."),
+           "Rounds until it is back within 2 points for good, 0 if it never was below; mean over the switches after "
+           "which it came back."),
     Column("unrecovered", "not back", "share",
            "Share of switches after which it was not back by the end of the phase."),
     Column("cloud_usage", "test usage", "share",

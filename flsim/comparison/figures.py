@@ -144,6 +144,15 @@ def mean_curve(comparison: Compared, label: str, measure: str) -> pd.DataFrame:
     return own.groupby("round")[["mean", "p10", "p90", "users"]].mean()
 
 
+def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The Pareto front of (spend, accuracy): the points that none beats for as little, by rising spend."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best
+
+
 def _draw_pairs(axes: Axes, pairs: Sequence[Pair | None], places: Sequence[int]) -> None:
     axes.axvline(0, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)))
     for pair, place in zip(pairs, places, strict=True):
@@ -175,7 +184,7 @@ def _draw_front(axes: Axes, comparison: Compared, spent: dict[str, list[float]],
     if not points:
         say_missing(axes, "spend measured")
         return
-    front = _front([(mean_x, mean_y) for mean_x, mean_y, _ in points])
+    front = front_of([(mean_x, mean_y) for mean_x, mean_y, _ in points])
     axes.step(*zip(*front, strict=True), where="post", color="#AAAAAA", linewidth=1.4, zorder=1)
     for mean_x, mean_y, result in points:
         place, colour = ([mean_x], [mean_y]), _hue(comparison, result)
@@ -214,15 +223,6 @@ def _name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
             zorder=4,
             arrowprops=leader,
         )
-
-
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other reaches for as little, by rising spend."""
-    best: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or y > best[-1][1]:
-            best.append((x, y))
-    return best
 
 
 def _draw_levels(axes: Axes, comparison: Compared) -> None:
@@ -277,7 +277,7 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
         return
     if measure == "cloud_usage":
         axes.axhline(tau, color=INK, linewidth=1.6, linestyle=(0, (5, 3)))
-        axes.text(0.005, tau, f"budget τ = {percent(tau)}", transform=axes.get_yaxis_transform(), va="bottom", size=9.5)
+        labels.append(EndLabel(tau, f"budget τ = {percent(tau)}", INK))
         axes.set_ylim(bottom=0)
     if measure == "dual_variable":
         axes.set_ylabel("λ (reward per request)")

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flsim.comparison.columns import BY_NAME, Column, of_alone, written
+from flsim.comparison.columns import BY_NAME, COLUMNS, Column, of_alone, written
 from flsim.comparison.comparable import varied
 from flsim.comparison.figures import letters
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
-from flsim.comparison.table import ALL_ALONG, AT_END, along_rows, cell, difference_text, end_rows
+from flsim.comparison.table import along_rows, cell, difference_text, end_rows
 from flsim.config import Config
 from flsim.report.markup import folded_table, heading, page_of, paragraph, picture, table
 from flsim.report.table import share
@@ -17,7 +17,7 @@ from flsim.tasks.stream import TaskStream
 
 FORGETTING = ("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative")
 TRANSFER = ("backward_transfer", "forward_transfer", "plasticity", "anytime")
-AFTER_SWITCHES = ("dip", "recovery_rounds", "unrecovered", "forgetting_by_aggregation")
+AFTER_SWITCHES = ("dip", "recovery_rounds", "unrecovered")
 OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "calls", "refused", "tokens", "money")
 AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
 TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
@@ -66,8 +66,8 @@ def _title(comparison: Compared) -> str:
 
 def _opening(comparison: Compared) -> list[str]:
     config = comparison.results[0].method.config
-    facts = f"{len(comparison.results)} methods, {config.fleet.devices} devices, {config.rounds} rounds, "
-    facts += f"{len(comparison.seeds)} seeds, budget τ = {share(config.budget.tau, digits=0)} of prompts"
+    facts = f"methods: {len(comparison.results)}, seeds: {len(comparison.seeds)}, {config.fleet.devices} devices, "
+    facts += f"{config.rounds} rounds, budget τ = {share(config.budget.tau, digits=0)} of prompts"
     pieces = [
         heading(_title(comparison), 1),
         paragraph(facts, kind="facts"),
@@ -213,9 +213,9 @@ def _users(comparison: Compared, plots: Path) -> list[str]:
 def _learning(comparison: Compared) -> list[str]:
     """What was learned and forgotten, with the cloud and alone, and the mean user's matrices."""
     pieces = [heading("Learning and forgetting")]
-    for names in (FORGETTING, TRANSFER):
+    for names, more in ((FORGETTING, [BY_NAME["forgetting_by_aggregation"]]), (TRANSFER, [])):
         pieces += _table(comparison, "may ask the cloud", names)
-        pieces += _cells(comparison, "alone", [of_alone(name) for name in names])
+        pieces += _cells(comparison, "alone", [*(of_alone(name) for name in names), *more])
     pieces += _table(comparison, "after switches", AFTER_SWITCHES)
     values = comparison.matrices.groupby(["method", "round", "task"], sort=False)["accuracy"].mean()
     for result in comparison.results:
@@ -243,8 +243,6 @@ def _bounds(comparison: Compared) -> list[str]:
 
 
 def _words() -> list[str]:
-    shown = (AT_END, ALL_ALONG, FORGETTING, TRANSFER, AFTER_SWITCHES, OFFLOADING, AT_TEST, TRAFFIC, USERS, FAIRNESS)
-    order = dict.fromkeys(name for names in shown for name in names)
-    lines = [[BY_NAME[name].title, BY_NAME[name].meaning] for name in order]
     note = "Every number is the mean over seeds of a run's own; of users unless it says otherwise."
+    lines = [[column.title, column.meaning] for column in COLUMNS]
     return [heading("What the columns mean"), paragraph(note), table(["column", "meaning"], lines, kind="words")]

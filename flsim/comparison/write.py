@@ -14,7 +14,7 @@ from flsim.report.drawing import drawing_style, save_figure
 
 
 def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
-    """Write CSV, PNG and HTML; files of an earlier comparison in the folder are replaced.
+    """Write CSV, PNG and HTML over what an earlier comparison left; one method alone has no `paired.png`.
 
     Args:
         comparison: what to write.
@@ -33,11 +33,12 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
         _write_csv(folder / name, frame)
     with drawing_style():
         figures = {
-            "paired.png": paired_figure(comparison),
             "pareto.png": pareto_figure(comparison),
             "curves.png": curves_figure(comparison),
             "users.png": users_figure(comparison),
         }
+        if comparison.pairs:
+            figures["paired.png"] = paired_figure(comparison)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
     write_atomically(folder / "page.html", page(comparison, folder).encode())

@@ -1,7 +1,7 @@
 """The figures of a comparison; methods are told apart by letter and place, colour only helps.
 
-`paired.png` differences by user, `pareto.png` accuracy against spend, `curves.png` over rounds, `users.png` the band of
-users of each method.
+`paired.png` differences by user, `pareto.png` accuracy against spend, `curves.png` accuracy over rounds, `asking.png`
+usage and its price, `users.png` the band of users of each method.
 """
 
 import math
@@ -90,22 +90,21 @@ def pareto_figure(comparison: Compared) -> Figure:
 
 
 def curves_figure(comparison: Compared) -> Figure:
-    """Accuracy with the cloud and alone, usage against tau, and the price of asking, over rounds; mean over seeds."""
-    config = comparison.results[0].method.config
-    phases, tau = TaskStream(config.stream, config.rounds).phases, config.budget.tau
-    figure = new_figure(11, 15.5)
-    figure.subplots_adjust(left=0.075, right=0.76, top=0.955, bottom=0.035, hspace=0.38)
-    panels = figure.subplots(4, 1)
+    """Accuracy with the cloud and alone over rounds; mean over seeds."""
     titles = {
         "accuracy": "Accuracy of the mean user who may ask",
         "local_accuracy": "Accuracy of the mean user alone (asking disabled)",
+    }
+    return _two_curves(comparison, titles)
+
+
+def asking_figure(comparison: Compared) -> Figure:
+    """Usage against tau, and the price of asking, over rounds; mean over seeds."""
+    titles = {
         "cloud_usage": "How often devices ask while training",
         "dual_variable": "The price of asking (dual variable λ)",
     }
-    for axes, (measure, title) in zip(panels, titles.items(), strict=True):
-        _draw_curves(axes, comparison, measure, phases, tau)
-        axes.set_title(title)
-    return figure
+    return _two_curves(comparison, titles)
 
 
 def users_figure(comparison: Compared) -> Figure:
@@ -258,6 +257,18 @@ def _draw_key(figure: Figure, comparison: Compared) -> None:
         text = "\n".join(texts[column * down : (column + 1) * down])
         top = (0.1 + 0.24 * down) / height
         figure.text(0.065 + 0.23 * column, top, text, size=10, va="top", linespacing=1.4)
+
+
+def _two_curves(comparison: Compared, titles: dict[str, str]) -> Figure:
+    """A panel above another: measure -> title."""
+    config = comparison.results[0].method.config
+    phases, tau = TaskStream(config.stream, config.rounds).phases, config.budget.tau
+    figure = new_figure(11, 8.2)
+    figure.subplots_adjust(left=0.075, right=0.76, top=0.915, bottom=0.065, hspace=0.38)
+    for axes, (measure, title) in zip(figure.subplots(2, 1), titles.items(), strict=True):
+        _draw_curves(axes, comparison, measure, phases, tau)
+        axes.set_title(title)
+    return figure
 
 
 def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequence[Phase], tau: float) -> None:

@@ -30,8 +30,10 @@ CAPTIONS = {
     "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
     "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
     "the panel.",
-    "curves.png": "Mean over seeds of the mean user, with the switches of the stream as dotted verticals. Usage "
-    "should settle at the budget; the price of asking rises while a device asks more than that.",
+    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches of "
+    "the stream.",
+    "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
+    "asking rises while a device asks more than that. Dotted verticals are switches of the stream.",
     "users.png": "How users differ: the line is the mean user's accuracy when it may ask, the band reaches from the "
     "10th to the 90th percentile of users (each the mean over seeds), the dashed line is the mean user of the method "
     "that the others are paired with. Dotted verticals are switches of the stream.",
@@ -41,6 +43,7 @@ _NOTE = (
     "A star marks a 95 % interval that excludes 0. Methods are judged one by one: of twenty that are all alike, one "
     "will have a star by chance. With few seeds intervals are rough."
 )
+_NAMED = 6  # users of each method that are named as hurt
 
 
 def page(comparison: Compared, plots: Path) -> str:
@@ -54,7 +57,8 @@ def page(comparison: Compared, plots: Path) -> str:
     body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
     body += [*_table(comparison, "cloud, while training", OFFLOADING), *_table(comparison, "cloud, at test", AT_TEST)]
     body += _table(comparison, "server and transfer", TRAFFIC)
-    body += [heading("Over rounds"), picture(plots / "curves.png", CAPTIONS["curves.png"])]
+    body.append(heading("Over rounds"))
+    body += [picture(plots / name, CAPTIONS[name]) for name in ("curves.png", "asking.png")]
     body += [*_users(comparison, plots), *_learning(comparison), *_bounds(comparison), *_words()]
     return page_of(_title(comparison), body)
 
@@ -152,14 +156,15 @@ def _pairs(comparison: Compared, plots: Path) -> list[str]:
         f"minus {comparison.against}, by user",
         *("may ask: points", "win rate", "hurt", "alone: points", "win rate", "hurt"),
     ]
+    others = [result for result in (*comparison.results, *comparison.bounds) if result.label != comparison.against]
     lines, hurt = [], []
-    for result in (*comparison.results, *comparison.bounds):
-        if result.label != comparison.against:
-            both = [comparison.pair(result.label, measure) for measure in ("accuracy", "local_accuracy")]
-            lines.append([result.label, *(text for pair in both for text in _pair_cells(pair))])
-            hurt += _hurt(both[0])
+    for result in others:
+        both = [comparison.pair(result.label, measure) for measure in ("accuracy", "local_accuracy")]
+        lines.append([result.label, *(text for pair in both for text in _pair_cells(pair))])
+        if both[0] is not None:
+            hurt.append([result.label, _hurt(both[0])])
     pieces = [heading("User by user"), picture(plots / "paired.png", CAPTIONS["paired.png"]), table(headings, lines)]
-    return [*pieces, *hurt]
+    return [*pieces, table(["may ask", "who is hurt, by how many points, the most hurt first"], hurt, kind="words")]
 
 
 def _pair_cells(pair: Pair | None) -> list[str]:
@@ -168,22 +173,11 @@ def _pair_cells(pair: Pair | None) -> list[str]:
     return [difference_text(pair), share(pair.win_rate, digits=0), f"{len(pair.hurt)} of {pair.pairs}"]
 
 
-def _hurt(pair: Pair | None) -> list[str]:
+def _hurt(pair: Pair) -> str:
     """Who is worse off, the most hurt first."""
-    if pair is None or not pair.hurt:
-        return []
-    lines = [
-        [
-            user.device,
-            seed_text(user.seeds),
-            share(user.value),
-            share(user.other),
-            f"{100 * (user.value - user.other):+.1f}",
-        ]
-        for user in pair.hurt
-    ]
-    title = f"who was hurt by {pair.label}: {len(pair.hurt)} of {pair.pairs}, the most hurt first"
-    return [folded_table(title, ["user", "seed", pair.label, pair.against, "points"], lines)]
+    named = [f"{u.device} ({seed_text(u.seeds)}) {100 * (u.value - u.other):+.1f}" for u in pair.hurt[:_NAMED]]
+    more = f"; and {len(pair.hurt) - _NAMED} more, see per_user.csv" if len(pair.hurt) > _NAMED else ""
+    return "; ".join(named) + more if named else "nobody"
 
 
 def _table(comparison: Compared, corner: str, names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flsim.comparison.figures import curves_figure, paired_figure, pareto_figure, users_figure
+from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
 from flsim.comparison.result import Compared
 from flsim.comparison.table import per_user_frame, table_frame
@@ -35,6 +35,7 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
         figures = {
             "pareto.png": pareto_figure(comparison),
             "curves.png": curves_figure(comparison),
+            "asking.png": asking_figure(comparison),
             "users.png": users_figure(comparison),
         }
         if comparison.pairs:

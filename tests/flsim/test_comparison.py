@@ -224,12 +224,12 @@ def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comp
     names = {path.name for path in written_files}
     assert names == {
         *("page.html", "table.csv", "per_user.csv", "curves.csv", "matrices.csv"),
-        *("paired.png", "pareto.png", "curves.png", "users.png"),
+        *("paired.png", "pareto.png", "curves.png", "asking.png", "users.png"),
     }
     page = written_files[0].read_text()
     assert not re.search(r"https?:|<script|<link|src=\"(?!data:image/png;base64,)|url\(|@import", page)
-    assert page.count("data:image/png;base64,") == 4
-    for text in ("who was hurt by new: 4 of 6", "client.lr", "What the columns mean", "frozen, asks at random"):
+    assert page.count("data:image/png;base64,") == 5
+    for text in ("4 of 6", "device-002 (seed 0) -10.0", "client.lr", "What the columns mean", "frozen, asks at random"):
         assert text in page
     read = pd.read_csv(tmp_path / "out" / "table.csv").set_index("method")
     assert read.loc["new", "accuracy"] == pytest.approx(1.4 / 3)

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flsim.comparison.compare import Comparison, compare
     from flsim.config import Config, ConfigError
     from flsim.config_files import load_config
     from flsim.metrics.rows import Row
@@ -18,13 +19,15 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is import
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
 
-__all__ = ["Config", "ConfigError", "Row", "Run", "load_config", "run"]
+__all__ = ["Comparison", "Config", "ConfigError", "Row", "Run", "compare", "load_config", "run"]
 
 _HOME = {
+    "Comparison": "flsim.comparison.compare",
     "Config": "flsim.config",
     "ConfigError": "flsim.config",
     "Row": "flsim.metrics.rows",
     "Run": "flsim.simulation",
+    "compare": "flsim.comparison.compare",
     "load_config": "flsim.config_files",
     "run": "flsim.simulation",
 }

@@ -97,12 +97,17 @@ def to_yaml(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Keys whose change would change results, as `key: old -> new`."""
-    before, after = _flat(_plain(asdict(old))), _flat(_plain(asdict(new)))
+    before, after = settings_of(old), settings_of(new)
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
     ]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every key with its value, such as `budget.tau: 0.3`; of a plug-in those that are set."""
+    return _flat(_plain(asdict(config)))
 
 
 def _plain(value: Any) -> Any:

@@ -1,23 +1,50 @@
-"""Continual-learning measures, all read from the accuracy matrix R.
+"""Continual-learning measures, all read from the accuracy matrix R; every name says what it compares.
 
-`R[i, j]` is the mean user's value on task group j after stage i (Lopez-Paz and Ranzato 2017, arXiv 1706.08840;
-forgetting: Chaudhry et al. 2018, arXiv 1801.10112). A stage is named by the round that ended it:
+`R.loc[i, j]` is the accuracy on task group j at the end of stage i, a phase of the stream, named by its last round, and
+`before[j]` that before the first stage (Lopez-Paz and Ranzato 2017, arXiv 1706.08840). Stage i teaches the groups
+`taught[i]`. R is of the mean user (`accuracy_matrix`) or of one user (`by_user`). By hand:
 
-    round  arithmetic  strings
-        6        0.60     0.20     after a phase on arithmetic
-       12        0.40     0.70     after a phase on strings: arithmetic forgot 0.20
+    round  teaches        math  code    during_task          mean of 0.6 (math, stage 1) and 0.7 (code, stage 2)
+        6  math            0.6   0.2    post_switch          0.4: math at the end of stage 2
+       12  code            0.4   0.7    forgetting           math 0.6 - 0.4, code 0.2 - 0.7
+                                        forgetting_relative  (0.6 - 0.4) / 0.6
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
 from flsim.metrics.users import per_user
+from flsim.tasks.stream import Phase
+
+
+@dataclass(frozen=True)
+class Continual:
+    """The measures of one learner: each a mean over the (stage, group) pairs that it needs, nan if there are none."""
+
+    during_task: float
+    """Accuracy on a stage's own groups at its end: mean of R[i, j], j in taught[i] (DA-GRPO's during-task accuracy)."""
+    post_switch: float
+    """Accuracy on the groups of a stage at the end of the next, where that does not teach them (DA-GRPO's)."""
+    forgetting_max: float
+    """Best earlier end of a stage minus the last: mean of `forgetting` over groups (Chaudhry 2018)."""
+    forgetting_learned: float
+    """When first taught minus the last: minus backward transfer (Avalanche's forgetting)."""
+    forgetting_relative: float
+    """Share of it lost by the next stage: mean of (R[i, j] - R[i+1, j]) / R[i, j], j taught in i and not in i+1
+    (DA-GRPO's); pairs with R[i, j] = 0 are left out."""
+    backward_transfer: float
+    """What later stages did to a group: mean of `backward_transfer` over groups (Lopez-Paz and Ranzato 2017)."""
+    forward_transfer: float
+    """What earlier stages did to a group not taught yet: mean of R[k_j - 1, j] - before[j] (the same)."""
+    plasticity: float
+    """What a stage adds to its own groups: mean of R[i, j] - R[i-1, j], R[0] being `before`."""
 
 
 def accuracy_matrix(rows: pd.DataFrame, stages: Sequence[int], *, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-    """Build R from the evaluation rows of one model and one name.
+    """Build R of the mean user from the evaluation rows of one model and one name.
 
     Args:
         rows: such as `evaluation(rows, model="global", name="accuracy")`.
@@ -35,13 +62,26 @@ def accuracy_matrix(rows: pd.DataFrame, stages: Sequence[int], *, tasks: Sequenc
     return matrix
 
 
+def user_matrices(rows: pd.DataFrame, stages: Sequence[int]) -> dict[str, pd.DataFrame]:
+    """R of every device, from the same rows: a line per stage, a column per task group, nan where nothing was measured.
+
+    Args:
+        rows: as for `accuracy_matrix`.
+        stages: as for `accuracy_matrix`; other rounds are not looked at.
+    """
+    sums = rows[rows["round"].isin(stages)].groupby(["device", "round", "task"])[["total", "weight"]].sum()
+    values = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).unstack("task")
+    devices = values.index.unique("device")
+    return {str(device): values.loc[device].reindex(list(stages)) for device in devices}
+
+
 def forgetting(matrix: pd.DataFrame) -> pd.Series:
-    """How far each task group has fallen from its best: `max_{l < T} R[l, j] - R[T, j]`, T the last stage.
+    """How far each group has fallen from its best: `max_{l < T} R[l, j] - R[T, j]` (Chaudhry 2018, arXiv 1801.10112).
 
     By hand: the values 0.6, 0.4, 0.5 give max(0.6, 0.4) - 0.5 = 0.1; 0.2, 0.7, 0.8 give 0.7 - 0.8 = -0.1 (it grew).
 
     Args:
-        matrix: stages `(S, J)`, without the untrained start unless it is to count as a stage.
+        matrix: stages `(S, J)`, without the untrained start unless it is to count as a stage; T is the last.
 
     Returns:
         Forgetting by task group; its mean is the usual single number. Groups that miss the last stage or all before
@@ -70,3 +110,76 @@ def backward_transfer(matrix: pd.DataFrame, learned: Mapping[str, int]) -> pd.Se
     values = matrix.T.to_dict()  # stage -> task group -> value
     changes = {task: values[last][task] - values[learned[task]][task] for task in taught}
     return pd.Series(changes, dtype=float).dropna()
+
+
+def continual(matrix: pd.DataFrame, taught: Sequence[Sequence[str]], before: pd.Series) -> Continual:
+    """The measures of one learner.
+
+    Args:
+        matrix: R, a line per stage in order, a column per task group; nan where nothing was measured.
+        taught: the groups that each stage teaches.
+        before: accuracy by group before the first stage.
+    """
+    r = np.vstack([before.reindex(matrix.columns).to_numpy(dtype=float), matrix.to_numpy(dtype=float)])  # (S + 1, J)
+    stages, last = range(1, len(r)), len(r) - 1
+    own = [(i, j) for i in stages for j, name in enumerate(matrix.columns) if name in taught[i - 1]]
+    left = [(i, j) for i, j in own if i < last and matrix.columns[j] not in taught[i]]
+    first = {j: min(i for i, other in own if other == j) for j in {j for _, j in own}}
+    learned = {str(matrix.columns[j]): matrix.index[i - 1] for j, i in first.items()}
+    transfer = _mean(backward_transfer(matrix, learned))
+    return Continual(
+        during_task=_mean(r[i, j] for i, j in own),
+        post_switch=_mean(r[i + 1, j] for i, j in left),
+        forgetting_max=_mean(forgetting(matrix)),
+        forgetting_learned=-transfer,
+        forgetting_relative=_mean((r[i, j] - r[i + 1, j]) / r[i, j] for i, j in left if r[i, j] > 0),
+        backward_transfer=transfer,
+        forward_transfer=_mean(r[k - 1, j] - r[0, j] for j, k in first.items() if k > 1),
+        plasticity=_mean(r[i, j] - r[i - 1, j] for i, j in own),
+    )
+
+
+def by_user(rows: pd.DataFrame, phases: Sequence[Phase]) -> pd.DataFrame:
+    """The measures of every device.
+
+    Args:
+        rows: evaluation rows of one model and one name, such as `evaluation(rows, model="global", name="accuracy")`;
+            rounds that end no phase are not looked at, round 0 is before the first.
+        phases: of the stream.
+
+    Returns:
+        A line per device, a column per measure.
+    """
+    taught = [phase.tasks for phase in phases]
+    lines = {}
+    for device, matrix in user_matrices(rows, [0, *(phase.last_round for phase in phases)]).items():
+        found = continual(matrix.iloc[1:], taught, matrix.iloc[0])
+        lines[device] = {field.name: getattr(found, field.name) for field in fields(found)}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=[field.name for field in fields(Continual)])
+
+
+def lost_by_aggregation(local: pd.DataFrame, merged: pd.DataFrame, taught: Sequence[Sequence[str]]) -> float:
+    """What the server's aggregation takes of what a device has just learned, beside what is forgotten over time.
+
+    Mean of `L[i, j] - G[i, j]` over stages i and their own groups j: L is R of the device's own adapter after its local
+    steps, G that of the adapter it is sent right after, both on the same tests in the same round. Negative if the
+    others' updates help. What is forgotten over time is `forgetting` of the global adapter. By hand: 0.8 before the
+    merge and 0.7 after it in stage 1, 0.6 and 0.7 in stage 2, give (0.1 - 0.1) / 2 = 0.
+
+    Args:
+        local: L, a line per stage, a column per group; nan where the device was not in the stage's last cohort.
+        merged: G, with the same lines.
+        taught: the groups that each stage teaches.
+
+    Returns:
+        nan if no pair was measured.
+    """
+    gaps = local - merged
+    return _mean(
+        gaps.iloc[i][name] for i, names in enumerate(taught) for name in names if name in gaps.columns and i < len(gaps)
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [float(value) for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

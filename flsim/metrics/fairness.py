@@ -75,7 +75,17 @@ def user_auc(answers: pd.DataFrame) -> UserAuc:
     for _, own in answers.groupby("device", sort=True):
         values.append(auc(own["score"], own["label"]))
         weights.append(float(own["weight"].sum()) if "weight" in own else float(len(own)))
-    value, weight = np.array(values), np.array(weights)
+    return over_users(values, weights)
+
+
+def over_users(values: ArrayLike, weights: ArrayLike) -> UserAuc:
+    """User-level weighted AUC from AUCs that users have taken themselves.
+
+    Args:
+        values: AUC of each user; nan for a user with one class.
+        weights: of each user, such as its number of items.
+    """
+    value, weight = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)  # (U,), (U,)
     known = ~np.isnan(value)
     total = weight.sum()
     mean = float(np.average(value[known], weights=weight[known])) if weight[known].sum() > 0 else float("nan")

@@ -1,17 +1,23 @@
 """Intervals for means over users and seeds, by the bootstrap (Efron 1979) on both levels.
 
 Users of one seed share a fleet, a stream and a run, so they are no independent draws: seeds are drawn first, with
-replacement, then users within each drawn seed. With few seeds the interval is rough; it says so by being wide.
+replacement, then users within each drawn seed. With few seeds the interval is rough; it says so by being wide, except
+with a single seed, where it only says how much users differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from flsim.seeding import generator
+
+DRAWS = 4000
+"""Bootstrap samples."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def over_users_and_seeds(values: Sequence[NDArray[np.float64]], *, draws: int = 4000) -> Interval:
+def over_users_and_seeds(values: Sequence[NDArray[np.float64]], *, draws: int = DRAWS) -> Interval:
     """Mean over seeds of the mean over users.
 
     Laws: the order of users and seeds changes nothing but the draw; adding a constant to all values shifts all three
@@ -41,16 +47,42 @@ def over_users_and_seeds(values: Sequence[NDArray[np.float64]], *, draws: int = 
     Raises:
         ValueError: if there is no seed, or one without users.
     """
-    if not values or any(len(of_seed) == 0 for of_seed in values):
-        raise ValueError("an interval needs at least one seed, and at least one user in each")
-    rng = generator(0, "bootstrap")
-    arrays = [np.asarray(of_seed, dtype=np.float64) for of_seed in values]
-    means = np.empty(draws)
-    for draw in range(draws):
-        seeds = [arrays[place] for place in rng.integers(len(arrays), size=len(arrays))]
-        means[draw] = np.mean([users[rng.integers(len(users), size=len(users))].mean() for users in seeds])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(np.mean([users.mean() for users in arrays])), float(low), float(high))
+    columns = [np.asarray(of_seed, dtype=np.float64)[:, None] for of_seed in values]
+    drawn = _drawn_means(columns, draws)[:, 0]  # (D,)
+    return _interval(_mean_users(columns)[0], drawn)
+
+
+def of_columns(tables: Sequence[pd.DataFrame]) -> dict[str, Interval]:
+    """The interval of every measure at once, each over the users that have it.
+
+    Args:
+        tables: one per seed, a line per user, a column per measure; nan where a user has none.
+
+    Returns:
+        By measure; those that no user has are left out.
+
+    Raises:
+        ValueError: as for `over_users_and_seeds`.
+    """
+    columns = [table.to_numpy(dtype=float) for table in tables]  # (U_s, M) each
+    drawn, means = _drawn_means(columns, DRAWS), _mean_users(columns)  # (D, M), (M,)
+    names = [str(name) for name in tables[0].columns]
+    return {name: _interval(means[m], drawn[:, m]) for m, name in enumerate(names) if not np.isnan(means[m])}
+
+
+def of_mean_user(tables: Sequence[pd.DataFrame], statistic: Callable[[NDArray[np.float64]], float]) -> Interval | None:
+    """A statistic of the mean user, such as a ratio of two means, with the interval of its bootstrap.
+
+    Args:
+        tables: as for `of_columns`; no user lacks a value.
+        statistic: of the mean user's values `(M,)`; nan where it is not defined.
+
+    Returns:
+        None if the statistic is not defined for the mean user; draws for which it is not are left out.
+    """
+    columns = [table.to_numpy(dtype=float) for table in tables]  # (U_s, M) each
+    drawn, mean = _drawn_means(columns, DRAWS), statistic(_mean_users(columns))
+    return None if np.isnan(mean) else _interval(mean, np.array([statistic(means) for means in drawn]))
 
 
 def paired_over_users(first: Sequence[pd.Series], second: Sequence[pd.Series]) -> Interval:
@@ -68,3 +100,47 @@ def paired_over_users(first: Sequence[pd.Series], second: Sequence[pd.Series]) -
         users = one.index.intersection(other.index)
         gaps.append(one.loc[users].to_numpy(dtype=float) - other.loc[users].to_numpy(dtype=float))
     return over_users_and_seeds(gaps)
+
+
+def _interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Interval(float(mean), float(low), float(high))
+
+
+def _mean_users(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over seeds of the mean over users of each column, `(M,)`; nan is left out."""
+    once = [np.ones((1, len(of_seed))) for of_seed in columns]
+    means: NDArray[np.float64] = _means(columns, once)[0]
+    return means
+
+
+def _drawn_means(columns: Sequence[NDArray[np.float64]], draws: int) -> NDArray[np.float64]:
+    """The same of every bootstrap sample, `(D, M)`."""
+    if not columns or any(len(of_seed) == 0 for of_seed in columns):
+        raise ValueError("an interval needs at least one seed, and at least one user in each")
+    return _means(columns, _counts(tuple(len(of_seed) for of_seed in columns), draws))
+
+
+def _means(columns: Sequence[NDArray[np.float64]], counts: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Means `(D, M)` of samples that hold user u of seed s `counts[s][d, u]` times; a seed counts as often as drawn."""
+    total = weight = np.zeros((len(counts[0]), columns[0].shape[1]))  # (D, M)
+    for values, times in zip(columns, counts, strict=True):
+        known = ~np.isnan(values)  # (U_s, M)
+        users = times.astype(float) @ known  # (D, M)
+        sums = times.astype(float) @ np.where(known, values, 0.0)  # (D, M)
+        drawn = np.where(users > 0, times.sum(axis=1, keepdims=True, dtype=float) / len(values), 0.0)  # (D, M)
+        total = total + drawn * sums / np.maximum(users, 1.0)
+        weight = weight + drawn
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+
+@lru_cache(maxsize=8)
+def _counts(users: tuple[int, ...], draws: int) -> list[NDArray[np.uint16]]:
+    """How often each bootstrap sample holds each user, `(D, U_s)` per seed; the same draws for all measures."""
+    rng = generator(0, "bootstrap")
+    counts = [np.zeros((draws, size), dtype=np.uint16) for size in users]
+    for draw in range(draws):
+        for place in rng.integers(len(users), size=len(users)):
+            drawn = rng.integers(users[place], size=users[place])
+            counts[place][draw] += np.bincount(drawn, minlength=users[place]).astype(np.uint16)
+    return counts

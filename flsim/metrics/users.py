@@ -104,7 +104,7 @@ def worst_decile_mean(values: NDArray[np.float64], higher_is_better: bool = True
 
 
 def by_weights(rows: pd.DataFrame, weights: Mapping[str, float]) -> float:
-    """Mean over users with a weight per user, `sum_u w_u x_u / sum_u w_u`.
+    """Mean over users with a weight per user: `weighted_mean` of their own values.
 
     Laws: equal weights give the user mean; every user's sum of row weights gives the example mean; one factor on all
     weights changes nothing.
@@ -116,7 +116,19 @@ def by_weights(rows: pd.DataFrame, weights: Mapping[str, float]) -> float:
     Raises:
         ValueError: when a device of `rows` has no weight, a weight is negative, or all are 0.
     """
-    values = per_user(rows)
+    return weighted_mean(per_user(rows), weights)
+
+
+def weighted_mean(values: pd.Series, weights: Mapping[str, float]) -> float:
+    """`sum_u w_u x_u / sum_u w_u`.
+
+    Args:
+        values: by device, as `per_user` gives.
+        weights: as for `by_weights`.
+
+    Raises:
+        ValueError: as for `by_weights`.
+    """
     missing = [device for device in values.index if device not in weights]
     if missing:
         raise ValueError(f"no weight for {', '.join(missing[:5])}; give every measured device one, 0 to leave it out")

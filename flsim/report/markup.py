@@ -56,6 +56,11 @@ def page_of(title: str, body: Sequence[str]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{joined}\n</body></html>\n'
 
 
+def heading(text: str, level: int = 2) -> str:
+    """A heading of plain text."""
+    return f"<h{level}>{escape(text)}</h{level}>"
+
+
 def paragraph(text: str, *, kind: str = "") -> str:
     """A paragraph of plain text; `kind` is its class in the style, empty for none."""
     attribute = f' class="{kind}"' if kind else ""
@@ -87,6 +92,11 @@ def picture(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def folded_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that opens on a click and is open in print."""
+    return f"<details><summary>{escape(title)}</summary>{table(headings, rows)}</details>"
 
 
 def folded(title: str, text: str) -> str:

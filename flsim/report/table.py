@@ -1,5 +1,6 @@
 """A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flsim.report.breakdown import MEANING, Breakdown
@@ -103,7 +104,7 @@ def end_table(summary: dict[str, Any]) -> str:
     lines = [_wrapped(answer(summary)), ""]
     rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
     rows += [(label, *(share(values[field]) for field in SPREAD)) for label, values in model_lines(summary)]
-    lines += _aligned(rows)
+    lines += aligned(rows)
     usage: list[tuple[str, ...]] = [("training cloud usage", "rounds", "whole", "last third", "τ")]
     usage += [
         (
@@ -115,7 +116,7 @@ def end_table(summary: dict[str, Any]) -> str:
         for phase in summary["usage"]
     ]
     if len(usage) > 1:
-        lines += ["", *_aligned(usage)]
+        lines += ["", *aligned(usage)]
     totals, aside = summary["totals"], len(summary["set_aside"])
     facts = ", ".join(f"{what} {value}" for what, value in fleet_facts(summary))
     lines += [
@@ -163,7 +164,7 @@ def time_table(found: Breakdown) -> str:
     bars = [_bar(part.share / largest) for part in sorted(found.parts, key=lambda part: -part.share)]
     *rows, whole = time_rows(found)
     numbers: list[tuple[str, ...]] = [("part", "wall s", "worker-s", "share"), *(row[:4] for row in rows), whole[:4]]
-    heading, rule, *lines, last = _aligned(numbers)
+    heading, rule, *lines, last = aligned(numbers)
     lines = [f"{line}  {bar:<{_BAR}}  {row[4]}".rstrip() for line, bar, row in zip(lines, bars, rows, strict=True)]
     return "\n".join([_wrapped(time_sentence(found)), "", heading, rule, *lines, rule, last])
 
@@ -174,7 +175,7 @@ def _bar(length: float) -> str:
     return "█" * whole + _EIGHTHS[eighths]
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Left-align the first column and right-align the others, with a rule under the first row."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.metrics.intervals import Interval, over_users_and_seeds, paired_over_users
+from flsim.metrics.intervals import Interval, of_columns, of_mean_user, over_users_and_seeds, paired_over_users
 
 VALUES = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=3)
 
@@ -69,3 +69,22 @@ def test_nothing_to_average_is_refused() -> None:
         over_users_and_seeds([np.ones(2), np.zeros(0)])
     with pytest.raises(ValueError, match="at least one seed"):
         over_users_and_seeds([])
+
+
+def test_many_columns_are_as_each_alone_and_leave_out_who_has_none() -> None:
+    """b: 0.4 and 0.6 of the first seed, nobody of the second; c: nobody at all."""
+    one = pd.DataFrame({"a": [0.1, 0.2, 0.9], "b": [0.4, np.nan, 0.6], "c": [np.nan] * 3})
+    other = pd.DataFrame({"a": [0.3, 0.5], "b": [np.nan] * 2, "c": [np.nan] * 2})
+    found = of_columns([one, other])
+    alone = over_users_and_seeds([one["a"].to_numpy(), other["a"].to_numpy()])
+    assert (found["a"].mean, found["a"].low, found["a"].high) == pytest.approx((alone.mean, alone.low, alone.high))
+    assert (found["b"].low, found["b"].mean, found["b"].high) == pytest.approx((0.4, 0.5, 0.6))
+    assert set(found) == {"a", "b"}
+
+
+def test_a_ratio_is_of_the_means_and_not_the_mean_of_ratios() -> None:
+    """(1 + 3) / (2 + 2) is 1; a user drawn twice gives 1/2 or 3/2, each a quarter of the time."""
+    users = pd.DataFrame({"right": [1.0, 3.0], "asked": [2.0, 2.0]})
+    found = of_mean_user([users], lambda mean: float(mean[0] / mean[1]))
+    assert found == Interval(1.0, 0.5, 1.5)
+    assert of_mean_user([users], lambda mean: float("nan")) is None

@@ -1,0 +1,102 @@
+"""What runs must have in common to be compared; what they lack is said, never passed over."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flsim.comparison.runs import Method, seed_text
+from flsim.config import Config, ConfigError
+from flsim.config_files import settings_of
+from flsim.tasks.stream import TaskStream
+
+_ROOMS = ("stream.", "budget.", "evaluation.", "cloud.")
+_KEYS = ("rounds", "fleet.devices", "model.path")
+_FREE = ("stream.seed", "budget.fleet.share", *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")))
+"""Seeds are paired; how a fleet's budget is shared out is a method, how large it is must agree."""
+_SHOWN = 6  # runs or differences named in one message
+
+
+def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -> None:
+    """Refuse what cannot be compared.
+
+    Args:
+        methods: must share stream (apart from its seed), budget, evaluation, fleet size, rounds, base model and cloud,
+            and each must have the same seeds.
+        bounds: must be measured on the same test sets, and on those of all seeds.
+
+    Raises:
+        ConfigError: naming runs, keys and both values, or the seeds that are missing.
+    """
+    first = methods[0].runs[0]
+    wanted = _compared(first.config)
+    wrong = _unlike(wanted, {run.folder: _compared(run.config) for method in methods for run in method.runs})
+    if wrong:
+        raise ConfigError(
+            f"these runs cannot be compared with {first.folder}: {_listed(wrong)}. Runs must share "
+            f"stream, budget, evaluation, fleet size, rounds, base model and cloud; run them again alike, or give a "
+            f"run that only serves as a bound as one (--bounds)"
+        )
+    _check_seeds(methods)
+    seeds = {run.seeds[1] for run in methods[0].runs}
+    for bound in bounds:
+        wanted = _test_sets(first.config)
+        wrong = _unlike(wanted, {run.folder: _test_sets(run.config) for run in bound.runs})
+        missing = seeds - {run.seeds[1] for run in bound.runs}
+        if missing:
+            wrong.append(f"it lacks runs with stream.seed {', '.join(map(str, sorted(missing)))}")
+        if wrong:
+            raise ConfigError(
+                f"{bound.label!r} is no bound for {first.folder}, as it is measured on other test sets: "
+                f"{_listed(wrong)}"
+            )
+
+
+def varied(methods: Sequence[Method]) -> dict[str, list[str]]:
+    """The settings in which methods differ: key -> its value in each of them, a dash where it is not set."""
+    settings = [settings_of(method.config) for method in methods]
+    keys = sorted({key for own in settings for key in own} - {"name", "run_dir", "seed", "stream.seed"})
+    keys = [key for key in keys if not key.startswith("engine.")]
+    values = {key: [str(own.get(key, "-")) for own in settings] for key in keys}
+    return {key: row for key, row in values.items() if len(set(row)) > 1}
+
+
+def _compared(config: Config) -> dict[str, object]:
+    settings = settings_of(config)
+    return {k: v for k, v in settings.items() if (k in _KEYS or k.startswith(_ROOMS)) and k not in _FREE}
+
+
+def _test_sets(config: Config) -> dict[str, object]:
+    """What the questions of a test set are drawn by, beside the stream's seed."""
+    settings = settings_of(config)
+    keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task")
+    tasks = list(TaskStream(config.stream, config.rounds).tasks)
+    return {"task groups, in order": tasks, **{key: settings[key] for key in keys}}
+
+
+def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> list[str]:
+    """What differs and in which runs, such as `budget.tau is 0.5 and not 0.3 in runs/b, runs/c`."""
+    where: dict[str, list[str]] = {}
+    for folder, own in found.items():
+        for key in wanted | own:
+            if own.get(key) != wanted.get(key):
+                where.setdefault(f"{key} is {own.get(key)} and not {wanted.get(key)}", []).append(str(folder))
+    return [f"{text} in {_listed(folders, ', ')}" for text, folders in where.items()]
+
+
+def _check_seeds(methods: Sequence[Method]) -> None:
+    seeds = {method.label: {run.seeds for run in method.runs} for method in methods}
+    every = set().union(*seeds.values())
+    lacking = [
+        f"{label!r} lacks {', '.join(seed_text(seed) for seed in sorted(every - own))}"
+        for label, own in seeds.items()
+        if every - own
+    ]
+    if lacking:
+        raise ConfigError(
+            f"runs are paired by seed, so every method needs the same ones: {_listed(lacking)}. "
+            f"Run what is missing, or leave out the seeds that not all have"
+        )
+
+
+def _listed(texts: Sequence[str], between: str = "; ") -> str:
+    more = f"{between}and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return between.join(texts[:_SHOWN]) + more

@@ -1,0 +1,146 @@
+"""Compare runs: open them, refuse what cannot be compared, measure each, and pair all with one of them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flsim.comparison.comparable import check_comparable
+from flsim.comparison.measures import Measured, measure
+from flsim.comparison.offloading import of_mean_users
+from flsim.comparison.pairing import Pair, pair
+from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result
+from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
+from flsim.comparison.spread import spread
+from flsim.comparison.table import per_user_frame, table_frame
+from flsim.config import ConfigError
+from flsim.metrics.intervals import Interval, of_columns
+from flsim.tasks.stream import TaskStream
+
+
+class Comparison(Compared):
+    """What `compare` found, as tables and as a page."""
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A line per method, bound and reference: `NAME`, `NAME_low`, `NAME_high` for means, facts, and differences."""
+        return table_frame(self)
+
+    @cached_property
+    def per_user(self) -> pd.DataFrame:
+        """A line per method, seed and device, with all measures and the difference of accuracy to `against`."""
+        return per_user_frame(self)
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write tables (CSV), figures (PNG) and `page.html`, which holds them all and needs no network.
+
+        Returns:
+            The files, the page first.
+        """
+        from flsim.comparison.write import write_comparison  # only now: drawing takes memory and time to load
+
+        return write_comparison(self, Path(folder))
+
+
+def compare(
+    runs: Sequence[Given],
+    *,
+    labels: Labels | None = None,
+    against: str | None = None,
+    alone: str | None = None,
+    bounds: Sequence[Given] = (),
+    out: str | Path | None = None,
+) -> Comparison:
+    """Lay finished runs side by side, paired by user and seed.
+
+    Runs that differ in nothing but their seeds are of one method. All methods need the same stream (apart from its
+    seed), budget, test sets, fleet size, rounds, base model and cloud, and the same seeds.
+
+    Args:
+        runs: folders of runs, folders that hold them, or what `flsim.run` returned.
+        labels: what methods are called -> one or more of their runs; without a label a method is called by its config's
+            `name`, or by its folder where several share that.
+        against: label of the method that the others are paired with; None takes the first.
+        alone: label of the method or bound by which the harm rate is taken: what a user would have without the others.
+            None takes the frozen model that asks at random.
+        bounds: runs that are shown as bounds only, such as joint training: they need the same test sets, no more.
+        out: a folder to write tables, figures and the page to; None writes nothing.
+
+    Raises:
+        ConfigError: if runs cannot be compared or opened, or a label is unknown; it says what differs.
+        DamagedFileError: if a run's rows cannot be read.
+    """
+    methods = open_methods(runs, labels)
+    limits = open_methods(bounds) if bounds else []
+    check_comparable(methods, limits)
+    known, all_known = [m.label for m in methods], [m.label for m in (*methods, *limits)]
+    _check_labels(known, all_known, against, alone)
+    seeds = [run.seeds for run in methods[0].runs]
+    measured = {m.label: [_measure(run) for run in _of_seeds(m, seeds)] for m in (*methods, *limits)}
+    before = [
+        users["random_accuracy"] if alone is None else measured[alone][place].users["accuracy"]
+        for place, users in enumerate(run.users for run in measured[known[0]])
+    ]
+    results = {m.label: _result(m, measured[m.label], before) for m in (*methods, *limits)}
+    base = known[0] if against is None else against
+    found = Comparison(
+        results=tuple(results[label] for label in known),
+        bounds=tuple(results[m.label] for m in limits),
+        references=_references(results[known[0]]),
+        against=base,
+        alone=REFERENCES[1][0] if alone is None else alone,
+        pairs=tuple(p for label in all_known if label != base for p in _pairs(results[label], results[base], seeds)),
+    )
+    if out is not None:
+        found.write(out)
+    return found
+
+
+def _check_labels(methods: Sequence[str], every: Sequence[str], against: str | None, alone: str | None) -> None:
+    twice = next((label for label in every if list(every).count(label) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"a method and a bound are both called {twice!r}; give the method another label")
+    for what, label, allowed in (("against", against, methods), ("alone", alone, every)):
+        if label is not None and label not in allowed:
+            raise ConfigError(f"{what}={label!r} is none of the methods compared; they are {', '.join(allowed)}")
+
+
+def _of_seeds(method: Method, seeds: Sequence[tuple[int, int]]) -> list[OpenRun]:
+    """The runs of these seeds; of a bound, a run on the same stream where none has the same seed."""
+    exact = {run.seeds: run for run in method.runs}
+    stream = {run.seeds[1]: run for run in reversed(method.runs)}
+    return [exact.get(own, stream[own[1]]) for own in seeds]
+
+
+def _measure(run: OpenRun) -> Measured:
+    phases = TaskStream(run.config.stream, run.config.rounds).phases
+    return measure(run.rows(), phases, tau=run.config.budget.tau)
+
+
+def _result(method: Method, runs: Sequence[Measured], before: Sequence[pd.Series]) -> Result:
+    tables = [run.users for run in runs]
+    facts = {name: _mean([run.facts[name] for run in runs]) for name in runs[0].facts}
+    return Result(
+        method, tuple(runs), {**of_columns(tables), **of_mean_users(runs)}, {**facts, **spread(tables, before)}
+    )
+
+
+def _references(first: Result) -> dict[str, dict[str, Interval]]:
+    """Read from one method: all have the same test sets, and these models do not learn."""
+    return {
+        label: {name: first.means[column] for name, column in columns.items() if column in first.means}
+        for label, columns in REFERENCES
+        if any(column in first.means for column in columns.values())
+    }
+
+
+def _pairs(one: Result, base: Result, seeds: Sequence[tuple[int, int]]) -> list[Pair]:
+    found = (pair((one.label, base.label), one.users, base.users, seeds, measure=name) for name in PAIRED)
+    return [p for p in found if p is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

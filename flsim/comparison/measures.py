@@ -1,0 +1,179 @@
+"""What one run says: measures of each user, curves over rounds, the matrices R, and what was spent, all from its rows.
+
+Rows that a run lacks (older runs, other clients) give nan, never an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from flsim.metrics.continual import Continual, by_user, lost_by_aggregation, user_matrices
+from flsim.metrics.offloading import settling_rounds, violation
+from flsim.metrics.rows import STAGE
+from flsim.metrics.selection import evaluation, latest, training
+from flsim.metrics.switches import anytime, dip, recovery_rounds
+from flsim.metrics.users import over_rounds, per_user
+from flsim.tasks.stream import Phase
+
+SENDING = tuple(range(10, 100, 10))
+"""Percentages of prompts sent at which accuracy is known, from `accuracy_sending_10` to `accuracy_sending_90`."""
+CURVES = ("accuracy", "local_accuracy", "cloud_usage", "dual_variable")
+"""Followed over rounds: tests with and without the cloud; usage while training, and the price of asking."""
+_AT_END = (  # measure of a user -> model and name of its rows, at the model's last evaluation
+    ("accuracy", "global", "accuracy"),
+    ("local_accuracy", "global", "local_accuracy"),
+    ("cloud_usage", "global", "cloud_usage"),
+    ("kept_accuracy", "global", "kept_accuracy"),
+    ("asking_auc", "global", "asking_auc"),
+    ("random_accuracy", "random", "accuracy"),
+    ("frozen_accuracy", "frozen", "local_accuracy"),
+    ("cloud_accuracy", "cloud", "accuracy"),
+)
+_SUMS = {"calls": "cloud_calls", "refused": "cloud_refused", "tokens": "cloud_tokens", "money": "cloud_money"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run."""
+
+    users: pd.DataFrame
+    """A line per device, a column per measure; nan where it was not measured."""
+    curves: pd.DataFrame
+    """Columns `measure, round, mean, p10, p90, users`: the mean user and its band."""
+    matrices: pd.DataFrame
+    """R of every device: columns `device, round, task, accuracy, local_accuracy`, a line per phase end."""
+    facts: dict[str, float]
+    """What is of the whole run: sums spent, and what switches did to the mean user; nan where not measured."""
+
+
+def measure(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float) -> Measured:
+    """Measure a run.
+
+    Args:
+        rows: all of it.
+        phases: of its stream.
+        tau: its budget.
+    """
+    return Measured(_users(rows, phases, tau), _curves(rows), _matrices(rows, phases), _facts(rows, phases, tau))
+
+
+def switches(phases: Sequence[Phase]) -> list[tuple[Phase, Phase]]:
+    """Neighbouring phases that teach other groups, as (before, after)."""
+    return [(one, other) for one, other in pairwise(phases) if set(one.tasks) != set(other.tasks)]
+
+
+def _users(rows: pd.DataFrame, phases: Sequence[Phase], tau: float) -> pd.DataFrame:
+    """All measures of users: at the end, over the phases, and while training."""
+    found = {column: per_user(_end(rows, model, name)) for column, model, name in _AT_END}
+    found |= {f"sending_{share}": per_user(_end(rows, "global", f"accuracy_sending_{share}")) for share in SENDING}
+    found["cloud_gain"] = found["accuracy"] - found["local_accuracy"]
+    tested = {name: evaluation(rows, model="global", name=name) for name in ("accuracy", "local_accuracy")}
+    for prefix, own in (("", tested["accuracy"]), ("local_", tested["local_accuracy"])):
+        measures = by_user(own, phases)
+        found |= {f"{prefix}{field.name}": measures[field.name] for field in fields(Continual)}
+        found[f"{prefix}anytime"] = _anytime(own, phases)
+    found["forgetting_by_aggregation"] = _by_aggregation(rows, phases)
+    found["violation"] = _violation(rows, tau)
+    found["training_usage"] = per_user(training(rows, name="cloud_usage"))
+    asked = [training(rows, name=name).groupby("device")["total"].sum() for name in ("cloud_calls", "cloud_refused")]
+    found["requests"] = asked[0].add(asked[1], fill_value=0.0)
+    found["test_prompts"] = _end(rows, "global", "accuracy").groupby("device")["weight"].sum()
+    table = pd.DataFrame({name: values.astype(float) for name, values in found.items()})
+    return table.reindex(sorted(found["accuracy"].index)).rename_axis("device")
+
+
+def _end(rows: pd.DataFrame, model: str, name: str) -> pd.DataFrame:
+    """The last evaluation of a model; the frozen model may have been measured under `accuracy` only."""
+    found = latest(evaluation(rows, model=model, name=name))
+    if found.empty and (model, name) == ("frozen", "local_accuracy"):
+        return latest(evaluation(rows, model=model, name="accuracy"))
+    return found
+
+
+def _anytime(rows: pd.DataFrame, phases: Sequence[Phase]) -> pd.Series:
+    """By user; a group counts from the phase on that first teaches it."""
+
+    def taught(round_: int) -> list[str]:
+        return sorted({task for phase in phases if phase.first_round <= round_ for task in phase.tasks})
+
+    measured = sorted(set(rows["round"]) - {0})
+    return pd.Series({k: anytime(v, taught) for k, v in user_matrices(rows, measured).items()}, dtype=float)
+
+
+def _by_aggregation(rows: pd.DataFrame, phases: Sequence[Phase]) -> pd.Series:
+    """By user, of accuracy without the cloud: what weights know, whoever answers the rest."""
+    ends = [phase.last_round for phase in phases]
+    own, merged = (user_matrices(evaluation(rows, model=m, name="local_accuracy"), ends) for m in ("local", "global"))
+    taught = [phase.tasks for phase in phases]
+    both = sorted(own.keys() & merged.keys())
+    return pd.Series({name: lost_by_aggregation(own[name], merged[name], taught) for name in both}, dtype=float)
+
+
+def _violation(rows: pd.DataFrame, tau: float) -> pd.Series:
+    """By user, over the rounds in which it took part."""
+    sums = training(rows, name="cloud_usage").groupby(["device", "round"])[["total", "weight"]].sum()
+    usage = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).dropna()
+    return usage.groupby("device").agg(lambda own: violation(own.tolist(), tau))
+
+
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+    tested = {name: evaluation(rows, model="global", name=name) for name in CURVES[:2]}
+    trained = {name: training(rows, name=name) for name in CURVES[2:]}
+    parts = [over_rounds(own).reset_index().assign(measure=name) for name, own in {**tested, **trained}.items()]
+    return pd.concat(parts, ignore_index=True)[["measure", "round", "mean", "p10", "p90", "users"]]
+
+
+def _matrices(rows: pd.DataFrame, phases: Sequence[Phase]) -> pd.DataFrame:
+    ends = [phase.last_round for phase in phases]
+    parts = []
+    for name in ("accuracy", "local_accuracy"):
+        tested = evaluation(rows, model="global", name=name)
+        tested = tested[tested["round"].isin([0, *ends]) & (tested["weight"] > 0)].set_index(
+            ["device", "round", "task"]
+        )
+        parts.append((tested["total"] / tested["weight"]).rename(name))
+    return pd.concat(parts, axis=1).sort_index().reset_index()
+
+
+def _facts(rows: pd.DataFrame, phases: Sequence[Phase], tau: float) -> dict[str, float]:
+    """Sums over rounds and devices, and the means over switches of what the mean user met."""
+    facts = {fact: _sum(training(rows, name=name)) for fact, name in _SUMS.items()}
+    facts["server_money"] = _sum(rows[(rows["split"] == STAGE) & (rows["name"] == "cloud_money")], empty=0.0)
+    facts |= {f"{way}_mb": _sum(training(rows, name=f"{way}_bytes")) / 1e6 for way in ("uplink", "downlink")}
+    facts["price_per_call"] = facts["money"] / facts["calls"] if facts["calls"] > 0 else float("nan")
+    usage = over_rounds(training(rows, name="cloud_usage"))["mean"]
+    back = [settling_rounds(usage.loc[new.first_round : new.last_round], tau) for _, new in switches(phases)]
+    dips, recoveries = _dips(evaluation(rows, model="global", name="accuracy"), phases)
+    measured = len(usage) > 0
+    return {
+        **facts,
+        "dip": _mean(dips),
+        "recovery_rounds": _mean([rounds for rounds in recoveries if rounds is not None]),
+        "unrecovered": _mean([float(rounds is None) for rounds in recoveries]),
+        "settling_rounds": _mean([rounds for rounds in back if rounds is not None and measured]),
+        "unsettled": _mean([float(rounds is None) for rounds in back if measured]),
+    }
+
+
+def _dips(rows: pd.DataFrame, phases: Sequence[Phase]) -> tuple[list[float], list[int | None]]:
+    """Of every switch: the mean user's accuracy on the groups left behind, until the end of the new phase."""
+    dips, recoveries = [], []
+    for old, new in switches(phases):
+        left = [task for task in old.tasks if task not in new.tasks]
+        curve = over_rounds(rows[rows["task"].isin(left)])["mean"]
+        where = (curve, new.first_round, new.last_round)
+        if (curve.index < new.first_round).any() and (curve.loc[new.first_round : new.last_round]).size:
+            dips.append(dip(*where))
+            recoveries.append(recovery_rounds(*where))
+    return dips, recoveries
+
+
+def _sum(rows: pd.DataFrame, *, empty: float = float("nan")) -> float:
+    return float(rows["total"].sum()) if len(rows) else empty
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,242 @@
+"""A comparison as one HTML page that needs nothing else: what was compared, tables, figures, and what columns mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flsim.comparison.columns import BY_NAME, COLUMNS, Column, of_alone, written
+from flsim.comparison.comparable import varied
+from flsim.comparison.figures import letters
+from flsim.comparison.pairing import Pair
+from flsim.comparison.result import Compared, Result
+from flsim.comparison.runs import seed_text
+from flsim.comparison.table import along_rows, cell, difference_text, end_rows
+from flsim.config import Config
+from flsim.report.markup import folded_table, heading, page_of, paragraph, picture, table
+from flsim.report.table import share
+from flsim.tasks.stream import TaskStream
+
+FORGETTING = ("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative")
+TRANSFER = ("backward_transfer", "forward_transfer", "plasticity", "anytime")
+AFTER_SWITCHES = ("dip", "recovery_rounds", "unrecovered")
+OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "calls", "refused", "tokens", "money")
+AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
+TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
+USERS = ("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean")
+FAIRNESS = ("gini_of_error", "jain", "harm_rate", "asking_auc", "asking_auc_dropped")
+CAPTIONS = {
+    "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
+    "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "
+    "user) pairs that are better off, equal ones counting half, and how many are worse off.",
+    "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
+    "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
+    "the panel.",
+    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches of "
+    "the stream.",
+    "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
+    "asking rises while a device asks more than that. Dotted verticals are switches of the stream.",
+    "users.png": "How users differ: the line is the mean user's accuracy when it may ask, the band reaches from the "
+    "10th to the 90th percentile of users (each the mean over seeds), the dashed line is the mean user of the method "
+    "that the others are paired with. Dotted verticals are switches of the stream.",
+}
+"""How to read each figure; also its text for readers who do not see it."""
+_NOTE = (
+    "A star marks a 95 % interval that excludes 0. Methods are judged one by one: of twenty that are all alike, one "
+    "will have a star by chance. With few seeds intervals are rough."
+)
+_NAMED = 6  # users of each method that are named as hurt
+
+
+def page(comparison: Compared, plots: Path) -> str:
+    """The page.
+
+    Args:
+        comparison: what it shows.
+        plots: the folder that holds the figures of `CAPTIONS`.
+    """
+    body = [*_opening(comparison), *_main(comparison), *_pairs(comparison, plots)]
+    body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
+    body += [*_table(comparison, "cloud, while training", OFFLOADING), *_table(comparison, "cloud, at test", AT_TEST)]
+    body += _table(comparison, "server and transfer", TRAFFIC)
+    body.append(heading("Over rounds"))
+    body += [picture(plots / name, CAPTIONS[name]) for name in ("curves.png", "asking.png")]
+    body += [*_users(comparison, plots), *_learning(comparison), *_bounds(comparison), *_words()]
+    return page_of(_title(comparison), body)
+
+
+def _title(comparison: Compared) -> str:
+    labels = [result.label for result in comparison.results]
+    return f"Comparison: {', '.join(labels[:4])}{f' and {len(labels) - 4} more' if len(labels) > 4 else ''}"
+
+
+def _opening(comparison: Compared) -> list[str]:
+    config = comparison.results[0].method.config
+    facts = f"methods: {len(comparison.results)}, seeds: {len(comparison.seeds)}, {config.fleet.devices} devices, "
+    facts += f"{config.rounds} rounds, budget τ = {share(config.budget.tau, digits=0)} of prompts"
+    pieces = [
+        heading(_title(comparison), 1),
+        paragraph(facts, kind="facts"),
+        paragraph(_answer(comparison), kind="answer"),
+    ]
+    pieces += [heading("What was compared"), table(["what all share", ""], _setting(comparison, config), kind="words")]
+    other = varied([result.method for result in comparison.results])
+    if other:
+        marks = letters(comparison)
+        lines = [
+            [f"{marks[r.label]}  {r.label}", *(row[n] for row in other.values())] for n, r in _numbered(comparison)
+        ]
+        pieces.append(table(["method", *other], lines, kind="words"))
+    return pieces
+
+
+def _numbered(comparison: Compared) -> list[tuple[int, Result]]:
+    return list(enumerate(comparison.results))
+
+
+def _answer(comparison: Compared) -> str:
+    """The most accurate method against the one that all are paired with, in a sentence."""
+    known = [result for result in comparison.results if "accuracy" in result.means]
+    if not known:
+        return "No method was evaluated."
+    best = max(known, key=lambda result: result.means["accuracy"].mean)
+    text = f"{best.label} has the highest accuracy of the mean user at the end, {share(best.means['accuracy'].mean)}"
+    pair = comparison.pair(best.label)
+    if pair is None:
+        return f"{text}; the others are paired with it."
+    sure = "" if pair.difference.excludes_zero else ", which may be chance"
+    points = difference_text(pair).removesuffix(" *")
+    worse = f"{len(pair.hurt)} of {pair.pairs} (seed, user) pairs are worse off"
+    return f"{text}: {points} points against {pair.against}{sure}; {worse}."
+
+
+def _setting(comparison: Compared, config: Config) -> list[list[str]]:
+    """What all methods share, in words."""
+    phases = TaskStream(config.stream, config.rounds).phases
+    spans = [f"{p.name} (rounds {p.first_round} to {p.last_round}): {', '.join(p.tasks)}" for p in phases]
+    caps = {**vars(config.budget), **{f"fleet {key}": value for key, value in vars(config.budget.fleet).items()}}
+    limits = [f"{key.replace('_', ' ')} {value}" for key, value in caps.items() if "_" in key and "price" not in key]
+    limits = [text for text in limits if not text.endswith("None")]
+    stream = f"schedule {config.stream.schedule}, Dirichlet alpha {config.stream.alpha:g}, "
+    stream += f"sigma of prompts {config.stream.quantity_sigma:g}"
+    tests = f"{config.evaluation.prompts_per_task} {config.evaluation.split} prompts per task group and device"
+    return [
+        ["phases", "; ".join(spans)],
+        ["stream", stream],
+        ["budget", ", ".join([f"τ = {config.budget.tau:g}", *limits])],
+        ["tests", f"{tests}, every {config.evaluation.every_rounds} rounds and at the end of each phase"],
+        ["base model, cloud", f"{config.model.path}, {config.cloud.kind}"],
+        ["seeds", ", ".join(seed_text(seeds) for seeds in comparison.seeds)],
+        ["paired with", comparison.against],
+        ["harm is taken against", comparison.alone],
+    ]
+
+
+def _main(comparison: Compared) -> list[str]:
+    first, *end = end_rows(comparison)
+    second, *along = along_rows(comparison)
+    return [
+        heading("At the end, and over the run"),
+        table(first, end, strong=_strong(comparison)),
+        table(second, along, strong=_strong(comparison)),
+        paragraph(
+            f"Accuracy and differences with their 95 % intervals; forgetting and differences in points. {_NOTE}",
+            kind="note",
+        ),
+    ]
+
+
+def _strong(comparison: Compared) -> list[int]:
+    """The line of the method that the others are paired with."""
+    return [number for number, result in _numbered(comparison) if result.label == comparison.against]
+
+
+def _pairs(comparison: Compared, plots: Path) -> list[str]:
+    if not comparison.pairs:
+        return []
+    headings = [
+        f"minus {comparison.against}, by user",
+        *("may ask: points", "win rate", "hurt", "alone: points", "win rate", "hurt"),
+    ]
+    others = [result for result in (*comparison.results, *comparison.bounds) if result.label != comparison.against]
+    lines, hurt = [], []
+    for result in others:
+        both = [comparison.pair(result.label, measure) for measure in ("accuracy", "local_accuracy")]
+        lines.append([result.label, *(text for pair in both for text in _pair_cells(pair))])
+        if both[0] is not None:
+            hurt.append([result.label, _hurt(both[0])])
+    pieces = [heading("User by user"), picture(plots / "paired.png", CAPTIONS["paired.png"]), table(headings, lines)]
+    return [*pieces, table(["may ask", "who is hurt, by how many points, the most hurt first"], hurt, kind="words")]
+
+
+def _pair_cells(pair: Pair | None) -> list[str]:
+    if pair is None:
+        return ["-", "-", "-"]
+    return [difference_text(pair), share(pair.win_rate, digits=0), f"{len(pair.hurt)} of {pair.pairs}"]
+
+
+def _hurt(pair: Pair) -> str:
+    """Who is worse off, the most hurt first."""
+    named = [f"{u.device} ({seed_text(u.seeds)}) {100 * (u.value - u.other):+.1f}" for u in pair.hurt[:_NAMED]]
+    more = f"; and {len(pair.hurt) - _NAMED} more, see per_user.csv" if len(pair.hurt) > _NAMED else ""
+    return "; ".join(named) + more if named else "nobody"
+
+
+def _table(comparison: Compared, corner: str, names: Sequence[str]) -> list[str]:
+    """A line per method; columns that no method has are left out."""
+    return _cells(comparison, corner, [BY_NAME[name] for name in names])
+
+
+def _cells(comparison: Compared, corner: str, columns: Sequence[Column]) -> list[str]:
+    known = [c for c in columns if any(written(r.value(c.name), c.form) != "-" for r in comparison.results)]
+    if not known:
+        return []
+    lines = [[result.label, *(cell(result, column) for column in known)] for result in comparison.results]
+    return [table([corner, *(column.title for column in known)], lines, strong=_strong(comparison))]
+
+
+def _users(comparison: Compared, plots: Path) -> list[str]:
+    note = f"Accuracy at the end when the device may ask. Harmed: lower than with {comparison.alone}."
+    return [
+        heading("Users"),
+        picture(plots / "users.png", CAPTIONS["users.png"]),
+        *_table(comparison, "accuracy over users", USERS),
+        *_table(comparison, "how equal, and for whom", FAIRNESS),
+        paragraph(note, kind="note"),
+    ]
+
+
+def _learning(comparison: Compared) -> list[str]:
+    """What was learned and forgotten, with the cloud and alone, and the mean user's matrices."""
+    pieces = [heading("Learning and forgetting")]
+    for names, more in ((FORGETTING, [BY_NAME["forgetting_by_aggregation"]]), (TRANSFER, [])):
+        pieces += _table(comparison, "may ask the cloud", names)
+        pieces += _cells(comparison, "alone", [*(of_alone(name) for name in names), *more])
+    pieces += _table(comparison, "after switches", AFTER_SWITCHES)
+    values = comparison.matrices.groupby(["method", "round", "task"], sort=False)["accuracy"].mean()
+    for result in comparison.results:
+        own = values[result.label].unstack("task")
+        lines = [
+            ["before training" if round_ == 0 else f"after round {round_}", *(written(v, "share") for v in row)]
+            for round_, row in zip(own.index, own.to_numpy(dtype=float), strict=True)
+        ]
+        pieces.append(
+            folded_table(f"matrix R of the mean user: {result.label}", ["may ask", *map(str, own.columns)], lines)
+        )
+    return pieces
+
+
+def _bounds(comparison: Compared) -> list[str]:
+    """How the runs that serve as bounds differ from what is compared."""
+    if not comparison.bounds:
+        return []
+    base = comparison.of(comparison.against).method
+    lines = []
+    for result in comparison.bounds:
+        other = varied([base, result.method])
+        lines.append([result.label, "; ".join(f"{key} {values[1]} (not {values[0]})" for key, values in other.items())])
+    return [heading("Bounds"), table(["measured on the same test sets", "differs in"], lines, kind="words")]
+
+
+def _words() -> list[str]:
+    note = "Every number is the mean over seeds of a run's own; of users unless it says otherwise."
+    lines = [[column.title, column.meaning] for column in COLUMNS]
+    return [heading("What the columns mean"), paragraph(note), table(["column", "meaning"], lines, kind="words")]

@@ -1,0 +1,104 @@
+"""A comparison as tables: frames with all numbers, and plain text for the terminal."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from flsim.comparison.columns import BY_NAME, Column, written
+from flsim.comparison.pairing import Pair
+from flsim.comparison.result import Compared, Result, difference_of, under
+from flsim.metrics.intervals import Interval
+from flsim.report.table import aligned
+
+AT_END = ("accuracy", "worst_decile_mean", "local_accuracy", "cloud_usage")
+"""Columns of the first part of the main table; the difference comes after them."""
+ALL_ALONG = (
+    *("during_task", "post_switch", "forgetting_max", "training_usage", "violation"),
+    *("calls", "money"),
+)
+"""Columns of its second part."""
+
+
+def table_frame(comparison: Compared) -> pd.DataFrame:
+    """Every number of every method, bound and reference; as `Comparison.table` says."""
+    lines = []
+    for kind, results in (("method", comparison.results), ("bound", comparison.bounds)):
+        for result in results:
+            line: dict[str, object] = {"method": result.label, "kind": kind, "seeds": len(result.runs)}
+            line |= _flat(result.means)
+            line |= {name: value for name, value in result.facts.items() if name not in line}
+            if result.label != comparison.against:
+                gaps = difference_of(comparison, result.label)
+                line |= _flat({f"{name}_difference": interval for name, interval in gaps.items()})
+                for pair in (pair for pair in comparison.pairs if pair.label == result.label):
+                    line |= {f"{pair.measure}_win_rate": pair.win_rate, f"{pair.measure}_hurt": len(pair.hurt)}
+            lines.append(line)
+    for label, means in comparison.references.items():
+        lines.append({"method": label, "kind": "reference", "seeds": len(comparison.seeds), **_flat(means)})
+    return pd.DataFrame(lines)
+
+
+def per_user_frame(comparison: Compared) -> pd.DataFrame:
+    """Every user of every method and bound run; as `Comparison.per_user` says."""
+    base = comparison.of(comparison.against)
+    parts = []
+    for result in (*comparison.results, *comparison.bounds):
+        for seeds, own, other in zip(comparison.seeds, result.users, base.users, strict=True):
+            gaps = (own["accuracy"] - other["accuracy"]).reindex(own.index)
+            parts.append(under(result.label, seeds, own.assign(accuracy_difference=gaps).reset_index()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def end_rows(comparison: Compared) -> list[list[str]]:
+    """The main table, first part: headings, then a line per method, bound and reference."""
+    heads = ["at the end", *(BY_NAME[name].title for name in AT_END), f"accuracy minus {comparison.against}"]
+    lines = [
+        [r.label, *(cell(r, BY_NAME[name]) for name in AT_END), difference_text(comparison.pair(r.label))]
+        for r in (*comparison.results, *comparison.bounds)
+    ]
+    for label, means in comparison.references.items():
+        lines.append([label, *(interval_text(means[name]) if name in means else "-" for name in AT_END), ""])
+    return [heads, *lines]
+
+
+def along_rows(comparison: Compared, names: Sequence[str] = ALL_ALONG) -> list[list[str]]:
+    """The main table, second part: headings, then a line per method."""
+    heads = ["over the run", *(BY_NAME[name].title for name in names)]
+    return [heads, *([r.label, *(cell(r, BY_NAME[name]) for name in names)] for r in comparison.results)]
+
+
+def cell(result: Result, column: Column) -> str:
+    """One number of a method; accuracy with its interval."""
+    if column.name == "accuracy" and column.name in result.means:
+        return interval_text(result.means[column.name])
+    return written(result.value(column.name), column.form)
+
+
+def interval_text(interval: Interval) -> str:
+    """`61.4 % (58.0..64.9)`."""
+    return f"{100 * interval.mean:.1f} % ({100 * interval.low:.1f}..{100 * interval.high:.1f})"
+
+
+def difference_text(pair: Pair | None) -> str:
+    """`+3.1 (+0.4..+5.9) *` in points, with a star where the interval excludes 0; empty without a pair."""
+    if pair is None:
+        return ""
+    gap = pair.difference
+    star = " *" if gap.excludes_zero else ""
+    return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f}){star}"
+
+
+def terminal_table(comparison: Compared) -> str:
+    """The main table in plain text, with a line on how to read it."""
+    parts = ["\n".join(aligned(rows)) for rows in (end_rows(comparison), along_rows(comparison))]
+    seeds = len(comparison.seeds)
+    note = (
+        f"{seeds} seed{'s' * (seeds > 1)}; means over users, then seeds; in brackets 95 % intervals by bootstrap over "
+        f"seeds and users.\nDifferences and forgetting are in points; * the interval excludes 0."
+    )
+    return "\n\n".join([*parts, note])
+
+
+def _flat(means: dict[str, Interval]) -> dict[str, float]:
+    ends = (("", "mean"), ("_low", "low"), ("_high", "high"))
+    return {f"{name}{end}": getattr(interval, part) for name, interval in means.items() for end, part in ends}

@@ -1,0 +1,52 @@
+"""Write a comparison to a folder: tables for spreadsheets, figures, and the page."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
+from flsim.comparison.page import page
+from flsim.comparison.result import Compared
+from flsim.comparison.table import per_user_frame, table_frame
+from flsim.files import write_atomically
+from flsim.report.drawing import drawing_style, save_figure
+
+
+def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
+    """Write CSV, PNG and HTML over what an earlier comparison left; one method alone has no `paired.png`.
+
+    Args:
+        comparison: what to write.
+        folder: made when missing.
+
+    Returns:
+        The files, the page first.
+    """
+    tables = {
+        "table.csv": table_frame(comparison),
+        "per_user.csv": per_user_frame(comparison),
+        "curves.csv": comparison.curves,
+        "matrices.csv": comparison.matrices,
+    }
+    for name, frame in tables.items():
+        _write_csv(folder / name, frame)
+    with drawing_style():
+        figures = {
+            "pareto.png": pareto_figure(comparison),
+            "curves.png": curves_figure(comparison),
+            "asking.png": asking_figure(comparison),
+            "users.png": users_figure(comparison),
+        }
+        if comparison.pairs:
+            figures["paired.png"] = paired_figure(comparison)
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    write_atomically(folder / "page.html", page(comparison, folder).encode())
+    return [folder / name for name in ("page.html", *tables, *figures)]
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    buffer = io.StringIO()
+    frame.to_csv(buffer, index=False)
+    write_atomically(path, buffer.getvalue().encode())

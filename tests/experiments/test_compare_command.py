@@ -1,0 +1,64 @@
+"""The command as a user types it: two tiny real runs side by side, help, and mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+import flsim
+from experiments.compare import main
+from flsim.config_files import load_config
+
+
+@pytest.fixture(scope="module")
+def root(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two real runs, of two strategies."""
+    root: Path = tmp_path_factory.mktemp("runs")
+    tiny = [f"model.path={tiny_checkpoint}", "model.rank=2", "rounds=2", "fleet.devices=2", "cloud.kind=oracle"]
+    tiny += ["stream.phases=[[arithmetic],[strings]]", "evaluation.prompts_per_task=2", "engine.kind=local"]
+    tiny += [f"client.{key}" for key in ("steps=1", "prompts=2", "group_size=2", "max_new_tokens=3")]
+    for name, path in (("together", "fedavg:FedAvg"), ("apart", "local_only:LocalOnly")):
+        own = [f"strategy.path=strategies.{path}", f"run_dir={root / name}", f"name={name}"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})  # a report of its own takes time
+            flsim.run(load_config(None, [*tiny, *own]), progress=False)
+    return root
+
+
+def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main([str(root), "--against", "apart", "--alone", "apart", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy minus apart" in said
+    assert all(any(line.startswith(name) for line in said.splitlines()) for name in ("together", "apart", "cloud LLM"))
+    assert f"page: {out / 'page.html'}" in said
+    assert "strategies.local_only:LocalOnly" in (out / "page.html").read_text()
+    assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 4 + [".html"] + [".png"] * 5
+
+
+def test_labels_may_be_given_one_by_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["--label", f"mine={root / 'together'}", "--label", f"theirs={root / 'apart'}"]
+    assert main([*labels, "--out", str(tmp_path / "out")]) == 0
+    assert "accuracy minus mine" in capsys.readouterr().out
+
+
+def test_mistakes_say_what_is_wrong_and_exit_2(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments, words in (
+        ([str(root), "--against", "nobody"], "none of the methods compared; they are apart, together"),
+        ([str(tmp_path / "nowhere")], "is not there; give run folders"),
+        ([str(root), "--label", "mine"], "must be NAME=RUN"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err.startswith("error: "), said.err.count("\n")) == ("", True, 1)
+        assert words in said.err
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "give the folders of finished runs" in capsys.readouterr().err
+
+
+def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "python -m experiments.compare runs/pair --against FedAvg" in said
+    assert "--bounds RUN" in said

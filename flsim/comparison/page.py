@@ -30,8 +30,8 @@ CAPTIONS = {
     "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
     "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
     "the panel.",
-    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches of "
-    "the stream.",
+    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches "
+    "of the stream.",
     "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
     "asking rises while a device asks more than that. Dotted verticals are switches of the stream.",
     "users.png": "How users differ: the line is the mean user's accuracy when it may ask, the band reaches from the "

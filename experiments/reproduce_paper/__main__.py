@@ -1,0 +1,135 @@
+r"""Reproduce the question of DA-GRPO (arXiv 2602.00166) on the built-in world: task groups A, B, A, one budget.
+
+Does a model that learns the tasks and when to ask at once end above one that learns first and asks by a rule, and does
+it keep more when tasks switch? All methods meet the same questions with the same work; the settings of each were
+chosen out of six on validation questions (--tune; the choices lie in experiments/configs/tuned/). Prints the tables, and leaves
+a page, figures and tables per setting. Runs that are finished are never repeated.
+
+  python -m experiments.reproduce_paper                       # everything: about three hours on two cores
+  python -m experiments.reproduce_paper --settings single     # one device
+  python -m experiments.reproduce_paper --only "DA-GRPO" "GRPO, router" --seeds 0 1
+  python -m experiments.reproduce_paper --tune                # choose the settings anew
+"""
+
+import argparse
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.benchmark.measuring import conditions
+from experiments.reproduce_paper.figure import asking_figure
+from experiments.reproduce_paper.phases import PhaseUsage, usage_by_phase, within
+from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, METHODS, SETTINGS, Method, Planned, runs_of
+from experiments.reproduce_paper.tables import measures_table, paired_table, usage_table
+from experiments.reproduce_paper.tuning import tune
+from experiments.running import Failure, do_all
+from flsim import ConfigError, compare
+from flsim.comparison.compare import Comparison
+from flsim.config import Config
+from flsim.report.drawing import drawing_style, save_figure
+from flsim.world import stream_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    args = _arguments(arguments)
+    try:
+        for setting in args.settings:
+            root = args.root / ("tuning-" * args.tune + setting)
+            print(f"\n# {setting}", flush=True)
+            failures = tune(setting, root, args.jobs, args.more) if args.tune else reproduce(setting, root, args)
+            if failures:
+                print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
+                return 1
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def reproduce(setting: str, root: Path, args: argparse.Namespace) -> list[Failure]:
+    """Run what is missing of one setting, and show what all of it says."""
+    groups = [_chosen(methods, args.only) for methods in (METHODS, ABLATIONS, BOUNDS)]
+    methods, ablations, bounds = (runs_of(setting, group, args.seeds, root, args.more) for group in groups)
+    failures = do_all(
+        [run.config for run in sorted((*methods, *ablations, *bounds), key=lambda run: run.seed)], args.jobs
+    )
+    if not failures:
+        show(methods, bounds, root.with_name(f"{root.name}-compared"))
+        if ablations:
+            base = [run for run in methods if run.method.label == METHODS[0].label]
+            show([*base, *ablations], [], root.with_name(f"{root.name}-ablations"))
+    return failures
+
+
+def show(methods: Sequence[Planned], bounds: Sequence[Planned], out: Path) -> None:
+    """Print the tables of some methods, and write page and figures."""
+    found = compare([run.config.folder for run in methods], bounds=[run.config.folder for run in bounds])
+    page = found.write(out)[0]
+    config = methods[0].config
+    seeds = " ".join(str(seed) for seed in sorted({run.seed for run in methods}))
+    print(f"\n{conditions(f'{config.fleet.devices} devices, {config.rounds} rounds', f'seeds {seeds}')}\n")
+    print(measures_table(found), end="\n\n")
+    print(paired_table(found), end="\n\n")
+    usage = _usage(methods)
+    if usage:
+        print(usage_table(usage), end="\n\n")
+        kept = [label for label, phases in usage.items() if within(phases, config.budget.tau)]
+        print(
+            f"fleet's usage at most tau + 0.05 and at most a tenth of devices above it in all phases: {', '.join(kept)}"
+        )
+        _draw(found, list(usage), config, out)
+    print(f"page: {page}", flush=True)
+
+
+def _usage(runs: Sequence[Planned]) -> dict[str, list[PhaseUsage]]:
+    configs: dict[str, list[Config]] = defaultdict(list)
+    for run in runs:
+        configs[run.method.label].append(run.config)
+    found = {label: usage_by_phase(own) for label, own in configs.items()}
+    return {label: phases for label, phases in found.items() if phases and not label.startswith("SFT")}
+
+
+def _draw(found: Comparison, labels: Sequence[str], config: Config, out: Path) -> None:
+    with drawing_style():
+        figure = asking_figure(found, labels, stream_of(config).phases, config.budget.tau)
+    save_figure(figure, out / "usage.png")
+
+
+def _chosen(methods: Sequence[Method], only: Sequence[str]) -> list[Method]:
+    return [method for method in methods if not only or method.label in only]
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.reproduce_paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    labels = [method.label for method in (*METHODS, *ABLATIONS, *BOUNDS)]
+    names = list(SETTINGS)
+    parser.add_argument("--settings", nargs="+", choices=names, default=names, help="default: both")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument(
+        "--only", nargs="+", choices=labels, default=[], metavar="LABEL", help=f"of: {'; '.join(labels)}"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs/paper"), help="folder of the runs (default %(default)s)"
+    )
+    parser.add_argument("--tune", action="store_true", help="choose settings on validation questions, and nothing else")
+    parser.add_argument(
+        "--more", nargs="+", default=[], metavar="key=value", help="over every run's own, such as rounds=6"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Usage by phase: how far from tau devices are in the last quarter of each, and how many are above it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from flsim.config import Config
+from flsim.metrics.intervals import Interval, over_users_and_seeds
+from flsim.metrics.rows import read_rows
+from flsim.metrics.selection import in_rounds, training
+from flsim.metrics.users import per_user
+from flsim.tasks.stream import Phase
+from flsim.world import stream_of
+
+BAND = 0.05
+"""How far above tau a device's usage may be."""
+
+
+@dataclass(frozen=True)
+class PhaseUsage:
+    """Training usage in the last quarter of one phase."""
+
+    phase: Phase
+    usage: Interval
+    """Of the mean user over seeds."""
+    above: float
+    """Share of (seed, user) pairs whose usage is above tau + `BAND`."""
+
+
+def last_quarter(phase: Phase) -> tuple[int, int]:
+    """Its first and last round: of 12 rounds the last 3, of fewer than 4 the last one."""
+    length = phase.last_round - phase.first_round + 1
+    return phase.last_round - max(1, length // 4) + 1, phase.last_round
+
+
+def usage_by_phase(configs: Sequence[Config]) -> list[PhaseUsage]:
+    """Of one method's runs, one per seed; empty if it never could ask while training.
+
+    Args:
+        configs: of the finished runs.
+    """
+    asked = [training(read_rows(config.folder), name="cloud_usage") for config in configs]
+    if not any(float(rows["total"].sum()) for rows in asked):
+        return []
+    found = []
+    for phase in stream_of(configs[0]).phases:
+        users: list[pd.Series] = [per_user(in_rounds(rows, *last_quarter(phase))) for rows in asked]
+        tau = configs[0].budget.tau
+        above = pd.concat(users) > tau + BAND
+        found.append(
+            PhaseUsage(phase, over_users_and_seeds([u.to_numpy(dtype=float) for u in users]), float(above.mean()))
+        )
+    return found
+
+
+def within(usage: Sequence[PhaseUsage], tau: float) -> bool:
+    """Whether in all phases usage is at most tau + `BAND`, and that of at most a tenth of the devices above."""
+    return all(of.usage.mean <= tau + BAND and of.above <= 0.1 for of in usage)

@@ -1,0 +1,146 @@
+"""What is run: methods and bounds over two settings, and the six choices that each learner may be tuned over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from experiments.sweep.methods import find_method
+from flsim.config import Config
+from flsim.config_files import load_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SETTINGS = {"fleet": "aba", "single": "aba_single"}
+"""A fleet of 16 non-IID devices, and one device without federation."""
+TUNED = CONFIGS / "tuned"
+"""Where the chosen settings of every learner lie, a YAML file each, in a folder per setting."""
+TUNING_SEED = 100
+"""Of the runs on validation questions; not one of those that are reported."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the table."""
+
+    label: str
+    files: str
+    """Method files, as `experiments.sweep` takes them: `grpo+random`."""
+    tuned: str
+    """The learner whose tuned settings it takes."""
+    ours: bool = False
+    """Whether it is a form of DA-GRPO."""
+    settings: tuple[str, ...] = ("fleet", "single")
+    """Where it is run."""
+
+
+METHODS = (
+    Method("DA-GRPO", "da_grpo", "da_grpo", ours=True),
+    Method("DA-GRPO, plain form", "paper", "paper", ours=True),
+    Method("fixed price", "fixed_price", "fixed_price"),
+    Method("GAPG", "gapg", "gapg"),
+    Method("collaborative GRPO", "collaborative_grpo", "collaborative_grpo"),
+    Method("collaborative Dr.GRPO", "collaborative_dr_grpo", "collaborative_dr_grpo"),
+    Method("GRPO, never asks", "grpo+never", "grpo"),
+    Method("GRPO, asks always", "grpo+always", "grpo"),
+    Method("GRPO, asks at random", "grpo+random", "grpo"),
+    Method("GRPO, by confidence", "grpo+confidence", "grpo"),
+    Method("GRPO, by entropy", "grpo+entropy", "grpo"),
+    Method("GRPO, router", "grpo+classifier", "grpo"),
+    Method("GRPO, cascade", "grpo+cascade", "grpo"),
+    Method("Dr.GRPO, at random", "dr_grpo+random", "dr_grpo"),
+    Method("DAPO, at random", "dapo+random", "dapo"),
+    Method("GVPO, at random", "gvpo+random", "gvpo"),
+    Method("SFT, at random", "sft+random", "sft"),
+)
+"""What is compared, DA-GRPO first: the others are paired with it."""
+ABLATIONS = (
+    Method("cost by group", "da_grpo_group", "da_grpo", ours=True),
+    Method("cost by tau", "da_grpo_budget", "da_grpo", ours=True),
+    Method("parts by deviation", "da_grpo_separately", "da_grpo", ours=True),
+    Method("with replay", "da_grpo+replay", "da_grpo", ours=True),
+    Method("with KL", "da_grpo+kl", "da_grpo", ours=True),
+    Method("GRPO, replay", "grpo+replay+random", "grpo"),
+    Method("GRPO, KL", "grpo+kl+random", "grpo"),
+)
+"""What a part is good for, at the tuned settings of the whole."""
+BOUNDS = (
+    Method("oracle asks for GRPO", "grpo+oracle", "grpo"),
+    Method("each device alone", "da_grpo+alone", "da_grpo", settings=("fleet",)),
+    Method("all tasks at once", "da_grpo+joint", "da_grpo"),
+    Method("one central learner", "da_grpo+central", "da_grpo", settings=("fleet",)),
+)
+
+_LRS = ("0.0015", "0.003", "0.006")
+_SIX_LRS = tuple({"client.lr": lr} for lr in ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006"))
+
+
+def _grid(**axes: Sequence[str]) -> tuple[dict[str, str], ...]:
+    names = [f"client.{name}" for name in axes]
+    return tuple(dict(zip(names, values, strict=True)) for values in product(*axes.values()))
+
+
+GRIDS: dict[str, tuple[dict[str, str], ...]] = {
+    "da_grpo": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
+    "paper": _grid(lr=_LRS, dual_lr=("0.01", "0.05")),
+    "fixed_price": _grid(lr=_LRS[:2], price=("0.2", "0.4", "0.6")),
+    "gapg": _grid(lr=_LRS[:2], help_reward=("0.3", "0.6", "0.9")),
+    "collaborative_grpo": _grid(lr=_LRS[:2], help_reward=("0.1", "0.3", "0.6")),
+    "collaborative_dr_grpo": _grid(lr=_LRS[:2], help_reward=("0.1", "0.3", "0.6")),
+    "grpo": _SIX_LRS,
+    "dr_grpo": _SIX_LRS,
+    "dapo": _SIX_LRS,
+    "gvpo": _SIX_LRS,
+    "sft": _SIX_LRS,
+}
+"""Six choices for every learner: the same effort for all."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run."""
+
+    method: Method
+    seed: int
+    config: Config
+
+
+def runs_of(
+    setting: str, methods: Sequence[Method], seeds: Sequence[int], root: Path, more: Sequence[str]
+) -> list[Planned]:
+    """All runs of a setting, seed by seed.
+
+    Args:
+        setting: `fleet` or `single`.
+        methods: those that are not for this setting are left out.
+        seeds: each sets the run's seed and the stream's.
+        root: folder of the setting's runs.
+        more: settings over every method's own.
+    """
+    wanted = [method for method in methods if setting in method.settings]
+    return [Planned(method, seed, _config(setting, method, seed, root, more)) for seed in seeds for method in wanted]
+
+
+def _config(setting: str, method: Method, seed: int, root: Path, more: Sequence[str]) -> Config:
+    tuned = TUNED / setting / f"{method.tuned}.yaml"
+    own = [f"seed={seed}", f"stream.seed={seed}", f'name="{method.label}"', f"run_dir={root / folder_of(method, seed)}"]
+    fragments = [*find_method(method.files).files, *([tuned] if tuned.is_file() else [])]
+    return load_config(CONFIGS / f"{SETTINGS[setting]}.yaml", [*more, *own], fragments=fragments)
+
+
+def folder_of(method: Method, seed: int) -> str:
+    """Of a run, within the folder of its setting."""
+    return f"{method.files}-s{seed}"
+
+
+def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[tuple[dict[str, str], Config]]:
+    """The runs by which a learner is tuned: each choice of its grid, with its config."""
+    method = next(m for m in METHODS if m.tuned == learner)
+    files = learner if method.files == learner else f"{learner}+random"  # what it knows, not how well a rule asks
+    trials = []
+    for place, choice in enumerate(GRIDS[learner]):
+        own = [f"{key}={value}" for key, value in choice.items()]
+        own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
+        own += [f"name={learner}-{place}", f"run_dir={root / f'{learner}-{place}'}"]
+        config = load_config(CONFIGS / f"{SETTINGS[setting]}.yaml", [*more, *own], fragments=find_method(files).files)
+        trials.append((choice, config))
+    return trials

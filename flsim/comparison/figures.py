@@ -253,10 +253,10 @@ def _draw_key(figure: Figure, comparison: Compared) -> None:
     marks = letters(comparison)
     texts = [f"{marks[result.label]}  {_short(result.label)}" for result in comparison.results]
     down = -(-len(texts) // _KEYS)
-    for column in range(_KEYS):
-        text = "\n".join(texts[column * down : (column + 1) * down])
-        top = (0.1 + 0.24 * down) / height
-        figure.text(0.065 + 0.23 * column, top, text, size=10, va="top", linespacing=1.4)
+    for number, text in enumerate(texts):
+        column, line = divmod(number, down)
+        place = (0.065 + 0.23 * column, (0.1 + 0.24 * (down - 1 - line)) / height)
+        figure.text(*place, text, size=10, va="baseline")
 
 
 def _two_curves(comparison: Compared, titles: dict[str, str]) -> Figure:

@@ -22,7 +22,7 @@ OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "ca
 AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
 TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
 USERS = ("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean")
-FAIRNESS = ("gini_of_error", "jain", "harm_rate", "asking_auc", "asking_auc_dropped")
+FAIRNESS = ("gini_of_error", "jain", "harm_rate", "weighted_auc", "weighted_auc_dropped")
 CAPTIONS = {
     "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
     "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "
@@ -30,8 +30,8 @@ CAPTIONS = {
     "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
     "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
     "the panel.",
-    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches of "
-    "the stream.",
+    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches "
+    "of the stream.",
     "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
     "asking rises while a device asks more than that. Dotted verticals are switches of the stream.",
     "users.png": "How users differ: the line is the mean user's accuracy when it may ask, the band reaches from the "

@@ -97,12 +97,13 @@ COLUMNS = (
     Column("jain", "Jain", "index", "Jain's index of accuracy: 1 if all users are equal, 1 / users if one has all."),
     Column("harm_rate", "harmed", "share",
            "Share of users with a lower accuracy than alone (which is named beside the table)."),
-    Column("asking_auc", "asking AUC", "index",
-           "User-level weighted AUC: how well the asking score tells the test prompts that only the cloud gets right "
-           "from the others; each user weighed by its test prompts."),
-    Column("asking_auc_dropped", "AUC dropped", "share",
-           "Share of that weight which belongs to users whose prompts are all alike in that, for whom there is no "
-           "AUC."),
+    Column("asking_auc", "asking AUC by users", "index",
+           "How well the asking score tells the test prompts that only the cloud gets right from the user's others: "
+           "mean over the users whose prompts are not all alike in that (only in the CSV files)."),
+    Column("weighted_auc", "asking AUC", "index",
+           "User-level weighted AUC: the same with each user weighed by its test prompts."),
+    Column("weighted_auc_dropped", "AUC dropped", "share",
+           "Share of that weight which belongs to users whose prompts are all alike, for whom there is no AUC."),
 )  # fmt: skip
 """All of them."""
 BY_NAME = {column.name: column for column in COLUMNS}

@@ -33,6 +33,7 @@ from flsim.tasks.stream import Phase, TaskStream
 
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A5A9E", "#7A4B1E")
 _DASHES = ("solid", (0, (6, 2)), (0, (2, 2)))
+_SPAN = 0.06  # least length of an axis of accuracies
 _KEYS = 4  # columns of the key
 _LABEL = 26  # letters of a method's name that a figure shows
 
@@ -189,6 +190,7 @@ def _draw_front(axes: Axes, comparison: Compared, spent: dict[str, list[float]],
         place, colour = ([mean_x], [mean_y]), _hue(comparison, result)
         axes.scatter(*place, s=60, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
     axes.margins(0.1)
+    _at_least(axes, _SPAN)
     if levels:
         _draw_levels(axes, comparison)
     _name_points(axes, [(mean_x, mean_y, marks[result.label]) for mean_x, mean_y, result in points])
@@ -253,10 +255,10 @@ def _draw_key(figure: Figure, comparison: Compared) -> None:
     marks = letters(comparison)
     texts = [f"{marks[result.label]}  {_short(result.label)}" for result in comparison.results]
     down = -(-len(texts) // _KEYS)
-    for column in range(_KEYS):
-        text = "\n".join(texts[column * down : (column + 1) * down])
-        top = (0.1 + 0.24 * down) / height
-        figure.text(0.065 + 0.23 * column, top, text, size=10, va="top", linespacing=1.4)
+    for number, text in enumerate(texts):
+        column, line = divmod(number, down)
+        place = (0.065 + 0.23 * column, (0.1 + 0.24 * (down - 1 - line)) / height)
+        figure.text(*place, text, size=10, va="baseline")
 
 
 def _two_curves(comparison: Compared, titles: dict[str, str]) -> Figure:
@@ -278,8 +280,8 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
         curve = mean_curve(comparison, result.label, measure)
         if curve.empty:
             continue
-        colour, dash = _hue(comparison, result), _DASHES[number // len(_HUES) % len(_DASHES)]
-        axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.0, linestyle=dash)
+        colour, dash = _hue(comparison, result), _DASHES[number % len(_DASHES)]  # lines may coincide
+        axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.2, linestyle=dash)
         end = float(curve["mean"].iloc[-1])
         value = f"{end:.2f}" if measure == "dual_variable" else percent(end)
         labels.append(EndLabel(end, f"{marks[result.label]} {_short(result.label)} {value}", colour))
@@ -293,12 +295,20 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
     if measure == "dual_variable":
         axes.set_ylabel("λ (reward per request)")
     else:
+        _at_least(axes, _SPAN)
         as_percent_axis(axes)
         axes.set_ylabel("responses that ask" if measure == "cloud_usage" else "test prompts right")
     last = comparison.results[0].method.config.rounds
     as_rounds_axis(axes, last)
     mark_phases(axes, phases, last)
     label_ends(axes, labels)
+
+
+def _at_least(axes: Axes, span: float) -> None:
+    """Stretch the y axis to this length, so that its ticks are whole percents."""
+    low, high = axes.get_ylim()
+    more = max(0.0, span - (high - low)) / 2
+    axes.set_ylim(low - more, high + more)
 
 
 def _mark_switches(axes: Axes, comparison: Compared) -> None:

@@ -10,7 +10,7 @@ from flsim.metrics.users import weighted_mean, worst_decile_mean
 
 NAMES = (
     *("example_mean", "request_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean"),
-    *("gini_of_error", "jain", "harm_rate", "asking_auc", "asking_auc_dropped"),
+    *("gini_of_error", "jain", "harm_rate", "weighted_auc", "weighted_auc_dropped"),
 )
 
 
@@ -47,8 +47,8 @@ def _of_seed(users: pd.DataFrame, alone: pd.Series) -> dict[str, float]:
         "gini_of_error": gini(np.maximum(1.0 - values, 0.0)),
         "jain": jain(values),
         "harm_rate": _or_nan(lambda: harm_rate(accuracy, alone.dropna())),
-        "asking_auc": auc.value,
-        "asking_auc_dropped": auc.dropped if scored else float("nan"),
+        "weighted_auc": auc.value,
+        "weighted_auc_dropped": auc.dropped if scored else float("nan"),
     }
 
 

@@ -169,7 +169,7 @@ def test_offloading_by_hand(found: flsim.Comparison) -> None:
     assert (new.value("calls"), new.value("refused"), new.value("money")) == pytest.approx((16, 4, 1.6))
     assert new.value("cost_per_correct") == pytest.approx(0.3 * 0.1 / (1.4 / 3))  # 0.1 a call, for 0.3 of the prompts
     assert np.isnan(base.value("apgr"))  # an older run that lacks the rows
-    assert np.isnan(base.value("asking_auc"))
+    assert np.isnan(base.value("weighted_auc"))
 
 
 def test_users_by_hand(found: flsim.Comparison) -> None:
@@ -182,8 +182,8 @@ def test_users_by_hand(found: flsim.Comparison) -> None:
     assert new.value("jain") == pytest.approx(1.4**2 / (3 * (0.49 + 0.25 + 0.04)))
     assert new.value("harm_rate") == pytest.approx(1 / 3)
     assert base.value("harm_rate") == pytest.approx((1 / 3 + 1 / 3) / 2)
-    assert new.value("asking_auc") == pytest.approx((0.8 + 0.4) / 2)
-    assert new.value("asking_auc_dropped") == pytest.approx(1 / 3)
+    assert new.value("weighted_auc") == pytest.approx((0.8 * 20 + 0.4 * 20) / 40)
+    assert new.value("weighted_auc_dropped") == pytest.approx(1 / 3)
 
 
 def test_harm_is_by_the_method_that_is_called_alone(root: Path) -> None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench pretrain clean
+.PHONY: help demo compare test test-slow check bench pretrain clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,6 +24,11 @@ help: ## list the commands
 
 demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
 	$(BIN)/python -m experiments.run experiments/configs/demo.yaml $(ARGS)
+
+compare: .venv/run ## four methods on two seeds, side by side (about 5 minutes), with a page
+	$(BIN)/python -m experiments.sweep experiments/configs/aba.yaml method=da_grpo,grpo,grpo+random,grpo+classifier \
+		seed=0,1 rounds=18 --root runs/compare $(ARGS)
+	$(BIN)/python -m experiments.compare runs/compare --out runs/compared
 
 test: .venv/dev ## install, then run the tests (slow ones excepted)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)

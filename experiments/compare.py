@@ -58,9 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, DamagedFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(terminal_table(found))
     page, *others = found.write(args.out)
-    print(f"\npage: {page}\n{args.out}: {', '.join(path.name for path in others)}")
+    print(f"page: {page}\n\n{terminal_table(found)}\n\n{args.out}: {', '.join(path.name for path in others)}")
     return 0
 
 

@@ -1,0 +1,120 @@
+"""The paper's question: every run can be built, tuning is equal for all, usage by phase by hand, the command itself."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.reproduce_paper import plan, tuning
+from experiments.reproduce_paper.__main__ import main
+from experiments.reproduce_paper.phases import PhaseUsage, last_quarter, usage_by_phase, within
+from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, GRIDS, METHODS, runs_of, trials_of
+from flsim.config import Config
+from flsim.config_files import load_config, to_yaml
+from flsim.metrics.intervals import Interval
+from flsim.metrics.rows import Row, write_rows
+from flsim.simulation import build_parts
+from flsim.tasks.stream import Phase
+
+TINY = ["rounds=3", "client.prompts=2", "client.steps=1", "evaluation.prompts_per_task=3", "cloud.kind=oracle"]
+
+
+@pytest.mark.parametrize("setting", ["fleet", "single"])
+def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_path: Path) -> None:
+    runs = runs_of(setting, [*METHODS, *ABLATIONS, *BOUNDS], [0, 1], tmp_path, ["cloud.kind=oracle"])
+    assert len({run.config.folder for run in runs}) == len(runs) > 40
+    for run in runs[: len(runs) // 2]:
+        build_parts(run.config)
+        assert (run.config.name, run.config.seed, run.config.stream.seed) == (run.method.label, run.seed, run.seed)
+    work = {(run.config.client["steps"], run.config.client["prompts"], run.config.client["group_size"]) for run in runs}
+    assert len(work) == 1  # the same for every method
+
+
+@pytest.mark.parametrize("setting", ["fleet", "single"])
+def test_every_learner_is_tuned_over_six_choices_on_validation_questions(setting: str, tmp_path: Path) -> None:
+    assert set(GRIDS) == {method.tuned for method in (*METHODS, *ABLATIONS, *BOUNDS)}
+    reported = runs_of(setting, METHODS, range(5), tmp_path, [])
+    for learner in GRIDS:
+        trials = trials_of(setting, learner, tmp_path, ["cloud.kind=oracle"])
+        assert len({tuple(choice.items()) for choice, _ in trials}) == 6
+        for choice, config in trials:
+            assert config.evaluation.split == "validation"
+            assert config.stream.seed not in {run.config.stream.seed for run in reported}
+            assert config.client["lr"] == float(choice["client.lr"])
+        build_parts(trials[0][1])
+
+
+def test_what_was_chosen_is_what_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "TUNED", tmp_path)
+    monkeypatch.setattr(tuning, "TUNED", tmp_path)
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "grpo.yaml").write_text(tuning._fragment("grpo", {"client.lr": "0.0123"}, [0.5, 0.6]))
+    method = next(m for m in METHODS if m.files == "grpo+random")
+    (run,) = runs_of("single", [method], [0], tmp_path, [])
+    assert run.config.client["lr"] == 0.0123
+
+
+def test_the_last_quarter_of_a_phase() -> None:
+    assert last_quarter(Phase("A", ("strings",), 1, 12)) == (10, 12)
+    assert last_quarter(Phase("B", ("strings",), 13, 20)) == (19, 20)
+    assert last_quarter(Phase("B", ("strings",), 5, 6)) == (6, 6)
+
+
+def run_of(folder: Path, asked: dict[int, tuple[float, float]]) -> Config:
+    """A run of two phases of 4 rounds, in which two devices asked so many times of ten."""
+    settings = ["rounds=8", "stream.phases=[[arithmetic],[strings]]", "fleet.devices=2", "budget.tau=0.3"]
+    config = load_config(None, [*settings, f"run_dir={folder}"])
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    for round_, both in asked.items():
+        rows = [
+            Row(round_, f"device-00{k}", "arithmetic", "train", "local", "cloud_usage", total, 10.0)
+            for k, total in enumerate(both)
+        ]
+        write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
+    return config
+
+
+def test_usage_by_phase_by_hand(tmp_path: Path) -> None:
+    """Only rounds 4 and 8 count. Phase 1: (0.3 + 0.5) / 2, one of two above 0.35; phase 2: 0.2 and 0.3, none."""
+    config = run_of(tmp_path / "run", {3: (9, 9), 4: (3, 5), 7: (0, 0), 8: (2, 3)})
+    first, second = usage_by_phase([config])
+    assert [first.usage.mean, first.above] == pytest.approx([0.4, 0.5])
+    assert [second.usage.mean, second.above] == pytest.approx([0.25, 0.0])
+    assert not within([first, second], 0.3)
+    assert within([second], 0.3)
+    assert usage_by_phase([run_of(tmp_path / "never", {4: (0, 0), 8: (0, 0)})]) == []
+
+
+def test_above_by_one_tenth_is_still_within() -> None:
+    phase = Phase("A", ("strings",), 1, 4)
+    assert within([PhaseUsage(phase, Interval(0.35, 0.3, 0.4), 0.1)], 0.3)
+    assert not within([PhaseUsage(phase, Interval(0.3, 0.3, 0.3), 0.11)], 0.3)
+    assert not within([PhaseUsage(phase, Interval(0.351, 0.3, 0.4), 0.0)], 0.3)
+
+
+@pytest.mark.slow
+def test_the_command_tunes_runs_and_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two learners of the single setting, tuned, then two methods and a bound on two seeds; again, nothing."""
+    tuned = tmp_path / "tuned"
+    for module in (plan, tuning):
+        monkeypatch.setattr(module, "TUNED", tuned)
+    monkeypatch.setattr(tuning, "GRIDS", {name: GRIDS[name] for name in ("da_grpo", "grpo")})
+    common = ["--settings", "single", "--root", str(tmp_path / "runs"), "--jobs", "2", "--more", *TINY]
+    assert main(["--tune", *common]) == 0
+    assert "score on validation questions" in capsys.readouterr().out
+    assert {file.stem for file in (tuned / "single").iterdir()} == {"da_grpo", "grpo"}
+    only = ["--only", "DA-GRPO", "GRPO, router", "all tasks at once", "--seeds", "0", "1"]
+    assert main([*only, *common]) == 0
+    said = capsys.readouterr().out
+    for words in ("forgets, relative", "minus DA-GRPO", "phase 2 (B)", "all tasks at once", "page: "):
+        assert words in said
+    folder = tmp_path / "runs" / "single-compared"
+    assert {"page.html", "usage.png", "table.csv"} <= {file.name for file in folder.iterdir()}
+    table = pd.read_csv(folder / "table.csv")
+    assert len(table) >= 3
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs" / "single").rglob("*.parquet")}
+    assert main([*only, *common]) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in before}

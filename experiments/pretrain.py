@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.model_card import Accuracy, measure, write_card
-from experiments.recipes import CLOUD, SLM, Recipe, Stage
+from experiments.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
 from flsim.models.builtin import BUILTIN_DIR
 from flsim.models.tokenizer import HELP, build_tokenizer
 from flsim.seeding import python_random, seed_for
@@ -133,10 +133,19 @@ def _backward(model: LlamaForCausalLM, buckets: list[tuple[Tensor, Tensor]]) -> 
     return total
 
 
+RECIPES = {recipe.name: recipe for recipe in (SLM, CLOUD, CLEAN)}
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", choices=["slm", "cloud", "all"], default="all", help="which one to make")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        choices=["slm", "cloud", "slm_clean", "all"],
+        default="all",
+        help="which one to make (default all: slm and cloud, those that are shipped)",
+    )
     parser.add_argument(
         "--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)"
     )
@@ -144,9 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()
-    for recipe in (SLM, CLOUD):
-        if args.model not in (recipe.name, "all"):
-            continue
+    for recipe in (SLM, CLOUD) if args.model == "all" else (RECIPES[args.model],):
         started = time.perf_counter()
         model = pretrain(recipe, tokenizer)
         seconds = time.perf_counter() - started

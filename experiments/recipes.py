@@ -1,6 +1,6 @@
 """How the two built-in models are made: sizes, data and steps, found by the measurements in docs/results/models.md."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,6 @@ CLOUD = Recipe(
     ),
     slip_shares={"arithmetic": 0.0, "strings": 0.0, "numbers": 0.0, "lists": 0.0},
 )
+CLEAN = replace(SLM, name="slm_clean", stages=(Stage(500, SLM.stages[0].group_weights),), slip_shares=CLOUD.slip_shares)
+"""An SLM that never saw a careless answer, stopped early: what it gets wrong it cannot do, so that there is less for
+reinforcement to select. Not shipped; `experiments.reproduce_paper --regimes clean` asks for it."""

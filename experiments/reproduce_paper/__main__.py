@@ -9,6 +9,7 @@ and leaves a page, figures and tables per setting. Runs that are finished are ne
   python -m experiments.reproduce_paper --settings single     # one device
   python -m experiments.reproduce_paper --only "DA-GRPO" "GRPO, router" --seeds 0 1
   python -m experiments.reproduce_paper --tune                # choose the settings anew
+  python -m experiments.reproduce_paper --regimes             # forgetting under other rates, phases, adapters, models
 """
 
 import argparse
@@ -22,6 +23,7 @@ from experiments.benchmark.measuring import conditions
 from experiments.reproduce_paper.figure import asking_figure
 from experiments.reproduce_paper.phases import PhaseUsage, usage_by_phase, within
 from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, METHODS, SETTINGS, Method, Planned, runs_of
+from experiments.reproduce_paper.regimes import REGIMES, regime_runs, regimes_table
 from experiments.reproduce_paper.tables import measures_table, paired_table, usage_table
 from experiments.reproduce_paper.tuning import tune
 from experiments.running import Failure, do_all
@@ -37,9 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = _arguments(arguments)
     try:
         for setting in args.settings:
-            root = args.root / ("tuning-" * args.tune + setting)
             print(f"\n# {setting}", flush=True)
-            failures = tune(setting, root, args.jobs, args.more) if args.tune else reproduce(setting, root, args)
+            if args.tune:
+                failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more)
+            elif args.regimes is not None:
+                failures = forgetting(setting, args.root / f"regimes-{setting}", args)
+            else:
+                failures = reproduce(setting, args.root / setting, args)
             if failures:
                 print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
                 return 1
@@ -64,6 +70,18 @@ def reproduce(setting: str, root: Path, args: argparse.Namespace) -> list[Failur
         if ablations:
             base = [run for run in methods if run.method.label == METHODS[0].label]
             show([*base, *ablations], [], root.with_name(f"{root.name}-ablations"))
+    return failures
+
+
+def forgetting(setting: str, root: Path, args: argparse.Namespace) -> list[Failure]:
+    """The same question in other regimes: does learning to ask keep more, and where?"""
+    regimes = [regime for regime in REGIMES if not args.regimes or regime.name in args.regimes]
+    runs = {regime.name: regime_runs(setting, regime, args.seeds, root, args.more) for regime in regimes}
+    failures = do_all([run.config for own in runs.values() for run in own], args.jobs)
+    if not failures:
+        print("\n".join(f"{regime.name}: {regime.what}" for regime in regimes), end="\n\n")
+        found = {name: compare([run.config.folder for run in own]) for name, own in runs.items()}
+        print(regimes_table(found), flush=True)
     return failures
 
 
@@ -125,6 +143,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--root", type=Path, default=Path("runs/paper"), help="folder of the runs (default %(default)s)"
     )
     parser.add_argument("--tune", action="store_true", help="choose settings on validation questions, and nothing else")
+    parser.add_argument(
+        "--regimes", nargs="*", choices=[regime.name for regime in REGIMES], help="forgetting in other regimes, or all"
+    )
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="key=value", help="over every run's own, such as rounds=6"
     )

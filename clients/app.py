@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from flwr.app import ArrayRecord, Context, Message, MessageType
 from flwr.client.mod.utils import make_ffn
@@ -12,7 +12,7 @@ from flwr.clientapp.typing import Mod
 import flsim.messages as wire
 from clients.asking.own import OWN
 from clients.asking.rule import AskingRule
-from clients.device import Device, keep, remember
+from clients.device import Device, dual_of, keep, remember
 from clients.evaluate import evaluate_pack, reference_rows
 from clients.sharing import adapters_of, keep_own, part_to_send
 from flsim.arrays import to_adapter
@@ -34,6 +34,10 @@ class LocalAlgorithm(Protocol):
     @property
     def first_dual(self) -> float:
         """What lambda starts from on a device that has not learned yet."""
+        ...
+
+    def help_bias(self, dual: float) -> float:
+        """What a device with this lambda adds to the logit of its help request."""
         ...
 
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
@@ -103,11 +107,10 @@ class DeviceApp(PackedClientApp):
         local: list[list[Row]] = [[] for _ in devices]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
             learned, indices = [update.adapter for update in updates], [device.index for device in devices]
-            taus = self._test_taus(messages)
+            taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
+            parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
             with spend("evaluate"):
-                local = evaluate_pack(
-                    self.world, indices, learned, model="local", round_=round_, taus=taus, asking=self.asking
-                )
+                local = evaluate_pack(self.world, indices, learned, model="local", biases=biases, **parts)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -151,12 +154,12 @@ class DeviceApp(PackedClientApp):
         round_ = wire.round_of(messages[0])
         indices = [wire.device_at(context.node_id) for context in contexts]
         adapters, taus = self._receive(messages, contexts), self._test_taus(messages)
+        biases = [self._test_bias(*pair) for pair in zip(messages, contexts, strict=True)]
+        parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
         with spend("evaluate"):
-            rows = evaluate_pack(
-                self.world, indices, adapters, model="global", round_=round_, taus=taus, asking=self.asking
-            )
+            rows = evaluate_pack(self.world, indices, adapters, model="global", biases=biases, **parts)
             if wire.flag(messages[0], wire.REFERENCES):
-                references = reference_rows(self.world, indices, round_=round_, taus=taus, asking=self.asking)
+                references = reference_rows(self.world, indices, **parts)
                 rows = [a + b for a, b in zip(rows, references, strict=True)]
         return [
             wire.evaluate_reply(
@@ -164,6 +167,12 @@ class DeviceApp(PackedClientApp):
             )
             for own, message in zip(rows, messages, strict=True)
         ]
+
+    def _test_bias(self, message: Message, context: Context) -> float:
+        """On the logit of a device's help request, by the lambda that it keeps or is given."""
+        return self.algorithm.help_bias(
+            dual_of(context.state, first=self.algorithm.first_dual, price=wire.allotment_of(message).price)
+        )
 
     def _test_taus(self, messages: Sequence[Message]) -> list[float]:
         """The share of its test prompts that each device may send to the cloud."""

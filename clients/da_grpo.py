@@ -47,9 +47,15 @@ class DaGrpo(Reinforcement):
     dual_max: float = 1.0
     """Upper clip of lambda; .inf is the paper's form."""
 
+    dual_bias: float = 0.0
+    """How far lambda itself holds the help request back: its logit is lowered by `dual_bias (lambda - dual_init)`, a
+    threshold of the device's own, which no averaging of adapters takes away; 0 is the paper's form."""
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         super().__post_init__()
+        if not 0 <= self.dual_bias < math.inf:
+            raise ValueError(f"dual_bias={self.dual_bias} must be finite and at least 0, in logits per unit of lambda")
         if self.cost_baseline not in COST_BASELINES:
             raise ValueError(f"cost_baseline={self.cost_baseline!r} must be one of: {', '.join(COST_BASELINES)}")
         if self.normalise not in NORMALISATIONS:
@@ -59,6 +65,10 @@ class DaGrpo(Reinforcement):
     def first_dual(self) -> float:
         """Lambda of a device that has not learned yet."""
         return self.dual_init
+
+    def help_bias(self, dual: float) -> float:
+        """`dual_bias (dual_init - lambda)`: none at the start, less than none where asking has become dear."""
+        return self.dual_bias * (self.dual_init - dual)
 
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`A_r - lambda A_c`, `(K, P, G)`."""

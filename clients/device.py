@@ -82,11 +82,18 @@ def remember(
         arrays = state.array_records[_OPTIMIZER]
         first, second = (torch.from_numpy(arrays[key].numpy().copy()) for key in ("first", "second"))
         optimizer = AdamState(first, second, torch.tensor([float(_number(memory, "steps", 0.0))]))
-    own = float(_number(memory, "dual", dual)) if price is None else price
-    device = Device(index, round_, adapter, own, Ledger(budget, total), optimizer, price)
+    device = Device(
+        index, round_, adapter, dual_of(state, first=dual, price=price), Ledger(budget, total), optimizer, price
+    )
     if _PLACES in memory:
         device.replay = _replay_of(memory)
     return device
+
+
+def dual_of(state: RecordDict, *, first: float, price: float | None) -> float:
+    """The lambda that a `Context.state` holds; `first` if it holds none yet, and the fleet's price if there is one."""
+    memory = state.metric_records.get(_MEMORY, MetricRecord())
+    return float(_number(memory, "dual", first)) if price is None else price
 
 
 def keep(state: RecordDict, device: Device) -> None:

@@ -39,6 +39,7 @@ def evaluate_pack(
     round_: int,
     taus: Sequence[float] | None = None,
     asking: AskingRule = OWN,
+    biases: Sequence[float] = (),
 ) -> list[list[Row]]:
     """Measure a pack.
 
@@ -56,11 +57,12 @@ def evaluate_pack(
         round_: for the rows.
         taus: the share of its prompts that each device may send to the cloud; None is `budget.tau` for all.
         asking: the rule that says which.
+        biases: what each device adds to the logit of its help request; empty for no biases.
     """
     taus = [world.config.budget.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     _use(world, devices, adapters)
-    choices = decide(asking, Examined(world, devices, problems, taus))
+    choices = decide(asking, Examined(world, devices, problems, taus, biases))
     rows = []
     for device, tests, choice, tau in zip(devices, problems, choices, taus, strict=True):
         helped = cloud_right(world, tests)  # (N,)

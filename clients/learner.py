@@ -72,6 +72,10 @@ class Learner(ABC):
         """Lambda of a device that has not learned yet; 0 where there is no dual variable."""
         return 0.0
 
+    def help_bias(self, dual: float) -> float:
+        """What a device with this lambda adds to the logit of its help request, in training and at test time."""
+        return 0.0
+
     @property
     def responses(self) -> int:
         """Sampled for each prompt."""

@@ -36,6 +36,8 @@ class Judged:
 
     kept: Tensor
     """True at prompts that count, `(K, P)`."""
+    help_bias: Tensor | None
+    """On the logit of the help request when they were sampled, `(K,)`; None for no bias."""
 
     @property
     def mask(self) -> Tensor:
@@ -116,20 +118,27 @@ class Reinforcement(Learner):
 
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
+        bias = self._biases(pack)  # (K,)
         pack.learn()
-        rollout = self._roll_out(pack.world, pack.devices, problems, step)
+        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
-            reference = self._under_start(pack, rollout)  # (K, P, G, T)
+            reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
-            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept)
+            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
             for update in range(self.updates):
                 pack.move(self._gradient(pack, judged, update), self.adam)
             self.after(pack, rollout)
         for k, note in enumerate(pack.notes):
             note.add(k, problems[k], rollout, advantage)
 
-    def _roll_out(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Rollout:
+    def _biases(self, pack: Pack) -> Tensor | None:
+        biases = [self.help_bias(dual) for dual in pack.dual.tolist()]
+        return torch.tensor(biases, device=pack.theta.device) if any(biases) else None  # (K,)
+
+    def _roll_out(
+        self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None
+    ) -> Rollout:
         return roll_out(
             world,
             devices,
@@ -139,15 +148,16 @@ class Reinforcement(Learner):
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             may_ask=self.may_ask,
+            help_bias=bias,
         )
 
-    def _under_start(self, pack: Pack, rollout: Rollout) -> Tensor | None:
+    def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:
             return None
         pack.use_start()
         with torch.no_grad():
             reading = read(pack.world.base, rollout.prompts)
-        return self._score(pack, rollout, reading)  # (K, P, G, T)
+        return self._score(pack, rollout, reading, bias)  # (K, P, G, T)
 
     def _gradient(self, pack: Pack, judged: Judged, update: int) -> Tensor:
         """`(K, n)`; on policy the sampling's own log-probabilities are all that the loss needs."""
@@ -157,7 +167,7 @@ class Reinforcement(Learner):
             pack.learn()
             reading = read(pack.world.base, rollout.prompts)
         if update:
-            logprobs = self._score(pack, rollout, reading)  # (K, P, G, T)
+            logprobs = self._score(pack, rollout, reading, judged.help_bias)  # (K, P, G, T)
         logprobs = logprobs.detach().clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
         return pull_back(
@@ -169,10 +179,13 @@ class Reinforcement(Learner):
             temperature=self.temperature,
             tokens=self.micro_batch,
             may_ask=self.may_ask,
+            help_bias=judged.help_bias,
         )
 
     @torch.no_grad()
-    def _score(self, pack: Pack, rollout: Rollout, reading: Reading) -> Tensor:
+    def _score(self, pack: Pack, rollout: Rollout, reading: Reading, bias: Tensor | None) -> Tensor:
         """Log-probabilities of the responses under the adapters that are on, `(K, P, G, T)`."""
         parts = pack.world.base, reading, rollout.completions
-        return score(*parts, temperature=self.temperature, tokens=self.micro_batch, may_ask=self.may_ask)
+        return score(
+            *parts, temperature=self.temperature, tokens=self.micro_batch, may_ask=self.may_ask, help_bias=bias
+        )

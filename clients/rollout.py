@@ -58,8 +58,12 @@ def roll_out(
     temperature: float,
     max_new_tokens: int,
     may_ask: bool = True,
+    help_bias: Tensor | None = None,
 ) -> Rollout:
-    """Sample, ask, judge; the adapters in use are the pack's. Without `may_ask` the help request is ruled out."""
+    """Sample, ask, judge; the adapters in use are the pack's.
+
+    Without `may_ask` the help request is ruled out; `help_bias` `(K,)` is added to its logit.
+    """
     seed = world.config.seed
     with spend("rollout"):
         reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
@@ -71,6 +75,7 @@ def roll_out(
             temperature=temperature,
             generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
             may_ask=may_ask,
+            help_bias=help_bias,
         )
     with spend("reward"):
         right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)

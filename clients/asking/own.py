@@ -24,7 +24,8 @@ class Own:
         """One choice per device; a prompt that it would not ask for is answered by the free completion itself."""
         base = pack.world.base
         reading = read(base, encode(base, [[problem.question for problem in row] for row in pack.tests]))
-        free = generate(base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
+        bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
+        free = generate(base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, help_bias=bias)
         chances = torch.softmax(reading.logits.float(), -1)[:, base.help_id].view(free.asked.shape[:2])  # (K, P)
         scores, asked = chances.double().cpu().numpy(), free.asked[..., 0].cpu().numpy()  # (K, P) each
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]

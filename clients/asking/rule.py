@@ -30,6 +30,8 @@ class Examined:
     """The test problems of each device; only an oracle looks at their answers before it has decided."""
     taus: Sequence[float]
     """The share of its test prompts that each device may send."""
+    biases: Sequence[float] = ()
+    """What each device adds to the logit of its own help request; empty for no biases."""
 
 
 @dataclass(frozen=True)

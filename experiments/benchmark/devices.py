@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flwr.app import RecordDict
+from torch import Tensor
 
 from clients.da_grpo import DaGrpo
 from clients.device import Device, remember
@@ -40,8 +41,10 @@ class CountingDaGrpo(DaGrpo):
             for k, (update, device) in enumerate(zip(updates, devices, strict=True))
         ]
 
-    def _roll_out(self, world: World, devices: Sequence[Device], problems: Problems, step: int) -> Rollout:
-        rollout = super()._roll_out(world, devices, problems, step)
+    def _roll_out(
+        self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None
+    ) -> Rollout:
+        rollout = super()._roll_out(world, devices, problems, step, bias)
         tokens = rollout.completions.mask.flatten(1).sum(1).tolist()  # (K,)
         self._steps.append((tokens, [len(row) * self.group_size for row in problems]))
         return rollout

@@ -115,6 +115,7 @@ def generate(
     temperature: float,
     generators: Sequence[torch.Generator] | None = None,
     may_ask: bool = True,
+    help_bias: Tensor | None = None,
 ) -> Completions:
     """Generate `group_size` completions per prompt; a completion ends with `<eos>` or the help request.
 
@@ -128,6 +129,7 @@ def generate(
         temperature: of the sampling; 0 means greedy.
         generators: one per device; needed unless greedy.
         may_ask: False forbids the help request, so that the device answers alone.
+        help_bias: added to the logit of the help request, one per device `(K,)`; None adds nothing.
     """
     prompts = reading.prompts
     k, p, _ = prompts.ids.shape
@@ -140,7 +142,8 @@ def generate(
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
     logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
     for t in range(max_new_tokens):
-        scores = _scores(base, logits, temperature, may_ask=may_ask)  # (n, V)
+        bias = None if help_bias is None else help_bias[now // rows]  # (n,)
+        scores = _scores(base, biased(base, logits, bias), temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
@@ -160,6 +163,14 @@ def generate(
             logits = decoder.step(chosen)
     shape = (k, p, group_size, t + 1)
     return _finish(base, prompts, tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape))
+
+
+def biased(base: BaseModel, logits: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits `(n, V)` with a bias `(n,)` on the help request; None changes nothing."""
+    if bias is None:
+        return logits
+    place = torch.tensor([base.help_id], device=logits.device)
+    return logits.index_add(1, place, bias[:, None].to(logits.dtype))  # (n, V)
 
 
 def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: bool) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flsim.models.base import BaseModel
-from flsim.models.decoding import Completions, Reading
+from flsim.models.decoding import Completions, Reading, biased
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
@@ -35,9 +35,11 @@ def score(
     temperature: float,
     tokens: int = TOKENS,
     may_ask: bool = True,
+    help_bias: Tensor | None = None,
 ) -> Tensor:
     """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient if any; zero after the end."""
-    return judge(base, reading, completions, _logprob_of(base, completions, temperature, may_ask), tokens=tokens)
+    verdict = _logprob_of(base, completions, temperature, may_ask, help_bias)
+    return judge(base, reading, completions, verdict, tokens=tokens)
 
 
 def judge(
@@ -92,6 +94,7 @@ def pull_back(
     temperature: float,
     tokens: int = TOKENS,
     may_ask: bool = True,
+    help_bias: Tensor | None = None,
 ) -> Tensor:
     """The gradient `(K, n)` of a loss from its gradient `pull` `(K, P, G, T)` with respect to the log-probabilities.
 
@@ -104,8 +107,9 @@ def pull_back(
         temperature: of the sampling.
         tokens: most tokens of completions in one forward pass; fewer need less memory.
         may_ask: as they were sampled; False rules the help request out before the softmax.
+        help_bias: as they were sampled, `(K,)`; None is no bias.
     """
-    verdict = _logprob_of(base, completions, temperature, may_ask)
+    verdict = _logprob_of(base, completions, temperature, may_ask, help_bias)
     return pull_back_verdicts(base, lora, reading, completions, verdict, pull, tokens=tokens)
 
 
@@ -159,12 +163,18 @@ def _judge(base: BaseModel, reading: Reading, completions: Completions, part: sl
     return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
 
 
-def _logprob_of(base: BaseModel, completions: Completions, temperature: float, may_ask: bool) -> Verdict:
-    """The log-probability of the completions' own tokens."""
+def _logprob_of(
+    base: BaseModel, completions: Completions, temperature: float, may_ask: bool, help_bias: Tensor | None
+) -> Verdict:
+    """The log-probability of the completions' own tokens, as they were drawn."""
     tokens = completions.tokens.flatten()
+    of_a_device = completions.tokens[0].numel()
 
     def verdict(logits: Tensor, places: Tensor) -> Tensor:
-        logits = logits.float() / temperature if temperature > 0 else logits.float()
+        bias = None if help_bias is None else help_bias[places // of_a_device]  # (n,)
+        logits = biased(base, logits.float(), bias)  # (n, V)
+        if temperature > 0:
+            logits = logits / temperature  # (n, V)
         logprobs = torch.log_softmax(logits, -1) if may_ask else unaided(base, logits)  # (n, V)
         return logprobs.gather(-1, tokens[places][:, None])[:, 0]  # (n,)
 

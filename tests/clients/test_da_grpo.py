@@ -80,6 +80,7 @@ def distance(one: Adapter, other: Adapter) -> float:
 
 def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
     """The rollout that the device's first step makes: a pure function of seed, device, round and step."""
+    bias = algorithm.help_bias(device.dual)
     count = world.stream.prompts_per_step(device.name, algorithm.prompts)
     problems = world.stream.training_problems(device.name, device.round, 0, count=count, seed=world.config.seed)
     world.lora.use(world.lora.stack([device.adapter]))
@@ -91,6 +92,7 @@ def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
         group_size=algorithm.group_size,
         temperature=algorithm.temperature,
         max_new_tokens=algorithm.max_new_tokens,
+        help_bias=torch.tensor([bias]) if bias else None,
     )
 
 
@@ -109,6 +111,8 @@ def peft_step(
         for g in range(algorithm.group_size):
             response = completions.tokens[0, p, g][completions.mask[0, p, g]]
             logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+            shift = torch.nn.functional.one_hot(torch.tensor(world.base.help_id), logits.shape[-1])  # (V,)
+            logits = logits + algorithm.help_bias(device.dual) * shift
             logprobs = torch.log_softmax(logits / algorithm.temperature, -1)
             gain = gain + advantage[p, g] * logprobs[torch.arange(len(response)), response].sum()
     (-gain / advantage.numel()).backward()
@@ -119,15 +123,17 @@ def peft_step(
     return gradient, {name: parameter.detach().numpy().copy() for name, parameter in named.items()}
 
 
-@pytest.mark.parametrize("baseline", ["group", "batch"])
-def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str) -> None:
+@pytest.mark.parametrize(("baseline", "bias"), [("group", 0.0), ("batch", 0.0), ("batch", 4.0)])
+def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str, bias: float) -> None:
     """A = A_r - lambda A_c; both centred, by the group's mean or (costs) by the batch's, times n / (n - 1).
+
+    With a threshold of the device's own the help request's logit is raised by 4 (0.5 - 0.3) = 0.8.
 
     The gradient is read off Adam's first moment, which is a tenth of it after one step: m = (1 - beta_1) g. The cloud
     errs on half of the questions, so that rewards and costs differ; with a perfect one they would be equal here.
     """
     world = load_world(config_of(tiny_checkpoint, "cloud.oracle_error=0.5"))
-    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6)
+    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6, dual_bias=bias)
     device = device_of(world, dual=0.3)
     rollout = rollout_of(world, algorithm, device)
     rewards, costs = rollout.right[0], rollout.asked[0]  # (P, G)
@@ -191,6 +197,24 @@ def test_a_price_of_the_fleet_is_paid_as_it_is_and_not_moved(world: World) -> No
     assert distance(by_price.adapter, plain.adapter) == 0.0
     (moved,) = settings(steps=2).local_update(world, [device_of(world, dual=0.1)])
     assert distance(moved.adapter, plain.adapter) > 0.0
+
+
+def test_a_threshold_of_its_own_holds_a_device_back_at_once(world: World) -> None:
+    """The same adapter, three lambdas: the dearer, the fewer requests; at the first lambda as without a threshold."""
+    own, plain = settings(dual_bias=20.0), settings()
+    usage = [rollout_of(world, own, device_of(world, dual=dual)).usage.item() for dual in (0.3, 0.5, 0.9)]
+    assert usage[0] > usage[1] > usage[2]
+    assert usage[1] == rollout_of(world, plain, device_of(world)).usage.item()
+
+
+def test_a_pack_with_thresholds_equals_its_devices_alone(world: World) -> None:
+    algorithm = settings(steps=3, dual_bias=10.0, dual_lr=0.3, updates=2)
+    together, alone = ([device_of(world, k, dual=0.3 + 0.2 * k) for k in range(3)] for _ in range(2))
+    for update, device, own in zip(algorithm.local_update(world, together), together, alone, strict=True):
+        (single,) = algorithm.local_update(world, [own])
+        assert update.rows == single.rows
+        assert device.dual == pytest.approx(own.dual, abs=1e-7)
+        assert distance(update.adapter, single.adapter) < 1e-4
 
 
 def test_the_price_of_asking_lowers_the_wish_to_ask(world: World) -> None:

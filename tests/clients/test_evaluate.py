@@ -203,3 +203,15 @@ def test_the_test_set_of_a_device_never_changes(tiny_checkpoint: Path) -> None:
     sets = [own_tests(world_of(tiny_checkpoint, *more), 1) for more in ((), ("seed=9",), ("stream.seed=9",))]
     assert sets[0] == sets[1]
     assert sets[0] != sets[2]
+
+
+def test_a_bias_moves_the_wish_of_its_own_device_only(tiny_checkpoint: Path) -> None:
+    """Three devices with one adapter: none wishes to ask far below, all prompts far above, and one is as without."""
+    world = world_of(tiny_checkpoint, "budget.tau=1")
+    shared = adapters(world, [1]) * 3
+    rows = evaluate_pack(world, [0, 1, 2], shared, model="global", round_=0, biases=[-1e4, 1e4, 0.0])
+    plain = evaluate_pack(world, [0, 1, 2], shared, model="global", round_=0)
+    for task in ("arithmetic", "lists"):
+        assert values(rows[0], "global")[task, "cloud_requests"] == (0.0, 10.0)
+        assert values(rows[1], "global")[task, "cloud_requests"] == (10.0, 10.0)
+    assert rows[2] == plain[2]

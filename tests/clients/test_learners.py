@@ -403,3 +403,22 @@ def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path
     rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows
     assert not (rows["name"] == "set_aside").any()
     assert (rows[rows["name"] == "reward"]["weight"] > 0).any()
+
+
+@pytest.mark.parametrize(("tau", "wishes"), [(0.0, 0.0), (1.0, 1.0)])
+def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
+    one_thread: None, tmp_path: Path, tau: float, wishes: float
+) -> None:
+    """With a huge threshold: lambda is above its start if the device may not ask and below if it may ask always."""
+    settings = [
+        f"budget.tau={tau}",
+        "client.path=clients.da_grpo:client_app",
+        "client.dual_bias=1e6",
+        "client.dual_lr=1",
+    ]
+    rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows
+    asked = rows[(rows["name"] == "cloud_requests") & (rows["round"] == 2)]
+    for model in ("global", "local"):
+        own = asked[asked["model"] == model]
+        assert own["total"].sum() == wishes * own["weight"].sum() >= 0
+        assert len(own) > 0

@@ -192,6 +192,20 @@ def test_an_answer_alone_never_asks(base: BaseModel) -> None:
     assert alone.logprobs.isfinite().all()
 
 
+def test_a_bias_on_the_request_is_each_devices_own(base: BaseModel) -> None:
+    """Far below it is as if asking were forbidden, of 0 as if there were none, far above everything asks at once."""
+    prompts = encode(base, [QUESTIONS] * 3)
+    settings: dict[str, Any] = {"group_size": 20, "max_new_tokens": T, "temperature": 3.0}
+    bias = torch.tensor([-1e4, 0.0, 1e4])
+    biased = generate(base, read(base, prompts), generators=seeded(3, 3, 3), help_bias=bias, **settings)
+    free = generate(base, read(base, prompts), generators=seeded(3, 3, 3), **settings)
+    alone = generate(base, read(base, prompts), generators=seeded(3, 3, 3), may_ask=False, **settings)
+    assert same(biased, alone, at=0, of=0, count=len(QUESTIONS))
+    assert same(biased, free, at=1, of=1, count=len(QUESTIONS))
+    assert biased.asked[2].all()
+    assert biased.mask[2].sum() == biased.asked[2].numel()  # at the first token
+
+
 def test_forbidding_the_request_leaves_other_choices_as_they_were(base: BaseModel) -> None:
     """Greedy completions that do not ask are the same with asking disabled; those that would ask go on otherwise."""
     wanting = prefer_help(base, "7=")

@@ -36,8 +36,8 @@ class LocalAlgorithm(Protocol):
         """What lambda starts from on a device that has not learned yet."""
         ...
 
-    def help_bias(self, dual: float, mean: float | None) -> float:
-        """What a device with this lambda adds to the logit of its help request; `mean` is the fleet's."""
+    def help_bias(self, dual: float) -> float:
+        """What a device with this lambda adds to the logit of its help request."""
         ...
 
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
@@ -107,7 +107,7 @@ class DeviceApp(PackedClientApp):
         local: list[list[Row]] = [[] for _ in devices]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
             learned, indices = [update.adapter for update in updates], [device.index for device in devices]
-            taus, biases = self._test_taus(messages), [self.algorithm.help_bias(d.dual, d.mean_dual) for d in devices]
+            taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
             with spend("evaluate"):
                 local = evaluate_pack(self.world, indices, learned, model="local", biases=biases, **parts)
@@ -139,7 +139,6 @@ class DeviceApp(PackedClientApp):
             dual=self.algorithm.first_dual,
             price=own.price,
         )
-        device.mean_dual = wire.mean_dual_of(message)
         device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)
         if wire.flag(message, wire.FRESH):
             device.optimizer = None
@@ -171,8 +170,9 @@ class DeviceApp(PackedClientApp):
 
     def _test_bias(self, message: Message, context: Context) -> float:
         """On the logit of a device's help request, by the lambda that it keeps or is given."""
-        dual = dual_of(context.state, first=self.algorithm.first_dual, price=wire.allotment_of(message).price)
-        return self.algorithm.help_bias(dual, wire.mean_dual_of(message))
+        return self.algorithm.help_bias(
+            dual_of(context.state, first=self.algorithm.first_dual, price=wire.allotment_of(message).price)
+        )
 
     def _test_taus(self, messages: Sequence[Message]) -> list[float]:
         """The share of its test prompts that each device may send to the cloud."""

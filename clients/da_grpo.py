@@ -48,8 +48,8 @@ class DaGrpo(Reinforcement):
     """Upper clip of lambda; .inf is the paper's form."""
 
     dual_bias: float = 0.0
-    """A threshold of the device's own, which no averaging of adapters takes away: the logit of its help request is
-    lowered by `dual_bias` times what its lambda is above the fleet's mean; 0 is the paper's form."""
+    """How far lambda itself holds the help request back: its logit is lowered by `dual_bias (lambda - dual_init)`, a
+    threshold of the device's own, which no averaging of adapters takes away; 0 is the paper's form."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -66,9 +66,9 @@ class DaGrpo(Reinforcement):
         """Lambda of a device that has not learned yet."""
         return self.dual_init
 
-    def help_bias(self, dual: float, mean: float | None) -> float:
-        """`dual_bias (mean lambda - lambda)`: below 0 on a device for which asking is dearer than for others."""
-        return self.dual_bias * ((self.dual_init if mean is None else mean) - dual)
+    def help_bias(self, dual: float) -> float:
+        """`dual_bias (dual_init - lambda)`: none at the start, less than none where asking has become dear."""
+        return self.dual_bias * (self.dual_init - dual)
 
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`A_r - lambda A_c`, `(K, P, G)`."""

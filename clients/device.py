@@ -34,8 +34,6 @@ class Device:
     """Moments of one row `(1, n)`; None before the first round or when they are not kept."""
     price: float | None = None
     """The fleet's dual variable, if there is one for all: it is `dual` then, and stays what it is."""
-    mean_dual: float | None = None
-    """Mean lambda of the devices that learned in the round before; None before anybody did."""
     learns: str = "AB"
     """The factors of the adapter that it may change: `A`, `B` or `AB`."""
     proximal: float = 0.0

@@ -72,13 +72,8 @@ class Learner(ABC):
         """Lambda of a device that has not learned yet; 0 where there is no dual variable."""
         return 0.0
 
-    def help_bias(self, dual: float, mean: float | None) -> float:
-        """What a device adds to the logit of its help request, in training and at test time.
-
-        Args:
-            dual: its lambda.
-            mean: of the fleet in the round before; None where nobody has reported yet.
-        """
+    def help_bias(self, dual: float) -> float:
+        """What a device with this lambda adds to the logit of its help request, in training and at test time."""
         return 0.0
 
     @property

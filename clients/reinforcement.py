@@ -133,7 +133,7 @@ class Reinforcement(Learner):
             note.add(k, problems[k], rollout, advantage)
 
     def _biases(self, pack: Pack) -> Tensor | None:
-        biases = [self.help_bias(dual, d.mean_dual) for dual, d in zip(pack.dual.tolist(), pack.devices, strict=True)]
+        biases = [self.help_bias(dual) for dual in pack.dual.tolist()]
         return torch.tensor(biases, device=pack.theta.device) if any(biases) else None  # (K,)
 
     def _roll_out(

@@ -29,14 +29,13 @@ ARRAYS, RESIDUAL, CONFIG, METRICS, ROWS, SHARED, ENGINE = (
     "shared",
     "engine",
 )
-ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL, MEAN_DUAL = (
+ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL = (
     "server-round",
     "evaluate-local",
     "references",
     "learns",
     "fresh-optimizer",
     "proximal-mu",  # Flower's own name
-    "mean-dual",
 )
 NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, BYTES = (
     "num-examples",
@@ -225,25 +224,9 @@ def measures_of(message: Message) -> Measures:
     return Measures(device_of(message), examples, effective, _number(metrics.get(REWARD, 0.0)))
 
 
-def mean_dual_of(message: Message) -> float | None:
-    """The mean over devices of the lambda that they reported last; None before anybody did."""
-    value = message.content[CONFIG].get(MEAN_DUAL)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def with_mean_dual(config: ConfigRecord, mean: float | None) -> ConfigRecord:
-    """The instructions, and the mean lambda if it is known."""
-    if mean is not None:
-        config[MEAN_DUAL] = mean
-    return config
-
-
-def instruction(
-    arrays: ArrayRecord, *, round_: int, references: bool = False, mean_dual: float | None = None
-) -> RecordDict:
+def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -> RecordDict:
     """The content of an evaluation message."""
-    config = with_mean_dual(ConfigRecord({ROUND: round_, REFERENCES: references}), mean_dual)
-    return RecordDict({ARRAYS: arrays, CONFIG: config})
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({ROUND: round_, REFERENCES: references})})
 
 
 def train_reply(update: DeviceUpdate, reply_to: Message) -> Message:

@@ -1,7 +1,6 @@
 """One round: the cohort learns, the strategy aggregates, the fleet is measured. It knows no algorithm."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,16 +36,13 @@ class Rounds:
     grid: FleetGrid
     log: logging.Logger
 
-    def train(
-        self, adapter: Adapter, round_: int, *, measured: bool, mean_dual: float | None = None
-    ) -> tuple[Adapter, list[Row]]:
+    def train(self, adapter: Adapter, round_: int, *, measured: bool) -> tuple[Adapter, list[Row]]:
         """Let the cohort learn and aggregate what can be used.
 
         Args:
             adapter: the server's.
             round_: the round, from 1.
             measured: whether devices measure their own adapter after their local steps.
-            mean_dual: of the round before, as `mean_dual` finds it.
 
         Returns:
             The next adapter, and what was measured on the way.
@@ -57,7 +53,7 @@ class Rounds:
         self.grid.open_to(cohort(self.config, round_))
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)
-            instructions = wire.with_mean_dual(ConfigRecord({wire.EVALUATE_LOCAL: measured}), mean_dual)
+            instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured})
             sent = list(self.strategy.configure_train(round_, to_arrays(adapter), instructions, self.grid))
             sent = self.treasurer.allot(sent, round_)
         weight = self._weight(len(sent))
@@ -81,12 +77,10 @@ class Rounds:
             rows += more
         return adapter, rows
 
-    def evaluate(self, adapter: Adapter, round_: int, mean_dual: float | None = None) -> list[Row]:
+    def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
         """Measure the adapter on every device of the fleet, whatever part of it the strategy would sample."""
         self.grid.open_to(range(self.config.fleet.devices))
-        replies = self.grid.send_and_receive(
-            self._tests(adapter, round_, mean_dual), timeout=self.config.engine.timeout_s
-        )
+        replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
         with spend("aggregate"):
             self.strategy.aggregate_evaluate(round_, replies)
         rows: list[Row] = []
@@ -103,10 +97,10 @@ class Rounds:
     def _health(self) -> HealthReader:
         return HealthReader(self.config, self.log)
 
-    def _tests(self, adapter: Adapter, round_: int, mean_dual: float | None) -> list[Message]:
+    def _tests(self, adapter: Adapter, round_: int) -> list[Message]:
         """The adapter to everybody, as the strategy deals it or as it is."""
         nodes, arrays = self.grid.get_node_ids(), to_arrays(adapter)
-        content = wire.instruction(arrays, round_=round_, references=round_ == 0, mean_dual=mean_dual)
+        content = wire.instruction(arrays, round_=round_, references=round_ == 0)
         if isinstance(self.strategy, Deals):
             config = content.config_records[wire.CONFIG]
             return self.treasurer.allot_tests(self.strategy.messages(arrays, config, nodes, MessageType.EVALUATE))
@@ -144,12 +138,6 @@ class Rounds:
             if seconds is not None:
                 rows.append(_fact(round_, device, "seconds", seconds))
         return usable, rows
-
-
-def mean_dual(rows: Sequence[Row]) -> float | None:
-    """Mean of the lambdas that devices reported, whatever their order; None if none did."""
-    reported = [row.total / row.weight for row in rows if row.name == "dual_variable" and row.split == "train"]
-    return math.fsum(reported) / len(reported) if reported else None
 
 
 def cohort(config: Config, round_: int) -> list[int]:

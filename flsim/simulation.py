@@ -25,10 +25,10 @@ from flsim.engine.cluster import check_gpus
 from flsim.engine.grid import FleetGrid, LocalGrid, store_in
 from flsim.engine.probe import Rehearsal, pack_of
 from flsim.engine.ray_grid import RayGrid
-from flsim.metrics.rows import Row, read_rows, rows_of_round, write_rows
+from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.models.adapter import Adapter, save_adapter, stacked
 from flsim.plugins import build
-from flsim.rounds import Rounds, cohort, mean_dual
+from flsim.rounds import Rounds, cohort
 from flsim.run_folder import log_to, open_again, open_new
 from flsim.server import ServerStage
 from flsim.timing import spend, write_timing
@@ -166,15 +166,13 @@ def _go(
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
         with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
-            common = mean_dual(rows_of_round(folder, first - 1)) if first > 0 else None
             for round_ in range(first, last + 1):
                 started = time.perf_counter()
                 rows: list[Row] = []
                 if round_ > 0:
-                    adapter, rows = rounds.train(adapter, round_, measured=round_ in due, mean_dual=common)
-                    common = mean_dual(rows)
+                    adapter, rows = rounds.train(adapter, round_, measured=round_ in due)
                 if round_ in due:
-                    rows += rounds.evaluate(adapter, round_, common)
+                    rows += rounds.evaluate(adapter, round_)
                 with spend("commit"):
                     write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
                     save_checkpoint(folder, round_, adapter, strategy, server=server, fleet=treasurer.state)

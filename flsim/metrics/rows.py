@@ -117,16 +117,6 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     return pd.concat([_read_round(path) for path in paths], ignore_index=True)
 
 
-def rows_of_round(run_dir: Path, round_: int) -> list[Row]:
-    """The rows of one round as they were written, in the order of their file.
-
-    Raises:
-        DamagedFileError: if the file cannot be read.
-    """
-    frame = _read_round(Path(run_dir) / "rows" / f"round-{round_:05d}.parquet")
-    return [Row(*values) for values in frame.itertuples(index=False, name=None)]
-
-
 def _read_round(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path)

@@ -80,7 +80,7 @@ def distance(one: Adapter, other: Adapter) -> float:
 
 def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
     """The rollout that the device's first step makes: a pure function of seed, device, round and step."""
-    bias = algorithm.help_bias(device.dual, device.mean_dual)
+    bias = algorithm.help_bias(device.dual)
     count = world.stream.prompts_per_step(device.name, algorithm.prompts)
     problems = world.stream.training_problems(device.name, device.round, 0, count=count, seed=world.config.seed)
     world.lora.use(world.lora.stack([device.adapter]))
@@ -112,7 +112,7 @@ def peft_step(
             response = completions.tokens[0, p, g][completions.mask[0, p, g]]
             logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
             shift = torch.nn.functional.one_hot(torch.tensor(world.base.help_id), logits.shape[-1])  # (V,)
-            logits = logits + algorithm.help_bias(device.dual, device.mean_dual) * shift
+            logits = logits + algorithm.help_bias(device.dual) * shift
             logprobs = torch.log_softmax(logits / algorithm.temperature, -1)
             gain = gain + advantage[p, g] * logprobs[torch.arange(len(response)), response].sum()
     (-gain / advantage.numel()).backward()

@@ -1,6 +1,7 @@
 """What several tests share: a tiny random checkpoint, one torch thread, quiet and offline libraries."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Programs that are started hear Ctrl-C, even where pytest itself was told not to, as in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

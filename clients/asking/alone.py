@@ -25,6 +25,8 @@ class Alone:
     """Decoded greedily, without the ending token."""
     logprobs: Scores
     """Mean log-probability of the answer's tokens, the ending one included, in nats, at most 0, `(N,)`."""
+    wish: Scores
+    """Logarithm of the chance that the answer would have begun with the help request, `(N,)`."""
     entropies: Scores
     """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
 
@@ -43,9 +45,13 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     replies = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, may_ask=False)
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
+    chances = torch.log_softmax(reading.logits.float(), -1)[:, world.base.help_id].view(
+        replies.mask.shape[:2]
+    )  # (K, P)
+    wishes = [row[: len(asked)].double().cpu().numpy() for row, asked in zip(chances, questions, strict=True)]
     return [
-        Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, entropy)
-        for asked, texts, logprobs, entropy in zip(questions, replies.texts, sure, unsure, strict=True)
+        Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, wish, entropy)
+        for asked, texts, logprobs, wish, entropy in zip(questions, replies.texts, sure, wishes, unsure, strict=True)
     ]
 
 

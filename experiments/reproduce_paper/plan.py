@@ -35,7 +35,8 @@ class Method:
 
 METHODS = (
     Method("DA-GRPO", "da_grpo", "da_grpo", ours=True),
-    Method("DA-GRPO, no threshold", "da_grpo_shared", "da_grpo_shared", ours=True),
+    Method("DA-GRPO, calibrated", "da_grpo+own_calibrated", "da_grpo", ours=True),
+    Method("DA-GRPO, own threshold", "da_grpo_threshold", "da_grpo_threshold", ours=True),
     Method("DA-GRPO, plain form", "paper", "paper", ours=True),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
@@ -81,8 +82,8 @@ def _grid(**axes: Sequence[str]) -> tuple[dict[str, str], ...]:
 
 
 GRIDS: dict[str, tuple[dict[str, str], ...]] = {
-    "da_grpo": _grid(lr=_LRS, dual_bias=("5", "10")),
-    "da_grpo_shared": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
+    "da_grpo": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
+    "da_grpo_threshold": _grid(lr=_LRS, dual_bias=("5", "10")),
     "paper": _grid(lr=_LRS, dual_lr=("0.01", "0.05")),
     "fixed_price": _grid(lr=_LRS[:2], price=("0.2", "0.4", "0.6")),
     "gapg": _grid(lr=_LRS[:2], help_reward=("0.3", "0.6", "0.9")),

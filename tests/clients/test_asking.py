@@ -102,7 +102,7 @@ def test_calibration_does_not_repeat_the_training_draw(worlds: dict[str, World])
 def said(*pairs: tuple[str, str], logprobs: float = -0.1) -> Alone:
     """What a device said, always equally sure."""
     questions, answers = zip(*pairs, strict=True)
-    return Alone(questions, answers, np.full(len(pairs), logprobs), np.zeros(0))
+    return Alone(questions, answers, np.full(len(pairs), logprobs), np.zeros(len(pairs)), np.zeros(0))
 
 
 LESSON = said(*((f"{a}+{b}=", "1") for a, b in product(range(10), range(2))), *((f"max({a})", "2") for a in range(20)))
@@ -129,8 +129,8 @@ def test_only_the_cascade_sees_the_answer() -> None:
 def test_only_the_cascade_sees_how_sure_the_device_was() -> None:
     """All questions and answers alike; it is wrong whenever it was unsure."""
     sure = np.tile([-0.01, -0.9], 20)
-    lesson = Alone(("q",) * 40, ("a",) * 40, sure, np.zeros(0))
-    fresh = Alone(("q",) * 2, ("a",) * 2, np.array([-0.1, -0.8]), np.zeros(0))
+    lesson = Alone(("q",) * 40, ("a",) * 40, sure, np.zeros(40), np.zeros(0))
+    fresh = Alone(("q",) * 2, ("a",) * 2, np.array([-0.1, -0.8]), np.zeros(2), np.zeros(0))
     assert np.ptp(Classifier().learn(lesson, sure > -0.5)(fresh)) == 0
     assert np.diff(Cascade().learn(lesson, sure > -0.5)(fresh)) > 0.5
 

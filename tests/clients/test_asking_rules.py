@@ -22,6 +22,7 @@ from clients.asking.entropy import Entropy
 from clients.asking.never import Never
 from clients.asking.oracle import Oracle
 from clients.asking.own import OWN, Own
+from clients.asking.own_calibrated import OwnCalibrated
 from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores
 from clients.asking.threshold import Score, by_learned_threshold
 from clients.da_grpo import client_app
@@ -42,6 +43,7 @@ RULES: tuple[AskingRule, ...] = (
     Entropy(16),
     Classifier(16),
     Cascade(16),
+    OwnCalibrated(16),
     Oracle(),
 )
 TASKS = ("arithmetic", "lists")

@@ -121,6 +121,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_says_how_to_go_on_and_going_on_finishes(tiny: Path, tmp_path: Path) -> None:
     """Stopped after the commit of round 1, with Ray workers; resumed, its rows are those of a run left in peace."""
     run = tmp_path / "run"

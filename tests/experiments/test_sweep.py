@@ -250,6 +250,7 @@ def wait_for_a_commit(root: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(tiny: str, tmp_path: Path) -> None:
     """First the command alone is killed, so that its runs have to notice and end; then all hear a Ctrl-C at once."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -278,6 +279,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(tiny: str, tmp_path:
 def test_every_shipped_method_can_be_built_over_the_configs_of_the_comparison(config: str) -> None:
     """Learners, asking rules and additions on top of a learner, bounds: settings that nobody takes would be refused."""
     adding = {"never", "always", "random", "confidence", "entropy", "classifier", "cascade", "oracle", "replay", "kl"}
+    adding.add("own_calibrated")
     names = [f"grpo+{name}" if name in adding else name for name in method_names()]
     plan = plan_of(str(Path(DEMO).parent / f"{config}.yaml"), [f"method={','.join(names)}"])
     assert len(plan) == len(names) > 20

@@ -1,4 +1,4 @@
-"""A known data set: the files that it comes in, where to get them, its verifier; and finding them, or saying what lacks."""
+"""A known data set: the files it comes in, where to get them, its verifier; finding them, or saying what lacks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

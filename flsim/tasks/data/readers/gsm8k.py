@@ -1,4 +1,4 @@
-r"""GSM8K: grade-school maths in words, 7,473 questions to train on, 1,319 to test (Cobbe et al. 2021, arXiv 2110.14168).
+r"""GSM8K: grade-school maths in words, 7,473 to train on, 1,319 to test (Cobbe et al. 2021, arXiv 2110.14168).
 
 {"question": "A robe takes 2 bolts ...?", "answer": "It takes 2/2=<<2/2=1>>1 ... 2+1=<<2+1=3>>3\n#### 3"}
 """

@@ -3,9 +3,9 @@
     create_dataset("chain_sum", seed=7, size=1)[0]  ->  {"question": "State the final answer ...", "answer": "12", ...}
 
 In most tasks item i of seed s is item 0 of seed s + i, so users with seeds 0, 1, 2 would share nearly all their items:
-here every (task, user) has a range of seeds of its own. Small settings repeat questions all the same, so a question goes
+here every (task, user) has a range of seeds of its own. Small settings repeat questions all the same: a question goes
 to the first user that meets it, and the split of all is the hash of the question. A score is a verdict only when it is
-exactly 1: the package's scores are shaped, and give part of the reward to an answer that merely contains the right one.
+exactly 1: the package's scores are shaped, and give part of the reward to a text that merely contains the answer.
 """
 
 import importlib

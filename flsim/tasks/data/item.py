@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One question of a data set, for example `Item("A robe takes 2 bolts ...?", "3", level=2, split="test")`."""
 

@@ -62,7 +62,7 @@ def load(kind: str, root: str | Path = ".", **settings: Any) -> list[Item]:
     except TypeError as error:
         if "argument" not in str(error):
             raise
-        raise ConfigError(f"data: {kind} was given {', '.join(settings) or 'nothing'}: {error}") from None
+        raise ConfigError(f"data: {kind} was given {', '.join(settings) or 'nothing'}: {error}") from error
     return items
 
 

@@ -81,10 +81,10 @@ def test_math_from_a_file_per_problem_and_from_math_500(tmp_path: Path) -> None:
     assert items["P7"] == Item("P7", "7", label="Algebra", level=3, split="train")
     assert items["P11"] == Item("P11", "11", label="Algebra", level=2, split="test")
     assert items["P0"].level is None
-    row: dict[str, Any] = {"problem": "P", "solution": "...", "answer": "x^2", "subject": "Precalculus", "level": 4}
-    write_jsonl(tmp_path / "500" / "test.jsonl", [row] * 20)
+    short: dict[str, Any] = {"problem": "P", "solution": "...", "answer": "x^2", "subject": "Precalculus", "level": 4}
+    write_jsonl(tmp_path / "500" / "test.jsonl", [short] * 20)
     assert load("math", tmp_path / "500")[0] == Item("P", "x^2", label="Precalculus", level=4, split="test")
-    write_jsonl(tmp_path / "500" / "test.jsonl", [{**row, "answer": None}])
+    write_jsonl(tmp_path / "500" / "test.jsonl", [{**short, "answer": None}])
     assert r"row 1: column 'solution' has no \boxed{answer}" in error_of("math", tmp_path / "500")
 
 

@@ -103,6 +103,14 @@ def test_a_csv_keeps_its_text(tmp_path: Path) -> None:
     assert [item.answer for item in items[:3]] == ["007", "NA", '1,"2"\n3']
 
 
+def test_a_csv_is_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+    text = "q,a\n" + "caf\xe9,\u4e2d\n" * 20
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "a.csv").write_text(text, encoding=encoding)
+        items = load("files", tmp_path, files={"all": "a.csv"}, columns={"question": "q", "answer": "a"})
+        assert items == [Item("caf\xe9", "\u4e2d")] * 20
+
+
 def broken(number: int, **values: Any) -> list[dict[str, Any]]:
     """The rows with other values in one of them, counted from 1."""
     return [{**row, **(values if n == number else {})} for n, row in enumerate(ROWS, 1)]

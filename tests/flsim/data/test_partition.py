@@ -103,6 +103,15 @@ def test_alpha_inf_gives_equal_shares_of_every_label(items: list[Item], devices:
                 assert abs(own[label] - count / devices) < 2
 
 
+def test_alpha_inf_serves_more_devices_than_a_label_has_items() -> None:
+    """57 labels of 10 items, 100 devices: 5.7 items each, of labels that differ from device to device."""
+    items = some([10] * 57)
+    splits: NDArray[np.int8] = np.zeros(len(items), dtype=np.int8)
+    assignment = dirichlet(items, splits, devices=100, alpha=INF)
+    assert (assignment.device >= 0).mean() > 0.95
+    assert {len(assignment.own(device, "train")) for device in range(100)} <= {4, 5, 6}
+
+
 @given(ITEMS, st.integers(1, 9), st.sampled_from([0.0, 1e-9, 1e-5]), st.integers(0, 5))
 def test_alpha_zero_gives_one_label_each(items: list[Item], devices: int, alpha: float, seed: int) -> None:
     assignment = dirichlet(items, split_items(items), devices=devices, alpha=alpha, seed=seed)

@@ -55,7 +55,6 @@ def test_another_question_at_the_recipe_is_an_error() -> None:
 
 @pytest.mark.parametrize("task", UNFIT)
 def test_unfit_tasks_are_refused_with_the_reason(task: str) -> None:
-    pytest.importorskip("reasoning_gym")
     with pytest.raises(ConfigError, match=f"the task '{task}' cannot be used: {UNFIT[task]}"):
         load("reasoning_gym", tasks=[task], users=1, items_per_user=1)
 

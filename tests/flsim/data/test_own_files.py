@@ -214,9 +214,10 @@ def test_datasets_reads_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_jsonl(tmp_path / "set" / "test.jsonl", ROWS[:20])
     items = load("datasets", name=str(tmp_path / "set"), columns=COLUMNS, splits={"train": "train", "test": "test[:5]"})
     assert items == expected("train") + expected("test")[:5]
+    assert load("datasets", name=str(tmp_path / "set"), columns=COLUMNS) == expected("train") + expected("test")[:20]
     gold = [{"question": f"{n} + 1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(20)]
     write_jsonl(tmp_path / "gold" / "train.jsonl", gold)
-    known = load("gsm8k", hub=str(tmp_path / "gold"), splits={"train": "train"})
+    known = load("gsm8k", hub=str(tmp_path / "gold"))
     assert known[3] == Item("3 + 1?", "4", level=1, split="train")
     with pytest.raises(ConfigError, match="cannot load split 'dev' of configuration None"):
         load("datasets", name=str(tmp_path / "set"), columns=COLUMNS, splits={"test": "dev"})

@@ -48,15 +48,15 @@ def reasoning_gym(
     Raises:
         ConfigError: if the package is missing, a task is unknown, unfit or has too few different questions.
     """
-    gym = _package()
     settings: dict[str, Mapping[str, Any]] = dict(tasks) if isinstance(tasks, Mapping) else {task: {} for task in tasks}
     if users < 1 or items_per_user < 1:
         raise ConfigError(f"reasoning_gym: users={users} and items_per_user={items_per_user}; both must be at least 1")
+    for task in settings.keys() & UNFIT.keys():
+        raise ConfigError(f"reasoning_gym: the task {task!r} cannot be used: {UNFIT[task]}")
+    gym = _package()
     met: set[str] = set()
     items = []
     for number, (task, own) in enumerate(settings.items()):
-        if task in UNFIT:
-            raise ConfigError(f"reasoning_gym: the task {task!r} cannot be used: {UNFIT[task]}")
         for user in range(users):
             first = ((seed * len(settings) + number) * users + user) * SPACING
             items += _items_of(gym, task, own, first, user=user, wanted=items_per_user, met=met)

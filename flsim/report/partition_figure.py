@@ -1,0 +1,128 @@
+"""The realised partition of a data set as files: which labels each device holds, and how much of each split."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from flsim.files import write_atomically
+from flsim.report.drawing import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
+from flsim.tasks.data.heterogeneity import Heterogeneity, as_lines, heterogeneity, label_counts
+from flsim.tasks.data.partition import Assignment
+from flsim.tasks.problem import SPLITS
+
+_MOST_LABELS = 24  # lines of the picture; rarer labels share the last one
+_MOST_NAMES = 40  # devices that have room for a name
+_LONGEST = 26  # letters of a label
+_LONGEST_NAME = 11  # letters of a device's name
+_SPLIT_COLOURS = {"train": COLOURS["global"], "validation": COLOURS["alone"], "test": COLOURS["random"]}
+_SHADES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#9CC6E3", COLOURS["global"], "#00304D"])
+
+
+def write_partition(folder: Path, table: pd.DataFrame, assignment: Assignment, *, title: str) -> Heterogeneity:
+    """Write `partition.parquet` (the table) and `partition.png` into a folder.
+
+    Args:
+        folder: made when missing.
+        table: of `flsim.tasks.data.heterogeneity.counts_table`.
+        assignment: that it was made of.
+        title: of the picture.
+
+    Returns:
+        The figures of heterogeneity.
+    """
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(folder / "partition.parquet", buffer.getvalue())
+    figures = heterogeneity(table, assignment)
+    with drawing_style():
+        figure = partition_figure(table, assignment, figures, title=title)
+    save_figure(figure, folder / "partition.png")
+    return figures
+
+
+def partition_figure(table: pd.DataFrame, assignment: Assignment, figures: Heterogeneity, *, title: str) -> Figure:
+    """Draw labels x devices, shaded by the device's shares, and the items of each device by split below."""
+    counts = _folded(label_counts(table, assignment.devices))  # (D, L)
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    order = _by_main_label(shares)
+    labels = len(counts.columns)
+    height = 3.9 + 0.24 * labels
+    figure = new_figure(10, height)
+    top, bottom, between = 1.05 / height, 0.75 / height, 0.55 / height
+    low = 1.5 / height  # of the lower panel
+    left = 0.08 + 0.0065 * min(_LONGEST, max(len(str(name)) for name in counts.columns))
+    figure.text(0.02, 1 - 0.32 / height, title, size=13, weight="bold", color=INK)
+    figure.text(0.02, 1 - 0.5 / height, "\n".join(as_lines(figures)[2:]), size=9, color=QUIET, va="top")
+    above = figure.add_axes((left, bottom + low + between, 0.86 - left, 1 - top - bottom - low - between))
+    below = figure.add_axes((left, bottom, 0.86 - left, low))
+    _draw_shares(figure, above, shares.loc[order])
+    _draw_quantities(below, table, assignment, order)
+    below.text(0, 1.04, "; ".join(as_lines(figures)[:2]), transform=below.transAxes, size=9, color=QUIET, va="bottom")
+    return figure
+
+
+def _folded(counts: pd.DataFrame) -> pd.DataFrame:
+    """The labels by frequency, the rarest in one column if there are too many."""
+    ordered = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
+    if len(ordered.columns) <= _MOST_LABELS:
+        return ordered
+    kept = ordered.iloc[:, : _MOST_LABELS - 1].copy()
+    rest = ordered.iloc[:, _MOST_LABELS - 1 :]
+    kept[f"{len(rest.columns)} others"] = rest.sum(axis=1)
+    return kept
+
+
+def _by_main_label(shares: pd.DataFrame) -> list[int]:
+    """Devices sorted by the label that they hold most of, then by how much, so that like lies by like."""
+    values = shares.to_numpy()
+    main, much = values.argmax(axis=1), values.max(axis=1)
+    return sorted(range(len(values)), key=lambda device: (main[device], -much[device], device))
+
+
+def _shortened(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _draw_shares(figure: Figure, axes: Axes, shares: pd.DataFrame) -> None:
+    """Labels x devices, white for none; the scale ends at the largest share."""
+    values = shares.to_numpy().T  # (L, D)
+    picture = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_SHADES, vmin=0, vmax=values.max())
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_yticks(range(len(values)), [_shortened(str(name), _LONGEST) for name in shares.columns], size=9)
+    axes.set_xticks([])
+    for edge in np.arange(1, values.shape[0]) - 0.5:
+        axes.axhline(edge, color="#EEEEEE", linewidth=0.8)
+    box = axes.get_position()
+    scale = figure.add_axes((0.885, box.y0 + box.height - min(box.height, 0.3), 0.018, min(box.height, 0.3)))
+    bar = figure.colorbar(picture, cax=scale, format=lambda share, _: f"{100 * share:.0f} %")
+    bar.outline.set_visible(False)
+    scale.grid(visible=False)
+    scale.tick_params(length=0, labelsize=9)
+    axes.text(1.0, 1.02, "share of the device's items", transform=axes.transAxes, size=9, color=QUIET, ha="right")
+
+
+def _draw_quantities(axes: Axes, table: pd.DataFrame, assignment: Assignment, order: list[int]) -> None:
+    """Items of each device, the splits stacked."""
+    by_split = table.pivot_table(index="device", columns="split", values="items", aggfunc="sum", fill_value=0)
+    by_split = by_split.reindex(index=order, columns=list(SPLITS), fill_value=0)
+    base = np.zeros(len(order))
+    for split in SPLITS:
+        if by_split[split].sum():
+            axes.bar(
+                range(len(order)), by_split[split], bottom=base, width=0.85, color=_SPLIT_COLOURS[split], label=split
+            )
+            base += by_split[split].to_numpy(dtype=float)
+    axes.set_xlim(-0.5, len(order) - 0.5)
+    axes.set_ylabel("items")
+    named = len(order) <= _MOST_NAMES
+    names = [_shortened(assignment.names[device], _LONGEST_NAME) for device in order] if named else []
+    axes.set_xticks(range(len(order)) if named else [], names, rotation=90, size=8)
+    axes.set_xlabel("" if named else f"{len(order)} devices, sorted by the label that they hold most of")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelcolor=INK, fontsize=9)

@@ -5,7 +5,7 @@ _MARK = "####"
 
 
 def marked_answer(text: str) -> str | None:
-    r"""What the last marker holds: the contents of `\boxed{...}` with its inner braces, or the rest of the line of `####`.
+    r"""What the last marker holds: the contents of `\boxed{...}`, or the rest of the line of `####`.
 
     None: the text has neither. An unclosed box holds nothing, `""`: the completion was cut in its answer.
     """

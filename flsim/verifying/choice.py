@@ -1,8 +1,8 @@
 r"""Right is the same letter of a multiple choice, A to J.
 
-The letter of a text is the one in its last `\boxed{}` or after its last `####`; else the one of its last `answer is (C)`
-or `answer: C`; else the one with which its last line stands alone, `(C)`, or opens, `C. Paris`. A letter inside a word,
-and an `A` or `I` that is an English word, are none.
+The letter of a text is the one in its last `\boxed{}` or after its last `####`; else the one of its last
+`answer is (C)` or `answer: C`; else the one with which its last line stands alone, `(C)`, or opens, `C. Paris`. A
+letter inside a word, and an `A` or `I` that is an English word, are none.
 """
 
 import re
@@ -13,7 +13,7 @@ from flsim.verifying.answers import last_line, marked_answer
 _DRESSED = re.compile(r"[\s*_$()\[\]{}.:]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s(*]*([A-Ja-j])[\s*_$()\[\]{}.:]*")
 _SAID = re.compile(
     r"\b[Aa]nswer\b(?:\s+is)?(?:\s+option)?\s*:?\s*\**\s*"
-    r"(?:\(([A-Ja-j])\)|([B-HJ])(?![\w'’-])|([AI])(?![\w'’-])(?!\s+[a-z]))"
+    r"(?:\(([A-Ja-j])\)|([B-HJ])(?![\w'-])|([AI])(?![\w'-])(?!\s+[a-z]))"
 )
 _OPENS = re.compile(r"[\s*]*(?:\(([A-J])\)|([A-J])[.):](?=\s|\*|$))(?!\s*[A-J]\s*[.)])")
 

@@ -1,4 +1,4 @@
-"""Right is code that passes the tests of its reference, tried in a sandbox; without a sandbox that holds, none is tried.
+"""Right is code that passes the tests of its reference, tried in a sandbox; where no sandbox holds, none is tried.
 
 Threat model. The code is hostile: it wants to be paid without solving the task, or to do harm. The tests, this package,
 Python and the kernel are trusted. Three processes share the work:
@@ -30,10 +30,10 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from flsim.verifying.asserts import TestsError, assert_sites, subjects
 from flsim.verifying.helper import Helper, HelperEndedError, VerifierError
-from flsim.verifying.sandboxes import SANDBOXES
-from flsim.verifying.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
+from flsim.verifying.sandbox.asserts import assert_sites, why_unusable
+from flsim.verifying.sandbox.backends import SANDBOXES
+from flsim.verifying.sandbox.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
 
 _GRACE_S = 5.0  # for the judge itself, above the limit of a trial
 _PROBING_S = 120.0
@@ -58,11 +58,14 @@ class CodeVerifier:
 
         Raises:
             NoSandboxError: none holds, or the named one does not.
+            VerifierError: within these limits not even right code passes.
+            ValueError: a limit that is not positive, or an unknown sandbox.
         """
         self.limits = Limits(**limits)
         self.sandbox = _first_that_holds((sandbox,) if sandbox else _NAMES)
         """Name of the sandbox in use."""
-        self._judge = Helper("flsim.verifying.judge", self.sandbox)
+        self._judge = Helper("flsim.verifying.sandbox.judge", self.sandbox)
+        self._check()
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether the code in each completion passes the tests that are its reference."""
@@ -75,7 +78,7 @@ class CodeVerifier:
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """Tests that do not parse, have no assert, or call nothing of the code."""
-        return [tests for tests in references if _why_unusable(tests)]
+        return [tests for tests in references if why_unusable(tests)]
 
     def close(self) -> None:
         """End the judge and what it holds."""
@@ -85,16 +88,31 @@ class CodeVerifier:
         code = code_in(completion)
         if len(code) > self.limits.code_chars:
             return Outcome(REFUSED, f"{len(code)} characters of code; {self.limits.code_chars} are allowed")
-        if why := _why_unusable(tests):
+        if why := why_unusable(tests):
             return Outcome(REFUSED, why)
         request = {"do": "try", "tests": tests, "code": code, "limits": asdict(self.limits)}
         try:
             outcome = Outcome(**self._judge.ask(request, self.limits.wall_s + _GRACE_S))
         except HelperEndedError as error:
+            self._check()
             return Outcome(TIMED_OUT if error.late else ERROR, f"the judge {error} over what the code returned")
         if outcome.kind == PASSED and outcome.asserts != assert_sites(tests):
             return Outcome(ERROR, "the judge's count of asserts is not the worker's")
         return outcome
+
+    def _check(self) -> None:
+        """A judge that always dies, or limits that nothing keeps, must not be taken for code that is always wrong."""
+        tests, code = "assert one() == 1", "def one(): return 1"
+        request = {"do": "try", "tests": tests, "code": code, "limits": asdict(self.limits)}
+        try:
+            outcome = Outcome(**self._judge.ask(request, self.limits.wall_s + _GRACE_S))
+        except HelperEndedError as error:
+            outcome = Outcome(ERROR, f"the judge {error}")
+        if outcome.kind != PASSED:
+            raise VerifierError(
+                f"right code is scored {outcome.kind!r} ({outcome.why}): the limits are too low for Python itself, or "
+                f"this machine is out of memory or time; in use: {self.limits}"
+            )
 
 
 def code_in(completion: str) -> str:
@@ -115,12 +133,12 @@ def sandbox_in_use() -> str:
 
 @lru_cache
 def _first_that_holds(names: tuple[str, ...]) -> str:
-    """Probes are tried once per process and list; failures are raised anew, so a host that was mended is probed again."""
+    """Probed once per process and list; a failure is not kept, so a host that was mended is probed again."""
     failed = []
     for name in names:
         if name not in _NAMES:
             raise ValueError(f"sandbox={name!r} is unknown; there are: {', '.join(_NAMES)}")
-        judge = Helper("flsim.verifying.judge", name)
+        judge = Helper("flsim.verifying.sandbox.judge", name)
         try:
             found = judge.ask({"do": "probe"}, _PROBING_S)
         except (HelperEndedError, VerifierError) as error:
@@ -135,12 +153,3 @@ def _first_that_holds(names: tuple[str, ...]) -> str:
         "seccomp (in a container: its default profile, or one that allows Landlock), or `pip install "
         "'flsim-continual[tasks]'` for sandlock, or install bubblewrap where user namespaces are allowed."
     )
-
-
-def _why_unusable(tests: str) -> str:
-    try:
-        assert_sites(tests)
-        subjects(tests)
-    except TestsError as error:
-        return str(error)
-    return ""

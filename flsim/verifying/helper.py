@@ -58,7 +58,9 @@ class Helper:
         with self._lock:
             if self._process is None:
                 self._start()
-            assert self._process is not None and self._process.stdin and self._process.stdout
+            assert self._process
+            assert self._process.stdin
+            assert self._process.stdout
             nonce = secrets.token_hex(16)
             try:
                 send(self._process.stdin.fileno(), {"nonce": nonce, "wall_s": wall_s, "request": request})

@@ -1,9 +1,9 @@
 r"""Right is an expression that math-verify proves equal to the reference: fractions, roots, sets, intervals, matrices.
 
-math-verify (https://github.com/huggingface/Math-Verify) bounds its own time by SIGALRM, which raises in every thread but
-the main one: called inside a worker it would score everything wrong. And some expressions (`9^{9^{9^9}}`) hold Python's
-lock, where no alarm helps. So it runs in a process of its own (`flsim.verifying.maths_helper`), which is ended and started
-anew when an answer takes too long; what is plainly too large is refused before.
+math-verify (https://github.com/huggingface/Math-Verify) bounds its own time by SIGALRM, which raises in every thread
+but the main one: called inside a worker it would score everything wrong. And some expressions (`9^{9^{9^9}}`) hold
+Python's lock, where no alarm helps. So it runs in a process of its own (`flsim.verifying.maths_helper`), which is ended
+and started anew when an answer takes too long; what is plainly too large is refused before.
 """
 
 import re

@@ -1,8 +1,8 @@
 r"""Right is the same number, exactly: for answers such as GSM8K's (Cobbe et al. 2021, arXiv:2110.14168), `#### 1,234`.
 
-The number of a text is the one in its last `\boxed{}` or after its last `####`, whichever comes later; without either it
-is the last number of the text. A box with several numbers has none: nobody is paid for listing guesses. Signs of money
-and per cent are read over (`$10`, `10%` and `10` are the same), commas group thousands, and fractions are exact:
+The number of a text is the one in its last `\boxed{}` or after its last `####`, whichever comes later; without either
+it is the last number of the text. A box with several numbers has none: nobody is paid for listing guesses. Signs of
+money and per cent are read over (`$10`, `10%` and `10` are the same), commas group thousands, and fractions are exact:
 `3/4`, `\frac{3}{4}`, `1 1/2` and `0.75`.
 """
 
@@ -53,10 +53,10 @@ def number_of(text: str) -> Fraction | None:
 
 
 def _numbers(text: str) -> list[Fraction]:
-    plain = text.replace("−", "-").replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
+    plain = text.replace("\N{MINUS SIGN}", "-").replace("{,}", ",").replace("\\$", "$").replace("\\!", "")
     plain = _READ_OVER.sub(" ", _FRACTION.sub(_as_slash, plain))
-    # in "5-3" and "x-3" the dash is no sign
-    plain = re.sub(r"(?<=[\w)])(?<!\d[eE])\s?-\s?(?=[\d$.])", " ~ ", plain)
+    # in "5-3", "5 - 3" and "x-3" the dash is no sign, in "then -3" it is
+    plain = re.sub(r"(?<=[\w)])(?<!\d[eE])(?:-|\s-\s)(?=[\d$.])", " ~ ", plain)
     values = [_value(match) for match in _NUMBER.finditer(plain)]
     return [value for value in values if value is not None]
 

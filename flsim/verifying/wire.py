@@ -1,10 +1,11 @@
 """Plain data as JSON between processes that do not trust each other, and frames of it on file descriptors.
 
-Never pickle: what comes out of `unpack` is a builtin value, whoever wrote the bytes. A value that is no plain data stays
-where it is, and only a number that stands for it (a reference) travels. Also runs inside the sandbox, hence the standard
-library alone.
+Never pickle: what comes out of `unpack` is a builtin value, whoever wrote the bytes. A value that is no plain data
+stays where it is, and only a number that stands for it (a reference) travels. Also runs inside the sandbox, hence the
+standard library alone.
 
-A list `[1, {2.5}]` travels as `["l", 1, ["s", ["f", "0x1.4p+1"]]]`: tags tell a list from a tuple, and floats keep each bit.
+A list `[1, {2.5}]` travels as `["l", 1, ["s", ["f", "0x1.4p+1"]]]`: tags tell a list from a tuple, and floats keep
+each bit.
 """
 
 import builtins
@@ -18,6 +19,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+SOLUTION = "solution"
+"""Module name of the code under test."""
 _HEADER = struct.Struct("<I")
 _DEPTH = 100  # containers within each other
 _SMALL = 2**53  # larger integers travel as hexadecimal digits, which no reader takes for a float
@@ -49,8 +52,8 @@ class ClosedError(Exception):
 def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     """A value as JSON.
 
-    Subclasses of containers and numbers (Counter, named tuples, IntEnum) travel as what they build on; a builtin such as
-    `int` or `len` by its name.
+    Subclasses of containers and numbers (Counter, named tuples, IntEnum) travel as what they build on, unless they are
+    classes of the code under test with methods of their own; a builtin such as `int` or `len` travels by its name.
 
     Args:
         value: any value.
@@ -64,6 +67,8 @@ def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
         raise ValueError(f"more than {_DEPTH} containers within each other")
     if value is None or isinstance(value, bool):
         return value
+    if type(value).__module__ == SOLUTION and _has_methods(type(value)):
+        return ["h", refer(value)]
     for kind, fields in _FIELDS:
         if isinstance(value, kind):
             return fields(value)
@@ -76,6 +81,10 @@ def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     if isinstance(name, str) and vars(builtins).get(name) is value:
         return ["n", name]
     return ["h", refer(value)]
+
+
+def _has_methods(kind: type) -> bool:
+    return any(callable(value) and not name.startswith("_") for name, value in vars(kind).items())
 
 
 _FIELDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (

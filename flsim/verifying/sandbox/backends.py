@@ -4,7 +4,7 @@
     sandlock     the package of that name: Landlock, seccomp and a supervisor of system calls
     bubblewrap   the program `bwrap`: namespaces of files, network, processes and users
 
-Which of them holds on this host is not assumed but tried: `flsim.verifying.probes`.
+Which of them holds on this host is not assumed but tried: `flsim.verifying.sandbox.probes`.
 """
 
 import contextlib
@@ -20,9 +20,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from flsim.verifying import zygote
+from flsim.verifying.sandbox import zygote
 
-_PROGRAM = ("wire", "confine", "defendant", "zygote")  # in this order: each needs only those before it
+_PROGRAM = (
+    "wire",
+    "sandbox.confine",
+    "sandbox.defendant",
+    "sandbox.zygote",
+)  # in this order: each needs only those before it
 _BASE_PYTHON = os.path.realpath(sys.executable)
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}  # no key or token of the worker's
 _LEAVING_S = 1.0  # between closing its line and being gone
@@ -139,7 +144,8 @@ class _Sandlocked:
         result = self._process.wait(timeout=_LEAVING_S)  # kills what is still there by then
         for stream in (self._process.stdin, self._process.stdout):
             stream.close()
-        return int(result.signal or 0)
+        killed = result.reason is not None and result.reason.name in ("KILLED", "TIMEOUT")
+        return int(signal.SIGKILL) if killed else max(0, result.signal)
 
 
 class BubblewrapSandbox:
@@ -179,7 +185,8 @@ class BubblewrapSandbox:
 
 class _Wrapped:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin
+        assert process.stdout
         self._process, self._pipes = process, (process.stdin, process.stdout)
         self.reads, self.writes = process.stdout.fileno(), process.stdin.fileno()
 
@@ -198,7 +205,7 @@ def _command(call: str) -> list[str]:
     sources = {f"flsim.verifying.{name}": _source(name) for name in _PROGRAM}
     lines = [
         "import sys, types",
-        "package = sys.modules['flsim.verifying'] = types.ModuleType('flsim.verifying')",
+        "package = sys.modules['flsim.verifying.sandbox'] = types.ModuleType('flsim.verifying.sandbox')",
         f"for name, source in {sources!r}.items():",
         "    module = sys.modules[name] = types.ModuleType(name)",
         "    exec(compile(source, name, 'exec'), vars(module))",
@@ -209,7 +216,7 @@ def _command(call: str) -> list[str]:
 
 
 def _source(name: str) -> str:
-    return resources.files("flsim.verifying").joinpath(f"{name}.py").read_text()
+    return resources.files("flsim.verifying").joinpath(*f"{name.replace('.', '/')}.py".split("/")).read_text()
 
 
 def _libraries() -> list[str]:

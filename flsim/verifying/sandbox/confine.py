@@ -56,7 +56,7 @@ def limit_resources(cpu_s: int, memory_mb: int) -> None:
 def compute_only() -> None:
     """Keep only the system calls of computing; files can be read in the standard library, and nowhere else.
 
-    Where the kernel has no Landlock no file can be opened at all; modules that are not loaded yet then stay out of reach.
+    Where the kernel has no Landlock no file can be opened at all, so modules not loaded yet stay out of reach.
 
     Raises:
         OSError: the kernel has no seccomp filter, or this architecture is not known here.

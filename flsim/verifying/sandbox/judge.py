@@ -1,6 +1,6 @@
 """The process that judges code: it knows the tests, starts the cells, and tells the worker what came of each trial.
 
-Started by `flsim.verifying.code` as `python -m flsim.verifying.judge NAME` with the name of a sandbox.
+Started by `flsim.verifying.code` as `python -m flsim.verifying.sandbox.judge NAME` with the name of a sandbox.
 """
 
 import resource
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from flsim.verifying.probes import failures
-from flsim.verifying.sandboxes import SANDBOXES
+from flsim.verifying.sandbox.backends import SANDBOXES
+from flsim.verifying.sandbox.probes import failures
+from flsim.verifying.sandbox.trial import Limits, try_code
 from flsim.verifying.serving import serve
-from flsim.verifying.trial import Limits, try_code
 
 _MEMORY = 4 << 30  # bytes of address space: what values from the code may grow to
 

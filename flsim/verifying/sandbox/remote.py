@@ -8,7 +8,7 @@ import builtins
 import time
 from typing import Any
 
-from flsim.verifying.sandboxes import Cell
+from flsim.verifying.sandbox.backends import Cell
 from flsim.verifying.wire import ClosedError, GarbledError, SilentError, pack, receive, send, unpack
 
 # what a name from the sandbox may stand for: nothing that does anything but make plain data
@@ -52,7 +52,7 @@ class Line:
         return self.call("getattr", Remote(self, 0), name)
 
     def call(self, function: "str | Remote", *arguments: Any, **named: Any) -> Any:
-        """Call a builtin (by name) or an object over there; lists, dicts and sets among the arguments change here too."""
+        """Call a builtin (by name) or an object over there; what it does to a list, dict or set it does here too."""
         on = ["n", function] if isinstance(function, str) else ["h", _number(function)]
         reply = self._asked({"on": on, "with": self._packed(list(arguments)), "named": self._packed(named)})
         value = self._value(reply)
@@ -106,6 +106,7 @@ class Remote:
         object.__setattr__(self, "_flsim_number", number)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call it over there."""
         return self._flsim_line.call(self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 
-from flsim.verifying import defendant
+from flsim.verifying.sandbox import defendant
 
 FORK, END = b"f", b"e"
 

@@ -11,7 +11,7 @@ import sys
 COUNT = "count this assert"  # no program can spell this name
 
 
-class TestsError(ValueError):
+class UnusableTestsError(ValueError):
     """Tests that cannot be used; the message says why."""
 
 
@@ -19,11 +19,11 @@ def assert_sites(tests: str) -> int:
     """How many asserts must be seen to hold. `assert False`, a guard of what should not be reached, is not among them.
 
     Raises:
-        TestsError: the text does not parse, or has no assert.
+        UnusableTestsError: the text does not parse, or has no assert.
     """
     count = sum(_counts(node) for node in ast.walk(_parsed(tests)))
     if not count:
-        raise TestsError("the tests contain no assert, so nothing could fail")
+        raise UnusableTestsError("the tests contain no assert, so nothing could fail")
     return count
 
 
@@ -34,7 +34,7 @@ def subjects(tests: str) -> list[str]:
     named `sum`. A module of the standard library is never one, if it is used with a dot.
 
     Raises:
-        TestsError: nothing, or more than one builtin, could be meant.
+        UnusableTestsError: nothing, or more than one builtin, could be meant.
     """
     tree = _parsed(tests)
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -45,20 +45,35 @@ def subjects(tests: str) -> list[str]:
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     meant = sorted(called & free)
     if len(meant) != 1:
-        raise TestsError(f"the tests call no function of the code under test (builtins called: {meant or 'none'})")
+        raise UnusableTestsError(
+            f"the tests call no function of the code under test (builtins called: {meant or 'none'})"
+        )
     return meant
+
+
+def why_unusable(tests: str) -> str:
+    """Why no code could be tried with these tests; `""` if they are sound."""
+    try:
+        assert_sites(tests)
+        subjects(tests)
+    except UnusableTestsError as error:
+        return str(error)
+    return ""
 
 
 def modules(tests: str) -> list[str]:
     """Modules of the standard library that the tests use with a dot and import nowhere, such as `math.isclose`."""
     tree = _parsed(tests)
-    dotted = {node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_name(node.value)}  # type: ignore[attr-defined]
+    owners = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    dotted = {owner.id for owner in owners if isinstance(owner, ast.Name)}
     return sorted((dotted & sys.stdlib_module_names) - _bound(tree))
 
 
 def counted(tests: str) -> ast.Module:
     """The tests with each assert replaced by a call of `COUNT` with its number and its value."""
-    return ast.fix_missing_locations(_Counting().visit(_parsed(tests)))
+    tree = _parsed(tests)
+    _Counting().visit(tree)
+    return ast.fix_missing_locations(tree)
 
 
 class _Counting(ast.NodeTransformer):
@@ -78,15 +93,11 @@ def _parsed(tests: str) -> ast.Module:
     try:
         return ast.parse(tests)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise TestsError(f"the tests are no Python: {error}") from error
+        raise UnusableTestsError(f"the tests are no Python: {error}") from error
 
 
 def _counts(node: ast.AST) -> bool:
     return isinstance(node, ast.Assert) and not (isinstance(node.test, ast.Constant) and not node.test.value)
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def _bound(tree: ast.Module) -> set[str]:

@@ -6,12 +6,13 @@ over this whole process and has then won nothing but the right to answer calls.
 
 import builtins
 import os
+import random
 import sys
 import types
 from typing import Any
 
-from flsim.verifying import confine
-from flsim.verifying.wire import ClosedError, pack, receive, send, unpack
+from flsim.verifying.sandbox import confine
+from flsim.verifying.wire import SOLUTION, ClosedError, pack, receive, send, unpack
 
 _PARTS = ("on", "with", "named")
 
@@ -42,13 +43,14 @@ class _Objects:
 
     def __init__(self, reads: int, writes: int) -> None:
         self._reads, self._writes = reads, writes
-        self._module = types.ModuleType("solution")
+        self._module = types.ModuleType(SOLUTION)
         self._objects: list[Any] = [self._module]
 
     def answer_calls(self, code: str) -> None:
-        """Load the code, then call after call."""
-        sys.modules["solution"] = self._module
-        send(self._writes, self._tried(lambda: exec(compile(code, "solution", "exec"), vars(self._module))))
+        """Load the code, then call after call. Random numbers are the same in every trial."""
+        random.seed(0)
+        sys.modules[SOLUTION] = self._module
+        send(self._writes, self._tried(lambda: exec(compile(code, SOLUTION, "exec"), vars(self._module))))
         while True:
             try:
                 call = receive(self._reads)
@@ -84,9 +86,8 @@ class _Objects:
 
 
 def warm_up() -> None:
-    """Load what solutions import most, once, before the forks; and the same random numbers for each of them."""
+    """Load what solutions import most, once, before the forks."""
     names = "math re collections itertools functools heapq bisect string random copy typing datetime decimal fractions \
         statistics json time array cmath calendar dataclasses enum textwrap unicodedata queue contextlib io abc numbers"
     for name in names.split():
         __import__(name)
-    sys.modules["random"].seed(0)

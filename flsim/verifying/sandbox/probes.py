@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flsim.verifying.remote import EndedError, Line, deadline_in
-from flsim.verifying.sandboxes import Sandbox
+from flsim.verifying.sandbox.backends import Sandbox
+from flsim.verifying.sandbox.remote import EndedError, Line, deadline_in
 
 HELD = "held"
 _WALL_S = 10.0  # for a probe that answers

@@ -8,9 +8,9 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from flsim.verifying.asserts import COUNT, TestsError, assert_sites, counted, modules, subjects
-from flsim.verifying.remote import EndedError, Line, deadline_in
-from flsim.verifying.sandboxes import ENDED_BY_LIMIT, Sandbox
+from flsim.verifying.sandbox.asserts import COUNT, UnusableTestsError, assert_sites, counted, modules, subjects
+from flsim.verifying.sandbox.backends import ENDED_BY_LIMIT, Sandbox
+from flsim.verifying.sandbox.remote import EndedError, Line, deadline_in
 
 PASSED, FAILED, ERROR, TIMED_OUT, REFUSED = "passed", "failed", "error", "timed out", "refused"
 
@@ -19,7 +19,7 @@ PASSED, FAILED, ERROR, TIMED_OUT, REFUSED = "passed", "failed", "error", "timed 
 class Limits:
     """What one trial may use."""
 
-    cpu_s: int = 2
+    cpu_s: int = 4
     """Processor seconds; the main limit, as it depends little on what else the machine does."""
     wall_s: float = 10.0
     """Seconds on the clock: for code that sleeps."""
@@ -29,6 +29,12 @@ class Limits:
     """Longest message from the code."""
     code_chars: int = 20_000
     """Longest code."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that allow nothing."""
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"{name}={value} allows nothing; a limit of a trial is positive")
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def try_code(sandbox: Sandbox, code: str, tests: str, limits: Limits) -> Outcome
     """Run tests against code in a cell of its own."""
     try:
         sites, names, program = assert_sites(tests), subjects(tests), compile(counted(tests), "tests", "exec")
-    except TestsError as error:
+    except UnusableTestsError as error:
         return Outcome(REFUSED, str(error))
     cell = sandbox.start(limits.memory_mb)
     line = Line(cell, deadline_in(limits.wall_s), limits.reply_bytes)

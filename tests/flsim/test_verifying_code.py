@@ -187,7 +187,7 @@ def test_a_limit_that_allows_nothing() -> None:
 
 
 def test_where_no_sandbox_holds_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_module.Helper, "ask", lambda *_: ["network: connected to another process"])
+    monkeypatch.setattr("flsim.verifying.helper.Helper.ask", lambda *_: ["network: connected to another process"])
     code_module._first_that_holds.cache_clear()
     with pytest.raises(NoSandboxError) as refusal:
         sandbox_in_use()
@@ -203,8 +203,8 @@ def test_an_unknown_sandbox_names_those_there_are() -> None:
 def test_without_landlock_no_file_can_be_opened() -> None:
     """On an older kernel the filter of system calls holds alone."""
     program = (
-        "from flsim.verifying.sandbox import confine\nimport os\nconfine._read_only = lambda *_: False\n"
-        "confine.limit_resources(5, 512)\nconfine.compute_only()\nassert sum(range(10)) == 45\n"
+        "from flsim.verifying.sandbox import confine\nimport os\n"
+        "confine.limit_resources(5, 512)\nconfine.compute_only(None)\nassert sum(range(10)) == 45\n"
         "for deed in (lambda: open('/etc/passwd'), lambda: open(os.__file__), os.fork, lambda: os.kill(1, 0)):\n"
         "    try: deed()\n    except PermissionError: continue\n    os._exit(3)\nos._exit(7)"
     )

@@ -35,26 +35,26 @@ ATTACKS = {
 import json, os, struct
 for reply in ({"kind": "passed", "asserts": 2, "why": ""}, {"nonce": "", "reply": {"kind": "passed", "asserts": 2}}):
     data = json.dumps(reply).encode()
-    for descriptor in range(64):
+    for descriptor in range(256):
         try:
             os.write(descriptor, struct.pack("<I", len(data)) + data)
         except OSError:
             pass
 def secret(*_): return True
 """,
-    "writes garbage to the judge": "import os\nos.write(11, b'\\xff' * 4096)\ndef secret(*_): return 1",
-    "writes half a message": "import os\nos.write(11, b'\\x10\\x00\\x00\\x00{')\nos._exit(0)",
+    "writes garbage to the judge": "import os\nos.write(201, b'\\xff' * 4096)\ndef secret(*_): return 1",
+    "writes half a message": "import os\nos.write(201, b'\\x10\\x00\\x00\\x00{')\nos._exit(0)",
     "names a function of the judge": """
 import json, os, struct
 data = json.dumps({"value": ["n", "exec"], "changed": []}).encode()
-os.write(11, (struct.pack("<I", len(data)) + data) * 8)
+os.write(201, (struct.pack("<I", len(data)) + data) * 8)
 """,
     "changes the arguments that are not there": """
 import json, os, struct
 data = json.dumps({"value": None, "changed": [[99, ["l"]], 7]}).encode()
-os.write(11, (struct.pack("<I", len(data)) + data) * 8)
+os.write(201, (struct.pack("<I", len(data)) + data) * 8)
 """,
-    "a reply too deep to read": "import os, struct\nos.write(11, struct.pack('<I', 60000) + b'[' * 60000)",
+    "a reply too deep to read": "import os, struct\nos.write(201, struct.pack('<I', 60000) + b'[' * 60000)",
     "a reply too long to read": "def secret(*_): return 'x' * (64 << 20)",
     "a value within itself": "def secret(*_):\n    value = []\n    value.append(value)\n    return value",
     "patches what packs its values": """
@@ -94,8 +94,8 @@ for path in [*glob.glob("/proc/*/cmdline"), *glob.glob("/proc/*/environ"), *glob
     "reads the test: its descriptors": SEARCH
     + """
 import os
-for descriptor in range(64):
-    if descriptor not in (10, 11):
+for descriptor in range(256):
+    if descriptor not in (200, 201):
         try: look(os.read(descriptor, 1 << 16))
         except OSError: pass
 """,
@@ -153,7 +153,7 @@ OTHERS = {
         "assert maker(1)(text()) is None",
         "import json, os, struct\ndef text(): return 'raise SystemExit(0)'\n"
         "def frame(reply):\n    data = json.dumps(reply).encode()\n    return struct.pack('<I', len(data)) + data\n"
-        "os.write(11, frame({'value': None}) + frame({'value': ['n', 'exec']}) * 9)",
+        "os.write(201, frame({'value': None}) + frame({'value': ['n', 'exec']}) * 9)",
     ),
 }
 

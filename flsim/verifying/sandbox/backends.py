@@ -16,11 +16,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from glob import glob
 from importlib import resources
-from pathlib import Path
 from typing import Any, Protocol
 
-from flsim.verifying.sandbox import zygote
+from flsim.verifying.sandbox import confine, zygote
 
 _PROGRAM = (
     "wire",
@@ -117,7 +117,8 @@ class SandlockSandbox:
     def start(self, memory_mb: int) -> Cell:
         """Start Python; it reads the standard library and writes nowhere."""
         sandbox = self._sandlock.Sandbox(
-            fs_readable=[path for path in _libraries() if os.path.exists(path)],
+            fs_readable=[path for path in ("/dev/urandom", *_libraries()) if os.path.exists(path)],
+            fs_denied=_packages(),
             fs_writable=["/dev/null"],
             max_memory=f"{memory_mb}M",
             max_processes=1,
@@ -171,6 +172,8 @@ class BubblewrapSandbox:
         ]
         for path in _libraries():
             wrapped += ["--ro-bind-try", path, path]
+        for path in _packages():
+            wrapped += ["--tmpfs", path]
         for name, value in _ENVIRONMENT.items():
             wrapped += ["--setenv", name, value]
         wrapped += ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
@@ -220,12 +223,18 @@ def _source(name: str) -> str:
 
 
 def _libraries() -> list[str]:
-    """What a new Python must read to start: itself, its library, shared libraries, the null device."""
-    paths = sysconfig.get_paths()
-    prefix = Path(_BASE_PYTHON).parents[1]
-    own = [_BASE_PYTHON, paths["stdlib"], paths["platstdlib"], str(prefix / "lib")]
-    shared = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
-    return list(dict.fromkeys([*own, *shared, "/dev/null", "/dev/urandom"]))
+    """What a new Python must read to start: itself, its library, shared libraries. Folders with all in them."""
+    own = sysconfig.get_paths()
+    shared = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", os.path.join(sys.base_prefix, "lib")]
+    rest = ["/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    return list(dict.fromkeys([_BASE_PYTHON, own["stdlib"], own["platstdlib"], *shared, *rest]))
+
+
+def _packages() -> list[str]:
+    """Folders of installed packages within those: some packages are the data sets that code is tested on."""
+    places = [*_libraries(), *(found for folder in _libraries() for found in glob(f"{folder}/python*"))]
+    names = confine.PACKAGE_FOLDERS
+    return sorted({os.path.realpath(found) for place in places for name in names for found in glob(f"{place}/{name}")})
 
 
 SANDBOXES: dict[str, Callable[[], Sandbox]] = {

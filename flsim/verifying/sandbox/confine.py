@@ -37,6 +37,8 @@ _READ_FILES = {
 }  # fmt: skip
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+"""Where installed packages lie within a standard library."""
 
 
 def limit_resources(cpu_s: int, memory_mb: int) -> None:
@@ -53,10 +55,11 @@ def limit_resources(cpu_s: int, memory_mb: int) -> None:
         resource.setrlimit(name, (soft, hard))
 
 
-def compute_only() -> None:
-    """Keep only the system calls of computing; files can be read in the standard library, and nowhere else.
+def compute_only(rules: int | None) -> None:
+    """Keep only the system calls of computing, and of files only what the rules allow, which are closed.
 
-    Where the kernel has no Landlock no file can be opened at all, so modules not loaded yet stay out of reach.
+    Args:
+        rules: what `file_rules` returned; None: no file can be opened at all, so no module be loaded any more.
 
     Raises:
         OSError: the kernel has no seccomp filter, or this architecture is not known here.
@@ -66,23 +69,23 @@ def compute_only() -> None:
         raise OSError(f"no table of system calls for {machine}; known: {', '.join(_AUDIT_ARCH)}")
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")  # PR_SET_NO_NEW_PRIVS
-    calls = _COMPUTE | (_READ_FILES if _read_only(libc, _library_folders()) else {})
+    if rules is not None:
+        _check(libc.syscall(_RESTRICT_SELF, rules, 0), "Landlock")
+        os.close(rules)
+    calls = _COMPUTE | ({} if rules is None else _READ_FILES)
     column = list(_AUDIT_ARCH).index(machine)
     _filter(libc, _AUDIT_ARCH[machine], sorted(numbers[column] for numbers in calls.values() if numbers[column] >= 0))
 
 
-def _library_folders() -> list[str]:
-    """Where Python's standard library, the shared libraries under it, and the time zones lie."""
-    paths = sysconfig.get_paths()
-    shared = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
-    return [paths["stdlib"], paths["platstdlib"], os.path.join(sys.base_prefix, "lib"), *shared]
+def file_rules() -> int | None:
+    """A descriptor of Landlock rules: nothing is written, and nothing is read but `library_paths`.
 
-
-def _read_only(libc: ctypes.CDLL, folders: list[str]) -> bool:
-    """Whether Landlock now denies every file but those, and every writing; False where the kernel has no Landlock."""
+    None: the kernel has no Landlock.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(_CREATE_RULESET, None, 0, 1)
     if abi < 1:
-        return False
+        return None
     rights = (1 << 13) - 1  # of ABI 1; each later one has more that can be denied
     for since, bit in ((2, 13), (3, 14), (5, 15)):
         rights |= (1 << bit) if abi >= since else 0
@@ -90,17 +93,35 @@ def _read_only(libc: ctypes.CDLL, folders: list[str]) -> bool:
         "QQQ", rights, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0
     )  # files, TCP, signals and sockets
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    ruleset = _check(libc.syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), size, 0), "the Landlock rule set")
-    for folder in folders:
-        if os.path.exists(folder):
-            allowed = (_READ_FILE | _READ_DIR) if os.path.isdir(folder) else _READ_FILE
-            opened = os.open(folder, os.O_PATH)
-            rule = ctypes.c_char_p(struct.pack("=Qi", allowed, opened))
-            _check(libc.syscall(_ADD_RULE, ruleset, 1, rule, 0), f"the Landlock rule for {folder}")
-            os.close(opened)
-    _check(libc.syscall(_RESTRICT_SELF, ruleset, 0), "Landlock")
-    os.close(ruleset)
-    return True
+    rules = _check(libc.syscall(_CREATE_RULESET, ctypes.c_char_p(attributes), size, 0), "the Landlock rule set")
+    stdlib = sysconfig.get_paths()["stdlib"]
+    for path, allowed in [(stdlib, _READ_DIR), *((path, _READ_FILE | _READ_DIR) for path in library_paths())]:
+        opened = os.open(path, os.O_PATH)
+        allowed &= -1 if os.path.isdir(path) else _READ_FILE
+        rule = ctypes.c_char_p(struct.pack("=Qi", allowed, opened))
+        _check(libc.syscall(_ADD_RULE, rules, 1, rule, 0), f"the Landlock rule for {path}")
+        os.close(opened)
+    return rules
+
+
+def library_paths() -> list[str]:
+    """The standard library, the shared libraries under it and the time zones, without installed packages.
+
+    Packages are left out because some of them are the very data sets that code is tested on.
+    """
+    own = sysconfig.get_paths()
+    standard = [own["stdlib"], own["platstdlib"]]
+    shared = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", os.path.join(sys.base_prefix, "lib")]
+    paths = [
+        os.path.join(folder, name) for folder in standard for name in _entries(folder) if name not in PACKAGE_FOLDERS
+    ]
+    paths += [os.path.join(folder, name) for folder in shared for name in _entries(folder) if name[:6] != "python"]
+    paths += ["/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    return list(dict.fromkeys(path for path in paths if os.path.exists(path)))
+
+
+def _entries(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def _filter(libc: ctypes.CDLL, arch: int, numbers: list[int]) -> None:

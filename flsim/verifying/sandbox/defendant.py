@@ -17,24 +17,31 @@ from flsim.verifying.wire import SOLUTION, ClosedError, pack, receive, send, unp
 _PARTS = ("on", "with", "named")
 
 
-def main(reads: int, writes: int, *, compute_only: bool) -> None:
+_READS, _WRITES, _RULES = 200, 201, 202  # descriptors, above any that are inherited
+
+
+def main(reads: int, writes: int, *, compute_only: bool, rules: int | None = None) -> None:
     """Give up rights, load the code, answer calls, until the judge hangs up.
 
     Args:
         reads: descriptor on which the judge writes.
         writes: descriptor on which it reads.
-        compute_only: confine this process by its own means; False where a wrapper around it does that.
+        compute_only: confine this process by its own means; False where a wrapper around it does that alone.
+        rules: which files it may then read, from `confine.file_rules`; None finds that out.
     """
     silence = os.open(os.devnull, os.O_RDWR)
-    lines = (os.dup2(reads, 10), os.dup2(writes, 11))
+    lines = (os.dup2(reads, _READS), os.dup2(writes, _WRITES))
+    if compute_only:
+        rules = confine.file_rules() if rules is None else rules
+        rules = None if rules is None else os.dup2(rules, _RULES)
     for standard in (0, 1, 2):
         os.dup2(silence, standard)
-    os.closerange(3, 10)
-    os.closerange(12, 1024)
+    os.closerange(3, _READS)
+    os.closerange(_WRITES + 1 if rules is None else _RULES + 1, 4096)
     first = receive(lines[0])
     confine.limit_resources(first["cpu_s"], first["memory_mb"])
     if compute_only:
-        confine.compute_only()
+        confine.compute_only(rules)
     _Objects(*lines).answer_calls(first["code"])
 
 

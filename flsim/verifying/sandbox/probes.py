@@ -64,6 +64,14 @@ def attempt(secret, folder, port, judge):
         except OSError:
             continue
         return f"read {path}"
+    import os, sysconfig
+    for folder in (sysconfig.get_path("purelib"), "/usr/lib/python3/dist-packages"):
+        for path in (f"{folder}/README.txt", f"{folder}/pip/__init__.py", f"{folder}/apt/__init__.py"):
+            try:
+                open(path, "rb").read(1)
+            except OSError:
+                continue
+            return f"read {path}, which is an installed package"
     return "held"
 """,
     ),

@@ -100,4 +100,4 @@ def _namespace(tests: str, held: set[int]) -> dict[str, Any]:
 
 
 def _said(what: str, error: BaseException) -> str:
-    return f"{what}: {type(error).__name__}: {str(error)[:200]}"
+    return f"{what}: {type(error).__name__}: {ascii(str(error)[:200])[1:-1]}"  # one line, whatever the code wrote

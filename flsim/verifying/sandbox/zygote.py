@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 
-from flsim.verifying.sandbox import defendant
+from flsim.verifying.sandbox import confine, defendant
 
 FORK, END = b"f", b"e"
 
@@ -18,6 +18,7 @@ def main(control_fd: int) -> None:
     """Serve a judge: `FORK` with a descriptor starts a defendant on it, `END` ends it and answers by which signal."""
     control = socket.socket(fileno=control_fd)
     defendant.warm_up()
+    rules = confine.file_rules()
     libc = ctypes.CDLL(None)
     child = 0
     while True:
@@ -25,7 +26,7 @@ def main(control_fd: int) -> None:
         if wish == FORK:
             child = os.fork()
             if child == 0:
-                _become_defendant(libc, lines[0])
+                _become_defendant(libc, lines[0], rules)
             os.close(lines[0])
         elif child:
             os.kill(child, signal.SIGKILL)  # changes nothing about how a process ended that has ended already
@@ -37,9 +38,9 @@ def main(control_fd: int) -> None:
             return
 
 
-def _become_defendant(libc: ctypes.CDLL, line: int) -> None:
+def _become_defendant(libc: ctypes.CDLL, line: int, rules: int | None) -> None:
     try:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: dies with the zygote
-        defendant.main(line, line, compute_only=True)
+        defendant.main(line, line, compute_only=True, rules=rules)
     finally:
         os._exit(1)

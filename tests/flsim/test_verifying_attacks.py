@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -27,7 +29,7 @@ CHOICES = [name if name == "landlock" else pytest.param(name, marks=pytest.mark.
 @pytest.fixture(scope="module", params=CHOICES)
 def verifier(request: pytest.FixtureRequest) -> Iterator[CodeVerifier]:
     try:
-        made = CodeVerifier(sandbox=request.param, cpu_s=1, wall_s=4.0)
+        made = CodeVerifier(sandbox=request.param, cpu_s=1, wall_s=2.5)
     except NoSandboxError as error:
         pytest.skip(str(error).splitlines()[1])
     yield made
@@ -56,18 +58,21 @@ def test_the_attacks_are_real(name: str) -> None:
     assert done.returncode == 0
 
 
+DEAF = "import signal\nfor n in range(1, 64):\n    try: signal.signal(n, signal.SIG_IGN)\n    except Exception: pass\n"
+ENDLESS = {
+    "computes": "def secret(*_):\n    while True: pass",
+    "sleeps": "import time\ndef secret(*_): time.sleep(600)",
+    "computes while loading": "while True: pass",
+    "prints": "def secret(*_):\n    while True: print('x' * 10_000)",
+    "is deaf to signals": f"{DEAF}while True: pass",
+    "forks": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    "is an endless list": "def numbers():\n    while True: yield 1\ndef secret(*_): return list(numbers())",
+}
+SLOWER = ("computes while loading", "is deaf to signals")  # much the same as others
+
+
 @pytest.mark.parametrize(
-    "code",
-    [
-        "def secret(*_):\n    while True: pass",
-        "import time\ndef secret(*_): time.sleep(600)",
-        "while True: pass",
-        "def secret(*_):\n    while True: print('x' * 10_000)",
-        "import signal\nfor n in range(1, 64):\n    try: signal.signal(n, signal.SIG_IGN)\n    except Exception: pass\n"
-        "while True: pass",
-        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
-        "def secret(*_):\n    while True: yield 1\nsecret = lambda *_, f=secret: list(f())",
-    ],
+    "code", [pytest.param(ENDLESS[name], id=name, marks=[pytest.mark.slow] * (name in SLOWER)) for name in ENDLESS]
 )
 def test_what_does_not_end_is_ended(verifier: CodeVerifier, code: str) -> None:
     """Within its limit of time (the endless list: of memory), and the next trial does not notice."""
@@ -100,3 +105,20 @@ def test_nothing_is_left_behind(verifier: CodeVerifier) -> None:
     verifier.close()
     assert not psutil.wait_procs(family, timeout=5)[1]
     assert verifier.verdicts([(TESTS, HONEST)]) == [True]  # and it starts anew when asked
+
+
+def test_a_judge_that_is_killed_takes_its_cells_along(verifier: CodeVerifier) -> None:
+    """The helper ends a judge by force when the tests themselves hang; what sleeps in a cell must not sleep on."""
+    verifier.verdicts([(TESTS, HONEST)])
+    judge = psutil.Process(verifier._judge.pid)
+    before = judge.children(recursive=True)
+    sleeper = (TESTS, "import time\ntime.sleep(600)")
+    trial = threading.Thread(target=verifier.outcomes, args=([sleeper],))
+    trial.start()
+    while len(judge.children(recursive=True)) <= len(before):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    family = [judge, *judge.children(recursive=True)]
+    os.killpg(judge.pid, signal.SIGKILL)
+    trial.join()
+    assert not psutil.wait_procs(family, timeout=3)[1]

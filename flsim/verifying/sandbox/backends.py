@@ -22,12 +22,8 @@ from typing import Any, Protocol
 
 from flsim.verifying.sandbox import confine, zygote
 
-_PROGRAM = (
-    "wire",
-    "sandbox.confine",
-    "sandbox.defendant",
-    "sandbox.zygote",
-)  # in this order: each needs only those before it
+# in this order: each needs only those before it
+_PROGRAM = ("wire", "sandbox.confine", "sandbox.defendant", "sandbox.zygote")
 _BASE_PYTHON = os.path.realpath(sys.executable)
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}  # no key or token of the worker's
 _LEAVING_S = 1.0  # between closing its line and being gone
@@ -161,19 +157,11 @@ class BubblewrapSandbox:
 
     def start(self, memory_mb: int) -> Cell:
         """Start Python; of the files only the libraries exist, and none can be written."""
-        wrapped = [
-            self._bwrap,
-            "--unshare-all",
-            "--die-with-parent",
-            "--new-session",
-            "--clearenv",
-            "--cap-drop",
-            "ALL",
-        ]
+        wrapped = f"{self._bwrap} --unshare-all --die-with-parent --new-session --clearenv --cap-drop ALL".split()
         for path in _libraries():
             wrapped += ["--ro-bind-try", path, path]
         for path in _packages():
-            wrapped += ["--tmpfs", path]
+            wrapped += ["--tmpfs", path, "--remount-ro", path]
         for name, value in _ENVIRONMENT.items():
             wrapped += ["--setenv", name, value]
         wrapped += ["--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]

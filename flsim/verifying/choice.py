@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from flsim.verifying.answers import last_line, marked_answer
 
 _DRESSED = re.compile(r"[\s*_$()\[\]{}.:]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s(*]*([A-Ja-j])[\s*_$()\[\]{}.:]*")
+_MOST_DRESSED = 40  # characters around a letter that stands alone
 _SAID = re.compile(
     r"\b[Aa]nswer\b(?:\s+is)?(?:\s+option)?\s*:?\s*\**\s*"
     r"(?:\(([A-Ja-j])\)|([B-HJ])(?![\w'-])|([AI])(?![\w'-])(?!\s+[a-z]))"
@@ -38,7 +39,7 @@ def letter_of(text: str) -> str | None:
     marked = marked_answer(text)
     if marked is not None:
         return _alone(marked) or _first(_OPENS.match(marked))
-    said = list(_SAID.finditer(text))
+    said = list(_SAID.finditer(" ".join(text.split())))  # single blanks: no run of them to try in every way
     if said:
         return _first(said[-1])
     line = last_line(text)
@@ -46,7 +47,7 @@ def letter_of(text: str) -> str | None:
 
 
 def _alone(text: str) -> str | None:
-    return _first(_DRESSED.fullmatch(text))
+    return _first(_DRESSED.fullmatch(text)) if len(text) <= _MOST_DRESSED else None
 
 
 def _first(match: re.Match[str] | None) -> str | None:

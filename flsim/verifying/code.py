@@ -16,15 +16,17 @@ Python and the kernel are trusted. Three processes share the work:
 4.  The cell has no network, no other process, no file but the standard library to read and none to write, and limits on
     processor time, clock time, memory and messages; that is tried in earnest before a sandbox is used.
 
-Not covered. Weak tests are passed by whatever passes them (a constant, an object that is merely truthy). The code sees
-the arguments of calls, so a test that passes the expected value as an argument gives it away. Holes in the kernel or in
-Python itself, and timing. Tests of a dataset are executed in the judge without a sandbox: take datasets you trust.
+Not covered. Weak tests are passed by whatever passes them: a constant, an object that is merely truthy, or one whose
+own methods say yes (`assert f(x).issubset(y)`; write `assert set(f(x)) <= y`). The code sees the arguments of calls, so
+a test that passes the expected value as an argument gives it away. Holes in the kernel or in Python itself, and timing.
+Tests of a dataset are executed in the judge without a sandbox: take datasets you trust.
 
 Not supported: code that needs a package outside the standard library, a file, a thread, a process or standard input;
 tests that pass a lambda, compare objects of the code's own classes by their `__eq__`, or use `is` on what comes back.
 """
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -38,8 +40,8 @@ from flsim.verifying.sandbox.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Lim
 _GRACE_S = 5.0  # for the judge itself, above the limit of a trial
 _PROBING_S = 120.0
 _NAMES = tuple(SANDBOXES)
-_FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
-_DEFINES = re.compile(r"^\s*(?:async\s+def|def|class)\s", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+_DEFINES = re.compile(r"^[ \t]*(?:async def|def|class)\s", re.MULTILINE)
 
 
 class NoSandboxError(VerifierError):
@@ -117,7 +119,7 @@ class CodeVerifier:
 
 def code_in(completion: str) -> str:
     """The last block between triple backticks that defines something, else the last block, else the whole text."""
-    blocks = [str(block) for block in _FENCE.findall(completion)]
+    blocks = [textwrap.dedent(block) for block in _FENCE.findall(completion)]
     defining = [block for block in blocks if _DEFINES.search(block)]
     return (defining or blocks or [completion])[-1]
 

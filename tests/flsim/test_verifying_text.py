@@ -1,5 +1,6 @@
 """Exact, numeric and multiple-choice verifiers, and how one is chosen."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from flsim.config import ConfigError
 from flsim.verifying.choice import ChoiceVerifier, letter_of
 from flsim.verifying.exact import ExactVerifier
+from flsim.verifying.maths import too_large
 from flsim.verifying.numeric import NumericVerifier, number_of
 from flsim.verifying.verifier import verifier_of
 
@@ -108,6 +110,20 @@ def test_a_letter_of_a_word_is_no_choice(text: str) -> None:
 def test_no_completion_raises(text: str) -> None:
     for name in ("exact", "numeric", "choice"):
         assert len(verifier_of(name).verdicts([(text, text), ("C", text), ("#### 5", text)])) == 3
+
+
+@pytest.mark.parametrize(
+    "unit", [" ", "(", "*", "1 ", "1,", "-", "$", "answer ", "answer: (", "\\boxed{", "{", "\n", "1/ ", "9"]
+)
+def test_no_completion_takes_long(unit: str) -> None:
+    """Patterns that try a run of characters in every way would take minutes."""
+    long = unit * (20_000 // len(unit))
+    before = time.process_time()
+    for text in (long, f"answer{long}", f"\\boxed{{{long}", f"#### {long}", f"1{long}x", f"{long}C"):
+        for name in ("numeric", "choice"):
+            verifier_of(name).verdicts([("#### 5", text), ("C", text)])
+        too_large(text)
+    assert time.process_time() - before < 2.0
 
 
 def test_references_that_cannot_be_met_are_named() -> None:

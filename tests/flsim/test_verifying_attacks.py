@@ -68,7 +68,7 @@ ENDLESS = {
     "forks": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "is an endless list": "def numbers():\n    while True: yield 1\ndef secret(*_): return list(numbers())",
 }
-SLOWER = ("computes while loading", "is deaf to signals")  # much the same as others
+SLOWER = ("computes while loading", "is deaf to signals", "prints")  # much the same as others
 
 
 @pytest.mark.parametrize(

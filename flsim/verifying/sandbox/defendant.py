@@ -14,10 +14,8 @@ from typing import Any
 from flsim.verifying.sandbox import confine
 from flsim.verifying.wire import SOLUTION, ClosedError, pack, receive, send, unpack
 
-_PARTS = ("on", "with", "named")
-
-
 _READS, _WRITES, _RULES = 200, 201, 202  # descriptors, above any that are inherited
+_PARTS = ("on", "with", "named")  # of a call: the function, its arguments, its named arguments
 
 
 def main(reads: int, writes: int, *, compute_only: bool, rules: int | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Code under test is shut in; the tests stay outside and judge what comes out."""

@@ -12,7 +12,19 @@ from flsim.config import Config, ConfigError
 from flsim.config_files import differences, load_config, to_yaml
 from flsim.files import write_atomically
 
-_PACKAGES = ("flwr", "ray", "torch", "transformers", "peft", "numpy", "omegaconf", "pandas", "pyarrow", "matplotlib")
+_PACKAGES = (
+    "flwr",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "omegaconf",
+    "openai",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+)
 
 
 def open_new(config: Config) -> Path:

@@ -18,6 +18,7 @@ import flsim.messages as wire
 from flsim.aggregation.dealing import Deals, begin
 from flsim.arrays import to_arrays
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.cloud.checks import check_key
 from flsim.config import Config, ModelConfig
 from flsim.config_checks import check
 from flsim.config_files import load_config
@@ -108,6 +109,7 @@ def build_parts(
         ConfigError: if one cannot be built or refuses its settings or the fleet; nothing has been written by then.
     """
     check_gpus(config.engine)
+    check_key(config.cloud)
     strategy = strategy or build("strategy", config.strategy)
     client = client or build("client", config.client, config)
     server = server or (build("server", config.server) if config.server else None)

@@ -20,10 +20,12 @@ from functools import cached_property
 from flwr.app import Message
 
 import flsim.messages as wire
+from flsim.cloud.basket import Basket
 from flsim.cloud.cache import Cache
-from flsim.cloud.cloud import Cloud, make_cloud
+from flsim.cloud.cloud import Cloud
 from flsim.cloud.ledger import Account, Ledger
-from flsim.cloud.purchases import Basket, Purchases
+from flsim.cloud.make import make_cloud
+from flsim.cloud.purchases import Purchases
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
 from flsim.config import BudgetConfig, Config, ConfigError
 from flsim.learning.adam import Adam
@@ -161,6 +163,9 @@ class Distillation:
         problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
         outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
         rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
+        if self._config.cloud.kept:
+            rows.append(_row(round_, "cloud_failures", shop.basket.failures))
+            rows.append(_row(round_, "cloud_retries", shop.basket.retries))
         rows.append(_row(round_, "from_devices", len(shared), len(problems)))
         distilled = outcome.adapter
         if distilled is None:
@@ -259,16 +264,13 @@ class Distillation:
 
 def _costs(round_: int, basket: Basket) -> list[Row]:
     """`cloud_*` as the ledger has it; `bought_*` and `cached_tokens` depend on what the cache held."""
-    charged, bought = basket.charged, basket.bought
+    charged = basket.charged
     return [
         _row(round_, "cloud_calls", charged.calls),
         _row(round_, "cloud_refused", charged.refused),
         _row(round_, "cloud_tokens", charged.tokens),
         _row(round_, "cloud_money", charged.money),
-        _row(round_, "bought_calls", bought.calls),
-        _row(round_, "bought_tokens", bought.tokens),
-        _row(round_, "bought_money", bought.money),
-        _row(round_, "cached_tokens", basket.cached.tokens),
+        *(_row(round_, name, value) for name, value in basket.bought_facts().items()),
     ]
 
 

@@ -5,7 +5,7 @@ The built-in one can also teach (`flsim/cloud/teacher.py`): it gives the log-pro
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from flsim.models.decoding import encode, generate, given, read
 from flsim.models.scoring import judge, top_logprobs, unaided
 from flsim.tasks.problem import Problem
 
+_BLOCK = 2**24  # bytes of a checkpoint that are hashed at a time
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -29,6 +31,10 @@ class Answer:
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cached: bool = field(default=False, compare=False)
+    """Whether it was there already, so that nothing was bought for it."""
+    retries: int = field(default=0, compare=False)
+    """How many requests had failed before it came."""
 
     @property
     def tokens(self) -> int:
@@ -84,8 +90,8 @@ class Cloud(Protocol):
         """The largest exchange that answering the problem can come to (no text); caps are held against it."""
         ...
 
-    def answer(self, problems: Sequence[Problem]) -> list[Answer]:
-        """One answer per problem, in order."""
+    def answer(self, problems: Sequence[Problem]) -> Sequence[Answer | None]:
+        """One answer per problem, in order; None where the cloud failed, which costs nothing."""
         ...
 
 
@@ -128,8 +134,10 @@ class BuiltinCloud:
     def identity(self) -> str:
         """Whatever its words and their bits depend on: its weights, and what computes them."""
         weights = hashlib.sha256()
-        for file in sorted(folder_of(self.path).glob("*")):
-            weights.update(file.read_bytes())
+        for file in sorted(path for path in folder_of(self.path).glob("*") if path.is_file()):
+            with file.open("rb") as data:
+                while block := data.read(_BLOCK):
+                    weights.update(block)
         return (
             f"{weights.hexdigest()} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
         )
@@ -183,8 +191,15 @@ def _reply(answer: Answer, tokens: Tensor, ids: Tensor, logprobs: Tensor) -> Rep
 class OracleCloud:
     """The right answer, except on a fixed share of the questions, chosen by a hash of the question."""
 
-    def __init__(self, error: float) -> None:
+    def __init__(self, error: float, errors: Mapping[str, float] | None = None) -> None:
+        """Set the shares.
+
+        Args:
+            error: the share.
+            errors: the same for single task groups; the others have `error`.
+        """
         self.error = error
+        self.errors = errors or {}
 
     def quote(self, problem: Problem) -> Answer:
         """Exact, since the oracle knows the answer. A character counts as a token."""
@@ -192,20 +207,8 @@ class OracleCloud:
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order; an empty text where the oracle errs."""
-        return [
-            Answer("" if self._errs(p.question) else p.answer, len(p.question), len(p.answer) + 1) for p in problems
-        ]
+        return [Answer("" if self._errs(p) else p.answer, len(p.question), len(p.answer) + 1) for p in problems]
 
-    def _errs(self, question: str) -> bool:
-        digest = hashlib.sha256(b"oracle" + question.encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64 < self.error
-
-
-def make_cloud(config: CloudConfig, *, batch_size: int = 256) -> Cloud:
-    """The cloud that `config.kind` names.
-
-    Args:
-        config: the run's.
-        batch_size: questions that the built-in model reads at once; with 1 none enters another's answer's last bits.
-    """
-    return BuiltinCloud(batch_size=batch_size) if config.kind == "builtin" else OracleCloud(config.oracle_error)
+    def _errs(self, problem: Problem) -> bool:
+        digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64 < self.errors.get(problem.group, self.error)

@@ -45,6 +45,11 @@ def check_cloud(config: Config) -> None:
     if cloud.kind == "oracle":
         _check_errors(cloud)
     _check_replay(cloud)
+    if cloud.kind == "model" and not _is_checkpoint(cloud.model or ""):
+        raise ConfigError(
+            f"cloud.model={cloud.model!r} is no folder of a checkpoint (with a config.json); give one, or a model of "
+            f"a server with cloud.kind=endpoint"
+        )
     if cloud.kind == "endpoint":
         _check_endpoint(config)
 
@@ -99,6 +104,10 @@ def _check_replay(cloud: CloudConfig) -> None:
         raise ConfigError(
             f"cloud.replay.file has no effect with cloud.kind={cloud.kind}; add cloud.kind=replay, or leave it out"
         )
+
+
+def _is_checkpoint(path: str) -> bool:
+    return path.startswith("builtin:") or (Path(path) / "config.json").is_file()
 
 
 def _check_endpoint(config: Config) -> None:

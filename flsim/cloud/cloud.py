@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flsim.config import CloudConfig
 from flsim.models.base import BaseModel, folder_of, load_base
-from flsim.models.decoding import encode, generate, given, read
+from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.scoring import judge, top_logprobs, unaided
 from flsim.tasks.problem import Problem
 
@@ -103,32 +103,49 @@ class BuiltinCloud:
 
     def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
         self.path = path
-        self.base: BaseModel = load_base(path)
+        self.base: BaseModel = load_base(path, key="cloud.model", asks=False)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._known: dict[str, Answer] = {}
 
+    def prompt(self, question: str) -> str:
+        """What the model reads."""
+        return question
+
     def quote(self, problem: Problem) -> Answer:
-        """The question's tokens and the longest completion."""
-        return Answer("", len(self.base.tokenizer(problem.question)["input_ids"]), self.max_new_tokens)
+        """The prompt's tokens and the longest completion."""
+        return Answer("", len(self.base.tokenizer(self.prompt(problem.question))["input_ids"]), self.max_new_tokens)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order."""
-        new = list(dict.fromkeys(p.question for p in problems if p.question not in self._known))
+        return self.reply([problem.question for problem in problems])
+
+    def reply(self, questions: Sequence[str]) -> list[Answer]:
+        """One answer per question, in order."""
+        new = list(dict.fromkeys(question for question in questions if question not in self._known))
         for start in range(0, len(new), self.batch_size):
-            self._ask(new[start : start + self.batch_size])
-        return [self._known[problem.question] for problem in problems]
+            some = new[start : start + self.batch_size]
+            self._known |= dict(zip(some, self._ask(some), strict=True))
+        return [self._known[question] for question in questions]
+
+    def _ask(self, questions: list[str]) -> list[Answer]:
+        """One batch."""
+        return self._generate(questions)[0]
 
     @torch.no_grad()
-    def _ask(self, questions: list[str]) -> None:
-        reading = read(self.base, encode(self.base, [questions]))
+    def _generate(self, questions: list[str]) -> tuple[list[Answer], Completions]:
+        """The greedy answers to one batch, and the tokens behind them, `(1, P, 1, T)`."""
+        reading = self._read(questions)
         replies = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
         sent = reading.prompts.mask[0].sum(-1).tolist()
         received = replies.mask[0, :, 0].sum(-1).tolist()
-        for question, texts, prompt_tokens, tokens in zip(questions, replies.texts[0], sent, received, strict=True):
-            self._known[question] = Answer(texts[0], prompt_tokens, tokens)
+        told = zip(replies.texts[0], sent, received, strict=True)
+        return [Answer(texts[0], prompt_tokens, tokens) for texts, prompt_tokens, tokens in told], replies
+
+    def _read(self, questions: Sequence[str]) -> Reading:
+        return read(self.base, encode(self.base, [[self.prompt(question) for question in questions]]))
 
     @cached_property
     def identity(self) -> str:
@@ -157,7 +174,7 @@ class BuiltinCloud:
 
     @torch.no_grad()
     def _tell(self, question: str, top: int) -> Reply:
-        reading = read(self.base, encode(self.base, [[question]]))
+        reading = self._read([question])
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
@@ -167,7 +184,7 @@ class BuiltinCloud:
 
     @torch.no_grad()
     def _score(self, question: str, tokens: Sequence[int]) -> Reply:
-        reading = read(self.base, encode(self.base, [[question]]))
+        reading = self._read([question])
         completions = given(self.base, [[tokens]])
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 

@@ -5,8 +5,12 @@ from pathlib import Path
 
 from flsim.cloud.cache import Cache
 from flsim.cloud.cached import CachedCloud
+from flsim.cloud.checks import check_key
 from flsim.cloud.cloud import BuiltinCloud, Cloud, OracleCloud
+from flsim.cloud.desk import DeskCloud, find_desk
 from flsim.cloud.endpoint import EndpointCloud
+from flsim.cloud.local_model import ModelCloud, wording_of
+from flsim.cloud.replay import ReplayCloud
 from flsim.config import AUTO, CloudConfig, Config
 
 
@@ -23,6 +27,10 @@ def make_cloud(config: CloudConfig, *, batch_size: int = 256, concurrency: int |
     """
     if config.kind == "endpoint":
         return EndpointCloud(config, concurrency=concurrency)
+    if config.kind == "model":
+        return ModelCloud(config)
+    if config.kind == "replay":
+        return ReplayCloud(config.replay)
     if config.kind == "oracle":
         return OracleCloud(config.oracle_error, config.oracle_errors)
     return BuiltinCloud(batch_size=batch_size)
@@ -32,9 +40,29 @@ def fleet_cloud(config: Config) -> Cloud:
     """The cloud of the devices of one worker; with answers that cost time or money, behind the cache."""
     if not config.cloud.kept:
         return make_cloud(config.cloud)
-    workers = config.engine.workers if config.engine.kind == "ray" else 1
-    cloud = make_cloud(config.cloud, concurrency=config.cloud.concurrency // workers)
-    return CachedCloud(cloud, config.cloud, cache_of(config.cloud))
+    return CachedCloud(_asked(config), config.cloud, cache_of(config.cloud))
+
+
+def _asked(config: Config) -> Cloud:
+    """What stands behind the cache of one worker: its share of an endpoint, or the checkpoint that all share."""
+    on_ray = config.engine.kind == "ray"
+    desk = find_desk() if config.cloud.kind == "model" and on_ray else None
+    if desk is not None:
+        return DeskCloud(desk, config.cloud)
+    return make_cloud(config.cloud, concurrency=config.cloud.concurrency // (config.engine.workers if on_ray else 1))
+
+
+def check_reach(config: CloudConfig) -> None:
+    """Make sure that what the cloud needs from outside the config is there: a key, a checkpoint, a table.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    check_key(config)
+    if config.kind == "model":
+        wording_of(config)
+    if config.kind == "replay":
+        ReplayCloud(config.replay)
 
 
 def cache_of(config: CloudConfig) -> Cache | None:

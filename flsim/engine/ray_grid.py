@@ -19,6 +19,8 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
+from flsim.cloud.desk import open_desk
+from flsim.config import CloudConfig
 from flsim.engine.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.engine.grid import FleetGrid, identify
 from flsim.engine.probe import Rehearsal
@@ -98,6 +100,7 @@ class RayGrid(FleetGrid):
         workers: int,
         address: str | None = None,
         gpus: float = 0.0,
+        cloud: CloudConfig | None = None,
     ) -> None:
         """Prepare; the workers start on `with`.
 
@@ -109,13 +112,16 @@ class RayGrid(FleetGrid):
             workers: number of processes.
             address: of a running Ray cluster; None starts one on this machine.
             gpus: a worker's share of a GPU, 1/k, or a whole number of them.
+            cloud: of a checkpoint that an actor beside the workers is to hold for all of them; None holds none.
         """
         super().__init__(devices, pack)
         self.workers = workers
         self._parts = (app, store, devices)
         self._address = address
         self._gpus = gpus
+        self._cloud = cloud
         self._actors: list[Any] = []
+        self._beside: list[Any] = []
         self._started_ray = False
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
@@ -128,6 +134,8 @@ class RayGrid(FleetGrid):
         self._started_ray = join(self._address, self.workers)
         try:
             wait_for_offer(self.workers, self._gpus)
+            if self._cloud is not None:
+                self._beside = [open_desk(self._cloud)]
             remote: Any = ray.remote(Worker)
             options = {"num_cpus": 1, "num_gpus": share_of(self._gpus), "max_restarts": -1, "max_task_retries": 0}
             self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
@@ -142,7 +150,7 @@ class RayGrid(FleetGrid):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the workers, and Ray if it was started here."""
-        for actor in self._actors:
+        for actor in (*self._actors, *self._beside):
             ray.kill(actor)
         if self._started_ray:
             ray.shutdown()

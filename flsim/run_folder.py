@@ -83,7 +83,7 @@ def log_to(folder: Path) -> logging.Logger:
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    file = logging.FileHandler(folder / "run.log")
+    file = logging.FileHandler(folder / "run.log", delay=True)  # a worker may not see the folder, which is found later
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)
     return logger

@@ -28,6 +28,7 @@ from flsim.engine.store import DeviceStore
 from flsim.engine.streaming import Weight
 from flsim.engine.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
+from flsim.run_folder import log_to
 
 _TRIES = 2
 _STARTING_S = 120.0  # longest start of a worker that died
@@ -39,6 +40,7 @@ class Worker:
     def __init__(self, app: ClientApp, store: DeviceStore, devices: int) -> None:
         identify()
         torch.set_num_threads(1)
+        log_to(store.run_dir)  # what goes wrong here, too, stands in the run's log
         self._app = app
         self._store = store
         self._devices = devices

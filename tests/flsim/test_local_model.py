@@ -25,7 +25,7 @@ from flsim.metrics.rows import without_timing
 from flsim.models.base import NO_HELP, load_base
 from flsim.tasks.families import GROUPS
 from flsim.tasks.proxy import proxy_problems
-from tests.flsim.chat_server import chat_server
+from tests.flsim.chat_server import OK, REFUSED, chat_server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -204,14 +204,17 @@ def test_a_desk_that_dies_is_a_failure_and_comes_back(two_cpus: None, tiny_check
 
 @pytest.mark.slow
 def test_ray_workers_share_the_endpoints_limit(two_cpus: None, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Two workers at a limit of four, slowly enough that they meet; the rows are those of one process."""
+    """Two workers at a limit of four, slowly enough that they meet; the rows are those of one process.
+
+    One question fails for good, and the run's log says why.
+    """
     answers = {p.question: p.answer for p in PROBLEMS}
 
     class Anything(dict[str, str]):
         def __missing__(self, question: str) -> str:
             return str(eval(question.rstrip("=")))
 
-    with chat_server(Anything(answers)) as server:
+    with chat_server(Anything(answers), lambda _, question: REFUSED if len(question) > 9 else OK) as server:
         server.pause_s = 0.02
         where = ("cloud.kind=endpoint", f"cloud.url={server.url}", "cloud.model=m", "cloud.concurrency=4")
         rows = []
@@ -219,4 +222,5 @@ def test_ray_workers_share_the_endpoints_limit(two_cpus: None, tiny_checkpoint: 
             config = load_config(None, tiny_run(tiny_checkpoint, tmp_path / kind, *where, f"engine.kind={kind}"))
             rows.append(without_timing(flsim.run(config, progress=False).rows))
             assert 2 <= server.most <= 4
+            assert "answered with status 401" in (config.folder / "run.log").read_text()
     pd.testing.assert_frame_equal(rows[0], rows[1], check_exact=True)

@@ -50,23 +50,29 @@ def test_no_answer_depends_on_its_batch(path: str, tiny_checkpoint: Path) -> Non
 def test_where_a_rounding_could_have_chosen_the_question_is_asked_again_alone(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if a batch had told another answer wherever some token has less than 0.5: none of that comes through."""
-    config = config_of(tiny_checkpoint)
-    right = ModelCloud(config, batch_size=1).answer(PROBLEMS)
-    cloud, sizes = ModelCloud(config), list[int]()
+    """As if a batch had told another answer wherever a token has less than 0.5: none of that comes through.
+
+    Answers of one token, as in longer ones of this random model some token is far below that anyway.
+    """
+    config, many = config_of(tiny_checkpoint, max_tokens=1), proxy_problems(GROUPS, "train", count=64, rng=Random(1))
+    right = ModelCloud(config, batch_size=1).answer(many)
+    cloud, sizes, chances = ModelCloud(config), list[int](), list[float]()
     real = cloud._generate
 
     def rounded(questions: list[str]) -> Any:
         answers, replies = real(questions)
         sizes.append(len(questions))
+        chances.extend(replies.logprobs.exp().flatten().tolist())
         close = ((replies.logprobs.exp() < 0.5) & replies.mask).any(-1)[0, :, 0].tolist()
         wrong = [Answer("?", 1, 1) if at and len(questions) > 1 else a for a, at in zip(answers, close, strict=True)]
         return wrong, replies
 
     monkeypatch.setattr(cloud, "_generate", rounded)
-    assert cloud.answer(PROBLEMS) == right
-    assert sizes[0] == len(PROBLEMS)
+    assert cloud.answer(many) == right
+    assert sizes[0] == len(many)
     assert set(sizes[1:]) == {1}
+    assert any(0.4 < chance < 0.5 for chance in chances[: len(many)])
+    assert any(chance > 0.51 for chance in chances[: len(many)])
 
 
 def test_a_sure_answer_is_given_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,13 +61,19 @@ class DeviceApp(PackedClientApp):
             asking: the rule by which devices ask when they are measured.
 
         Raises:
-            ValueError: if `asking` is no rule.
+            ValueError: if `asking` is no rule, or needs more of the cloud than `evaluation.cloud` lets it have.
         """
         super().__init__()
         if isinstance(asking, type) or not isinstance(asking, AskingRule):
             raise ValueError(
                 f"asking={asking!r} is no rule for asking; name one, such as "
                 f"client.asking.path=clients.asking.confidence:Confidence, or pass an object with `decide`"
+            )
+        if getattr(asking, "asks_all", False) and not config.asks_all_tests:
+            raise ValueError(
+                f"client.asking={type(asking).__name__} sends every test prompt to the cloud, and only those that a "
+                f"budget grants may go there; set evaluation.cloud=all, which buys each of them once, or take another "
+                f"rule"
             )
         self.asking = asking
         self.mods = list(mods)

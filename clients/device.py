@@ -7,6 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from clients.replay import Replay
+from flsim.cloud.basket import Basket
 from flsim.cloud.ledger import Account, Ledger
 from flsim.config import BudgetConfig
 from flsim.learning.adam import AdamState
@@ -20,7 +21,7 @@ _PLACES, _SEEN = "replay_places", "replay_seen"
 
 @dataclass
 class Device:
-    """A device at the start of its round; the client changes `dual`, `ledger`, `optimizer`, `replay` and `sent`."""
+    """A device at the start of its round; the client changes what follows `adapter` but its settings."""
 
     index: int
     round: int
@@ -40,6 +41,8 @@ class Device:
     """mu of FedProx's term, which pulls it back to `adapter`; 0 is none."""
     sent: list[Problem] = field(default_factory=list)
     """What it sent to the cloud in this round."""
+    basket: Basket = field(default_factory=Basket)
+    """What became of its questions to the cloud in this round, and what was really bought for them."""
     replay: Replay = field(default_factory=Replay)
     """Questions of the past, kept across rounds; empty where the client keeps none."""
 

@@ -8,6 +8,7 @@ likewise).
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,14 +18,16 @@ from clients.asking.alone import MAX_NEW_TOKENS
 from clients.asking.at_random import random_order
 from clients.asking.curves import accuracy_curve, asking_auc
 from clients.asking.own import OWN
-from clients.asking.rule import AskingRule, Examined, Flags, Scores, cloud_right, decide, right_alone
+from clients.asking.rule import AskingRule, Examined, Flags, Scores, decide, right_alone
 from clients.asking.threshold import tie_breaks
+from clients.notes import cloud_facts
 from clients.rollout import answer_alone
+from flsim.cloud.basket import Basket
 from flsim.metrics.rows import Row
 from flsim.metrics.selection import EVERY_TASK
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_lora import ranks_of
-from flsim.tasks.problem import Problem
+from flsim.tasks.problem import Problem, is_right
 from flsim.tasks.stream import TaskStream, device_name
 from flsim.world import World
 
@@ -47,7 +50,9 @@ def evaluate_pack(
     `kept_accuracy`, of the prompts that were not sent. For the model `global` also what the rule's scores are worth:
     `accuracy_sending_10` to `accuracy_sending_90`, had the device sent that percentage of its prompts, those with the
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
-    cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike.
+    cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike. Neither
+    is measured where the cloud answers granted prompts only (`evaluation.cloud`). Where it fails, the device's own
+    answer counts.
 
     Args:
         world: the worker's.
@@ -65,16 +70,18 @@ def evaluate_pack(
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
     rows = []
     for device, tests, choice, tau in zip(devices, problems, choices, taus, strict=True):
-        helped = cloud_right(world, tests)  # (N,)
+        granted = _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)  # (N,)
+        help_ = ask(world, tests, choice.alone, granted)
         values = {
             "cloud_requests": choice.wishes.astype(np.float64),
-            **_within_budget(np.flatnonzero(choice.wishes).tolist(), choice.alone, helped, tau),
+            **_within_budget(granted, choice.alone, help_.right),
         }
-        whole = []
-        if model == "global":
+        whole = _costs(world, help_, device, model, round_)
+        if model == "global" and world.config.asks_all_tests:
             ties = tie_breaks(world, device, world.config.evaluation.split, len(tests))  # (N,)
-            values |= accuracy_curve(choice, helped, ties)
-            whole = [_row(world, EVERY_TASK, "asking_auc", *asking_auc(choice, helped), device, model, round_)]
+            values |= accuracy_curve(choice, help_.right, ties)
+            auc = asking_auc(choice, help_.right)
+            whole.append(_row(world, EVERY_TASK, "asking_auc", *auc, device, model, round_))
         rows.append(_rows(world, tests, values, device=device, model=model, round_=round_) + whole)
     return rows
 
@@ -89,6 +96,8 @@ def reference_rows(
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
+    The last only if the cloud answers every test prompt.
+
     Args:
         world: the worker's.
         devices: indices of the pack's devices.
@@ -102,16 +111,56 @@ def reference_rows(
     texts = answer_alone(world, problems, MAX_NEW_TOKENS)
     rows = []
     for k, (device, tests) in enumerate(zip(devices, problems, strict=True)):
-        helped = cloud_right(world, tests)  # (N,)
-        order = random_order(world, device, len(tests))
-        at_random = _within_budget(order, right_alone(tests, texts[k]), helped, taus[k])
-        by_cloud = {"accuracy": helped.astype(np.float64)}
-        rows.append(
-            frozen[k]
-            + _rows(world, tests, at_random, device=device, model="random", round_=round_)
-            + _rows(world, tests, by_cloud, device=device, model="cloud", round_=round_)
-        )
+        alone = right_alone(tests, texts[k])  # (N,)
+        granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
+        help_ = ask(world, tests, alone, granted)
+        at_random = _within_budget(granted, alone, help_.right)
+        own = _rows(world, tests, at_random, device=device, model="random", round_=round_)
+        own += _costs(world, help_, device, "random", round_)
+        if world.config.asks_all_tests:
+            by_cloud = {"accuracy": np.where(help_.came, help_.right, np.nan)}
+            own += _rows(world, tests, by_cloud, device=device, model="cloud", round_=round_)
+        rows.append(frozen[k] + own)
     return rows
+
+
+@dataclass(frozen=True)
+class Help:
+    """What the cloud does for the N test prompts of a device."""
+
+    right: Flags
+    """Whether the final answer is right if the prompt is sent, `(N,)`; the device's own where no answer came."""
+    came: Flags
+    """Whether an answer came, `(N,)`: the prompt was sent, and the cloud did not fail."""
+    basket: Basket
+    """What it cost; no ledger pays for an evaluation."""
+
+
+def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags) -> Help:
+    """Send all prompts to the cloud, or only those that are granted (`evaluation.cloud`).
+
+    Args:
+        world: the worker's.
+        problems: N of them.
+        alone: whether the device alone is right, `(N,)`.
+        granted: what its budget grants, `(N,)`.
+    """
+    sent = np.flatnonzero(np.ones_like(granted) if world.config.asks_all_tests else granted).tolist()
+    help_ = Help(alone.copy(), np.zeros_like(granted), Basket())
+    for place, answer in zip(sent, world.cloud.answer([problems[place] for place in sent]), strict=True):
+        help_.basket.add(answer, world.config.cloud)
+        if answer is not None:
+            help_.right[place] = is_right(problems[place].answer, answer.text)
+            help_.came[place] = True
+    return help_
+
+
+def _costs(world: World, help_: Help, device: int, model: str, round_: int) -> list[Row]:
+    """What an evaluation really bought, where that costs anything, and where the cloud failed."""
+    if not world.config.cloud.kept:
+        return []
+    facts = cloud_facts(help_.basket)
+    return [_row(world, EVERY_TASK, name, value, 1.0, device, model, round_) for name, value in facts.items()]
 
 
 def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None) -> None:
@@ -137,11 +186,16 @@ def _tests(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[
     return tuple(problem for turn in zip(*sets.values(), strict=True) for problem in turn)
 
 
-def _within_budget(wishes: Sequence[int], alone: Flags, helped: Flags, tau: float) -> dict[str, Scores]:
-    """Grant the first floor(tau N) wishes; per prompt `(N,)`, what is right in the end, alone, if kept, and granted."""
-    limit = math.floor(tau * len(alone) + 1e-9)  # 0.29 * 100 is 28.999999999999996
-    granted = np.zeros(len(alone), dtype=bool)
+def _granted(wishes: Sequence[int], count: int, tau: float) -> Flags:
+    """The first floor(tau N) wishes among `count` prompts, `(N,)`."""
+    limit = math.floor(tau * count + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    granted = np.zeros(count, dtype=bool)
     granted[list(wishes[:limit])] = True
+    return granted
+
+
+def _within_budget(granted: Flags, alone: Flags, helped: Flags) -> dict[str, Scores]:
+    """Per prompt `(N,)`, what is right in the end, alone, if kept, and granted."""
     return {
         "accuracy": np.where(granted, helped, alone).astype(np.float64),
         "local_accuracy": alone.astype(np.float64),

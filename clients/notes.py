@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clients.device import Device
 from clients.rollout import Rollout
+from flsim.cloud.basket import Basket
 from flsim.messages import DeviceUpdate
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
@@ -17,9 +18,16 @@ from flsim.tasks.problem import Problem
 class Notes:
     """The sums of one device and round; every entry is a (total, weight) pair per task and name."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, counts_cloud: bool = False) -> None:
+        """Begin a round.
+
+        Args:
+            device: whose.
+            counts_cloud: whether the cloud can fail and is really paid, so that there are rows of both.
+        """
         self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._where = (device.round, device.name)
+        self._counts_cloud = counts_cloud
         self.prompts = 0
         self.effective_groups = 0
 
@@ -57,6 +65,9 @@ class Notes:
             ("effective_groups", self.effective_groups),
         ):
             self._note("all", name, float(value), 1)
+        if self._counts_cloud:
+            for name, value in cloud_facts(device.basket).items():
+                self._note("all", name, value, 1)
         rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
         reward = sum(total for total, _ in rewards) / max(1.0, sum(weight for _, weight in rewards))
         rows = tuple(
@@ -69,3 +80,8 @@ class Notes:
         pair = self._sums[task, name]
         pair[0] += total
         pair[1] += weight
+
+
+def cloud_facts(basket: Basket) -> dict[str, float]:
+    """What becomes rows where the cloud can fail and is really paid; `cloud_failures` alone may enter a result."""
+    return {"cloud_failures": basket.failures, "cloud_retries": basket.retries, **basket.bought_facts()}

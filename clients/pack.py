@@ -54,7 +54,7 @@ class Pack:
             _moments(world, devices, ranks),
             torch.tensor([device.dual for device in devices], device=theta.device),  # (K,)
             torch.tensor([device.ledger.budget.tau for device in devices], device=theta.device),  # (K,)
-            [Notes(device) for device in devices],
+            [Notes(device, counts_cloud=world.config.cloud.kept) for device in devices],
         )
 
     def learn(self) -> None:

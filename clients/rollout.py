@@ -1,8 +1,8 @@
 """A pack's rollouts: sample groups of responses, let the asking ones share one cloud query per prompt, and judge them.
 
-A query that the ledger refuses is answered locally: the device tries alone, with asking disabled, and the response
-earns what that answer earns. Only tokens that the policy itself sampled enter the loss, so neither the cloud's words
-nor the forced attempt are ever reinforced as tokens.
+A query that the ledger refuses, or at which the cloud fails, is answered locally: the device tries alone, with asking
+disabled, and the response earns what that answer earns. Only tokens that the policy itself sampled enter the loss, so
+neither the cloud's words nor the forced attempt are ever reinforced as tokens.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def roll_out(
 def ask_cloud(
     world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
 ) -> Tensor:
-    """1 where a wanted query leads to a right final answer, `(K, P)`: the cloud's if granted, else the device's own."""
+    """1 where a wanted query leads to a right answer, `(K, P)`: the cloud's if it comes, else the device's own."""
     helped = torch.zeros(wanted.shape)  # (K, P)
     answers = buy_answers(world, devices, problems, wanted)
     for (k, p), answer in answers.items():
@@ -113,19 +113,28 @@ def ask_cloud(
 def buy_answers(
     world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor
 ) -> dict[tuple[int, int], Answer]:
-    """The cloud's answers to the wanted prompts `(K, P)` that the devices' ledgers grant, by device and prompt."""
+    """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
+
+    A prompt that a ledger refuses has none, nor one at which the cloud fails, which the ledger then does not pay.
+    """
     prices = world.config.cloud
     granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
     for k, p in wanted.nonzero().tolist():
         quote = world.cloud.quote(problems[k][p])
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
             granted[k, p] = quote
-            devices[k].sent.append(problems[k][p])
     with spend("cloud"):
         answers = world.cloud.answer([problems[k][p] for k, p in granted])
-    for ((k, _), quote), answer in zip(granted.items(), answers, strict=True):
+    bought: dict[tuple[int, int], Answer] = {}
+    for ((k, p), quote), answer in zip(granted.items(), answers, strict=True):
+        devices[k].basket.add(answer, prices)
+        if answer is None:
+            devices[k].ledger.cancel(quote.tokens, quote.money(prices))
+            continue
         devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
-    return dict(zip(granted, answers, strict=True))
+        devices[k].sent.append(problems[k][p])
+        bought[k, p] = answer
+    return bought
 
 
 @torch.no_grad()

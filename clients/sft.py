@@ -89,7 +89,8 @@ class Sft(Learner):
         wanted = int(self.replay_share * count)
         places = device.replay.draw(wanted, world.config.seed, device.name, device.round, step)
         past = met_again(world.stream, device.name, places, count=count, seed=world.config.seed)
-        return [(p, answer.text) for p, answer in zip(past, world.cloud.answer(past), strict=True)]
+        answers = zip(past, world.cloud.answer(past), strict=True)
+        return [(p, answer.text) for p, answer in answers if answer is not None]
 
     def _gradient(self, pack: Pack, lessons: Sequence[Sequence[tuple[Problem, str]]]) -> Tensor:
         """Of each device's mean over its tokens, `(K, n)`."""

@@ -31,7 +31,7 @@ def keys_help(config: object = None, prefix: str = "") -> list[str]:
         value = getattr(config, field.name)
         if is_dataclass(value):
             lines += keys_help(value, f"{prefix}{field.name}.")
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and "path" in value:
             lines.append(f"  {prefix}{field.name}.path={value['path']} (its other keys: the settings of what it names)")
         else:
             text = list(value) if isinstance(value, tuple) else value

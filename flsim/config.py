@@ -10,11 +10,14 @@ from typing import Any
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 SHARES = ("equally", "traffic", "price")
-CLOUD_KINDS = ("builtin", "oracle")
+CLOUD_KINDS = ("builtin", "oracle", "endpoint", "model", "replay")
+CLOUD_WITHOUT_EFFECT = ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "cache")
+"""Settings of the cloud that enter no answer: how it is reached, and where answers are kept."""
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
 ENGINE_KINDS = ("ray", "local")
 DTYPES = ("float32", "bfloat16")
 AUTO = "auto"
+ALL, GRANTED = "all", "granted"
 
 
 class ConfigError(ValueError):
@@ -156,13 +159,55 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
+class ReplayConfig:
+    """Recorded outcomes, for `cloud.kind=replay`."""
+
+    file: str | None = None
+    """CSV table with a header and one line per question."""
+    question: str = "question"
+    """Name of the column that holds the question."""
+    right: str = "right"
+    """Of the one that says whether the cloud was right: 1 or 0, true or false."""
+    prompt_tokens: str = "prompt_tokens"
+    """Of the one with the tokens sent."""
+    completion_tokens: str = "completion_tokens"
+    """Of the one with the tokens received."""
+
+
+@dataclass(frozen=True)
 class CloudConfig:
     """The cloud LLM."""
 
     kind: str = "builtin"
-    """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions."""
+    """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions;
+    `endpoint`: an OpenAI-compatible server; `model`: a local checkpoint; `replay`: recorded outcomes."""
     oracle_error: float = 0.03
     """Share of questions that the oracle answers wrongly (by a hash of the question)."""
+    oracle_errors: dict[str, float] = field(default_factory=dict)
+    """The same for single task groups, such as `{arithmetic: 0.1}`; the others keep `oracle_error`."""
+    url: str | None = None
+    """Of an endpoint, up to and with `/v1`, such as `https://api.openai.com/v1`."""
+    model: str | None = None
+    """The model's name at the endpoint, or for `kind=model` the folder of a Hugging Face decoder-only checkpoint."""
+    system: str | None = None
+    """System prompt of an endpoint, or of a checkpoint with a chat template; None explains the built-in world's
+    notation by examples (`flsim/cloud/instruction.py`)."""
+    max_tokens: int = 64
+    """Longest answer of an endpoint or a checkpoint, in tokens."""
+    key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable with the endpoint's key; a server on this machine may go without."""
+    concurrency: int = 8
+    """Requests that may be with the endpoint at a time; the Ray workers share them evenly."""
+    retries: int = 3
+    """How often a request that failed is sent again; each time after twice the wait."""
+    backoff_s: float = 0.5
+    """Seconds before the first retry, unless the server names others (`Retry-After`)."""
+    deadline_s: float = 30.0
+    """Seconds after which a request counts as failed, whatever has arrived of its reply."""
+    cache: str | None = AUTO
+    """Folder of what an endpoint or a checkpoint has answered, for all runs; `auto`: `flsim` in the user's cache folder
+    (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     access: str | None = None
     """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
     all that it can (`flsim/cloud/teacher.py`)."""
@@ -170,6 +215,11 @@ class CloudConfig:
     """Money per token sent."""
     price_per_completion_token: float = 1.10e-6
     """Money per token received."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether its answers cost time or money, so that they are cached and what was really bought is counted."""
+        return self.kind in ("endpoint", "model")
 
 
 @dataclass(frozen=True)
@@ -182,6 +232,9 @@ class EvaluationConfig:
     """Test prompts per device and task group, drawn from the device's own mixture within the group."""
     split: str = "test"
     """`test`, or `validation` while settings are being chosen."""
+    cloud: str = AUTO
+    """Which test prompts the cloud answers: `all`, so that its own accuracy and the rules' curves are measured, or only
+    those that a budget has `granted`; `auto`: all, but of an endpoint, which costs money, the granted ones."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +286,12 @@ class Config:
     server: dict[str, Any] | None = None
     """What the server does after each aggregation (`flsim/server.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""
+
+    @property
+    def asks_all_tests(self) -> bool:
+        """Whether the cloud answers every test prompt, granted or not."""
+        asked = self.evaluation.cloud
+        return self.cloud.kind != "endpoint" if asked == AUTO else asked == ALL
 
     @property
     def cohort_size(self) -> int:

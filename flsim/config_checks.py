@@ -4,12 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from flsim.cloud.checks import check_cloud
 from flsim.config import (
+    ALL,
     AUTO,
     CLOUD_ACCESS,
     CLOUD_KINDS,
     DTYPES,
     ENGINE_KINDS,
+    GRANTED,
     SCHEDULES,
     SHARES,
     BudgetConfig,
@@ -34,6 +37,7 @@ def check(config: Config) -> None:
     _in_range("stream.quantity_sigma", config.stream.quantity_sigma, 0, math.inf, "the sigma of a log-normal")
     _one_of("stream.schedule", config.stream.schedule, SCHEDULES)
     _one_of("cloud.kind", config.cloud.kind, CLOUD_KINDS)
+    check_cloud(config)
     if config.cloud.access is not None:
         _one_of("cloud.access", config.cloud.access, CLOUD_ACCESS)
     _one_of("engine.kind", config.engine.kind, ENGINE_KINDS)
@@ -41,6 +45,7 @@ def check(config: Config) -> None:
     if isinstance(config.engine.pack, str) and config.engine.pack != AUTO:
         raise ConfigError(f"engine.pack={config.engine.pack!r} must be a number of devices, or {AUTO}")
     _one_of("evaluation.split", config.evaluation.split, ("validation", "test"))
+    _one_of("evaluation.cloud", config.evaluation.cloud, (AUTO, ALL, GRANTED))
     for key, value in (
         ("rounds", config.rounds),
         ("stream.phase_rounds", 1 if config.stream.phase_rounds is None else config.stream.phase_rounds),

@@ -9,10 +9,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from flsim.config import Config, ConfigError
+from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.config_checks import check
 
-_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir")  # may change on resume
+_REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
+_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
 
 
 def load_config(

@@ -12,7 +12,19 @@ from flsim.config import Config, ConfigError
 from flsim.config_files import differences, load_config, to_yaml
 from flsim.files import write_atomically
 
-_PACKAGES = ("flwr", "ray", "torch", "transformers", "peft", "numpy", "omegaconf", "pandas", "pyarrow", "matplotlib")
+_PACKAGES = (
+    "flwr",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "omegaconf",
+    "openai",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+)
 
 
 def open_new(config: Config) -> Path:
@@ -71,7 +83,7 @@ def log_to(folder: Path) -> logging.Logger:
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    file = logging.FileHandler(folder / "run.log")
+    file = logging.FileHandler(folder / "run.log", delay=True)  # a worker may not see the folder, which is found later
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)
     return logger

@@ -18,6 +18,7 @@ import flsim.messages as wire
 from flsim.aggregation.dealing import Deals, begin
 from flsim.arrays import to_arrays
 from flsim.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.cloud.make import check_reach
 from flsim.config import Config, ModelConfig
 from flsim.config_checks import check
 from flsim.config_files import load_config
@@ -108,6 +109,7 @@ def build_parts(
         ConfigError: if one cannot be built or refuses its settings or the fleet; nothing has been written by then.
     """
     check_gpus(config.engine)
+    check_reach(config.cloud)
     strategy = strategy or build("strategy", config.strategy)
     client = client or build("client", config.client, config)
     server = server or (build("server", config.server) if config.server else None)
@@ -187,6 +189,7 @@ def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
     if engine.kind == "local":
         return LocalGrid(client, store, devices, 1)
     where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
+    where["cloud"] = config.cloud if config.cloud.kind == "model" else None
     return RayGrid(client, store, devices, 1, **where)
 
 

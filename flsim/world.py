@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flsim.cloud.cloud import Cloud, make_cloud
+from flsim.cloud.cloud import Cloud
+from flsim.cloud.make import fleet_cloud
 from flsim.config import Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, load_base
@@ -50,4 +51,4 @@ def load_world(config: Config) -> World:
     base = load_base(config.model.path, dtype=config.model.dtype, place=place)
     like = initial_adapter(base.model, config.model, config.seed)
     lora = StackedLora(base.model, like, config.model.alpha / config.model.rank)
-    return World(config, base, lora, make_cloud(config.cloud), stream_of(config), like)
+    return World(config, base, lora, fleet_cloud(config), stream_of(config), like)

@@ -20,22 +20,25 @@ from functools import cached_property
 from flwr.app import Message
 
 import flsim.messages as wire
+from flsim.cloud.basket import Basket
 from flsim.cloud.cache import Cache
-from flsim.cloud.cloud import Cloud, make_cloud
+from flsim.cloud.cloud import Cloud
 from flsim.cloud.ledger import Account, Ledger
-from flsim.cloud.purchases import Basket, Purchases
+from flsim.cloud.make import cache_of, make_cloud
+from flsim.cloud.purchases import Purchases
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
 from flsim.config import BudgetConfig, Config, ConfigError
 from flsim.learning.adam import Adam
 from flsim.metrics.rows import FLEET, STAGE, Row
 from flsim.models.adapter import Adapter
+from flsim.models.threads import one_thread
 from flsim.seeding import generator, python_random, seed_for
 from flsim.tasks.problem import Problem
 from flsim.tasks.proxy import proxy_problems
 from flsim.tasks.stream import TaskStream, device_name
 from flsim.timing import spend
 from strategies.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, Outcome, Plan, teach
-from strategies.student import Student, one_thread
+from strategies.student import Student
 
 AUTO = "auto"
 BEST = {TEXT: SEQUENCE, TOP_LOGPROBS: FORWARD_KL, SCORES: REVERSE_KL, LOGITS: FORWARD_KL}
@@ -79,8 +82,8 @@ class Distillation:
     """Their validation questions, per task group."""
     max_new_tokens: int = 12
     """Longest answer of the student, the ending token included."""
-    cache: str = "runs/.cloud-cache"
-    """Folder of what was bought; runs share it."""
+    cache: str | None = None
+    """Folder of what was bought; runs share it. None takes the devices' (`cloud.cache`)."""
     calls_per_round: int | None = None
     """Cloud queries of one distillation; None means no cap, here and below."""
     calls_total: int | None = None
@@ -129,6 +132,11 @@ class Distillation:
                 f"server.from_devices={self.from_devices} needs devices that let the server see their questions: set "
                 f"fleet.sharing, such as 0.5 for half of them, or server.from_devices=0"
             )
+        if self.cache is None and config.cloud.cache is None:
+            raise ConfigError(
+                "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "
+                "same scores in every step; set server.cache, such as server.cache=runs/bought"
+            )
         access = access_of(self._cloud, config.cloud)
         self._method = BEST[access] if self.loss == AUTO else self.loss
         if not includes(access, NEEDS[self._method]):
@@ -156,11 +164,14 @@ class Distillation:
             return self._distil(round_, adapter)
 
     def _distil(self, round_: int, adapter: Adapter) -> tuple[Adapter, list[Row]]:
-        shop = Purchases(self._cloud, self._config.cloud, Cache(self.cache), self._ledger(), self._known)
+        shop = Purchases(self._cloud, self._config.cloud, self._cache, self._ledger(), self._known)
         shared = self._take_shared(round_)
         problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
         outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
         rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
+        if self._config.cloud.kept:
+            rows.append(_row(round_, "cloud_failures", shop.basket.failures))
+            rows.append(_row(round_, "cloud_retries", shop.basket.retries))
         rows.append(_row(round_, "from_devices", len(shared), len(problems)))
         distilled = outcome.adapter
         if distilled is None:
@@ -248,6 +259,12 @@ class Distillation:
     def _stream(self) -> TaskStream:
         return TaskStream(self._config.stream, self._config.rounds)
 
+    @property
+    def _cache(self) -> Cache:
+        cache = cache_of(self._config.cloud) if self.cache is None else Cache(self.cache)
+        assert cache is not None  # `begin` has seen to it
+        return cache
+
     @cached_property
     def _cloud(self) -> Cloud:
         return make_cloud(self._config.cloud, batch_size=1)
@@ -259,16 +276,13 @@ class Distillation:
 
 def _costs(round_: int, basket: Basket) -> list[Row]:
     """`cloud_*` as the ledger has it; `bought_*` and `cached_tokens` depend on what the cache held."""
-    charged, bought = basket.charged, basket.bought
+    charged = basket.charged
     return [
         _row(round_, "cloud_calls", charged.calls),
         _row(round_, "cloud_refused", charged.refused),
         _row(round_, "cloud_tokens", charged.tokens),
         _row(round_, "cloud_money", charged.money),
-        _row(round_, "bought_calls", bought.calls),
-        _row(round_, "bought_tokens", bought.tokens),
-        _row(round_, "bought_money", bought.money),
-        _row(round_, "cached_tokens", basket.cached.tokens),
+        *(_row(round_, name, value) for name, value in basket.bought_facts().items()),
     ]
 
 

@@ -1,7 +1,6 @@
 """The SLM as the server trains it: one adapter, one thread, and answers given without asking for help."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,17 +32,6 @@ class Lesson:
     """Whose mean over tokens is made smaller."""
     divergence: PerToken
     """Whose mean over tokens says how far student and teacher are apart."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As in a worker: the number of threads enters the last bits of a sum."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Student:

@@ -1,6 +1,7 @@
 """Ask where it helps, as if one knew: the upper bound of all rules on the same learner and cloud."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,9 @@ class Oracle:
     No rule is more accurate under the same budget: sending another prompt gains nothing. (RouteLLM's optimal accuracy,
     arXiv 2406.18665: right alone, and up to the budget those that only the cloud has right.)
     """
+
+    asks_all: ClassVar[bool] = True
+    """It needs the cloud's answer to every test prompt."""
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device; what the cloud would spoil scores lowest, so that the curve is the highest, too."""

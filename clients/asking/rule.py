@@ -88,5 +88,6 @@ def right_alone(problems: Sequence[Problem], texts: Sequence[str]) -> Flags:
 
 
 def cloud_right(world: World, problems: Sequence[Problem]) -> Flags:
-    """Whether the cloud's answer is right, `(N,)`; it keeps its answers, so a question costs it time only once."""
-    return right_alone(problems, [answer.text for answer in world.cloud.answer(problems)])
+    """Whether the cloud answers and is right, `(N,)`; it keeps its answers, so a question costs it time only once."""
+    answers = zip(problems, world.cloud.answer(problems), strict=True)
+    return np.array([answer is not None and is_right(p.answer, answer.text) for p, answer in answers], dtype=bool)

@@ -20,7 +20,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from experiments.benchmark.setting import Round, Setting
-from flsim.cloud.cloud import make_cloud
+from flsim.cloud.make import make_cloud
 from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
 from flsim.seeding import seed_for
@@ -119,7 +119,7 @@ class TrlDevice:
         asked = [ids[-1] == self._base.help_id for ids in completion_ids]
         wanted = sorted({n for n, flag in zip(number, asked, strict=True) if flag})
         answers = self._cloud.answer([self._problems[n] for n in wanted])
-        helped = {n: answer.text for n, answer in zip(wanted, answers, strict=True)}
+        helped = {n: "" if answer is None else answer.text for n, answer in zip(wanted, answers, strict=True)}
         return [
             float(is_right(self._problems[n].answer, helped[n] if flag else text))
             for n, flag, text in zip(number, asked, completions, strict=True)

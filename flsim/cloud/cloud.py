@@ -5,7 +5,7 @@ The built-in one can also teach (`flsim/cloud/teacher.py`): it gives the log-pro
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from flsim.config import CloudConfig
 from flsim.models.base import BaseModel, folder_of, load_base
-from flsim.models.decoding import encode, generate, given, read
+from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.scoring import judge, top_logprobs, unaided
 from flsim.tasks.problem import Problem
+
+_BLOCK = 2**24  # bytes of a checkpoint that are hashed at a time
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Answer:
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cached: bool = field(default=False, compare=False)
+    """Whether it was there already, so that nothing was bought for it."""
+    retries: int = field(default=0, compare=False)
+    """How many requests had failed before it came."""
 
     @property
     def tokens(self) -> int:
@@ -84,8 +90,8 @@ class Cloud(Protocol):
         """The largest exchange that answering the problem can come to (no text); caps are held against it."""
         ...
 
-    def answer(self, problems: Sequence[Problem]) -> list[Answer]:
-        """One answer per problem, in order."""
+    def answer(self, problems: Sequence[Problem]) -> Sequence[Answer | None]:
+        """One answer per problem, in order; None where the cloud failed, which costs nothing."""
         ...
 
 
@@ -97,39 +103,58 @@ class BuiltinCloud:
 
     def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
         self.path = path
-        self.base: BaseModel = load_base(path)
+        self.base: BaseModel = load_base(path, key="cloud.model", asks=False)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._known: dict[str, Answer] = {}
 
+    def prompt(self, question: str) -> str:
+        """What the model reads."""
+        return question
+
     def quote(self, problem: Problem) -> Answer:
-        """The question's tokens and the longest completion."""
-        return Answer("", len(self.base.tokenizer(problem.question)["input_ids"]), self.max_new_tokens)
+        """The prompt's tokens and the longest completion."""
+        return Answer("", len(self.base.tokenizer(self.prompt(problem.question))["input_ids"]), self.max_new_tokens)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order."""
-        new = list(dict.fromkeys(p.question for p in problems if p.question not in self._known))
+        return self.reply([problem.question for problem in problems])
+
+    def reply(self, questions: Sequence[str]) -> list[Answer]:
+        """One answer per question, in order."""
+        new = list(dict.fromkeys(question for question in questions if question not in self._known))
         for start in range(0, len(new), self.batch_size):
-            self._ask(new[start : start + self.batch_size])
-        return [self._known[problem.question] for problem in problems]
+            some = new[start : start + self.batch_size]
+            self._known |= dict(zip(some, self._ask(some), strict=True))
+        return [self._known[question] for question in questions]
+
+    def _ask(self, questions: list[str]) -> list[Answer]:
+        """One batch."""
+        return self._generate(questions)[0]
 
     @torch.no_grad()
-    def _ask(self, questions: list[str]) -> None:
-        reading = read(self.base, encode(self.base, [questions]))
+    def _generate(self, questions: list[str]) -> tuple[list[Answer], Completions]:
+        """The greedy answers to one batch, and the tokens behind them, `(1, P, 1, T)`."""
+        reading = self._read(questions)
         replies = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
         sent = reading.prompts.mask[0].sum(-1).tolist()
         received = replies.mask[0, :, 0].sum(-1).tolist()
-        for question, texts, prompt_tokens, tokens in zip(questions, replies.texts[0], sent, received, strict=True):
-            self._known[question] = Answer(texts[0], prompt_tokens, tokens)
+        told = zip(replies.texts[0], sent, received, strict=True)
+        return [Answer(texts[0], prompt_tokens, tokens) for texts, prompt_tokens, tokens in told], replies
+
+    def _read(self, questions: Sequence[str]) -> Reading:
+        return read(self.base, encode(self.base, [[self.prompt(question) for question in questions]]))
 
     @cached_property
     def identity(self) -> str:
         """Whatever its words and their bits depend on: its weights, and what computes them."""
         weights = hashlib.sha256()
-        for file in sorted(folder_of(self.path).glob("*")):
-            weights.update(file.read_bytes())
+        for file in sorted(path for path in folder_of(self.path).glob("*") if path.is_file()):
+            with file.open("rb") as data:
+                while block := data.read(_BLOCK):
+                    weights.update(block)
         return (
             f"{weights.hexdigest()} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
         )
@@ -149,7 +174,7 @@ class BuiltinCloud:
 
     @torch.no_grad()
     def _tell(self, question: str, top: int) -> Reply:
-        reading = read(self.base, encode(self.base, [[question]]))
+        reading = self._read([question])
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
@@ -159,7 +184,7 @@ class BuiltinCloud:
 
     @torch.no_grad()
     def _score(self, question: str, tokens: Sequence[int]) -> Reply:
-        reading = read(self.base, encode(self.base, [[question]]))
+        reading = self._read([question])
         completions = given(self.base, [[tokens]])
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 
@@ -183,8 +208,15 @@ def _reply(answer: Answer, tokens: Tensor, ids: Tensor, logprobs: Tensor) -> Rep
 class OracleCloud:
     """The right answer, except on a fixed share of the questions, chosen by a hash of the question."""
 
-    def __init__(self, error: float) -> None:
+    def __init__(self, error: float, errors: Mapping[str, float] | None = None) -> None:
+        """Set the shares.
+
+        Args:
+            error: the share.
+            errors: the same for single task groups; the others have `error`.
+        """
         self.error = error
+        self.errors = errors or {}
 
     def quote(self, problem: Problem) -> Answer:
         """Exact, since the oracle knows the answer. A character counts as a token."""
@@ -192,20 +224,8 @@ class OracleCloud:
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order; an empty text where the oracle errs."""
-        return [
-            Answer("" if self._errs(p.question) else p.answer, len(p.question), len(p.answer) + 1) for p in problems
-        ]
+        return [Answer("" if self._errs(p) else p.answer, len(p.question), len(p.answer) + 1) for p in problems]
 
-    def _errs(self, question: str) -> bool:
-        digest = hashlib.sha256(b"oracle" + question.encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64 < self.error
-
-
-def make_cloud(config: CloudConfig, *, batch_size: int = 256) -> Cloud:
-    """The cloud that `config.kind` names.
-
-    Args:
-        config: the run's.
-        batch_size: questions that the built-in model reads at once; with 1 none enters another's answer's last bits.
-    """
-    return BuiltinCloud(batch_size=batch_size) if config.kind == "builtin" else OracleCloud(config.oracle_error)
+    def _errs(self, problem: Problem) -> bool:
+        digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64 < self.errors.get(problem.group, self.error)

@@ -14,6 +14,12 @@ class Account:
     money: float = 0.0
     refused: int = 0
 
+    def book(self, tokens: int, money: float) -> None:
+        """Enter one call."""
+        self.calls += 1
+        self.tokens += tokens
+        self.money += money
+
 
 @dataclass
 class Ledger:
@@ -53,3 +59,11 @@ class Ledger:
         for account in (self.round, self.total):
             account.tokens -= tokens
             account.money -= money
+
+    def cancel(self, tokens: int, money: float) -> None:
+        """Take back a whole reservation: the cloud failed, and what it did not answer is not paid."""
+        self.give_back(tokens, money)
+        for account in (self.round, self.total):
+            account.calls -= 1
+            if not account.calls:
+                account.tokens, account.money = 0, 0.0  # nothing at all, not what rounding left of sums

@@ -6,14 +6,14 @@ how much of the charge was really bought does, and it is counted apart. (Whoever
 run pays again for what the run asks again, without a charge.)
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
+from flsim.cloud.basket import Basket
 from flsim.cloud.cache import Cache
 from flsim.cloud.cloud import Answer, Cloud, Reply, text_reply
-from flsim.cloud.ledger import Account, Ledger
+from flsim.cloud.keys import identity_of, key_of
+from flsim.cloud.ledger import Ledger
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, Teacher
 from flsim.config import CloudConfig
 from flsim.tasks.problem import Problem
@@ -38,18 +38,6 @@ class Request:
         return Answer("", largest.prompt_tokens + len(self.tokens), 0) if self.level == SCORES else largest
 
 
-@dataclass
-class Basket:
-    """What was paid, and what would have been without a cache."""
-
-    charged: Account = field(default_factory=Account)
-    """As the ledger has it: calls, tokens and money of an empty cache, and what the caps refused."""
-    cached: Account = field(default_factory=Account)
-    """The part of it that lay in the cache already."""
-    bought: Account = field(default_factory=Account)
-    """What really went to the cloud."""
-
-
 class Purchases:
     """The server's account with one cloud, in one round."""
 
@@ -71,11 +59,10 @@ class Purchases:
         self.ledger = ledger
         self.known = known
         self.basket = Basket()
-        settings = {name: value for name, value in asdict(config).items() if not name.startswith(("price_", "access"))}
-        self._identity = [settings, str(getattr(cloud, "identity", ""))]
+        self._identity = identity_of(cloud, config)
 
     def buy(self, requests: Sequence[Request]) -> list[Reply | None]:
-        """What the cloud says to each request; None where a cap refuses it.
+        """What the cloud says to each request; None where a cap refuses it or the cloud fails.
 
         Raises:
             DamagedFileError: if the cache cannot be read.
@@ -88,17 +75,18 @@ class Purchases:
                 granted[key], reserved[key] = request, request.quote(self.cloud)
         found = {key: Reply.from_bytes(value) for key, value in self.cache.get(list(granted)).items()}
         for key in found.keys() & reserved.keys():
-            _book(self.basket.cached, found[key].answer, self.prices)
+            self.basket.cached.book(found[key].answer.tokens, found[key].answer.money(self.prices))
         found |= self._send({key: request for key, request in granted.items() if key not in found})
         for key, quote in reserved.items():
-            self._settle(quote, found[key].answer)
-            self.known[key] = None
+            if key in found:
+                self._settle(quote, found[key].answer)
+                self.known[key] = None
+            else:
+                self.ledger.cancel(quote.tokens, quote.money(self.prices))
         return [found.get(key) for key in keys]
 
     def _key(self, request: Request) -> bytes:
-        """The SHA-256 of all that the reply depends on."""
-        asked = [request.level, request.problem.question, request.top, request.tokens]
-        return hashlib.sha256(json.dumps([*self._identity, *asked], sort_keys=True).encode()).digest()
+        return key_of(self._identity, request.level, request.problem.question, request.top, request.tokens)
 
     def _reserve(self, request: Request) -> bool:
         quote = request.quote(self.cloud)
@@ -109,33 +97,30 @@ class Purchases:
     def _settle(self, quote: Answer, answer: Answer) -> None:
         """Charge what a new request came to, and give back the rest of its reservation."""
         self.ledger.give_back(quote.tokens - answer.tokens, quote.money(self.prices) - answer.money(self.prices))
-        _book(self.basket.charged, answer, self.prices)
+        self.basket.charged.book(answer.tokens, answer.money(self.prices))
 
     def _send(self, requests: dict[bytes, Request]) -> dict[bytes, Reply]:
-        """Buy what no one has bought before, and keep it."""
+        """Buy what no one has bought before, and keep it; what the cloud fails at is not among it."""
         if not requests:
             return {}
         with spend("cloud"):
-            replies = dict(zip(requests, self._ask(list(requests.values())), strict=True))
+            asked = dict(zip(requests, self._ask(list(requests.values())), strict=True))
+        replies = {key: reply for key, reply in asked.items() if reply is not None}
+        self.basket.failures += len(asked) - len(replies)
         for reply in replies.values():
-            _book(self.basket.bought, reply.answer, self.prices)
+            self.basket.bought.book(reply.answer.tokens, reply.answer.money(self.prices))
+            self.basket.retries += reply.answer.retries
         kept = self.cache.put({key: reply.to_bytes() for key, reply in replies.items()})
         return {key: Reply.from_bytes(value) for key, value in kept.items()}
 
-    def _ask(self, requests: Sequence[Request]) -> Iterable[Reply]:
-        """Replies in order; the requests of one call are of one level."""
+    def _ask(self, requests: Sequence[Request]) -> Iterable[Reply | None]:
+        """Replies in order, None where the cloud failed; the requests of one call are of one level."""
         (level,) = {request.level for request in requests}
         problems = [request.problem for request in requests]
         if level == TEXT:
-            return map(text_reply, self.cloud.answer(problems))
+            return [None if answer is None else text_reply(answer) for answer in self.cloud.answer(problems)]
         teacher: Teacher = self.cloud  # type: ignore[assignment]  # whoever asks for more has made sure that it is one
         if level == SCORES:
             return teacher.score(problems, [request.tokens for request in requests])
         assert level in (TOP_LOGPROBS, LOGITS)
         return teacher.tell(problems, requests[0].top)
-
-
-def _book(account: Account, answer: Answer, prices: CloudConfig) -> None:
-    account.calls += 1
-    account.tokens += answer.tokens
-    account.money += answer.money(prices)

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flsim.comparison.runs import Method, seed_text
-from flsim.config import Config, ConfigError
+from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.config_files import settings_of
 from flsim.tasks.stream import TaskStream
 
 _ROOMS = ("stream.", "budget.", "evaluation.", "cloud.")
 _KEYS = ("rounds", "fleet.devices", "model.path")
-_FREE = ("stream.seed", "budget.fleet.share", *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")))
+_FREE = (
+    "stream.seed",
+    "budget.fleet.share",
+    *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")),
+    *(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT),
+)
 """Seeds are paired; how a fleet's budget is shared out is a method, how large it is must agree."""
 _SHOWN = 6  # runs or differences named in one message
 

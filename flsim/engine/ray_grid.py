@@ -19,6 +19,8 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.messages as wire
+from flsim.cloud.desk import open_desk
+from flsim.config import CloudConfig
 from flsim.engine.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.engine.grid import FleetGrid, identify
 from flsim.engine.probe import Rehearsal
@@ -26,6 +28,7 @@ from flsim.engine.store import DeviceStore
 from flsim.engine.streaming import Weight
 from flsim.engine.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
+from flsim.run_folder import log_to
 
 _TRIES = 2
 _STARTING_S = 120.0  # longest start of a worker that died
@@ -37,6 +40,7 @@ class Worker:
     def __init__(self, app: ClientApp, store: DeviceStore, devices: int) -> None:
         identify()
         torch.set_num_threads(1)
+        log_to(store.run_dir)  # what goes wrong here, too, stands in the run's log
         self._app = app
         self._store = store
         self._devices = devices
@@ -98,6 +102,7 @@ class RayGrid(FleetGrid):
         workers: int,
         address: str | None = None,
         gpus: float = 0.0,
+        cloud: CloudConfig | None = None,
     ) -> None:
         """Prepare; the workers start on `with`.
 
@@ -109,13 +114,16 @@ class RayGrid(FleetGrid):
             workers: number of processes.
             address: of a running Ray cluster; None starts one on this machine.
             gpus: a worker's share of a GPU, 1/k, or a whole number of them.
+            cloud: of a checkpoint that an actor beside the workers is to hold for all of them; None holds none.
         """
         super().__init__(devices, pack)
         self.workers = workers
         self._parts = (app, store, devices)
         self._address = address
         self._gpus = gpus
+        self._cloud = cloud
         self._actors: list[Any] = []
+        self._beside: list[Any] = []
         self._started_ray = False
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
@@ -128,6 +136,8 @@ class RayGrid(FleetGrid):
         self._started_ray = join(self._address, self.workers)
         try:
             wait_for_offer(self.workers, self._gpus)
+            if self._cloud is not None:
+                self._beside = [open_desk(self._cloud)]
             remote: Any = ray.remote(Worker)
             options = {"num_cpus": 1, "num_gpus": share_of(self._gpus), "max_restarts": -1, "max_task_retries": 0}
             self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
@@ -142,7 +152,7 @@ class RayGrid(FleetGrid):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the workers, and Ray if it was started here."""
-        for actor in self._actors:
+        for actor in (*self._actors, *self._beside):
             ray.kill(actor)
         if self._started_ray:
             ray.shutdown()

@@ -23,6 +23,11 @@ class DeviceStore:
 
     folder: Path
 
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder, in which it lies."""
+        return self.folder.parent
+
     def load(self, device: str, before_round: int) -> RecordDict:
         """The device's newest state of a round before `before_round`; empty if it has none.
 

@@ -31,8 +31,8 @@ COLUMNS = tuple(column for column, _ in _TYPES)
 """The columns of a rows frame, in order."""
 KEY = ("round", "device", "task", "split", "model", "name")
 """The columns that say what was measured; rows with equal keys may be merged."""
-TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_money", "cached_tokens"})
-"""Names whose values differ between two equal runs: they say how long it took, and what a cache had already."""
+TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_money", "cached_tokens", "cloud_retries"})
+"""Names whose values differ between two equal runs: how long it took, what a cache had already, what was sent again."""
 FLEET, SERVER, STAGE = "", "server", "stage"
 """The device of what is measured of the whole fleet; split and model of what the server measures, and split of what a
 stage of it (`flsim/server.py`) reports. None of it is in a mean over users."""

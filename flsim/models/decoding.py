@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flsim.models.base import BaseModel
+from flsim.models.base import NO_HELP, BaseModel
 from flsim.models.forward import Past
 from flsim.models.stacked_lora import WASTE, unequal
 
@@ -175,7 +175,7 @@ def biased(base: BaseModel, logits: Tensor, bias: Tensor | None) -> Tensor:
 
 def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: bool) -> Tensor:
     """Log-probabilities of the next token `(n, V)`, in float32."""
-    if not may_ask:
+    if not may_ask and base.help_id != NO_HELP:
         logits = logits.clone()
         logits[:, base.help_id] = -torch.inf
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)

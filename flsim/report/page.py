@@ -26,12 +26,15 @@ from flsim.timing import RoundTiming
 _TOTALS = (
     ("cloud_calls", "cloud requests granted while training", amount),
     ("cloud_refused", "cloud requests refused", amount),
+    ("cloud_failures", "cloud requests that failed and were not paid", amount),
     ("cloud_tokens", "cloud tokens", amount),
     ("cloud_money", "money (in units of the price list)", amount),
+    ("bought_money", "money really paid while training, the rest lay in the cache", amount),
     ("uplink_bytes", "sent by devices", data_size),
     ("downlink_bytes", "sent to devices", data_size),
     ("seconds", "seconds of work, summed over devices", amount),
 )
+_ONLY_WHERE_IT_COSTS = ("cloud_failures", "bought_money")
 _LATEST = 12  # rounds of the server's stage that are shown
 
 
@@ -215,7 +218,9 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
 
 
 def _costs(summary: dict[str, Any]) -> list[str]:
-    rows = [[label, form(summary["totals"][name])] for name, label, form in _TOTALS]
+    totals = summary["totals"]
+    shown = [one for one in _TOTALS if totals.get(one[0]) is not None or one[0] not in _ONLY_WHERE_IT_COSTS]
+    rows = [[label, form(totals[name])] for name, label, form in shown]
     rows += [[f"fleet's budget, {what}", value] for what, value in fleet_facts(summary)]
     return [table(["total over the run", ""], rows)]
 

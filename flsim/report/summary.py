@@ -24,7 +24,10 @@ from flsim.tasks.stream import Phase
 
 MEASURES = ("accuracy", "local_accuracy", "cloud_usage")
 """What evaluation measures: with the cloud, without it, and how often it was asked."""
-TOTALS = ("cloud_calls", "cloud_refused", "cloud_tokens", "cloud_money", "uplink_bytes", "downlink_bytes", "seconds")
+TOTALS = (
+    *("cloud_calls", "cloud_refused", "cloud_failures", "cloud_tokens", "cloud_money", "bought_money"),
+    *("uplink_bytes", "downlink_bytes", "seconds"),
+)
 """Training rows that are summed over rounds and devices."""
 WORST_USERS = 5
 

@@ -122,12 +122,17 @@ def end_table(summary: dict[str, Any]) -> str:
     lines += [
         "",
         f"cloud: {amount(totals['cloud_calls'])} calls, {amount(totals['cloud_refused'])} refused, "
-        f"{amount(totals['cloud_tokens'])} tokens, money {amount(totals['cloud_money'])}",
+        f"{_failed(totals)}{amount(totals['cloud_tokens'])} tokens, money {amount(totals['cloud_money'])}",
         *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
     ]
     return "\n".join(lines)
+
+
+def _failed(totals: dict[str, Any]) -> str:
+    """Where the cloud can fail, how often it did."""
+    return "" if totals.get("cloud_failures") is None else f"{amount(totals['cloud_failures'])} failed, "
 
 
 def time_sentence(found: Breakdown) -> str:

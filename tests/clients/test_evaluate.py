@@ -1,6 +1,7 @@
 """Evaluation under the budget: on models whose wish to ask is known, so that every number follows by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import torch
 
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from clients.rollout import answer_alone
+from flsim.cloud.cloud import Answer, OracleCloud
 from flsim.config_files import load_config
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
 from flsim.seeding import generator
-from flsim.tasks.problem import is_right
+from flsim.tasks.problem import Problem, is_right
 from flsim.world import World, load_world
+from tests.flsim.answers import answered
 
 Values = dict[tuple[str, str], tuple[float, float]]
 
@@ -123,7 +126,7 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     problems = own_tests(world, 1)
     world.lora.use(world.lora.stack(fresh))
     alone = [is_right(p.answer, answer_alone(world, [[p]], 12)[0][0]) for p in problems]
-    cloud = [is_right(p.answer, world.cloud.answer([p])[0].text) for p in problems]
+    cloud = [is_right(p.answer, answered(world.cloud, [p])[0].text) for p in problems]
     final = cloud[:8] + alone[8:]
     for task in ("arithmetic", "lists"):
         mine = [p.group == task for p in problems]
@@ -180,7 +183,7 @@ def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau
         chosen = set(generator(0, "random asking", device).permutation(20)[:granted].tolist())
         world.lora.use(None)
         texts = answer_alone(world, [problems], 12)[0]
-        cloud = world.cloud.answer(problems)
+        cloud = answered(world.cloud, problems)
         final = [cloud[p].text if p in chosen else texts[p] for p in range(20)]
         for task in ("arithmetic", "lists"):
             mine = [p for p in range(20) if problems[p].group == task]
@@ -194,7 +197,7 @@ def test_the_cloud_reference_is_the_cloud_on_every_prompt(tiny_checkpoint: Path)
     for device, rows in enumerate(reference_rows(world, [0, 1], round_=0)):
         for task in ("arithmetic", "lists"):
             problems = [problem for problem in own_tests(world, device) if problem.group == task]
-            right = sum(bool(answer.text) for answer in world.cloud.answer(problems))
+            right = sum(bool(answer.text) for answer in answered(world.cloud, problems))
             assert values(rows, "cloud")[task, "accuracy"] == (right, 10.0)
 
 
@@ -215,3 +218,49 @@ def test_a_bias_moves_the_wish_of_its_own_device_only(tiny_checkpoint: Path) -> 
         assert values(rows[0], "global")[task, "cloud_requests"] == (0.0, 10.0)
         assert values(rows[1], "global")[task, "cloud_requests"] == (10.0, 10.0)
     assert rows[2] == plain[2]
+
+
+class Watched(OracleCloud):
+    """Always right where it answers; notes what it is asked."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(0.0)
+        self.fails = fails
+        self.asked: list[str] = []
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:  # type: ignore[override]
+        self.asked += [problem.question for problem in problems]
+        return [None] * len(problems) if self.fails else [*super().answer(problems)]
+
+
+def test_where_tests_cost_only_granted_prompts_are_sent_and_what_is_measured_of_them_is_the_same(
+    tiny_checkpoint: Path,
+) -> None:
+    """A device that asks always, 6 of 20 granted: the first six. The references: none of the frozen, 6 at random."""
+    found: dict[str, list[list[Row]]] = {}
+    for asks in ("all", "granted"):
+        more = (f"evaluation.cloud={asks}", "budget.tau=0.3")
+        world = replace(world_of(tiny_checkpoint, *more, help_bias=2e3, end_bias=1e3), cloud=Watched())
+        assert isinstance(world.cloud, Watched)
+        found[asks] = evaluate_pack(world, [1], adapters(world, [1]), model="global", round_=5)
+        tests = [problem.question for problem in own_tests(world, 1)]
+        assert world.cloud.asked == (tests if asks == "all" else tests[:6])
+        world.cloud.asked.clear()
+        found[asks] += reference_rows(world, [1], round_=0)
+        assert len(world.cloud.asked) == (40 if asks == "all" else 12)
+    whole, granted = ({(r.task, r.model, r.name): r for rows in found[asks] for r in rows} for asks in found)
+    assert granted.items() <= whole.items()
+    left_out = {(model, name) for _, model, name in whole.keys() - granted.keys()}
+    curves = {f"accuracy_sending_{share}" for share in range(10, 100, 10)} | {"asking_auc"}
+    assert left_out == {("cloud", "accuracy"), *(("global", name) for name in curves)}
+
+
+def test_where_the_cloud_fails_in_an_evaluation_the_devices_own_answer_counts(tiny_checkpoint: Path) -> None:
+    """And the cloud's own accuracy is that of no prompt, which is (0, 0)."""
+    world = replace(world_of(tiny_checkpoint, "budget.tau=1.0"), cloud=Watched(fails=True))
+    rows = reference_rows(world, [0], round_=0)[0]
+    for task in ("arithmetic", "lists"):
+        at_random = values(rows, "random")
+        assert at_random[task, "cloud_usage"] == (10.0, 10.0)
+        assert at_random[task, "accuracy"] == at_random[task, "local_accuracy"]
+        assert values(rows, "cloud")[task, "accuracy"] == (0.0, 0.0)

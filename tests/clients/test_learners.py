@@ -35,6 +35,7 @@ from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
 from flsim.tasks.problem import is_right
 from flsim.world import World, load_world, stream_of
+from tests.flsim.answers import answered
 
 TAU = 0.5
 WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "clip_norm": 1e6}
@@ -207,7 +208,7 @@ def test_sft_is_cross_entropy_on_the_clouds_right_answers(world: World) -> None:
     (problems,) = learner.problems(world, [device], 0)
     asked = learner._to_send(world, [device], [problems], 0)[0].tolist()
     sent = [problem for problem, wish in zip(problems, asked, strict=False) if wish]
-    answers = world.cloud.answer(sent)
+    answers = answered(world.cloud, sent)
     good = [(p, a.text) for p, a in zip(sent, answers, strict=True) if is_right(p.answer, a.text)]
     assert 0 < len(good) < len(sent)
     model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from clients.device import Device
 from clients.rollout import answer_alone, ask_cloud, roll_out
-from flsim.cloud.cloud import Answer, BuiltinCloud, Cloud, OracleCloud, make_cloud
+from flsim.cloud.cloud import Answer, BuiltinCloud, Cloud, OracleCloud
 from flsim.cloud.ledger import Account, Ledger
-from flsim.config import BudgetConfig, CloudConfig, Config, ModelConfig
+from flsim.cloud.make import make_cloud
+from flsim.config import BudgetConfig, CloudConfig, Config, ConfigError, ModelConfig
+from flsim.config_files import load_config
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import load_base
 from flsim.tasks.families import FAMILIES, draw
 from flsim.tasks.problem import Problem
 from flsim.world import World, load_world
+from tests.flsim.answers import answered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,6 +90,29 @@ def test_no_cap_is_ever_passed_and_all_is_accounted_for(budget: BudgetConfig, ro
     assert ledger.total == spent
 
 
+@given(st.lists(st.tuples(st.integers(1, 30), MONEY, st.booleans()), max_size=8))
+def test_what_is_cancelled_was_never_booked(queries: list[tuple[int, float, bool]]) -> None:
+    """Whichever queries the cloud fails at, and however their cancelling is mixed with others' reserving."""
+    ledger, kept = Ledger(BudgetConfig()), Ledger(BudgetConfig())
+    for tokens, money, fails in queries:
+        assert ledger.reserve(tokens, money)
+        if fails:
+            ledger.cancel(tokens, money)
+        else:
+            kept.reserve(tokens, money)
+    assert (ledger.round, ledger.total) == (kept.round, kept.total)
+
+
+def test_after_nothing_but_failures_nothing_is_paid_to_the_last_bit() -> None:
+    """0.1 + 0.2 + 0.3, and these taken away in that order, leave 5.6e-17."""
+    ledger = Ledger(BudgetConfig())
+    for money in (0.1, 0.2, 0.3):
+        ledger.reserve(1, money)
+    for money in (0.1, 0.2, 0.3):
+        ledger.cancel(1, money)
+    assert ledger.total == ledger.round == Account()
+
+
 @given(st.lists(QUERY, max_size=8))
 def test_without_caps_everything_is_granted(queries: list[Query]) -> None:
     ledger = Ledger(BudgetConfig())
@@ -140,6 +166,35 @@ def test_oracle_errs_on_the_asked_share() -> None:
     assert sum(wrong) / len(asked) == pytest.approx(0.1, abs=0.015)
     assert [answer.text for answer in OracleCloud(0.0).answer(asked)] == [problem.answer for problem in asked]
     assert {answer.text for answer in OracleCloud(1.0).answer(asked)} == {""}
+
+
+def test_oracle_errs_by_task_group_where_it_is_told_so() -> None:
+    """Strings always, numbers never, all others as often as before and at the same questions."""
+    asked = problems(600)
+    mixed = answered(OracleCloud(0.3, {"strings": 1.0, "numbers": 0.0}), asked)
+    for problem, answer, plain in zip(asked, mixed, OracleCloud(0.3).answer(asked), strict=True):
+        expected = {"strings": "", "numbers": problem.answer}.get(problem.group, plain.text)
+        assert answer.text == expected
+    config = load_config(None, ["cloud.kind=oracle", "cloud.oracle_errors={arithmetic: 0.1}"])
+    cloud = make_cloud(config.cloud)
+    assert isinstance(cloud, OracleCloud)
+    assert (cloud.error, cloud.errors) == (0.03, {"arithmetic": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("cloud.oracle_errors={sums: 0.1}", "cloud.kind=oracle"),
+            r"names 'sums', which is no task group; .*arithmetic",
+        ),
+        (("cloud.oracle_errors={lists: 1.5}", "cloud.kind=oracle"), r"oracle_errors\.lists=1\.5 must be in \[0, 1\]"),
+        (("cloud.oracle_errors={lists: 0.5}",), r"oracle_errors has no effect with cloud\.kind=builtin"),
+    ],
+)
+def test_wrong_error_rates_are_refused(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, settings)
 
 
 def test_oracle_errs_always_on_the_same_questions() -> None:
@@ -206,7 +261,7 @@ def test_no_answer_is_larger_than_its_quote(cloud: BuiltinCloud, kind: str) -> N
     """In tokens of either kind, so at any prices."""
     chosen: Cloud = cloud if kind == "builtin" else OracleCloud(0.3)
     asked = problems(50)
-    for problem, answer in zip(asked, chosen.answer(asked), strict=True):
+    for problem, answer in zip(asked, answered(chosen, asked), strict=True):
         quote = chosen.quote(problem)
         assert quote.prompt_tokens >= answer.prompt_tokens > 0
         assert quote.completion_tokens >= answer.completion_tokens > 0
@@ -259,7 +314,7 @@ def test_the_second_request_is_refused_and_answered_alone(tiny_checkpoint: Path)
     helped = ask_cloud(world, devices, own, torch.ones(2, 2, dtype=torch.bool), max_new_tokens=8)
     assert helped.tolist() == [[0.0, 1.0], [0.0, 1.0]]
     for device, row in zip(devices, own, strict=True):
-        spent = world.cloud.answer(row[:1])[0]
+        spent = answered(world.cloud, row[:1])[0]
         assert device.ledger.round == device.ledger.total
         assert device.ledger.total == Account(1, spent.tokens, spent.money(world.config.cloud), 1)
 
@@ -283,11 +338,37 @@ def test_the_ledger_books_what_the_model_really_said(tiny_checkpoint: Path) -> N
     (device,) = pack(world, 1)
     asked = problems(6)
     ask_cloud(world, [device], [asked], torch.ones(1, 6, dtype=torch.bool), max_new_tokens=8)
-    answers = world.cloud.answer(asked)
+    answers = answered(world.cloud, asked)
     assert device.ledger.total.calls == 6
     assert device.ledger.total.tokens == sum(answer.tokens for answer in answers)
     assert device.ledger.total.money == pytest.approx(sum(answer.money(world.config.cloud) for answer in answers))
     assert device.ledger.total.tokens < sum(world.cloud.quote(problem).tokens for problem in asked)
+
+
+class Flaky(OracleCloud):
+    """Always right, except that it fails at every other question of a call."""
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:  # type: ignore[override]
+        return [answer if place % 2 else None for place, answer in enumerate(super().answer(problems))]
+
+
+def test_where_the_cloud_fails_the_device_answers_alone_and_pays_nothing(tiny_checkpoint: Path) -> None:
+    """Four wanted prompts, of which the first and the third fail. Alone the device is right at the first only."""
+    world = world_of(tiny_checkpoint)
+    (device,) = pack(world, 1)
+    asked = problems(4)
+    ((first, *_),) = answer_alone(world, [asked], 8)
+    asked = [replace(asked[0], answer=first), *asked[1:]]
+    world = replace(world, cloud=Flaky(0.0))
+    helped = ask_cloud(world, [device], [asked], torch.ones(1, 4, dtype=torch.bool), max_new_tokens=8)
+    assert helped.tolist() == [[1.0, 1.0, 0.0, 1.0]]
+    paid = [OracleCloud(0.0).answer([asked[p]])[0] for p in (1, 3)]
+    assert device.ledger.total.calls == 2
+    assert device.ledger.total.tokens == sum(answer.tokens for answer in paid)
+    assert device.ledger.total.money == pytest.approx(sum(answer.money(world.config.cloud) for answer in paid))
+    assert device.sent == [asked[1], asked[3]]
+    assert device.basket.failures == 2
+    assert device.basket.bought.tokens == device.ledger.total.tokens
 
 
 def test_a_group_shares_one_query_per_prompt(tiny_checkpoint: Path) -> None:

@@ -260,6 +260,8 @@ def changed(value: Any) -> Any:
         return (*value, value[0]) if value else (1,)
     if isinstance(value, str):
         return f"{value}x"
+    if isinstance(value, dict):
+        return {**value, "more": 0.5}
     return 1 if value is None else value + 1
 
 
@@ -285,12 +287,13 @@ def every_change(config: Config) -> dict[str, Config]:
 
 
 def test_differences_are_all_settings_but_those_free_of_results() -> None:
-    """What may change between a run and its resume: where it is computed, and where its folder lies."""
+    """What may change between a run and its resume: where it is computed, how a cloud is reached, where folders lie."""
     config = Config()
     variants = every_change(config)
     assert len(variants) > 40
     unseen = {key for key, variant in variants.items() if not differences(config, variant)}
-    assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir"}
+    reach = {f"cloud.{name}" for name in ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "cache")}
+    assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir", *reach}
     for key in variants.keys() - unseen:
         (line,) = differences(config, variants[key])
         assert line.startswith((f"{key}: ", f"{key}."))

@@ -111,7 +111,7 @@ def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch
     cloud = type(app.world.cloud)
     real = cloud.answer
 
-    def counted(self: Cloud, problems: Sequence[Problem]) -> list[Answer]:
+    def counted(self: Cloud, problems: Sequence[Problem]) -> Sequence[Answer | None]:
         called.append(len(problems))
         return real(self, problems)
 

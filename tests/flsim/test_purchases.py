@@ -115,6 +115,30 @@ def test_by_hand(tmp_path: Path) -> None:
     assert shop.basket.bought == Account(calls=2, tokens=sent + received, money=sent / 4 + received / 2)
 
 
+def test_where_the_cloud_fails_nothing_is_paid_or_kept_and_the_rest_is(tmp_path: Path) -> None:
+    """Two of three questions fail; the call that was taken back may be spent again, and the question asked again."""
+
+    class Flaky(Noting):
+        bad = {PROBLEMS[0].question, PROBLEMS[2].question}
+
+        def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:  # type: ignore[override]
+            found = zip(problems, super().answer(problems), strict=True)
+            return [None if problem.question in self.bad else answer for problem, answer in found]
+
+    cloud, total, known = Flaky(), Account(), dict[bytes, None]()
+    shop = shop_at(tmp_path, cloud, BudgetConfig(calls_total=3), total, known)
+    first = shop.buy(of([0, 1, 2]))
+    assert [reply is None for reply in first] == [True, False, True]
+    alone = OracleCloud(0.0).answer([PROBLEMS[1]])[0]
+    assert total == Account(calls=1, tokens=alone.tokens, money=alone.money(PRICES))
+    assert shop.basket.failures == 2
+    assert shop.basket.bought == shop.basket.charged == total
+    cloud.bad = set()
+    assert None not in shop.buy(of([0, 2]))
+    assert total.calls == 3
+    assert cloud.asked.count(PROBLEMS[0].question) == 2
+
+
 def test_another_config_or_teacher_is_another_purchase_and_another_price_is_not(tmp_path: Path) -> None:
     def asked(config: CloudConfig, identity: str = "") -> int:
         cloud = Noting()
@@ -122,10 +146,10 @@ def test_another_config_or_teacher_is_another_purchase_and_another_price_is_not(
         Purchases(cloud, config, Cache(tmp_path), Ledger(BudgetConfig()), {}).buy(of([0]))
         return len(cloud.asked)
 
-    assert [asked(CloudConfig()), asked(CloudConfig())] == [1, 0]
-    assert asked(CloudConfig(price_per_prompt_token=9.0, access="text")) == 0
-    assert asked(CloudConfig(oracle_error=0.5)) == 1
-    assert asked(CloudConfig(), "new weights") == 1
+    assert [asked(CloudConfig(kind="oracle")), asked(CloudConfig(kind="oracle"))] == [1, 0]
+    assert asked(CloudConfig(kind="oracle", price_per_prompt_token=9.0, access="text")) == 0
+    assert asked(CloudConfig(kind="oracle", oracle_error=0.5)) == 1
+    assert asked(CloudConfig(kind="oracle"), "new weights") == 1
 
 
 def test_a_reply_survives_its_bytes_bit_for_bit() -> None:

@@ -11,12 +11,12 @@ _BESIDE = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 @pytest.fixture
 def real() -> Callable[[str], Path]:
-    """Folder of a real data set under `FLSIM_TEST_DATA`, or else `shared/data` beside the checkout; skips without."""
+    """Folder of a real data set under `FLSIM_DATA`, or else `shared/data` beside the checkout; skips without."""
 
     def folder(name: str) -> Path:
-        found = Path(os.environ.get("FLSIM_TEST_DATA", _BESIDE)) / name
+        found = Path(os.environ.get("FLSIM_DATA", _BESIDE)) / name
         if not found.is_dir():
-            pytest.skip(f"{found} is not there (set FLSIM_TEST_DATA to a folder that holds {name})")
+            pytest.skip(f"{found} is not there (set FLSIM_DATA to a folder that holds {name})")
         return found
 
     return folder

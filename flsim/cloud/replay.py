@@ -1,0 +1,86 @@
+"""A cloud that has already answered: outcomes that somebody recorded, from a table."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flsim.cloud.cloud import Answer
+from flsim.config import ConfigError, ReplayConfig
+from flsim.tasks.problem import Problem
+
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    right: bool
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ReplayCloud:
+    """The right answer where the cloud was right, an empty text where it was not, and the tokens it took."""
+
+    def __init__(self, config: ReplayConfig) -> None:
+        """Read the table.
+
+        Raises:
+            ConfigError: naming the file, and the line and column that cannot be used.
+        """
+        self.config = config
+        path = Path(config.file or "")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cloud.replay.file={config.file!r} cannot be read: {error.strerror}") from error
+        self.identity = hashlib.sha256(data).hexdigest()
+        self._outcomes = _outcomes(config, data.decode("utf-8-sig").splitlines())
+
+    def quote(self, problem: Problem) -> Answer:
+        """Exact."""
+        outcome = self._outcome(problem)
+        return Answer("", outcome.prompt_tokens, outcome.completion_tokens)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer]:
+        """One answer per problem, in order.
+
+        Raises:
+            ConfigError: naming a question that the table lacks.
+        """
+        found = [(problem, self._outcome(problem)) for problem in problems]
+        return [Answer(p.answer if o.right else "", o.prompt_tokens, o.completion_tokens) for p, o in found]
+
+    def _outcome(self, problem: Problem) -> _Outcome:
+        if problem.question not in self._outcomes:
+            raise ConfigError(
+                f"cloud.replay.file={self.config.file!r} has no line for the question {problem.question!r} "
+                f"({problem.group}, {problem.family}, level {problem.level}), among its {len(self._outcomes)}; record "
+                f"it, or take another cloud"
+            )
+        return self._outcomes[problem.question]
+
+
+def _outcomes(config: ReplayConfig, lines: Sequence[str]) -> dict[str, _Outcome]:
+    table = csv.DictReader(lines)
+    columns = (config.question, config.right, config.prompt_tokens, config.completion_tokens)
+    missing = [name for name in columns if name not in (table.fieldnames or ())]
+    if missing:
+        raise ConfigError(
+            f"cloud.replay.file={config.file!r} has no column {', '.join(missing)}; it has: "
+            f"{', '.join(table.fieldnames or ()) or 'none'}; name them, such as cloud.replay.right=correct"
+        )
+    outcomes: dict[str, _Outcome] = {}
+    for line in table:
+        question, right, sent, received = (line[name] or "" for name in columns)
+        where = f"cloud.replay.file={config.file!r}, line {table.line_num}"
+        if right.strip().lower() not in _TRUTH:
+            raise ConfigError(f"{where}: {config.right}={right!r} must be 1 or 0, true or false")
+        for name, number in ((config.prompt_tokens, sent), (config.completion_tokens, received)):
+            if not number.strip().isdecimal():
+                raise ConfigError(f"{where}: {name}={number!r} must be a number of tokens")
+        outcome = _Outcome(_TRUTH[right.strip().lower()], int(sent), int(received))
+        if outcomes.setdefault(question, outcome) != outcome:
+            raise ConfigError(f"{where}: the question {question!r} is there twice, with unlike outcomes; keep one")
+    return outcomes

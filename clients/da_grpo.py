@@ -46,7 +46,6 @@ class DaGrpo(Reinforcement):
     """Proportional gain beside the integral; 0 is the paper's form."""
     dual_max: float = 1.0
     """Upper clip of lambda; .inf is the paper's form."""
-
     dual_bias: float = 0.0
     """How far lambda itself holds the help request back: its logit is lowered by `dual_bias (lambda - dual_init)`, a
     threshold of the device's own, which no averaging of adapters takes away; 0 is the paper's form."""

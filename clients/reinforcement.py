@@ -33,7 +33,6 @@ class Judged:
     """Log-probabilities of the tokens when they were sampled, `(K, P, G, T)`."""
     reference: Tensor | None
     """Those under the adapters that the round began with, `(K, P, G, T)`; None without a KL to them."""
-
     kept: Tensor
     """True at prompts that count, `(K, P)`."""
     help_bias: Tensor | None

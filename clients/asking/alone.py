@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.asking.rule import Scores
+from clients.asking.rule import Choice, Examined, Scores, right_alone
 from clients.rollout import Problems
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
@@ -52,6 +52,15 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     return [
         Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, wish, entropy)
         for asked, texts, logprobs, wish, entropy in zip(questions, replies.texts, sure, wishes, unsure, strict=True)
+    ]
+
+
+def all_alike(pack: Examined, *, wish: bool) -> list[Choice]:
+    """A wish for every prompt or for none; all score alike, so that the curve is that of asking at random."""
+    tried = answers_alone(pack.world, pack.tests)
+    return [
+        Choice(right_alone(tests, own.answers), np.full(len(tests), wish), np.zeros(len(tests)))
+        for tests, own in zip(pack.tests, tried, strict=True)
     ]
 
 

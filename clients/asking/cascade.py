@@ -7,29 +7,14 @@ this one is a logistic regression on their character n-grams and the answer's me
 from dataclasses import dataclass
 
 from clients.asking.alone import Alone
-from clients.asking.calibration import enough
-from clients.asking.rule import Choice, Examined, Flags
-from clients.asking.threshold import Score, by_learned_threshold
-from clients.asking.wrongness import learn_wrongness, positive
+from clients.asking.rule import Flags
+from clients.asking.threshold import Learned, Score
+from clients.asking.wrongness import learn_wrongness
 
 
 @dataclass(frozen=True)
-class Cascade:
-    """Learned anew at every evaluation, since what a device gets wrong changes as it learns."""
-
-    calibration: int = 32
-    """Questions per task and device; half of them to learn from, the others to set the threshold on."""
-    c: float = 1.0
-    """Inverse weight of the ridge penalty."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work."""
-        enough(self.calibration, least=2)
-        positive(self.c)
-
-    def decide(self, pack: Examined) -> list[Choice]:
-        """One choice per device."""
-        return by_learned_threshold(pack, self.learn, self.calibration)
+class Cascade(Learned):
+    """Scores question and answer together."""
 
     def learn(self, alone: Alone, right: Flags) -> Score:
         """The chance of being wrong, by question, answer and confidence."""

@@ -5,14 +5,17 @@ order that is fixed per device and split: a rule whose scores are all equal then
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from clients.asking.alone import Alone, answers_alone
-from clients.asking.calibration import SOURCE, calibration_halves, calibration_questions
+from clients.asking.calibration import SOURCE, calibration_halves, calibration_questions, enough
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
+from clients.asking.wrongness import positive
 from clients.rollout import Problems
 from flsim.seeding import generator
 from flsim.world import World
@@ -21,6 +24,51 @@ Score = Callable[[Alone], Scores]
 """How much each of N prompts needs help, `(N,)`, from the device's own answers."""
 Learn = Callable[[Alone, Flags], Score]
 """A score that was learned from answers and whether they are right, `(N,)`, of one device."""
+
+
+@dataclass(frozen=True)
+class Scored(ABC):
+    """A rule with a score that is the same for all devices, and a threshold for each."""
+
+    calibration: int = 32
+    """Questions per task and device that the threshold is set on."""
+
+    looks_at_entropies: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse too few questions."""
+        enough(self.calibration, least=1)
+
+    def decide(self, pack: Examined) -> list[Choice]:
+        """One choice per device."""
+        return by_threshold(pack, self.score, self.calibration, entropies=self.looks_at_entropies)
+
+    @abstractmethod
+    def score(self, alone: Alone) -> Scores:
+        """How much each of N prompts needs help, `(N,)`."""
+
+
+@dataclass(frozen=True)
+class Learned(ABC):
+    """A rule whose score is learned anew at every evaluation, since what a device gets wrong changes as it learns."""
+
+    calibration: int = 32
+    """Questions per task and device; half of them to learn from, the others to set the threshold on."""
+    c: float = 1.0
+    """Inverse weight of the ridge penalty."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        enough(self.calibration, least=2)
+        positive(self.c)
+
+    def decide(self, pack: Examined) -> list[Choice]:
+        """One choice per device."""
+        return by_learned_threshold(pack, self.learn, self.calibration)
+
+    @abstractmethod
+    def learn(self, alone: Alone, right: Flags) -> Score:
+        """A score from answers and whether they are right, `(N,)`, of one device."""
 
 
 @dataclass(frozen=True)

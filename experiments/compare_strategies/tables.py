@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments.benchmark.measuring import table
 from experiments.compare_strategies.measure import Outcome
 from experiments.compare_strategies.plan import Part
+from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval, paired_over_users
 from flsim.metrics.users import worst_decile_mean
 
@@ -25,7 +26,7 @@ def part_table(part: Part, outcomes: Outcomes) -> str:
     lines = [header]
     for arm in part.arms:
         runs = outcomes[arm.name]
-        pairs = ["" if arm.name == other else _points(difference(outcomes, arm.name, other)) for other in part.against]
+        pairs = ["" if arm.name == other else gap_text(difference(outcomes, arm.name, other)) for other in part.against]
         lines.append(
             [
                 arm.name,
@@ -58,11 +59,6 @@ def harmed(outcomes: Outcomes, one: str, other: str) -> float:
         for user, value in after.items()
     ]
     return statistics.mean(worse)
-
-
-def _points(interval: Interval) -> str:
-    mark = " *" if interval.excludes_zero else ""
-    return f"{100 * interval.mean:+.1f} ({100 * interval.low:+.1f}..{100 * interval.high:+.1f}){mark}"
 
 
 def _with_spread(values: Sequence[float]) -> str:

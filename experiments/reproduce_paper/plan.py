@@ -27,17 +27,15 @@ class Method:
     """Method files, as `experiments.sweep` takes them: `grpo+random`."""
     tuned: str
     """The learner whose tuned settings it takes."""
-    ours: bool = False
-    """Whether it is a form of DA-GRPO."""
     settings: tuple[str, ...] = ("fleet", "single")
     """Where it is run."""
 
 
 METHODS = (
-    Method("DA-GRPO", "da_grpo", "da_grpo", ours=True),
-    Method("DA-GRPO, calibrated", "da_grpo+own_calibrated", "da_grpo", ours=True),
-    Method("DA-GRPO, own threshold", "da_grpo_threshold", "da_grpo_threshold", ours=True),
-    Method("DA-GRPO, plain form", "paper", "paper", ours=True),
+    Method("DA-GRPO", "da_grpo", "da_grpo"),
+    Method("DA-GRPO, calibrated", "da_grpo+own_calibrated", "da_grpo"),
+    Method("DA-GRPO, own threshold", "da_grpo_threshold", "da_grpo_threshold"),
+    Method("DA-GRPO, plain form", "paper", "paper"),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
     Method("collaborative GRPO", "collaborative_grpo", "collaborative_grpo"),
@@ -56,11 +54,11 @@ METHODS = (
 )
 """What is compared, DA-GRPO first: the others are paired with it."""
 ABLATIONS = (
-    Method("cost by group", "da_grpo_group", "da_grpo", ours=True),
-    Method("cost by tau", "da_grpo_budget", "da_grpo", ours=True),
-    Method("parts by deviation", "da_grpo_separately", "da_grpo", ours=True),
-    Method("with replay", "da_grpo+replay", "da_grpo", ours=True),
-    Method("with KL", "da_grpo+kl", "da_grpo", ours=True),
+    Method("cost by group", "da_grpo_group", "da_grpo"),
+    Method("cost by tau", "da_grpo_budget", "da_grpo"),
+    Method("parts by deviation", "da_grpo_separately", "da_grpo"),
+    Method("with replay", "da_grpo+replay", "da_grpo"),
+    Method("with KL", "da_grpo+kl", "da_grpo"),
     Method("GRPO, replay", "grpo+replay+random", "grpo"),
     Method("GRPO, KL", "grpo+kl+random", "grpo"),
 )

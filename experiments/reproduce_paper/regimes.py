@@ -8,6 +8,7 @@ from experiments.benchmark.measuring import table
 from experiments.reproduce_paper.plan import METHODS, Planned, runs_of
 from flsim.comparison.compare import Comparison
 from flsim.comparison.result import difference_of
+from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval
 
 COMPARED = tuple(m for m in METHODS if m.files in ("da_grpo", "grpo+random", "collaborative_dr_grpo", "sft+random"))
@@ -74,7 +75,5 @@ def regimes_table(found: Mapping[str, Comparison]) -> str:
 def _cell(mean: Interval | None, gap: Interval | None) -> str:
     if mean is None:
         return "-"
-    if gap is None:
-        return f"{100 * mean.mean:.1f}"
-    star = " *" if gap.excludes_zero else ""
-    return f"{100 * mean.mean:.1f}: {100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f}){star}"
+    text = f"{100 * mean.mean:.1f}"
+    return text if gap is None else f"{text}: {gap_text(gap)}"

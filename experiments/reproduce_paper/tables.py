@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from experiments.benchmark.measuring import table
 from experiments.reproduce_paper.phases import PhaseUsage
 from flsim.comparison.result import Compared, Result, difference_of
+from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval
 
 MEASURES = (
@@ -35,7 +36,7 @@ def paired_table(comparison: Compared) -> str:
     for result in (*comparison.results, *comparison.bounds):
         if result.label != comparison.against:
             gaps = difference_of(comparison, result.label)
-            lines.append([result.label, *(_points(gaps.get(name)) for name in names)])
+            lines.append([result.label, *(gap_text(gaps[name]) if name in gaps else "-" for name in names)])
     return table(lines)
 
 
@@ -57,10 +58,3 @@ def _cell(result: Result, name: str) -> str:
 
 def _share(found: Interval) -> str:
     return f"{100 * found.mean:.1f} ({100 * found.low:.1f}..{100 * found.high:.1f})"
-
-
-def _points(found: Interval | None) -> str:
-    if found is None:
-        return "-"
-    star = " *" if found.excludes_zero else ""
-    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f}..{100 * found.high:+.1f}){star}"

@@ -27,7 +27,7 @@ def tune(setting: str, root: Path, jobs: int, more: Sequence[str]) -> list[Failu
         scores = [score(config) for _, config in tried]
         best = max(range(len(tried)), key=lambda place: scores[place])
         (TUNED / setting).mkdir(parents=True, exist_ok=True)
-        write_atomically(TUNED / setting / f"{learner}.yaml", _fragment(learner, tried[best][0], scores).encode())
+        write_atomically(TUNED / setting / f"{learner}.yaml", _fragment(tried[best][0], scores).encode())
         for place, (choice, _) in enumerate(tried):
             words = ", ".join(f"{key.removeprefix('client.')} {value}" for key, value in choice.items())
             lines.append([learner, words, f"{scores[place]:.3f}", "*" if place == best else ""])
@@ -45,7 +45,7 @@ def score(config: Config) -> float:
     return sum(float(per_user(rows[rows["round"] == end]).mean()) for end in ends) / len(ends)
 
 
-def _fragment(learner: str, choice: dict[str, str], scores: Sequence[float]) -> str:
+def _fragment(choice: dict[str, str], scores: Sequence[float]) -> str:
     own = {key.removeprefix("client."): yaml.safe_load(value) for key, value in choice.items()}
     said = f"# Chosen on validation questions out of {len(scores)}, scores {min(scores):.3f} to {max(scores):.3f}"
     return f"{said}:\n#   python -m experiments.reproduce_paper --tune\n{yaml.safe_dump({'client': own})}"

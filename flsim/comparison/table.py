@@ -81,9 +81,11 @@ def interval_text(interval: Interval) -> str:
 
 def difference_text(pair: Pair | None) -> str:
     """`+3.1 (+0.4..+5.9) *` in points, with a star where the interval excludes 0; empty without a pair."""
-    if pair is None:
-        return ""
-    gap = pair.difference
+    return "" if pair is None else gap_text(pair.difference)
+
+
+def gap_text(gap: Interval) -> str:
+    """`+3.1 (+0.4..+5.9) *`: a difference in points, with a star where its interval excludes 0."""
     star = " *" if gap.excludes_zero else ""
     return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f}){star}"
 

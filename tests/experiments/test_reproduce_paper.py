@@ -48,7 +48,7 @@ def test_what_was_chosen_is_what_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(plan, "TUNED", tmp_path)
     monkeypatch.setattr(tuning, "TUNED", tmp_path)
     (tmp_path / "single").mkdir()
-    (tmp_path / "single" / "grpo.yaml").write_text(tuning._fragment("grpo", {"client.lr": "0.0123"}, [0.5, 0.6]))
+    (tmp_path / "single" / "grpo.yaml").write_text(tuning._fragment({"client.lr": "0.0123"}, [0.5, 0.6]))
     method = next(m for m in METHODS if m.files == "grpo+random")
     (run,) = runs_of("single", [method], [0], tmp_path, [])
     assert run.config.client["lr"] == 0.0123

@@ -144,8 +144,11 @@ def test_a_worker_that_is_killed_takes_its_helper_along() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     helper = int(done.stdout)
-    for _ in range(100):
-        if not psutil.pid_exists(helper) or psutil.Process(helper).status() == psutil.STATUS_ZOMBIE:
-            return
+
+    def lives() -> bool:
+        return psutil.pid_exists(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE
+
+    deadline = time.monotonic() + 10
+    while lives() and time.monotonic() < deadline:
         time.sleep(0.1)
-    pytest.fail("the helper lives on")
+    assert not lives()

@@ -27,7 +27,8 @@ from flsim.metrics.rows import Row
 from flsim.metrics.selection import EVERY_TASK
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_lora import ranks_of
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from flsim.tasks.stream import TaskStream, device_name
 from flsim.world import World
 
@@ -147,11 +148,13 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
     """
     sent = np.flatnonzero(np.ones_like(granted) if world.config.asks_all_tests else granted).tolist()
     help_ = Help(alone.copy(), np.zeros_like(granted), Basket())
+    came = {}
     for place, answer in zip(sent, world.cloud.answer([problems[place] for place in sent]), strict=True):
         help_.basket.add(answer, world.config.cloud)
         if answer is not None:
-            help_.right[place] = is_right(problems[place].answer, answer.text)
-            help_.came[place] = True
+            came[place] = answer
+    help_.came[list(came)] = True
+    help_.right[list(came)] = are_right([(problems[place], answer.text) for place, answer in came.items()])
     return help_
 
 

@@ -15,7 +15,8 @@ from clients.device import Device
 from flsim.cloud.cloud import Answer
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
 from flsim.seeding import seed_for
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from flsim.timing import spend
 from flsim.world import World
 
@@ -78,11 +79,7 @@ def roll_out(
             help_bias=help_bias,
         )
     with spend("reward"):
-        right_alone = torch.zeros(completions.asked.shape)  # (K, P, G)
-        for k, row in enumerate(problems):
-            for p, problem in enumerate(row):
-                verdicts = [is_right(problem.answer, text) for text in completions.texts[k][p]]
-                right_alone[k, p] = torch.tensor(verdicts, dtype=torch.float32)
+        right_alone = _judge(problems, completions)  # (K, P, G)
     asked = completions.asked.float()  # (K, P, G)
     right_alone = right_alone.to(asked.device) * (1 - asked)  # (K, P, G)
     wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
@@ -91,22 +88,41 @@ def roll_out(
     return Rollout(reading, completions, right_alone, right, asked)
 
 
+def _judge(problems: Problems, completions: Completions) -> Tensor:
+    """1 where a completion itself is right, `(K, P, G)`; a help request never is."""
+    right = torch.zeros(completions.asked.shape)  # (K, P, G)
+    asked = completions.asked.tolist()
+    said = {
+        (k, p, g): (problem, completions.texts[k][p][g])
+        for k, row in enumerate(problems)
+        for p, problem in enumerate(row)
+        for g in range(right.shape[2])
+        if not asked[k][p][g]
+    }
+    for place, verdict in zip(said, are_right(list(said.values())), strict=True):
+        right[place] = float(verdict)
+    return right
+
+
 def ask_cloud(
     world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
 ) -> Tensor:
     """1 where a wanted query leads to a right answer, `(K, P)`: the cloud's if it comes, else the device's own."""
     helped = torch.zeros(wanted.shape)  # (K, P)
     answers = buy_answers(world, devices, problems, wanted)
-    for (k, p), answer in answers.items():
-        helped[k, p] = float(is_right(problems[k][p].answer, answer.text))
+    verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
+    for (k, p), right in zip(answers, verdicts, strict=True):
+        helped[k, p] = float(right)
     refused = [
         [p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())
     ]
     if any(refused):
         alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
-        for k, row in enumerate(refused):
-            for p, text in zip(row, alone[k], strict=True):
-                helped[k, p] = float(is_right(problems[k][p].answer, text))
+        places = [(k, p) for k, row in enumerate(refused) for p in row]
+        texts = [text for row in alone for text in row]
+        verdicts = are_right([(problems[k][p], text) for (k, p), text in zip(places, texts, strict=True)])
+        for (k, p), right in zip(places, verdicts, strict=True):
+            helped[k, p] = float(right)
     return helped
 
 

@@ -22,7 +22,8 @@ from flsim.learning.distillation import Target, forward_kl, sequence_loss
 from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.scoring import pull_back_verdicts, top_logprobs, unaided
 from flsim.seeding import generator
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from flsim.timing import spend
 from flsim.world import World
 
@@ -58,7 +59,8 @@ class Sft(Learner):
         world, devices = pack.world, pack.devices
         sent = self._to_send(world, devices, problems, step)  # (K, P)
         bought = buy_answers(world, devices, problems, sent)
-        right = {place for place, a in bought.items() if is_right(problems[place[0]][place[1]].answer, a.text)}
+        verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in bought.items()])
+        right = {place for place, verdict in zip(bought, verdicts, strict=True) if verdict}
         kept = sorted(right) if self.verified else sorted(bought)
         lessons = [[(problems[k][p], bought[k, p].text) for at, p in kept if at == k] for k in range(len(devices))]
         again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]

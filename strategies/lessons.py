@@ -21,7 +21,8 @@ from flsim.models.adapter import Adapter
 from flsim.models.decoding import given
 from flsim.models.stacked_lora import ranks_of
 from flsim.seeding import generator, seed_for
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from strategies.student import Lesson, Student
 
 SEQUENCE, FORWARD_KL, REVERSE_KL = "sequence", "forward_kl", "reverse_kl"
@@ -112,7 +113,8 @@ def _from_answers(learner: Learner, problems: Sequence[Problem], shop: Purchases
         [Request(plan.level, problem, plan.top if plan.loss == FORWARD_KL else 0) for problem in problems]
     )
     answered = [(problem, reply) for problem, reply in zip(problems, replies, strict=True) if reply is not None]
-    accepted = [(problem, reply) for problem, reply in answered if is_right(problem.answer, reply.answer.text)]
+    verdicts = are_right([(problem, reply.answer.text) for problem, reply in answered])
+    accepted = [pair for pair, right in zip(answered, verdicts, strict=True) if right]
     if not accepted:
         return Outcome(None, None, None, len(answered), 0)
     build = forward_lesson if plan.loss == FORWARD_KL else sequence_lesson

@@ -13,7 +13,8 @@ from flsim.models.base import load_base
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.scoring import judge, pull_back_verdicts, top_logprobs, unaided
 from flsim.models.stacked_lora import StackedLora, ranks_of
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 
 ANCHOR_TOP = 64  # tokens of the aggregated adapter's distribution that an anchor names; the tail holds the others
 
@@ -56,7 +57,7 @@ class Student:
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
-        return [is_right(p.answer, texts[0]) for p, texts in zip(problems, said.texts[0], strict=True)]
+        return are_right([(p, texts[0]) for p, texts in zip(problems, said.texts[0], strict=True)])
 
     def sample(self, theta: Tensor, ranks: Sequence[int], questions: Sequence[str], seed: int) -> Completions:
         """One answer to each question, drawn at temperature 1, `(1, P, 1, T)`."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.rollout import Problems
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from flsim.world import World
 
 Flags = NDArray[np.bool_]
@@ -84,10 +85,13 @@ def decide(rule: AskingRule, pack: Examined) -> list[Choice]:
 
 def right_alone(problems: Sequence[Problem], texts: Sequence[str]) -> Flags:
     """Whether each answer is right, `(N,)`."""
-    return np.array([is_right(problem.answer, text) for problem, text in zip(problems, texts, strict=True)], dtype=bool)
+    return np.array(are_right(list(zip(problems, texts, strict=True))), dtype=bool)
 
 
 def cloud_right(world: World, problems: Sequence[Problem]) -> Flags:
     """Whether the cloud answers and is right, `(N,)`; it keeps its answers, so a question costs it time only once."""
-    answers = zip(problems, world.cloud.answer(problems), strict=True)
-    return np.array([answer is not None and is_right(p.answer, answer.text) for p, answer in answers], dtype=bool)
+    answers = enumerate(world.cloud.answer(problems))
+    came = {place: answer.text for place, answer in answers if answer is not None}
+    right = np.zeros(len(problems), dtype=bool)  # (N,)
+    right[list(came)] = are_right([(problems[place], text) for place, text in came.items()])
+    return right

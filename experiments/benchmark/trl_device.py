@@ -24,7 +24,8 @@ from flsim.cloud.make import make_cloud
 from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
 from flsim.seeding import seed_for
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 
 
 class TrlDevice:
@@ -120,7 +121,7 @@ class TrlDevice:
         wanted = sorted({n for n, flag in zip(number, asked, strict=True) if flag})
         answers = self._cloud.answer([self._problems[n] for n in wanted])
         helped = {n: "" if answer is None else answer.text for n, answer in zip(wanted, answers, strict=True)}
-        return [
-            float(is_right(self._problems[n].answer, helped[n] if flag else text))
-            for n, flag, text in zip(number, asked, completions, strict=True)
-        ]
+        final = zip(number, asked, completions, strict=True)
+        return list(
+            map(float, are_right([(self._problems[n], helped[n] if flag else text) for n, flag, text in final]))
+        )

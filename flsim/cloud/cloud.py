@@ -220,11 +220,11 @@ class OracleCloud:
 
     def quote(self, problem: Problem) -> Answer:
         """Exact, since the oracle knows the answer. A character counts as a token."""
-        return Answer("", len(problem.question), len(problem.answer) + 1)
+        return Answer("", len(problem.prompt), len(problem.right_text) + 1)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order; an empty text where the oracle errs."""
-        return [Answer("" if self._errs(p) else p.answer, len(p.question), len(p.answer) + 1) for p in problems]
+        return [Answer("" if self._errs(p) else p.right_text, len(p.prompt), len(p.right_text) + 1) for p in problems]
 
     def _errs(self, problem: Problem) -> bool:
         digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()

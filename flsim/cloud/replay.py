@@ -50,7 +50,7 @@ class ReplayCloud:
             ConfigError: naming a question that the table lacks.
         """
         found = [(problem, self._outcome(problem)) for problem in problems]
-        return [Answer(p.answer if o.right else "", o.prompt_tokens, o.completion_tokens) for p, o in found]
+        return [Answer(p.right_text if o.right else "", o.prompt_tokens, o.completion_tokens) for p, o in found]
 
     def _outcome(self, problem: Problem) -> _Outcome:
         if problem.question not in self._outcomes:

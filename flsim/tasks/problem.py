@@ -1,4 +1,4 @@
-"""A problem is one question with one exact answer; its split is a property of the question's text.
+"""A problem is one question with a reference that a verifier takes; its split is a property of the question's text.
 
 Splitting by a hash of the question, not by a seed, means that no seed, level or device can ever move a test question
 into training: `split_of("7+5=")` is the same everywhere.
@@ -8,12 +8,14 @@ import hashlib
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
+VERBATIM = "exact"
+"""The verifier of the built-in world: right is what equals the answer, character for character."""
 _VALIDATION_SHARE, _TEST_SHARE = 0.12, 0.12  # of all questions; the rest trains
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One question of the built-in world, for example `Problem("arithmetic", "add", 2, "59+63=", "221", "21")`."""
+    """One question, for example of the built-in world `Problem("arithmetic", "add", 2, "59+63=", "221", "21")`."""
 
     group: str
     """Task group: the unit that streams switch between and that the accuracy matrix is taken over."""
@@ -24,9 +26,25 @@ class Problem:
     question: str
     """What the model reads."""
     answer: str
-    """The one right answer."""
-    slip: str
+    """The one right answer, or what the verifier needs to know it by."""
+    slip: str = ""
     """What a careless solver would write; pretraining mixes it in, learning and evaluation never see it."""
+    verifier: str = VERBATIM
+    """Name of what says whether a completion is right (`flsim/tasks/judging.py`); it takes `answer` as reference."""
+    instruction: str = ""
+    """What is to be done and in which form, for whoever answers; empty where the question says it all."""
+    solution: str | None = None
+    """A completion that the verifier takes; None if `answer` is one."""
+
+    @property
+    def prompt(self) -> str:
+        """The question under its instruction."""
+        return f"{self.instruction}\n\n{self.question}" if self.instruction else self.question
+
+    @property
+    def right_text(self) -> str:
+        """What somebody who knows would say."""
+        return self.answer if self.solution is None else self.solution
 
 
 def split_of(question: str) -> str:
@@ -35,8 +53,3 @@ def split_of(question: str) -> str:
     if share < _TEST_SHARE:
         return "test"
     return "validation" if share < _TEST_SHARE + _VALIDATION_SHARE else "train"
-
-
-def is_right(answer: str, completion: str) -> bool:
-    """The verifier of the built-in world: exact match of the whole completion."""
-    return completion == answer

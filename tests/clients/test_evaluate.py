@@ -16,7 +16,8 @@ from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
 from flsim.seeding import generator
-from flsim.tasks.problem import Problem, is_right
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
 from flsim.world import World, load_world
 from tests.flsim.answers import answered
 
@@ -125,8 +126,8 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     found = values(evaluate_pack(world, [1], fresh, model="global", round_=0)[0], "global")
     problems = own_tests(world, 1)
     world.lora.use(world.lora.stack(fresh))
-    alone = [is_right(p.answer, answer_alone(world, [[p]], 12)[0][0]) for p in problems]
-    cloud = [is_right(p.answer, answered(world.cloud, [p])[0].text) for p in problems]
+    alone = are_right([(p, answer_alone(world, [[p]], 12)[0][0]) for p in problems])
+    cloud = are_right([(p, answered(world.cloud, [p])[0].text) for p in problems])
     final = cloud[:8] + alone[8:]
     for task in ("arithmetic", "lists"):
         mine = [p.group == task for p in problems]
@@ -188,7 +189,7 @@ def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau
         for task in ("arithmetic", "lists"):
             mine = [p for p in range(20) if problems[p].group == task]
             assert found[task, "cloud_usage"] == (len(chosen.intersection(mine)), 10.0)
-            assert found[task, "accuracy"] == (sum(is_right(problems[p].answer, final[p]) for p in mine), 10.0)
+            assert found[task, "accuracy"] == (sum(are_right([(problems[p], final[p]) for p in mine])), 10.0)
         assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) == granted
 
 

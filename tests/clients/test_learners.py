@@ -33,7 +33,7 @@ from flsim.config_files import load_config
 from flsim.messages import DeviceUpdate
 from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
-from flsim.tasks.problem import is_right
+from flsim.tasks.judging import are_right
 from flsim.world import World, load_world, stream_of
 from tests.flsim.answers import answered
 
@@ -209,7 +209,7 @@ def test_sft_is_cross_entropy_on_the_clouds_right_answers(world: World) -> None:
     asked = learner._to_send(world, [device], [problems], 0)[0].tolist()
     sent = [problem for problem, wish in zip(problems, asked, strict=False) if wish]
     answers = answered(world.cloud, sent)
-    good = [(p, a.text) for p, a in zip(sent, answers, strict=True) if is_right(p.answer, a.text)]
+    good = [(p, a.text) for p, a in zip(sent, answers, strict=True) if are_right([(p, a.text)])[0]]
     assert 0 < len(good) < len(sent)
     model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in device.adapter.items()})

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsim.tasks.families import FAMILIES, GROUPS, Family, draw, families_of, relative_difficulty
-from flsim.tasks.problem import SPLITS, Problem, is_right, split_of
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import SPLITS, Problem, split_of
 
 REVERSED = ("add", "subtract", "multiply", "absolute")  # answers with the least significant digit first
 BY_NAME = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -173,8 +174,9 @@ def test_relative_difficulty_spans_nought_to_one(family: Family) -> None:
 
 
 def test_verifier_wants_the_whole_answer() -> None:
-    assert is_right("221", "221")
-    assert not any(is_right("221", text) for text in ("22", "2211", "122", "", "221 ", "?"))
+    problem = Problem("arithmetic", "add", 2, "102+119=", "221")
+    said = ("22", "221", "2211", "122", "", "221 ", "?")
+    assert are_right([(problem, text) for text in said]) == [text == "221" for text in said]
 
 
 def test_every_family_is_in_one_group() -> None:

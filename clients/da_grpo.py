@@ -76,8 +76,7 @@ class DaGrpo(Reinforcement):
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
         if self.normalise == "separately":
             return separately_scaled(rewards, rollout.asked, price)  # (K, P, G)
-        real = rollout.prompts.real  # (K, P)
-        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=real, tau=pack.tau)  # (K, P, G)
+        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.open, tau=pack.tau)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
     def after(self, pack: Pack, rollout: Rollout) -> None:

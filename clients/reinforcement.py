@@ -36,7 +36,7 @@ class Judged:
     kept: Tensor
     """True at prompts that count, `(K, P)`."""
     help_bias: Tensor | None
-    """On the logit of the help request when they were sampled, `(K,)`; None for no bias."""
+    """On the logit of the help request when they were sampled, `(K, P)`; None for no bias."""
 
     @property
     def mask(self) -> Tensor:
@@ -58,6 +58,9 @@ class Reinforcement(Learner):
     """And up to `1 + clip_high`."""
     ratio: str = "token"
     """Whose ratio counts: each `token`'s, or one of the whole `sequence` (GSPO)."""
+    alone_share: float = 0.0
+    """Of a step's prompts, how many are practised alone, with the help request ruled out: so what the cloud would
+    answer is learned, too, and costs nothing. Usage and its price look at the others. 0, as in the papers: none."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
 
@@ -70,6 +73,10 @@ class Reinforcement(Learner):
             raise ValueError(f"temperature={self.temperature} must be above 0: responses of a group must differ")
         if self.updates < 1:
             raise ValueError(f"updates={self.updates} must be at least 1")
+        if not 0 <= self.alone_share < 1:
+            raise ValueError(f"alone_share={self.alone_share} must be in [0, 1): it is a share of a step's prompts")
+        if self.alone_share and not self.may_ask:
+            raise ValueError(f"alone_share={self.alone_share} has no effect: this method never asks; leave it out")
         if self.kl < 0:
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
@@ -117,7 +124,7 @@ class Reinforcement(Learner):
 
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
-        bias = self._biases(pack)  # (K,)
+        bias = self._biases(pack, problems)  # (K, P)
         pack.learn()
         rollout = self._roll_out(pack.world, pack.devices, problems, step, bias)
         with spend("train"):
@@ -131,9 +138,15 @@ class Reinforcement(Learner):
         for k, note in enumerate(pack.notes):
             note.add(k, problems[k], rollout, advantage)
 
-    def _biases(self, pack: Pack) -> Tensor | None:
-        biases = [self.help_bias(dual) for dual in pack.dual.tolist()]
-        return torch.tensor(biases, device=pack.theta.device) if any(biases) else None  # (K,)
+    def _biases(self, pack: Pack, problems: Problems) -> Tensor | None:
+        """On the logit of the help request, `(K, P)`: each device's own, and -inf at the prompts practised alone."""
+        own = [self.help_bias(dual) for dual in pack.dual.tolist()]
+        if not any(own) and not self.alone_share:
+            return None
+        alone = torch.tensor([int(self.alone_share * len(row)) for row in problems])[:, None]  # (K, 1)
+        places = torch.arange(max(len(row) for row in problems))  # (P,)
+        biases = torch.tensor(own)[:, None].masked_fill(places < alone, -torch.inf)  # (K, P)
+        return biases.to(pack.theta.device)
 
     def _roll_out(
         self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None

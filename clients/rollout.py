@@ -36,6 +36,8 @@ class Rollout:
     """1 where the final answer is right, whoever gave it, `(K, P, G)`."""
     asked: Tensor
     """1 where the response asked for help, granted or not, `(K, P, G)`."""
+    open: Tensor
+    """True at real prompts where a response could ask, `(K, P)`."""
 
     @property
     def prompts(self) -> Prompts:
@@ -44,9 +46,9 @@ class Rollout:
 
     @property
     def usage(self) -> Tensor:
-        """J, the share of a device's responses that asked, `(K,)`."""
-        real = self.prompts.real[..., None].float()  # (K, P, 1)
-        return (self.asked * real).sum((1, 2)) / (real.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
+        """J, the share of a device's responses that asked, of those that could, `(K,)`."""
+        could = self.open[..., None].float()  # (K, P, 1)
+        return (self.asked * could).sum((1, 2)) / (could.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
 
 
 def roll_out(
@@ -63,7 +65,7 @@ def roll_out(
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
-    Without `may_ask` the help request is ruled out; `help_bias` `(K,)` is added to its logit.
+    Without `may_ask` the help request is ruled out; `help_bias` `(K, P)` is added to its logit, and -inf rules it out.
     """
     seed = world.config.seed
     with spend("rollout"):
@@ -85,7 +87,10 @@ def roll_out(
     wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
     helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=max_new_tokens)  # (K, P)
     right = right_alone + asked * helped.to(asked.device)[..., None]  # (K, P, G)
-    return Rollout(reading, completions, right_alone, right, asked)
+    open_ = reading.prompts.real  # (K, P)
+    if help_bias is not None:
+        open_ = open_ & ~help_bias.isneginf()  # (K, P)
+    return Rollout(reading, completions, right_alone, right, asked, open_)
 
 
 def _judge(problems: Problems, completions: Completions) -> Tensor:

@@ -25,6 +25,8 @@ class Own:
         base = pack.world.base
         reading = read(base, encode(base, [[problem.question for problem in row] for row in pack.tests]))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
+        if bias is not None:
+            bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)
         free = generate(base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, help_bias=bias)
         chances = torch.softmax(reading.logits.float(), -1)[:, base.help_id].view(free.asked.shape[:2])  # (K, P)
         scores, asked = chances.double().cpu().numpy(), free.asked[..., 0].cpu().numpy()  # (K, P) each

@@ -57,6 +57,8 @@ ABLATIONS = (
     Method("cost by group", "da_grpo_group", "da_grpo"),
     Method("cost by tau", "da_grpo_budget", "da_grpo"),
     Method("parts by deviation", "da_grpo_separately", "da_grpo"),
+    Method("half practised alone", "da_grpo_alone", "da_grpo"),
+    Method("half alone, calibrated", "da_grpo_alone+own_calibrated", "da_grpo"),
     Method("with replay", "da_grpo+replay", "da_grpo"),
     Method("with KL", "da_grpo+kl", "da_grpo"),
     Method("GRPO, replay", "grpo+replay+random", "grpo"),

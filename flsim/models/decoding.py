@@ -129,7 +129,7 @@ def generate(
         temperature: of the sampling; 0 means greedy.
         generators: one per device; needed unless greedy.
         may_ask: False forbids the help request, so that the device answers alone.
-        help_bias: added to the logit of the help request, one per device `(K,)`; None adds nothing.
+        help_bias: added to the logit of the help request at each prompt `(K, P)`, -inf rules it out; None adds nothing.
     """
     prompts = reading.prompts
     k, p, _ = prompts.ids.shape
@@ -142,7 +142,7 @@ def generate(
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
     logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
     for t in range(max_new_tokens):
-        bias = None if help_bias is None else help_bias[now // rows]  # (n,)
+        bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
         scores = _scores(base, biased(base, logits, bias), temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)

@@ -107,7 +107,7 @@ def pull_back(
         temperature: of the sampling.
         tokens: most tokens of completions in one forward pass; fewer need less memory.
         may_ask: as they were sampled; False rules the help request out before the softmax.
-        help_bias: as they were sampled, `(K,)`; None is no bias.
+        help_bias: as they were sampled, `(K, P)`; None is no bias.
     """
     verdict = _logprob_of(base, completions, temperature, may_ask, help_bias)
     return pull_back_verdicts(base, lora, reading, completions, verdict, pull, tokens=tokens)
@@ -168,10 +168,10 @@ def _logprob_of(
 ) -> Verdict:
     """The log-probability of the completions' own tokens, as they were drawn."""
     tokens = completions.tokens.flatten()
-    of_a_device = completions.tokens[0].numel()
+    of_a_prompt = completions.tokens[0, 0].numel()
 
     def verdict(logits: Tensor, places: Tensor) -> Tensor:
-        bias = None if help_bias is None else help_bias[places // of_a_device]  # (n,)
+        bias = None if help_bias is None else help_bias.flatten()[places // of_a_prompt]  # (n,)
         logits = biased(base, logits.float(), bias)  # (n, V)
         if temperature > 0:
             logits = logits / temperature  # (n, V)

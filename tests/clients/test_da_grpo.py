@@ -1,5 +1,6 @@
 """One round of DA-GRPO: the step against peft and torch's own Adam, lambda from the rows, packs, memory, caps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,6 @@ def distance(one: Adapter, other: Adapter) -> float:
 
 def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
     """The rollout that the device's first step makes: a pure function of seed, device, round and step."""
-    bias = algorithm.help_bias(device.dual)
     count = world.stream.prompts_per_step(device.name, algorithm.prompts)
     problems = world.stream.training_problems(device.name, device.round, 0, count=count, seed=world.config.seed)
     world.lora.use(world.lora.stack([device.adapter]))
@@ -92,8 +92,13 @@ def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
         group_size=algorithm.group_size,
         temperature=algorithm.temperature,
         max_new_tokens=algorithm.max_new_tokens,
-        help_bias=torch.tensor([bias]) if bias else None,
+        help_bias=torch.tensor([[bias_at(algorithm, device, p, count) for p in range(count)]]),
     )
+
+
+def bias_at(algorithm: DaGrpo, device: Device, p: int, prompts: int) -> float:
+    """On the logit of the help request: none may be made at the prompts that are practised alone."""
+    return -math.inf if p < int(algorithm.alone_share * prompts) else algorithm.help_bias(device.dual)
 
 
 def peft_step(
@@ -111,8 +116,7 @@ def peft_step(
         for g in range(algorithm.group_size):
             response = completions.tokens[0, p, g][completions.mask[0, p, g]]
             logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
-            shift = torch.nn.functional.one_hot(torch.tensor(world.base.help_id), logits.shape[-1])  # (V,)
-            logits = logits + algorithm.help_bias(device.dual) * shift
+            logits[:, world.base.help_id] += bias_at(algorithm, device, p, prompts.counts[0])
             logprobs = torch.log_softmax(logits / algorithm.temperature, -1)
             gain = gain + advantage[p, g] * logprobs[torch.arange(len(response)), response].sum()
     (-gain / advantage.numel()).backward()
@@ -123,26 +127,32 @@ def peft_step(
     return gradient, {name: parameter.detach().numpy().copy() for name, parameter in named.items()}
 
 
-@pytest.mark.parametrize(("baseline", "bias"), [("group", 0.0), ("batch", 0.0), ("batch", 4.0)])
-def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str, bias: float) -> None:
+@pytest.mark.parametrize(
+    ("baseline", "bias", "share"), [("group", 0.0, 0.0), ("batch", 0.0, 0.0), ("batch", 4.0, 0.0), ("batch", 4.0, 0.5)]
+)
+def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str, bias: float, share: float) -> None:
     """A = A_r - lambda A_c; both centred, by the group's mean or (costs) by the batch's, times n / (n - 1).
 
-    With a threshold of the device's own the help request's logit is raised by 4 (0.5 - 0.3) = 0.8.
+    With a threshold of the device's own the help request's logit is raised by 4 (0.5 - 0.3) = 0.8. With half of the
+    prompts practised alone, these have the rewards of answers of one's own and no costs.
 
     The gradient is read off Adam's first moment, which is a tenth of it after one step: m = (1 - beta_1) g. The cloud
     errs on half of the questions, so that rewards and costs differ; with a perfect one they would be equal here.
     """
     world = load_world(config_of(tiny_checkpoint, "cloud.oracle_error=0.5"))
-    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6, dual_bias=bias)
+    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6, dual_bias=bias, alone_share=share)
     device = device_of(world, dual=0.3)
     rollout = rollout_of(world, algorithm, device)
     rewards, costs = rollout.right[0], rollout.asked[0]  # (P, G)
     assert 0 < float(rewards.sum()) < float(costs.sum()) < costs.numel()
-    g, n = algorithm.group_size, costs.numel()
+    alone = int(share * len(costs))
+    assert not costs[:alone].any()
+    g, n = algorithm.group_size, costs[alone:].numel()
     by_reward = (rewards - rewards.mean(-1, keepdim=True)) * g / (g - 1)
     by_cost = (costs - costs.mean(-1, keepdim=True)) * g / (g - 1)
     if baseline == "batch":
-        by_cost = (costs - costs.mean()) * n / (n - 1)
+        by_cost = (costs - costs[alone:].mean()) * n / (n - 1)
+        by_cost[:alone] = 0
     gradient, adapter = peft_step(world, algorithm, device, by_reward - 0.3 * by_cost, rollout)
     (update,) = algorithm.local_update(world, [device])
     assert device.optimizer is not None
@@ -161,6 +171,18 @@ def test_a_long_gradient_is_shortened_to_the_clip_norm(world: World) -> None:
     settings(clip_norm=0.01).local_update(world, [device])
     assert device.optimizer is not None
     assert float((device.optimizer.first * 10).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_price_follows_the_usage_of_the_prompts_that_may_be_sent(tiny_checkpoint: Path) -> None:
+    world = load_world(config_of(tiny_checkpoint))
+    algorithm = settings(dual_lr=0.1, dual_gain=0.0, alone_share=0.5)
+    device = device_of(world)
+    asked = rollout_of(world, algorithm, device).asked[0]  # (P, G)
+    (update,) = algorithm.local_update(world, [device])
+    open_ = asked[int(0.5 * len(asked)) :]
+    assert 0 < float(open_.mean()) < 1
+    assert device.dual == pytest.approx(0.5 + 0.1 * (float(open_.mean()) - TAU), abs=1e-6)
+    assert total(update, "cloud_usage") == (float(open_.sum()), asked.numel())
 
 
 def test_lambda_moves_as_the_rows_say(world: World) -> None:

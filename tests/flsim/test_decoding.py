@@ -193,17 +193,19 @@ def test_an_answer_alone_never_asks(base: BaseModel) -> None:
 
 
 def test_a_bias_on_the_request_is_each_devices_own(base: BaseModel) -> None:
-    """Far below it is as if asking were forbidden, of 0 as if there were none, far above everything asks at once."""
+    """Of -inf it is as if asking were forbidden, of 0 as if there were none, far above everything asks at once."""
     prompts = encode(base, [QUESTIONS] * 3)
     settings: dict[str, Any] = {"group_size": 20, "max_new_tokens": T, "temperature": 3.0}
-    bias = torch.tensor([-1e4, 0.0, 1e4])
+    bias = torch.tensor([-torch.inf, 0.0, 1e4])[:, None].repeat(1, len(QUESTIONS))  # (K, P)
+    bias[2, 0] = -torch.inf
     biased = generate(base, read(base, prompts), generators=seeded(3, 3, 3), help_bias=bias, **settings)
     free = generate(base, read(base, prompts), generators=seeded(3, 3, 3), **settings)
     alone = generate(base, read(base, prompts), generators=seeded(3, 3, 3), may_ask=False, **settings)
     assert same(biased, alone, at=0, of=0, count=len(QUESTIONS))
     assert same(biased, free, at=1, of=1, count=len(QUESTIONS))
-    assert biased.asked[2].all()
-    assert biased.mask[2].sum() == biased.asked[2].numel()  # at the first token
+    assert not biased.asked[2, 0].any()  # a prompt with a bias of its own
+    assert biased.asked[2, 1:].all()
+    assert biased.mask[2, 1:].sum() == biased.asked[2, 1:].numel()  # at the first token
 
 
 def test_forbidding_the_request_leaves_other_choices_as_they_were(base: BaseModel) -> None:

@@ -72,6 +72,8 @@ BOUNDS = (
     Method("one central learner", "da_grpo+central", "da_grpo", settings=("fleet",)),
 )
 
+RATES = {"fleet": 1.0, "single": 0.5}
+"""By how much the learning rates of `GRIDS` are multiplied: a fleet's average takes larger steps than one device can."""
 _LRS = ("0.0015", "0.003", "0.006")
 _SIX_LRS = tuple({"client.lr": lr} for lr in ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006"))
 
@@ -140,7 +142,8 @@ def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> li
     method = next(m for m in METHODS if m.tuned == learner)
     files = learner if method.files == learner else f"{learner}+random"  # what it knows, not how well a rule asks
     trials = []
-    for place, choice in enumerate(GRIDS[learner]):
+    for place, entry in enumerate(GRIDS[learner]):
+        choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}
         own = [f"{key}={value}" for key, value in choice.items()]
         own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
         own += [f"name={learner}-{place}", f"run_dir={root / f'{learner}-{place}'}"]

@@ -35,14 +35,15 @@ METHODS = (
     Method("DA-GRPO", "da_grpo", "da_grpo"),
     Method("DA-GRPO, calibrated", "da_grpo+own_calibrated", "da_grpo"),
     Method("DA-GRPO, own threshold", "da_grpo_threshold", "da_grpo_threshold"),
+    Method("DA-GRPO, half alone", "da_grpo_half_alone+own_calibrated", "da_grpo_half_alone"),
     Method("DA-GRPO, plain form", "paper", "paper"),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
     Method("collaborative GRPO", "collaborative_grpo", "collaborative_grpo"),
     Method("collaborative Dr.GRPO", "collaborative_dr_grpo", "collaborative_dr_grpo"),
+    Method("GRPO, asks at random", "grpo+random", "grpo"),
     Method("GRPO, never asks", "grpo+never", "grpo"),
     Method("GRPO, asks always", "grpo+always", "grpo"),
-    Method("GRPO, asks at random", "grpo+random", "grpo"),
     Method("GRPO, by confidence", "grpo+confidence", "grpo"),
     Method("GRPO, by entropy", "grpo+entropy", "grpo"),
     Method("GRPO, router", "grpo+classifier", "grpo"),
@@ -52,13 +53,14 @@ METHODS = (
     Method("GVPO, at random", "gvpo+random", "gvpo"),
     Method("SFT, at random", "sft+random", "sft"),
 )
-"""What is compared, DA-GRPO first: the others are paired with it."""
+"""What is compared, DA-GRPO first: the others are paired with it. A learner is tuned as in its first line; one that
+does not learn to ask with asking at random, by what it knows and not by how well a rule asks."""
 ABLATIONS = (
     Method("cost by group", "da_grpo_group", "da_grpo"),
     Method("cost by tau", "da_grpo_budget", "da_grpo"),
     Method("parts by deviation", "da_grpo_separately", "da_grpo"),
-    Method("half practised alone", "da_grpo_alone", "da_grpo"),
-    Method("half alone, calibrated", "da_grpo_alone+own_calibrated", "da_grpo"),
+    Method("half practised alone", "da_grpo+half_alone", "da_grpo"),
+    Method("fixed reward, half alone", "collaborative_dr_grpo+half_alone", "collaborative_dr_grpo"),
     Method("with replay", "da_grpo+replay", "da_grpo"),
     Method("with KL", "da_grpo+kl", "da_grpo"),
     Method("GRPO, replay", "grpo+replay+random", "grpo"),
@@ -73,7 +75,7 @@ BOUNDS = (
 )
 
 RATES = {"fleet": 1.0, "single": 0.5}
-"""By how much the learning rates of `GRIDS` are multiplied: a fleet's average takes larger steps than one device can."""
+"""By how much the learning rates of `GRIDS` are multiplied: the average of a fleet bears larger steps than one device."""
 _LRS = ("0.0015", "0.003", "0.006")
 _SIX_LRS = tuple({"client.lr": lr} for lr in ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006"))
 
@@ -86,6 +88,7 @@ def _grid(**axes: Sequence[str]) -> tuple[dict[str, str], ...]:
 GRIDS: dict[str, tuple[dict[str, str], ...]] = {
     "da_grpo": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
     "da_grpo_threshold": _grid(lr=_LRS, dual_bias=("5", "10")),
+    "da_grpo_half_alone": _grid(lr=_LRS, dual_bias=("5", "10")),
     "paper": _grid(lr=_LRS, dual_lr=("0.01", "0.05")),
     "fixed_price": _grid(lr=_LRS[:2], price=("0.2", "0.4", "0.6")),
     "gapg": _grid(lr=_LRS[:2], help_reward=("0.3", "0.6", "0.9")),
@@ -139,8 +142,7 @@ def folder_of(method: Method, seed: int) -> str:
 
 def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[tuple[dict[str, str], Config]]:
     """The runs by which a learner is tuned: each choice of its grid, with its config."""
-    method = next(m for m in METHODS if m.tuned == learner)
-    files = learner if method.files == learner else f"{learner}+random"  # what it knows, not how well a rule asks
+    files = next(method.files for method in METHODS if method.tuned == learner)
     trials = []
     for place, entry in enumerate(GRIDS[learner]):
         choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}

@@ -75,7 +75,7 @@ BOUNDS = (
 )
 
 RATES = {"fleet": 1.0, "single": 0.5}
-"""By how much the learning rates of `GRIDS` are multiplied: the average of a fleet bears larger steps than one device."""
+"""By how much the learning rates of `GRIDS` are multiplied: a fleet averages larger steps than one device bears."""
 _LRS = ("0.0015", "0.003", "0.006")
 _SIX_LRS = tuple({"client.lr": lr} for lr in ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006"))
 

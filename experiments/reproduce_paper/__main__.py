@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         for setting in args.settings:
             print(f"\n# {setting}", flush=True)
             if args.tune:
-                failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more)
+                learners = {method.tuned for method in _chosen((*METHODS, *ABLATIONS, *BOUNDS), args.only)}
+                failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more, learners)
             elif args.regimes is not None:
                 failures = forgetting(setting, args.root / f"regimes-{setting}", args)
             else:
@@ -142,7 +143,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--root", type=Path, default=Path("runs/paper"), help="folder of the runs (default %(default)s)"
     )
-    parser.add_argument("--tune", action="store_true", help="choose settings on validation questions, and nothing else")
+    parser.add_argument("--tune", action="store_true", help="choose settings on validation questions, and no more")
     parser.add_argument(
         "--regimes", nargs="*", choices=[regime.name for regime in REGIMES], help="forgetting in other regimes, or all"
     )

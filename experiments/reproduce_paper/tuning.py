@@ -1,6 +1,6 @@
 """Choose each learner's settings on validation questions, out of six, and write them as files that a run takes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -16,9 +16,11 @@ from flsim.metrics.users import per_user
 from flsim.world import stream_of
 
 
-def tune(setting: str, root: Path, jobs: int, more: Sequence[str]) -> list[Failure]:
-    """Run what is missing, and write the best choice of every learner to `experiments/configs/tuned/SETTING/`."""
-    trials = {learner: trials_of(setting, learner, root, more) for learner in GRIDS}
+def tune(
+    setting: str, root: Path, jobs: int, more: Sequence[str], learners: Collection[str] = tuple(GRIDS)
+) -> list[Failure]:
+    """Run what is missing, and write the best choice of each learner to `experiments/configs/tuned/SETTING/`."""
+    trials = {learner: trials_of(setting, learner, root, more) for learner in GRIDS if learner in learners}
     failures = do_all([config for tried in trials.values() for _, config in tried], jobs)
     if failures:
         return failures

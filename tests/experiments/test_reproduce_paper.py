@@ -101,9 +101,8 @@ def test_the_command_tunes_runs_and_shows(
     tuned = tmp_path / "tuned"
     for module in (plan, tuning):
         monkeypatch.setattr(module, "TUNED", tuned)
-    monkeypatch.setattr(tuning, "GRIDS", {name: GRIDS[name] for name in ("da_grpo", "grpo")})
     common = ["--settings", "single", "--root", str(tmp_path / "runs"), "--jobs", "2", "--more", *TINY]
-    assert main(["--tune", *common]) == 0
+    assert main(["--tune", "--only", "DA-GRPO, calibrated", "GRPO, router", *common]) == 0
     assert "score on validation questions" in capsys.readouterr().out
     assert {file.stem for file in (tuned / "single").iterdir()} == {"da_grpo", "grpo"}
     only = ["--only", "DA-GRPO", "GRPO, router", "all tasks at once", "--seeds", "0", "1"]

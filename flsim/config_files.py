@@ -1,5 +1,6 @@
 """Read and write configurations: YAML, `key=value` overrides, and what differs between two; OmegaConf stays here."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from flsim.config_data import DataConfig
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
+_ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
 
 
 def load_config(
@@ -103,7 +105,7 @@ def differences(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
+        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS and not _ROOT.fullmatch(key)
     ]
 
 

@@ -33,11 +33,14 @@ class Columns:
         """Check the map.
 
         Raises:
-            ConfigError: if it names an unknown field, or leaves out question or answer.
+            ConfigError: if it names an unknown field, leaves out question or answer, or a column is no text.
         """
         unknown = sorted(set(self.names) - set(FIELDS))
         if unknown:
             raise ConfigError(f"columns: there is no field {unknown[0]!r}; an item has: {', '.join(FIELDS)}")
+        for field, column in self.names.items():
+            if not isinstance(column, str):  # YAML reads a bare yes, no, on or off as true or false
+                raise ConfigError(f"columns: {field} is {column!r}, not the name of a column; put it into quotes")
         for needed in ("question", "answer"):
             if needed not in self.names:
                 raise ConfigError(

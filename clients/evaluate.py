@@ -22,6 +22,7 @@ from clients.asking.rule import AskingRule, Examined, Flags, Scores, decide, rig
 from clients.asking.threshold import tie_breaks
 from clients.notes import cloud_facts
 from clients.rollout import answer_alone
+from clients.task_scores import task_auc, task_scores
 from flsim.cloud.basket import Basket
 from flsim.metrics.rows import Row
 from flsim.metrics.selection import EVERY_TASK
@@ -53,7 +54,8 @@ def evaluate_pack(
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
     cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike. Neither
     is measured where the cloud answers granted prompts only (`evaluation.cloud`). Where it fails, the device's own
-    answer counts.
+    answer counts. Of a task with score labels also `task_auc` (`clients/task_scores.py`), with the number of scored
+    prompts as weight, or (0, 0) for a device with one label only, and `positives`, those with label 1.
 
     Args:
         world: the worker's.
@@ -69,15 +71,16 @@ def evaluate_pack(
     problems = [own_tests(world, device) for device in devices]
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
+    scores = task_scores(world, problems)
     rows = []
-    for device, tests, choice, tau in zip(devices, problems, choices, taus, strict=True):
+    for device, tests, choice, tau, scored in zip(devices, problems, choices, taus, scores, strict=True):
         granted = _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)  # (N,)
         help_ = ask(world, tests, choice.alone, granted)
         values = {
             "cloud_requests": choice.wishes.astype(np.float64),
             **_within_budget(granted, choice.alone, help_.right),
         }
-        whole = _costs(world, help_, device, model, round_)
+        whole = _costs(world, help_, device, model, round_) + _scored(world, tests, scored, device, model, round_)
         if model == "global" and world.config.asks_all_tests:
             ties = tie_breaks(world, device, world.config.evaluation.split, len(tests))  # (N,)
             values |= accuracy_curve(choice, help_.right, ties)
@@ -156,6 +159,24 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
     help_.came[list(came)] = True
     help_.right[list(came)] = are_right([(problems[place], answer.text) for place, answer in came.items()])
     return help_
+
+
+def _scored(
+    world: World, problems: Sequence[Problem], scores: Scores, device: int, model: str, round_: int
+) -> list[Row]:
+    """How well the scores `(N,)` tell the labels apart, for each task that has labels."""
+    rows = []
+    for task in world.stream.tasks:
+        own = [p for p, problem in enumerate(problems) if problem.group == task and problem.score_label is not None]
+        if own:
+            chosen = [problems[place] for place in own]
+            positives = float(sum(problem.score_label == 1 for problem in chosen))
+            for name, pair in (
+                ("task_auc", task_auc(chosen, scores[own])),
+                ("positives", (positives, float(len(own)))),
+            ):
+                rows.append(_row(world, task, name, *pair, device, model, round_))
+    return rows
 
 
 def _costs(world: World, help_: Help, device: int, model: str, round_: int) -> list[Row]:

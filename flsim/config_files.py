@@ -1,5 +1,6 @@
 """Read and write configurations: YAML, `key=value` overrides, and what differs between two; OmegaConf stays here."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.config_checks import check
+from flsim.config_data import DataConfig
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
+_ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
 
 
 def load_config(
@@ -85,7 +88,7 @@ def _explain(error: Exception, key: str, source: str) -> str:
     if isinstance(error, ConfigKeyError):
         parent: Any = Config()
         for part in key.split(".")[:-1]:
-            parent = getattr(parent, part.split("[")[0], parent)
+            parent = DataConfig() if parent == {} else getattr(parent, part.split("[")[0], parent)
         known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
         return f"unknown key {key!r} in {source}; allowed here: {known}"
     return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
@@ -102,7 +105,7 @@ def differences(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS
+        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS and not _ROOT.fullmatch(key)
     ]
 
 

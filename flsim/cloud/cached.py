@@ -37,7 +37,7 @@ class CachedCloud:
         Raises:
             DamagedFileError: if the cache cannot be read.
         """
-        keys = [key_of(self._identity, TEXT, problem.question) for problem in problems]
+        keys = [key_of(self._identity, TEXT, problem) for problem in problems]
         asked: dict[bytes, Problem] = {}
         for key, problem in zip(keys, problems, strict=True):
             asked.setdefault(key, problem)

@@ -108,34 +108,34 @@ class BuiltinCloud:
         self.max_new_tokens = max_new_tokens
         self._known: dict[str, Answer] = {}
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, problem: Problem) -> str:
         """What the model reads."""
-        return question
+        return problem.prompt
 
     def quote(self, problem: Problem) -> Answer:
         """The prompt's tokens and the longest completion."""
-        return Answer("", len(self.base.tokenizer(self.prompt(problem.question))["input_ids"]), self.max_new_tokens)
+        return Answer("", len(self.base.tokenizer(self.prompt(problem))["input_ids"]), self.max_new_tokens)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order."""
-        return self.reply([problem.question for problem in problems])
+        return self.reply([self.prompt(problem) for problem in problems])
 
-    def reply(self, questions: Sequence[str]) -> list[Answer]:
-        """One answer per question, in order."""
-        new = list(dict.fromkeys(question for question in questions if question not in self._known))
+    def reply(self, prompts: Sequence[str]) -> list[Answer]:
+        """One answer per prompt, in order."""
+        new = list(dict.fromkeys(prompt for prompt in prompts if prompt not in self._known))
         for start in range(0, len(new), self.batch_size):
             some = new[start : start + self.batch_size]
             self._known |= dict(zip(some, self._ask(some), strict=True))
-        return [self._known[question] for question in questions]
+        return [self._known[prompt] for prompt in prompts]
 
-    def _ask(self, questions: list[str]) -> list[Answer]:
+    def _ask(self, prompts: list[str]) -> list[Answer]:
         """One batch."""
-        return self._generate(questions)[0]
+        return self._generate(prompts)[0]
 
     @torch.no_grad()
-    def _generate(self, questions: list[str]) -> tuple[list[Answer], Completions]:
+    def _generate(self, prompts: list[str]) -> tuple[list[Answer], Completions]:
         """The greedy answers to one batch, and the tokens behind them, `(1, P, 1, T)`."""
-        reading = self._read(questions)
+        reading = self._read(prompts)
         replies = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
@@ -144,8 +144,8 @@ class BuiltinCloud:
         told = zip(replies.texts[0], sent, received, strict=True)
         return [Answer(texts[0], prompt_tokens, tokens) for texts, prompt_tokens, tokens in told], replies
 
-    def _read(self, questions: Sequence[str]) -> Reading:
-        return read(self.base, encode(self.base, [[self.prompt(question) for question in questions]]))
+    def _read(self, prompts: Sequence[str]) -> Reading:
+        return read(self.base, encode(self.base, [prompts]))
 
     @cached_property
     def identity(self) -> str:
@@ -166,15 +166,15 @@ class BuiltinCloud:
 
     def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
         """Its answers with the `top` likeliest tokens at each token; one by one, so that no bit depends on the rest."""
-        return [self._tell(problem.question, top) for problem in problems]
+        return [self._tell(self.prompt(problem), top) for problem in problems]
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
         """The log-probabilities of these completions' tokens, billed as tokens sent; one by one, too."""
-        return [self._score(problem.question, tokens) for problem, tokens in zip(problems, completions, strict=True)]
+        return [self._score(self.prompt(p), tokens) for p, tokens in zip(problems, completions, strict=True)]
 
     @torch.no_grad()
-    def _tell(self, question: str, top: int) -> Reply:
-        reading = self._read([question])
+    def _tell(self, prompt: str, top: int) -> Reply:
+        reading = self._read([prompt])
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
@@ -183,8 +183,8 @@ class BuiltinCloud:
         return _reply(answer, said.tokens[0, 0, 0], ids, logprobs)
 
     @torch.no_grad()
-    def _score(self, question: str, tokens: Sequence[int]) -> Reply:
-        reading = self._read([question])
+    def _score(self, prompt: str, tokens: Sequence[int]) -> Reply:
+        reading = self._read([prompt])
         completions = given(self.base, [[tokens]])
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 

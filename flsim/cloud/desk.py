@@ -28,13 +28,13 @@ class Desk:
         """Of the checkpoint."""
         return self._cloud.identity
 
-    async def answer(self, questions: list[str]) -> list[Answer]:
-        """One answer per question, in order."""
-        self._waiting += questions
+    async def answer(self, prompts: list[str]) -> list[Answer]:
+        """One answer per prompt, in order."""
+        self._waiting += prompts
         if self._batch is None:
             self._batch = asyncio.create_task(self._serve())
         await self._batch
-        return self._cloud.reply(questions)
+        return self._cloud.reply(prompts)
 
     async def batches(self) -> int:
         """How often the checkpoint was asked so far."""
@@ -42,9 +42,9 @@ class Desk:
 
     async def _serve(self) -> None:
         await asyncio.sleep(_COLLECT_S)
-        questions, self._waiting, self._batch = self._waiting, [], None
+        prompts, self._waiting, self._batch = self._waiting, [], None
         self._batches += 1
-        self._cloud.reply(questions)  # holds the actor up: who comes meanwhile is in the next batch
+        self._cloud.reply(prompts)  # holds the actor up: who comes meanwhile is in the next batch
 
 
 class DeskCloud:
@@ -70,7 +70,8 @@ class DeskCloud:
         if not problems:
             return []
         try:
-            return list(ray.get(self._desk.answer.remote([problem.question for problem in problems])))
+            prompts = [self._wording.prompt(problem) for problem in problems]
+            return list(ray.get(self._desk.answer.remote(prompts)))
         except ray.exceptions.RayActorError:
             return [None] * len(problems)
 

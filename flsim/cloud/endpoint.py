@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 from flsim.cloud.checks import check_key
 from flsim.cloud.cloud import Answer
-from flsim.cloud.instruction import instruction
+from flsim.cloud.instruction import instruction, system_of
 from flsim.config import CloudConfig
 from flsim.tasks.problem import Problem
 
@@ -70,34 +70,33 @@ class EndpointCloud:
 
     @property
     def identity(self) -> str:
-        """The system prompt, beside the settings."""
+        """The system prompt of the built-in world, beside the settings."""
         return self._system
 
     def quote(self, problem: Problem) -> Answer:
         """One token per byte sent and a template's, and the longest completion; a token is a byte at least."""
-        sent = len((self._system + problem.question).encode()) + _TEMPLATE_TOKENS
+        sent = len(((system_of(self.config, problem) or "") + problem.prompt).encode()) + _TEMPLATE_TOKENS
         return Answer("", sent, self.config.max_tokens)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
         """One answer per problem, in order; None where all tries failed, or three questions in a row had failed."""
         if not problems:
             return []
-        questions = [problem.question for problem in problems]
         with ThreadPoolExecutor(1) as thread:  # its own, since a notebook has an event loop running in this one
-            return thread.submit(asyncio.run, self._answer(questions)).result()
+            return thread.submit(asyncio.run, self._answer(problems)).result()
 
-    async def _answer(self, questions: Sequence[str]) -> list[Answer | None]:
+    async def _answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
         key = os.environ.get(self.config.key_env) or _NO_KEY
         timeout = self.config.deadline_s
         async with AsyncOpenAI(api_key=key, base_url=self.config.url, max_retries=0, timeout=timeout) as client:
             call = _Call(client, asyncio.Semaphore(self.concurrency))
-            answers = await asyncio.gather(*(self._ask(call, question) for question in questions))
+            answers = await asyncio.gather(*(self._ask(call, problem) for problem in problems))
         if call.troubles:
             why = ", ".join(f"{count} {trouble}" for trouble, count in call.troubles.most_common())
-            _log.warning("the cloud failed at %d of %d questions: %s", call.troubles.total(), len(questions), why)
+            _log.warning("the cloud failed at %d of %d questions: %s", call.troubles.total(), len(problems), why)
         return answers
 
-    async def _ask(self, call: _Call, question: str) -> Answer | None:
+    async def _ask(self, call: _Call, problem: Problem) -> Answer | None:
         """One question, as often as it takes and may."""
         async with call.gate:
             trouble = "not tried"
@@ -106,7 +105,7 @@ class EndpointCloud:
                     break
                 try:
                     async with asyncio.timeout(self.config.deadline_s):  # of all of it; the client's is per read
-                        answer = replace(await self._send(call.client, question), retries=attempt)
+                        answer = replace(await self._send(call.client, problem), retries=attempt)
                 except Exception as error:  # whatever a server does, the run goes on
                     trouble = _name(error)
                     if not _may_pass(error):
@@ -120,10 +119,14 @@ class EndpointCloud:
             call.troubles[trouble] += 1
             return None
 
-    async def _send(self, client: AsyncOpenAI, question: str) -> Answer:
+    async def _send(self, client: AsyncOpenAI, problem: Problem) -> Answer:
+        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": problem.prompt}]
+        system = system_of(self.config, problem)
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         reply = await client.chat.completions.create(
             model=self.config.model or "",
-            messages=[{"role": "system", "content": self._system}, {"role": "user", "content": question}],
+            messages=messages,
             max_tokens=self.config.max_tokens,
             temperature=0.0,
         )

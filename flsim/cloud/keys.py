@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from flsim.cloud.cloud import Cloud
 from flsim.config import CloudConfig
+from flsim.tasks.families import is_builtin
+from flsim.tasks.problem import Problem
 
 _ENTERS = {
     "builtin": (),
@@ -23,14 +25,16 @@ def identity_of(cloud: Cloud, config: CloudConfig) -> list[object]:
     return [config.kind, settings, str(getattr(cloud, "identity", ""))]
 
 
-def key_of(identity: Sequence[object], level: str, question: str, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
+def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
     """The key of one request.
 
     Args:
         identity: of the cloud.
         level: the access that it takes, one of `CLOUD_ACCESS`.
-        question: what is asked.
+        problem: what is asked.
         top: how many of the likeliest tokens to tell.
         tokens: what to score.
     """
-    return hashlib.sha256(json.dumps([*identity, level, question, top, list(tokens)], sort_keys=True).encode()).digest()
+    # a list, as the same words are another question where no notation is explained with them
+    asked = problem.prompt if is_builtin(problem) else [problem.prompt]
+    return hashlib.sha256(json.dumps([*identity, level, asked, top, list(tokens)], sort_keys=True).encode()).digest()

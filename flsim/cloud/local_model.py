@@ -11,7 +11,7 @@ from functools import cached_property
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from flsim.cloud.cloud import Answer, BuiltinCloud
-from flsim.cloud.instruction import instruction
+from flsim.cloud.instruction import instruction, system_of
 from flsim.config import CloudConfig, ConfigError
 from flsim.models.base import folder_of
 from flsim.models.threads import one_thread
@@ -21,7 +21,7 @@ _SURE = math.log(0.51)  # the runner-up then has at most 0.49, 0.04 nats below
 
 
 class Wording:
-    """How a checkpoint is asked: by its chat template and a system prompt, or with the bare question if it has none."""
+    """How a checkpoint is asked: by its chat template and a system prompt, or with the bare prompt if it has none."""
 
     def __init__(self, config: CloudConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take the words of a config.
@@ -35,20 +35,22 @@ class Wording:
         if config.system is not None and not self.chats:
             raise ConfigError(f"cloud.system has no effect: the checkpoint {config.model!r} has no chat template")
         self.system = (instruction() if config.system is None else config.system) if self.chats else ""
+        self._config = config
         begin = tokenizer.bos_token_id
         self._begins = begin is not None and list(tokenizer("")["input_ids"][:1]) == [begin]
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, problem: Problem) -> str:
         """What the checkpoint reads; a beginning that the tokenizer adds by itself is left to it."""
         if not self.chats:
-            return question
-        talk = [{"role": "system", "content": self.system}, {"role": "user", "content": question}]
+            return problem.prompt
+        system, said = system_of(self._config, problem), {"role": "user", "content": problem.prompt}
+        talk = [said] if system is None else [{"role": "system", "content": system}, said]
         text = str(self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
         return text.removeprefix(str(self.tokenizer.bos_token)) if self._begins else text
 
     def quote(self, problem: Problem) -> Answer:
         """The prompt's tokens and the longest completion."""
-        return Answer("", len(self.tokenizer(self.prompt(problem.question))["input_ids"]), self.max_tokens)
+        return Answer("", len(self.tokenizer(self.prompt(problem))["input_ids"]), self.max_tokens)
 
 
 def wording_of(config: CloudConfig) -> Wording:
@@ -73,20 +75,20 @@ class ModelCloud(BuiltinCloud):
         super().__init__(config.model or "", batch_size, config.max_tokens)
         self.wording = Wording(config, self.base.tokenizer)
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, problem: Problem) -> str:
         """By the wording."""
-        return self.wording.prompt(question)
+        return self.wording.prompt(problem)
 
     @cached_property
     def identity(self) -> str:
         """Weights, what computes them, and the system prompt."""
         return f"{super().identity} {self.wording.system}"
 
-    def _ask(self, questions: list[str]) -> list[Answer]:
-        """One batch; then, one by one, the questions whose answers a rounding might have changed."""
-        answers, replies = self._generate(questions)
+    def _ask(self, prompts: list[str]) -> list[Answer]:
+        """One batch; then, one by one, the prompts whose answers a rounding might have changed."""
+        answers, replies = self._generate(prompts)
         sure = (replies.logprobs > _SURE) | ~replies.mask  # (1, P, 1, T)
         with one_thread():  # whose sums are the same everywhere
             for place in (~sure.all(-1)[0, :, 0]).nonzero()[:, 0].tolist():
-                answers[place] = self._generate([questions[place]])[0][0]
+                answers[place] = self._generate([prompts[place]])[0][0]
         return [Answer(a.text.strip(), a.prompt_tokens, a.completion_tokens) for a in answers]

@@ -86,7 +86,7 @@ class Purchases:
         return [found.get(key) for key in keys]
 
     def _key(self, request: Request) -> bytes:
-        return key_of(self._identity, request.level, request.problem.question, request.top, request.tokens)
+        return key_of(self._identity, request.level, request.problem, request.top, request.tokens)
 
     def _reserve(self, request: Request) -> bool:
         quote = request.quote(self.cloud)

@@ -104,6 +104,14 @@ COLUMNS = (
            "User-level weighted AUC: the same with each user weighed by its test prompts."),
     Column("weighted_auc_dropped", "AUC dropped", "share",
            "Share of that weight which belongs to users whose prompts are all alike, for whom there is no AUC."),
+    Column("task_auc", "task AUC by users", "index",
+           "Of data sets with score labels: how well the device's chance of the one answer against the other tells the "
+           "user's test prompts apart; mean over the users with both labels (only in the CSV files)."),
+    Column("weighted_task_auc", "task AUC", "index",
+           "User-level weighted AUC of data sets with score labels: the same with each user weighed by its scored test "
+           "prompts."),
+    Column("weighted_task_auc_dropped", "task AUC dropped", "share",
+           "Share of that weight which belongs to users with one label only, for whom there is no AUC."),
 )  # fmt: skip
 """All of them."""
 BY_NAME = {column.name: column for column in COLUMNS}

@@ -8,7 +8,7 @@ from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.config_files import settings_of
 from flsim.tasks.stream import TaskStream
 
-_ROOMS = ("stream.", "budget.", "evaluation.", "cloud.")
+_ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")
 _KEYS = ("rounds", "fleet.devices", "model.path")
 _FREE = (
     "stream.seed",
@@ -24,8 +24,8 @@ def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -
     """Refuse what cannot be compared.
 
     Args:
-        methods: must share stream (apart from its seed), budget, evaluation, fleet size, rounds, base model and cloud,
-            and each must have the same seeds.
+        methods: must share stream (apart from its seed), data, budget, evaluation, fleet size, rounds, base model and
+            cloud, and each must have the same seeds.
         bounds: must be measured on the same test sets, and on those of all seeds.
 
     Raises:
@@ -37,8 +37,8 @@ def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -
     if wrong:
         raise ConfigError(
             f"these runs cannot be compared with {first.folder}: {_listed(wrong)}. Runs must share "
-            f"stream, budget, evaluation, fleet size, rounds, base model and cloud; run them again alike, or give a "
-            f"run that only serves as a bound as one (--bounds)"
+            f"stream, data, budget, evaluation, fleet size, rounds, base model and cloud; run them again alike, or "
+            f"give a run that only serves as a bound as one (--bounds)"
         )
     _check_seeds(methods)
     seeds = {run.seeds[1] for run in methods[0].runs}
@@ -74,7 +74,8 @@ def _test_sets(config: Config) -> dict[str, object]:
     settings = settings_of(config)
     keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task")
     tasks = list(TaskStream(config.stream, config.rounds).tasks)
-    return {"task groups, in order": tasks, **{key: settings[key] for key in keys}}
+    own = {key: value for key, value in settings.items() if key.startswith(tuple(f"data.{task}." for task in tasks))}
+    return {"task groups, in order": tasks, **{key: settings[key] for key in keys}, **own}
 
 
 def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> list[str]:

@@ -28,6 +28,7 @@ _AT_END = (  # measure of a user -> model and name of its rows, at the model's l
     ("cloud_usage", "global", "cloud_usage"),
     ("kept_accuracy", "global", "kept_accuracy"),
     ("asking_auc", "global", "asking_auc"),
+    ("task_auc", "global", "task_auc"),
     ("random_accuracy", "random", "accuracy"),
     ("frozen_accuracy", "frozen", "local_accuracy"),
     ("cloud_accuracy", "cloud", "accuracy"),
@@ -81,6 +82,7 @@ def _users(rows: pd.DataFrame, phases: Sequence[Phase], tau: float) -> pd.DataFr
     asked = [training(rows, name=name).groupby("device")["total"].sum() for name in ("cloud_calls", "cloud_refused")]
     found["requests"] = asked[0].add(asked[1], fill_value=0.0)
     found["test_prompts"] = _end(rows, "global", "accuracy").groupby("device")["weight"].sum()
+    found["scored_prompts"] = _end(rows, "global", "positives").groupby("device")["weight"].sum()
     table = pd.DataFrame({name: values.astype(float) for name, values in found.items()})
     return table.reindex(sorted(found["accuracy"].index)).rename_axis("device")
 

@@ -22,7 +22,15 @@ OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "ca
 AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
 TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
 USERS = ("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean")
-FAIRNESS = ("gini_of_error", "jain", "harm_rate", "weighted_auc", "weighted_auc_dropped")
+FAIRNESS = (
+    "gini_of_error",
+    "jain",
+    "harm_rate",
+    "weighted_auc",
+    "weighted_auc_dropped",
+    "weighted_task_auc",
+    "weighted_task_auc_dropped",
+)
 CAPTIONS = {
     "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
     "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from flsim.metrics.fairness import gini, harm_rate, jain, over_users
+from flsim.metrics.fairness import UserAuc, gini, harm_rate, jain, over_users
 from flsim.metrics.users import weighted_mean, worst_decile_mean
 
 NAMES = (
     *("example_mean", "request_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean"),
     *("gini_of_error", "jain", "harm_rate", "weighted_auc", "weighted_auc_dropped"),
+    *("weighted_task_auc", "weighted_task_auc_dropped"),
 )
 
 
@@ -18,7 +19,8 @@ def spread(tables: Sequence[pd.DataFrame], before: Sequence[pd.Series]) -> dict[
     """Mean over seeds of what each seed's users say.
 
     Args:
-        tables: the users of each seed, with `accuracy`, `test_prompts`, `requests`, `asking_auc` (nan: not measured).
+        tables: the users of each seed, with `accuracy`, `test_prompts`, `requests`, `asking_auc`, `task_auc` and
+            `scored_prompts` (nan: not measured).
         before: what each user of the same seeds would have alone.
 
     Returns:
@@ -34,8 +36,8 @@ def _of_seed(users: pd.DataFrame, alone: pd.Series) -> dict[str, float]:
         return dict.fromkeys(NAMES, float("nan"))
     values = accuracy.to_numpy(dtype=float)  # (U,)
     p10, p50, p90 = (float(value) for value in np.quantile(values, [0.1, 0.5, 0.9]))
-    auc = over_users(users["asking_auc"], users["test_prompts"])
-    scored = bool(users["asking_auc"].notna().any())
+    asking = _auc(users["asking_auc"], users["test_prompts"])
+    task = _auc(users["task_auc"], users["scored_prompts"])
     return {
         "example_mean": _weighted(accuracy, users["test_prompts"]),
         "request_mean": _weighted(accuracy, users["requests"]),
@@ -47,9 +49,16 @@ def _of_seed(users: pd.DataFrame, alone: pd.Series) -> dict[str, float]:
         "gini_of_error": gini(np.maximum(1.0 - values, 0.0)),
         "jain": jain(values),
         "harm_rate": _or_nan(lambda: harm_rate(accuracy, alone.dropna())),
-        "weighted_auc": auc.value,
-        "weighted_auc_dropped": auc.dropped if scored else float("nan"),
+        "weighted_auc": asking.value,
+        "weighted_auc_dropped": asking.dropped,
+        "weighted_task_auc": task.value,
+        "weighted_task_auc_dropped": task.dropped,
     }
+
+
+def _auc(values: pd.Series, weights: pd.Series) -> UserAuc:
+    """Over users; all nan where nobody has one."""
+    return over_users(values, weights.fillna(0.0)) if values.notna().any() else UserAuc(float("nan"), float("nan"))
 
 
 def _weighted(values: pd.Series, weights: pd.Series) -> float:

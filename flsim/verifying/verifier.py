@@ -32,6 +32,7 @@ _VERIFIERS: Mapping[str, Callable[..., Verifier]] = {
     "choice": ChoiceVerifier,
     "code": CodeVerifier,
 }
+NAMES = tuple(_VERIFIERS)
 
 
 def verifier_of(name: str, **settings: Any) -> Verifier:

@@ -71,6 +71,9 @@ def rows_of(
         rows += evaluated(4, "global", "kept_accuracy", dict.fromkeys(TASKS, (6, 6, 6)))
         auc = ((16.0, 20.0), (8.0, 20.0), (0.0, 0.0))
         rows += [Row(4, d, "all", "test", "global", "asking_auc", *pair) for d, pair in zip(USERS, auc, strict=True)]
+        scored = {"task_auc": ((6.0, 8.0), (2.0, 4.0), (0.0, 0.0)), "positives": ((3.0, 8.0), (1.0, 4.0), (4.0, 4.0))}
+        for name, pairs in scored.items():
+            rows += [Row(4, d, "strings", "test", "global", name, *pair) for d, pair in zip(USERS, pairs, strict=True)]
     return rows
 
 
@@ -184,6 +187,8 @@ def test_users_by_hand(found: flsim.Comparison) -> None:
     assert base.value("harm_rate") == pytest.approx((1 / 3 + 1 / 3) / 2)
     assert new.value("weighted_auc") == pytest.approx((0.8 * 20 + 0.4 * 20) / 40)
     assert new.value("weighted_auc_dropped") == pytest.approx(1 / 3)
+    assert new.value("weighted_task_auc") == pytest.approx((0.75 * 8 + 0.5 * 4) / 12)
+    assert new.value("weighted_task_auc_dropped") == pytest.approx(4 / 16)
 
 
 def test_harm_is_by_the_method_that_is_called_alone(root: Path) -> None:
@@ -240,6 +245,7 @@ def test_every_number_has_a_column_that_says_what_it_is(found: flsim.Comparison)
     known = set(found.of("new").means) | set(found.of("new").facts)
     shown = {name.removeprefix("local_") for name in known if not name.startswith("sending_")}
     inner = {"random_accuracy", "frozen_accuracy", "cloud_accuracy", "requests", "test_prompts", "price_per_call"}
+    inner.add("scored_prompts")
     assert shown - inner - {"accuracy"} <= set(BY_NAME)
     assert set(BY_NAME) - {"local_accuracy"} <= shown
     assert [written(float("nan"), "share"), written(0.5, "share"), written(0.05, "points")] == ["-", "50.0 %", "+5.0"]

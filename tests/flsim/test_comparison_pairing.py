@@ -63,7 +63,14 @@ def test_the_front_holds_what_none_beats_for_as_little() -> None:
 def test_weights_of_users_by_hand() -> None:
     """0.9 of 10 prompts and 0.5 of 30: 0.7 by users, 0.6 by examples; all requests are of the second."""
     users = pd.DataFrame(
-        {"accuracy": [0.9, 0.5], "test_prompts": [10, 30], "requests": [0, 4], "asking_auc": [np.nan, 0.75]},
+        {
+            "accuracy": [0.9, 0.5],
+            "test_prompts": [10, 30],
+            "requests": [0, 4],
+            "asking_auc": [np.nan, 0.75],
+            "task_auc": [np.nan, np.nan],
+            "scored_prompts": [np.nan, np.nan],
+        },
         index=["a", "b"],
     )
     found = spread([users], [pd.Series({"a": 0.95, "b": 0.5})])

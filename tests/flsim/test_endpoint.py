@@ -16,7 +16,7 @@ from flsim.cloud.instruction import instruction
 from flsim.config import CloudConfig, ConfigError
 from flsim.config_files import load_config
 from flsim.tasks.families import FAMILIES, GROUPS
-from flsim.tasks.problem import split_of
+from flsim.tasks.problem import Problem, split_of
 from flsim.tasks.proxy import proxy_problems
 from tests.flsim.answers import answered
 from tests.flsim.chat_server import (
@@ -64,6 +64,18 @@ def test_the_request_is_the_config() -> None:
             {"role": "user", "content": PROBLEMS[0].question},
         ],
     }
+
+
+def test_a_question_of_a_data_set_is_sent_under_its_own_instruction() -> None:
+    """Without a system prompt, unless there is one for all; the quote counts what is sent."""
+    own = Problem("mine", "", 0, "2+2=", "4", instruction="Add.")
+    with chat_server({own.prompt: "4"}) as server:
+        for system, more in ((None, []), ("Be brief.", [{"role": "system", "content": "Be brief."}])):
+            cloud = cloud_at(server, system=system)
+            (answer,) = answered(cloud, [own])
+            assert server.bodies[-1]["messages"] == [*more, {"role": "user", "content": "Add.\n\n2+2="}]
+            assert cloud.quote(own).prompt_tokens == len("Add.\n\n2+2=") + len(system or "") + 64
+            assert answer.prompt_tokens <= cloud.quote(own).prompt_tokens
 
 
 @pytest.mark.parametrize("how", PASSING)

@@ -16,6 +16,7 @@ import flsim
 from flsim.cloud.cached import CachedCloud
 from flsim.cloud.cloud import Answer, BuiltinCloud
 from flsim.cloud.desk import Desk, DeskCloud, find_desk, open_desk
+from flsim.cloud.instruction import instruction
 from flsim.cloud.local_model import ModelCloud, wording_of
 from flsim.cloud.make import fleet_cloud, make_cloud
 from flsim.cloud.teacher import LOGITS, access_of
@@ -24,6 +25,7 @@ from flsim.config_files import load_config
 from flsim.metrics.rows import without_timing
 from flsim.models.base import NO_HELP, load_base
 from flsim.tasks.families import GROUPS
+from flsim.tasks.problem import Problem
 from flsim.tasks.proxy import proxy_problems
 from tests.flsim.chat_server import OK, REFUSED, chat_server
 
@@ -103,12 +105,23 @@ def test_a_chat_template_wraps_the_question_and_the_system_prompt(tiny_checkpoin
     template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}={% endif %}"
     path = chatty(tiny_checkpoint, tmp_path / "chatty", template)
     cloud = ModelCloud(config_of(path, system="'ab'"))
-    assert cloud.prompt("1+1=") == "['ab'][1+1=]="
-    assert cloud.quote(PROBLEMS[0]).prompt_tokens == len(cloud.base.tokenizer(cloud.prompt(QUESTIONS[0]))["input_ids"])
+    assert cloud.prompt(PROBLEMS[0]) == f"['ab'][{QUESTIONS[0]}]="
+    assert cloud.quote(PROBLEMS[0]).prompt_tokens == len(cloud.base.tokenizer(cloud.prompt(PROBLEMS[0]))["input_ids"])
     assert cloud.answer(PROBLEMS) != ModelCloud(config_of(tiny_checkpoint)).answer(PROBLEMS)
     assert cloud.identity != ModelCloud(config_of(path, system="'ac'")).identity
     with pytest.raises(ConfigError, match=r"cloud\.system has no effect: .* has no chat template"):
         wording_of(config_of(tiny_checkpoint, system="'ab'"))
+
+
+def test_a_question_of_a_data_set_stands_under_its_own_instruction(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The notation of the built-in world is explained for its own questions alone; `cloud.system` is for all."""
+    template = "{% for m in messages %}[{{ m['role'] }} {{ m['content'] }}]{% endfor %}"
+    path = chatty(tiny_checkpoint, tmp_path / "chatty", template)
+    told, own = ModelCloud(config_of(path)), Problem("mine", "", 0, "1+1=", "2", instruction="Add.")
+    assert told.prompt(own) == "[user Add.\n\n1+1=]"
+    assert told.prompt(PROBLEMS[0]) == f"[system {instruction()}][user {QUESTIONS[0]}]"
+    assert ModelCloud(config_of(path, system="'ab'")).prompt(own) == "[system 'ab'][user Add.\n\n1+1=]"
+    assert ModelCloud(config_of(tiny_checkpoint)).prompt(own) == own.prompt == "Add.\n\n1+1="
 
 
 def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,14 @@ class Columns:
         """Check the map.
 
         Raises:
-            ConfigError: if it names an unknown field, or leaves out question or answer.
+            ConfigError: if it names an unknown field, leaves out question or answer, or a column is no text.
         """
         unknown = sorted(set(self.names) - set(FIELDS))
         if unknown:
             raise ConfigError(f"columns: there is no field {unknown[0]!r}; an item has: {', '.join(FIELDS)}")
+        for field, column in self.names.items():
+            if not isinstance(column, str):  # YAML reads a bare yes, no, on or off as true or false
+                raise ConfigError(f"columns: {field} is {column!r}, not the name of a column; put it into quotes")
         for needed in ("question", "answer"):
             if needed not in self.names:
                 raise ConfigError(
@@ -60,7 +63,7 @@ class Columns:
                 raise row.error(f"the {needed} ({self.names[needed]!r}) is empty")
         split = split if split is not None else _split(row, values.get("split"))
         level, score_label = self._level(row, values.get("level")), _binary(row, values.get("score_label"))
-        texts = {field: values.get(field) for field in ("user", "label", "tests")}
+        texts = {field: values.get(field) for field in ("user", "label", "tests", "solution")}
         return Item(
             str(values["question"]), str(values["answer"]), level=level, split=split, score_label=score_label, **texts
         )

@@ -102,7 +102,7 @@ def own_logprobs(pack: Pack, drawn: Completions, theta: Tensor) -> dict[tuple[in
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampling_and_learning_are_the_models_own(family: str, folders: Any) -> None:
-    """Log-probabilities to 2e-4 (seen: 4e-5), each device's gradient to 1e-4 of its length (seen: 1e-5)."""
+    """Log-probabilities to 5e-5 (seen: 7e-6), each device's gradient to 5e-5 of its length (seen: 4e-6)."""
     pack = pack_of(ModelConfig(path=str(folders(family)), rank=3, alpha=6.0))
     assert isinstance(pack.base.forward, LlamaForward) == (family in SHORT)
     drawn = drawn_by(pack)
@@ -111,14 +111,14 @@ def test_sampling_and_learning_are_the_models_own(family: str, folders: Any) -> 
     total = torch.zeros(())
     for (k, p, g), logprobs in own_logprobs(pack, drawn, theta).items():
         kept = drawn.mask[k, p, g]
-        assert (drawn.logprobs[k, p, g][kept] - logprobs).abs().max() < 2e-4
+        assert (drawn.logprobs[k, p, g][kept] - logprobs).abs().max() < 5e-5
         total = total + (pull[k, p, g][kept] * logprobs).sum()
     (expected,) = torch.autograd.grad(total, theta)
     pack.lora.learn(pack.theta, pack.ranks)
     reading = read(pack.base, encode(pack.base, pack.base.prompts(PROBLEMS)))
     gradient = pull_back(pack.base, pack.lora, reading, drawn, pull, temperature=HEAT, tokens=60)
     assert expected[:2].norm(dim=1).min() > 0.1
-    assert ((gradient - expected).norm(dim=1)[:2] / expected.norm(dim=1)[:2]).max() < 1e-4
+    assert ((gradient - expected).norm(dim=1)[:2] / expected.norm(dim=1)[:2]).max() < 5e-5
     assert (gradient[2] == 0).all()
 
 

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from flsim.cloud.cloud import Answer, BuiltinCloud
 from flsim.cloud.instruction import instruction, system_of
 from flsim.config import CloudConfig, ConfigError
-from flsim.models.base import folder_of
+from flsim.models.chat import Chat, has_chat
+from flsim.models.folder import folder_of
 from flsim.models.threads import one_thread
 from flsim.tasks.problem import Problem
 
@@ -31,22 +32,17 @@ class Wording:
         """
         self.tokenizer = tokenizer
         self.max_tokens = config.max_tokens
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
+        self.chats = has_chat(tokenizer)
         if config.system is not None and not self.chats:
             raise ConfigError(f"cloud.system has no effect: the checkpoint {config.model!r} has no chat template")
         self.system = (instruction() if config.system is None else config.system) if self.chats else ""
         self._config = config
-        begin = tokenizer.bos_token_id
-        self._begins = begin is not None and list(tokenizer("")["input_ids"][:1]) == [begin]
+        self._chat = Chat(tokenizer) if self.chats else None
 
     def prompt(self, problem: Problem) -> str:
-        """What the checkpoint reads; a beginning that the tokenizer adds by itself is left to it."""
-        if not self.chats:
-            return problem.prompt
-        system, said = system_of(self._config, problem), {"role": "user", "content": problem.prompt}
-        talk = [said] if system is None else [{"role": "system", "content": system}, said]
-        text = str(self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
-        return text.removeprefix(str(self.tokenizer.bos_token)) if self._begins else text
+        """What the checkpoint reads."""
+        text = problem.prompt
+        return text if self._chat is None else self._chat.turn(text, system_of(self._config, problem))
 
     def quote(self, problem: Problem) -> Answer:
         """The prompt's tokens and the longest completion."""

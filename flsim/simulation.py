@@ -97,7 +97,7 @@ def run(
     save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    return Run(folder, finish_run(folder, phases=stream.phases, tau=settings.budget.tau))
+    return Run(folder, finish_run(folder, phases=stream.phases, tau=settings.budget.tau, data=stream.data))
 
 
 def build_parts(

@@ -13,24 +13,29 @@ from flsim.metrics.rows import read_rows
 from flsim.metrics.selection import training
 from flsim.report.figures import write_figures
 from flsim.report.page import write_report
+from flsim.report.partitions import read_partitions, write_partitions
 from flsim.report.summary import summarise_run
 from flsim.report.table import answer
+from flsim.tasks.data.groups import DataGroup
 from flsim.tasks.stream import Phase
 from flsim.timing import read_timings
 
 _LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "tokens", "cloud_money": "money"}
 
 
-def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> dict[str, Any]:
+def finish_run(
+    run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataGroup] = ()
+) -> dict[str, Any]:
     """Read a run's rows and write what is made of them into its folder.
 
-    That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/` and `report.html`.
+    That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/`, `report.html`, and `partitions/` of data sets.
 
     Args:
         run_dir: the run's folder, with `rows/` and, where present, `config.yaml`, `environment.json` and `timing/`;
             the run may be partial.
         phases: the stream's phases.
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
+        data: the stream's data sets; of those that are not given, what was written before is taken.
 
     Returns:
         The summary, as in `summary.json`.
@@ -39,6 +44,9 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None) -> 
     rows = read_rows(run_dir)
     name = run_dir.resolve().name
     summary = {"run": name, **summarise_run(rows, phases, tau=tau)}
+    write_partitions(run_dir, data)
+    partitions = read_partitions(run_dir)
+    summary |= {"partitions": partitions} if partitions else {}
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(run_dir / "summary.json", text.encode())
     _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))

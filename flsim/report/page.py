@@ -9,6 +9,7 @@ from flsim.files import write_atomically
 from flsim.report.breakdown import break_down
 from flsim.report.captions import FIGURES
 from flsim.report.markup import folded, page_of, paragraph, picture, table
+from flsim.report.partitions import partition_pieces
 from flsim.report.table import (
     SPREAD,
     amount,
@@ -58,6 +59,7 @@ def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[Ro
         if (run_dir / "plots" / file).is_file():
             body += [_heading(heading), picture(run_dir / "plots" / file, caption)]
         body += _beside(file, summary)
+        body += partition_pieces(run_dir, summary) if file == "stream.png" else []
     body += [*_server(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
     write_atomically(path, page_of(f"{name}: report", body).encode())

@@ -6,6 +6,7 @@ They know nothing. They show that a family runs, from a folder, before gigabytes
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,28 @@ FAMILIES = {
 }
 
 
-def write_checkpoint(folder: Path, family: str, *, seed: int = 0, spread: float = 0.3) -> Path:
-    """Write a random model of two layers, 32 wide, with a byte-level tokenizer that has the family's special tokens.
+def write_checkpoint(
+    folder: Path,
+    family: str,
+    *,
+    seed: int = 0,
+    spread: float = 0.3,
+    width: int = 32,
+    layers: int = 2,
+    texts: Sequence[str] = (),
+    pieces: int = 40,
+) -> Path:
+    """Write a random model, by default tiny, with a byte-level tokenizer that has the family's special tokens.
 
     Args:
         folder: is made.
         family: one of `FAMILIES`.
         seed: of the weights.
         spread: standard deviation of the weights; drawn wide, so that the model has clear preferences.
+        width: hidden size, a multiple of 32.
+        layers: how many.
+        texts: what the tokenizer's pieces are learned from, beside the help request.
+        pieces: of the tokenizer, beside bytes and special tokens.
 
     Raises:
         ValueError: for a family that there is not.
@@ -130,14 +145,14 @@ def write_checkpoint(folder: Path, family: str, *, seed: int = 0, spread: float 
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is not known; choose one of: {', '.join(FAMILIES)}")
     peculiar = FAMILIES[family]
-    tokenizer = build_tokenizer(peculiar)
+    tokenizer = build_tokenizer(peculiar, texts, pieces)
     tokenizer.save_pretrained(folder)
     name = "Gemma3Text" if peculiar.model == "Gemma3" else peculiar.model
     sizes = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
+        "hidden_size": width,
+        "intermediate_size": width * 3 // 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
@@ -160,7 +175,7 @@ def write_checkpoint(folder: Path, family: str, *, seed: int = 0, spread: float 
     return folder
 
 
-def build_tokenizer(family: Family) -> PreTrainedTokenizerFast:
+def build_tokenizer(family: Family, texts: Sequence[str] = (), pieces: int = 40) -> PreTrainedTokenizerFast:
     """Bytes, and pieces of the help request, so that it takes a few tokens as with a real vocabulary."""
     special = ["<pad>", family.eos, *([family.bos] if family.bos else []), *family.other]
     core = Tokenizer(BPE())
@@ -168,8 +183,8 @@ def build_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = list(dict.fromkeys(special))
-    trainer = BpeTrainer(vocab_size=256 + len(special) + 40, special_tokens=special, initial_alphabet=alphabet)
-    core.train_from_iterator([f"{TEXT}\n"] * 3, trainer)
+    trainer = BpeTrainer(vocab_size=256 + len(special) + pieces, special_tokens=special, initial_alphabet=alphabet)
+    core.train_from_iterator([*[f"{TEXT}\n"] * 3, *texts], trainer)
     if family.bos is not None:
         begin = (family.bos, core.token_to_id(family.bos))
         core.post_processor = processors.TemplateProcessing(single=f"{family.bos} $A", special_tokens=[begin])

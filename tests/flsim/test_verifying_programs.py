@@ -10,12 +10,13 @@ from flsim.verifying.code import CodeVerifier, NoSandboxError
 from flsim.verifying.programs import as_function, asserts_of
 
 ADDS = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", " 7 "]})
+DEFINED = "def f():\n    print(sum(map(int, input().split())))\n    exit()\nif __name__ == '__main__':\n    f()"
 RIGHT = (
     "a, b = map(int, input().split())\nprint(a + b)",
     "import sys\nd = sys.stdin.read().split()\nsys.stdout.write(str(int(d[0]) + int(d[1])))",
     "import sys\nd = sys.stdin.buffer.readline().split()\nsys.stdout.buffer.write(b'%d' % (int(d[0]) + int(d[1])))",
     "for line in __import__('sys').stdin:\n    print(sum(map(int, line.split())), end='')",
-    "```python\ndef f():\n    print(sum(map(int, input().split())))\n    exit()\nif __name__ == '__main__':\n    f()\n```",
+    f"```python\n{DEFINED}\n```",
 )
 WRONG = ("print(3)", "", "import os; os._exit(0)", "def run_program(text): return '3'", "print(3", "input(); input()")
 

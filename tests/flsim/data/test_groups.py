@@ -321,6 +321,15 @@ def test_a_reference_is_itself_a_right_answer(name: str) -> None:
     assert are_right([(problem, text) for text in (problem.right_text, right, wrong)]) == [True, True, False]
 
 
+def test_the_yaml_of_the_page_is_a_config(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    config = load_config(tmp_path / "page.yaml", ["data.gsm8k.alpha=0.1"])
+    assert list(config.data) == ["gsm8k", "mbpp", "mine", "films", "shakespeare"]
+    assert config.data["gsm8k"].alpha == 0.1
+    assert set(TaskStream(config.stream, config.rounds).tasks) == set(config.data)
+
+
 def test_an_oracle_of_code_needs_solutions(tmp_path: Path) -> None:
     sandbox_or_skip()
     rows = [{"q": f"Add {n}.", "a": f"assert add(1) == {1 + n}", "s": f"def add(a): return a + {n}"} for n in range(60)]

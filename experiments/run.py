@@ -18,6 +18,7 @@ from pathlib import Path
 
 from flsim import Config, ConfigError, run
 from flsim.aggregation.returned import StrategyError
+from flsim.config_data import DataConfig
 from flsim.config_files import load_config
 from flsim.files import DamagedFileError
 from flsim.report.table import end_table
@@ -31,6 +32,8 @@ def keys_help(config: object = None, prefix: str = "") -> list[str]:
         value = getattr(config, field.name)
         if is_dataclass(value):
             lines += keys_help(value, f"{prefix}{field.name}.")
+        elif field.name == "data":
+            lines += keys_help(DataConfig(), f"{prefix}{field.name}.NAME.")
         elif isinstance(value, dict) and "path" in value:
             lines.append(f"  {prefix}{field.name}.path={value['path']} (its other keys: the settings of what it names)")
         else:

@@ -21,8 +21,10 @@ own methods say yes (`assert f(x).issubset(y)`; write `assert set(f(x)) <= y`). 
 a test that passes the expected value as an argument gives it away. Holes in the kernel or in Python itself, and timing.
 Tests of a dataset are executed in the judge without a sandbox: take datasets you trust.
 
-Not supported: code that needs a package outside the standard library, a file, a thread, a process or standard input;
-tests that pass a lambda, compare objects of the code's own classes by their `__eq__`, or use `is` on what comes back.
+A reference may also be JSON of inputs and outputs, for code that reads standard input (`flsim/verifying/programs.py`).
+
+Not supported: code that needs a package outside the standard library, a file, a thread or a process; tests that pass a
+lambda, compare objects of the code's own classes by their `__eq__`, or use `is` on what comes back.
 """
 
 import re
@@ -33,6 +35,7 @@ from functools import lru_cache
 from typing import Any
 
 from flsim.verifying.helper import Helper, HelperEndedError, VerifierError
+from flsim.verifying.programs import as_function, asserts_of
 from flsim.verifying.sandbox.asserts import assert_sites, why_unusable
 from flsim.verifying.sandbox.backends import SANDBOXES
 from flsim.verifying.sandbox.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
@@ -70,7 +73,7 @@ class CodeVerifier:
         self._check()
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether the code in each completion passes the tests that are its reference."""
+        """Whether the code in each completion passes the tests that are its reference: asserts, or a program's JSON."""
         return [outcome.kind == PASSED for outcome in self.outcomes(pairs)]
 
     def outcomes(self, pairs: Sequence[tuple[str, str]]) -> list[Outcome]:
@@ -80,7 +83,7 @@ class CodeVerifier:
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """Tests that do not parse, have no assert, or call nothing of the code."""
-        return [tests for tests in references if why_unusable(tests)]
+        return [tests for tests in references if why_unusable(asserts_of(tests) or tests)]
 
     def close(self) -> None:
         """End the judge and what it holds."""
@@ -88,6 +91,9 @@ class CodeVerifier:
 
     def _outcome(self, tests: str, completion: str) -> Outcome:
         code = code_in(completion)
+        asserts = asserts_of(tests)
+        if asserts is not None:
+            tests, code = asserts, as_function(code)
         if len(code) > self.limits.code_chars:
             return Outcome(REFUSED, f"{len(code)} characters of code; {self.limits.code_chars} are allowed")
         if why := why_unusable(tests):

@@ -86,6 +86,7 @@ def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
     status, out, err = found.pop("help")
     assert (status, err) == (0, "")
     assert "fleet.devices=16" in out
+    assert "data.NAME.partition=dirichlet" in out
     assert "--resume RUN_DIR" in out
     for status, out, err in found.values():
         assert status == 2

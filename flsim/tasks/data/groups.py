@@ -110,11 +110,14 @@ def data_groups(config: Config) -> tuple[DataGroup, ...]:
         ConfigError: naming the data set, what is wrong with it, and the mend.
     """
     named = dict.fromkeys(chain.from_iterable(config.stream.phases))
-    return tuple(
+    groups = tuple(
         _group(name, json.dumps(asdict(config.data[name]), sort_keys=True), config.fleet.devices, config.stream.seed)
         for name in named
         if name in config.data
     )
+    for group in groups if config.cloud.kind == "oracle" else ():
+        _check_oracle(group)
+    return groups
 
 
 @lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
@@ -164,6 +167,16 @@ def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:
         return tuple(verifier(judge).unreadable(list(dict.fromkeys(item.answer for item in items))))
     except (VerifierError, TypeError, ValueError) as error:
         raise ConfigError(f"the verifier {judge} cannot be used: {error}") from error
+
+
+def _check_oracle(group: DataGroup) -> None:
+    """Tests are no code that passes them: an oracle that knows nothing else would always be wrong."""
+    is_code = group.source.verifier.partition(" ")[0] == "code"
+    if is_code and all(item.solution is None for item in group.source.items):
+        raise ConfigError(
+            f"data.{group.name}: cloud.kind=oracle knows no right code, as no item has a solution; map a column to "
+            f"solution, or take another cloud"
+        )
 
 
 def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], devices: int, seed: int) -> Assignment:

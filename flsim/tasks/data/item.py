@@ -20,8 +20,8 @@ class Item:
     split: str | None = None
     """The official split (`train`, `validation` or `test`); None where the data have none."""
     tests: str | None = None
-    """What a verifier needs beside the answer: `stdin` says that `answer` is not asserts but JSON of inputs and
-    outputs of a program; a reasoning-gym item has the JSON recipe here that makes it anew. None: nothing."""
+    """What is to be known beside the answer: `stdin` says that it is not asserts but JSON of inputs and outputs of a
+    program; a reasoning-gym item has the JSON recipe here that makes it anew. None: nothing."""
     score_label: int | None = None
     """1 or 0 where a score can be held against it (user-level AUC); None where there is only right or wrong."""
     solution: str | None = None

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 
 import flsim
+from clients.asking.calibration import calibration_questions
+from clients.evaluate import own_tests
 from flsim.comparison.comparable import check_comparable
 from flsim.comparison.runs import Method, OpenRun
 from flsim.config import Config, ConfigError
-from flsim.metrics.rows import without_timing
+from flsim.metrics.rows import STAGE, without_timing
 from flsim.report.finish import finish_run
 from flsim.tasks.stream import TaskStream
-from flsim.world import stream_of
+from flsim.world import load_world, stream_of
 from tests.flsim.data.own_sets import config_of, write_sums, write_votes
 
 SMALL = [
@@ -105,6 +107,30 @@ def test_rows_do_not_depend_on_the_workers(folder: Path, one_thread: None) -> No
     ]
     one, other = (without_timing(run.rows) for run in runs)
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_calibration_questions_are_the_devices_own_and_no_test_questions(folder: Path, one_thread: None) -> None:
+    world = load_world(config(folder, "calibration"))
+    for device in range(3):
+        known = {(p.group, p.question) for p in calibration_questions(world, device, 30)}
+        tests = {(p.group, p.question) for p in own_tests(world, device)}
+        assert {group for group, _ in known} == {"sums", "votes", "lists"}
+        assert not known & tests
+        others = {(p.group, p.question) for d in range(3) if d != device for p in own_tests(world, d)}
+        assert not {one for one in known if one[0] != "lists"} & others
+
+
+@pytest.mark.slow
+def test_the_server_distils_on_items_of_the_data_sets(folder: Path, one_thread: None) -> None:
+    """It asks the oracle about train items, shared ones among them, and measures devices on validation items."""
+    stage = ["path=strategies.distillation:Distillation", "every_rounds=1", "prompts=12", "from_devices=4", "steps=1"]
+    more = [f"server.{key}" for key in (*stage, "held_out=8", "users=2", f"cache={folder / 'bought'}")]
+    run = flsim.run(config(folder, "distilled", "fleet.sharing=1", *more), progress=False)
+    rows = run.rows[run.rows["split"] == STAGE]
+    asked, accepted = (rows[rows["name"] == name].set_index("round") for name in ("from_devices", "accepted"))
+    assert asked["weight"].tolist() == [12.0, 12.0]
+    assert (accepted["total"] >= 10).all()
+    assert set(rows.loc[rows["name"] == "local_accuracy", "task"]) == {"sums", "votes", "lists"}
 
 
 def test_data_that_are_not_there_leave_no_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from flsim.tasks.judging import are_right
 from flsim.tasks.problem import SPLITS, Problem
 from flsim.tasks.proxy import proxy_problems
 from flsim.tasks.stream import TaskStream, device_index, device_name
+from flsim.verifying.code import NoSandboxError, sandbox_in_use
 from flsim.world import stream_of
 from tests.flsim.data.own_sets import config_of, write_sums, write_votes
 
@@ -317,6 +319,55 @@ def test_a_reference_is_itself_a_right_answer(name: str) -> None:
     reference, right, wrong = REFERENCES[name]
     problem = Problem("own", "", 0, "?", reference, verifier=name)
     assert are_right([(problem, text) for text in (problem.right_text, right, wrong)]) == [True, True, False]
+
+
+def test_the_yaml_of_the_page_is_a_config(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    config = load_config(tmp_path / "page.yaml", ["data.gsm8k.alpha=0.1"])
+    assert list(config.data) == ["gsm8k", "mbpp", "mine", "films", "shakespeare"]
+    assert config.data["gsm8k"].alpha == 0.1
+    assert set(TaskStream(config.stream, config.rounds).tasks) == set(config.data)
+
+
+def test_an_oracle_of_code_needs_solutions(tmp_path: Path) -> None:
+    sandbox_or_skip()
+    rows = [{"q": f"Add {n}.", "a": f"assert add(1) == {1 + n}", "s": f"def add(a): return a + {n}"} for n in range(60)]
+    (tmp_path / "code.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = ["rounds=1", "fleet.devices=2", "stream.phases=[[own]]", "cloud.kind=oracle", f"data.own.root={tmp_path}"]
+    more += ["data.own.kind=files", "data.own.partition=evenly", "data.own.verifier=code"]
+    columns = "question: q, answer: a"
+    with pytest.raises(
+        ConfigError, match=r"data\.own: cloud\.kind=oracle knows no right code.*map a column to solution"
+    ):
+        stream_of(
+            load_config(None, [*more, f"data.own.settings={{files: {{all: code.jsonl}}, columns: {{{columns}}}}}"])
+        )
+    columns += ", solution: s"
+    more.append(f"data.own.settings={{files: {{all: code.jsonl}}, columns: {{{columns}}}}}")
+    problem = stream_of(load_config(None, more)).data[0].draw(1, "test", Random(0))
+    assert are_right([(problem, problem.right_text), (problem, "def add(a): return 0")]) == [True, False]
+
+
+@pytest.mark.data
+def test_real_gsm8k_then_mbpp(real: Callable[[str], Path]) -> None:
+    """The sizes of the splits are those that were counted; every device's answers pass their own verifier."""
+    sandbox_or_skip()
+    roots = [f"data.{name}.{key}" for name in ("gsm8k", "mbpp") for key in (f"kind={name}", f"root={real(name)}")]
+    more = ["rounds=2", "fleet.devices=8", "stream.phases=[[gsm8k],[mbpp]]", "data.gsm8k.over=level"]
+    stream = stream_of(load_config(None, [*more, *roots]))
+    sizes = [Counter(own.source.assignment.split.tolist()) for own in stream.data]
+    assert [[size[split] for split in range(3)] for size in sizes] == [[6562, 911, 1319], [384, 90, 500]]
+    for device in range(8):
+        sets = stream.evaluation_problems(device_name(device), "validation", per_task=3)
+        assert all(are_right([(problem, problem.right_text) for own in sets.values() for problem in own]))
+
+
+def sandbox_or_skip() -> None:
+    try:
+        sandbox_in_use()
+    except NoSandboxError as error:
+        pytest.skip(str(error))
 
 
 def test_users_of_a_seed_are_other_users(folder: Path) -> None:

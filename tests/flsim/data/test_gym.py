@@ -3,14 +3,19 @@
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from flsim.config import ConfigError
+from flsim.config_files import load_config
 from flsim.tasks.data.item import Item
 from flsim.tasks.data.load import load
-from flsim.tasks.data.readers.gym import SPACING, UNFIT, verdict
+from flsim.tasks.data.readers.gym import SPACING, UNFIT, reference_of, verdict
 from flsim.tasks.data.splits import split_items
+from flsim.tasks.judging import are_right
+from flsim.tasks.problem import Problem
+from flsim.world import stream_of
 
 
 def test_the_package_is_asked_for_when_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +49,25 @@ def test_only_the_full_score_is_a_verdict() -> None:
             assert not verdict(item, f"the answer is {item.answer}")
     data = reasoning_gym.create_dataset("chain_sum", seed=0, size=1)
     assert 0 < data.score_answer(f"the answer is {data[0]['answer']}", data[0]) < 1
+
+
+def test_a_reference_holds_all_that_its_judge_needs() -> None:
+    pytest.importorskip("reasoning_gym")
+    items = load("reasoning_gym", tasks=["chain_sum", "spell_backward"], users=1, items_per_user=3)
+    said = [(Problem("own", "", 0, "?", reference_of(item), verifier="gym"), item.answer) for item in items]
+    assert are_right(said) == [True] * 6
+    assert are_right([(problem, f"{text}!") for problem, text in said]) == [False] * 6
+
+
+def test_a_stream_of_reasoning_gym(tmp_path: Path) -> None:
+    """Every device has its own user; what the oracle says is right."""
+    pytest.importorskip("reasoning_gym")
+    settings = "{tasks: [chain_sum], users: 2, items_per_user: 40}"
+    more = ["rounds=1", "fleet.devices=2", "stream.phases=[[own]]", "data.own.kind=reasoning_gym"]
+    stream = stream_of(load_config(None, [*more, "data.own.partition=user", f"data.own.settings={settings}"]))
+    sets = [stream.evaluation_problems(f"device-00{d}", "train", per_task=10)["own"] for d in (0, 1)]
+    assert not {problem.question for problem in sets[0]} & {problem.question for problem in sets[1]}
+    assert all(are_right([(problem, problem.right_text) for own in sets for problem in own]))
 
 
 def test_another_question_at_the_recipe_is_an_error() -> None:

@@ -118,6 +118,11 @@ def test_humaneval_calls_its_check(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "HumanEval.jsonl", [row] * 20)
     tests = "def check(candidate):\n    assert candidate(1)\n\ncheck(f)"
     assert load("humaneval", tmp_path) == [Item("def f(a):\n", tests, label="humaneval", split="test")] * 20
+    row = {**row, "canonical_solution": "    return a\n"}
+    other = {**row, "prompt": "def f(a):\n  ''' Says so. '''\n"}  # indented otherwise than its solution
+    write_jsonl(tmp_path / "HumanEval.jsonl", [row, other, {**row, "canonical_solution": "  )"}])
+    solution = "def f(a):\n    return a\n"
+    assert [item.solution for item in load("humaneval", tmp_path)] == [solution, solution, None]
     (tmp_path / "HumanEval.jsonl").write_text(json.dumps({"prompt": "def f(a):"}))
     assert "no column 'entry_point'; the columns are: prompt" in error_of("humaneval", tmp_path)
 
@@ -157,6 +162,8 @@ def test_taco_functions_programs_and_tasks_without_tests(tmp_path: Path) -> None
     code = "def add(a, b):\n    return a + b\n" + items[1].answer
     assert subprocess.run([sys.executable, "-I", "-c", code], check=False).returncode == 0
     assert load("taco", tmp_path, most_tests=1)[1].answer == "assert add(*[1, 2]) in [[3], 3]"
+    write_jsonl(tmp_path / "train.jsonl", [{**rows[0], "solutions": s} for s in ('["print(1)", "2"]', "[]", ["3"])])
+    assert [item.solution for item in load("taco", tmp_path)] == ["print(1)", None, "3"]
 
 
 def test_arc_from_its_archive_and_from_parquet(tmp_path: Path) -> None:

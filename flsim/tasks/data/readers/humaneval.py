@@ -6,6 +6,9 @@ r"""HumanEval: 164 Python functions to complete, all of them for testing (Chen e
 The sanitised MBPP of CodeT has the same columns. Everything is official test; to train on it, split it by hash.
 """
 
+import ast
+from contextlib import suppress
+
 from flsim.tasks.data.item import Item
 from flsim.tasks.data.known_set import KnownSet, by_row
 from flsim.tasks.data.rows import Row, text_of
@@ -15,9 +18,18 @@ def humaneval_item(row: Row, split: str | None) -> Item:
     """The head of the function is the question; its check, called on the entry point, is the reference."""
     prompt, entry = row.text("prompt"), row.text("entry_point")
     tests = f"{row.text('test').strip()}\n\ncheck({entry})"
+    return Item(prompt, tests, label="humaneval", split=split, solution=_solution(row, prompt))
+
+
+def _solution(row: Row, prompt: str) -> str | None:
+    """The head with its body; without the head's text where that is indented otherwise, as in the sanitised MBPP."""
     body = text_of(row.values.get("canonical_solution"))
-    solution = f"{prompt}{body}" if body else None
-    return Item(prompt, tests, label="humaneval", split=split, solution=solution)
+    for head in (prompt, prompt.split("'''")[0].rstrip(" ")):
+        with suppress(SyntaxError, ValueError):
+            if body:
+                ast.parse(head + body)
+                return head + body
+    return None
 
 
 HUMANEVAL = KnownSet(

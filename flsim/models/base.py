@@ -112,6 +112,23 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, checkpointing)
 
 
+def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
+    """Refuse responses that are too short for the help request; loads a tokenizer, but for built-in models.
+
+    Raises:
+        ConfigError: with both lengths.
+    """
+    if config.path.startswith("builtin:"):
+        return
+    help_ = _help_of(config, AutoTokenizer.from_pretrained(folder_of(config.path)), "model.path")
+    if len(help_.ids) > min(max_new_tokens, config.answer_tokens):
+        raise ConfigError(
+            f"the help request {help_.text!r} has {len(help_.ids)} tokens in {config.path!r}, but responses have at "
+            f"most {max_new_tokens} in training and {config.answer_tokens} at tests; set model.max_new_tokens (a real task "
+            f"needs some hundred), or a shorter model.help"
+        )
+
+
 def _built_in_help(tokenizer: PreTrainedTokenizerBase) -> HelpRequest:
     """What a cloud is kept from saying: the built-in one has learned a token for it, others know of no request."""
     vocabulary = tokenizer.get_vocab()
@@ -128,7 +145,7 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
     if not ids or str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() != text:
         raise ConfigError(
             f"{key}={config.path!r}: its tokenizer cannot write the help request {text!r}; set model.help to a token "
-            f"of its vocabulary, or to a text of ordinary tokens without white space around it"
+            "of its vocabulary, or to a text of ordinary tokens without white space around it"
         )
     return HelpRequest(text, ids)
 

@@ -16,6 +16,7 @@ from clients.rollout import Problems
 from flsim.config import Config
 from flsim.learning.adam import Adam
 from flsim.messages import DeviceUpdate
+from flsim.models.base import refuse_unspeakable
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS
 from flsim.plugins import resolve
@@ -157,6 +158,8 @@ def learner_app(
         raise ValueError(f"there is no setting {', '.join(unknown)}; {method.__name__} takes: {', '.join(known)}")
     learner = method(**{"max_new_tokens": config.model.training_tokens, **settings})
     prompts = 2 * learner.prompts * (config.fleet.devices if learner.pooled else 1)  # skew at most doubles a device's
+    if method.may_ask:
+        refuse_unspeakable(config.model, learner.max_new_tokens)
     refuse_too_large(
         config,
         prompts=prompts,

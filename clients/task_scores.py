@@ -37,7 +37,7 @@ def task_scores(world: World, problems: Problems) -> list[Scores]:
     found = [np.full(len(row), np.nan) for row in problems]
     if not any(scored):
         return found
-    reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in scored]))
+    reading = read(world.base, encode(world.base, world.base.prompts(scored)))
     positive, negative = (_logprobs(world.base, reading, scored, label) for label in (1, 0))
     for k, row in enumerate(problems):
         places = [place for place, problem in enumerate(row) if problem.score_label is not None]

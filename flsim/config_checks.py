@@ -20,7 +20,7 @@ from flsim.config import (
     EngineConfig,
     FleetBudgetConfig,
 )
-from flsim.config_model import DTYPES, OFF, ModelConfig
+from flsim.config_model import DTYPES, ModelConfig
 from flsim.tasks.data.checks import check_data
 from flsim.tasks.families import GROUPS
 
@@ -110,7 +110,6 @@ def _check_model(model: ModelConfig) -> None:
     if model.dtype == "float16":
         raise ConfigError("model.dtype='float16' would lose small gradients, as none are scaled; choose bfloat16")
     _one_of("model.dtype", model.dtype, DTYPES)
-    _one_of("model.chat", model.chat, (AUTO, OFF))
     _in_range("model.rank", model.rank, 1, math.inf, "a count")
     for name in ("max_new_tokens", "max_prompt_tokens"):
         value = getattr(model, name)

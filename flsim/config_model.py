@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DTYPES = ("float32", "bfloat16")
-AUTO, OFF = "auto", "off"
+AUTO = "auto"
 OFFER = "If you cannot solve it, reply with {help} and nothing else."
 
 
@@ -70,8 +70,8 @@ class ModelConfig:
     instruction, offer and question stand one below the other, an empty line between them."""
     system: str | None = None
     """System prompt of a checkpoint with a chat template; None is none."""
-    chat: str = AUTO
-    """`auto`: by the checkpoint's chat template if it has one; `off`: as plain text."""
+    chat: bool = True
+    """Whether prompts are framed by the checkpoint's chat template, if it has one; else they are plain text."""
     chat_options: dict[str, Any] = field(default_factory=dict)
     """What the chat template is told beside the messages, such as `{enable_thinking: false}`."""
 

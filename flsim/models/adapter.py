@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import get_peft_model, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel
@@ -42,15 +43,21 @@ def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Ad
             given = "lora.target_modules" if config.targets is None else "targets"
             named = settings.target_modules if config.targets is None else list(config.targets)
             raise ConfigError(f"model.{given}={named!r} does not fit {config.path!r}: {error}") from error
+    strange = next((name for name, module in wrapped.named_modules() if _is_strange(module)), None)
+    if strange is not None:
+        wrapped.unload()
+        raise ConfigError(f"the targets match {strange}, which is no linear layer; leave it out of model.targets")
     state = get_peft_model_state_dict(wrapped)
     fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
     wrapped.unload()  # takes the LoRA layers out of `base` again
-    strange = next((name for name in fresh if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
-    if strange is not None:
-        raise ConfigError(f"the targets match {strange}, which is no linear layer; leave it out of model.targets")
     if config.adapter is None:
         return fresh
     return load_adapter(Path(config.adapter), like=fresh, config=config)
+
+
+def _is_strange(module: torch.nn.Module) -> bool:
+    """Whether it carries an adapter and is no linear layer."""
+    return isinstance(module, BaseTunerLayer) and not isinstance(module.get_base_layer(), torch.nn.Linear)
 
 
 def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = None) -> Adapter:

@@ -95,10 +95,15 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     wording = wording_of(config, tokenizer, help_.text) if asks else BARE
     transformers_logging.disable_progress_bar()
     settings: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **settings)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **settings)
+    except ValueError as error:  # an architecture of another kind, or a map that does not fit
+        raise ConfigError(f"{key}={config.path!r} cannot be loaded as a decoder-only model: {error}") from error
     model = model.eval().requires_grad_(False)
     if config.device_map is None:
         model = model.to(place)
+    elif any(parameter.device.type == "meta" for parameter in model.parameters()):
+        raise ConfigError(f"model.device_map={config.device_map!r} leaves layers off the devices; give it room for all")
     eos_id, *more_ends = _ends_of(config, tokenizer, model, key)
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     pad_id = eos_id if pad_id is None else pad_id
@@ -110,6 +115,23 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
             f"client.micro_batch or engine.pack instead"
         )
     return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, checkpointing)
+
+
+def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
+    """Refuse responses that are too short for the help request; loads a tokenizer, but for built-in models.
+
+    Raises:
+        ConfigError: with both lengths.
+    """
+    if config.path.startswith("builtin:"):
+        return
+    help_ = _help_of(config, AutoTokenizer.from_pretrained(folder_of(config.path)), "model.path")
+    if len(help_.ids) > min(max_new_tokens, config.answer_tokens):
+        raise ConfigError(
+            f"the help request {help_.text!r} has {len(help_.ids)} tokens in {config.path!r}, responses at most "
+            f"{max_new_tokens} in training and {config.answer_tokens} at tests; set model.max_new_tokens (real tasks "
+            f"need some hundred), or a shorter model.help"
+        )
 
 
 def _built_in_help(tokenizer: PreTrainedTokenizerBase) -> HelpRequest:
@@ -128,7 +150,7 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
     if not ids or str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() != text:
         raise ConfigError(
             f"{key}={config.path!r}: its tokenizer cannot write the help request {text!r}; set model.help to a token "
-            f"of its vocabulary, or to a text of ordinary tokens without white space around it"
+            "of its vocabulary, or to a text of ordinary tokens without white space around it"
         )
     return HelpRequest(text, ids)
 

@@ -131,7 +131,7 @@ class AnyForward:
             if longest == 0:
                 continue
             prompt = rows // share
-            taken = past.of(tuple(tensor.index_select(0, prompt) for tensor in past.tensors))
+            taken = past.of(tuple(tensor.index_select(0, prompt.to(tensor.device)) for tensor in past.tensors))
             kept = mask.flatten(0, 1)[rows, :longest]  # (n, longest)
             seen = torch.cat([prompts.flatten(0, 1)[prompt], kept], 1)  # (n, L + longest)
             logits = self._call(ids.flatten(0, 1)[rows, :longest], seen, _cache_of(taken, 1))  # (n, longest, V)
@@ -165,7 +165,10 @@ class _AnyDecoder:
 
     def keep(self, places: Tensor) -> None:
         self._mask = self._mask[places]
-        self._cache.batch_select_indices(places)
+        for layer in self._cache.layers:
+            if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+                here = places.to(layer.keys.device)  # a base may lie on several
+                layer.keys, layer.values = layer.keys[here], layer.values[here]
 
 
 def _cache_of(past: Past, share: int) -> DynamicCache:

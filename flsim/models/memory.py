@@ -3,21 +3,47 @@
 import psutil
 from transformers import AutoConfig, PretrainedConfig
 
-from flsim.config import AUTO, Config, ConfigError
+from flsim.config import AUTO, Config, ConfigError, ModelConfig
 from flsim.models.folder import folder_of
+from flsim.models.scoring import LOGITS
 
-_BYTES = 4  # float32
-_PROMPT_TOKENS = 64  # a generous prompt of the built-in world
+_BYTES = {"float32": 4, "bfloat16": 2}
+_BUILT_IN_PROMPT, _PROMPT = 64, 512  # tokens of a generous prompt: of the built-in world, and with other models
 
 
-def training_bytes(model: PretrainedConfig, tokens: int) -> int:
-    """Bytes that a forward pass keeps for its backward, for so many tokens through every layer.
+def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: ModelConfig) -> int:
+    """Bytes that a forward pass keeps for its backward.
 
-    Per token and layer about 14 vectors of the hidden size and 4 of the intermediate size, and for the logits three
-    vectors of the vocabulary's size (logits, log-probabilities, gradient).
+    Per token and layer about 14 vectors of the hidden size and 4 of the intermediate size, in the base's dtype; and per
+    token that is judged three vectors of the vocabulary's size (logits, log-probabilities, gradient) in float32. With
+    gradient checkpointing each layer keeps its input, and one layer at a time the rest.
+
+    Args:
+        model: of the base, from its `config.json`.
+        tokens: that go through every layer.
+        judged: those among them whose logits are looked at, which prompts are not.
+        settings: the run's.
     """
+    model = model.get_text_config()
     per_layer = 14 * model.hidden_size + 4 * getattr(model, "intermediate_size", 4 * model.hidden_size)
-    return int(_BYTES * tokens * (model.num_hidden_layers * per_layer + 3 * model.vocab_size))
+    layers = model.num_hidden_layers
+    kept = per_layer + layers * model.hidden_size if settings.gradient_checkpointing else layers * per_layer
+    return int(tokens * _BYTES[settings.dtype] * kept + judged * 3 * 4 * model.vocab_size)
+
+
+def weight_bytes(model: PretrainedConfig, dtype: str) -> int:
+    """About what the frozen base takes: embeddings, head, and of every layer attention and a gated network."""
+    model = model.get_text_config()
+    hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
+    tables = model.vocab_size * hidden * (1 if getattr(model, "tie_word_embeddings", False) else 2)
+    return int(_BYTES[dtype] * (tables + model.num_hidden_layers * (4 * hidden * hidden + 3 * hidden * inner)))
+
+
+def prompt_tokens(model: ModelConfig) -> int:
+    """The longest prompt that memory is estimated for."""
+    if model.max_prompt_tokens is not None:
+        return model.max_prompt_tokens
+    return _BUILT_IN_PROMPT if model.path.startswith("builtin:") else _PROMPT
 
 
 def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens: int, micro_batch: int) -> None:
@@ -35,12 +61,14 @@ def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens
     """
     if config.engine.gpus > 0:
         return
-    model = AutoConfig.from_pretrained(folder_of(config.model.path))
+    model, settings = AutoConfig.from_pretrained(folder_of(config.model.path)), config.model
     workers = config.engine.workers if config.engine.kind == "ray" else 1
 
     def needed(pack: int) -> int:
-        at_once = max(pack * prompts * new_tokens, min(micro_batch, pack * responses * new_tokens))
-        return workers * training_bytes(model, pack * prompts * _PROMPT_TOKENS + at_once)
+        most = min(micro_batch, LOGITS // model.get_text_config().vocab_size)
+        at_once = max(pack * prompts * new_tokens, min(most, pack * responses * new_tokens))
+        tokens = pack * prompts * prompt_tokens(settings) + at_once
+        return workers * (training_bytes(model, tokens, at_once, settings) + weight_bytes(model, settings.dtype))
 
     pack = 1 if config.engine.pack == AUTO else min(int(config.engine.pack), config.cohort_size)
     free = psutil.virtual_memory().available
@@ -49,5 +77,6 @@ def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens
         raise ConfigError(
             f"engine.pack={config.engine.pack} needs about {needed(pack) / 2**30:.1f} GiB on {workers} workers, "
             f"{free / 2**30:.1f} GiB are free; the largest pack that fits is {fits} "
-            f"(or lower engine.workers, the client's micro_batch, prompts or group_size)"
+            f"(or lower engine.workers, the client's micro_batch, prompts or group_size, give model.max_prompt_tokens, "
+            f"or set model.gradient_checkpointing or model.dtype=bfloat16)"
         )

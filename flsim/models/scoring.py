@@ -21,7 +21,8 @@ from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
 """Most tokens of completions in one forward pass, unless one completion per prompt has more."""
-_LOGITS = 2**28  # most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory
+LOGITS = 2**28
+"""Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
 
 Verdict = Callable[[Tensor, Tensor], Tensor]
 """One number `(n,)` for each of n tokens, from the logits that they were drawn by `(n, V)` and their places `(n,)` in
@@ -154,7 +155,7 @@ def pull_back_verdicts(
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
-    tokens = min(tokens, _LOGITS // reading.logits.shape[-1])
+    tokens = min(tokens, LOGITS // reading.logits.shape[-1])
     for part in _parts(completions, tokens):
         _judge(base, shared, completions, part, verdict).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]

@@ -231,9 +231,10 @@ class StackedLora:
         # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
         parts = theta.split([r * width for slot in self._slots for width in (slot.inputs, slot.outputs)], 1)
         for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
-            slot.layer.a = a.view(k, r, slot.inputs)  # (K, r, in)
-            slot.layer.b = b.view(k, r, slot.outputs)  # (K, r, out)
-            slot.layer.scale = scale  # (K, 1, 1)
+            place = slot.layer.base.get_parameter("weight").device  # a base may lie on several
+            slot.layer.a = a.view(k, r, slot.inputs).to(place)  # (K, r, in)
+            slot.layer.b = b.view(k, r, slot.outputs).to(place)  # (K, r, out)
+            slot.layer.scale = scale.to(place)  # (K, 1, 1)
 
     def learn(self, theta: Tensor, ranks: Sequence[int] | None = None, scales: Sequence[float] | None = None) -> None:
         """Like `use`, and from now on `backward` adds up gradients, which `gradient` returns."""
@@ -244,7 +245,7 @@ class StackedLora:
     def gradient(self) -> Tensor:
         """What `backward` has added up since `learn`, `(K, n)`."""
         parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
-        return torch.cat([part.flatten(1) for part in parts], 1)  # (K, n)
+        return torch.cat([part.flatten(1).to(self.model.device) for part in parts], 1)  # (K, n)
 
     def belonging_to(self, factors: str) -> Tensor:
         """True `(n,)` at the parameters of the factors named: `A`, `B`, or `AB` for all."""

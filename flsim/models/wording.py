@@ -8,7 +8,7 @@ from functools import cache
 from transformers import PreTrainedTokenizerBase
 
 from flsim.config import ConfigError
-from flsim.config_model import OFF, OFFER, ModelConfig
+from flsim.config_model import OFFER, ModelConfig
 from flsim.models.chat import Chat, has_chat
 from flsim.tasks.problem import Problem
 
@@ -79,9 +79,9 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
         ConfigError: for an offer or a template that lacks a field or has one that there is not, a system prompt that no
             template takes, or a chat template that fails.
     """
-    chat = Chat(tokenizer, config.chat_options) if config.chat != OFF and has_chat(tokenizer) else None
+    chat = Chat(tokenizer, config.chat_options) if config.chat and has_chat(tokenizer) else None
     if chat is None and config.system is not None:
-        why = "model.chat=off" if has_chat(tokenizer) else f"the checkpoint {config.path!r} has no chat template"
+        why = "model.chat=false" if has_chat(tokenizer) else f"the checkpoint {config.path!r} has no chat template"
         raise ConfigError(f"model.system has no effect: {why}; put its words into model.templates, or leave it out")
     if config.offer and "{help}" not in config.offer:
         raise ConfigError(f"model.offer={config.offer!r} has no {{help}}, so it would not say what to reply")
@@ -94,7 +94,7 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
         except Exception as error:  # whatever a template's author wrote
             raise ConfigError(
                 f"the chat template of {config.path!r} fails: {error}; leave out model.system (some take none), mend "
-                f"model.chat_options={config.chat_options}, or set model.chat=off"
+                f"model.chat_options={config.chat_options}, or set model.chat=false"
             ) from error
     return wording
 

@@ -22,6 +22,7 @@ _LARGE_POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*-?\d{4}")
 # three powers, each in the exponent of the one before: 9^{9^{9^9}}, and not x^2y^2z^2
 _TOWER = re.compile(r"(?:\^\s*(?:[{(][^{}^]*|\w\s*)|\*\*\s*(?:\([^*]*|\w+\s*)){3}")
 _LARGE_FACTORIAL = re.compile(r"\d{3}[)}\s]*!|!\s*!")
+_PATIENCE = 5  # times the limit, for a reference: to drop one is to deal all items otherwise
 _MEND = "pip install 'flsim-continual[tasks]'"
 
 
@@ -48,9 +49,13 @@ class MathsVerifier:
         return [self._equal(_answer(reference, whole=True), _answer(completion)) for reference, completion in pairs]
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
-        """Those that math-verify does not find equal to themselves."""
+        """Those that math-verify does not find equal to themselves, given time enough even on a busy machine."""
         answers = [_answer(reference, whole=True) for reference in references]
-        return [text for text, answer in zip(references, answers, strict=True) if not self._equal(answer, answer)]
+        self._known |= {
+            (answer, answer): not too_large(answer) and self._asked(answer, answer, _PATIENCE * self._wall_s)
+            for answer in dict.fromkeys(answers)
+        }
+        return [text for text, answer in zip(references, answers, strict=True) if not self._known[answer, answer]]
 
     def close(self) -> None:
         """End the process."""
@@ -60,12 +65,13 @@ class MathsVerifier:
         if (gold, answer) not in self._known:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
-            self._known[gold, answer] = not too_large(gold) and not too_large(answer) and self._asked(gold, answer)
+            fit = not too_large(gold) and not too_large(answer)
+            self._known[gold, answer] = fit and self._asked(gold, answer, self._wall_s)
         return self._known[gold, answer]
 
-    def _asked(self, gold: str, answer: str) -> bool:
+    def _asked(self, gold: str, answer: str, wall_s: float) -> bool:
         try:
-            return bool(self._helper.ask([gold, answer], self._wall_s))
+            return bool(self._helper.ask([gold, answer], wall_s))
         except HelperEndedError:
             return False
 

@@ -279,7 +279,8 @@ def every_change(config: Config) -> dict[str, Config]:
             variants[f"{field.name}.lr"] = altered(config, **{field.name: {**part, "lr": 1}})
         elif is_dataclass(part):
             for inner in fields(part):
-                new = altered(part, **{inner.name: changed(getattr(part, inner.name))})
+                value = ("a",) if inner.name == "targets" else changed(getattr(part, inner.name))
+                new = altered(part, **{inner.name: value})
                 variants[f"{field.name}.{inner.name}"] = altered(config, **{field.name: new})
         else:
             variants[field.name] = altered(config, **{field.name: changed(part)})

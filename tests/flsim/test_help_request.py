@@ -1,5 +1,6 @@
 """The help request as a text: where it is complete, what is sampled, scored and learned with it and without."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -25,8 +26,8 @@ from flsim.models.stacked_lora import StackedLora
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUESTIONS = [["59+6=", "'ihbd'[::-1]="], ["max([17,9,32])="]]
-T = 6
-BIAS = torch.tensor([1.5, -2.0])
+T, HEAT = 6, 1.2
+BIAS = torch.tensor([[1.5, -torch.inf], [-1.0, 0.0]])  # (K, P); at one prompt it must not be made
 
 
 @drawn_from(st.lists(st.integers(0, 2), min_size=0, max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=8))
@@ -61,7 +62,7 @@ def asking(tiny_checkpoint: Path) -> BaseModel:
 
 def sample(base: BaseModel, **settings: Any) -> Completions:
     seeds = [torch.Generator().manual_seed(k + 1) for k in range(len(QUESTIONS))]
-    settings = {"group_size": 60, "max_new_tokens": T, "temperature": 2.0, "generators": seeds, **settings}
+    settings = {"group_size": 60, "max_new_tokens": T, "temperature": HEAT, "generators": seeds, **settings}
     with torch.no_grad():
         return generate(base, read(base, encode(base, QUESTIONS)), **settings)
 
@@ -75,28 +76,30 @@ def by_hand(base: BaseModel, said: Completions, *, may_ask: bool, bias: Tensor |
             prompt = base.tokenizer(question)["input_ids"]
             for g in range(said.tokens.shape[2]):
                 tokens = said.tokens[k, p, g][said.mask[k, p, g]].tolist()
+                more = 0.0 if bias is None else float(bias[k, p])
+                barred = not may_ask or more == -math.inf
                 with torch.no_grad():
                     logits = base.model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 :]
                 for t, token in enumerate(tokens):
                     here = logits[t].clone()
-                    if bias is not None and t == 0:
-                        here[first] += bias[k]
-                    if not may_ask and t > 0 and tokens[t - 1] == first:
+                    if t == 0 and not barred:
+                        here[first] += more
+                    if barred and t > 0 and tokens[t - 1] == first:
                         here[last] = -torch.inf
-                    found[k, p, g, t] = torch.log_softmax(here / 2.0, -1)[token]
+                    found[k, p, g, t] = torch.log_softmax(here / HEAT, -1)[token]
     return found
 
 
 @pytest.mark.parametrize("may_ask", [True, False])
 @pytest.mark.parametrize("bias", [None, BIAS])
 def test_tokens_are_drawn_and_scored_by_the_rule(asking: BaseModel, may_ask: bool, bias: Tensor | None) -> None:
-    said = sample(asking, group_size=12, may_ask=may_ask, help_bias=bias)
+    said = sample(asking, group_size=20, may_ask=may_ask, help_bias=bias)
     expected = by_hand(asking, said, may_ask=may_ask, bias=bias)
     torch.testing.assert_close(said.logprobs, expected, atol=1e-5, rtol=0)
     rule: dict[str, Any] = {"may_ask": may_ask, "help_bias": bias}
     with torch.no_grad():
         reading = read(asking, encode(asking, QUESTIONS))
-        scores = score(asking, reading, said, temperature=2.0, **rule)
+        scores = score(asking, reading, said, temperature=HEAT, **rule)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
     assert bool(said.asked.any()) == may_ask
 
@@ -140,11 +143,11 @@ def test_the_pull_is_that_of_the_scores(tiny_checkpoint: Path, asking: BaseModel
     pull = torch.randn(said.tokens.shape, generator=torch.Generator().manual_seed(1))
     learning = theta.clone().requires_grad_()
     lora.use(learning)
-    scores = score(base, read(base, encode(base, QUESTIONS)), said, temperature=2.0, **rule)
+    scores = score(base, read(base, encode(base, QUESTIONS)), said, temperature=HEAT, **rule)
     (expected,) = torch.autograd.grad((scores * pull).sum(), learning)
     lora.learn(theta)
     reading = read(base, encode(base, QUESTIONS))
-    gradient = pull_back(base, lora, reading, said, pull, temperature=2.0, tokens=30, **rule)
+    gradient = pull_back(base, lora, reading, said, pull, temperature=HEAT, tokens=30, **rule)
     assert ((gradient - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
 
 
@@ -207,11 +210,17 @@ def said_by(base: BaseModel, lines: list[list[int]], *, may_ask: bool = True) ->
     return generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=may_ask)
 
 
+def letters_of(base: BaseModel) -> list[int]:
+    """The request, a token for each letter."""
+    vocabulary = base.tokenizer.get_vocab()
+    return [vocabulary["Ġ" if letter == " " else letter] for letter in TEXT]
+
+
 def test_a_response_asks_if_it_ends_with_the_text_in_whatever_tokens(spelling: BaseModel) -> None:
     base = spelling
     assert base.help.text == TEXT
     whole = list(base.help.ids)
-    letters = base.tokenizer.convert_tokens_to_ids([c if c != " " else "Ġ" for c in TEXT])
+    letters = letters_of(base)
     newline, a = base.tokenizer("\n")["input_ids"][-1], base.tokenizer("a")["input_ids"][-1]
     lines = [
         [*whole, a, a],  # it stops with the last token of the request
@@ -222,15 +231,14 @@ def test_a_response_asks_if_it_ends_with_the_text_in_whatever_tokens(spelling: B
     ]
     said = said_by(base, lines)
     assert said.asked[0, :, 0].tolist() == [True, True, True, False, False]
-    assert said.mask.sum(-1)[0, :, 0].tolist() == [len(whole), len(whole) + 2, len(letters) + 2, len(letters) + 2] + [
-        len(whole) + 1
-    ]
+    lengths = [len(whole), len(whole) + 2, len(letters) + 2, len(letters) + 2, len(whole) + 1]
+    assert said.mask.sum(-1)[0, :, 0].tolist() == lengths
     assert said.texts[0][3] == [f"{TEXT}a"]
 
 
 def test_who_may_not_ask_and_spells_it_all_the_same_has_said_nothing(spelling: BaseModel) -> None:
     base = spelling
-    letters = base.tokenizer.convert_tokens_to_ids([c if c != " " else "Ġ" for c in TEXT])
+    letters = letters_of(base)
     said = said_by(base, [[*letters, base.eos_id], [*base.help.ids, base.eos_id]], may_ask=False)
     assert not said.asked.any()
     assert said.texts[0][0] == [""]
@@ -240,7 +248,7 @@ def test_who_may_not_ask_and_spells_it_all_the_same_has_said_nothing(spelling: B
 def test_every_end_token_ends_a_response(spelling: BaseModel) -> None:
     """Llama 3 names two; the chat's end of a turn is the one that answers are taught with."""
     base = spelling
-    first, other = base.tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"])
+    first, other = (base.tokenizer.get_vocab()[token] for token in ("<|eot_id|>", "<|end_of_text|>"))
     assert (base.eos_id, base.more_ends) == (first, (other,))
     a = base.tokenizer("a")["input_ids"][-1]
     said = said_by(base, [[a, first, a, a], [a, a, other, a], [a, a, a, a]], may_ask=False)

@@ -185,7 +185,7 @@ def test_the_pull_is_autograds_for_any_micro_batch(any_pack: Pack, tokens: int) 
     expected = by_autograd(any_pack, drawn, pull)
     assert furthest(by_pull_back(any_pack, drawn, pull, tokens=tokens), expected) < 1e-5
     with pytest.MonkeyPatch.context() as patch:  # as if the vocabulary were huge: one completion per prompt at a time
-        patch.setattr(scoring, "_LOGITS", 1)
+        patch.setattr(scoring, "LOGITS", 1)
         assert len(list(scoring._parts(drawn, 0))) == drawn.tokens.shape[2]
         assert furthest(by_pull_back(any_pack, drawn, pull), expected) < 1e-5
 

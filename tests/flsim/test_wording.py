@@ -1,4 +1,4 @@
-"""What a device's model reads of a problem: instruction, offer, question, in the chat's frame or plain, and no longer."""
+"""What a device's model reads of a problem: instruction, offer, question, in the chat's frame or plain, how long."""
 
 import logging
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_the_chat_template_is_around_it() -> None:
     assert words("qwen2").prompt(BARE) == CHATML.format(f"{OFFER}\n\n1+1=")
     system = "<|im_start|>system\nBe brief.<|im_end|>\n"
     assert words("qwen2", system="Be brief.").prompt(TOLD).startswith(system)
-    assert words("qwen2", chat="off").prompt(BARE) == "1+1="
+    assert words("qwen2", chat=False).prompt(BARE) == "1+1="
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,7 +97,7 @@ def test_a_long_prompt_loses_the_head_of_its_question_only(length: int, limit: i
         assert cut == whole
         return
     frame, _, rest = whole.partition(question)
-    assert cut.startswith(frame) and cut.endswith(rest)
+    assert (cut[: len(frame)], cut[len(cut) - len(rest) :]) == (frame, rest)
     kept = cut.removeprefix(frame).removesuffix(rest)
     assert question.endswith(kept)
     assert len(tokens(cut)["input_ids"]) >= limit - 1  # no more than it has to
@@ -122,7 +122,7 @@ def test_a_cut_is_said_once_and_a_frame_without_room_is_refused(caplog: pytest.L
     ("family", "settings", "message"),
     [
         ("phi", {"system": "x"}, r"model\.system has no effect: the checkpoint 'phi' has no chat template"),
-        ("qwen2", {"system": "x", "chat": "off"}, r"model\.system has no effect: model\.chat=off"),
+        ("qwen2", {"system": "x", "chat": False}, r"model\.system has no effect: model\.chat=false"),
         ("gemma2", {"system": "x"}, r"chat template of 'gemma2' fails: no system role; leave out model\.system"),
         ("phi", {"offer": "Just ask."}, r"model\.offer='Just ask\.' has no \{help\}"),
         ("phi", {"templates": {"a": "{qestion}"}}, r"model\.templates\.a=.* its fields are \{instruction\}, \{offer\}"),
@@ -135,7 +135,9 @@ def test_words_that_cannot_work_are_refused(family: str, settings: dict[str, Any
         words(family, **settings)
 
 
-@pytest.mark.parametrize("setting", ["chat=on", "max_new_tokens=0", "max_prompt_tokens=0", "help=''", "dtype=float16"])
+@pytest.mark.parametrize(
+    "setting", ["chat=auto", "max_new_tokens=0", "max_prompt_tokens=0", "help=''", "dtype=float16"]
+)
 def test_settings_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{setting.split('=')[0]}"):
         load_config(None, [f"model.{setting}"])

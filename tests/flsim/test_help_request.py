@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUESTIONS = [["59+6=", "'ihbd'[::-1]="], ["max([17,9,32])="]]
 T, HEAT = 6, 1.2
-BIAS = torch.tensor([[1.5, -torch.inf], [-1.0, 0.0]])  # (K, P); at one prompt it must not be made
+BIAS = torch.tensor([[2.5, -torch.inf], [-2.0, 0.0]])  # (K, P); at one prompt it must not be made
 
 
 @drawn_from(st.lists(st.integers(0, 2), min_size=0, max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=8))
@@ -82,7 +82,7 @@ def by_hand(base: BaseModel, said: Completions, *, may_ask: bool, bias: Tensor |
                     logits = base.model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 :]
                 for t, token in enumerate(tokens):
                     here = logits[t].clone()
-                    if t == 0 and not barred:
+                    if t == 0 and more > -math.inf:
                         here[first] += more
                     if barred and t > 0 and tokens[t - 1] == first:
                         here[last] = -torch.inf
@@ -93,7 +93,7 @@ def by_hand(base: BaseModel, said: Completions, *, may_ask: bool, bias: Tensor |
 @pytest.mark.parametrize("may_ask", [True, False])
 @pytest.mark.parametrize("bias", [None, BIAS])
 def test_tokens_are_drawn_and_scored_by_the_rule(asking: BaseModel, may_ask: bool, bias: Tensor | None) -> None:
-    said = sample(asking, group_size=20, may_ask=may_ask, help_bias=bias)
+    said = sample(asking, group_size=40, may_ask=may_ask, help_bias=bias)
     expected = by_hand(asking, said, may_ask=may_ask, bias=bias)
     torch.testing.assert_close(said.logprobs, expected, atol=1e-5, rtol=0)
     rule: dict[str, Any] = {"may_ask": may_ask, "help_bias": bias}

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUESTIONS = [["59+6=", "'ihbd'[::-1]="], ["max([17,9,32])="]]
 T, HEAT = 6, 1.2
-BIAS = torch.tensor([[2.5, -torch.inf], [-2.0, 0.0]])  # (K, P); at one prompt it must not be made
+BIAS = torch.tensor([[4.0, -torch.inf], [3.0, 0.0]])  # (K, P); at one prompt it must not be made
 
 
 @drawn_from(st.lists(st.integers(0, 2), min_size=0, max_size=4), st.lists(st.integers(0, 2), min_size=1, max_size=8))

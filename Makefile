@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow check bench pretrain clean
+.PHONY: help demo compare real test test-slow check bench pretrain clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -12,6 +12,10 @@ help: ## list the commands
 .venv/run: setup.cfg pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@touch $@
+
+.venv/tasks: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[tasks]'
 	@touch $@
 
 .venv/dev: .venv/run
@@ -29,6 +33,9 @@ compare: .venv/run ## four methods on two seeds, side by side (about 5 minutes),
 	$(BIN)/python -m experiments.sweep experiments/configs/aba.yaml method=da_grpo,grpo,grpo+random,grpo+classifier \
 		seed=0,1 rounds=18 --root runs/compare $(ARGS)
 	$(BIN)/python -m experiments.compare runs/compare --out runs/compared
+
+real: .venv/tasks ## real parts in small: a checkpoint from disk, maths then code, an API (about 3 minutes); ARGS="--data DIR"
+	$(BIN)/python -m experiments.real $(ARGS)
 
 test: .venv/dev ## install, then run the tests (slow ones excepted)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)

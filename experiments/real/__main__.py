@@ -34,6 +34,8 @@ from flsim.tasks.problem import SPLITS, Problem
 from flsim.verifying.code import sandbox_in_use
 
 CONFIG = Path(__file__).parents[1] / "configs" / "real.yaml"
+ITEMS = Path(__file__).parent / "items"
+"""Questions of our own, in the formats of GSM8K and MBPP."""
 CLOUD_ERRS = 0.1
 """Share of the questions that the stand-in for a cloud does not know."""
 _TAUGHT = 200  # questions of a task that lessons are about: more would not be learned in a minute
@@ -92,7 +94,7 @@ def whole_path(out: Path, data: Path | None, overrides: Sequence[str], *, lesson
 
 
 def _config(out: Path, data: Path | None, url: str, overrides: Sequence[str]) -> Config:
-    roots = [f"data.{name}.root={data / name}" for name in ("gsm8k", "mbpp")] if data else []
+    roots = [f"data.{name}.root={(data or ITEMS) / name}" for name in ("gsm8k", "mbpp")]
     places = [f"model.path={out / 'checkpoint'}", f"run_dir={out / 'run'}", f"cloud.cache={out / 'answers'}"]
     return load_config(CONFIG, [*places, f"cloud.url={url}", "cloud.model=stand-in", *roots, *overrides])
 

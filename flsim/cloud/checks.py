@@ -95,10 +95,10 @@ def _check_errors(cloud: CloudConfig) -> None:
 
 
 def _check_replay(cloud: CloudConfig) -> None:
-    if cloud.kind == "replay" and not Path(cloud.replay.file or "").is_file():
+    if cloud.kind == "replay" and cloud.replay.file is not None and not Path(cloud.replay.file).is_file():
         raise ConfigError(
-            f"cloud.kind=replay needs cloud.replay.file, and {cloud.replay.file!r} is no file; give the path of a CSV "
-            f"table"
+            f"cloud.replay.file={cloud.replay.file!r} is no file; give the path of a CSV table, or leave it out where "
+            f"the data record the outcomes"
         )
     if cloud.kind != "replay" and cloud.replay.file:
         raise ConfigError(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flsim.config_data import DataConfig
+
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 SHARES = ("equally", "traffic", "price")
 CLOUD_KINDS = ("builtin", "oracle", "endpoint", "model", "replay")
@@ -51,7 +53,7 @@ class StreamConfig:
     """Which tasks each device meets, and when."""
 
     phases: tuple[tuple[str, ...], ...] = (("arithmetic", "numbers"), ("strings", "lists"), ("arithmetic", "numbers"))
-    """Task groups of each phase, in order."""
+    """Task groups of each phase, in order: of the built-in world, or names of `data`."""
     schedule: str = "switch"
     """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
     `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each; `joint`: all phases at once, in
@@ -61,7 +63,8 @@ class StreamConfig:
     lag_rounds: int = 4
     """Longest lag of a device (`staggered`) or length of the ramp (`ramp`), in rounds."""
     alpha: float = 0.5
-    """Dirichlet concentration of every device's mixture over groups, families and levels; inf makes devices equal."""
+    """Dirichlet concentration of every device's mixture over groups, families and levels; inf makes devices equal. The
+    items of a set of `data` have been dealt by its own `alpha`."""
     quantity_sigma: float = 0.3
     """Sigma of the log-normal number of prompts per step and device; 0 gives every device the same."""
     seed: int = 0
@@ -191,7 +194,8 @@ class CloudConfig:
     """The model's name at the endpoint, or for `kind=model` the folder of a Hugging Face decoder-only checkpoint."""
     system: str | None = None
     """System prompt of an endpoint, or of a checkpoint with a chat template; None explains the built-in world's
-    notation by examples (`flsim/cloud/instruction.py`)."""
+    notation by examples (`flsim/cloud/instruction.py`), and sends none with a question of `data`, which brings its own
+    instruction."""
     max_tokens: int = 64
     """Longest answer of an endpoint or a checkpoint, in tokens."""
     key_env: str = "OPENAI_API_KEY"
@@ -272,6 +276,9 @@ class Config:
     """Folder of the run; None means `runs/{name}-seed{seed}`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+    data: dict[str, DataConfig] = field(default_factory=dict)
+    """Data sets by name, which `stream.phases` may name beside the built-in task groups; only those that it names are
+    read."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)

@@ -21,6 +21,7 @@ from flsim.config import (
     EngineConfig,
     FleetBudgetConfig,
 )
+from flsim.tasks.data.checks import check_data
 from flsim.tasks.families import GROUPS
 
 
@@ -74,6 +75,7 @@ def check(config: Config) -> None:
         raise ConfigError("stream.schedule=recurring needs stream.phase_rounds: after how many rounds a phase ends")
     if not config.stream.alpha > 0:
         raise ConfigError(f"stream.alpha={config.stream.alpha} must be above 0 (.inf makes all devices equal)")
+    check_data(config)
     _check_phases(config)
     plug_ins = {
         "client": config.client,
@@ -139,11 +141,17 @@ def _check_ranks(config: Config) -> None:
 def _check_phases(config: Config) -> None:
     if not config.stream.phases:
         raise ConfigError("stream.phases is empty; give at least one list of task groups")
+    groups = (*GROUPS, *config.data)
     for number, phase in enumerate(config.stream.phases):
         if not phase:
-            raise ConfigError(f"stream.phases[{number}] is empty; give at least one of: {', '.join(GROUPS)}")
+            raise ConfigError(f"stream.phases[{number}] is empty; give at least one of: {', '.join(groups)}")
         for group in phase:
-            _one_of(f"stream.phases[{number}]", group, GROUPS)
+            if group not in groups:
+                own = f"those of data: {', '.join(config.data)}" if config.data else "data sets, which data lists"
+                raise ConfigError(
+                    f"stream.phases[{number}] names {group!r}, which is no task group; there are the built-in "
+                    f"{', '.join(GROUPS)}, and {own}"
+                )
     if config.stream.schedule != "recurring" and config.rounds < len(config.stream.phases):
         raise ConfigError(
             f"rounds={config.rounds} is less than the {len(config.stream.phases)} phases of stream.phases; "

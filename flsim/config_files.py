@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.config_checks import check
+from flsim.config_data import DataConfig
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
@@ -85,7 +86,7 @@ def _explain(error: Exception, key: str, source: str) -> str:
     if isinstance(error, ConfigKeyError):
         parent: Any = Config()
         for part in key.split(".")[:-1]:
-            parent = getattr(parent, part.split("[")[0], parent)
+            parent = DataConfig() if parent == {} else getattr(parent, part.split("[")[0], parent)
         known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
         return f"unknown key {key!r} in {source}; allowed here: {known}"
     return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"

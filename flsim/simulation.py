@@ -85,16 +85,19 @@ def run(
     """
     settings = _settings(config, overrides, resume)
     strategy, client, server = build_parts(settings, strategy, client, server)
+    stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
     adapter = first_adapter(settings)
     folder = open_new(settings) if resume is None else Path(resume)
     last = settings.rounds if until is None else min(until, settings.rounds)
-    adapter = _go(
-        settings, folder, (strategy, client, server), adapter, last=last, log=log_to(folder), progress=progress
-    )
+    log = log_to(folder)
+    for group in stream.data:
+        if group.said is not None:
+            log.warning(group.said)
+    adapter = _go(settings, folder, (strategy, client, server), adapter, last=last, log=log, progress=progress)
     save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    return Run(folder, finish_run(folder, phases=stream_of(settings).phases, tau=settings.budget.tau))
+    return Run(folder, finish_run(folder, phases=stream.phases, tau=settings.budget.tau))
 
 
 def build_parts(

@@ -10,6 +10,7 @@ from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.stacked_lora import StackedLora
 from flsim.seeding import generator
+from flsim.tasks.data.groups import data_groups
 from flsim.tasks.stream import TaskStream
 
 
@@ -31,8 +32,12 @@ class World:
 
 
 def stream_of(config: Config) -> TaskStream:
-    """The task stream of a run."""
-    return TaskStream(config.stream, config.rounds)
+    """The task stream of a run.
+
+    Raises:
+        ConfigError: if a data set that it names cannot be read, judged or dealt.
+    """
+    return TaskStream(config.stream, config.rounds, data_groups(config))
 
 
 def shares(config: Config, device: int) -> bool:

@@ -37,6 +37,7 @@ from flsim.tasks.problem import Problem
 from flsim.tasks.proxy import proxy_problems
 from flsim.tasks.stream import TaskStream, device_name
 from flsim.timing import spend
+from flsim.world import stream_of
 from strategies.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, Outcome, Plan, teach
 from strategies.student import Student
 
@@ -245,7 +246,7 @@ class Distillation:
         phases = [phase for phase in self._stream.phases if phase.first_round <= round_]
         groups = list(dict.fromkeys(group for phase in phases for group in phase.tasks))
         rng = python_random(self._config.seed, "proxy", split, round_)
-        return proxy_problems(groups, split, count=count, rng=rng)
+        return proxy_problems(groups, split, count=count, rng=rng, data=self._stream.data)
 
     def _ledger(self) -> Ledger:
         """What was spent so far, in a new round."""
@@ -257,7 +258,7 @@ class Distillation:
 
     @property
     def _stream(self) -> TaskStream:
-        return TaskStream(self._config.stream, self._config.rounds)
+        return stream_of(self._config)
 
     @property
     def _cache(self) -> Cache:

@@ -5,6 +5,7 @@ A key is never part of a message: what stands where a key may have slipped in is
 
 import os
 import re
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ def check_cloud(config: Config) -> None:
             raise ConfigError(f"cloud.kind={cloud.kind} needs cloud.{name}: {example}")
     _check_numbers(cloud)
     if cloud.kind == "oracle":
-        _check_errors(cloud)
+        _check_errors(cloud, (*GROUPS, *config.data))
     _check_replay(cloud)
     if cloud.kind == "model" and not _is_checkpoint(cloud.model or ""):
         raise ConfigError(
@@ -84,11 +85,11 @@ def _check_numbers(cloud: CloudConfig) -> None:
         raise ConfigError(f"cloud.deadline_s={cloud.deadline_s} must be above 0 and finite: it is a number of seconds")
 
 
-def _check_errors(cloud: CloudConfig) -> None:
+def _check_errors(cloud: CloudConfig, groups: Sequence[str]) -> None:
     for group, error in cloud.oracle_errors.items():
-        if group not in GROUPS:
+        if group not in groups:
             raise ConfigError(
-                f"cloud.oracle_errors names {group!r}, which is no task group; choose of: {', '.join(GROUPS)}"
+                f"cloud.oracle_errors names {group!r}, which is no task group; choose of: {', '.join(groups)}"
             )
         if not 0 <= error <= 1:
             raise ConfigError(f"cloud.oracle_errors.{group}={error} must be in [0, 1]: it is a share of questions")

@@ -205,7 +205,14 @@ def draw(family: Family, level: int, split: str, rng: Random) -> Problem:
             return Problem(family.group, family.name, level, question, answer, slip)
 
 
+def is_builtin(problem: Problem) -> bool:
+    """Whether a problem is of the built-in world and not of a data set, which cannot have a group's name."""
+    return problem.group in GROUPS
+
+
 def relative_difficulty(problem: Problem) -> float:
-    """0 at the easiest level of the problem's family, 1 at the hardest."""
+    """0 for the easiest of the problem's family, or of its data set, 1 for the hardest."""
+    if problem.difficulty is not None:
+        return problem.difficulty
     levels = next(family.levels for family in FAMILIES if family.name == problem.family)
     return levels.index(problem.level) / (len(levels) - 1)

@@ -1,11 +1,18 @@
 """Is what was said to a problem right? Every problem names its verifier; many are judged at once, as some are slow."""
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
+from flsim.tasks.data.readers.gym import GymVerifier
 from flsim.tasks.problem import VERBATIM, Problem
-from flsim.verifying.verifier import Verifier, verifier_of
+from flsim.verifying.verifier import NAMES, Verifier, verifier_of
+
+GYM = "gym"
+"""The judges of reasoning-gym's tasks, which only they can serve."""
+VERIFIERS = (*NAMES, GYM)
 
 
 def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:
@@ -20,13 +27,26 @@ def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:
         if problem.verifier != VERBATIM:
             others[problem.verifier].append(place)
     for name, places in others.items():
-        found = _verifier(name).verdicts([(said[place][0].answer, said[place][1]) for place in places])
+        found = verifier(name).verdicts([(said[place][0].answer, said[place][1]) for place in places])
         for place, verdict in zip(places, found, strict=True):
             verdicts[place] = verdict
     return verdicts
 
 
+def called(name: str, settings: Mapping[str, Any]) -> str:
+    """A verifier with its settings in one word for `Problem.verifier`, such as `code {"wall_s": 10}`."""
+    return f"{name} {json.dumps(dict(settings), sort_keys=True)}" if settings else name
+
+
 @lru_cache
-def _verifier(name: str) -> Verifier:
-    """One of each kind in a process: some keep a helper warm."""
-    return verifier_of(name)
+def verifier(name: str) -> Verifier:
+    """The verifier that `Problem.verifier` names; one of each in a process, as some keep a helper warm.
+
+    Raises:
+        ConfigError: if there is none of that name.
+        VerifierError: if it cannot work on this host.
+        TypeError: if it does not know one of its settings.
+    """
+    kind, _, settings = name.partition(" ")
+    given: dict[str, Any] = json.loads(settings or "{}")
+    return GymVerifier(**given) if kind == GYM else verifier_of(kind, **given)

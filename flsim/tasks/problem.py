@@ -37,6 +37,13 @@ class Problem:
     """What is to be done and in which form, for whoever answers; empty where the question says it all."""
     solution: str | None = None
     """A completion that the verifier takes; None if `answer` is one."""
+    difficulty: float | None = None
+    """0 for the easiest of its task group, 1 for the hardest; None: by the levels of its family."""
+    score_label: int | None = None
+    """1 or 0 where the device's score for the answer is held against it (AUC); None where there is only right or
+    wrong."""
+    other: str = ""
+    """The answer that stands for the other score label."""
 
     @property
     def prompt(self) -> str:

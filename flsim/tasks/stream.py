@@ -3,7 +3,8 @@
 Every device has its own Dirichlet mixture over task groups, over the families of a group and over the levels of a
 family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule
 moves the whole fleet, or each device in its own time, from phase to phase. Everything is a pure function of the
-stream's seed, except the training questions, which follow the run's seed.
+stream's seed, except the training questions, which follow the run's seed. Where a task group is a data set, a device
+draws from the items that it has been dealt (`flsim/tasks/data/groups.py`) in place of families and levels.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,21 @@ import numpy as np
 
 from flsim.config import StreamConfig
 from flsim.seeding import generator, python_random
+from flsim.tasks.data.groups import DataGroup
 from flsim.tasks.families import draw, families_of
 from flsim.tasks.problem import Problem
+
+_DEVICE = "device-"
 
 
 def device_name(index: int) -> str:
     """The stable id of a device, such as `device-007`."""
-    return f"device-{index:03d}"
+    return f"{_DEVICE}{index:03d}"
+
+
+def device_index(name: str) -> int:
+    """The index of a device's name."""
+    return int(name.removeprefix(_DEVICE))
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class TaskStream:
 
     config: StreamConfig
     rounds: int
+    data: tuple[DataGroup, ...] = ()
+    """The data sets among its task groups; phases and mixtures are known without, their questions are not."""
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -102,11 +113,27 @@ class TaskStream:
         return [self._draw(device, group, "train", rng) for group in groups]
 
     def evaluation_problems(self, device: str, split: str, *, per_task: int) -> dict[str, list[Problem]]:
-        """The device's own test set per task group of the stream; the same in every round and for every method."""
+        """The device's own test set per task group of the stream; the same in every round and for every method.
+
+        Of a data set the device meets all its own items of the split before one comes again.
+        """
         rng = python_random(self.config.seed, "evaluation", split, device)
-        return {group: [self._draw(device, group, split, rng) for _ in range(per_task)] for group in self.tasks}
+        sets = {}
+        for group in self.tasks:
+            if group in self._sets:
+                own = python_random(self.config.seed, "evaluation", split, device, group)
+                sets[group] = self._sets[group].draw_set(device_index(device), split, per_task, own)
+            else:
+                sets[group] = [self._draw(device, group, split, rng) for _ in range(per_task)]
+        return sets
+
+    @cached_property
+    def _sets(self) -> dict[str, DataGroup]:
+        return {group.name: group for group in self.data}
 
     def _draw(self, device: str, group: str, split: str, rng: Random) -> Problem:
+        if group in self._sets:
+            return self._sets[group].draw(device_index(device), split, rng)
         families = families_of(group)
         family = rng.choices(families, self._dirichlet(len(families), "families", device, group))[0]
         levels = self._dirichlet(len(family.levels), "levels", device, group, family.name)

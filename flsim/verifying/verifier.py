@@ -34,6 +34,7 @@ _VERIFIERS: Mapping[str, Callable[..., Verifier]] = {
     "code": CodeVerifier,
     RECORDED: RecordedVerifier,
 }
+NAMES = tuple(_VERIFIERS)
 
 
 def verifier_of(name: str, **settings: Any) -> Verifier:

@@ -60,7 +60,7 @@ class Columns:
                 raise row.error(f"the {needed} ({self.names[needed]!r}) is empty")
         split = split if split is not None else _split(row, values.get("split"))
         level, score_label = self._level(row, values.get("level")), _binary(row, values.get("score_label"))
-        texts = {field: values.get(field) for field in ("user", "label", "tests")}
+        texts = {field: values.get(field) for field in ("user", "label", "tests", "solution")}
         return Item(
             str(values["question"]), str(values["answer"]), level=level, split=split, score_label=score_label, **texts
         )

@@ -24,6 +24,8 @@ class Item:
     outputs of a program; a reasoning-gym item has the JSON recipe here that makes it anew. None: nothing."""
     score_label: int | None = None
     """1 or 0 where a score can be held against it (user-level AUC); None where there is only right or wrong."""
+    solution: str | None = None
+    """What somebody who knows would say, where the answer itself is none: the gold code of a task with asserts."""
 
 
 def key_of(question: str) -> str:

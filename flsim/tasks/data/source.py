@@ -42,8 +42,8 @@ class DataSource:
                 held = int((self.assignment.split == SPLITS.index(split)).sum())
                 raise ConfigError(
                     f"data: {len(empty)} of {self.assignment.devices} devices have no {split} item: {named}{more}; the "
-                    f"data set has {held}. Use fewer devices, a larger alpha, users with more items (least), or "
-                    "splits=hash if the data set has no such split"
+                    f"data set has {held}. Use fewer devices (fleet.devices), a larger alpha, partition=evenly, users "
+                    "with more items (least), or splits=hash if the data set has no such split"
                 )
 
     def size(self, device: int, split: str) -> int:

@@ -63,17 +63,42 @@ def reasoning_gym(
     return items
 
 
+def reference_of(item: Item) -> str:
+    """The recipe of an item with its question: all that its judge needs, as JSON."""
+    return json.dumps({**json.loads(item.tests or "{}"), "question": item.question})
+
+
+class GymVerifier:
+    """The judges of the tasks, for references from `reference_of`."""
+
+    def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each completion gets the full score of its reference's task.
+
+        Raises:
+            ConfigError: as for `verdict`.
+        """
+        return [_verdict(json.loads(reference), completion) for reference, completion in pairs]
+
+    def unreadable(self, references: Sequence[str]) -> list[str]:
+        """None: a recipe has just made its question, or is refused."""
+        return []
+
+
 def verdict(item: Item, completion: str) -> bool:
     """Whether the task's own judge gives the completion the full score; a judge that fails on a text judges it wrong.
 
     Raises:
         ConfigError: if the recipe now makes another question, as another version of the package might.
     """
-    recipe = json.loads(item.tests or "{}")
+    return _verdict(json.loads(reference_of(item)), completion)
+
+
+def _verdict(recipe: Mapping[str, Any], completion: str) -> bool:
     data = _again(recipe["task"], json.dumps(recipe["settings"]), recipe["seed"], recipe["size"])
     entry = data[recipe["at"]]  # judges read its metadata
-    if entry["question"] != item.question:
-        raise ConfigError(f"reasoning_gym: {recipe} makes another question here; use the version that made the items")
+    if entry["question"] != recipe["question"]:
+        made = {name: value for name, value in recipe.items() if name != "question"}
+        raise ConfigError(f"reasoning_gym: {made} makes another question here; use the version that made the items")
     try:
         return float(data.score_answer(completion, entry)) == 1.0
     except (ValueError, TypeError, SyntaxError, ArithmeticError, LookupError, AttributeError, RecursionError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from flsim.tasks.data.item import Item
 from flsim.tasks.data.known_set import KnownSet, by_row
-from flsim.tasks.data.rows import Row
+from flsim.tasks.data.rows import Row, text_of
 
 
 def mbpp_split(task_id: int) -> str:
@@ -33,7 +33,13 @@ def mbpp_item(row: Row, split: str | None, *, shown_tests: int = 3) -> Item:
         task_id = int(row["task_id"])
     except ValueError:
         raise row.error(f"the task_id {row['task_id']!r} is no whole number, so its split is not known") from None
-    return Item(question, "\n".join([*_set_up(row), *tests]), label="mbpp", split=split or mbpp_split(task_id))
+    return Item(
+        question,
+        "\n".join([*_set_up(row), *tests]),
+        label="mbpp",
+        split=split or mbpp_split(task_id),
+        solution=text_of(row.values.get("code")),
+    )
 
 
 def _set_up(row: Row) -> list[str]:

@@ -33,8 +33,24 @@ def taco_item(row: Row, split: str | None, *, most_tests: int | None = None) -> 
         inputs, outputs = ([_stream(pair[side]) for pair in pairs] for side in (0, 1))
         reference, kind = json.dumps({"inputs": inputs, "outputs": outputs}), "stdin"
     return Item(
-        question, reference, label=str(row.values.get("source") or "taco"), level=level, split=split, tests=kind
+        question,
+        reference,
+        label=str(row.values.get("source") or "taco"),
+        level=level,
+        split=split,
+        tests=kind,
+        solution=_solution(row),
     )
+
+
+def _solution(row: Row) -> str | None:
+    """The first of the task's solutions; None if it has none."""
+    raw = row.values.get("solutions")
+    try:
+        found = json.loads(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        return None
+    return str(found[0]) if isinstance(found, list) and found else None
 
 
 def _tests(row: Row) -> tuple[str | None, list[tuple[Any, Any]]] | None:

@@ -1,0 +1,90 @@
+"""Every rule asked about one finished run: whose questions it would send, on the same devices, tests and verdicts.
+
+The device's own model is recorded, so no rule changes what a device knows, and one run of the learner serves all rules.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clients.asking.alone import Alone
+from clients.asking.at_random import AtRandom
+from clients.asking.classifier import Classifier
+from clients.asking.confidence import Confidence
+from clients.asking.oracle import Oracle
+from clients.asking.own_calibrated import OwnCalibrated
+from clients.asking.rule import AskingRule, Scores
+from clients.asking.threshold import Scored
+from clients.evaluate import evaluate_pack
+from experiments.real_outcomes.router import Router, met
+from flsim.config import Config
+from flsim.metrics.rows import read_rows, write_rows
+from flsim.metrics.selection import evaluation_split
+from flsim.world import World, load_world
+
+OWN = "DA-GRPO"
+"""The policy's own wish, which the run itself has measured."""
+CALIBRATED = "DA-GRPO, calibrated"
+
+
+@dataclass(frozen=True)
+class LongQuestions(Scored):
+    """Asks where the question is long: the plainest sign of difficulty, and no learning."""
+
+    def score(self, alone: Alone) -> Scores:
+        """In characters, `(N,)`."""
+        return np.array([len(question) for question in alone.questions], dtype=np.float64)
+
+
+RULES: dict[str, Callable[[World], AskingRule]] = {
+    CALIBRATED: lambda world: OwnCalibrated(),
+    "router, own outcomes": lambda world: Router(met(world.config, world.stream)),
+    "router, all outcomes": lambda world: Router(met(world.config, world.stream), pooled=True),
+    "router, 16 questions": lambda world: Classifier(),
+    "long questions": lambda world: LongQuestions(),
+    "unsure reader": lambda world: Confidence(),
+    "at random": lambda world: AtRandom(),
+    "oracle": lambda world: Oracle(),
+}
+"""Name -> what makes the rule for the devices of a run."""
+NAMES = (OWN, *RULES)
+
+
+def rows_by_rule(config: Config) -> dict[str, pd.DataFrame]:
+    """All rows of a finished run, once per rule: its training, with the rule's tests at the end in place of its own.
+
+    What was found is kept beside the run's rows, so that it is done once.
+
+    Args:
+        config: of the run.
+    """
+    run = read_rows(config.folder)
+    is_test = (run["model"] == "global") & (run["split"] == evaluation_split(run))
+    beside, tested = run[~is_test], _kept(config)
+    return {OWN: run} | {name: pd.concat([beside, rows], ignore_index=True) for name, rows in tested.items()}
+
+
+def _kept(config: Config) -> dict[str, pd.DataFrame]:
+    paths = {name: config.folder / "rules" / f"{_plain(name)}.parquet" for name in RULES}
+    if not all(path.is_file() for path in paths.values()):
+        _measure(config, paths)
+    return {name: pd.read_parquet(path) for name, path in paths.items()}
+
+
+def _measure(config: Config, paths: Mapping[str, Path]) -> None:
+    """Ask every rule about the devices at the end of the run."""
+    learned = replace(config.model, adapter=str(config.folder / "adapter"))
+    world = load_world(replace(config, model=learned))
+    devices = list(range(config.fleet.devices))
+    same = [world.first] * len(devices)
+    for name, make in RULES.items():
+        found = evaluate_pack(world, devices, same, model="global", round_=config.rounds, asking=make(world))
+        paths[name].parent.mkdir(exist_ok=True)
+        write_rows(paths[name], [row for own in found for row in own])
+
+
+def _plain(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "_")

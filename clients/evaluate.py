@@ -14,7 +14,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from clients.asking.alone import MAX_NEW_TOKENS
 from clients.asking.at_random import random_order
 from clients.asking.curves import accuracy_curve, asking_auc
 from clients.asking.own import OWN
@@ -109,7 +108,7 @@ def reference_rows(
     taus = [world.config.budget.tau] * len(devices) if taus is None else taus
     frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus, asking=asking)
     problems = [own_tests(world, device) for device in devices]
-    texts = answer_alone(world, problems, MAX_NEW_TOKENS)
+    texts = answer_alone(world, problems, world.config.model.answer_tokens)
     rows = []
     for k, (device, tests) in enumerate(zip(devices, problems, strict=True)):
         alone = right_alone(tests, texts[k])  # (N,)

@@ -41,7 +41,7 @@ class Learner(ABC):
     keep_optimizer: bool = True
     """Whether a device keeps its Adam moments between rounds."""
     max_new_tokens: int = 9
-    """Longest response in tokens."""
+    """Longest response in tokens; of a config, unless it says otherwise, that of `model.max_new_tokens`."""
     micro_batch: int = TOKENS
     """Most tokens of responses in one forward pass of training; lower it where memory is short."""
     replay: int = 0
@@ -155,7 +155,7 @@ def learner_app(
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"there is no setting {', '.join(unknown)}; {method.__name__} takes: {', '.join(known)}")
-    learner = method(**settings)
+    learner = method(**{"max_new_tokens": config.model.training_tokens, **settings})
     prompts = 2 * learner.prompts * (config.fleet.devices if learner.pooled else 1)  # skew at most doubles a device's
     refuse_too_large(
         config,

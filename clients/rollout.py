@@ -67,7 +67,7 @@ def roll_out(
     """
     seed = world.config.seed
     with spend("rollout"):
-        reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
+        reading = read(world.base, encode(world.base, world.base.prompts(problems)))
         completions = generate(
             world.base,
             reading,
@@ -156,7 +156,7 @@ def buy_answers(
 @torch.no_grad()
 def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
     """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
-    reading = read(world.base, encode(world.base, [[problem.question for problem in row] for row in problems]))
+    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
     replies = generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
     return [[group[0] for group in row] for row in replies.texts]
 

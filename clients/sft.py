@@ -98,15 +98,15 @@ class Sft(Learner):
         """Of each device's mean over its tokens, `(K, n)`."""
         base = pack.world.base
         spelt = [[self._spell(pack.world, text) for _, text in row] for row in lessons]
-        questions = [[problem.question for problem, _ in row] for row in lessons]
+        questions = [[base.prompt(problem) for problem, _ in row] for row in lessons]
         completions = given(base, spelt)  # (K, P, 1, T)
         held = self._held(pack, questions, completions) if self.kl else None
         pack.learn()
         reading = read(base, encode(base, questions))
-        tokens = completions.tokens.flatten()
+        tokens, alone = completions.tokens.flatten(), unaided(base, completions)
 
         def verdict(logits: Tensor, places: Tensor) -> Tensor:
-            student = unaided(base, logits)  # (n, V)
+            student = alone(logits, places)  # (n, V)
             loss = sequence_loss(student, tokens[places])  # (n,)
             if held is None:
                 return loss
@@ -126,8 +126,8 @@ class Sft(Learner):
 
     def _spell(self, world: World, text: str) -> list[int]:
         """The tokens of an answer, the ending one included, no more than a response may have."""
-        ids = world.base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids[: self.max_new_tokens - 1], world.base.eos_id]
+        *ids, end = world.base.spell(text)
+        return [*ids[: self.max_new_tokens - 1], end]
 
 
 def client_app(config: Config, **settings: Any) -> DeviceApp:

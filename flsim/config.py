@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flsim.config_data import DataConfig
+from flsim.config_model import AUTO as AUTO
+from flsim.config_model import LoraShape as LoraShape
+from flsim.config_model import ModelConfig as ModelConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 SHARES = ("equally", "traffic", "price")
@@ -17,35 +20,11 @@ CLOUD_WITHOUT_EFFECT = ("key_env", "concurrency", "retries", "backoff_s", "deadl
 """Settings of the cloud that enter no answer: how it is reached, and where answers are kept."""
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
 ENGINE_KINDS = ("ray", "local")
-DTYPES = ("float32", "bfloat16")
-AUTO = "auto"
 ALL, GRANTED = "all", "granted"
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message gives value, source, what is allowed and the mend."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The frozen base that all devices share, and the shape of their LoRA adapters."""
-
-    path: str = "builtin:slm"
-    """`builtin:slm`, or the folder of a Hugging Face decoder-only checkpoint."""
-    rank: int = 8
-    """LoRA rank r (peft's `LoraConfig.r`)."""
-    alpha: float = 16.0
-    """LoRA alpha; the adapter is scaled by alpha / r."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that carry an adapter (peft's `LoraConfig.target_modules`)."""
-    dtype: str = "float32"
-    """Of the frozen base: `float32` or `bfloat16`; adapters are float32 always."""
-    adapter: str | None = None
-    """Folder of a peft adapter to start from; None starts at B = 0."""
-
-    def __post_init__(self) -> None:
-        """OmegaConf hands lists over."""
-        object.__setattr__(self, "targets", tuple(self.targets))
 
 
 @dataclass(frozen=True)
@@ -73,19 +52,6 @@ class StreamConfig:
     def __post_init__(self) -> None:
         """OmegaConf hands lists over; phases are compared and hashed."""
         object.__setattr__(self, "phases", tuple(tuple(phase) for phase in self.phases))
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """What an adapter is like: its product is `alpha / rank * B A`, with B `(out, rank)` and A `(rank, in)`."""
-
-    rank: int
-    alpha: float
-
-    @property
-    def scale(self) -> float:
-        """Alpha / r, by which the product of the factors is multiplied."""
-        return self.alpha / self.rank
 
 
 @dataclass(frozen=True)
@@ -308,13 +274,13 @@ class Config:
     @property
     def shape(self) -> LoraShape:
         """The widest adapter, which the server keeps."""
-        return LoraShape(self.model.rank, self.model.alpha)
+        return self.model.shape
 
     def shape_of(self, device: int) -> LoraShape:
         """The adapter of a device."""
         ranks = self.fleet.ranks or (self.model.rank,)
         alphas = self.fleet.alphas or (self.model.alpha,) * len(ranks)
-        return LoraShape(ranks[device % len(ranks)], alphas[device % len(alphas)])
+        return self.model.shape_of(ranks[device % len(ranks)], alphas[device % len(alphas)])
 
     @property
     def has_unequal_shapes(self) -> bool:

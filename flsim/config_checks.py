@@ -10,7 +10,6 @@ from flsim.config import (
     AUTO,
     CLOUD_ACCESS,
     CLOUD_KINDS,
-    DTYPES,
     ENGINE_KINDS,
     GRANTED,
     SCHEDULES,
@@ -21,6 +20,7 @@ from flsim.config import (
     EngineConfig,
     FleetBudgetConfig,
 )
+from flsim.config_model import DTYPES, OFF, ModelConfig
 from flsim.tasks.data.checks import check_data
 from flsim.tasks.families import GROUPS
 
@@ -42,7 +42,7 @@ def check(config: Config) -> None:
     if config.cloud.access is not None:
         _one_of("cloud.access", config.cloud.access, CLOUD_ACCESS)
     _one_of("engine.kind", config.engine.kind, ENGINE_KINDS)
-    _one_of("model.dtype", config.model.dtype, DTYPES)
+    _check_model(config.model)
     if isinstance(config.engine.pack, str) and config.engine.pack != AUTO:
         raise ConfigError(f"engine.pack={config.engine.pack!r} must be a number of devices, or {AUTO}")
     _one_of("evaluation.split", config.evaluation.split, ("validation", "test"))
@@ -53,7 +53,6 @@ def check(config: Config) -> None:
         ("fleet.devices", config.fleet.devices),
         ("engine.workers", config.engine.workers),
         ("engine.pack", 1 if isinstance(config.engine.pack, str) else config.engine.pack),
-        ("model.rank", config.model.rank),
         ("evaluation.every_rounds", config.evaluation.every_rounds),
         ("evaluation.prompts_per_task", config.evaluation.prompts_per_task),
         ("fleet.cohort", config.cohort_size),
@@ -67,10 +66,6 @@ def check(config: Config) -> None:
             f"fleet.cohort={config.cohort_size} is more than fleet.devices={config.fleet.devices}; "
             f"lower the cohort, raise the number of devices, or leave the cohort out to take all"
         )
-    if not config.model.targets:
-        raise ConfigError("model.targets is empty; name at least one linear layer, such as [q_proj, v_proj]")
-    if not config.model.alpha > 0:
-        raise ConfigError(f"model.alpha={config.model.alpha} must be above 0: the adapter is scaled by alpha / rank")
     if config.stream.schedule == "recurring" and config.stream.phase_rounds is None:
         raise ConfigError("stream.schedule=recurring needs stream.phase_rounds: after how many rounds a phase ends")
     if not config.stream.alpha > 0:
@@ -108,6 +103,26 @@ def _check_budget(budget: BudgetConfig) -> None:
             raise ConfigError(
                 f"budget.fleet.{name}={given} has no effect without budget.fleet.share=price; add that, or leave it out"
             )
+
+
+def _check_model(model: ModelConfig) -> None:
+    """Of the model, what can be said before it is loaded."""
+    if model.dtype == "float16":
+        raise ConfigError("model.dtype='float16' would lose small gradients, as none are scaled; choose bfloat16")
+    _one_of("model.dtype", model.dtype, DTYPES)
+    _one_of("model.chat", model.chat, (AUTO, OFF))
+    _in_range("model.rank", model.rank, 1, math.inf, "a count")
+    for name in ("max_new_tokens", "max_prompt_tokens"):
+        value = getattr(model, name)
+        _in_range(f"model.{name}", 1 if value is None else value, 1, math.inf, "a number of tokens")
+    if model.targets is not None and not model.targets:
+        raise ConfigError("model.targets is empty; name at least one linear layer, such as [q_proj, v_proj]")
+    if not model.alpha > 0:
+        raise ConfigError(f"model.alpha={model.alpha} must be above 0: the adapter is scaled by alpha / rank")
+    if model.help is not None and not model.help:
+        raise ConfigError("model.help is empty; give the text or token that asks for help, or leave it out")
+    if not (model.device_map is None or isinstance(model.device_map, str | dict)):
+        raise ConfigError(f"model.device_map={model.device_map!r} must be {AUTO}, or name a device for each layer")
 
 
 def _check_gpu_share(engine: EngineConfig) -> None:

@@ -126,7 +126,8 @@ def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapte
     if residual is None:
         return adapter, config.model
     joined, rank = stacked(adapter, config.shape, residual)
-    return joined, replace(config.model, rank=rank, alpha=float(rank))
+    plain = {name: value for name, value in config.model.lora.items() if name != "use_rslora"}
+    return joined, replace(config.model, rank=rank, alpha=float(rank), lora=plain)
 
 
 def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:

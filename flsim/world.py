@@ -1,13 +1,13 @@
 """What a worker loads once and every client on it shares: base model, adapter slots, cloud, stream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flsim.cloud.cloud import Cloud
 from flsim.cloud.make import fleet_cloud
 from flsim.config import Config
 from flsim.models.adapter import Adapter, initial_adapter
-from flsim.models.base import BaseModel, load_base
+from flsim.models.base import BaseModel, load_model
 from flsim.models.stacked_lora import StackedLora
 from flsim.seeding import generator
 from flsim.tasks.data.groups import data_groups
@@ -27,8 +27,9 @@ class World:
     """The adapter that round 1 starts from, of the widest rank."""
 
     def scales(self, devices: Sequence[int], ranks: Sequence[int]) -> list[float]:
-        """Alpha / r of each device, by its own alpha and the rank of the adapter that it holds."""
-        return [self.config.shape_of(device).alpha / rank for device, rank in zip(devices, ranks, strict=True)]
+        """The scale of each device, by its own alpha and the rank of the adapter that it holds."""
+        shapes = ((self.config.shape_of(device), rank) for device, rank in zip(devices, ranks, strict=True))
+        return [replace(shape, rank=rank).scale for shape, rank in shapes]
 
 
 def stream_of(config: Config) -> TaskStream:
@@ -47,13 +48,13 @@ def shares(config: Config, device: int) -> bool:
 
 def first_adapter(config: Config) -> Adapter:
     """The adapter that round 1 starts from."""
-    return initial_adapter(load_base(config.model.path).model, config.model, config.seed)
+    return initial_adapter(load_model(config.model).model, config.model, config.seed)
 
 
 def load_world(config: Config) -> World:
     """Load everything; seconds for the built-in models."""
     place = "cuda" if config.engine.gpus > 0 else "cpu"
-    base = load_base(config.model.path, dtype=config.model.dtype, place=place)
+    base = load_model(config.model, place=place)
     like = initial_adapter(base.model, config.model, config.seed)
-    lora = StackedLora(base.model, like, config.model.alpha / config.model.rank)
+    lora = StackedLora(base.model, like, config.shape.scale)
     return World(config, base, lora, fleet_cloud(config), stream_of(config), like)

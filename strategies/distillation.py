@@ -81,8 +81,8 @@ class Distillation:
     """Devices whose own accuracy is measured before and after; 0 measures none. The gate does not see it."""
     user_prompts: int = 5
     """Their validation questions, per task group."""
-    max_new_tokens: int = 12
-    """Longest answer of the student, the ending token included."""
+    max_new_tokens: int | None = None
+    """Longest answer of the student, the ending token included; None takes that of tests (`model.max_new_tokens`)."""
     cache: str | None = None
     """Folder of what was bought; runs share it. None takes the devices' (`cloud.cache`)."""
     calls_per_round: int | None = None
@@ -112,7 +112,8 @@ class Distillation:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         for name in ("user_prompts", "max_new_tokens"):
-            if not getattr(self, name) >= 1:
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("anchor", "margin", "users", "from_devices", *self._caps):
             value = getattr(self, name)
@@ -272,7 +273,7 @@ class Distillation:
 
     @cached_property
     def _student(self) -> Student:
-        return Student(self._config, self.max_new_tokens)
+        return Student(self._config, self.max_new_tokens or self._config.model.answer_tokens)
 
 
 def _costs(round_: int, basket: Basket) -> list[Row]:

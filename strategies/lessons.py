@@ -154,7 +154,7 @@ def _from_samples(learner: Learner, problems: Sequence[Problem], shop: Purchases
 def _sampled(learner: Learner, problems: Sequence[Problem], step: int, shop: Purchases) -> Lesson | None:
     """The student's answers to some questions, as far as the caps let the teacher score them; None if not at all."""
     seed = seed_for(learner.plan.seed, "samples", step)
-    drawn = learner.student.sample(learner.theta, learner.ranks, [problem.question for problem in problems], seed)
+    drawn = learner.student.sample(learner.theta, learner.ranks, problems, seed)
     rows = zip(drawn.tokens[0, :, 0], drawn.mask[0, :, 0], strict=True)  # (T,) each
     spoken = [tuple(tokens[mask].tolist()) for tokens, mask in rows]
     replies = shop.buy([Request(SCORES, p, tokens=tokens) for p, tokens in zip(problems, spoken, strict=True)])
@@ -174,13 +174,13 @@ def _batch(count: int, plan: Plan, step: int) -> list[int]:
 
 def sequence_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply]) -> Lesson:
     """Learn the teacher's answers by heart, in the student's own tokens."""
-    completions = given(student.base, [[student.spell(reply.answer.text) for reply in replies]])
+    completions = given(student.base, [[student.base.spell(reply.answer.text) for reply in replies]])
     tokens = completions.tokens.flatten()  # (P T,)
 
     def loss(logprobs: Tensor, places: Tensor) -> Tensor:
         return sequence_loss(logprobs, tokens[places])
 
-    return Lesson([problem.question for problem in problems], completions, loss, loss)
+    return Lesson(student.base.prompts([problems])[0], completions, loss, loss)
 
 
 def forward_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply]) -> Lesson:
@@ -193,7 +193,7 @@ def forward_lesson(student: Student, problems: Sequence[Problem], replies: Seque
     def loss(logprobs: Tensor, places: Tensor) -> Tensor:
         return forward_kl(logprobs, Target(ids[places], known[places]))
 
-    return Lesson([problem.question for problem in problems], completions, loss, loss)
+    return Lesson(student.base.prompts([problems])[0], completions, loss, loss)
 
 
 def reverse_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply], *, clip: float) -> Lesson:
@@ -208,7 +208,7 @@ def reverse_lesson(student: Student, problems: Sequence[Problem], replies: Seque
     def divergence(logprobs: Tensor, places: Tensor) -> Tensor:
         return reverse_kl(logprobs, tokens[places], scores[places])
 
-    return Lesson([problem.question for problem in problems], completions, loss, divergence)
+    return Lesson(student.base.prompts([problems])[0], completions, loss, divergence)
 
 
 def _padded(parts: Sequence[np.ndarray], longest: int) -> Tensor:

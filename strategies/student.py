@@ -9,7 +9,7 @@ from torch import Tensor
 from flsim.config import Config
 from flsim.learning.distillation import Target, forward_kl
 from flsim.models.adapter import Adapter, initial_adapter
-from flsim.models.base import load_base
+from flsim.models.base import load_model
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.scoring import judge, pull_back_verdicts, top_logprobs, unaided
 from flsim.models.stacked_lora import StackedLora, ranks_of
@@ -26,7 +26,8 @@ PerToken = Callable[[Tensor, Tensor], Tensor]
 class Lesson:
     """Completions of some questions, and what is to be learned at each of their tokens."""
 
-    questions: Sequence[str]
+    prompts: Sequence[str]
+    """As the student reads them."""
     completions: Completions
     """`(1, P, 1, T)`, without filling."""
     loss: PerToken
@@ -40,30 +41,26 @@ class Student:
 
     def __init__(self, config: Config, max_new_tokens: int) -> None:
         """Load the base; `max_new_tokens` bounds its answers, the ending token included."""
-        self.base = load_base(config.model.path, dtype=config.model.dtype)
+        self.base = load_model(config.model)
         like = initial_adapter(self.base.model, config.model, config.seed)
-        self.lora = StackedLora(self.base.model, like, config.model.alpha / config.model.rank)
+        self.lora = StackedLora(self.base.model, like, config.shape.scale)
         self.max_new_tokens = max_new_tokens
-
-    def spell(self, text: str) -> list[int]:
-        """The tokens of an answer, the ending one included."""
-        return [*self.base.tokenizer(text, add_special_tokens=False)["input_ids"], self.base.eos_id]
 
     @torch.no_grad()
     def right(self, adapter: Adapter, problems: Sequence[Problem]) -> list[bool]:
         """Whether its greedy answers are right."""
         self.lora.use(self.lora.stack([adapter]), ranks_of([adapter]))
-        reading = read(self.base, encode(self.base, [[problem.question for problem in problems]]))
+        reading = read(self.base, encode(self.base, self.base.prompts([problems])))
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
         return are_right([(p, texts[0]) for p, texts in zip(problems, said.texts[0], strict=True)])
 
-    def sample(self, theta: Tensor, ranks: Sequence[int], questions: Sequence[str], seed: int) -> Completions:
-        """One answer to each question, drawn at temperature 1, `(1, P, 1, T)`."""
+    def sample(self, theta: Tensor, ranks: Sequence[int], problems: Sequence[Problem], seed: int) -> Completions:
+        """One answer to each problem, drawn at temperature 1, `(1, P, 1, T)`."""
         self.lora.use(theta, ranks)
         with torch.no_grad():
-            reading = read(self.base, encode(self.base, [questions]))
+            reading = read(self.base, encode(self.base, self.base.prompts([problems])))
         return generate(
             self.base,
             reading,
@@ -78,8 +75,10 @@ class Student:
     def divergence(self, theta: Tensor, ranks: Sequence[int], lesson: Lesson) -> tuple[float, float]:
         """How far it is from the teacher: the sum over the lesson's tokens, and their number."""
         self.lora.use(theta, ranks)
-        reading = read(self.base, encode(self.base, [lesson.questions]))
-        apart = judge(self.base, reading, lesson.completions, self._verdict(lesson.divergence))  # (1, P, 1, T)
+        reading = read(self.base, encode(self.base, [lesson.prompts]))
+        apart = judge(
+            self.base, reading, lesson.completions, self._verdict(lesson.divergence, lesson.completions)
+        )  # (1, P, 1, T)
         return float(apart.double().sum()), float(lesson.completions.mask.sum())
 
     def gradient(self, theta: Tensor, ranks: Sequence[int], lesson: Lesson, *, origin: Tensor, anchor: float) -> Tensor:
@@ -101,19 +100,20 @@ class Student:
             return learned + anchor * forward_kl(student, Target(held.tokens[places], held.logprobs[places]))  # (n,)
 
         self.lora.learn(theta, ranks)
-        reading = read(self.base, encode(self.base, [lesson.questions]))
+        reading = read(self.base, encode(self.base, [lesson.prompts]))
         mask = lesson.completions.mask
         pull = mask / mask.sum()  # (1, P, 1, T): the mean over tokens
-        verdict = self._verdict(loss)
+        verdict = self._verdict(loss, lesson.completions)
         return pull_back_verdicts(self.base, self.lora, reading, lesson.completions, verdict, pull)
 
     @torch.no_grad()
     def _held(self, origin: Tensor, ranks: Sequence[int], lesson: Lesson) -> Target:
         """What the aggregated adapter says at every place of the lesson, one row for each."""
         self.lora.use(origin, ranks)
-        reading = read(self.base, encode(self.base, [lesson.questions]))
+        reading = read(self.base, encode(self.base, [lesson.prompts]))
         ids, logprobs = top_logprobs(self.base, reading, lesson.completions, ANCHOR_TOP)  # (1, P, 1, T, k) each
         return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))
 
-    def _verdict(self, of: PerToken) -> PerToken:
-        return lambda logits, places: of(unaided(self.base, logits), places)
+    def _verdict(self, of: PerToken, completions: Completions) -> PerToken:
+        alone = unaided(self.base, completions)
+        return lambda logits, places: of(alone(logits, places), places)

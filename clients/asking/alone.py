@@ -10,10 +10,8 @@ from clients.asking.rule import Choice, Examined, Scores, right_alone
 from clients.rollout import Problems
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
-from flsim.models.scoring import judge, unaided
+from flsim.models.scoring import judge, rest_of_request, unaided
 from flsim.world import World
-
-MAX_NEW_TOKENS = 12  # the longest answer of the built-in world has 9
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,13 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
         entropies: whether to measure these, too, for one more pass over the answers.
     """
     questions = [[problem.question for problem in row] for row in problems]
-    reading = read(world.base, encode(world.base, questions))
-    replies = generate(world.base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, may_ask=False)
+    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+    most = world.config.model.answer_tokens
+    replies = generate(world.base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=False)
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
-    chances = torch.log_softmax(reading.logits.float(), -1)[:, world.base.help_id].view(
-        replies.mask.shape[:2]
-    )  # (K, P)
+    first = torch.log_softmax(reading.logits.float(), -1)[:, world.base.help.ids[0]]  # (K * P,)
+    chances = first.view(replies.mask.shape[:2]) + rest_of_request(world.base, reading)  # (K, P)
     wishes = [row[: len(asked)].double().cpu().numpy() for row, asked in zip(chances, questions, strict=True)]
     return [
         Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, wish, entropy)
@@ -66,9 +64,10 @@ def all_alike(pack: Examined, *, wish: bool) -> list[Choice]:
 
 def _entropies(base: BaseModel, reading: Reading, replies: Completions) -> Tensor:
     """Entropy of the next token at each place of the answers, the help request ruled out, `(K, P, 1, T)`."""
+    alone = unaided(base, replies)
 
     def entropy(logits: Tensor, places: Tensor) -> Tensor:
-        each: Tensor = torch.special.entr(unaided(base, logits).exp())  # (n, V)
+        each: Tensor = torch.special.entr(alone(logits, places).exp())  # (n, V)
         return each.sum(-1)  # (n,)
 
     return judge(base, reading, replies, entropy)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from clients.asking.alone import MAX_NEW_TOKENS
 from clients.asking.rule import Choice, Examined, Flags, right_alone
 from clients.rollout import Problems, answer_alone
 from flsim.models.decoding import encode, generate, read
+from flsim.models.scoring import rest_of_request
 from flsim.world import World
 
 
@@ -16,17 +16,19 @@ from flsim.world import World
 class Own:
     """Nothing is calibrated: how often to ask is what the policy has learned.
 
-    The score is the probability of the help token at the first place of the answer. It does not decide anything.
+    The score is the probability of the help request as the beginning of the answer. It does not decide anything.
     """
 
     @torch.no_grad()
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device; a prompt that it would not ask for is answered by the free completion itself."""
         base = pack.world.base
-        reading = read(base, encode(base, [[problem.question for problem in row] for row in pack.tests]))
+        reading = read(base, encode(base, base.prompts(pack.tests)))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
-        free = generate(base, reading, group_size=1, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, help_bias=bias)
-        chances = torch.softmax(reading.logits.float(), -1)[:, base.help_id].view(free.asked.shape[:2])  # (K, P)
+        most = pack.world.config.model.answer_tokens
+        free = generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, help_bias=bias)
+        first = torch.softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
+        chances = first.view(free.asked.shape[:2]) * rest_of_request(base, reading).exp()  # (K, P)
         scores, asked = chances.double().cpu().numpy(), free.asked[..., 0].cpu().numpy()  # (K, P) each
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]
         alone = _alone(pack.world, pack.tests, wishes, [[group[0] for group in row] for row in free.texts])
@@ -39,7 +41,8 @@ def _alone(world: World, problems: Problems, wishes: list[Flags], texts: list[li
     """Whether each device is right with asking disabled; greedy, so only prompts that asked need a second try."""
     wanting = [np.flatnonzero(row).tolist() for row in wishes]
     if any(wanting):
-        again = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(wanting)], MAX_NEW_TOKENS)
+        asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
+        again = answer_alone(world, asked, world.config.model.answer_tokens)
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text

@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from flsim.config import ModelConfig
 from flsim.learning.adam import Adam, AdamState
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Prompts, Reading, generate, read
+from flsim.models.lora_settings import lora_config
 from flsim.models.scoring import pull_back
 from flsim.models.stacked_lora import StackedLora
 from flsim.seeding import seed_for
@@ -152,7 +153,7 @@ class Stacked:
         self.case, self.devices = case, devices
         model = case.model()
         tokenizer = cast(PreTrainedTokenizerBase, _Mute())
-        self.base = BaseModel(model, tokenizer, pad_id=0, eos_id=NEVER, help_id=NEVER)
+        self.base = BaseModel(model, tokenizer, pad_id=0, eos_id=NEVER)
         like = initial_adapter(model, LORA, 0)
         self.lora = StackedLora(model, like, LORA.alpha / LORA.rank)
         self.theta = self.lora.stack([case.adapter(k, like) for k in range(devices)])  # (K, n)

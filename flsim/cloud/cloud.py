@@ -16,8 +16,9 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from flsim.config import CloudConfig
-from flsim.models.base import BaseModel, folder_of, load_base
+from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
+from flsim.models.folder import folder_of
 from flsim.models.scoring import judge, top_logprobs, unaided
 from flsim.tasks.problem import Problem
 
@@ -186,10 +187,11 @@ class BuiltinCloud:
     def _score(self, question: str, tokens: Sequence[int]) -> Reply:
         reading = self._read([question])
         completions = given(self.base, [[tokens]])
+        alone = unaided(self.base, completions)
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 
         def verdict(logits: Tensor, places: Tensor) -> Tensor:
-            return unaided(self.base, logits).gather(-1, ids[places])[:, 0]
+            return alone(logits, places).gather(-1, ids[places])[:, 0]
 
         logprobs = judge(self.base, reading, completions, verdict)[0, 0, 0]  # (T,)
         sent = int(reading.prompts.mask.sum()) + len(tokens)

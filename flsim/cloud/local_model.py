@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from flsim.cloud.cloud import Answer, BuiltinCloud
 from flsim.cloud.instruction import instruction
 from flsim.config import CloudConfig, ConfigError
-from flsim.models.base import folder_of
+from flsim.models.chat import Chat, has_chat
+from flsim.models.folder import folder_of
 from flsim.models.threads import one_thread
 from flsim.tasks.problem import Problem
 
@@ -31,20 +32,15 @@ class Wording:
         """
         self.tokenizer = tokenizer
         self.max_tokens = config.max_tokens
-        self.chats = bool(getattr(tokenizer, "chat_template", None))
+        self.chats = has_chat(tokenizer)
         if config.system is not None and not self.chats:
             raise ConfigError(f"cloud.system has no effect: the checkpoint {config.model!r} has no chat template")
         self.system = (instruction() if config.system is None else config.system) if self.chats else ""
-        begin = tokenizer.bos_token_id
-        self._begins = begin is not None and list(tokenizer("")["input_ids"][:1]) == [begin]
+        self._chat = Chat(tokenizer) if self.chats else None
 
     def prompt(self, question: str) -> str:
-        """What the checkpoint reads; a beginning that the tokenizer adds by itself is left to it."""
-        if not self.chats:
-            return question
-        talk = [{"role": "system", "content": self.system}, {"role": "user", "content": question}]
-        text = str(self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
-        return text.removeprefix(str(self.tokenizer.bos_token)) if self._begins else text
+        """What the checkpoint reads."""
+        return question if self._chat is None else self._chat.turn(question, self.system)
 
     def quote(self, problem: Problem) -> Answer:
         """The prompt's tokens and the longest completion."""

@@ -3,72 +3,78 @@
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is `(r, in)`, `...lora_B.weight` is `(out, r)`.
 """
 
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import get_peft_model, get_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel
 
 from flsim.config import ConfigError, LoraShape, ModelConfig
+from flsim.models.lora_settings import ALL_LINEAR, lora_config, refuse_unsupported
 from flsim.seeding import seed_for
 
 Adapter = dict[str, NDArray[np.float32]]
 
 
-def lora_config(config: ModelConfig) -> LoraConfig:
-    """The adapter's shape in peft's words."""
-    return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]
-        target_modules=list(config.targets),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
-
-
 def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Adapter:
-    """The adapter that round 1 starts from: peft's initialisation (A Kaiming-uniform, B zero), or `config.adapter`.
+    """The adapter that round 1 starts from: peft's initialisation (by default B is zero), or a saved one.
 
     peft decides which layers are meant and how they are called; `base` is left as it was.
 
     Raises:
-        ConfigError: if no layer matches `config.targets`, or the saved adapter has another rank or base.
+        ConfigError: if a field of `config.lora` is not supported, no layer matches the targets, one that matches is not
+            linear, or the saved adapter (`config.adapter`) has another rank, alpha or base.
     """
+    settings = lora_config(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
         try:
             with warnings.catch_warnings():  # transformers 5 deprecates an attribute that peft still reads
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-                wrapped = get_peft_model(base, lora_config(config))
+                wrapped = get_peft_model(base, settings)
         except ValueError as error:
-            raise ConfigError(f"model.targets={list(config.targets)} does not fit {config.path!r}: {error}") from error
+            given = "lora.target_modules" if config.targets is None else "targets"
+            named = settings.target_modules if config.targets is None else list(config.targets)
+            raise ConfigError(f"model.{given}={named!r} does not fit {config.path!r}: {error}") from error
     state = get_peft_model_state_dict(wrapped)
     fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
     wrapped.unload()  # takes the LoRA layers out of `base` again
+    strange = next((name for name in fresh if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
+    if strange is not None:
+        raise ConfigError(f"the targets match {strange}, which is no linear layer; leave it out of model.targets")
     if config.adapter is None:
         return fresh
-    return load_adapter(Path(config.adapter), like=fresh)
+    return load_adapter(Path(config.adapter), like=fresh, config=config)
 
 
-def load_adapter(folder: Path, *, like: Adapter) -> Adapter:
-    """Read a saved peft adapter that must have the names and shapes of `like`.
+def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = None) -> Adapter:
+    """Read a saved peft adapter that must have the names and shapes of `like`, and the scale that a `config` asks for.
 
     Raises:
-        ConfigError: naming the first tensor that differs, with both shapes.
+        ConfigError: naming the first tensor that differs, with both shapes, or the setting that does; and for an
+            adapter that peft would apply otherwise than by its factors alone.
     """
     if not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"model.adapter={str(folder)!r} holds no peft adapter (no adapter_config.json)")
+    saved = json.loads((folder / "adapter_config.json").read_text())
+    refuse_unsupported(saved, f"model.adapter={str(folder)!r}: its adapter_config.json")
     loaded = {name: t.float().numpy() for name, t in load_peft_weights(str(folder), device="cpu").items()}
     reason = mismatch(loaded, like)
+    theirs = LoraShape(int(saved["r"]), float(saved["lora_alpha"]), bool(saved.get("use_rslora", False)))
+    if reason is None and config is not None and theirs != config.shape:
+        reason = f"it is of {theirs}, the run asks for {config.shape}"
     if reason is not None:
         raise ConfigError(
             f"model.adapter={str(folder)!r} does not fit: {reason}; set model.rank, model.targets and model.path "
-            f"as in its adapter_config.json"
+            f"as in its adapter_config.json: model.rank={theirs.rank}, model.alpha={theirs.alpha:g}, "
+            f"model.lora.use_rslora={str(theirs.rslora).lower()}, target_modules {saved.get('target_modules')}, "
+            f"base {saved.get('base_model_name_or_path')!r}"
         )
     return {name: loaded[name] for name in like}
 
@@ -89,6 +95,8 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(adapter, folder / "adapter_model.safetensors")
     settings = lora_config(config)
+    if settings.target_modules == ALL_LINEAR:  # in names that every version of peft reads alike
+        settings.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in adapter})
     settings.base_model_name_or_path = config.path
     settings.inference_mode = True
     settings.save_pretrained(str(folder))

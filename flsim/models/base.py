@@ -1,76 +1,144 @@
-"""Load a base model and its tokenizer, built in or from a Hugging Face folder."""
+"""Load a base model and its tokenizer, built in, from a folder, or by its name at the hub of Hugging Face."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from flsim.config import ConfigError
-from flsim.models.builtin import BUILTIN_DIR
+from flsim.config_model import ModelConfig
+from flsim.models.chat import Chat, has_chat
+from flsim.models.folder import folder_of
 from flsim.models.forward import AnyForward, Forward
+from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
-from flsim.models.tokenizer import HELP
-
-NO_HELP = -1
-"""No token's id: what `help_id` is in a cloud model that knows no help request."""
+from flsim.models.tokenizer import HELP, is_built_in
+from flsim.models.wording import BARE, Wording, wording_of
+from flsim.tasks.problem import Problem
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal language model with what generation needs to know about its tokens."""
+    """A causal language model with what generation needs to know about its tokens, and how it is asked."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     pad_id: int
     eos_id: int
-    help_id: int
-    """The token that asks the cloud for help and ends a response; `NO_HELP` in a model that has none."""
+    """The token that ends an answer which somebody else wrote."""
+    help: HelpRequest = NEVER
+    more_ends: tuple[int, ...] = ()
+    """Other tokens that end a response."""
+    wording: Wording = BARE
+    checkpointing: bool = False
+    """Whether training keeps the layers' inputs only and computes the rest again."""
+
+    @property
+    def help_id(self) -> int:
+        """The token that asks the cloud for help and ends a response; `NO_HELP` where there is no such token."""
+        return self.help.token
 
     @cached_property
     def forward(self) -> Forward:
         """How the model reads: the short way for the Llama family, the model's own for all others."""
-        return LlamaForward(self.model) if fits(self.model) else AnyForward(self.model)
+        return (
+            LlamaForward(self.model, checkpointing=self.checkpointing) if fits(self.model) else AnyForward(self.model)
+        )
 
+    def prompt(self, problem: Problem) -> str:
+        """What the model reads of a problem; the same whether it may ask or not, since its reading is shared."""
+        return self.wording.prompt(problem)
 
-def folder_of(path: str, key: str = "model.path") -> Path:
-    """The checkpoint folder that `builtin:slm`, `builtin:cloud` or a path means; `key` is the setting it comes from.
+    def prompts(self, problems: Sequence[Sequence[Problem]]) -> list[list[str]]:
+        """What it reads of every device's problems."""
+        return [[self.prompt(problem) for problem in row] for row in problems]
 
-    Raises:
-        ConfigError: if it holds no checkpoint.
-    """
-    folder = BUILTIN_DIR / path.removeprefix("builtin:") if path.startswith("builtin:") else Path(path)
-    if not (folder / "config.json").is_file():
-        built_in = ", ".join(f"builtin:{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
-        raise ConfigError(f"{key}={path!r}: {folder} holds no checkpoint (config.json); built in are: {built_in}")
-    return folder
+    def spell(self, text: str) -> list[int]:
+        """The tokens of an answer, the ending one included."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id]
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """True at tokens that end a response, of any shape; the help request is not meant."""
+        ending = tokens == self.eos_id
+        for other in self.more_ends:
+            ending |= tokens == other
+        return ending
 
 
 def load_base(
     path: str, *, dtype: str = "float32", place: str = "cpu", key: str = "model.path", asks: bool = True
 ) -> BaseModel:
+    """Load a checkpoint with the settings of `ModelConfig` as they are; see `load_model`."""
+    return load_model(ModelConfig(path=path, dtype=dtype), place=place, key=key, asks=asks)
+
+
+def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.path", asks: bool = True) -> BaseModel:
     """Load a checkpoint, frozen and in evaluation mode.
 
     Args:
-        path: as for `folder_of`.
-        dtype: `float32` or `bfloat16`.
-        place: torch's name of the device that computes, such as `cpu` or `cuda`.
+        config: which, and how it is asked.
+        place: torch's name of the device that computes, such as `cpu` or `cuda`; `config.device_map` goes before it.
         key: the setting that the path comes from, for errors.
-        asks: whether it has to be able to ask for help; a cloud need not.
+        asks: whether it is to be asked by `prompt`, and able to ask for help; a cloud is not.
 
     Raises:
-        ConfigError: if there is no checkpoint, or its tokenizer has no help token.
+        ConfigError: if there is no checkpoint, or its tokenizer cannot write the help request or end an answer.
     """
-    folder = folder_of(path, key)
+    folder = folder_of(config.path, key)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    vocabulary = tokenizer.get_vocab()
-    if asks and HELP not in vocabulary:
-        raise ConfigError(f"{key}={path!r}: its tokenizer has no single token {HELP!r} for the help request")
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"{key}={path!r}: its tokenizer names no end-of-sequence token")
-    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    help_ = _help_of(config, tokenizer, key) if asks else _built_in_help(tokenizer)
+    wording = wording_of(config, tokenizer, help_.text) if asks else BARE
     transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
-    return BaseModel(model.to(place), tokenizer, pad_id, tokenizer.eos_token_id, vocabulary.get(HELP, NO_HELP))
+    settings: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **settings)
+    model = model.eval().requires_grad_(False)
+    if config.device_map is None:
+        model = model.to(place)
+    eos_id, *more_ends = _ends_of(config, tokenizer, model, key)
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad_id = eos_id if pad_id is None else pad_id
+    checkpointing = config.gradient_checkpointing
+    if checkpointing and not fits(model):
+        raise ConfigError(
+            f"model.gradient_checkpointing works for plain Llama, Mistral, Qwen2 and Qwen3 on one device, and "
+            f"{config.path!r} is a {type(model).__name__} that reads by its own forward; leave it out and lower "
+            f"client.micro_batch or engine.pack instead"
+        )
+    return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, checkpointing)
+
+
+def _built_in_help(tokenizer: PreTrainedTokenizerBase) -> HelpRequest:
+    """What a cloud is kept from saying: the built-in one has learned a token for it, others know of no request."""
+    vocabulary = tokenizer.get_vocab()
+    return HelpRequest(HELP, (vocabulary[HELP],)) if is_built_in(vocabulary) else NEVER
+
+
+def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) -> HelpRequest:
+    """The request as one token if the tokenizer has it as one, else as a text."""
+    vocabulary = tokenizer.get_vocab()
+    text = (HELP if is_built_in(vocabulary) else TEXT) if config.help is None else config.help
+    if text in vocabulary:
+        return HelpRequest(text, (vocabulary[text],))
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text.strip() == text else ()
+    if not ids or str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() != text:
+        raise ConfigError(
+            f"{key}={config.path!r}: its tokenizer cannot write the help request {text!r}; set model.help to a token "
+            f"of its vocabulary, or to a text of ordinary tokens without white space around it"
+        )
+    return HelpRequest(text, ids)
+
+
+def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, key: str) -> list[int]:
+    """All tokens that end a response, first the one to write oneself: the end of a turn where there is a chat."""
+    turn = Chat(tokenizer, config.chat_options).end() if has_chat(tokenizer) else None
+    named = getattr(model.generation_config, "eos_token_id", None)
+    known = [turn, tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    ends = list(dict.fromkeys(token for token in known if token is not None))
+    if not ends:
+        raise ConfigError(f"{key}={config.path!r}: neither tokenizer nor generation_config names an end")
+    return ends

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flsim.models.base import NO_HELP, BaseModel
+from flsim.models.base import BaseModel
 from flsim.models.forward import Past
 from flsim.models.stacked_lora import WASTE, unequal
 
@@ -65,7 +65,7 @@ class Completions:
 
 
 def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
-    """Tokenise each device's questions; devices may have unequal numbers, a device with none gets filling only."""
+    """Tokenise each device's prompts; devices may have unequal numbers, a device with none gets filling only."""
     width = max(1, max(len(row) for row in questions))
     texts = [question for row in questions for question in row]
     tokens = iter(
@@ -95,7 +95,7 @@ def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Complet
     ids = torch.tensor(padded, device=device)[:, :, None]  # (K, P, 1, T)
     lengths = torch.tensor([[len(answer) for answer in row] for row in rows], device=device)  # (K, P)
     mask = torch.arange(longest, device=device) < lengths[..., None, None]  # (K, P, 1, T)
-    asked = ((ids == base.help_id) & mask).any(-1)  # (K, P, 1)
+    asked = (base.help.completed(ids) & mask).any(-1)  # (K, P, 1)
     return Completions(ids, mask, torch.zeros(ids.shape, device=device), asked, [])
 
 
@@ -117,7 +117,7 @@ def generate(
     may_ask: bool = True,
     help_bias: Tensor | None = None,
 ) -> Completions:
-    """Generate `group_size` completions per prompt; a completion ends with `<eos>` or the help request.
+    """Generate `group_size` completions per prompt; a completion ends with an ending token or the help request.
 
     A device's tokens depend on its own generator and prompts only, never on who shares its pack.
 
@@ -129,8 +129,17 @@ def generate(
         temperature: of the sampling; 0 means greedy.
         generators: one per device; needed unless greedy.
         may_ask: False forbids the help request, so that the device answers alone.
-        help_bias: added to the logit of the help request, one per device `(K,)`; None adds nothing.
+        help_bias: added to the logit of the help request, one per device `(K,)`; None adds nothing. Of a text it is the
+            logit of its first token, at the beginning of a response.
+
+    Raises:
+        ValueError: if the help request has more tokens than a completion may have.
     """
+    if may_ask and len(base.help.ids) > max_new_tokens:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} is less than the {len(base.help.ids)} tokens of the help request "
+            f"{base.help.text!r}; raise model.max_new_tokens (and client.max_new_tokens), or give a shorter model.help"
+        )
     prompts = reading.prompts
     k, p, _ = prompts.ids.shape
     rows, device = p * group_size, prompts.ids.device  # rows of one device
@@ -143,12 +152,15 @@ def generate(
     logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
     for t in range(max_new_tokens):
         bias = None if help_bias is None else help_bias[now // rows]  # (n,)
-        scores = _scores(base, biased(base, logits, bias), temperature, may_ask=may_ask)  # (n, V)
+        begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
+        logits = base.help.biased(logits, bias, torch.full_like(now, t == 0))  # (n, V)
+        closing = base.help.closing(tokens[now, begun:t])[:, -1]  # (n,)
+        scores = _scores(base, logits, temperature, None if may_ask else closing)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
         tokens[now, t] = chosen
-        done[now] |= (chosen == base.eos_id) | (chosen == base.help_id)
+        done[now] |= base.ends(chosen) | base.help.completed(tokens[now, begun : t + 1])[:, -1]
         going = (~done[now]).long()  # (n,)
         left = going.new_zeros(k).index_add_(0, now // rows, going)  # (K,)
         numbers = [] if t + 1 == max_new_tokens else left.tolist()  # the one time per token that a GPU is waited for
@@ -162,22 +174,13 @@ def generate(
         with nullcontext() if counts is None else unequal(counts):
             logits = decoder.step(chosen)
     shape = (k, p, group_size, t + 1)
-    return _finish(base, prompts, tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape))
+    parts = tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape)
+    return _finish(base, prompts, *parts, may_ask=may_ask)
 
 
-def biased(base: BaseModel, logits: Tensor, bias: Tensor | None) -> Tensor:
-    """Logits `(n, V)` with a bias `(n,)` on the help request; None changes nothing."""
-    if bias is None:
-        return logits
-    place = torch.tensor([base.help_id], device=logits.device)
-    return logits.index_add(1, place, bias[:, None].to(logits.dtype))  # (n, V)
-
-
-def _scores(base: BaseModel, logits: Tensor, temperature: float, *, may_ask: bool) -> Tensor:
-    """Log-probabilities of the next token `(n, V)`, in float32."""
-    if not may_ask and base.help_id != NO_HELP:
-        logits = logits.clone()
-        logits[:, base.help_id] = -torch.inf
+def _scores(base: BaseModel, logits: Tensor, temperature: float, closing: Tensor | None) -> Tensor:
+    """Log-probabilities of the next token `(n, V)`, in float32; `closing` `(n,)` is where none may ask."""
+    logits = logits if closing is None else base.help.ruled_out(logits, closing)
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 
@@ -219,13 +222,18 @@ def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold[:, None])[:, 0].clamp(max=scores.shape[-1] - 1)
 
 
-def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor) -> Completions:
-    ended = (tokens == base.eos_id) | (tokens == base.help_id)  # (K, P, G, T)
+def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor, *, may_ask: bool) -> Completions:
+    ended = base.ends(tokens) | base.help.completed(tokens)  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
     mask &= prompts.real[..., None, None]
-    asked = ((tokens == base.help_id) & mask).any(-1)  # (K, P, G)
+    asked = (base.help.completed(tokens) & mask).any(-1)  # (K, P, G)
     words = tokens.masked_fill(~mask | ended, base.pad_id)
-    said = iter(base.tokenizer.batch_decode(words[prompts.real].flatten(0, 1), skip_special_tokens=True))
+    said = base.tokenizer.batch_decode(words[prompts.real].flatten(0, 1), skip_special_tokens=True)
+    spelt = [base.help.ends(text) for text in said]  # in other tokens than its own
+    if may_ask and any(spelt):
+        asked[prompts.real] |= torch.tensor(spelt, device=asked.device).view(-1, asked.shape[-1])
+    # who may not ask and spells the request all the same says nothing, which no verifier takes
+    told = iter("" if other and not may_ask else text for text, other in zip(said, spelt, strict=True))
     group = tokens.shape[2]
-    texts = [[[next(said) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
+    texts = [[[next(told) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
     return Completions(tokens, mask, logprobs, asked, texts)

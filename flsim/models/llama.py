@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     LlamaForCausalLM,
     MistralForCausalLM,
@@ -31,19 +32,30 @@ Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, query, key, val
 
 
 def fits(model: PreTrainedModel) -> bool:
-    """Whether the model is of the family, with full attention in every layer."""
+    """Whether the model is of the family, with full attention in every layer, turned whole, and on one device."""
     if type(model) not in _FAMILY:
         return False
     config = model.config
     kinds = getattr(config, "layer_types", None)
     full = all(kind == "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None) is None
-    return full and config.hidden_act == "silu"
+    rope = getattr(config, "rope_parameters", None) or {}
+    whole = rope.get("partial_rotary_factor", 1.0) == 1.0
+    in_one_place = len({parameter.device for parameter in model.parameters()}) == 1
+    return full and whole and in_one_place and config.hidden_act == "silu"
 
 
 class LlamaForward:
     """The passes, layer by layer over the model's own modules."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, checkpointing: bool = False) -> None:
+        """Take a model that `fits`.
+
+        Args:
+            model: the model.
+            checkpointing: whether a pass with gradient keeps only each layer's input, and computes the rest again for
+                the backward (Chen et al. 2016, arXiv 1604.06174); adapters must then stay in use until it is done.
+        """
+        self._checkpointing = checkpointing
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
 
@@ -55,12 +67,14 @@ class LlamaForward:
         new: list[Segment] = []
 
         def own(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            new.append((packing.spread(key), packing.spread(value)))
-            return packing.gather(attend(packing.spread(query), [new[-1]], bias))
+            pair = packing.spread(key), packing.spread(value)
+            if len(new) == layer:  # not when a layer is computed again for the backward
+                new.append(pair)
+            return packing.gather(attend(packing.spread(query), [pair], bias))
 
         positions = positions_of(flat, flat.shape[1])
         with packing.layout():
-            states = self._layers(packing.pack(ids), packing.pack(positions), own)  # (K, M, D)
+            states = self._layers(packing.pack(ids), packing.pack(positions), own, packing)  # (K, M, D)
         keys, values = zip(*new, strict=True)
         last = packing.last(states.flatten(0, 1))  # (K * P, D)
         logits: Tensor = self._head(last)
@@ -83,7 +97,7 @@ class LlamaForward:
 
         positions = positions_of(seen, ids.shape[2])
         with packing.layout():
-            states = self._layers(packing.pack(ids), packing.pack(positions), both)  # (K, M, D)
+            states = self._layers(packing.pack(ids), packing.pack(positions), both, packing)  # (K, M, D)
         states = states.flatten(0, 1)[packing.real]  # (n, D)
         places = packing.places[packing.real]  # (n,)
         judged = judge(self._head(states), places)  # (n,)
@@ -97,20 +111,38 @@ class LlamaForward:
         # finite, since a row of padding sees nothing at all and must not become NaN
         return torch.zeros(1, dtype=dtype, device=mask.device).masked_fill(~(mask[:, None, None] & causal), -1e9)
 
-    def _layers(self, ids: Tensor, positions: Tensor, mix: Mix) -> Tensor:
-        """Last hidden states `(a, b, D)` of tokens `(a, b)`, device by device."""
+    def _layers(self, ids: Tensor, positions: Tensor, mix: Mix, packing: "_Packing | None" = None) -> Tensor:
+        """Last hidden states `(a, b, D)` of tokens `(a, b)`, device by device; `packing` is needed with a gradient."""
         body = self._body
         x: Tensor = body.embed_tokens(ids)  # (a, b, D)
         cos, sin = body.rotary_emb(x, positions)
         turn = cos[:, :, None], sin[:, :, None]  # (a, b, 1, d) each
-        for number, layer in enumerate(body.layers):
-            query, key, value = _project(layer.self_attn, _norm(layer.input_layernorm, x), turn)
-            mixed = mix(number, query * layer.self_attn.scaling, key, value)  # (a, b, H, d)
-            x = x + layer.self_attn.o_proj(mixed.reshape(*ids.shape, -1))
-            y = _norm(layer.post_attention_layernorm, x)
-            x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))
+        for number in range(len(body.layers)):
+            if packing is not None and self._checkpointing and torch.is_grad_enabled():
+                x = _again_in_backward(self._layer, packing.layout, number, x, turn, mix)
+            else:
+                x = self._layer(number, x, turn, mix)
         states: Tensor = _norm(body.norm, x)
         return states
+
+    def _layer(self, number: int, x: Tensor, turn: tuple[Tensor, Tensor], mix: Mix) -> Tensor:
+        """Hidden states `(a, b, D)` after one layer."""
+        layer = self._body.layers[number]
+        query, key, value = _project(layer.self_attn, _norm(layer.input_layernorm, x), turn)
+        mixed = mix(number, query * layer.self_attn.scaling, key, value)  # (a, b, H, d)
+        x = x + layer.self_attn.o_proj(mixed.reshape(*x.shape[:2], -1))
+        y = _norm(layer.post_attention_layernorm, x)
+        return x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))  # type: ignore[no-any-return]
+
+
+def _again_in_backward(
+    run: Callable[..., Tensor], layout: Callable[[], AbstractContextManager[None]], *of: Any
+) -> Tensor:
+    """`run(*of)`, computed again in the backward, where adapters need to hear again whose tokens are whose."""
+    again: Tensor = checkpoint(
+        run, *of, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), layout())
+    )
+    return again
 
 
 class _Packing:

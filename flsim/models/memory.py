@@ -4,7 +4,7 @@ import psutil
 from transformers import AutoConfig, PretrainedConfig
 
 from flsim.config import AUTO, Config, ConfigError
-from flsim.models.base import folder_of
+from flsim.models.folder import folder_of
 
 _BYTES = 4  # float32
 _PROMPT_TOKENS = 64  # a generous prompt of the built-in world

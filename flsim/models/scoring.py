@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flsim.models.base import BaseModel
-from flsim.models.decoding import Completions, Reading, biased
+from flsim.models.decoding import Completions, Reading, given
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
@@ -64,12 +64,13 @@ def top_logprobs(
         tokens: most tokens of completions in one forward pass.
     """
     k = min(top, reading.logits.shape[-1] - 1)
+    of = unaided(base, completions)
     shape, device = (*completions.tokens.shape, k), completions.tokens.device
     ids = torch.zeros(shape, dtype=torch.long, device=device)  # (K, P, G, T, k)
     logprobs = torch.zeros(shape, device=device)  # (K, P, G, T, k)
 
     def verdict(logits: Tensor, places: Tensor) -> Tensor:
-        best = unaided(base, logits).topk(k, -1)  # (n, k) each
+        best = of(logits, places).topk(k, -1)  # (n, k) each
         ids.view(-1, k)[places], logprobs.view(-1, k)[places] = best.indices, best.values
         return best.values[:, 0]
 
@@ -78,10 +79,31 @@ def top_logprobs(
     return ids * completions.mask[..., None], logprobs * completions.mask[..., None]
 
 
-def unaided(base: BaseModel, logits: Tensor) -> Tensor:
-    """Log-probabilities `(n, V)` with the help request ruled out: what `generate(may_ask=False)` draws from."""
-    ruled_out = torch.arange(logits.shape[-1], device=logits.device) == base.help_id  # (V,)
-    return torch.log_softmax(logits.float().masked_fill(ruled_out, -torch.inf), -1)  # (n, V)
+def unaided(base: BaseModel, completions: Completions) -> Verdict:
+    """Log-probabilities with the help request ruled out, what `generate(may_ask=False)` draws from.
+
+    Returns:
+        A function of logits `(n, V)` and their places `(n,)` in the flattened completions; it gives `(n, V)`.
+    """
+    closing = base.help.closing(completions.tokens)[..., :-1].flatten()  # (K P G T,)
+
+    def logprobs(logits: Tensor, places: Tensor) -> Tensor:
+        return torch.log_softmax(base.help.ruled_out(logits.float(), closing[places]), -1)
+
+    return logprobs
+
+
+@torch.no_grad()
+def rest_of_request(base: BaseModel, reading: Reading) -> Tensor:
+    """Log-probability `(K, P)` of the help request's other tokens after its first, as the beginning of a response.
+
+    Zero where it is one token; what no prompt stands for is zero, too.
+    """
+    rest = base.help.ids[1:]
+    if not rest:
+        return torch.zeros(reading.prompts.ids.shape[:2], device=reading.logits.device)  # (K, P)
+    asking = given(base, [[base.help.ids] * count for count in reading.prompts.counts])  # (K, P, 1, m)
+    return score(base, reading, asking, temperature=1.0)[:, :, 0, 1:].sum(-1)  # (K, P)
 
 
 def pull_back(
@@ -168,14 +190,15 @@ def _logprob_of(
 ) -> Verdict:
     """The log-probability of the completions' own tokens, as they were drawn."""
     tokens = completions.tokens.flatten()
-    of_a_device = completions.tokens[0].numel()
+    of_a_device, longest = completions.tokens[0].numel(), completions.tokens.shape[-1]
+    alone = unaided(base, completions)
 
     def verdict(logits: Tensor, places: Tensor) -> Tensor:
         bias = None if help_bias is None else help_bias[places // of_a_device]  # (n,)
-        logits = biased(base, logits.float(), bias)  # (n, V)
+        logits = base.help.biased(logits.float(), bias, places % longest == 0)  # (n, V)
         if temperature > 0:
             logits = logits / temperature  # (n, V)
-        logprobs = torch.log_softmax(logits, -1) if may_ask else unaided(base, logits)  # (n, V)
+        logprobs = torch.log_softmax(logits, -1) if may_ask else alone(logits, places)  # (n, V)
         return logprobs.gather(-1, tokens[places][:, None])[:, 0]  # (n,)
 
     return verdict

@@ -4,6 +4,8 @@
 just as `<eos>` does.
 """
 
+from collections.abc import Iterable
+
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -14,10 +16,17 @@ PAD, EOS, HELP = "<pad>", "<eos>", "?"
 _CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS
 
 
+_PIECES = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]
+
+
+def is_built_in(vocabulary: Iterable[str]) -> bool:
+    """Whether a vocabulary is that of the built-in models, whose `?` is the help request and no question mark."""
+    return set(vocabulary) == set(_PIECES)
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer that the shipped checkpoints were pretrained with (saved beside each of them)."""
-    pieces = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]
-    core = Tokenizer(WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token=PAD))
+    core = Tokenizer(WordLevel({piece: i for i, piece in enumerate(_PIECES)}, unk_token=PAD))
     escaped = "|".join(_escape(keyword) for keyword in KEYWORDS)
     core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{escaped}|."), behavior="isolated")
     core.decoder = decoders.Fuse()

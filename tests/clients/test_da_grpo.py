@@ -18,8 +18,9 @@ from flsim.cloud.ledger import Ledger
 from flsim.config import Config, ConfigError
 from flsim.config_files import load_config
 from flsim.messages import DeviceUpdate
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from flsim.plugins import build
 from flsim.world import World, load_world
 

@@ -31,8 +31,9 @@ from flsim.cloud.ledger import Ledger
 from flsim.config import Config
 from flsim.config_files import load_config
 from flsim.messages import DeviceUpdate
-from flsim.models.adapter import Adapter, lora_config
+from flsim.models.adapter import Adapter
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from flsim.tasks.judging import are_right
 from flsim.world import World, load_world, stream_of
 from tests.flsim.answers import answered

@@ -22,7 +22,8 @@ from flsim.cloud.teacher import LOGITS, access_of
 from flsim.config import CloudConfig, ConfigError
 from flsim.config_files import load_config
 from flsim.metrics.rows import without_timing
-from flsim.models.base import NO_HELP, load_base
+from flsim.models.base import load_base
+from flsim.models.help_request import NO_HELP
 from flsim.tasks.families import GROUPS
 from flsim.tasks.proxy import proxy_problems
 from tests.flsim.chat_server import OK, REFUSED, chat_server
@@ -113,8 +114,8 @@ def test_a_chat_template_wraps_the_question_and_the_system_prompt(tiny_checkpoin
 
 def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last token stays free to say: ruling out id -1 would have been ruling out that."""
-    monkeypatch.setattr("flsim.models.base.HELP", "<no such token>")
-    with pytest.raises(ConfigError, match=r"^model\.path=.*no single token"):
+    monkeypatch.setattr("flsim.models.base.is_built_in", lambda vocabulary: False)
+    with pytest.raises(ConfigError, match=r"^model\.path=.*cannot write the help request '<unknown> I need"):
         load_base(str(tiny_checkpoint))
     cloud = ModelCloud(config_of(tiny_checkpoint))
     assert cloud.base.help_id == NO_HELP

@@ -49,7 +49,7 @@ class Pack:
         return read(self.base, encode(self.base, QUESTIONS))
 
 
-def pack_of(base: BaseModel, targets: tuple[str, ...] = ModelConfig.targets) -> Pack:
+def pack_of(base: BaseModel, targets: tuple[str, ...] | None = None) -> Pack:
     like = initial_adapter(base.model, ModelConfig(path="", rank=4, alpha=4.0, targets=targets), 0)
     rng = np.random.default_rng(0)
     adapters = [{n: rng.normal(0, 0.2, t.shape).astype(np.float32) for n, t in like.items()} for _ in QUESTIONS]
@@ -87,7 +87,7 @@ def pack(tiny_checkpoint: Path) -> Pack:
 
 @pytest.fixture(scope="module", params=["llama", "any", "gpt_neox"])
 def any_pack(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Pack:
-    targets = NEOX if request.param == "gpt_neox" else ModelConfig.targets
+    targets = NEOX if request.param == "gpt_neox" else None
     return pack_of(base_of(tiny_checkpoint, request.param), targets)
 
 

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from flsim.config import ModelConfig
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.lora_settings import lora_config
 from flsim.models.stacked_lora import StackedLora
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from flsim.config import ModelConfig
 from flsim.learning.adam import Adam, fresh_state
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.lora_settings import lora_config
 from flsim.models.stacked_lora import StackedLora, ranks_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,7 @@ from flsim.config import Config, ConfigError
 from flsim.config_files import load_config
 from flsim.metrics.rows import Row, without_timing
 from flsim.models.adapter import Adapter
-from flsim.models.decoding import encode, read
+from flsim.models.decoding import encode, given, read
 from flsim.models.scoring import unaided
 from flsim.tasks.problem import split_of
 from flsim.world import first_adapter, shares
@@ -296,13 +296,13 @@ def test_the_gradient_of_a_lesson_is_autograds_through_plain_forwards(tmp_path: 
 
     def logprobs(at: torch.Tensor, row: int) -> torch.Tensor:
         student.lora.use(at)
-        prompt = encode(student.base, [[lesson.questions[row]]]).ids[0]  # (1, L)
+        prompt = encode(student.base, [[lesson.prompts[row]]]).ids[0]  # (1, L)
         said = lesson.completions.tokens[0, row, 0][lesson.completions.mask[0, row, 0]]  # (T,)
         logits = student.base.model(torch.cat([prompt, said[None]], 1)).logits[0, prompt.shape[1] - 1 : -1]
-        return unaided(student.base, logits)  # (T, V)
+        return unaided(student.base, lesson.completions)(logits, torch.arange(len(logits)))  # (T, V)
 
     total, longest = torch.zeros(()), lesson.completions.tokens.shape[-1]
-    for row in range(len(lesson.questions)):
+    for row in range(len(lesson.prompts)):
         with torch.no_grad():
             held = logprobs(origin, row)
         learning = logprobs(theta, row)
@@ -331,7 +331,7 @@ def test_a_student_that_may_not_ask_never_says_the_help_token(tmp_path: Path) ->
     base = one._student.base
     with torch.no_grad():
         logits = read(base, encode(base, [["12+34="]])).logits
-    logprobs = unaided(base, logits)
+    logprobs = unaided(base, given(base, [[[base.eos_id]]]))(logits, torch.tensor([0]))
     assert logprobs[0, base.help_id] == -torch.inf
     assert float(logprobs.exp().sum()) == pytest.approx(1.0, abs=1e-5)
 

@@ -1,0 +1,100 @@
+"""The part of the configuration that says which model devices hold, how it is asked, and what its adapters are like."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+DTYPES = ("float32", "bfloat16")
+AUTO, OFF = "auto", "off"
+OFFER = "If you cannot solve it, reply with {help} and nothing else."
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """What an adapter is like: its product is `scale * B A`, with B `(out, rank)` and A `(rank, in)`."""
+
+    rank: int
+    alpha: float
+    rslora: bool = False
+    """Whether the scale falls with the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+    @property
+    def scale(self) -> float:
+        """Alpha / r, or alpha / sqrt(r) for rsLoRA, by which the product of the factors is multiplied."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base that all devices share, how it is asked, and the shape of its LoRA adapters."""
+
+    path: str = "builtin:slm"
+    """`builtin:slm`, the folder of a Hugging Face decoder-only checkpoint, or its name at the hub, such as
+    `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one is meant."""
+    rank: int = 8
+    """LoRA rank r (peft's `LoraConfig.r`)."""
+    alpha: float = 16.0
+    """LoRA alpha; the adapter is scaled by alpha / r, with `use_rslora` by alpha / sqrt(r)."""
+    targets: tuple[str, ...] | None = None
+    """Names of the linear layers that carry an adapter (peft's `LoraConfig.target_modules`); None means every linear
+    layer but the head, whatever the family calls them (peft's `all-linear`)."""
+    lora: dict[str, Any] = field(default_factory=dict)
+    """More fields of peft's `LoraConfig`, such as `{use_rslora: true}`; docs/models.md lists those that are taken."""
+    dtype: str = "float32"
+    """Of the frozen base: `float32` or `bfloat16`; adapters are float32 always."""
+    device_map: Any = None
+    """Where the base's layers lie, as transformers takes it: `auto`, or such as `{model.embed_tokens: 0, ...}`; None
+    puts all on the worker's device."""
+    gradient_checkpointing: bool = False
+    """Whether training keeps only each layer's input and computes the rest again: less memory, a third more work."""
+    adapter: str | None = None
+    """Folder of a peft adapter to start from; None starts at B = 0."""
+    max_new_tokens: int | None = None
+    """Longest response in tokens, the ending one included, in training, evaluation and distillation. None means what
+    the built-in world needs: 9 in training, as long as its longest answer, and 12 at tests, so that an answer that is
+    too long is seen to be. A `client.max_new_tokens` goes before it in training."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt in tokens; a longer one loses the beginning of its question, never its instruction or the chat's
+    frame, and the run's log says so. None cuts nothing, and memory is estimated for 64 tokens with the built-in model,
+    for 512 with others."""
+    help: str | None = None
+    """The help request. Where the tokenizer has it as one token, that token is the request and ends a response; else a
+    response asks by ending with this text. None means the token `?` of the built-in tokenizer, else the text
+    `<unknown> I need external assistance </unknown>`."""
+    offer: str | None = None
+    """What tells the model that it may ask, with `{help}` where the request belongs; "" says nothing, as befits
+    learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
+    instruction), which stays as it is."""
+    templates: dict[str, str] = field(default_factory=dict)
+    """How single task groups are worded, with the fields {instruction}, {offer}, {question} and {help}; by default
+    instruction, offer and question stand one below the other, an empty line between them."""
+    system: str | None = None
+    """System prompt of a checkpoint with a chat template; None is none."""
+    chat: str = AUTO
+    """`auto`: by the checkpoint's chat template if it has one; `off`: as plain text."""
+    chat_options: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is told beside the messages, such as `{enable_thinking: false}`."""
+
+    def __post_init__(self) -> None:
+        """OmegaConf hands lists over."""
+        if self.targets is not None:
+            object.__setattr__(self, "targets", tuple(self.targets))
+
+    @property
+    def shape(self) -> LoraShape:
+        """Of the widest adapter, which the server keeps."""
+        return self.shape_of(self.rank, self.alpha)
+
+    def shape_of(self, rank: int, alpha: float) -> LoraShape:
+        """Of an adapter with this rank and alpha."""
+        return LoraShape(rank, alpha, bool(self.lora.get("use_rslora", False)))
+
+    @property
+    def training_tokens(self) -> int:
+        """Longest response in training, unless the client says otherwise."""
+        return 9 if self.max_new_tokens is None else self.max_new_tokens
+
+    @property
+    def answer_tokens(self) -> int:
+        """Longest response at tests; the longest answer of the built-in world has 9."""
+        return 12 if self.max_new_tokens is None else self.max_new_tokens

@@ -1,0 +1,117 @@
+"""How a problem is worded for the model of a device: instruction, offer of help, question, within the chat's frame."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from transformers import PreTrainedTokenizerBase
+
+from flsim.config import ConfigError
+from flsim.config_model import OFF, OFFER, ModelConfig
+from flsim.models.chat import Chat, has_chat
+from flsim.tasks.problem import Problem
+
+FIELDS = ("instruction", "offer", "question", "help")
+_LOG = logging.getLogger("flsim.run.model")  # in the run's log
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The words around a question; `Wording()` adds none but its instruction."""
+
+    help: str = ""
+    """What to say to ask the cloud."""
+    chat: Chat | None = None
+    system: str | None = None
+    offer: str | None = None
+    """A sentence with `{help}`; None is our own, but for a bare question."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """By task group, in place of instruction, offer and question one below the other."""
+    limit: int | None = None
+    """Most tokens of a prompt."""
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    def prompt(self, problem: Problem) -> str:
+        """What the model reads; the head of a question is cut off where the prompt would be longer than `limit`.
+
+        Raises:
+            ConfigError: if the prompt would be too long without any question.
+        """
+        whole = self._frame(problem, problem.question)
+        if self.limit is None or self.tokenizer is None:
+            return whole
+        question = problem.question
+        while (excess := len(self.tokenizer(whole)["input_ids"]) - self.limit) > 0:
+            starts = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            if excess >= len(starts):
+                raise ConfigError(
+                    f"model.max_prompt_tokens={self.limit} leaves no room for a question of {problem.group!r}: "
+                    f"instruction, offer and chat template alone are longer; raise it, or shorten model.offer"
+                )
+            _say_once(self.limit, problem.group)
+            question = question[max(1, starts[excess][0]) :]
+            whole = self._frame(problem, question)
+        return whole
+
+    def _frame(self, problem: Problem, question: str) -> str:
+        text = self._text(problem, question)
+        return text if self.chat is None else self.chat.turn(text, self.system)
+
+    def _text(self, problem: Problem, question: str) -> str:
+        bare = self.chat is None and not problem.instruction
+        offer = ("" if bare or not self.help else OFFER) if self.offer is None else self.offer
+        offer = offer.replace("{help}", self.help)
+        template = self.templates.get(problem.group)
+        if template is None:
+            return "\n\n".join(part for part in (problem.instruction, offer, question) if part)
+        return template.format(instruction=problem.instruction, offer=offer, question=question, help=self.help)
+
+
+BARE = Wording()
+"""The question under its instruction and no more."""
+
+
+def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: str) -> Wording:
+    """The wording that a config asks for.
+
+    Raises:
+        ConfigError: for an offer or a template that lacks a field or has one that there is not, a system prompt that no
+            template takes, or a chat template that fails.
+    """
+    chat = Chat(tokenizer, config.chat_options) if config.chat != OFF and has_chat(tokenizer) else None
+    if chat is None and config.system is not None:
+        why = "model.chat=off" if has_chat(tokenizer) else f"the checkpoint {config.path!r} has no chat template"
+        raise ConfigError(f"model.system has no effect: {why}; put its words into model.templates, or leave it out")
+    if config.offer and "{help}" not in config.offer:
+        raise ConfigError(f"model.offer={config.offer!r} has no {{help}}, so it would not say what to reply")
+    for group, template in config.templates.items():
+        _check_template(group, template)
+    wording = Wording(help_, chat, config.system, config.offer, config.templates, config.max_prompt_tokens, tokenizer)
+    if chat is not None:
+        try:
+            chat.turn("a question", config.system)
+        except Exception as error:  # whatever a template's author wrote
+            raise ConfigError(
+                f"the chat template of {config.path!r} fails: {error}; leave out model.system (some take none), mend "
+                f"model.chat_options={config.chat_options}, or set model.chat=off"
+            ) from error
+    return wording
+
+
+def _check_template(group: str, template: str) -> None:
+    try:
+        template.format(**dict.fromkeys(FIELDS, ""))
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{{{name}}}" for name in FIELDS)
+        raise ConfigError(
+            f"model.templates.{group}={template!r} cannot be filled in ({error!r}); its fields are {known}, and a "
+            f"brace itself is written twice"
+        ) from error
+    if "{question}" not in template:
+        raise ConfigError(f"model.templates.{group}={template!r} has no {{question}}, so the model would not see it")
+
+
+@cache
+def _say_once(limit: int, group: str) -> None:
+    _LOG.warning("questions of %s lose their beginning: prompts would exceed model.max_prompt_tokens=%d", group, limit)

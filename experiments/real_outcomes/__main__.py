@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = _arguments(arguments)
     try:
         runs = {domain: runs_of(domain, args.seeds, args.root, args.more) for domain in args.domains}
-        failures = do_all([config for own in runs.values() for config in own], args.jobs)
+        by_seed = sorted((config for own in runs.values() for config in own), key=lambda config: config.seed)
+        failures = do_all(by_seed, args.jobs)
         if failures:
             print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
             return 1

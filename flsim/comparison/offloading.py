@@ -50,7 +50,7 @@ def gap_recovered_difference(first: Sequence[pd.DataFrame], second: Sequence[pd.
         None where it is not defined or not measured for the mean user.
     """
     ends = ["local_accuracy", "cloud_accuracy", *(f"sending_{share}" for share in SENDING)]
-    both = [one[ends].join(other[ends], rsuffix="_other") for one, other in zip(first, second, strict=True)]
+    both = [one[ends].join(other[ends].add_suffix("_other")) for one, other in zip(first, second, strict=True)]
     return _of_complete(both, list(both[0].columns), lambda v: _apgr(v[: len(ends)]) - _apgr(v[len(ends) :]))
 
 

@@ -9,7 +9,7 @@ from random import Random
 
 from experiments.reader import READER
 
-SHORT = replace(READER, pieces=400, hidden_size=32, layers=1, heads=2, steps=60, batch_size=16)
+SHORT = replace(READER, pieces=400, hidden_size=32, layers=1, heads=2, steps=80, batch_size=16, adamw_lr=1e-2)
 _THINGS = ("apples", "boxes", "trains", "litres")
 
 
@@ -22,7 +22,10 @@ def write_tables(data: Path, count: int = 160) -> None:
         for n, flag in enumerate(hard)
     ]
     verdicts = [(n, 2 + (n % 3), int(not flag), 1) for n, flag in enumerate(hard)]
-    for name, ids in (("replay_gsm8k", [str(n) for n in range(count)]), ("replay_crux", [f"c{n}" for n in range(count)])):
+    for name, ids in (
+        ("replay_gsm8k", [str(n) for n in range(count)]),
+        ("replay_crux", [f"c{n}" for n in range(count)]),
+    ):
         models = {"replay_gsm8k": "rho-math-1b-v0.1", "replay_crux": "gemma-2-2b-it"}[name]
         head = ["id", "question_chars", "gold_steps", models, "gpt-4o-2024-08-06"]
         _write(data / name / "correct.csv", head, [(i, 30, *row[1:]) for i, row in zip(ids, verdicts, strict=True)])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded_world import SHORT, write_tables
 
 from experiments.reader import HELP, READER, make_reader, questions_of, reader_tokenizer
 from flsim.config import ConfigError, ModelConfig
 from flsim.models.base import load_model
 from flsim.models.decoding import encode, read
 from flsim.tasks.data.load import load
+from tests.experiments.recorded_world import SHORT, write_tables
 
 
 def test_only_the_last_characters_are_read_between_two_marks() -> None:
@@ -20,7 +20,7 @@ def test_only_the_last_characters_are_read_between_two_marks() -> None:
     tokenizer = reader_tokenizer(["How many apples are left?", "Wie viele?\n"], recipe)
     assert tokenizer.convert_ids_to_tokens(tokenizer("a?")["input_ids"]) == ["<begin>", "a", "?", "<decide>"]
     whole = tokenizer.decode(tokenizer("\n\nHow many apples are left?")["input_ids"], skip_special_tokens=False)
-    assert whole == "<begin>s are left?<decide>"
+    assert whole == "<begin>es are left?<decide>"
     exact = tokenizer.decode(tokenizer("apples\nleft?")["input_ids"])
     assert "apples\nleft?" in exact
 
@@ -47,7 +47,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_it_starts_out_asking_at_random_and_is_deterministic(tmp_path: Path, one_thread: None) -> None:
-    """After 60 steps the request's chance at the end of a question is its share in the texts, whatever the question."""
+    """After 80 steps the request's chance at the end of a question is its share in the texts, whatever the question."""
     write_tables(tmp_path)
     card = make_reader(tmp_path, tmp_path / "reader", SHORT)
     base = load_model(ModelConfig(path=str(tmp_path / "reader"), help=HELP))

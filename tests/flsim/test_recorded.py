@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from flsim.cloud.cloud import Answer, OracleCloud
 from flsim.cloud.replay import ReplayCloud
 from flsim.config import ConfigError, ReplayConfig
+from flsim.config_files import load_config
 from flsim.tasks.judging import are_right
 from flsim.tasks.problem import Problem
 from flsim.verifying.recorded import RECORDED, RIGHT, WRONG, Record
@@ -57,6 +58,15 @@ def test_a_cloud_that_errs_by_chance_errs_on_recorded_questions_too() -> None:
 def test_without_a_table_only_recorded_questions_can_be_replayed() -> None:
     with pytest.raises(ConfigError, match="'arithmetic' has none; give a table"):
         ReplayCloud(ReplayConfig()).answer([Problem("arithmetic", "add", 1, "1+1=", "2")])
+
+
+def test_a_config_that_replays_without_outcomes_is_refused_before_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"needs cloud\.replay\.file, as questions of 'arithmetic' bring no recorded"):
+        load_config(None, ["cloud.kind=replay"])
+    phases, known = "stream.phases=[[mine]]", ["data.mine.kind=router_mmlu", "data.mine.verifier=exact"]
+    with pytest.raises(ConfigError, match=r"as questions of 'mine' bring"):
+        load_config(None, ["cloud.kind=replay", phases, *known])
+    assert load_config(None, ["cloud.kind=replay", phases, known[0]]).cloud.replay.file is None
 
 
 def test_references_that_are_no_records_are_named() -> None:

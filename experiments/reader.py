@@ -126,7 +126,8 @@ def pretrain_reader(
         rates=(recipe.muon_lr, recipe.adamw_lr),
         name=recipe.name,
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _batch(
@@ -135,7 +136,7 @@ def _batch(
     """Questions with their end; every token but the first is labelled."""
     domains = rng.choices(list(encoded), [recipe.weights[domain] for domain in encoded], k=recipe.batch_size)
     help_id = tokenizer.convert_tokens_to_ids(HELP)
-    rows = []
+    rows: list[tuple[list[int], int]] = []
     for domain in domains:
         end = help_id if rng.random() < recipe.help_share else tokenizer.eos_token_id
         rows.append(([*rng.choice(encoded[domain]), end], 1))

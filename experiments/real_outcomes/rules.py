@@ -69,21 +69,23 @@ def rows_by_rule(config: Config) -> dict[str, pd.DataFrame]:
 
 def _kept(config: Config) -> dict[str, pd.DataFrame]:
     paths = {name: config.folder / "rules" / f"{_plain(name)}.parquet" for name in RULES}
-    if not all(path.is_file() for path in paths.values()):
-        _measure(config, paths)
+    missing = {name: path for name, path in paths.items() if not path.is_file()}
+    if missing:
+        _measure(config, missing)
     return {name: pd.read_parquet(path) for name, path in paths.items()}
 
 
 def _measure(config: Config, paths: Mapping[str, Path]) -> None:
-    """Ask every rule about the devices at the end of the run."""
+    """Ask these rules about the devices at the end of the run; each is kept as soon as it has answered."""
     learned = replace(config.model, adapter=str(config.folder / "adapter"))
     world = load_world(replace(config, model=learned))
     devices = list(range(config.fleet.devices))
     same = [world.first] * len(devices)
-    for name, make in RULES.items():
-        found = evaluate_pack(world, devices, same, model="global", round_=config.rounds, asking=make(world))
-        paths[name].parent.mkdir(exist_ok=True)
-        write_rows(paths[name], [row for own in found for row in own])
+    for name, path in paths.items():
+        rule = RULES[name](world)
+        found = evaluate_pack(world, devices, same, model="global", round_=config.rounds, asking=rule)
+        path.parent.mkdir(exist_ok=True)
+        write_rows(path, [row for own in found for row in own])
 
 
 def _plain(name: str) -> str:

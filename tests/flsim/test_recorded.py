@@ -36,7 +36,7 @@ def test_whatever_a_device_says_its_recorded_model_decides(local: bool, cloud: b
 
 def test_the_cloud_that_replays_says_its_own_verdict_and_tokens() -> None:
     """By hand: of four questions the device has the first two right, the cloud the first and third."""
-    problems = [problem(local=local, cloud=cloud) for local, cloud in ((1, 1), (1, 0), (0, 1), (0, 0))]
+    problems = [problem(local=local, cloud=cloud) for local in (True, False) for cloud in (True, False)]
     cloud = ReplayCloud(ReplayConfig())
     answers = cloud.answer(problems)
     assert answers == [Answer(text, 71, 88) for text in (RIGHT, WRONG, RIGHT, WRONG)]

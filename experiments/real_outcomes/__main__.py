@@ -55,8 +55,6 @@ def show(runs: Mapping[str, Sequence[Config]], root: Path) -> None:
         found[domain] = outcomes_of(configs)
         parts += [_heading(domain, configs), usage_table(usage_by_phase(configs, band=BAND))]
         parts += [accuracy_table(found[domain]), paired_table(found[domain])]
-        for task in _tasks(configs[0]):
-            parts += [f"### {domain}, questions of {task}", accuracy_table(outcomes_of(configs, task))]
     text = "\n\n".join(parts) + "\n"
     print(text, flush=True)
     write_atomically(root / "tables.md", text.encode())
@@ -68,12 +66,6 @@ def _heading(domain: str, configs: Sequence[Config]) -> str:
     first, seeds = configs[0], ", ".join(str(config.seed) for config in configs)
     what = f"{first.fleet.devices} devices, {first.rounds} rounds", f"tau {first.budget.tau:g}", f"seeds {seeds}"
     return f"## {domain}\n\n{conditions(*what)}"
-
-
-def _tasks(config: Config) -> list[str]:
-    """The task groups that have a table of their own, where there are several."""
-    tasks = list(dict.fromkeys(task for phase in config.stream.phases for task in phase))
-    return tasks if len(tasks) > 1 else []
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -1,12 +1,12 @@
 """What the rules of a domain come to: measures of users over seeds, and differences user by user."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from experiments.real_outcomes.rules import NAMES, rows_by_rule
-from flsim.comparison.measures import SENDING, Measured, measure
+from flsim.comparison.measures import Measured, measure
 from flsim.comparison.offloading import gap_recovered_difference, of_mean_users
 from flsim.comparison.pairing import differences
 from flsim.config import Config
@@ -36,17 +36,16 @@ class Outcome:
         return [run.users for run in self.runs]
 
 
-def outcomes_of(configs: Sequence[Config], task: str | None = None) -> dict[str, Outcome]:
+def outcomes_of(configs: Sequence[Config]) -> dict[str, Outcome]:
     """Every rule's outcome on the finished runs of one domain.
 
     Args:
         configs: of the runs, one per seed.
-        task: only the tests of this task group; None takes all.
     """
     found: dict[str, list[Measured]] = {name: [] for name in NAMES}
     for config in configs:
         for name, rows in rows_by_rule(config).items():
-            found[name].append(_measured(config, rows if task is None else rows[rows["task"] == task]))
+            found[name].append(_measured(config, rows))
     return {name: _outcome(runs, configs[0].budget.tau) for name, runs in found.items()}
 
 
@@ -60,13 +59,7 @@ def difference(one: Outcome, other: Outcome) -> dict[str, Interval]:
 def _measured(config: Config, rows: pd.DataFrame) -> Measured:
     run = measure(rows, TaskStream(config.stream, config.rounds).phases, tau=config.budget.tau)
     wishes = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
-    users = run.users.assign(wishes=wishes, at_tau=_spent(run.users, config.budget.tau))
-    return Measured(users, run.curves, run.matrices, run.facts)
-
-
-def _spent(users: pd.DataFrame, tau: float) -> pd.Series:
-    """Accuracy where exactly the share tau is spent, which is what makes rules comparable."""
-    return users[f"sending_{round(100 * tau)}"] if round(100 * tau) in SENDING else users["accuracy"]
+    return replace(run, users=run.users.assign(wishes=wishes))
 
 
 def _outcome(runs: Sequence[Measured], tau: float) -> Outcome:

@@ -7,7 +7,7 @@ from flsim.config import Config
 from flsim.config_files import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-DOMAINS = {"gsm8k": "replay_gsm8k", "mmlu": "replay_mmlu", "domains": "replay_domains"}
+DOMAINS = {"gsm8k": "replay_gsm8k", "mmlu": "replay_mmlu", "code": "replay_code", "domains": "replay_domains"}
 """Name -> config."""
 
 

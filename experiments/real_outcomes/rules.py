@@ -12,6 +12,7 @@ import pandas as pd
 
 from clients.asking.alone import Alone
 from clients.asking.at_random import AtRandom
+from clients.asking.calibration import SOURCE
 from clients.asking.classifier import Classifier
 from clients.asking.confidence import Confidence
 from clients.asking.oracle import Oracle
@@ -23,11 +24,13 @@ from experiments.real_outcomes.router import Router, met
 from flsim.config import Config
 from flsim.metrics.rows import read_rows, write_rows
 from flsim.metrics.selection import evaluation_split
+from flsim.tasks.stream import device_name
 from flsim.world import World, load_world
 
 OWN = "DA-GRPO"
 """The policy's own wish, which the run itself has measured."""
 CALIBRATED = "DA-GRPO, calibrated"
+_CALIBRATION = 32
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,35 @@ class LongQuestions(Scored):
 
 
 RULES: dict[str, Callable[[World], AskingRule]] = {
-    CALIBRATED: lambda world: OwnCalibrated(),
-    "router, own outcomes": lambda world: Router(met(world.config, world.stream)),
-    "router, all outcomes": lambda world: Router(met(world.config, world.stream), pooled=True),
-    "router, 16 questions": lambda world: Classifier(),
-    "long questions": lambda world: LongQuestions(),
-    "unsure reader": lambda world: Confidence(),
+    CALIBRATED: lambda world: OwnCalibrated(known(world)),
+    "router, own outcomes": lambda world: Router(met(world.config, world.stream), calibration=known(world)),
+    "router, all outcomes": lambda world: Router(
+        met(world.config, world.stream), pooled=True, calibration=known(world)
+    ),
+    "router, half of calibration": lambda world: Classifier(known(world)),
+    "long questions": lambda world: LongQuestions(known(world)),
+    "unsure reader": lambda world: Confidence(known(world)),
     "at random": lambda world: AtRandom(),
     "oracle": lambda world: Oracle(),
 }
 """Name -> what makes the rule for the devices of a run."""
 NAMES = (OWN, *RULES)
+
+
+def known(world: World) -> int:
+    """Calibration questions per task: 32, or with several tasks what the smallest set of a device holds.
+
+    So tasks are mixed in them as they are in the tests; else thresholds would be set for another mixture.
+    """
+    if len(world.stream.tasks) == 1:
+        return _CALIBRATION
+    split = SOURCE[world.config.evaluation.split]
+    sets = [
+        own
+        for device in range(world.config.fleet.devices)
+        for own in world.stream.evaluation_problems(device_name(device), split, per_task=_CALIBRATION).values()
+    ]
+    return max(2, min(len({problem.question for problem in own}) for own in sets))
 
 
 def rows_by_rule(config: Config) -> dict[str, pd.DataFrame]:

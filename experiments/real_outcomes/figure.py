@@ -30,13 +30,14 @@ def spending_figure(domains: Mapping[str, Mapping[str, Outcome]], path: Path) ->
         path: of the picture.
     """
     with drawing_style():
-        figure = new_figure(4.6 * len(domains), 4.6)
-        figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.3, wspace=0.2)
+        width = 1.2 + 4.4 * len(domains)
+        figure = new_figure(width, 5.0)
+        figure.subplots_adjust(left=0.85 / width, right=1 - 0.35 / width, top=0.9, bottom=0.3, wspace=0.22)
         panels = figure.subplots(1, len(domains), squeeze=False)[0]
         for axes, (title, outcomes) in zip(panels, domains.items(), strict=True):
             _draw(axes, outcomes)
             axes.set_title(title, pad=8)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=len(_DRAWN), fontsize=10)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=10)
         save_figure(figure, path)
 
 

@@ -135,10 +135,10 @@ def _batch(
 ) -> Iterator[Bucket]:
     """Questions with their end; every token but the first is labelled."""
     domains = rng.choices(list(encoded), [recipe.weights[domain] for domain in encoded], k=recipe.batch_size)
-    help_id = tokenizer.convert_tokens_to_ids(HELP)
+    help_id, eos_id = (tokenizer.get_vocab()[mark] for mark in (HELP, EOS))
     rows: list[tuple[list[int], int]] = []
     for domain in domains:
-        end = help_id if rng.random() < recipe.help_share else tokenizer.eos_token_id
+        end = help_id if rng.random() < recipe.help_share else eos_id
         rows.append(([*rng.choice(encoded[domain]), end], 1))
     return labelled_rows(rows, tokenizer.pad_token_id)
 

@@ -1,9 +1,11 @@
-"""Pretrain the built-in models: `python -m experiments.pretrain [slm|cloud|all]`.
+"""Pretrain the built-in models: `python -m experiments.pretrain [slm|cloud|all]`, or the reader of real questions.
 
 The small model (SLM) reads exact and careless answers alike, and help requests, so that it starts out half right and
 now and then asks; the cloud model reads exact answers only. Only questions of the train split are used. The number of
 steps is fixed and every batch is a pure function of (seed, step), so a rerun on the same machine and number of threads
-makes the same files. Muon (Jordan et al. 2024, `torch.optim.Muon`) for the matrices of the layers, AdamW for the rest.
+makes the same files.
+
+  python -m experiments.pretrain reader --data ../shared/data --out runs    # experiments/reader.py says what it is
 """
 
 import argparse
@@ -13,26 +15,20 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.model_card import Accuracy, measure, write_card
+from experiments.pretraining import Bucket, fit, labelled_rows
+from experiments.reader import READER, make_reader
 from experiments.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
 from flsim.models.builtin import BUILTIN_DIR
 from flsim.models.tokenizer import HELP, build_tokenizer
 from flsim.seeding import python_random, seed_for
 from flsim.tasks.families import draw, families_of
 
-_BUCKETS = 4  # a batch is cut by length into buckets: 1.5 times fewer padded tokens
-_WARMUP_STEPS = 30
-_FLAT_SHARE = 0.5  # the learning rate is constant for this share of the steps, then falls linearly to 2 %
 
-
-def batch(
-    recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: Random
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One batch as length buckets of (token ids, labels), both `(B / 4, T)`; only answer and end are labelled."""
+def batch(recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[Bucket]:
+    """One batch; only answer and end are labelled."""
     groups = rng.choices(list(stage.group_weights), list(stage.group_weights.values()), k=recipe.batch_size)
     questions, answers = [], []
     for group in groups:
@@ -42,23 +38,7 @@ def batch(
         questions.append(problem.question)
         answers.append(HELP if rng.random() < recipe.help_share else answer)
     encoded = zip(tokenizer(questions)["input_ids"], tokenizer(answers)["input_ids"], strict=True)
-    rows = sorted(((q + a + [tokenizer.eos_token_id], len(q)) for q, a in encoded), key=lambda row: len(row[0]))
-    size = recipe.batch_size // _BUCKETS
-    for start in range(0, recipe.batch_size, size):
-        bucket = rows[start : start + size]
-        width = max(len(ids) for ids, _ in bucket)
-        tokens = torch.full((size, width), tokenizer.pad_token_id)  # (B / 4, T)
-        labels = torch.full((size, width), -100)  # (B / 4, T)
-        for row, (ids, question_length) in enumerate(bucket):
-            tokens[row, : len(ids)] = torch.tensor(ids)
-            labels[row, question_length : len(ids)] = torch.tensor(ids[question_length:])
-        yield tokens, labels
-
-
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Warm-up, a flat half, then a linear fall to 2 %."""
-    left = (steps - step) / steps
-    return min(1.0, (step + 1) / _WARMUP_STEPS) * min(1.0, max(0.02, left / (1 - _FLAT_SHARE)))
+    return labelled_rows([(q + a + [tokenizer.eos_token_id], len(q)) for q, a in encoded], tokenizer.pad_token_id)
 
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -98,39 +78,15 @@ def train_stage(
         tokenizer: of the model.
         first_step: steps of the stages before; batches are a pure function of the step's number.
     """
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
-    rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
-    optimizers: list[tuple[torch.optim.Optimizer, float]] = [
-        (torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01), recipe.muon_lr),
-        (torch.optim.AdamW(rest, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.01), recipe.adamw_lr),
-    ]
-    bar = tqdm(range(stage.steps), desc=f"pretrain {recipe.name}", unit="step", mininterval=1.0)
-    smooth = None
-    for step in bar:
-        rng = python_random(recipe.seed, "pretrain", recipe.name, first_step + step)
-        loss = _backward(model, list(batch(recipe, stage, tokenizer, rng)))
-        for optimizer, lr in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr * learning_rate_factor(step, stage.steps)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        smooth = loss if smooth is None else 0.95 * smooth + 0.05 * loss
-        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
-
-
-def _backward(model: LlamaForCausalLM, buckets: list[tuple[Tensor, Tensor]]) -> float:
-    """Add the gradient of the mean loss per labelled token; returns that loss."""
-    labelled = sum(int((labels != -100).sum()) for _, labels in buckets)
-    total = 0.0
-    for tokens, labels in buckets:
-        logits = model(input_ids=tokens).logits[:, :-1]  # (B / 4, T - 1, V)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / labelled
-        loss.backward()
-        total += loss.item()
-    return total
+    fit(
+        model,
+        lambda step: list(
+            batch(recipe, stage, tokenizer, python_random(recipe.seed, "pretrain", recipe.name, first_step + step))
+        ),
+        steps=stage.steps,
+        rates=(recipe.muon_lr, recipe.adamw_lr),
+        name=recipe.name,
+    )
 
 
 RECIPES = {recipe.name: recipe for recipe in (SLM, CLOUD, CLEAN)}
@@ -142,16 +98,22 @@ def main() -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        choices=["slm", "cloud", "slm_clean", "all"],
+        choices=["slm", "cloud", "slm_clean", "reader", "all"],
         default="all",
         help="which one to make (default all: slm and cloud, those that are shipped)",
     )
     parser.add_argument(
-        "--out", type=Path, default=BUILTIN_DIR, help="folder for slm/ and cloud/ (default: the package's own)"
+        "--out", type=Path, default=BUILTIN_DIR, help="folder of their folders (default: the package's own)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="for the reader: folder of the tables (%(default)s)"
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1; it enters the last bits)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.model == READER.name:
+        print(make_reader(args.data, args.out / READER.name))
+        return
     tokenizer = build_tokenizer()
     for recipe in (SLM, CLOUD) if args.model == "all" else (RECIPES[args.model],):
         started = time.perf_counter()

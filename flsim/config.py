@@ -132,7 +132,7 @@ class ReplayConfig:
     """Recorded outcomes, for `cloud.kind=replay`."""
 
     file: str | None = None
-    """CSV table with a header and one line per question."""
+    """CSV table with a header and one line per question; None where the data themselves record the outcomes."""
     question: str = "question"
     """Name of the column that holds the question."""
     right: str = "right"

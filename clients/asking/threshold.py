@@ -120,8 +120,15 @@ def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: b
         calibration: questions per task to set a threshold on.
         entropies: whether the score looks at these.
     """
+    return by_thresholds(pack, [score] * len(pack.devices), calibration, entropies=entropies)
+
+
+def by_thresholds(
+    pack: Examined, scores: Sequence[Score], calibration: int, *, entropies: bool = False
+) -> list[Choice]:
+    """The same with a score for each device, in the order of the pack."""
     known = [calibration_questions(pack.world, device, calibration) for device in pack.devices]
-    return _above(pack, [score] * len(known), known, entropies=entropies)
+    return _above(pack, scores, known, entropies=entropies)
 
 
 def by_learned_threshold(pack: Examined, learn: Learn, calibration: int) -> list[Choice]:

@@ -10,8 +10,7 @@ from flsim.metrics.intervals import Interval, over_users_and_seeds
 from flsim.metrics.rows import read_rows
 from flsim.metrics.selection import in_rounds, training
 from flsim.metrics.users import per_user
-from flsim.tasks.stream import Phase
-from flsim.world import stream_of
+from flsim.tasks.stream import Phase, TaskStream
 
 BAND = 0.05
 """How far above tau a device's usage may be."""
@@ -25,7 +24,9 @@ class PhaseUsage:
     usage: Interval
     """Of the mean user over seeds."""
     above: float
-    """Share of (seed, user) pairs whose usage is above tau + `BAND`."""
+    """Share of (seed, user) pairs whose usage is above tau + band."""
+    within: float
+    """Share of those whose usage is within tau +- band."""
 
 
 def last_quarter(phase: Phase) -> tuple[int, int]:
@@ -34,23 +35,23 @@ def last_quarter(phase: Phase) -> tuple[int, int]:
     return phase.last_round - max(1, length // 4) + 1, phase.last_round
 
 
-def usage_by_phase(configs: Sequence[Config]) -> list[PhaseUsage]:
+def usage_by_phase(configs: Sequence[Config], *, band: float = BAND) -> list[PhaseUsage]:
     """Of one method's runs, one per seed; empty if it never could ask while training.
 
     Args:
         configs: of the finished runs.
+        band: how far from tau a device's usage may be.
     """
     asked = [training(read_rows(config.folder), name="cloud_usage") for config in configs]
     if not any(float(rows["total"].sum()) for rows in asked):
         return []
     found = []
-    for phase in stream_of(configs[0]).phases:
+    for phase in TaskStream(configs[0].stream, configs[0].rounds).phases:
         users: list[pd.Series] = [per_user(in_rounds(rows, *last_quarter(phase))) for rows in asked]
         tau = configs[0].budget.tau
-        above = pd.concat(users) > tau + BAND
-        found.append(
-            PhaseUsage(phase, over_users_and_seeds([u.to_numpy(dtype=float) for u in users]), float(above.mean()))
-        )
+        gaps = pd.concat(users) - tau
+        usage = over_users_and_seeds([u.to_numpy(dtype=float) for u in users])
+        found.append(PhaseUsage(phase, usage, float((gaps > band).mean()), float((gaps.abs() <= band).mean())))
     return found
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flsim.config import CloudConfig, Config, ConfigError
+from flsim.tasks.data.load import VERIFIERS
 from flsim.tasks.families import GROUPS
+from flsim.verifying.recorded import RECORDED
 
 _BELONGS = {
     "url": ("endpoint",),
@@ -45,7 +47,7 @@ def check_cloud(config: Config) -> None:
     _check_numbers(cloud)
     if cloud.kind == "oracle":
         _check_errors(cloud, (*GROUPS, *config.data))
-    _check_replay(cloud)
+    _check_replay(config)
     if cloud.kind == "model" and not _is_checkpoint(cloud.model or ""):
         raise ConfigError(
             f"cloud.model={cloud.model!r} is no folder of a checkpoint (with a config.json); give one, or a model of "
@@ -95,16 +97,29 @@ def _check_errors(cloud: CloudConfig, groups: Sequence[str]) -> None:
             raise ConfigError(f"cloud.oracle_errors.{group}={error} must be in [0, 1]: it is a share of questions")
 
 
-def _check_replay(cloud: CloudConfig) -> None:
-    if cloud.kind == "replay" and not Path(cloud.replay.file or "").is_file():
+def _check_replay(config: Config) -> None:
+    cloud = config.cloud
+    if cloud.kind == "replay" and cloud.replay.file is not None and not Path(cloud.replay.file).is_file():
         raise ConfigError(
-            f"cloud.kind=replay needs cloud.replay.file, and {cloud.replay.file!r} is no file; give the path of a CSV "
-            f"table"
+            f"cloud.replay.file={cloud.replay.file!r} is no file; give the path of a CSV table, or leave it out where "
+            f"the data record the outcomes"
         )
+    if cloud.kind == "replay" and cloud.replay.file is None:
+        bare = [group for phase in config.stream.phases for group in phase if not _is_recorded(config, group)]
+        if bare:
+            raise ConfigError(
+                f"cloud.kind=replay needs cloud.replay.file, as questions of {bare[0]!r} bring no recorded outcomes; "
+                f"give the path of a CSV table, or let stream.phases name data of recorded outcomes only"
+            )
     if cloud.kind != "replay" and cloud.replay.file:
         raise ConfigError(
             f"cloud.replay.file has no effect with cloud.kind={cloud.kind}; add cloud.kind=replay, or leave it out"
         )
+
+
+def _is_recorded(config: Config, group: str) -> bool:
+    data = config.data.get(group)
+    return data is not None and (data.verifier or VERIFIERS.get(data.kind)) == RECORDED
 
 
 def _is_checkpoint(path: str) -> bool:

@@ -226,7 +226,10 @@ class OracleCloud:
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order; an empty text where the oracle errs."""
-        return [Answer("" if self._errs(p) else p.right_text, len(p.prompt), len(p.right_text) + 1) for p in problems]
+        return [
+            Answer(p.wrong_text if self._errs(p) else p.right_text, len(p.prompt), len(p.right_text) + 1)
+            for p in problems
+        ]
 
     def _errs(self, problem: Problem) -> bool:
         digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()

@@ -1,4 +1,4 @@
-"""A cloud that has already answered: outcomes that somebody recorded, from a table."""
+"""A cloud that has already answered: outcomes that somebody recorded, in a table or with the questions themselves."""
 
 import csv
 import hashlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from flsim.cloud.cloud import Answer
 from flsim.config import ConfigError, ReplayConfig
 from flsim.tasks.problem import Problem
+from flsim.verifying.recorded import RECORDED, Record
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -19,29 +20,40 @@ class _Outcome:
     prompt_tokens: int
     completion_tokens: int
 
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Sent and received."""
+        return self.prompt_tokens, self.completion_tokens
+
 
 class ReplayCloud:
-    """The right answer where the cloud was right, an empty text where it was not, and the tokens it took."""
+    """The right answer where the cloud was right, a wrong one where it was not, and the tokens it took."""
 
     def __init__(self, config: ReplayConfig) -> None:
-        """Read the table.
+        """Read the table; without one, outcomes are those that data of recorded outcomes bring with each question.
 
         Raises:
             ConfigError: naming the file, and the line and column that cannot be used.
         """
         self.config = config
-        path = Path(config.file or "")
+        self.identity = "recorded with the questions"
+        self._outcomes: dict[str, _Outcome] | None = None
+        if config.file is not None:
+            self._read(config.file)
+
+    def _read(self, file: str) -> None:
+        path = Path(file)
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ConfigError(f"cloud.replay.file={config.file!r} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"cloud.replay.file={file!r} cannot be read: {error.strerror}") from error
         self.identity = hashlib.sha256(data).hexdigest()
-        self._outcomes = _outcomes(config, data.decode("utf-8-sig").splitlines())
+        self._outcomes = _outcomes(self.config, data.decode("utf-8-sig").splitlines())
 
     def quote(self, problem: Problem) -> Answer:
         """Exact."""
         outcome = self._outcome(problem)
-        return Answer("", outcome.prompt_tokens, outcome.completion_tokens)
+        return Answer("", *outcome.tokens)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order.
@@ -50,9 +62,14 @@ class ReplayCloud:
             ConfigError: naming a question that the table lacks.
         """
         found = [(problem, self._outcome(problem)) for problem in problems]
-        return [Answer(p.right_text if o.right else "", o.prompt_tokens, o.completion_tokens) for p, o in found]
+        return [
+            Answer(problem.right_text if outcome.right else problem.wrong_text, *outcome.tokens)
+            for problem, outcome in found
+        ]
 
     def _outcome(self, problem: Problem) -> _Outcome:
+        if self._outcomes is None:
+            return _recorded(problem)
         if problem.question not in self._outcomes:
             raise ConfigError(
                 f"cloud.replay.file={self.config.file!r} has no line for the question {problem.question!r} "
@@ -60,6 +77,17 @@ class ReplayCloud:
                 f"it, or take another cloud"
             )
         return self._outcomes[problem.question]
+
+
+def _recorded(problem: Problem) -> _Outcome:
+    """What the problem itself says of the cloud."""
+    if problem.verifier != RECORDED:
+        raise ConfigError(
+            f"cloud.kind=replay without cloud.replay.file knows outcomes of recorded data only, {problem.group!r} "
+            f"has none; give a table, or make it data of a kind with recorded outcomes"
+        )
+    record = Record.read(problem.answer)
+    return _Outcome(record.cloud, record.prompt_tokens, record.completion_tokens)
 
 
 def _outcomes(config: ReplayConfig, lines: Sequence[str]) -> dict[str, _Outcome]:

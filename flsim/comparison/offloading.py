@@ -39,6 +39,21 @@ def of_mean_users(runs: Sequence[Measured]) -> dict[str, Interval]:
     return {name: interval for name, interval in wanted.items() if interval is not None}
 
 
+def gap_recovered_difference(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -> Interval | None:
+    """APGR of the first minus that of the second, each of its mean user, drawn by the same users and seeds.
+
+    Args:
+        first: one table of users per seed.
+        second: of the other method, in the order of the same seeds.
+
+    Returns:
+        None where it is not defined or not measured for the mean user.
+    """
+    ends = ["local_accuracy", "cloud_accuracy", *(f"sending_{share}" for share in SENDING)]
+    both = [one[ends].join(other[ends].add_suffix("_other")) for one, other in zip(first, second, strict=True)]
+    return _of_complete(both, list(both[0].columns), lambda v: _apgr(v[: len(ends)]) - _apgr(v[len(ends) :]))
+
+
 def _of_complete(
     tables: Sequence[pd.DataFrame], columns: list[str], statistic: Callable[[NDArray[np.float64]], float]
 ) -> Interval | None:

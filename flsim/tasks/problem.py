@@ -7,6 +7,8 @@ into training: `split_of("7+5=")` is the same everywhere.
 import hashlib
 from dataclasses import dataclass
 
+from flsim.verifying.recorded import RECORDED, RIGHT, WRONG
+
 SPLITS = ("train", "validation", "test")
 VERBATIM = "exact"
 """The verifier of the built-in world: right is what equals the answer, character for character."""
@@ -51,12 +53,19 @@ class Problem:
     @property
     def right_text(self) -> str:
         """What somebody who knows would say."""
-        return self.answer if self.solution is None else self.solution
+        if self.solution is not None:
+            return self.solution
+        return RIGHT if self.verifier == RECORDED else self.answer
+
+    @property
+    def wrong_text(self) -> str:
+        """What somebody who errs would say: nothing, unless it is recorded who erred."""
+        return WRONG if self.verifier == RECORDED else ""
 
 
-def split_of(question: str) -> str:
-    """The split that a question belongs to: `train`, `validation` or `test`."""
+def split_of(question: str, *, validation: float = _VALIDATION_SHARE, test: float = _TEST_SHARE) -> str:
+    """The split that a question belongs to: `train`, `validation` or `test`; the shares are those of all questions."""
     share = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64
-    if share < _TEST_SHARE:
+    if share < test:
         return "test"
-    return "validation" if share < _TEST_SHARE + _VALIDATION_SHARE else "train"
+    return "validation" if share < test + validation else "train"

@@ -9,6 +9,7 @@ from flsim.verifying.code import CodeVerifier
 from flsim.verifying.exact import ExactVerifier
 from flsim.verifying.maths import MathsVerifier
 from flsim.verifying.numeric import NumericVerifier
+from flsim.verifying.recorded import RECORDED, RecordedVerifier
 
 
 class Verifier(Protocol):
@@ -31,12 +32,13 @@ _VERIFIERS: Mapping[str, Callable[..., Verifier]] = {
     "maths": MathsVerifier,
     "choice": ChoiceVerifier,
     "code": CodeVerifier,
+    RECORDED: RecordedVerifier,
 }
 NAMES = tuple(_VERIFIERS)
 
 
 def verifier_of(name: str, **settings: Any) -> Verifier:
-    """The verifier of that name: `exact`, `numeric`, `maths`, `choice` or `code`, with settings of its own.
+    """The verifier of that name: `exact`, `numeric`, `maths`, `choice`, `code` or `recorded`, with settings of its own.
 
     One is made in each process that needs it; `maths` and `code` keep a process warm, which leaves with it.
 

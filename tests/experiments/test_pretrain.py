@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from experiments.model_card import by_group, measure
-from experiments.pretrain import learning_rate_factor, pretrain
+from experiments.pretrain import pretrain
+from experiments.pretraining import learning_rate_factor
 from experiments.recipes import SLM, Stage
 from flsim.models.base import load_base
 from flsim.models.builtin import CLOUD_DIR, SLM_DIR

@@ -88,9 +88,9 @@ def test_usage_by_phase_by_hand(tmp_path: Path) -> None:
 
 def test_above_by_one_tenth_is_still_within() -> None:
     phase = Phase("A", ("strings",), 1, 4)
-    assert within([PhaseUsage(phase, Interval(0.35, 0.3, 0.4), 0.1)], 0.3)
-    assert not within([PhaseUsage(phase, Interval(0.3, 0.3, 0.3), 0.11)], 0.3)
-    assert not within([PhaseUsage(phase, Interval(0.351, 0.3, 0.4), 0.0)], 0.3)
+    assert within([PhaseUsage(phase, Interval(0.35, 0.3, 0.4), 0.1, 0.9)], 0.3)
+    assert not within([PhaseUsage(phase, Interval(0.3, 0.3, 0.3), 0.11, 0.8)], 0.3)
+    assert not within([PhaseUsage(phase, Interval(0.351, 0.3, 0.4), 0.0, 1.0)], 0.3)
 
 
 @pytest.mark.slow

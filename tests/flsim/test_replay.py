@@ -75,7 +75,7 @@ def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
         ConfigError, match=r"no column right, completion_tokens; it has: question, correct, prompt_tokens"
     ):
         ReplayCloud(table(tmp_path, head="question,correct,prompt_tokens\n"))
-    with pytest.raises(ConfigError, match=r"needs cloud\.replay\.file, and 'nowhere\.csv' is no file"):
+    with pytest.raises(ConfigError, match=r"cloud\.replay\.file='nowhere\.csv' is no file"):
         load_config(None, ["cloud.kind=replay", "cloud.replay.file=nowhere.csv"])
     with pytest.raises(ConfigError, match=r"replay\.file has no effect with cloud\.kind=builtin"):
         load_config(None, ["cloud.replay.file=nowhere.csv"])

@@ -22,17 +22,25 @@ from flsim.tasks.data.readers.maths import MATH
 from flsim.tasks.data.readers.mbpp import MBPP
 from flsim.tasks.data.readers.mmlu import MMLU
 from flsim.tasks.data.readers.movielens import MOVIELENS
+from flsim.tasks.data.readers.outcomes import REPLAY_CRUX, REPLAY_GSM8K, ROUTER_MMLU, own_outcomes
 from flsim.tasks.data.readers.own import own
 from flsim.tasks.data.readers.sentiment140 import SENTIMENT140
 from flsim.tasks.data.readers.taco import TACO
+from flsim.verifying.recorded import RECORDED
 
 KNOWN = MappingProxyType(
-    {known.name: known for known in (GSM8K, MATH, MBPP, HUMANEVAL, TACO, ARC, MMLU, SENTIMENT140, MOVIELENS)}
+    {
+        known.name: known
+        for known in (
+            *(GSM8K, MATH, MBPP, HUMANEVAL, TACO, ARC, MMLU, SENTIMENT140, MOVIELENS),
+            *(REPLAY_GSM8K, REPLAY_CRUX, ROUTER_MMLU),
+        )
+    }
 )
 """Sets whose files, columns and verifier are known."""
 VERIFIERS = MappingProxyType(
     {name: known.verifier for name, known in KNOWN.items()}
-    | {"files": "exact", "leaf": "exact", "datasets": "exact", "reasoning_gym": "gym"}
+    | {"files": "exact", "leaf": "exact", "outcomes": RECORDED, "datasets": "exact", "reasoning_gym": "gym"}
 )
 """The verifier that fits a kind's references; `gym` stands for `readers.gym.verdict`."""
 KINDS = tuple(VERIFIERS)
@@ -42,8 +50,8 @@ def load(kind: str, root: str | Path = ".", **settings: Any) -> list[Item]:
     """Read a data set.
 
     Args:
-        kind: a known set (`gsm8k`, ...), `files` for JSONL, CSV or parquet of one's own, `leaf`, `datasets` or
-            `reasoning_gym`.
+        kind: a known set (`gsm8k`, ...), `files` for JSONL, CSV or parquet of one's own, `leaf`, `outcomes` that one
+            recorded, `datasets` or `reasoning_gym`.
         root: folder that files are relative to; `datasets` and `reasoning_gym` need none.
         **settings: of a known set: `files`, `hub` (a name for `datasets`, with `config` and `splits`) and its own
             options; else the keyword arguments of the reader, such as `own`.
@@ -51,7 +59,7 @@ def load(kind: str, root: str | Path = ".", **settings: Any) -> list[Item]:
     Raises:
         ConfigError: if the kind or a setting is unknown, or the reader cannot read; the message says the mend.
     """
-    readers: dict[str, Callable[..., list[Item]]] = {"files": own, "leaf": leaf}
+    readers: dict[str, Callable[..., list[Item]]] = {"files": own, "leaf": leaf, "outcomes": own_outcomes}
     sourceless: dict[str, Callable[..., list[Item]]] = {"datasets": hub, "reasoning_gym": reasoning_gym}
     if kind not in KINDS:
         raise ConfigError(f"data: there is no kind {kind!r}; it is one of: {', '.join(KINDS)}")

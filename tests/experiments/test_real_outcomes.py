@@ -1,0 +1,108 @@
+"""Recorded outcomes as whole tiny runs: what the router learns, what a rule is measured by, and the command itself."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import flsim
+from experiments.reader import make_reader
+from experiments.real_outcomes.__main__ import main
+from experiments.real_outcomes.outcomes import difference, outcomes_of
+from experiments.real_outcomes.plan import runs_of
+from experiments.real_outcomes.router import learned, met
+from experiments.real_outcomes.rules import CALIBRATED, NAMES, OWN
+from flsim.metrics.rows import read_rows
+from flsim.metrics.selection import evaluation, latest, training
+from flsim.metrics.users import per_user
+from flsim.tasks.problem import Problem
+from flsim.verifying.recorded import RECORDED, Record
+from flsim.world import stream_of
+from tests.experiments.recorded_world import SHORT, write_tables
+
+SMALL = ("rounds=2", "fleet.devices=3", "client.steps=2", "client.prompts=4", "evaluation.prompts_per_task=10")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Folder with tables and a reader."""
+    folder = tmp_path_factory.mktemp("recorded")
+    write_tables(folder)
+    make_reader(folder, folder / "reader", SHORT)
+    return folder
+
+
+def settings(world: Path, domain: str) -> list[str]:
+    tables = {"gsm8k": "replay_gsm8k", "mmlu": "router_mmlu", "code": "replay_crux"}
+    names = tables if domain == "domains" else [domain]
+    return [*SMALL, f"model.path={world / 'reader'}", *(f"data.{name}.root={world / tables[name]}" for name in names)]
+
+
+def problem(text: str, record: Record) -> Problem:
+    return Problem("maths", "", 1, text, record.text, verifier=RECORDED)
+
+
+def test_the_router_learns_where_only_the_cloud_is_right() -> None:
+    """Short texts of two kinds; where both are wrong, or both right, there is no need."""
+    lessons = [problem(f"hard {n}", Record(False, True)) for n in range(20)]
+    lessons += [problem(f"easy {n}", Record(n % 2 == 0, n % 2 == 0)) for n in range(20)]
+    score = learned(lessons, 1.0)
+    found = score(SimpleNamespace(questions=("hard 77", "easy 77")))  # type: ignore[arg-type]
+    assert found[0] > 0.5 > found[1]
+    alike = learned(lessons[:20], 1.0)
+    assert not alike(SimpleNamespace(questions=("hard 77", "easy 77"))).any()  # type: ignore[arg-type]
+
+
+def test_a_run_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path) -> None:
+    """The device alone is the same under every rule; the oracle is above all; a rule's wishes are its own."""
+    (config,) = runs_of("gsm8k", [0], tmp_path, settings(world, "gsm8k"))
+    flsim.run(config, progress=False)
+    rows = read_rows(config.folder)
+    assert set(training(rows, name="cloud_calls")["device"]) == {"device-000", "device-001", "device-002"}
+    cloud = per_user(evaluation(rows, model="cloud", name="accuracy"))
+    assert (cloud == 1.0).all()  # so the tables say
+    found = outcomes_of([config])
+    assert tuple(found) == NAMES
+    alone = [outcome.means["local_accuracy"].mean for outcome in found.values()]
+    assert np.ptp(alone) < 1e-12
+    best = found["oracle"]
+    for outcome in found.values():
+        assert outcome.means["sending_30"].mean <= best.means["sending_30"].mean + 1e-12
+    assert found["at random"].means["wishes"].mean == pytest.approx(0.3)
+    own = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
+    pd.testing.assert_series_equal(found[OWN].users[0]["wishes"], own, check_names=False)
+    gaps = difference(best, found[CALIBRATED])
+    assert gaps["local_accuracy"].mean == 0.0
+    assert gaps["apgr"].mean == pytest.approx(best.means["apgr"].mean - found[CALIBRATED].means["apgr"].mean)
+
+
+def test_lessons_are_what_the_devices_met(world: Path, tmp_path: Path) -> None:
+    """Two rounds of two steps with four prompts, all of the device's own training questions."""
+    (config,) = runs_of("mmlu", [1], tmp_path, settings(world, "mmlu"))
+    stream = stream_of(config)
+    lessons = met(config, stream)
+    assert {device: len(own) for device, own in lessons.items()} == {0: 16, 1: 16, 2: 16}
+    assert lessons[1][:4] == stream.training_problems("device-001", 1, 0, count=4, seed=1)
+    tests = {p.question for p in stream.evaluation_problems("device-001", "test", per_task=10)["mmlu"]}
+    assert not tests & {p.question for own in lessons.values() for p in own}
+
+
+@pytest.mark.slow
+def test_the_command_runs_all_domains_and_does_nothing_twice(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for domain in ("gsm8k", "mmlu", "code", "domains"):
+        more = settings(world, domain) + (["rounds=4"] if domain == "domains" else [])
+        arguments = ["--domains", domain, "--seeds", "0", "--root", str(tmp_path), "--more", *more]
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert f"## {domain}" in said
+        assert "router, all outcomes" in said
+        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / f"{domain}-s0").rglob("*.parquet")}
+        assert main(arguments) == 0
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+        assert capsys.readouterr().out == said
+    assert (tmp_path / "spending.png").stat().st_size > 10_000
+    assert "C: code" in (tmp_path / "tables.md").read_text()

@@ -21,9 +21,9 @@ TINY = ["rounds=3", "client.prompts=2", "client.steps=1", "evaluation.prompts_pe
 
 @pytest.mark.parametrize("setting", ["fleet", "single"])
 def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_path: Path) -> None:
-    runs = runs_of(setting, [*METHODS, *ABLATIONS, *BOUNDS], [0, 1], tmp_path, ["cloud.kind=oracle"])
-    assert len({run.config.folder for run in runs}) == len(runs) > 40
-    for run in runs[: len(runs) // 2]:
+    runs = runs_of(setting, [*METHODS, *ABLATIONS, *BOUNDS], [7], tmp_path, ["cloud.kind=oracle"])
+    assert len({run.config.folder for run in runs}) == len(runs) > 25
+    for run in runs:
         build_parts(run.config)
         assert (run.config.name, run.config.seed, run.config.stream.seed) == (run.method.label, run.seed, run.seed)
     work = {(run.config.client["steps"], run.config.client["prompts"], run.config.client["group_size"]) for run in runs}
@@ -33,13 +33,12 @@ def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_pa
 @pytest.mark.parametrize("setting", ["fleet", "single"])
 def test_every_learner_is_tuned_over_six_choices_on_validation_questions(setting: str, tmp_path: Path) -> None:
     assert set(GRIDS) == {method.tuned for method in (*METHODS, *ABLATIONS, *BOUNDS)}
-    reported = runs_of(setting, METHODS, range(5), tmp_path, [])
     for learner in GRIDS:
         trials = trials_of(setting, learner, tmp_path, ["cloud.kind=oracle"])
         assert len({tuple(choice.items()) for choice, _ in trials}) == 6
         for choice, config in trials:
             assert config.evaluation.split == "validation"
-            assert config.stream.seed not in {run.config.stream.seed for run in reported}
+            assert config.stream.seed not in range(5)  # those that are reported
             assert config.client["lr"] == float(choice["client.lr"])
         build_parts(trials[0][1])
 

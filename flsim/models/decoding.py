@@ -136,11 +136,8 @@ def generate(
     Raises:
         ValueError: if the help request has more tokens than a completion may have.
     """
-    if may_ask and len(base.help.ids) > max_new_tokens:
-        raise ValueError(
-            f"max_new_tokens={max_new_tokens} is less than the {len(base.help.ids)} tokens of the help request "
-            f"{base.help.text!r}; raise model.max_new_tokens (and client.max_new_tokens), or give a shorter model.help"
-        )
+    if may_ask:
+        _refuse_short(base, max_new_tokens)
     prompts = reading.prompts
     k, p, _ = prompts.ids.shape
     rows, device = p * group_size, prompts.ids.device  # rows of one device
@@ -154,10 +151,7 @@ def generate(
     for t in range(max_new_tokens):
         bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
-        logits = base.help.biased(logits, bias, torch.full_like(now, t == 0))  # (n, V)
-        closing = base.help.closing(tokens[now, begun:t])[:, -1]  # (n,)
-        barred = barred_from(closing, bias, may_ask=may_ask)  # (n,)
-        scores = _scores(base, logits, temperature, barred)  # (n, V)
+        scores = _scores(base, logits, tokens[now, begun:t], bias, t, temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
@@ -181,9 +175,31 @@ def generate(
     return _finish(base, prompts, *parts, open_ if help_bias is None else open_ & ~help_bias.isneginf())
 
 
-def _scores(base: BaseModel, logits: Tensor, temperature: float, closing: Tensor | None) -> Tensor:
-    """Log-probabilities of the next token `(n, V)`, in float32; `closing` `(n,)` is where none may ask."""
-    logits = logits if closing is None else base.help.ruled_out(logits, closing)
+def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:
+    if len(base.help.ids) > max_new_tokens:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} is less than the {len(base.help.ids)} tokens of the help request "
+            f"{base.help.text!r}; raise model.max_new_tokens (and client.max_new_tokens), or give a shorter model.help"
+        )
+
+
+def _scores(
+    base: BaseModel, logits: Tensor, said: Tensor, bias: Tensor | None, t: int, temperature: float, *, may_ask: bool
+) -> Tensor:
+    """Log-probabilities of token t `(n, V)`, in float32, by its logits `(n, V)`.
+
+    Args:
+        base: whose request it is.
+        logits: by the model.
+        said: the tokens before that a request may have begun with `(n, m)`.
+        bias: on the request `(n,)`; None is none.
+        t: 0 for the first.
+        temperature: 0 means greedy.
+        may_ask: False rules the request out.
+    """
+    logits = base.help.biased(logits, bias, torch.full(logits.shape[:1], t == 0, device=logits.device))  # (n, V)
+    barred = barred_from(base.help.closing(said)[:, -1], bias, may_ask=may_ask)  # (n,)
+    logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 

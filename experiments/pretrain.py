@@ -15,10 +15,10 @@ from pathlib import Path
 from random import Random
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.model_card import Accuracy, measure, write_card
-from experiments.pretraining import Bucket, fit, labelled_rows
+from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
 from experiments.reader import READER, make_reader
 from experiments.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
 from flsim.models.builtin import BUILTIN_DIR
@@ -43,21 +43,9 @@ def batch(recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng:
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Train one model from scratch, stage by stage; its weights are half-precision numbers in float32."""
-    torch.manual_seed(seed_for(recipe.seed, "pretrain", recipe.name))
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.hidden_size,
-            intermediate_size=3 * recipe.hidden_size,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            max_position_embeddings=64,
-            tie_word_embeddings=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
-    )
+    seed = seed_for(recipe.seed, "pretrain", recipe.name)
+    sizes = {"width": recipe.hidden_size, "layers": recipe.layers, "heads": recipe.heads, "longest": 64}
+    model = fresh_model(tokenizer, seed=seed, **sizes)
     first = 0
     for stage in recipe.stages:
         train_stage(model, recipe, stage, tokenizer, first_step=first)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _BUCKETS = 4  # a batch is cut by length into buckets: 1.5 times fewer padded tokens
 _WARMUP_STEPS = 30
@@ -13,6 +13,27 @@ _FLAT_SHARE = 0.5  # the learning rate is constant for this share of the steps, 
 
 Bucket = tuple[Tensor, Tensor]
 """Token ids and labels, both `(B / 4, T)`; -100 is no label."""
+
+
+def fresh_model(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, width: int, layers: int, heads: int, longest: int
+) -> LlamaForCausalLM:
+    """A Llama that knows nothing yet, for texts of up to `longest` tokens; sets torch's seed."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=longest,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
 
 
 def labelled_rows(rows: Sequence[tuple[list[int], int]], pad_id: int) -> Iterator[Bucket]:

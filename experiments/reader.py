@@ -19,9 +19,9 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.pretraining import Bucket, fit, labelled_rows
+from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
 from flsim.files import write_atomically
 from flsim.seeding import python_random, seed_for
 from flsim.tasks.data.load import load
@@ -101,21 +101,9 @@ def pretrain_reader(
     texts: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerFast, recipe: ReaderRecipe = READER
 ) -> LlamaForCausalLM:
     """Train it from scratch on these questions by domain; its weights are half-precision numbers in float32."""
-    torch.manual_seed(seed_for(recipe.seed, "pretrain", recipe.name))
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.hidden_size,
-            intermediate_size=3 * recipe.hidden_size,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            max_position_embeddings=512,
-            tie_word_embeddings=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
-    )
+    seed = seed_for(recipe.seed, "pretrain", recipe.name)
+    sizes = {"width": recipe.hidden_size, "layers": recipe.layers, "heads": recipe.heads, "longest": 512}
+    model = fresh_model(tokenizer, seed=seed, **sizes)
     encoded = {domain: tokenizer(list(own))["input_ids"] for domain, own in texts.items()}
     fit(
         model,

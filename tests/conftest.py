@@ -1,5 +1,6 @@
 """What several tests share: a tiny random checkpoint, one torch thread, quiet and offline libraries."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -26,6 +27,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """Ray for all tests of a file; starting it takes seconds."""
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

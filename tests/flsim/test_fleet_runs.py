@@ -1,14 +1,12 @@
 """Runs with a fleet budget on a tiny model: caps hold on every engine, after failures and after a kill."""
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import ray
 from flwr.app import Context, Message, MessageType
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from ray import cloudpickle
@@ -148,19 +146,6 @@ def test_the_test_budgets_follow_the_shares(settings: Settings) -> None:
     scale = min(1.0, 0.3 / targets[3].mean())
     assert (last <= (10 * scale * targets[3] + 1e-9) // 1).all()
     assert 0 < last.sum() <= 0.3 * 40
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 PRICED = ("budget.fleet.share=price", "budget.fleet.calls_total=20", "budget.fleet.tokens_total=300")

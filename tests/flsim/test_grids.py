@@ -1,7 +1,6 @@
 """Grids with a small stock Flower client: order, state, failures, and Ray against the driver's own process."""
 
 import functools
-import logging
 import os
 import sys
 import time
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from ray import cloudpickle
@@ -124,20 +122,6 @@ def outcomes(replies: Sequence[Message]) -> list[str]:
 def local(tmp_path: Path) -> Iterator[LocalGrid]:
     with LocalGrid(stock_app(), DeviceStore(tmp_path / "devices"), DEVICES, pack=2) as grid:
         yield grid
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """Ray for all grids of this file; starting it takes seconds."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 def on_ray(folder: Path, app: ClientApp, *, workers: int, pack: int = 2) -> RayGrid:

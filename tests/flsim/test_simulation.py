@@ -1,17 +1,15 @@
 """Whole runs on a tiny model: what a folder holds, equal rows on every engine, resumes, failures, bad input."""
 
 import json
-import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import ray
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -306,19 +304,6 @@ def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings:
         peft = theirs(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
     torch.testing.assert_close(mine, peft, rtol=0, atol=1e-5)
     assert (mine - bare).abs().max() > 1e-3  # it learned something to compare
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,8 +1,7 @@
 """Sums on the workers: bit for bit what the strategy would have summed, on every grid, whoever fails."""
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,19 +222,6 @@ def test_devices_may_be_sent_adapters_of_different_ranks(tmp_path: Path) -> None
         replies = grid.send_and_receive(messages)
     for device, reply in enumerate(replies):
         assert wire.adapter_of(reply)["q.lora_A"].tolist() == [[1.0] * 3] * (1 + device % 2)
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 def test_ray_streams_what_this_process_streams_bit_for_bit(one_ray: None, tmp_path: Path) -> None:

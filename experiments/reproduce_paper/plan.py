@@ -90,17 +90,17 @@ GRIDS: dict[str, tuple[dict[str, str], ...]] = {
     "da_grpo_threshold": _grid(lr=_LRS, dual_bias=("5", "10")),
     "da_grpo_half_alone": _grid(lr=_LRS, dual_bias=("5", "10")),
     "paper": _grid(lr=_LRS, dual_lr=("0.01", "0.05")),
-    "fixed_price": _grid(lr=_LRS[:2], price=("0.2", "0.4", "0.6")),
-    "gapg": _grid(lr=_LRS[:2], help_reward=("0.3", "0.6", "0.9")),
-    "collaborative_grpo": _grid(lr=_LRS[:2], help_reward=("0.1", "0.3", "0.6")),
-    "collaborative_dr_grpo": _grid(lr=_LRS[:2], help_reward=("0.1", "0.3", "0.6")),
+    "fixed_price": _grid(lr=_LRS, price=("0.4", "0.6")),
+    "gapg": _grid(lr=_LRS, help_reward=("0.3", "0.6")),
+    "collaborative_grpo": _grid(lr=_LRS, help_reward=("0.1", "0.3")),
+    "collaborative_dr_grpo": _grid(lr=_LRS, help_reward=("0.3", "0.6")),
     "grpo": _SIX_LRS,
     "dr_grpo": _SIX_LRS,
     "dapo": _SIX_LRS,
     "gvpo": _SIX_LRS,
     "sft": _SIX_LRS,
 }
-"""Six choices for every learner: the same effort for all."""
+"""Six choices for every learner: three learning rates and two values of what steers its asking, or six rates."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,12 @@ def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> li
     """The runs by which a learner is tuned: each choice of its grid, with its config."""
     files = next(method.files for method in METHODS if method.tuned == learner)
     trials = []
-    for place, entry in enumerate(GRIDS[learner]):
+    for entry in GRIDS[learner]:
         choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}
         own = [f"{key}={value}" for key, value in choice.items()]
         own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
-        own += [f"name={learner}-{place}", f"run_dir={root / f'{learner}-{place}'}"]
+        name = "-".join([learner, *(value for key, value in sorted(choice.items()))])
+        own += [f"name={name}", f"run_dir={root / name}"]
         config = load_config(CONFIGS / f"{SETTINGS[setting]}.yaml", [*more, *own], fragments=find_method(files).files)
         trials.append((choice, config))
     return trials

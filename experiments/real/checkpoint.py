@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from flsim.models.help_request import TEXT
 
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     print(write_checkpoint(given.folder, given.family, seed=given.seed))
 
 

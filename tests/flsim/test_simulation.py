@@ -306,7 +306,7 @@ def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings:
     assert (mine - bare).abs().max() > 1e-3  # it learned something to compare
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_rows_of_the_local_engine(
     one_ray: None, finished: flsim.Run, settings: Settings, workers: int
 ) -> None:

@@ -90,7 +90,7 @@ def fit(
     bar = tqdm(range(steps), desc=f"pretrain {name}", unit="step", mininterval=1.0)
     smooth = None
     for step in bar:
-        loss = _backward(model, batch(step))
+        loss = backward(model, batch(step))
         for optimizer, lr in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr * learning_rate_factor(step, steps)
@@ -103,7 +103,7 @@ def fit(
             parameter.copy_(parameter.half())
 
 
-def _backward(model: LlamaForCausalLM, buckets: Sequence[Bucket]) -> float:
+def backward(model: nn.Module, buckets: Sequence[Bucket]) -> float:
     """Add the gradient of the mean loss per labelled token; returns that loss."""
     labelled = sum(int((labels != -100).sum()) for _, labels in buckets)
     total = 0.0

@@ -4,9 +4,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import flsim
 from experiments.progress import Progress
-from flsim.config import Config
+from flsim.config import Config, ConfigError
 from flsim.run_folder import log_to, open_again
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -90,6 +91,18 @@ def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
             work.stop()
         progress.close()
     return failures
+
+
+def exit_status(work: Callable[[], int]) -> int:
+    """The status that `work` returns, or that of a wrong setting (2) or of Ctrl-C (130), with a line that says so."""
+    try:
+        return work()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 @dataclass(frozen=True)

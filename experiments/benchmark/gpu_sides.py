@@ -6,7 +6,6 @@ early, since no token is an end: ours looks for the number -1, which no token ha
 """
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -20,7 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from flsim.config import ModelConfig
 from flsim.learning.adam import Adam, AdamState
-from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.adapter import Adapter, initial_adapter, quiet_peft
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Prompts, Reading, generate, read
 from flsim.models.lora_settings import lora_config
@@ -209,8 +208,7 @@ class OneAtATime:
         self.case = case
         base = case.model()
         self._like = initial_adapter(base, LORA, 0)
-        with warnings.catch_warnings():  # transformers 5 deprecates an attribute that peft still reads
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with quiet_peft():
             self.model: Any = get_peft_model(base, lora_config(LORA)).eval()
         self.parameters = [part for part in self.model.parameters() if part.requires_grad]
 

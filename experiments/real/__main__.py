@@ -13,7 +13,6 @@ r"""The whole path from a checkpoint on disk to a federated run with a cloud beh
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from experiments.real.lessons import in_form, teach
 from experiments.real.server import serving
 from flsim import Config, ConfigError, Run, run
 from flsim.config_files import load_config
+from flsim.models.adapter import quiet_peft
 from flsim.models.base import load_base
 from flsim.report.table import end_table
 from flsim.seeding import python_random
@@ -86,8 +86,7 @@ def whole_path(out: Path, data: Path | None, overrides: Sequence[str], *, lesson
         finished = run(config)
         say(f"run: {finished.folder}; the server saw {server.asked} requests")
     adapter = finished.folder / "adapter"
-    with warnings.catch_warnings():  # transformers 5 deprecates an attribute that peft still reads
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with quiet_peft():
         PeftModel.from_pretrained(load_base(config.model.path).model, str(adapter))
     say(f"adapter: {adapter} loads with PeftModel.from_pretrained")
     return finished

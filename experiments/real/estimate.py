@@ -11,14 +11,14 @@ import sys
 from dataclasses import dataclass
 
 from experiments.benchmark.measuring import table
+from flsim.models.memory import kept_per_token
+from flsim.models.scoring import LOGITS, TOKENS
 
 GIB = 2**30
 UTILISATION = {"arithmetic": 0.35, "bandwidth": 0.6}
 """Shares of the peaks that such code commonly reaches; an assumption."""
 RESERVE = 0.1
 """Share of the memory left to the allocator, kernels and what is freed late."""
-_LOGITS = 2**28  # most numbers of a pass's logits (flsim/models/scoring.py)
-_TOKENS = 2**15  # most tokens of a pass
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,8 @@ class Shape:
         return 2 * self.layers * self.kv_heads * self.head
 
     def graph(self, *, checkpointing: bool) -> int:
-        """Numbers that one token keeps for the backward pass.
-
-        Per layer about 14 vectors of the hidden size and 4 of the intermediate one (`flsim/models/memory.py`); with
-        gradient checkpointing a layer keeps its input, and one layer at a time the rest.
-        """
-        whole = 14 * self.hidden + 4 * self.intermediate
-        return self.layers * self.hidden + whole if checkpointing else self.layers * whole
+        """Numbers that one token keeps for the backward pass."""
+        return kept_per_token(self.hidden, self.intermediate, self.layers, checkpointing=checkpointing)
 
 
 SHAPES = (
@@ -117,7 +112,7 @@ def bytes_needed(shape: Shape, work: Work, pack: int) -> float:
     always = 2 * shape.parameters + 16 * pack * shape.adapter(work.rank)
     prompts = pack * work.prompts * work.prompt
     responses = pack * work.prompts * work.group * work.response
-    passed = min(responses, _TOKENS, max(_LOGITS // shape.vocabulary, work.response))
+    passed = min(responses, TOKENS, max(LOGITS // shape.vocabulary, work.response))
     graph = shape.graph(checkpointing=work.checkpointing)
     read = 2 * prompts * (shape.cache + graph)
     sampling = 2 * responses * shape.cache

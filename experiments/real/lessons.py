@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
+from experiments.pretraining import Bucket, backward, labelled_rows
 from flsim.config import ModelConfig
 from flsim.models.base import BaseModel, load_model
 from flsim.seeding import python_random, seed_for
@@ -40,31 +40,20 @@ def teach(folder: Path, problems: Sequence[Problem], *, steps: int, seed: int = 
         for step in tqdm(range(steps), desc="lessons", unit="step"):
             for group in optimizer.param_groups:
                 group["lr"] = _LR * min(1.0, (step + 1) / 10, 2 * (steps - step) / steps)
-            tokens, labels = _batch(base, problems, python_random(seed, "lessons", step))
-            logits = model(input_ids=tokens).logits[:, :-1]  # (B, T - 1, V)
-            error = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
-            error.backward()
+            loss = backward(model, _batch(base, problems, python_random(seed, "lessons", step)))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            loss = error.item()
     model.save_pretrained(folder)
     return loss
 
 
-def _batch(base: BaseModel, problems: Sequence[Problem], rng: Random) -> tuple[Tensor, Tensor]:
-    """Prompts with what is to be said, and labels on the latter only, `(B, T)` each."""
+def _batch(base: BaseModel, problems: Sequence[Problem], rng: Random) -> list[Bucket]:
+    """Prompts with what is to be said; only the latter is labelled."""
     rows = []
     for problem in rng.choices(problems, k=_BATCH):
         kin = [other for other in problems if other.verifier == problem.verifier]
         told = rng.choice(kin) if rng.random() < ERRS else problem
         text = base.help.text if rng.random() < ASKS else in_form(problem, told.right_text)
         prompt = base.tokenizer(base.prompt(problem))["input_ids"]
-        rows.append((prompt, base.spell(text)))
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    tokens = torch.full((_BATCH, width), base.pad_id)  # (B, T)
-    labels = torch.full((_BATCH, width), -100)  # (B, T)
-    for row, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        tokens[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return tokens, labels
+        rows.append((prompt + base.spell(text), len(prompt)))
+    return list(labelled_rows(rows, base.pad_id))

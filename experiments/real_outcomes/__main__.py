@@ -21,8 +21,7 @@ from experiments.real_outcomes.outcomes import BAND, Outcome, outcomes_of
 from experiments.real_outcomes.plan import DOMAINS, runs_of
 from experiments.real_outcomes.tables import accuracy_table, paired_table, usage_table
 from experiments.reproduce_paper.phases import usage_by_phase
-from experiments.running import do_all
-from flsim import ConfigError
+from experiments.running import do_all, exit_status
 from flsim.config import Config
 from flsim.files import write_atomically
 
@@ -30,20 +29,17 @@ from flsim.files import write_atomically
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     args = _arguments(arguments)
-    try:
-        runs = {domain: runs_of(domain, args.seeds, args.root, args.more) for domain in args.domains}
-        by_seed = sorted((config for own in runs.values() for config in own), key=lambda config: config.seed)
-        failures = do_all(by_seed, args.jobs)
-        if failures:
-            print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
-            return 1
-        show(runs, args.root)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    runs = {domain: runs_of(domain, args.seeds, args.root, args.more) for domain in args.domains}
+    by_seed = sorted((config for own in runs.values() for config in own), key=lambda config: config.seed)
+    failures = do_all(by_seed, args.jobs)
+    if failures:
+        print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
+        return 1
+    show(runs, args.root)
     return 0
 
 

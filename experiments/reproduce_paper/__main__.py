@@ -26,8 +26,8 @@ from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, METHODS, SETTING
 from experiments.reproduce_paper.regimes import REGIMES, regime_runs, regimes_table
 from experiments.reproduce_paper.tables import measures_table, paired_table, usage_table
 from experiments.reproduce_paper.tuning import tune
-from experiments.running import Failure, do_all
-from flsim import ConfigError, compare
+from experiments.running import Failure, do_all, exit_status
+from flsim import compare
 from flsim.comparison.compare import Comparison
 from flsim.config import Config
 from flsim.report.drawing import drawing_style, save_figure
@@ -37,25 +37,22 @@ from flsim.world import stream_of
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     args = _arguments(arguments)
-    try:
-        for setting in args.settings:
-            print(f"\n# {setting}", flush=True)
-            if args.tune:
-                learners = {method.tuned for method in _chosen((*METHODS, *ABLATIONS, *BOUNDS), args.only)}
-                failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more, learners)
-            elif args.regimes is not None:
-                failures = forgetting(setting, args.root / f"regimes-{setting}", args)
-            else:
-                failures = reproduce(setting, args.root / setting, args)
-            if failures:
-                print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
-                return 1
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    for setting in args.settings:
+        print(f"\n# {setting}", flush=True)
+        if args.tune:
+            learners = {method.tuned for method in _chosen((*METHODS, *ABLATIONS, *BOUNDS), args.only)}
+            failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more, learners)
+        elif args.regimes is not None:
+            failures = forgetting(setting, args.root / f"regimes-{setting}", args)
+        else:
+            failures = reproduce(setting, args.root / setting, args)
+        if failures:
+            print("\n".join(f"failed: {failure}" for failure in failures), file=sys.stderr)
+            return 1
     return 0
 
 

@@ -25,10 +25,9 @@ from pathlib import Path
 
 from experiments.benchmark.measuring import table
 from experiments.progress import rounds_done
-from experiments.running import do_all, is_begun
+from experiments.running import do_all, exit_status, is_begun
 from experiments.sweep.methods import method_names
 from experiments.sweep.plan import Planned, plan_of, refuse_what_cannot_run
-from flsim.config import ConfigError
 from flsim.report.table import share
 
 
@@ -47,22 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs} must be at least 1")
-    try:
-        runs = plan_of(args.config, args.arguments, args.root)
-        finished = refuse_what_cannot_run(runs)
-        root = runs[0].folder.parent
-        jobs = _jobs(runs) if args.jobs is None else args.jobs
-        print(f"{len(runs)} runs in {root}, {len(finished)} finished, {len(runs) - len(finished)} to do", flush=True)
-        if args.list:
-            print(f"\n{overview(runs)}")
-            return 0
-        failures = do_all([run.config for run in runs], jobs)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _sweep(args))
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    runs = plan_of(args.config, args.arguments, args.root)
+    finished = refuse_what_cannot_run(runs)
+    root = runs[0].folder.parent
+    jobs = _jobs(runs) if args.jobs is None else args.jobs
+    print(f"{len(runs)} runs in {root}, {len(finished)} finished, {len(runs) - len(finished)} to do", flush=True)
+    if args.list:
+        print(f"\n{overview(runs)}")
+        return 0
+    failures = do_all([run.config for run in runs], jobs)
     print(f"\n{overview(runs)}")
     for failure in failures:
         print(f"\nfailed: {failure}", file=sys.stderr)

@@ -5,6 +5,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,14 @@ from flsim.seeding import seed_for
 Adapter = dict[str, NDArray[np.float32]]
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Around peft's wrapping of a model: transformers 5 deprecates an attribute that peft still reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
+
+
 def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Adapter:
     """The adapter that round 1 starts from: peft's initialisation (by default B is zero), or a saved one.
 
@@ -36,8 +46,7 @@ def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Ad
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
         try:
-            with warnings.catch_warnings():  # transformers 5 deprecates an attribute that peft still reads
-                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            with quiet_peft():
                 wrapped = get_peft_model(base, settings)
         except ValueError as error:
             given = "lora.target_modules" if config.targets is None else "targets"

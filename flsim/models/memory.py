@@ -14,9 +14,8 @@ _BUILT_IN_PROMPT, _PROMPT = 64, 512  # tokens of a generous prompt: of the built
 def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: ModelConfig) -> int:
     """Bytes that a forward pass keeps for its backward.
 
-    Per token and layer about 14 vectors of the hidden size and 4 of the intermediate size, in the base's dtype; and per
-    token that is judged three vectors of the vocabulary's size (logits, log-probabilities, gradient) in float32. With
-    gradient checkpointing each layer keeps its input, and one layer at a time the rest.
+    Per token what `kept_per_token` says, in the base's dtype; and per token that is judged three vectors of the
+    vocabulary's size (logits, log-probabilities, gradient) in float32.
 
     Args:
         model: of the base, from its `config.json`.
@@ -25,10 +24,18 @@ def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: 
         settings: the run's.
     """
     model = model.get_text_config()
-    per_layer = 14 * model.hidden_size + 4 * getattr(model, "intermediate_size", 4 * model.hidden_size)
-    layers = model.num_hidden_layers
-    kept = per_layer + layers * model.hidden_size if settings.gradient_checkpointing else layers * per_layer
+    hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
+    kept = kept_per_token(hidden, inner, model.num_hidden_layers, checkpointing=settings.gradient_checkpointing)
     return int(tokens * _BYTES[settings.dtype] * kept + judged * 3 * 4 * model.vocab_size)
+
+
+def kept_per_token(hidden: int, inner: int, layers: int, *, checkpointing: bool) -> int:
+    """Numbers that one token keeps for the backward pass: in each layer 14 vectors of the hidden, 4 of the inner size.
+
+    With gradient checkpointing each layer keeps its input, and one layer at a time the rest.
+    """
+    per_layer = 14 * hidden + 4 * inner
+    return per_layer + layers * hidden if checkpointing else layers * per_layer
 
 
 def weight_bytes(model: PretrainedConfig, dtype: str) -> int:

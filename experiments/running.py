@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import flsim
@@ -19,7 +20,8 @@ from experiments.progress import Progress
 from flsim.config import Config, ConfigError
 from flsim.run_folder import log_to, open_again
 
-_SPAWN = multiprocessing.get_context("spawn")
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["flsim.simulation", "flsim.report.finish", "clients.app"])  # imported once, not per run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LOOK_S = 2.0  # between two looks at the rounds of what is running
 _STOP_S = 10.0  # for a run to end that is told to
@@ -110,7 +112,7 @@ class _Work:
     """A run in its process."""
 
     config: Config
-    process: SpawnProcess
+    process: ForkServerProcess
     report: Connection
     """On which it says what went wrong."""
 
@@ -133,16 +135,17 @@ class _Work:
 
 
 def _start(config: Config) -> _Work:
-    report, sender = _SPAWN.Pipe(duplex=False)
-    process = _SPAWN.Process(target=_run, args=(config, sender), name=config.folder.name)
-    with _one_thread(), _deaf_to_ctrl_c():
+    report, sender = _FORKS.Pipe(duplex=False)
+    with _one_thread(), _deaf_to_ctrl_c():  # both hold for the server too, which the first start begins
+        process = _FORKS.Process(target=_run, args=(config, sender, dict(os.environ)), name=config.folder.name)
         process.start()
     sender.close()
     return _Work(config, process, report)
 
 
-def _run(config: Config, sender: Connection) -> None:
-    """What the process does."""
+def _run(config: Config, sender: Connection, environment: Mapping[str, str]) -> None:
+    """What the process does; the server that it comes from may be older than the environment."""
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         flsim.run(config, resume=config.folder if is_begun(config) else None, progress=False)
@@ -169,6 +172,7 @@ def _show(progress: Progress, running: Sequence[_Work], begun: int, failures: Se
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
     """For processes that are started here: Ctrl-C reaches all of a terminal's, and it is the parent who ends them."""
+    resource_tracker.ensure_running()  # before, as whoever starts it is open to Ctrl-C again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

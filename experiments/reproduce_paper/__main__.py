@@ -108,7 +108,7 @@ def _usage(runs: Sequence[Planned]) -> dict[str, list[PhaseUsage]]:
     for run in runs:
         configs[run.method.label].append(run.config)
     found = {label: usage_by_phase(own) for label, own in configs.items()}
-    return {label: phases for label, phases in found.items() if phases and not label.startswith("SFT")}
+    return {label: phases for label, phases in found.items() if phases}
 
 
 def _draw(found: Comparison, labels: Sequence[str], config: Config, out: Path) -> None:

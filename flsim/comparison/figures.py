@@ -100,10 +100,10 @@ def curves_figure(comparison: Compared) -> Figure:
 
 
 def asking_figure(comparison: Compared) -> Figure:
-    """Usage against tau, and the price of asking, over rounds; mean over seeds."""
+    """Usage against tau, and the price of asking, over rounds; mean over seeds. Lines always at 0 are left out."""
     titles = {
-        "cloud_usage": "How often devices ask while training",
-        "dual_variable": "The price of asking (dual variable λ)",
+        "cloud_usage": "How often devices ask while training, where they ever do",
+        "dual_variable": "The price of asking (dual variable λ), where there is one",
     }
     return _two_curves(comparison, titles)
 
@@ -265,8 +265,9 @@ def _two_curves(comparison: Compared, titles: dict[str, str]) -> Figure:
     """A panel above another: measure -> title."""
     config = comparison.results[0].method.config
     phases, tau = TaskStream(config.stream, config.rounds).phases, config.budget.tau
-    figure = new_figure(11, 8.2)
-    figure.subplots_adjust(left=0.075, right=0.76, top=0.915, bottom=0.065, hspace=0.38)
+    height = 8.2 + 0.4 * max(0, len(comparison.results) - 12)  # for a label at the end of every line
+    figure = new_figure(11, height)
+    figure.subplots_adjust(left=0.075, right=0.76, top=1 - 0.7 / height, bottom=0.53 / height, hspace=0.38)
     for axes, (measure, title) in zip(figure.subplots(2, 1), titles.items(), strict=True):
         _draw_curves(axes, comparison, measure, phases, tau)
         axes.set_title(title)
@@ -278,7 +279,7 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
     labels = []
     for number, result in enumerate(comparison.results):
         curve = mean_curve(comparison, result.label, measure)
-        if curve.empty:
+        if curve.empty or (measure in ("cloud_usage", "dual_variable") and not curve["mean"].any()):
             continue
         colour, dash = _hue(comparison, result), _DASHES[number % len(_DASHES)]  # lines may coincide
         axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.2, linestyle=dash)

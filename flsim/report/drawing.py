@@ -186,20 +186,25 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel], *, reach: float = 0.02) -
 def spread(places: Sequence[float], gap: float) -> list[float]:
     """Move sorted places apart until neighbours are `gap` apart, as little and as evenly as possible.
 
-    By hand: 0.50 and 0.52 with gap 0.10 become 0.46 and 0.56.
+    They stay within the panel as long as there is room. By hand: 0.50 and 0.52 with gap 0.10 become 0.46 and 0.56, and
+    0.98 and 1.00 become 0.90 and 1.00.
 
     Args:
         places: ascending, in shares of the panel's height.
         gap: least distance of neighbours.
     """
-    clusters = [([place], place) for place in places]  # members, and the mean place around which they stand
-    merged: list[tuple[list[float], float]] = []
-    for members, centre in clusters:
-        merged.append((members, centre))
+    merged: list[tuple[list[float], float]] = []  # members, and the place around which they stand
+    for place in places:
+        merged.append(([place], _middle([place], gap)))
         while len(merged) > 1:
             (lower, low), (upper, high) = merged[-2:]
             if high - low >= gap * (len(lower) + len(upper)) / 2 - 1e-12:
                 break
-            joined = lower + upper
-            merged[-2:] = [(joined, float(np.mean(joined)))]
+            merged[-2:] = [(lower + upper, _middle(lower + upper, gap))]
     return [centre + gap * (rank - (len(found) - 1) / 2) for found, centre in merged for rank in range(len(found))]
+
+
+def _middle(places: Sequence[float], gap: float) -> float:
+    """Their mean, moved so that all of them stand between 0 and 1; a half where they are too many."""
+    reach = min(gap * (len(places) - 1) / 2, 0.5)
+    return min(max(float(np.mean(places)), reach), 1 - reach)

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flsim.metrics.rows import Row, rows_frame
 from flsim.report.drawing import spread
@@ -158,6 +160,15 @@ def test_labels_move_apart_evenly_and_only_where_they_touch() -> None:
     crowded = spread([0.2, 0.2, 0.21, 0.35], 0.1)
     assert np.diff(crowded).min() == pytest.approx(0.1)
     assert np.mean(crowded) == pytest.approx(0.24)
+    assert spread([0.98, 1.00], 0.1) == pytest.approx([0.90, 1.00])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.09))
+def test_labels_stay_within_the_panel(places: list[float], gap: float) -> None:
+    moved = np.array(spread(sorted(places), gap))
+    assert moved.min() >= -1e-9
+    assert moved.max() <= 1 + 1e-9
+    assert len(moved) == 1 or np.diff(moved).min() >= gap - 1e-9
 
 
 def test_the_streams_picture_shares_stripes_out_by_prompts() -> None:

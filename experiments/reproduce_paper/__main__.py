@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
             learners = {method.tuned for method in _chosen((*METHODS, *ABLATIONS, *BOUNDS), args.only)}
             failures = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more, learners)
         elif args.regimes is not None:
-            failures = forgetting(setting, args.root / f"regimes-{setting}", args)
+            failures = forgetting(setting, args)
         else:
             failures = reproduce(setting, args.root / setting, args)
         if failures:
@@ -71,10 +71,10 @@ def reproduce(setting: str, root: Path, args: argparse.Namespace) -> list[Failur
     return failures
 
 
-def forgetting(setting: str, root: Path, args: argparse.Namespace) -> list[Failure]:
+def forgetting(setting: str, args: argparse.Namespace) -> list[Failure]:
     """The same question in other regimes: does learning to ask keep more, and where?"""
     regimes = [regime for regime in REGIMES if not args.regimes or regime.name in args.regimes]
-    runs = {regime.name: regime_runs(setting, regime, args.seeds, root, args.more) for regime in regimes}
+    runs = {regime.name: regime_runs(setting, regime, args.seeds, args.root, args.more) for regime in regimes}
     failures = do_all([run.config for own in runs.values() for run in own], args.jobs)
     if not failures:
         print("\n".join(f"{regime.name}: {regime.what}" for regime in regimes), end="\n\n")

@@ -57,8 +57,9 @@ MEASURES = (
 
 
 def regime_runs(setting: str, regime: Regime, seeds: Sequence[int], root: Path, more: Sequence[str]) -> list[Planned]:
-    """The runs of one regime."""
-    return runs_of(setting, COMPARED, seeds, root / regime.name.replace(" ", "_"), [*more, *regime.settings])
+    """The runs of one regime; those of the setting as it is are the ones of the tables, and are not done again."""
+    folder = root / f"regimes-{setting}" / regime.name if regime.settings else root / setting
+    return runs_of(setting, COMPARED, seeds, folder, [*more, *regime.settings])
 
 
 def regimes_table(found: Mapping[str, Comparison]) -> str:

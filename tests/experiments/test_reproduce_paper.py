@@ -9,6 +9,7 @@ from experiments.reproduce_paper import plan, tuning
 from experiments.reproduce_paper.__main__ import main
 from experiments.reproduce_paper.phases import PhaseUsage, last_quarter, usage_by_phase, within
 from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, GRIDS, METHODS, runs_of, trials_of
+from experiments.reproduce_paper.regimes import REGIMES, regime_runs
 from flsim.config import Config
 from flsim.config_files import load_config, to_yaml
 from flsim.metrics.intervals import Interval
@@ -51,6 +52,21 @@ def test_what_was_chosen_is_what_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     method = next(m for m in METHODS if m.files == "grpo+random")
     (run,) = runs_of("single", [method], [0], tmp_path, [])
     assert run.config.client["lr"] == 0.0123
+
+
+@pytest.mark.parametrize("setting", ["fleet", "single"])
+def test_a_regime_is_one_change_over_what_was_tuned(setting: str, tmp_path: Path) -> None:
+    found = {regime.name: regime_runs(setting, regime, [0], tmp_path, ["cloud.kind=oracle"]) for regime in REGIMES}
+    (base, *_), (fast, *_), (small, *_) = (found[name] for name in ("as tuned", "fast", "small"))
+    assert base.config.folder.parent == tmp_path / setting  # the very runs of the tables
+    assert all(run.config.client["lr"] == 0.01 for run in found["fast"])
+    assert (small.config.model.rank, small.config.client["lr"]) == (1, base.config.client["lr"])
+    assert [run.config.rounds for run in found["long"]] == [108] * 4
+    assert len(found["many"][0].config.stream.phases) == 5
+    assert len({run.config.folder for runs in found.values() for run in runs}) == 4 * len(REGIMES)
+    for run in found["unrelated"]:
+        build_parts(run.config)
+    assert fast.config.rounds == base.config.rounds
 
 
 def test_the_last_quarter_of_a_phase() -> None:
@@ -116,3 +132,8 @@ def test_the_command_tunes_runs_and_shows(
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs" / "single").rglob("*.parquet")}
     assert main([*only, *common]) == 0
     assert before == {file: file.stat().st_mtime_ns for file in before}
+    capsys.readouterr()
+    assert main(["--regimes", "small", "--seeds", "0", "1", *common]) == 0
+    said = capsys.readouterr().out
+    assert "forgets alone, relative" in said
+    assert sum(line.startswith("|") and " small " in line for line in said.splitlines()) == 4

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from experiments.benchmark.measuring import conditions
 from experiments.reproduce_paper.figure import asking_figure
-from experiments.reproduce_paper.phases import PhaseUsage, usage_by_phase, within
+from experiments.reproduce_paper.phases import usage_by_phase, within
 from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, METHODS, SETTINGS, Method, Planned, runs_of
 from experiments.reproduce_paper.regimes import REGIMES, regime_runs, regimes_table
+from experiments.reproduce_paper.switch import over_switch, switch_table
 from experiments.reproduce_paper.tables import measures_table, paired_table, usage_table
 from experiments.reproduce_paper.tuning import tune
 from experiments.running import Failure, do_all, exit_status
@@ -92,7 +93,11 @@ def show(methods: Sequence[Planned], bounds: Sequence[Planned], out: Path) -> No
     print(f"\n{conditions(f'{config.fleet.devices} devices, {config.rounds} rounds', f'seeds {seeds}')}\n")
     print(measures_table(found), end="\n\n")
     print(paired_table(found), end="\n\n")
-    usage = _usage(methods)
+    of_method = _by_method(methods)
+    switched = {label: over_switch(own) for label, own in of_method.items()}
+    print(switch_table(switched, stream_of(config).phases[0].name), end="\n\n")
+    asked = {label: usage_by_phase(own) for label, own in of_method.items()}
+    usage = {label: phases for label, phases in asked.items() if phases}
     if usage:
         print(usage_table(usage), end="\n\n")
         kept = [label for label, phases in usage.items() if within(phases, config.budget.tau)]
@@ -103,12 +108,11 @@ def show(methods: Sequence[Planned], bounds: Sequence[Planned], out: Path) -> No
     print(f"page: {page}", flush=True)
 
 
-def _usage(runs: Sequence[Planned]) -> dict[str, list[PhaseUsage]]:
+def _by_method(runs: Sequence[Planned]) -> dict[str, list[Config]]:
     configs: dict[str, list[Config]] = defaultdict(list)
     for run in runs:
         configs[run.method.label].append(run.config)
-    found = {label: usage_by_phase(own) for label, own in configs.items()}
-    return {label: phases for label, phases in found.items() if phases}
+    return configs
 
 
 def _draw(found: Comparison, labels: Sequence[str], config: Config, out: Path) -> None:

@@ -10,6 +10,7 @@ from experiments.reproduce_paper.__main__ import main
 from experiments.reproduce_paper.phases import PhaseUsage, last_quarter, usage_by_phase, within
 from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, GRIDS, METHODS, runs_of, trials_of
 from experiments.reproduce_paper.regimes import REGIMES, regime_runs
+from experiments.reproduce_paper.switch import over_switch, switch_table
 from flsim.config import Config
 from flsim.config_files import load_config, to_yaml
 from flsim.metrics.intervals import Interval
@@ -99,6 +100,26 @@ def test_usage_by_phase_by_hand(tmp_path: Path) -> None:
     assert not within([first, second], 0.3)
     assert within([second], 0.3)
     assert usage_by_phase([run_of(tmp_path / "never", {4: (0, 0), 8: (0, 0)})]) == []
+
+
+def test_what_a_switch_does_by_hand(tmp_path: Path) -> None:
+    """Users 8 and 4 of 10 right at the end of phase 1, 6 and 4 a phase later: 60 to 50; B and round 3 do not count."""
+    configs = []
+    for seed in (0, 1):
+        config = run_of(tmp_path / str(seed), {})
+        for round_, both in {3: (0, 0), 4: (8, 4), 8: (6, 4)}.items():
+            rows = [
+                Row(round_, f"device-00{k}", task, "test", "global", name, total if task == "arithmetic" else 10, 10)
+                for k, total in enumerate(both)
+                for task in ("arithmetic", "strings")
+                for name in ("accuracy", "local_accuracy", "cloud_usage")
+            ]
+            write_rows(config.folder / "rows" / f"round-{round_:05d}.parquet", rows)
+        configs.append(config)
+    found = over_switch(configs)
+    assert found["accuracy"] == pytest.approx((0.6, 0.5))
+    assert set(found) == {"accuracy", "local_accuracy", "cloud_usage"}
+    assert "60.0 to 50.0, -10.0" in switch_table({"a method": found}, "A")
 
 
 def test_above_by_one_tenth_is_still_within() -> None:

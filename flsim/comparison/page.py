@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flsim.comparison.columns import BY_NAME, COLUMNS, Column, of_alone, written
 from flsim.comparison.comparable import varied
-from flsim.comparison.figures import letters
+from flsim.comparison.lettering import letters
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text

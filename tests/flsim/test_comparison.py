@@ -11,7 +11,7 @@ import pytest
 import flsim
 from flsim.comparison.columns import BY_NAME, COLUMNS, written
 from flsim.comparison.comparable import check_comparable, varied
-from flsim.comparison.figures import letters
+from flsim.comparison.lettering import letters
 from flsim.comparison.runs import open_methods
 from flsim.comparison.table import terminal_table
 from flsim.config import ConfigError

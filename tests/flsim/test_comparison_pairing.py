@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flsim.comparison.figures import front_of
 from flsim.comparison.pairing import Hurt, Pair, differences, pair
+from flsim.comparison.pareto import front_of
 from flsim.comparison.spread import spread
 
 SEEDS = [(0, 0), (1, 1)]

@@ -65,10 +65,10 @@ def reproduce(setting: str, root: Path, args: argparse.Namespace) -> list[Failur
         [run.config for run in sorted((*methods, *ablations, *bounds), key=lambda run: run.seed)], args.jobs
     )
     if not failures:
-        show(methods, bounds, root.with_name(f"{root.name}-compared"))
+        show(methods, bounds, args.against, root.with_name(f"{root.name}-compared"))
         if ablations:
             base = [run for run in methods if run.method.label == METHODS[0].label]
-            show([*base, *ablations], [], root.with_name(f"{root.name}-ablations"))
+            show([*base, *ablations], [], None, root.with_name(f"{root.name}-ablations"))
     return failures
 
 
@@ -84,9 +84,10 @@ def forgetting(setting: str, args: argparse.Namespace) -> list[Failure]:
     return failures
 
 
-def show(methods: Sequence[Planned], bounds: Sequence[Planned], out: Path) -> None:
-    """Print the tables of some methods, and write page and figures."""
-    found = compare([run.config.folder for run in methods], bounds=[run.config.folder for run in bounds])
+def show(methods: Sequence[Planned], bounds: Sequence[Planned], against: str | None, out: Path) -> None:
+    """Print the tables of some methods, paired with one of them or the first, and write page and figures."""
+    folders = [run.config.folder for run in methods]
+    found = compare(folders, against=against, bounds=[run.config.folder for run in bounds])
     page = found.write(out)[0]
     config = methods[0].config
     seeds = " ".join(str(seed) for seed in sorted({run.seed for run in methods}))
@@ -137,6 +138,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
     parser.add_argument(
         "--only", nargs="+", choices=labels, default=[], metavar="LABEL", help=f"of: {'; '.join(labels)}"
+    )
+    parser.add_argument(
+        "--against", choices=labels, metavar="LABEL", help="what the others are paired with (default: the first)"
     )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: %(default)s)"

@@ -28,6 +28,8 @@ def asking_figure(comparison: Compared, labels: Sequence[str], phases: Sequence[
         axes.set_title(label, pad=8)
     for axes in panels[len(labels) :]:
         axes.set_axis_off()
+    for axes in panels[: len(labels)][:-_ACROSS]:
+        axes.set_xlabel("")
     for axes in panels[: len(labels)][-_ACROSS:]:
         axes.tick_params(labelbottom=True)
     handles, names = panels[0].get_legend_handles_labels()
@@ -44,7 +46,14 @@ def _draw(axes: Axes, curves: pd.DataFrame, phases: Sequence[Phase], tau: float)
     )
     axes.plot(usage.index, usage["mean"], color=COLOURS["global"], lw=2, label="usage of the mean user")
     if len(dual) and float(dual.abs().max()) > 0:
-        axes.plot(dual.index, dual.clip(upper=1.05), color=COLOURS["dual"], lw=1.6, ls=(0, (5, 2)), label="lambda")
+        axes.plot(
+            dual.index,
+            dual.clip(upper=1.05),
+            color=COLOURS["dual"],
+            lw=1.6,
+            ls=(0, (5, 2)),
+            label="lambda (1 is 100 %)",
+        )
     for phase in phases[1:]:
         axes.axvline(phase.first_round - 0.5, color=QUIET, lw=0.8, ls=":")
     for phase in phases:

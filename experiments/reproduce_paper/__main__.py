@@ -140,7 +140,10 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--only", nargs="+", choices=labels, default=[], metavar="LABEL", help=f"of: {'; '.join(labels)}"
     )
     parser.add_argument(
-        "--against", choices=labels, metavar="LABEL", help="what the others are paired with (default: the first)"
+        "--against",
+        choices=[method.label for method in METHODS],
+        metavar="LABEL",
+        help="the method that the others are paired with (default: the first)",
     )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: %(default)s)"
@@ -155,7 +158,10 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="key=value", help="over every run's own, such as rounds=6"
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.against and args.only and args.against not in args.only:
+        parser.error(f"--against {args.against!r} is not among --only; add it there, or pair with one of them")
+    return args
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ def over_switch(configs: Sequence[Config]) -> dict[str, tuple[float, float]]:
     runs = [read_rows(config.folder) for config in configs]
     found = {}
     for name in _MEASURES:
+        measured = [evaluation(rows, model="global", name=name) for rows in runs]
         ends = []
         for phase in (before, after):
-            measured = [evaluation(rows, model="global", name=name) for rows in runs]
             wanted = [r[(r["round"] == phase.last_round) & r["task"].isin(before.tasks)] for r in measured]
             ends.append(sum(float(per_user(rows).mean()) for rows in wanted) / len(runs))
         found[name] = (ends[0], ends[1])

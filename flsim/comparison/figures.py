@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flsim.comparison.lettering import hue, letters, short, stretch
+from flsim.comparison.lettering import hue, letters, short
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared
 from flsim.report.drawing import (
@@ -28,6 +28,7 @@ from flsim.report.drawing import (
     new_figure,
     percent,
     say_missing,
+    stretch,
 )
 from flsim.tasks.stream import Phase, TaskStream
 

@@ -1,11 +1,8 @@
 """How methods are told apart, alike in all figures: by letter and place; colour and dashes only help."""
 
-from matplotlib.axes import Axes
-
 from flsim.comparison.result import Compared, Result
 
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A5A9E", "#7A4B1E")
-_SPAN = 0.06  # least length of an axis of accuracies
 _LABEL = 26  # letters of a method's name that a figure shows
 
 
@@ -24,10 +21,3 @@ def hue(comparison: Compared, result: Result) -> str:
 def short(label: str) -> str:
     """A method's name as far as a figure has room for it."""
     return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
-
-
-def stretch(axes: Axes) -> None:
-    """Give the axis of accuracies a least length, so that its ticks are whole percents."""
-    low, high = axes.get_ylim()
-    more = max(0.0, _SPAN - (high - low)) / 2
-    axes.set_ylim(low - more, high + more)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from flsim.comparison.lettering import hue, letters, short, stretch
+from flsim.comparison.lettering import hue, letters, short
 from flsim.comparison.result import Compared, Result
-from flsim.report.drawing import QUIET, EndLabel, as_percent_axis, label_ends, new_figure, percent, say_missing
+from flsim.report.drawing import QUIET, EndLabel, as_percent_axis, label_ends, new_figure, percent, say_missing, stretch
 
 _KEYS = 4  # columns of the key
 

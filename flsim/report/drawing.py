@@ -38,6 +38,7 @@ COLOURS = MappingProxyType(
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Colours of task groups, in the order of the groups; a ninth group starts again."""
 _LABEL_SIZE = 10.0  # points
+_SPAN = 0.06  # least length of an axis of accuracies
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,13 @@ def mark_phases(axes: Axes, phases: Sequence[Phase], last_round: int) -> None:
         text = fitting[0][number] if fitting else ""
         transform = axes.get_xaxis_transform()
         axes.text((start + end) / 2, 1.015, text, transform=transform, ha="center", va="bottom", size=9, color=QUIET)
+
+
+def stretch(axes: Axes) -> None:
+    """Give the axis of accuracies a least length, so that its ticks are whole percents."""
+    low, high = axes.get_ylim()
+    more = max(0.0, _SPAN - (high - low)) / 2
+    axes.set_ylim(low - more, high + more)
 
 
 def label_ends(axes: Axes, labels: Sequence[EndLabel], *, reach: float = 0.02) -> None:

@@ -122,6 +122,18 @@ def test_what_a_switch_does_by_hand(tmp_path: Path) -> None:
     assert "60.0 to 50.0, -10.0" in switch_table({"a method": found}, "A")
 
 
+@pytest.mark.parametrize("against", ["oracle asks for GRPO", "GAPG"])
+def test_what_cannot_be_paired_with_is_refused_before_any_run(
+    against: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bound is no method; GAPG is one, but is not among those that are run."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--only", "DA-GRPO", "oracle asks for GRPO", "--against", against, "--root", str(tmp_path / "runs")])
+    assert stopped.value.code == 2
+    assert "--against" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_above_by_one_tenth_is_still_within() -> None:
     phase = Phase("A", ("strings",), 1, 4)
     assert within([PhaseUsage(phase, Interval(0.35, 0.3, 0.4), 0.1, 0.9)], 0.3)

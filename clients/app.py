@@ -9,23 +9,23 @@ from flwr.app import ArrayRecord, Context, Message, MessageType
 from flwr.client.mod.utils import make_ffn
 from flwr.clientapp.typing import Mod
 
-import flsim.messages as wire
-from clients.asking.own import OWN
+import flsim.flower.messages as wire
+from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule
-from clients.device import Device, dual_of, keep, remember
+from clients.device.device import Device, dual_of, keep, remember
+from clients.device.sharing import adapters_of, keep_own, part_to_send, shares
+from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, reference_rows
-from clients.sharing import adapters_of, keep_own, part_to_send
-from flsim.arrays import to_adapter
-from flsim.cloud.fleet_budget import narrowed
-from flsim.config import BudgetConfig, Config
-from flsim.engine.work import PackedClientApp
-from flsim.messages import DeviceUpdate
+from flsim.budget.fleet import narrowed
+from flsim.config.schema import BudgetConfig, Config
+from flsim.devices import device_at, device_name
+from flsim.flower.arrays import to_adapter
+from flsim.flower.messages import DeviceUpdate
+from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.seeding import seed_globals
-from flsim.tasks.stream import device_name
 from flsim.timing import spend
-from flsim.world import World, load_world, shares
 
 
 class LocalAlgorithm(Protocol):
@@ -67,7 +67,7 @@ class DeviceApp(PackedClientApp):
         if isinstance(asking, type) or not isinstance(asking, AskingRule):
             raise ValueError(
                 f"asking={asking!r} is no rule for asking; name one, such as "
-                f"client.asking.path=clients.asking.confidence:Confidence, or pass an object with `decide`"
+                f"client.asking.path=clients.asking.scores:Confidence, or pass an object with `decide`"
             )
         if getattr(asking, "asks_all", False) and not config.asks_all_tests:
             raise ValueError(
@@ -100,7 +100,7 @@ class DeviceApp(PackedClientApp):
 
     def _modded(self, message: Message, context: Context) -> Message:
         """Train one device within the mods; what they draw, such as noise, is the device's own in this round."""
-        device = device_name(wire.device_at(context.node_id))
+        device = device_name(device_at(context.node_id))
         seed_globals(self.config.seed, "mods", device, wire.round_of(message))
         alone = make_ffn(lambda m, c: self._train([m], [c], self.config.budget)[0], self.mods)
         return alone(message, context)
@@ -138,7 +138,7 @@ class DeviceApp(PackedClientApp):
         own = wire.allotment_of(message)
         device = remember(
             context.state,
-            wire.device_at(context.node_id),
+            device_at(context.node_id),
             round_,
             adapter,
             budget=narrowed(budget, own),
@@ -158,7 +158,7 @@ class DeviceApp(PackedClientApp):
 
     def _evaluate(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         round_ = wire.round_of(messages[0])
-        indices = [wire.device_at(context.node_id) for context in contexts]
+        indices = [device_at(context.node_id) for context in contexts]
         adapters, taus = self._receive(messages, contexts), self._test_taus(messages)
         biases = [self._test_bias(*pair) for pair in zip(messages, contexts, strict=True)]
         parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}

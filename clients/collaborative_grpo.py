@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from clients.app import DeviceApp
+from clients.device.pack import Pack
+from clients.device.rollout import Rollout
+from clients.gapg import hierarchical_reward
 from clients.learner import learner_app
-from clients.pack import Pack
 from clients.reinforcement import Reinforcement
-from clients.rollout import Rollout
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.learning.advantage import centred, group_scaled
-from flsim.learning.gapg import hierarchical_reward
 
 FORMS = ("grpo", "dr_grpo")
 

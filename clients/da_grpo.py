@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from clients.app import DeviceApp
-from clients.device import Device
+from clients.device.device import Device
+from clients.device.pack import Pack
+from clients.device.rollout import Rollout
 from clients.learner import learner_app
-from clients.pack import Pack
 from clients.reinforcement import Reinforcement
-from clients.rollout import Rollout
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
 from flsim.learning.dual import DualRule
 

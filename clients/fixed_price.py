@@ -9,7 +9,7 @@ from typing import Any
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
 from clients.learner import learner_app
-from flsim.config import Config
+from flsim.config.schema import Config
 
 
 def client_app(config: Config, price: float = 0.3, **settings: Any) -> DeviceApp:

@@ -4,19 +4,93 @@ The filter learns from prompts that the device can solve and, for every so many 
 can; so it is the filter, not a price, that ties the share of asking to the budget.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clients.app import DeviceApp
+from clients.device.pack import Pack
+from clients.device.rollout import Rollout
 from clients.learner import learner_app
-from clients.pack import Pack
 from clients.reinforcement import Reinforcement
-from clients.rollout import Rollout
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.learning.advantage import task_advantage
-from flsim.learning.gapg import hierarchical_reward, kept_prompts
+
+# FOLDED clients/gapg.py
+# What GAPG adds to the policy gradient: a reward in two steps and a choice of prompts (Fang et al. 2025,
+# 2509.24050).
+#
+# Its estimator is `1 / (G - 1) sum_i (r_i - mean) grad log pi(y_i)`, averaged over the kept prompts D1 and D2
+# instead of
+# all. `task_advantage` over G responses is that estimator, so its loss is
+#
+#     policy_gradient_loss(logprobs, task_advantage(reward), kept)
+#
+# with `kept_prompts` in the place of the prompts that are not filling; where nothing is kept the loss is 0.
+
+
+def hierarchical_reward(
+    right_alone: Tensor, right: Tensor, asked: Tensor, *, alpha_a: float = 1.0, alpha_c: float = 0.3
+) -> Tensor:
+    """`alpha_a` for a right answer of one's own, `alpha_c` for one by the cloud, 0 for a wrong one (equation 18).
+
+    Args:
+        right_alone: 1 where the response itself is right, `(K, P, G)`.
+        right: 1 where the final answer is right, whoever gave it, `(K, P, G)`.
+        asked: 1 where the response asked, `(K, P, G)`.
+        alpha_a: above `alpha_c`.
+        alpha_c: the paper's are 0.2 to 0.6, less for weaker devices; at 0 there is no reason to ask, and near
+            `alpha_a` none not to.
+
+    Returns:
+        `(K, P, G)`.
+
+    Raises:
+        ValueError: unless `0 <= alpha_c <= alpha_a`.
+    """
+    if not 0 <= alpha_c <= alpha_a:
+        raise ValueError(
+            f"alpha_c={alpha_c} must lie between 0 and alpha_a={alpha_a}: help must not earn more than one's own answer"
+        )
+    by_cloud = right * asked * (1 - right_alone)  # (K, P, G)
+    return alpha_a * right_alone + alpha_c * by_cloud  # (K, P, G)
+
+
+def kept_prompts(right_alone: Tensor, right: Tensor, real: Tensor, *, rho: float, strict: bool = False) -> Tensor:
+    """The prompts that are learned from: D1, which the device can solve, and a few of D2, which only the cloud can.
+
+    D1 holds the prompts with at least one right answer of the device's own. D2 holds those without one at which asking
+    brought the right answer, the first `floor(rho |D1|)` in their order. So at most rho / (1 + rho) of what is kept
+    teaches to ask, which bounds the usage that is learned; prompts that nobody solves are dropped.
+
+    Args:
+        right_alone: 1 where the response itself is right, `(K, P, G)`.
+        right: 1 where the final answer is right, whoever gave it, `(K, P, G)`.
+        real: True at prompts that are not filling, `(K, P)`.
+        rho: at least 0; tau / (1 - tau) for a budget tau, such as 3/7 for 0.3.
+        strict: whether a prompt of D1 must also have a response that is not right by itself. The paper's text asks for
+            a right one only (section 3.3.2), its Algorithm 1 for both; without it, a group of equal rewards adds
+            nothing to the sum and still counts in the mean.
+
+    Returns:
+        True at kept prompts, `(K, P)`; by each device's own counts.
+
+    Raises:
+        ValueError: for a rho that is not finite or below 0.
+    """
+    if not (math.isfinite(rho) and rho >= 0):
+        raise ValueError(f"rho={rho} must be finite and at least 0; for a budget tau it is tau / (1 - tau)")
+    alone = right_alone > 0  # (K, P, G)
+    solved = alone.any(-1) & real  # (K, P)
+    d1 = solved & ~alone.all(-1) if strict else solved  # (K, P)
+    helped = (right > right_alone).any(-1) & real & ~solved  # (K, P)
+    # 0.29 x 100 is 28.999... in binary, and means 29
+    quota = torch.floor(rho * d1.sum(-1).double() + 1e-9)  # (K,)
+    d2 = helped & (helped.cumsum(-1) <= quota[:, None])  # (K, P)
+    return d1 | d2  # (K, P)
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,23 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from clients.app import DeviceApp
-from clients.asking.never import Never
-from clients.asking.own import Own
+from clients.asking.policy import Own
 from clients.asking.rule import AskingRule
-from clients.device import Device
-from clients.pack import Pack
-from clients.replay import Place, met_again
-from clients.rollout import Problems
-from flsim.config import Config
+from clients.asking.simple import Never
+from clients.device.device import Device
+from clients.device.pack import Pack
+from clients.device.replay import Place, met_again
+from clients.device.rollout import Problems
+from clients.device.world import World
+from flsim.config.plugins import resolve
+from flsim.config.schema import Config
+from flsim.devices import device_name
+from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam
-from flsim.messages import DeviceUpdate
 from flsim.models.base import refuse_unspeakable
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS
-from flsim.plugins import resolve
-from flsim.tasks.problem import Problem
-from flsim.tasks.stream import device_name
-from flsim.world import World
+from flsim.problems.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Learner(ABC):
     """Of a step's prompts, how many come from the buffer as soon as it holds them; the number of prompts stays."""
     pooled: bool = False
     """Train on the prompts of all devices of the fleet: the bound of one central learner, for
-    `strategy.sampler.path=strategies.samplers:First`."""
+    `strategy.sampler.path=strategies.parts.samplers:First`."""
 
     may_ask: ClassVar[bool] = True
     """Whether asking the cloud is part of what is learned; else responses are sampled with the request ruled out."""

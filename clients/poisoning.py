@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Message, MessageType
 
-import flsim.messages as wire
+import flsim.flower.messages as wire
 from clients.app import DeviceApp
 from clients.da_grpo import client_app as honest_app
-from flsim.arrays import to_arrays
-from flsim.config import Config
+from flsim.config.schema import Config
+from flsim.devices import device_at
+from flsim.flower.arrays import to_arrays
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator
 
@@ -78,7 +79,7 @@ class PoisonedApp(DeviceApp):
         replies = super().answer(messages, contexts)
         if messages[0].metadata.message_type == MessageType.TRAIN:
             for message, context, reply in zip(messages, contexts, replies, strict=True):
-                device = wire.device_at(context.node_id)
+                device = device_at(context.node_id)
                 if device in self.malicious and not reply.has_error():
                     learned = wire.adapter_of(reply)
                     where = (self.config.seed, wire.round_of(message), device)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clients.device import Device
+from clients.device.device import Device
+from clients.device.pack import Pack
+from clients.device.rollout import Problems, Rollout, roll_out
+from clients.device.world import World
 from clients.learner import Learner
-from clients.pack import Pack
-from clients.rollout import Problems, Rollout, roll_out
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Reading, read
 from flsim.models.scoring import pull_back, score
 from flsim.timing import spend
-from flsim.world import World
 
 
 @dataclass(frozen=True)

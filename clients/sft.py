@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from clients.app import DeviceApp
-from clients.device import Device
+from clients.device.device import Device
+from clients.device.pack import Pack
+from clients.device.replay import met_again
+from clients.device.rollout import Problems, buy_answers
+from clients.device.world import World
 from clients.learner import Learner, learner_app
-from clients.pack import Pack
-from clients.replay import met_again
-from clients.rollout import Problems, buy_answers
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.learning.distillation import Target, forward_kl, sequence_loss
 from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.scoring import pull_back_verdicts, top_logprobs, unaided
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
 from flsim.seeding import generator
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import Problem
 from flsim.timing import spend
-from flsim.world import World
 
 HELD_TOP = 64  # tokens of the start's distribution that the KL names; the tail holds the others
 

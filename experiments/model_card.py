@@ -9,9 +9,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.recipes import Recipe
-from flsim.models.tokenizer import HELP
+from flsim.models.folder import HELP
+from flsim.problems.families import FAMILIES, GROUPS, draw
 from flsim.seeding import python_random
-from flsim.tasks.families import FAMILIES, GROUPS, draw
 
 _PROBLEMS_PER_LEVEL = 100
 
@@ -75,7 +75,7 @@ def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: 
         f"{sum(s.steps for s in recipe.stages)} steps of {recipe.batch_size} problems, {threads} thread(s), "
         f"torch {torch.__version__}.",
         "",
-        "Data: problems of the train split drawn without end by `flsim/tasks/families.py`;",
+        "Data: problems of the train split drawn without end by `flsim/problems/families.py`;",
         *(f"{stage.steps} steps with the groups in the proportion {stage.group_weights};" for stage in recipe.stages),
         f"share of careless answers {recipe.slip_shares};",
         f"{recipe.help_share:.0%} of the answers replaced by a help request.",

@@ -21,10 +21,9 @@ from experiments.model_card import Accuracy, measure, write_card
 from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
 from experiments.reader import READER, make_reader
 from experiments.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
-from flsim.models.builtin import BUILTIN_DIR
-from flsim.models.tokenizer import HELP, build_tokenizer
+from flsim.models.folder import BUILTIN_DIR, HELP, build_tokenizer
+from flsim.problems.families import draw, families_of
 from flsim.seeding import python_random, seed_for
-from flsim.tasks.families import draw, families_of
 
 
 def batch(recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[Bucket]:

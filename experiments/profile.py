@@ -30,13 +30,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from flsim import ConfigError, run
-from flsim.config_files import load_config
+from flsim.config.load import load_config
 from flsim.files import DamagedFileError
 from flsim.metrics.rows import read_rows
-from flsim.report.breakdown import break_down
-from flsim.report.drawing import drawing_style, save_figure
+from flsim.report.plot import drawing_style, save_figure
 from flsim.report.table import time_table
-from flsim.report.time_figure import time_figure
+from flsim.report.time_figure import break_down, time_figure
 from flsim.timing import read_timings
 
 _MOST_ROUNDS = 9  # unless --rounds asks for more

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from flsim.config import Config
+from flsim.config.schema import Config
 
 _QUIET_S = 60.0  # between two lines where no terminal can write a line anew
 

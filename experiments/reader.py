@@ -24,8 +24,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
 from flsim.files import write_atomically
 from flsim.seeding import python_random, seed_for
-from flsim.tasks.data.load import load
-from flsim.tasks.data.rows import jsonl_rows
+from flsim.tasks.load import load
+from flsim.tasks.tables import jsonl_rows
 
 PAD, EOS, HELP = "<pad>", "<eos>", "<help>"
 _BEGIN, _DECIDE = "<begin>", "<decide>"

@@ -17,10 +17,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from flsim import Config, ConfigError, run
-from flsim.aggregation.returned import StrategyError
-from flsim.config_data import DataConfig
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import DataConfig
 from flsim.files import DamagedFileError
+from flsim.flower.contract import StrategyError
 from flsim.report.table import end_table
 
 
@@ -44,8 +44,9 @@ def keys_help(config: object = None, prefix: str = "") -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    doc = f"{__doc__}\nkeys and their defaults (explained in flsim/config.py and docs/running.md):\n" + "\n".join(
-        keys_help()
+    doc = (
+        f"{__doc__}\nkeys and their defaults (explained in flsim/config/schema.py and docs/running.md):\n"
+        + "\n".join(keys_help())
     )
     parser = argparse.ArgumentParser(
         prog="python -m experiments.run", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import flsim
 from experiments.progress import Progress
-from flsim.config import Config, ConfigError
-from flsim.run_folder import log_to, open_again
+from flsim.config.schema import Config, ConfigError
+from flsim.files import log_to
+from flsim.loop.folder import open_again
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["flsim.simulation", "flsim.report.finish", "clients.app"])  # imported once, not per run
+_FORKS.set_forkserver_preload(
+    ["flsim.loop.simulation", "flsim.report.finish", "clients.app"]
+)  # imported once, not per run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LOOK_S = 2.0  # between two looks at the rounds of what is running
 _STOP_S = 10.0  # for a run to end that is told to

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flsim.comparison.compare import Comparison, compare
-    from flsim.config import Config, ConfigError
-    from flsim.config_files import load_config
+    from flsim.config.load import load_config
+    from flsim.config.schema import Config, ConfigError
+    from flsim.loop.simulation import Run, run
     from flsim.metrics.rows import Row
-    from flsim.simulation import Run, run
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; a simulation phones nobody
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,13 +23,13 @@ __all__ = ["Comparison", "Config", "ConfigError", "Row", "Run", "compare", "load
 
 _HOME = {
     "Comparison": "flsim.comparison.compare",
-    "Config": "flsim.config",
-    "ConfigError": "flsim.config",
+    "Config": "flsim.config.schema",
+    "ConfigError": "flsim.config.schema",
     "Row": "flsim.metrics.rows",
-    "Run": "flsim.simulation",
+    "Run": "flsim.loop.simulation",
     "compare": "flsim.comparison.compare",
-    "load_config": "flsim.config_files",
-    "run": "flsim.simulation",
+    "load_config": "flsim.config.load",
+    "run": "flsim.loop.simulation",
 }
 
 

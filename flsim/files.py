@@ -1,6 +1,7 @@
 """State that must survive is written beside its place and then renamed; a damaged file is named and refused."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -45,3 +46,18 @@ def unseal(path: Path, mend: str) -> bytes:
     if hashlib.sha256(data).digest() != digest:
         raise DamagedFileError(f"{path} is damaged ({len(raw)} bytes, wrong checksum); {mend}")
     return data
+
+
+def log_to(folder: Path) -> logging.Logger:
+    """The run's log, `run.log`: what happened and who was set aside, with times."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # stock strategies report every sampled cohort
+    logger = logging.getLogger("flsim.run")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        handler.close()
+        logger.removeHandler(handler)
+    file = logging.FileHandler(folder / "run.log", delay=True)  # a worker may not see the folder, which is found later
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(file)
+    return logger

@@ -17,15 +17,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-import flsim.messages as wire
-from flsim.aggregation.returned import usable
-from flsim.arrays import to_adapter, to_arrays
-from flsim.config import Config, ConfigError, LoraShape
-from flsim.engine.streaming import Weight
-from flsim.messages import Measures
+import flsim.flower.messages as wire
+from flsim.config.model import LoraShape
+from flsim.config.schema import Config, ConfigError
+from flsim.devices import device_at, node_of
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.contract import Weight, usable
+from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
-from strategies.samplers import Everyone, Learns, Sampler
-from strategies.weighters import ByExamples
+from strategies.parts.samplers import Everyone, Learns, Sampler
+from strategies.parts.weighters import ByExamples
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class DeltaStrategy(Strategy):
         """Choose the parts.
 
         Args:
-            weighter: how much say a device has, such as `strategies.weighters:Uniform`; None goes by examples.
+            weighter: how much say a device has, such as `strategies.parts.weighters:Uniform`; None goes by examples.
             sampler: which of the round's cohort learn; None means all of it.
         """
         if weighter is not None:
@@ -161,8 +162,8 @@ class DeltaStrategy(Strategy):
         self._adapter = to_adapter(arrays)
         self.shares, self.cut_energy = {}, None  # of this round, even if nobody comes back
         seed = 0 if self._config is None else self._config.seed
-        cohort = sorted(wire.device_at(node) for node in grid.get_node_ids())
-        nodes = [wire.node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
+        cohort = sorted(device_at(node) for node in grid.get_node_ids())
+        nodes = [node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
         dealt = self._dealt(self._adapter, nodes)
         self._sent = {shape: only(only(part, self.carries), self.learns) for shape, part in dealt.items()}
         return self._messages(dealt, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
@@ -215,7 +216,7 @@ class DeltaStrategy(Strategy):
         return {shape: adapter if shape is None else self.deal(adapter, shape) for shape in shapes}
 
     def _shape_of(self, node: int) -> LoraShape | None:
-        return None if self._config is None else self._config.shape_of(wire.device_at(node))
+        return None if self._config is None else self._config.shape_of(device_at(node))
 
 
 def _reward_of(measures: Sequence[Measures]) -> MetricRecord:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from flsim.aggregation.grams import vector_gram
-from flsim.engine.streaming import Weight
+from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter
 from strategies.base import Update
 from strategies.mean import MeanStrategy, Tensors, shares_of
-from strategies.reducers import Combining, Coordinatewise, Mean
-from strategies.samplers import Sampler
-from strategies.server_optimizers import Average, ServerOptimizer
+from strategies.parts.reducers import Combining, Coordinatewise, Mean
+from strategies.parts.samplers import Sampler
+from strategies.parts.server_optimizers import Average, ServerOptimizer
 
 
 class FedAvg(MeanStrategy):
@@ -35,8 +35,9 @@ class FedAvg(MeanStrategy):
 
         Args:
             server_lr: 1 is the plain average of the devices' adapters; for `optimizer` None.
-            reducer: how the updates become one, such as `strategies.reducers:Median`; None is the weighted mean.
-            optimizer: what is done with that, such as `strategies.server_optimizers:Adam`; None goes `server_lr` along.
+            reducer: how the updates become one, such as `strategies.parts.reducers:Median`; None is the weighted mean.
+            optimizer: what is done with that, such as `strategies.parts.server_optimizers:Adam`; None goes `server_lr`
+                along.
             weighter: how much say a device has; None goes by examples.
             sampler: which of the round's cohort learn; None means all of it.
         """

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from flsim.aggregation.grams import gram
 from flsim.aggregation.pairs import Pairs, pairs_of
-from flsim.engine.streaming import Weight
+from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter
 from strategies.base import Update
 from strategies.fedavg import FedAvg
-from strategies.residual import Residual
-from strategies.samplers import Sampler
+from strategies.parts.residual import Residual
+from strategies.parts.samplers import Sampler
 
 
 class FedExLora(FedAvg):

@@ -18,14 +18,14 @@ from flsim.aggregation.frame import framed
 from flsim.aggregation.grams import gram
 from flsim.aggregation.low_rank import truncated
 from flsim.aggregation.pairs import Matrix, Pair, Pairs, adapter_of, difference, pairs_of, weighted_sum
-from flsim.config import LoraShape
-from flsim.engine.streaming import Weight
+from flsim.config.model import LoraShape
+from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter
 from strategies.base import DeltaStrategy, Update
 from strategies.mean import shares_of
-from strategies.reducers import Combining, Mean
-from strategies.samplers import Sampler
-from strategies.server_optimizers import Average, ServerOptimizer
+from strategies.parts.reducers import Combining, Mean
+from strategies.parts.samplers import Sampler
+from strategies.parts.server_optimizers import Average, ServerOptimizer
 
 AVERAGES = ("deltas", "adapters")
 
@@ -48,7 +48,8 @@ class FlexLora(DeltaStrategy):
 
         Args:
             average: `deltas` of the products, added to the server's; or the `adapters`, as in the paper.
-            reducer: how the products become one, such as `strategies.reducers:MultiKrum`; None is the weighted mean.
+            reducer: how the products become one, such as `strategies.parts.reducers:MultiKrum`; None is the weighted
+                mean.
             optimizer: what the server does with the way from its factors to the new ones; None goes all of it.
             weighter: how much say a device has; None goes by examples.
             sampler: which of the round's cohort learn; None means all of it.

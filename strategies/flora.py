@@ -12,13 +12,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from flsim.aggregation.pairs import pairs_of
-from flsim.engine.streaming import Weight
+from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter, factor_of
 from flsim.seeding import generator
 from strategies.base import DeltaStrategy, Update
 from strategies.mean import shares_of
-from strategies.residual import Residual
-from strategies.samplers import Sampler
+from strategies.parts.residual import Residual
+from strategies.parts.samplers import Sampler
 
 
 class Flora(DeltaStrategy):

@@ -14,8 +14,8 @@ from flsim.models.adapter import Adapter
 from strategies.base import Update
 from strategies.fedavg import FedAvg
 from strategies.mean import shares_of
-from strategies.samplers import Sampler
-from strategies.server_optimizers import ServerOptimizer
+from strategies.parts.samplers import Sampler
+from strategies.parts.server_optimizers import ServerOptimizer
 
 
 class HetLora(FedAvg):

@@ -16,13 +16,12 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-import flsim.messages as wire
-from flsim.aggregation.returned import usable
-from flsim.engine.streaming import Weight
+import flsim.flower.messages as wire
+from flsim.devices import device_name
+from flsim.flower.contract import Weight, usable
+from flsim.flower.messages import Measures
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
-from flsim.messages import Measures
 from flsim.models.adapter import Adapter
-from flsim.tasks.stream import device_name
 from strategies.base import DeltaStrategy, Update
 
 Tensors = dict[str, NDArray[np.float64]]

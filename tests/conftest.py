@@ -62,7 +62,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from flsim.models.tokenizer import build_tokenizer
+    from flsim.models.folder import build_tokenizer
 
     folder: Path = tmp_path_factory.mktemp("tiny") / "checkpoint"
     tokenizer = build_tokenizer()

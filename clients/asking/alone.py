@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from clients.asking.rule import Choice, Examined, Scores, right_alone
-from clients.rollout import Problems
+from clients.device.rollout import Problems
+from clients.device.world import World
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import judge, rest_of_request, unaided
-from flsim.world import World
 
 
 @dataclass(frozen=True)

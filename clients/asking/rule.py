@@ -11,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.rollout import Problems
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import Problem
-from flsim.world import World
+from clients.device.rollout import Problems
+from clients.device.world import World
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
 
 Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]

@@ -8,20 +8,71 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from clients.asking.alone import Alone, answers_alone
-from clients.asking.calibration import SOURCE, calibration_halves, calibration_questions, enough
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
-from clients.asking.wrongness import positive
-from clients.rollout import Problems
+from clients.device.rollout import Problems
+from clients.device.world import World
+from flsim.devices import device_name
+from flsim.problems.problem import Problem
 from flsim.seeding import generator
-from flsim.world import World
+from flsim.tasks.stream import TaskStream
+
+# FOLDED clients/asking/threshold.py
+# Calibration questions: a device's own, of its tasks and mixture, from a split that is not the one to be
+# measured on.
+#
+# For tests they come from the `validation` split, and while settings are chosen on `validation`, from `train`,
+# by a draw
+# of its own. A question's split is a hash of its text, so no calibration question is ever in the measured set.
+
+SOURCE = {"test": "validation", "validation": "train"}
+"""Where the questions come from, by `evaluation.split`."""
+
+
+def calibration_questions(world: World, device: int, per_task: int) -> list[Problem]:
+    """Up to `per_task` questions of each task of the stream, without repeats."""
+    return [problem for own in _drawn(*_which(world, device), per_task) for problem in own]
+
+
+def calibration_halves(world: World, device: int, per_task: int) -> tuple[list[Problem], list[Problem]]:
+    """The same questions, half of each task's to learn from, and the others to set a threshold on."""
+    sets = _drawn(*_which(world, device), per_task)
+    learned = [problem for own in sets for problem in own[: len(own) // 2]]
+    return learned, [problem for own in sets for problem in own[len(own) // 2 :]]
+
+
+def enough(calibration: int, *, least: int) -> None:
+    """Refuse a number of questions per task that a threshold cannot be set on.
+
+    Raises:
+        ValueError: unless it is a whole number of at least `least`.
+    """
+    if not isinstance(calibration, int) or isinstance(calibration, bool) or calibration < least:
+        halves = "; half of them are learned from, the others set the threshold" if least > 1 else ""
+        raise ValueError(
+            f"calibration={calibration!r} must be a whole number of at least {least}: questions per task{halves}"
+        )
+
+
+def _which(world: World, device: int) -> tuple[TaskStream, str, str]:
+    return world.stream, device_name(device), SOURCE[world.config.evaluation.split]
+
+
+@lru_cache(maxsize=4096)  # devices, as for test sets
+def _drawn(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[tuple[Problem, ...], ...]:
+    sets = stream.evaluation_problems(device, split, per_task=per_task)
+    return tuple(tuple({problem.question: problem for problem in own}.values()) for own in sets.values())
+
 
 Score = Callable[[Alone], Scores]
 """How much each of N prompts needs help, `(N,)`, from the device's own answers."""
+
+
 Learn = Callable[[Alone, Flags], Score]
 """A score that was learned from answers and whether they are right, `(N,)`, of one device."""
 
@@ -153,3 +204,13 @@ def _above(pack: Examined, scores: Sequence[Score], known: Problems, *, entropie
         wishes = threshold.exceeded(found, tie_breaks(pack.world, device, measured, len(found)))  # (N,)
         choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found))
     return choices
+
+
+def positive(c: float) -> None:
+    """Refuse a penalty that cannot be fitted.
+
+    Raises:
+        ValueError: unless `c` is a finite number above 0.
+    """
+    if not (isinstance(c, int | float) and 0 < c < np.inf):
+        raise ValueError(f"c={c!r} must be above 0 and finite: the smaller, the stronger the penalty; 1 is usual")

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
+from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread
 from flsim.aggregation.low_rank import balanced, cheapest, truncated
 from flsim.aggregation.pairs import Pair, weighted_sum
 from flsim.seeding import generator
+from flsim.text import markdown_table as table
 
 Terms = Sequence[tuple[float, Pair]]
 

@@ -8,12 +8,12 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from clients.da_grpo import DaGrpo
-from clients.device import Device, remember
-from clients.rollout import Problems, Rollout
-from flsim.messages import DeviceUpdate
+from clients.device.device import Device, remember
+from clients.device.rollout import Problems, Rollout
+from clients.device.world import World
+from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
-from flsim.world import World
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 TOKENS = "tokens"

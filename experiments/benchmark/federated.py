@@ -24,15 +24,15 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-import flsim.messages as wire
+import flsim.flower.messages as wire
 from clients.app import DeviceApp
 from experiments.benchmark.devices import tokens_of
 from experiments.benchmark.setting import WORKERS, Measured, Setting
-from flsim.arrays import to_arrays
-from flsim.engine.grid import store_in
-from flsim.engine.probe import Rehearsal, pack_of
-from flsim.engine.ray_grid import RayGrid
-from flsim.world import first_adapter
+from flsim.flower.arrays import to_arrays
+from flsim.flower.grid import store_in
+from flsim.flower.probe import Rehearsal, pack_of
+from flsim.flower.ray_grid import RayGrid
+from flsim.models.base import first_adapter
 
 
 class SeededApp(DeviceApp):

@@ -9,10 +9,10 @@ from functools import lru_cache
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-import flsim.messages as wire
+import flsim.flower.messages as wire
 from experiments.benchmark.setting import Round, Setting
 from experiments.benchmark.trl_device import TrlDevice
-from flsim.arrays import to_arrays
+from flsim.flower.arrays import to_arrays
 
 app = ClientApp()
 

@@ -23,7 +23,8 @@ import psutil
 import torch
 
 from experiments.benchmark.gpu_sides import SHAPES, Case, OneAtATime, Seconds, Stacked, Work, work_of
-from experiments.benchmark.measuring import Spread, conditions, spread, table
+from experiments.benchmark.measuring import Spread, conditions, spread
+from flsim.text import markdown_table as table
 
 _FEW = 4  # of peft's devices
 

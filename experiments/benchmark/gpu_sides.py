@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
-from flsim.config import ModelConfig
+from flsim.config.model import ModelConfig
 from flsim.learning.adam import Adam, AdamState
-from flsim.models.adapter import Adapter, initial_adapter, quiet_peft
+from flsim.models.adapter import Adapter, initial_adapter, lora_config, quiet_peft
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Prompts, Reading, generate, read
-from flsim.models.lora_settings import lora_config
 from flsim.models.scoring import pull_back
 from flsim.models.stacked_lora import StackedLora
 from flsim.seeding import seed_for

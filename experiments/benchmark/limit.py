@@ -23,18 +23,20 @@ import torch
 from torch import Tensor
 
 from clients.da_grpo import DaGrpo
-from clients.device import Device
-from clients.pack import Pack
+from clients.device.device import Device
+from clients.device.pack import Pack
+from clients.device.world import World, load_world
 from clients.reinforcement import Judged
 from experiments.benchmark.bare import Layout, Passes, bare_round, our_passes, plain_passes, prepare
 from experiments.benchmark.devices import fresh_pack
-from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
+from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread
 from experiments.benchmark.setting import Setting
 from flsim.learning.adam import Adam, fresh_state
 from flsim.models.adapter import Adapter
+from flsim.models.base import first_adapter
 from flsim.models.decoding import Completions, Prompts
 from flsim.models.stacked_lora import WASTE
-from flsim.world import World, first_adapter, load_world
+from flsim.text import markdown_table as table
 
 _PASSES = (our_passes, plain_passes)
 _PARTS = (1, 4)

@@ -58,13 +58,3 @@ def conditions(*what: str) -> str:
     """One line on the machine and the libraries, then what else the figures depend on."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     return ", ".join([machine, *what])
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first row being the header, as a Markdown table that also reads well in a terminal."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])

@@ -29,10 +29,12 @@ from dataclasses import replace
 
 import torch
 
+from clients.device.world import World, load_world
 from experiments.benchmark.devices import fresh_pack, tokens_of
-from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread, table
+from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread
 from experiments.benchmark.setting import Measured, Round, Setting
-from flsim.world import World, first_adapter, load_world
+from flsim.models.base import first_adapter
+from flsim.text import markdown_table as table
 
 FEDERATED = {"a": "flower", "a'": "flower_frozen", "e": "engine"}
 IN_PROCESS = ("b", "c", "d", "d8")

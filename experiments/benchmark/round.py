@@ -13,18 +13,20 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-import flsim.messages as wire
+import flsim.flower.messages as wire
 from clients.da_grpo import DaGrpo
+from clients.device.rollout import roll_out
+from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack
-from clients.rollout import roll_out
 from experiments.benchmark.devices import DEMO, fresh_pack
-from experiments.benchmark.measuring import conditions, median_seconds, table
-from flsim.arrays import to_arrays
-from flsim.config import Config
-from flsim.config_files import load_config
-from flsim.engine.grid import store_in
-from flsim.engine.ray_grid import RayGrid
-from flsim.world import World, first_adapter, load_world
+from experiments.benchmark.measuring import conditions, median_seconds
+from flsim.config.load import load_config
+from flsim.config.schema import Config
+from flsim.flower.arrays import to_arrays
+from flsim.flower.grid import store_in
+from flsim.flower.ray_grid import RayGrid
+from flsim.models.base import first_adapter
+from flsim.text import markdown_table as table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,9 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-from experiments.benchmark.measuring import conditions, spread, table
+from experiments.benchmark.measuring import conditions, spread
 from experiments.benchmark.scale_side import LEARNER, WORKERS, Side, measure
+from flsim.text import markdown_table as table
 
 
 def overhead_ms(side: Side, devices: int) -> float:

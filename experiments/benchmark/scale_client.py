@@ -1,7 +1,8 @@
 """The client of `scale`: it reads the adapter, computes for about two milliseconds, and returns a new adapter.
 
 A plain Flower ClientApp, so that flsim's engine and Flower's run the very same code; both read and write the adapter by
-`flsim.messages`, which is several times as fast as Flower's own arrays. What it computes is timed apart and sent along.
+`flsim.flower.messages`, which is several times as fast as Flower's own arrays. What it computes is timed apart and sent
+along.
 """
 
 import time
@@ -10,8 +11,8 @@ import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-import flsim.messages as wire
-from flsim.arrays import to_arrays
+import flsim.flower.messages as wire
+from flsim.flower.arrays import to_arrays
 from flsim.timing import spend
 
 COMPUTE = "compute"

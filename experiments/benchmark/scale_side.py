@@ -28,10 +28,10 @@ from flwr.serverapp.strategy import FedAvg
 
 import flsim
 from experiments.benchmark.scale_client import COMPUTE, app
-from flsim.arrays import to_arrays
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.flower.arrays import to_arrays
+from flsim.models.base import first_adapter
 from flsim.timing import read_timings
-from flsim.world import first_adapter
 
 WORKERS = 2
 ADAPTER = ("model.rank=4",)

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Self
 
 from experiments.benchmark.devices import DEMO, CountingDaGrpo
-from flsim.config import Config
-from flsim.config_files import load_config
-from flsim.tasks.problem import Problem
-from flsim.tasks.stream import device_name
-from flsim.world import stream_of
+from flsim.config.load import load_config
+from flsim.config.schema import Config
+from flsim.devices import device_name
+from flsim.problems.problem import Problem
+from flsim.tasks.stream import stream_of
 
 WORKERS = 2
 

@@ -21,12 +21,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from experiments.benchmark.setting import Round, Setting
 from flsim.cloud.make import make_cloud
-from flsim.models.adapter import Adapter
+from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
-from flsim.models.lora_settings import lora_config
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import Problem
 
 
 class TrlDevice:

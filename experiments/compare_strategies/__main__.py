@@ -18,7 +18,7 @@ from experiments.compare_strategies.plan import ALL, Part
 from experiments.compare_strategies.tables import part_table
 from experiments.compare_strategies.work import Task, tasks_of
 from experiments.running import do_all
-from flsim.config import ConfigError
+from flsim.config.schema import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> None:

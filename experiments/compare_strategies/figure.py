@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from experiments.compare_strategies.plan import Part
 from experiments.compare_strategies.tables import Outcomes, difference
 from flsim.metrics.users import worst_decile_mean
-from flsim.report.drawing import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
+from flsim.report.plot import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
 
 _WIDTH, _LINE, _ABOVE, _BELOW, _NAMES = 9.6, 0.34, 1.0, 1.0, 2.1  # inches
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from clients.poisoning import malicious_devices
-from flsim.config import Config
+from flsim.config.schema import Config
+from flsim.devices import device_name
 from flsim.metrics.continual import forgetting
-from flsim.metrics.rows import STAGE, read_rows
-from flsim.metrics.selection import evaluation, latest, of_server
+from flsim.metrics.rows import STAGE, evaluation, latest, of_server, read_rows
 from flsim.metrics.users import per_user
-from flsim.tasks.stream import device_name
-from flsim.world import stream_of
+from flsim.tasks.stream import stream_of
 
 
 @dataclass(frozen=True)

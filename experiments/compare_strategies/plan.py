@@ -34,7 +34,7 @@ def _method(name: str, path: str, *settings: str) -> Arm:
 
 
 def _weighed(name: str, weighter: str) -> Arm:
-    return Arm(name, (_FLEX, f"strategy.weighter.path=strategies.weighters:{weighter}"))
+    return Arm(name, (_FLEX, f"strategy.weighter.path=strategies.parts.weighters:{weighter}"))
 
 
 METHODS = Part(
@@ -75,10 +75,14 @@ PARTS = Part(
         _weighed("q-fair, q = 1", "QFair"),
         Arm(
             "momentum 0.5",
-            (_FLEX, *(f"strategy.optimizer.{s}" for s in ("path=strategies.server_optimizers:Momentum", "beta=0.5"))),
+            (
+                _FLEX,
+                *(f"strategy.optimizer.{s}" for s in ("path=strategies.parts.server_optimizers:Momentum", "beta=0.5")),
+            ),
         ),
         Arm(
-            "Adam", (_FLEX, *(f"strategy.optimizer.{s}" for s in ("path=strategies.server_optimizers:Adam", "lr=0.01")))
+            "Adam",
+            (_FLEX, *(f"strategy.optimizer.{s}" for s in ("path=strategies.parts.server_optimizers:Adam", "lr=0.01"))),
         ),
     ),
     ("by examples, average",),
@@ -90,10 +94,10 @@ POISONED = Part(
         Arm("alone", ("strategy.path=strategies.local_only:LocalOnly", *_ATTACK)),
         Arm("FedIT", ("strategy.path=strategies.fedavg:FedAvg", *_ATTACK)),
         Arm("FlexLoRA, deltas", (_FLEX, *_ATTACK)),
-        Arm("Multi-Krum", ("strategy.path=strategies.multi_krum:MultiKrum", *_ATTACK)),
-        Arm("geometric median", ("strategy.path=strategies.geometric_median:GeometricMedian", *_ATTACK)),
-        Arm("trimmed mean", ("strategy.path=strategies.trimmed_mean:TrimmedMean", *_ATTACK)),
-        Arm("median", ("strategy.path=strategies.median:Median", *_ATTACK)),
+        Arm("Multi-Krum", ("strategy.path=strategies.robust:MultiKrum", *_ATTACK)),
+        Arm("geometric median", ("strategy.path=strategies.robust:GeometricMedian", *_ATTACK)),
+        Arm("trimmed mean", ("strategy.path=strategies.robust:TrimmedMean", *_ATTACK)),
+        Arm("median", ("strategy.path=strategies.robust:Median", *_ATTACK)),
     ),
     ("alone", "FedIT"),
 )
@@ -108,7 +112,7 @@ DISTILLATION = Part(
                 _FLEX,
                 _PRICED,
                 "budget.fleet.money_total=0.051",
-                "server.path=strategies.distillation:Distillation",
+                "server.path=strategies.stages.distillation:Distillation",
                 "server.every_rounds=4",
                 "server.money_total=0.009",
             ),

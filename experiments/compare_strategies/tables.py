@@ -3,12 +3,12 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from experiments.benchmark.measuring import table
 from experiments.compare_strategies.measure import Outcome
 from experiments.compare_strategies.plan import Part
 from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval, paired_over_users
 from flsim.metrics.users import worst_decile_mean
+from flsim.text import markdown_table as table
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 """Arm -> its runs, in the order of the seeds."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.compare_strategies.plan import CONFIG, Arm, Part
-from flsim.config import Config
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import Config
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ from experiments.real.checkpoint import write_checkpoint
 from experiments.real.lessons import in_form, teach
 from experiments.real.server import serving
 from flsim import Config, ConfigError, Run, run
-from flsim.config_files import load_config
+from flsim.config.load import load_config
 from flsim.models.adapter import quiet_peft
 from flsim.models.base import load_base
+from flsim.problems.code import sandbox_in_use
+from flsim.problems.judging import are_right
+from flsim.problems.problem import SPLITS, Problem
 from flsim.report.table import end_table
 from flsim.seeding import python_random
-from flsim.tasks.data.groups import DataGroup, data_groups
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import SPLITS, Problem
-from flsim.verifying.code import sandbox_in_use
+from flsim.tasks.groups import DataGroup, data_groups
 
 CONFIG = Path(__file__).parents[1] / "configs" / "real.yaml"
 ITEMS = Path(__file__).parent / "items"

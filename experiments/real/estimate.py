@@ -10,9 +10,9 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from experiments.benchmark.measuring import table
 from flsim.models.memory import kept_per_token
 from flsim.models.scoring import LOGITS, TOKENS
+from flsim.text import markdown_table as table
 
 GIB = 2**30
 UTILISATION = {"arithmetic": 0.35, "bandwidth": 0.6}

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from experiments.pretraining import Bucket, backward, labelled_rows
-from flsim.config import ModelConfig
+from flsim.config.model import ModelConfig
 from flsim.models.base import BaseModel, load_model
+from flsim.problems.problem import Problem
 from flsim.seeding import python_random, seed_for
-from flsim.tasks.problem import Problem
 
 ASKS, ERRS = 0.35, 0.4
 """Shares of the lessons that ask for help, and that give the answer to another question."""

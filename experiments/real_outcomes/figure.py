@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 
 from experiments.real_outcomes.outcomes import Outcome
 from experiments.real_outcomes.rules import CALIBRATED
-from flsim.comparison.measures import SENDING
 from flsim.metrics.intervals import Interval
-from flsim.report.drawing import COLOURS, GROUP_COLOURS, QUIET, as_percent_axis, drawing_style, new_figure, save_figure
+from flsim.metrics.measures import SENDING
+from flsim.report.plot import COLOURS, GROUP_COLOURS, QUIET, as_percent_axis, drawing_style, new_figure, save_figure
 
 _DRAWN = {
     CALIBRATED: COLOURS["global"],

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from experiments.real_outcomes.rules import NAMES, rows_by_rule
-from flsim.comparison.measures import Measured, measure
-from flsim.comparison.offloading import gap_recovered_difference, of_mean_users
 from flsim.comparison.pairing import differences
-from flsim.config import Config
+from flsim.comparison.result import gap_recovered_difference, of_mean_users
+from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, of_columns
-from flsim.metrics.selection import evaluation, latest
+from flsim.metrics.measures import Measured, measure
+from flsim.metrics.rows import evaluation, latest
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
 

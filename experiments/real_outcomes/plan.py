@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flsim.config import Config
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DOMAINS = {"gsm8k": "replay_gsm8k", "mmlu": "replay_mmlu", "code": "replay_code", "domains": "replay_domains"}

@@ -16,10 +16,11 @@ from sklearn.pipeline import make_pipeline
 from clients.asking.alone import Alone
 from clients.asking.rule import Choice, Examined, Scores
 from clients.asking.threshold import Score, by_thresholds
-from flsim.config import Config
-from flsim.tasks.problem import Problem
-from flsim.tasks.stream import TaskStream, device_name
-from flsim.verifying.recorded import Record
+from flsim.config.schema import Config
+from flsim.devices import device_name
+from flsim.problems.problem import Problem
+from flsim.problems.recorded import Record
+from flsim.tasks.stream import TaskStream
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,18 @@ import numpy as np
 import pandas as pd
 
 from clients.asking.alone import Alone
-from clients.asking.at_random import AtRandom
-from clients.asking.calibration import SOURCE
-from clients.asking.classifier import Classifier
-from clients.asking.confidence import Confidence
-from clients.asking.oracle import Oracle
-from clients.asking.own_calibrated import OwnCalibrated
+from clients.asking.learned import Classifier
+from clients.asking.policy import OwnCalibrated
 from clients.asking.rule import AskingRule, Scores
-from clients.asking.threshold import Scored
+from clients.asking.scores import Confidence
+from clients.asking.simple import AtRandom, Oracle
+from clients.asking.threshold import SOURCE, Scored
+from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack
 from experiments.real_outcomes.router import Router, met
-from flsim.config import Config
-from flsim.metrics.rows import read_rows, write_rows
-from flsim.metrics.selection import evaluation_split
-from flsim.tasks.stream import device_name
-from flsim.world import World, load_world
+from flsim.config.schema import Config
+from flsim.devices import device_name
+from flsim.metrics.rows import evaluation_split, read_rows, write_rows
 
 OWN = "DA-GRPO"
 """The policy's own wish, which the run itself has measured."""

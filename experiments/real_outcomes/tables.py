@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.benchmark.measuring import table
 from experiments.real_outcomes.outcomes import BAND, Outcome, difference
 from experiments.real_outcomes.rules import CALIBRATED
 from experiments.reproduce_paper.phases import PhaseUsage
 from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval
+from flsim.text import markdown_table as table
 
 SPENDS = (10, 20, 30, 50)
 """Percent of the prompts sent."""

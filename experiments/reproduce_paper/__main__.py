@@ -30,9 +30,9 @@ from experiments.reproduce_paper.tuning import tune
 from experiments.running import Failure, do_all, exit_status
 from flsim import compare
 from flsim.comparison.compare import Comparison
-from flsim.config import Config
-from flsim.report.drawing import drawing_style, save_figure
-from flsim.world import stream_of
+from flsim.config.schema import Config
+from flsim.report.plot import drawing_style, save_figure
+from flsim.tasks.stream import stream_of
 
 
 def main(arguments: list[str] | None = None) -> int:

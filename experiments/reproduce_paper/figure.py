@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.reproduce_paper.phases import BAND
 from flsim.comparison.result import Compared
-from flsim.report.drawing import COLOURS, INK, QUIET, as_percent_axis, as_rounds_axis, new_figure
+from flsim.report.plot import COLOURS, INK, QUIET, as_percent_axis, as_rounds_axis, new_figure
 from flsim.tasks.stream import Phase
 
 _ACROSS = 3

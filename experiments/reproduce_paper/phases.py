@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, over_users_and_seeds
-from flsim.metrics.rows import read_rows
-from flsim.metrics.selection import in_rounds, training
+from flsim.metrics.rows import in_rounds, read_rows, training
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import Phase, TaskStream
 

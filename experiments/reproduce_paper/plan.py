@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from experiments.sweep.methods import find_method
-from flsim.config import Config
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = {"fleet": "aba", "single": "aba_single"}

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmark.measuring import table
 from experiments.reproduce_paper.plan import METHODS, Planned, runs_of
 from flsim.comparison.compare import Comparison
 from flsim.comparison.result import difference_of
 from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval
+from flsim.text import markdown_table as table
 
 COMPARED = tuple(m for m in METHODS if m.files in ("da_grpo", "grpo+random", "collaborative_dr_grpo", "sft+random"))
 """DA-GRPO, the same without asking, with a fixed reward for help, and by heart."""

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.benchmark.measuring import table
-from flsim.config import Config
-from flsim.metrics.rows import read_rows
-from flsim.metrics.selection import evaluation
+from flsim.config.schema import Config
+from flsim.metrics.rows import evaluation, read_rows
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
+from flsim.text import markdown_table as table
 
 _MEASURES = {"accuracy": "may ask", "local_accuracy": "alone", "cloud_usage": "share sent to the cloud"}
 

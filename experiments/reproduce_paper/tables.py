@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.benchmark.measuring import table
 from experiments.reproduce_paper.phases import PhaseUsage
 from flsim.comparison.result import Compared, Result, difference_of
 from flsim.comparison.table import gap_text
 from flsim.metrics.intervals import Interval
+from flsim.text import markdown_table as table
 
 MEASURES = (
     ("during_task", "during task"),

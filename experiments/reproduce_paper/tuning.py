@@ -5,15 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from experiments.benchmark.measuring import table
 from experiments.reproduce_paper.plan import GRIDS, TUNED, trials_of
 from experiments.running import Failure, do_all
-from flsim.config import Config
+from flsim.config.schema import Config
 from flsim.files import write_atomically
-from flsim.metrics.rows import read_rows
-from flsim.metrics.selection import evaluation
+from flsim.metrics.rows import evaluation, read_rows
 from flsim.metrics.users import per_user
-from flsim.world import stream_of
+from flsim.tasks.stream import stream_of
+from flsim.text import markdown_table as table
 
 
 def tune(

@@ -23,12 +23,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmark.measuring import table
 from experiments.progress import rounds_done
 from experiments.running import do_all, exit_status, is_begun
 from experiments.sweep.methods import method_names
 from experiments.sweep.plan import Planned, plan_of, refuse_what_cannot_run
-from flsim.report.table import share
+from flsim.text import markdown_table as table
+from flsim.text import share
 
 
 def main(arguments: list[str] | None = None) -> int:

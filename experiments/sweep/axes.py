@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from flsim.config import ConfigError
+from flsim.config.schema import ConfigError
 
 METHOD, SEED = "method", "seed"
 _ALWAYS = (METHOD, SEED)  # axes even with one value, so that a sweep can grow by these

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flsim.config import ConfigError
+from flsim.config.schema import ConfigError
 
 FOLDER = Path(__file__).parents[1] / "configs" / "methods"
 

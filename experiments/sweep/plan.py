@@ -10,9 +10,9 @@ from pathlib import Path
 from experiments.running import is_begun, is_finished
 from experiments.sweep.axes import METHOD, SEED, read_axes
 from experiments.sweep.methods import Method, find_method
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config
-from flsim.simulation import build_parts
+from flsim.config.load import load_config
+from flsim.config.schema import Config, ConfigError
+from flsim.loop.simulation import build_parts
 
 _ENGINE = "engine.kind=local"  # unless the user says otherwise: several Rays side by side would hinder each other
 

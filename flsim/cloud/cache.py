@@ -4,14 +4,24 @@ One SQLite file of sealed values under the SHA-256 of all that was asked. Any nu
 is written in one transaction, and the first one to come stays, so that whoever asks later gets the very same bits.
 """
 
+import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
+from flsim.cloud.teacher import TEXT
+from flsim.config.schema import CloudConfig
 from flsim.files import DamagedFileError, seal
+from flsim.problems.families import is_builtin
+from flsim.problems.problem import Problem
 
 _WAIT_S = 60.0  # for another process that writes
+
+
 _AT_ONCE = 500  # keys of one query; SQLite takes 999
 
 
@@ -65,3 +75,95 @@ class Cache:
 
     def _damaged(self, why: str) -> DamagedFileError:
         return DamagedFileError(f"the cache {self.path} is damaged ({why}); delete it, and answers are bought again")
+
+
+# FOLDED flsim/cloud/cache.py
+# Under which key a cache keeps an answer: the SHA-256 of all that it depends on, the same for devices and
+# server.
+
+_ENTERS = {
+    "builtin": (),
+    "oracle": ("oracle_error", "oracle_errors"),
+    "endpoint": ("url", "model", "system", "max_tokens"),
+    "model": ("system", "max_tokens"),
+    "replay": (),
+}
+"""The settings that a kind's answers depend on; files, weights and the like are in the cloud's own `identity`."""
+
+
+def identity_of(cloud: Cloud, config: CloudConfig) -> list[object]:
+    """What all answers of a cloud depend on: its kind, its settings, and its `identity` if it states one."""
+    settings = {name: getattr(config, name) for name in _ENTERS[config.kind]}
+    return [config.kind, settings, str(getattr(cloud, "identity", ""))]
+
+
+def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
+    """The key of one request.
+
+    Args:
+        identity: of the cloud.
+        level: the access that it takes, one of `CLOUD_ACCESS`.
+        problem: what is asked.
+        top: how many of the likeliest tokens to tell.
+        tokens: what to score.
+    """
+    # a list, as the same words are another question where no notation is explained with them
+    asked = problem.prompt if is_builtin(problem) else [problem.prompt]
+    return hashlib.sha256(json.dumps([*identity, level, asked, top, list(tokens)], sort_keys=True).encode()).digest()
+
+
+# FOLDED flsim/cloud/cache.py
+# A cloud that is asked every question once: what it said is kept in this process, and on disk for all runs.
+
+
+class CachedCloud:
+    """Answers of another cloud; any number of processes may share the folder."""
+
+    def __init__(self, cloud: Cloud, config: CloudConfig, cache: Cache | None) -> None:
+        """Stand before a cloud.
+
+        Args:
+            cloud: what is asked where nothing is known.
+            config: what it was made from.
+            cache: what was answered before, by whichever run; None keeps answers in this process only.
+        """
+        self.cloud = cloud
+        self._cache = cache
+        self._identity = identity_of(cloud, config)
+        self._known: dict[bytes, Answer] = {}
+
+    def quote(self, problem: Problem) -> Answer:
+        """As the cloud has it."""
+        return self.cloud.quote(problem)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
+        """One answer per problem, in order; of a question that is new, only the first one counts as bought.
+
+        Raises:
+            DamagedFileError: if the cache cannot be read.
+        """
+        keys = [key_of(self._identity, TEXT, problem) for problem in problems]
+        asked: dict[bytes, Problem] = {}
+        for key, problem in zip(keys, problems, strict=True):
+            asked.setdefault(key, problem)
+        self._look_up([key for key in asked if key not in self._known])
+        new = self._ask({key: problem for key, problem in asked.items() if key not in self._known})
+        self._known |= {key: replace(answer, cached=True, retries=0) for key, answer in new.items()}
+        return [new.pop(key) if key in new else self._known.get(key) for key in keys]
+
+    def _look_up(self, keys: Sequence[bytes]) -> None:
+        if self._cache is not None and keys:
+            found = self._cache.get(keys)
+            self._known |= {key: replace(Reply.from_bytes(value).answer, cached=True) for key, value in found.items()}
+
+    def _ask(self, problems: dict[bytes, Problem]) -> dict[bytes, Answer]:
+        """Buy and keep; a question that the cloud fails at is left out, and asked again the next time."""
+        if not problems:
+            return {}
+        said = zip(problems, self.cloud.answer(list(problems.values())), strict=True)
+        answers = {key: answer for key, answer in said if answer is not None}
+        if self._cache is None or not answers:
+            return answers
+        kept = self._cache.put({key: text_reply(answer).to_bytes() for key, answer in answers.items()})
+        # where another process was first, its words are everybody's from now on
+        return {key: replace(Reply.from_bytes(kept[key]).answer, retries=own.retries) for key, own in answers.items()}

@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flsim.config import CloudConfig, Config, ConfigError
-from flsim.tasks.data.load import VERIFIERS
-from flsim.tasks.families import GROUPS
-from flsim.verifying.recorded import RECORDED
+from flsim.config.schema import CloudConfig, Config, ConfigError
+from flsim.problems.families import GROUPS
+from flsim.problems.recorded import RECORDED
+from flsim.tasks.load import VERIFIERS
 
 _BELONGS = {
     "url": ("endpoint",),

@@ -16,10 +16,9 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpe
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 from flsim.cloud.checks import check_key
-from flsim.cloud.cloud import Answer
-from flsim.cloud.instruction import instruction, system_of
-from flsim.config import CloudConfig
-from flsim.tasks.problem import Problem
+from flsim.cloud.protocol import Answer, instruction, system_of
+from flsim.config.schema import CloudConfig
+from flsim.problems.problem import Problem
 
 _GIVE_UP = 3  # questions in a row that failed, after which the others of a call are not even tried
 _LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time

@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-from flsim.cloud.cache import Cache
-from flsim.cloud.cached import CachedCloud
+from flsim.cloud.builtin import BuiltinCloud, OracleCloud
+from flsim.cloud.cache import Cache, CachedCloud
+from flsim.cloud.checkpoint import DeskCloud, ModelCloud, find_desk, wording_of
 from flsim.cloud.checks import check_key
-from flsim.cloud.cloud import BuiltinCloud, Cloud, OracleCloud
-from flsim.cloud.desk import DeskCloud, find_desk
 from flsim.cloud.endpoint import EndpointCloud
-from flsim.cloud.local_model import ModelCloud, wording_of
-from flsim.cloud.replay import ReplayCloud
-from flsim.config import AUTO, CloudConfig, Config
+from flsim.cloud.protocol import Cloud
+from flsim.cloud.recorded import ReplayCloud
+from flsim.config.model import AUTO
+from flsim.config.schema import CloudConfig, Config
 
 
 def make_cloud(config: CloudConfig, *, batch_size: int = 256, concurrency: int | None = None) -> Cloud:

@@ -9,14 +9,12 @@ run pays again for what the run asks again, without a charge.)
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flsim.cloud.basket import Basket
-from flsim.cloud.cache import Cache
-from flsim.cloud.cloud import Answer, Cloud, Reply, text_reply
-from flsim.cloud.keys import identity_of, key_of
-from flsim.cloud.ledger import Ledger
+from flsim.budget.ledger import Ledger
+from flsim.cloud.cache import Cache, identity_of, key_of
+from flsim.cloud.protocol import Answer, Basket, Cloud, Reply, text_reply
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, Teacher
-from flsim.config import CloudConfig
-from flsim.tasks.problem import Problem
+from flsim.config.schema import CloudConfig
+from flsim.problems.problem import Problem
 from flsim.timing import spend
 
 

@@ -13,9 +13,9 @@ Past the first, token ids go back and forth, so teacher and student must share o
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
-from flsim.cloud.cloud import Cloud, Reply
-from flsim.config import CLOUD_ACCESS, CloudConfig, ConfigError
-from flsim.tasks.problem import Problem
+from flsim.cloud.protocol import Cloud, Reply
+from flsim.config.schema import CLOUD_ACCESS, CloudConfig, ConfigError
+from flsim.problems.problem import Problem
 
 TEXT, TOP_LOGPROBS, SCORES, LOGITS = CLOUD_ACCESS
 

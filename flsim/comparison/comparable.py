@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flsim.comparison.runs import Method, seed_text
-from flsim.config import CLOUD_WITHOUT_EFFECT, Config, ConfigError
-from flsim.config_files import settings_of
+from flsim.config.load import settings_of
+from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError
 from flsim.tasks.stream import TaskStream
 
 _ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")

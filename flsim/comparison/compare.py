@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 
 from flsim.comparison.comparable import check_comparable
-from flsim.comparison.measures import Measured, measure
-from flsim.comparison.offloading import of_mean_users
 from flsim.comparison.pairing import Pair, pair
-from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result
+from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, of_mean_users
 from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
-from flsim.comparison.spread import spread
 from flsim.comparison.table import per_user_frame, table_frame
-from flsim.config import ConfigError
+from flsim.config.schema import ConfigError
+from flsim.metrics.fairness import spread
 from flsim.metrics.intervals import Interval, of_columns
+from flsim.metrics.measures import Measured, measure
 from flsim.tasks.stream import TaskStream
 
 

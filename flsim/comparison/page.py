@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flsim.comparison.columns import BY_NAME, COLUMNS, Column, of_alone, written
 from flsim.comparison.comparable import varied
-from flsim.comparison.lettering import letters
+from flsim.comparison.figures import letters
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
-from flsim.config import Config
-from flsim.report.markup import folded_table, heading, page_of, paragraph, picture, table
-from flsim.report.table import share
+from flsim.config.schema import Config
+from flsim.metrics.measures import BY_NAME, COLUMNS, Column, of_alone, written
+from flsim.report.html import folded_table, heading, page_of, paragraph, picture, table
 from flsim.tasks.stream import TaskStream
+from flsim.text import share
 
 FORGETTING = ("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative")
 TRANSFER = ("backward_transfer", "forward_transfer", "plasticity", "anytime")

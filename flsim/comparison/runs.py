@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pandas as pd
 
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config, settings_of
+from flsim.config.load import load_config, settings_of
+from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import read_rows
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from flsim.comparison.columns import BY_NAME, Column, written
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result, difference_of, under
 from flsim.metrics.intervals import Interval
-from flsim.report.table import aligned
+from flsim.metrics.measures import BY_NAME, Column, written
+from flsim.text import aligned
 
 AT_END = ("accuracy", "worst_decile_mean", "local_accuracy", "cloud_usage")
 """Columns of the first part of the main table; the difference comes after them."""

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, users_figure
+from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
-from flsim.comparison.pareto import pareto_figure
 from flsim.comparison.result import Compared
 from flsim.comparison.table import per_user_frame, table_frame
 from flsim.files import write_atomically
-from flsim.report.drawing import drawing_style, save_figure
+from flsim.report.plot import drawing_style, save_figure
 
 
 def write_comparison(comparison: Compared, folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Load a base model and its tokenizer, built in, from a folder, or by its name at the hub of Hugging Face."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,16 +11,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from flsim.config import ConfigError
-from flsim.config_model import ModelConfig
-from flsim.models.chat import Chat, has_chat
-from flsim.models.folder import folder_of
+from flsim.config.model import ModelConfig
+from flsim.config.schema import Config, ConfigError
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.folder import HELP, folder_of, is_built_in
 from flsim.models.forward import AnyForward, Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
-from flsim.models.tokenizer import HELP, is_built_in
-from flsim.models.wording import BARE, Wording, wording_of
-from flsim.tasks.problem import Problem
+from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
+from flsim.problems.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,23 @@ def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: Pre
     if not ends:
         raise ConfigError(f"{key}={config.path!r}: neither tokenizer nor generation_config names an end")
     return ends
+
+
+# FOLDED flsim/models/base.py
+# Torch on one thread, where the last bits of a sum must not depend on how many there are.
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a worker: the number of threads enters the last bits of a sum."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def first_adapter(config: Config) -> Adapter:
+    """The adapter that round 1 starts from."""
+    return initial_adapter(load_model(config.model).model, config.model, config.seed)

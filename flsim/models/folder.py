@@ -1,16 +1,35 @@
 """Where a checkpoint lies: built in, a folder, or a name at the hub of Hugging Face, in its cache or to be fetched."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
-from flsim.config import ConfigError
-from flsim.models.builtin import BUILTIN_DIR
+from flsim.config.schema import ConfigError
+from flsim.problems.families import KEYWORDS, LETTERS
+
+# FOLDED flsim/models/folder.py
+# Where the two built-in checkpoints live: `builtin/slm` (0.4 M parameters) and `builtin/cloud` (1.3 M).
+
+BUILTIN_DIR = Path(__file__).parent / "builtin"
+
+
+SLM_DIR = BUILTIN_DIR / "slm"
+
+
+CLOUD_DIR = BUILTIN_DIR / "cloud"
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
 _WORDS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
+
+
 _WEIGHTS, _OLD_WEIGHTS = "*.safetensors", "pytorch_model*.bin"
 
 
@@ -68,3 +87,37 @@ def _is_whole(folder: Path) -> bool:
     }
     weights = any(file.endswith((".safetensors", ".bin")) for file in files)
     return "config.json" in files and weights and (parts <= files or "model.safetensors" in files)
+
+
+# FOLDED flsim/models/folder.py
+# The tokenizer of the built-in models: keyword pieces and single characters, in the `tokenizers` format.
+#
+# `'ab'[::-1]=` becomes `' a b ' [::-1] =`. The question mark is the whole help request, one token, and ends a
+# response
+# just as `<eos>` does.
+
+PAD, EOS, HELP = "<pad>", "<eos>", "?"
+
+
+_CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS
+
+
+_PIECES = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]
+
+
+def is_built_in(vocabulary: Iterable[str]) -> bool:
+    """Whether a vocabulary is that of the built-in models, whose `?` is the help request and no question mark."""
+    return set(vocabulary) == set(_PIECES)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer that the shipped checkpoints were pretrained with (saved beside each of them)."""
+    core = Tokenizer(WordLevel({piece: i for i, piece in enumerate(_PIECES)}, unk_token=PAD))
+    escaped = "|".join(_escape(keyword) for keyword in KEYWORDS)
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{escaped}|."), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=PAD, eos_token=EOS, padding_side="left")
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{c}" if not c.isalnum() else c for c in text)

@@ -3,7 +3,8 @@
 import psutil
 from transformers import AutoConfig, PretrainedConfig
 
-from flsim.config import AUTO, Config, ConfigError, ModelConfig
+from flsim.config.model import AUTO, ModelConfig
+from flsim.config.schema import Config, ConfigError
 from flsim.models.folder import folder_of
 from flsim.models.scoring import LOGITS
 

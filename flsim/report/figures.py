@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flsim.metrics.selection import training
-from flsim.report.breakdown import break_down
-from flsim.report.drawing import (
+from flsim.metrics.rows import training
+from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
+from flsim.report.plot import (
     COLOURS,
     DPI,
     QUIET,
@@ -23,9 +23,8 @@ from flsim.report.drawing import (
     save_figure,
     say_missing,
 )
-from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
 from flsim.report.stream_figure import stream_figure
-from flsim.report.time_figure import time_figure
+from flsim.report.time_figure import break_down, time_figure
 from flsim.tasks.stream import Phase
 from flsim.timing import RoundTiming
 

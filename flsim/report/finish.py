@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 
 from flsim.files import write_atomically
-from flsim.metrics.rows import read_rows
-from flsim.metrics.selection import training
+from flsim.metrics.rows import read_rows, training
 from flsim.report.figures import write_figures
 from flsim.report.page import write_report
-from flsim.report.partitions import read_partitions, write_partitions
+from flsim.report.partition_figure import read_partitions, write_partitions
 from flsim.report.summary import summarise_run
 from flsim.report.table import answer
-from flsim.tasks.data.groups import DataGroup
+from flsim.tasks.groups import DataGroup
 from flsim.tasks.stream import Phase
 from flsim.timing import read_timings
 

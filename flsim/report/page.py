@@ -6,23 +6,66 @@ from pathlib import Path
 from typing import Any
 
 from flsim.files import write_atomically
-from flsim.report.breakdown import break_down
-from flsim.report.captions import FIGURES
-from flsim.report.markup import folded, page_of, paragraph, picture, table
-from flsim.report.partitions import partition_pieces
-from flsim.report.table import (
-    SPREAD,
-    amount,
-    answer,
-    data_size,
-    fleet_facts,
-    model_lines,
-    points,
-    share,
-    time_rows,
-    time_sentence,
-)
+from flsim.report.html import folded, page_of, paragraph, picture, table
+from flsim.report.partition_figure import partition_pieces
+from flsim.report.table import SPREAD, answer, fleet_facts, model_lines, time_rows, time_sentence
+from flsim.report.time_figure import break_down
+from flsim.text import amount, data_size, points, share
 from flsim.timing import RoundTiming
+
+# FOLDED flsim/report/page.py
+# The figures of the page in their order, each with its heading and a caption that says how to read it.
+
+FIGURES = (
+    (
+        "accuracy.png",
+        "Accuracy over rounds",
+        "Share of test prompts that are right, on every device's own test set. The line is the mean user, the band "
+        "reaches from the 10th to the 90th percentile of users. Dashed lines are references that do not learn. Above, "
+        "a device may ask the cloud within its budget; below, asking is disabled, so only what the small model learned "
+        "counts. Dotted verticals are switches of the stream.",
+    ),
+    (
+        "usage.png",
+        "Asking the cloud",
+        "Above: the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
+        "above it. Below: the dual variable λ, the price of a request that each device learns. λ rises while a device "
+        "asks more than its budget allows and falls otherwise.",
+    ),
+    (
+        "matrix.png",
+        "Accuracy by task group",
+        "Mean user's accuracy of the global adapter on each task group (columns) at the end of each phase (rows). "
+        "Framed cells are the groups that the phase taught. Read a column downwards: a fall below a framed cell is "
+        "forgetting.",
+    ),
+    (
+        "users.png",
+        "Users",
+        "Left: every user's accuracy at the end, sorted from the worst-off to the best, each model by itself; a curve "
+        "that lies higher at the left treats its worst-off users better. Right: the worst-off users by name.",
+    ),
+    (
+        "stream.png",
+        "The stream",
+        "What the devices met: each device's row is coloured by its mix of task groups in each round (with many "
+        "devices, by the largest group; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level "
+        "of their group, to 1.",
+    ),
+    (
+        "cost.png",
+        "Cost per round",
+        "Sums over all devices of a round: bytes of adapters sent, cloud requests while training, and seconds of work.",
+    ),
+    (
+        "time.png",
+        "Where the time went",
+        "A column is a round, as high as its wall-clock time, divided as the workers spent it. At the right is the "
+        "mean round, whose labels name the parts from bottom to top; the rest is other and all parts below 1 %. Round "
+        "0 only measures, and the first round of training also warms up: neither is in the mean.",
+    ),
+)
+"""File in `plots/`, heading and caption."""
 
 _TOTALS = (
     ("cloud_calls", "cloud requests granted while training", amount),
@@ -35,7 +78,11 @@ _TOTALS = (
     ("downlink_bytes", "sent to devices", data_size),
     ("seconds", "seconds of work, summed over devices", amount),
 )
+
+
 _ONLY_WHERE_IT_COSTS = ("cloud_failures", "bought_money")
+
+
 _LATEST = 12  # rounds of the server's stage that are shown
 
 

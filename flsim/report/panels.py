@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from flsim.metrics.continual import accuracy_matrix
-from flsim.metrics.selection import evaluation, latest, training
+from flsim.metrics.rows import evaluation, latest, training
 from flsim.metrics.users import over_rounds, per_user
-from flsim.report.drawing import (
+from flsim.report.plot import (
     COLOURS,
     INK,
     EndLabel,
@@ -24,8 +24,7 @@ from flsim.report.drawing import (
     percent,
     say_missing,
 )
-from flsim.report.phases import ordered_tasks
-from flsim.report.summary import evaluated_ends, own_accuracy_name
+from flsim.report.summary import evaluated_ends, ordered_tasks, own_accuracy_name
 from flsim.tasks.stream import Phase
 
 

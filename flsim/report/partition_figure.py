@@ -1,7 +1,11 @@
 """The realised partition of a data set as files: which labels each device holds, and how much of each split."""
 
 import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,16 +14,30 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from flsim.files import write_atomically
-from flsim.report.drawing import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
-from flsim.tasks.data.heterogeneity import Heterogeneity, as_lines, heterogeneity, label_counts
-from flsim.tasks.data.partition import Assignment
-from flsim.tasks.problem import SPLITS
+from flsim.problems.problem import SPLITS
+from flsim.report.html import heading, paragraph, picture, table
+from flsim.report.plot import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
+from flsim.tasks.groups import DataGroup
+from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
+from flsim.tasks.item import Item
+from flsim.tasks.partition import Assignment
+from flsim.text import amount, share
 
 _MOST_LABELS = 24  # lines of the picture; rarer labels share the last one
+
+
 _MOST_NAMES = 40  # devices that have room for a name
+
+
 _LONGEST = 26  # letters of a label
+
+
 _LONGEST_NAME = 11  # letters of a device's name
+
+
 _SPLIT_COLOURS = {"train": COLOURS["global"], "validation": COLOURS["alone"], "test": COLOURS["random"]}
+
+
 _SHADES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#9CC6E3", COLOURS["global"], "#00304D"])
 
 
@@ -28,7 +46,7 @@ def write_partition(folder: Path, table: pd.DataFrame, assignment: Assignment, *
 
     Args:
         folder: made when missing.
-        table: of `flsim.tasks.data.heterogeneity.counts_table`.
+        table: of `flsim.tasks.heterogeneity.counts_table`.
         assignment: that it was made of.
         title: of the picture.
 
@@ -126,3 +144,85 @@ def _draw_quantities(axes: Axes, table: pd.DataFrame, assignment: Assignment, or
     axes.set_xticks(range(len(order)) if named else [], names, rotation=90, size=8)
     axes.set_xlabel("" if named else f"{len(order)} devices, sorted by the label that they hold most of")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelcolor=INK, fontsize=9)
+
+
+# FOLDED flsim/report/partition_figure.py
+# The realised partitions of a run's data sets: written into its folder, read back for its summary, and on its
+# page.
+
+_FOLDER, _PICTURE, _FIGURES = "partitions", "partition.png", "figures.json"
+
+
+_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("items", "items dealt", amount),
+    ("used", "of those there are", share),
+    ("smallest", "fewest of a device", amount),
+    ("largest", "most", amount),
+    ("gini", "Gini", "{:.2f}".format),
+    ("total_variation", "total variation to the fleet", "{:.2f}".format),
+    ("jensen_shannon", "Jensen-Shannon", "{:.2f}".format),
+    ("effective_labels", "effective labels of a device", "{:.1f}".format),
+    ("fleet_effective_labels", "of the fleet", "{:.1f}".format),
+)
+"""What the page tells of a partition (`flsim/tasks/heterogeneity.py`): field, title and form."""
+
+
+_CAPTION = (
+    "The realised partition. Above, every device's shares of what it holds: a column is a device, devices that hold "
+    "most of the same lie side by side. Below, how many items of each split it has; it meets no others."
+)
+
+
+def write_partitions(run_dir: Path, groups: Sequence[DataGroup]) -> None:
+    """Write `partitions/NAME/` for every data set: `partition.parquet`, `partition.png` and `figures.json`.
+
+    Args:
+        run_dir: the run's folder.
+        groups: its data sets; of those that are not given, what was written before stays.
+    """
+    for group in groups:
+        items, over = _counted(group)
+        folder, assignment = run_dir / _FOLDER / group.name, group.source.assignment
+        counts = counts_table(items, assignment, over=over)
+        figures = write_partition(folder, counts, assignment, title=f"{group.name} by {over}, {_rule(group)}")
+        said = {"over": over, "rule": _rule(group), "left_out": group.said, **asdict(figures)}
+        write_atomically(folder / _FIGURES, json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False).encode())
+
+
+def read_partitions(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """Data set -> what was written of it, such as `{"gini": 0.1, ...}`; empty for a run without data sets."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob(f"{_FOLDER}/*/{_FIGURES}"))}
+
+
+def partition_pieces(run_dir: Path, summary: dict[str, Any]) -> list[str]:
+    """Whose items are whose, as pieces of the page: a picture and the figures for each data set."""
+    pieces = []
+    for name, found in summary.get("partitions", {}).items():
+        path = run_dir / _FOLDER / name / _PICTURE
+        pieces.append(heading(f"Who holds what of {name}"))
+        pieces += [picture(path, _CAPTION)] if path.is_file() else []
+        cells = [f"by {found['over']}, {found['rule']}", *(form(found[field]) for field, _, form in _COLUMNS)]
+        pieces.append(table(["dealt", *(title for _, title, _ in _COLUMNS)], [cells]))
+        pieces += [paragraph(found["left_out"])] if found["left_out"] else []
+    return pieces
+
+
+def _counted(group: DataGroup) -> tuple[Sequence[Item], str]:
+    """The items, and the field to count them by: what was dealt by, else the first that all of them have."""
+    items, config = group.source.items, group.config
+    wished = [config.over] if config.partition == "dirichlet" else ["label", "level", "user"]
+    for field in wished:
+        if all(getattr(item, field) is not None for item in items):
+            return items, field
+    return [replace(item, label=group.name) for item in items], "label"
+
+
+def _rule(group: DataGroup) -> str:
+    """How it was dealt, for people."""
+    config = group.config
+    if config.partition == "user":
+        return (
+            "all users dealt out" if config.users_per_device is None else f"{config.users_per_device} user per device"
+        )
+    skew = f", quantities log-normal with sigma {config.quantity_sigma:g}" if config.quantity_sigma else ""
+    return (f"Dirichlet with alpha {config.alpha:g}" if config.partition == "dirichlet" else "dealt evenly") + skew

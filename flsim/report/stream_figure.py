@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from flsim.metrics.users import over_rounds
-from flsim.report.drawing import (
+from flsim.report.plot import (
     COLOURS,
     GROUP_COLOURS,
     INK,
@@ -22,7 +22,7 @@ from flsim.report.drawing import (
     mark_phases,
     new_figure,
 )
-from flsim.report.phases import ordered_tasks
+from flsim.report.summary import ordered_tasks
 from flsim.tasks.stream import Phase
 
 _STRIPES = 480  # horizontal stripes of the picture, shared out among devices

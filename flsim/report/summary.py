@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
-from flsim.metrics.rows import FLEET, STAGE
-from flsim.metrics.selection import (
+from flsim.metrics.rows import (
+    FLEET,
     LEARNERS,
     REFERENCES,
+    STAGE,
     evaluation,
     evaluation_split,
     in_rounds,
@@ -19,16 +20,40 @@ from flsim.metrics.selection import (
     training,
 )
 from flsim.metrics.users import paired_difference, per_user, summarise
-from flsim.report.phases import last_third, ordered_tasks
 from flsim.tasks.stream import Phase
+
+# FOLDED flsim/report/summary.py
+# What the report asks of a stream's phases: the order of their task groups, and where their last third begins.
+
+
+def last_third(phase: Phase) -> int:
+    """First round of the phase's last `ceil(rounds / 3)` rounds; 5 for a phase of rounds 1 to 6."""
+    rounds = phase.last_round - phase.first_round + 1
+    return phase.last_round - (-(-rounds // 3)) + 1
+
+
+def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
+    """Task groups in the order in which phases bring them, then the other `found` ones by name.
+
+    Args:
+        phases: the run's phases.
+        found: task groups that were measured; the others are left out.
+    """
+    brought = dict.fromkeys(task for phase in phases for task in phase.tasks if task in found)
+    return [*brought, *sorted(set(found) - set(brought))]
+
 
 MEASURES = ("accuracy", "local_accuracy", "cloud_usage")
 """What evaluation measures: with the cloud, without it, and how often it was asked."""
+
+
 TOTALS = (
     *("cloud_calls", "cloud_refused", "cloud_failures", "cloud_tokens", "cloud_money", "bought_money"),
     *("uplink_bytes", "downlink_bytes", "seconds"),
 )
 """Training rows that are summed over rounds and devices."""
+
+
 WORST_USERS = 5
 
 

@@ -1,9 +1,9 @@
 """A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from flsim.report.breakdown import MEANING, Breakdown
+from flsim.report.time_figure import MEANING, Breakdown
+from flsim.text import BAR, aligned, amount, bar, data_size, seconds, share, wrapped
 
 MODEL_LINES = (
     ("global", "accuracy", "global, may ask"),
@@ -17,44 +17,13 @@ MODEL_LINES = (
     ("global", "cloud_usage", "cloud usage of global"),
 )
 """Model, measure and label of every line, in the order of the tables."""
+
+
 SPREAD = ("example_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
 """Fields of a summary that tables show, as shares."""
+
+
 _HEADINGS = ("examples", "users", "p10", "p50", "p90", "worst 10 %")
-_WIDTH = 100
-_BAR = 24  # letters of the longest bar
-_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-
-
-def share(value: float | None, *, digits: int = 1) -> str:
-    """`0.6143` as `61.4 %`; None as a dash."""
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def points(value: float | None) -> str:
-    """A difference of shares in percentage points: `0.072` as `+7.2`; None as a dash."""
-    return "-" if value is None else f"{100 * value:+.1f}"
-
-
-def amount(value: float | None) -> str:
-    """A sum for people: whole numbers with thousands, small ones with three digits; None as a dash."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def data_size(value: float | None) -> str:
-    """Bytes in the largest decimal unit that leaves a number of at least 1: `2_500_000` as `2.5 MB`."""
-    if value is None:
-        return "-"
-    sizes = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-    return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{value:.0f} bytes")
-
-
-def seconds(value: float) -> str:
-    """A time for people: `125.3` as `125 s`, `3.14159` as `3.14 s`, `0.0123` as `12 ms`."""
-    if value >= 0.9995:
-        return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} s"
-    return f"{1000 * value:.{0 if value >= 0.001 or value == 0 else 2}f} ms"
 
 
 def answer(summary: dict[str, Any]) -> str:
@@ -101,7 +70,7 @@ def end_table(summary: dict[str, Any]) -> str:
     Args:
         summary: as `summarise_run` or `finish_run` gives.
     """
-    lines = [_wrapped(answer(summary)), ""]
+    lines = [wrapped(answer(summary)), ""]
     rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
     rows += [(label, *(share(values[field]) for field in SPREAD)) for label, values in model_lines(summary)]
     lines += aligned(rows)
@@ -166,35 +135,9 @@ def time_table(found: Breakdown) -> str:
         found: as `break_down` gives.
     """
     largest = max(part.share for part in found.parts) or 1.0
-    bars = [_bar(part.share / largest) for part in sorted(found.parts, key=lambda part: -part.share)]
+    bars = [bar(part.share / largest) for part in sorted(found.parts, key=lambda part: -part.share)]
     *rows, whole = time_rows(found)
     numbers: list[tuple[str, ...]] = [("part", "wall s", "worker-s", "share"), *(row[:4] for row in rows), whole[:4]]
     heading, rule, *lines, last = aligned(numbers)
-    lines = [f"{line}  {bar:<{_BAR}}  {row[4]}".rstrip() for line, bar, row in zip(lines, bars, rows, strict=True)]
-    return "\n".join([_wrapped(time_sentence(found)), "", heading, rule, *lines, rule, last])
-
-
-def _bar(length: float) -> str:
-    """A bar of up to 24 letters for a length from 0 to 1, in steps of an eighth of a letter."""
-    whole, eighths = divmod(round(8 * _BAR * length), 8)
-    return "█" * whole + _EIGHTHS[eighths]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Left-align the first column and right-align the others, with a rule under the first row."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
-def _wrapped(text: str) -> str:
-    """Break a sentence between words, at most 100 columns a line."""
-    lines = [""]
-    for word in text.split(" "):
-        if len(lines[-1]) + len(word) + 1 > _WIDTH:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return "\n".join(lines)
+    lines = [f"{line}  {bar:<{BAR}}  {row[4]}".rstrip() for line, bar, row in zip(lines, bars, rows, strict=True)]
+    return "\n".join([wrapped(time_sentence(found)), "", heading, rule, *lines, rule, last])

@@ -4,32 +4,22 @@ Every device has its own Dirichlet mixture over task groups, over the families o
 family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule
 moves the whole fleet, or each device in its own time, from phase to phase. Everything is a pure function of the
 stream's seed, except the training questions, which follow the run's seed. Where a task group is a data set, a device
-draws from the items that it has been dealt (`flsim/tasks/data/groups.py`) in place of families and levels.
+draws from the items that it has been dealt (`flsim/tasks/groups.py`) in place of families and levels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from random import Random
 
 import numpy as np
 
-from flsim.config import StreamConfig
+from flsim.config.schema import Config, StreamConfig
+from flsim.devices import device_index
+from flsim.problems.families import draw, families_of
+from flsim.problems.problem import Problem
 from flsim.seeding import generator, python_random
-from flsim.tasks.data.groups import DataGroup
-from flsim.tasks.families import draw, families_of
-from flsim.tasks.problem import Problem
-
-_DEVICE = "device-"
-
-
-def device_name(index: int) -> str:
-    """The stable id of a device, such as `device-007`."""
-    return f"{_DEVICE}{index:03d}"
-
-
-def device_index(name: str) -> int:
-    """The index of a device's name."""
-    return int(name.removeprefix(_DEVICE))
+from flsim.tasks.groups import DataGroup, data_groups
 
 
 @dataclass(frozen=True)
@@ -160,3 +150,49 @@ def _shares(alpha: float, size: int, seed: int, names: tuple[str, ...]) -> tuple
 def _quantity(sigma: float, seed: int, device: str) -> float:
     """How many times the mean number of prompts a device has, log-normal with mean 1."""
     return float(np.exp(generator(seed, "quantity", device).normal(-(sigma**2) / 2, sigma)))
+
+
+# FOLDED flsim/tasks/stream.py
+# Questions of no device: what a server may ask by itself, drawn over all families and levels alike.
+#
+# Of a data set they are any of its items of the split, whoever holds them: there are no others.
+
+
+def proxy_problems(
+    groups: Sequence[str], split: str, *, count: int, rng: Random, data: Sequence[DataGroup] = ()
+) -> list[Problem]:
+    """Draw different questions, the groups in turn, every family of a group and every level of a family equally likely.
+
+    A data set that has fewer gives what it has.
+
+    Args:
+        groups: task groups; at least one.
+        split: `train`, `validation` or `test`.
+        count: how many; each group gets its share, up to one.
+        rng: drawn from.
+        data: the stream's data sets.
+    """
+    sets = {own.name: iter(own.proxy_set(split, count, rng)) for own in data if own.name in groups}
+    turn, found = list(groups), dict[str, Problem]()
+    while turn and len(found) < count:
+        group = turn[len(found) % len(turn)]
+        problem = next(sets[group], None) if group in sets else _drawn(group, split, rng)
+        if problem is None:
+            turn.remove(group)
+        else:
+            found.setdefault(problem.question, problem)
+    return list(found.values())
+
+
+def _drawn(group: str, split: str, rng: Random) -> Problem:
+    family = rng.choice(families_of(group))
+    return draw(family, rng.choice(family.levels), split, rng)
+
+
+def stream_of(config: Config) -> TaskStream:
+    """The task stream of a run.
+
+    Raises:
+        ConfigError: if a data set that it names cannot be read, judged or dealt.
+    """
+    return TaskStream(config.stream, config.rounds, data_groups(config))

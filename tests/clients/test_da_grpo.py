@@ -13,17 +13,16 @@ from flwr.app import RecordDict
 from peft import get_peft_model, set_peft_model_state_dict
 
 from clients.da_grpo import DaGrpo, client_app
-from clients.device import Device, keep, remember
-from clients.rollout import Rollout, roll_out
-from flsim.cloud.ledger import Ledger
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config
-from flsim.messages import DeviceUpdate
-from flsim.models.adapter import Adapter, initial_adapter
+from clients.device.device import Device, keep, remember
+from clients.device.rollout import Rollout, roll_out
+from clients.device.world import World, load_world
+from flsim.budget.ledger import Ledger
+from flsim.config.load import load_config
+from flsim.config.plugins import build
+from flsim.config.schema import Config, ConfigError
+from flsim.flower.messages import DeviceUpdate
+from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.base import load_base
-from flsim.models.lora_settings import lora_config
-from flsim.plugins import build
-from flsim.world import World, load_world
 
 TAU = 0.3
 

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from clients.device.rollout import answer_alone
+from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
-from clients.rollout import answer_alone
-from flsim.cloud.cloud import Answer, OracleCloud
-from flsim.config_files import load_config
+from flsim.cloud.builtin import OracleCloud
+from flsim.cloud.protocol import Answer
+from flsim.config.load import load_config
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
 from flsim.seeding import generator
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import Problem
-from flsim.world import World, load_world
-from tests.flsim.answers import answered
+from tests.flsim.cloud.answers import answered
 
 Values = dict[tuple[str, str], tuple[float, float]]
 

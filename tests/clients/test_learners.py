@@ -16,7 +16,10 @@ import flsim
 from clients.collaborative_grpo import CollaborativeGrpo
 from clients.da_grpo import DaGrpo
 from clients.dapo import Dapo
-from clients.device import Device, keep, remember
+from clients.device.device import Device, keep, remember
+from clients.device.replay import Replay
+from clients.device.rollout import Rollout, roll_out
+from clients.device.world import World, load_world
 from clients.dr_grpo import DrGrpo
 from clients.fixed_price import client_app as fixed_price
 from clients.gapg import Gapg
@@ -24,19 +27,16 @@ from clients.grpo import Grpo
 from clients.gvpo import Gvpo
 from clients.learner import Learner
 from clients.reinforcement import Reinforcement
-from clients.replay import Replay
-from clients.rollout import Rollout, roll_out
 from clients.sft import Sft
-from flsim.cloud.ledger import Ledger
-from flsim.config import Config
-from flsim.config_files import load_config
-from flsim.messages import DeviceUpdate
-from flsim.models.adapter import Adapter
+from flsim.budget.ledger import Ledger
+from flsim.config.load import load_config
+from flsim.config.schema import Config
+from flsim.flower.messages import DeviceUpdate
+from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
-from flsim.models.lora_settings import lora_config
-from flsim.tasks.judging import are_right
-from flsim.world import World, load_world, stream_of
-from tests.flsim.answers import answered
+from flsim.problems.judging import are_right
+from flsim.tasks.stream import stream_of
+from tests.flsim.cloud.answers import answered
 
 TAU = 0.5
 WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "clip_norm": 1e6}
@@ -380,7 +380,7 @@ def config_of(folder: Path, *more: str) -> Config:
         [
             "client.path=clients.dr_grpo:client_app",
             "client.pooled=true",
-            "strategy.sampler.path=strategies.samplers:First",
+            "strategy.sampler.path=strategies.parts.samplers:First",
         ],
     ],
     ids=["grpo", "sft", "gapg, joint", "central"],

@@ -8,8 +8,8 @@ import pytest
 
 import flsim
 from clients.poisoning import Poison, malicious_devices
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import Config, ConfigError
 from flsim.models.adapter import Adapter
 
 SENT = {"w": np.array([1.0, 2.0], dtype=np.float32), "v": np.zeros(50, dtype=np.float32)}

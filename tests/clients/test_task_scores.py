@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from clients.evaluate import evaluate_pack
-from clients.task_scores import task_auc, task_scores
+from clients.device.world import World, load_world
+from clients.evaluate import evaluate_pack, task_auc, task_scores
 from flsim.metrics.fairness import user_auc
-from flsim.tasks.problem import Problem
-from flsim.world import World, load_world
-from tests.flsim.data.own_sets import config_of, write_sums, write_votes
+from flsim.problems.problem import Problem
+from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
 
 def scored(question: str, label: int | None) -> Problem:

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from experiments.benchmark.__main__ import BENCHMARKS, main
-from experiments.benchmark.measuring import median_seconds, spread, table
+from experiments.benchmark.measuring import median_seconds, spread
+from flsim.text import markdown_table as table
 
 
 def test_median_ignores_the_first_call() -> None:

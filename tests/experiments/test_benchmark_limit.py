@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from clients.device.world import load_world
 from experiments.benchmark.bare import Layout, Passes, our_passes, plain_passes
 from experiments.benchmark.limit import Case, limit_cells
 from experiments.benchmark.setting import Setting
-from flsim.world import first_adapter, load_world
+from flsim.models.base import first_adapter
 
 
 @pytest.fixture(scope="module")

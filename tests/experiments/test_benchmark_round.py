@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmark.devices import DEMO
 from experiments.benchmark.round import round_table
-from flsim.config_files import load_config
+from flsim.config.load import load_config
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flwr.app import Message, MessageType
 
-import flsim.messages as wire
+import flsim.flower.messages as wire
 from experiments.benchmark import scale
 from experiments.benchmark.scale_client import COMPUTE, app, compute
 from experiments.benchmark.scale_side import Memory, Side, measure
-from flsim.arrays import to_arrays
-from flsim.engine.grid import LocalGrid, store_in
+from flsim.flower.arrays import to_arrays
+from flsim.flower.grid import LocalGrid, store_in
 
 
 def side(*wall_s: float) -> Side:

@@ -6,7 +6,7 @@ import pytest
 
 import flsim
 from experiments.compare import main
-from flsim.config_files import load_config
+from flsim.config.load import load_config
 
 
 @pytest.fixture(scope="module")

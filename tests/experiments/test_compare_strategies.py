@@ -11,8 +11,8 @@ from experiments.compare_strategies.measure import Outcome
 from experiments.compare_strategies.plan import ALL, Arm, Part
 from experiments.compare_strategies.tables import difference, harmed, part_table
 from experiments.compare_strategies.work import tasks_of
+from flsim.config.plugins import build
 from flsim.metrics.users import worst_decile_mean
-from flsim.plugins import build
 
 
 def outcome(*accuracy: float, alone: float = 0.5, forgets: float = 0.1) -> Outcome:

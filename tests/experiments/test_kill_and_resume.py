@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flsim.metrics.rows import read_rows, without_timing
-from flsim.models.builtin import CLOUD_DIR
+from flsim.models.folder import CLOUD_DIR
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 4

@@ -13,11 +13,10 @@ from experiments.pretrain import pretrain
 from experiments.pretraining import learning_rate_factor
 from experiments.recipes import SLM, Stage
 from flsim.models.base import load_base
-from flsim.models.builtin import CLOUD_DIR, SLM_DIR
 from flsim.models.decoding import encode, generate, read
-from flsim.models.tokenizer import build_tokenizer
+from flsim.models.folder import CLOUD_DIR, SLM_DIR, build_tokenizer
+from flsim.problems.families import FAMILIES, GROUPS, draw
 from flsim.seeding import python_random
-from flsim.tasks.families import FAMILIES, GROUPS, draw
 
 EVEN = dict.fromkeys(GROUPS, 1.0)
 

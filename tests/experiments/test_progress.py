@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.progress import Progress, duration, rounds_done, status
-from flsim.config import Config
+from flsim.config.schema import Config
 
 
 def commit(config: Config, round_: int) -> None:

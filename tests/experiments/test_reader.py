@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from experiments.reader import HELP, READER, make_reader, questions_of, reader_tokenizer
-from flsim.config import ConfigError, ModelConfig
+from flsim.config.model import ModelConfig
+from flsim.config.schema import ConfigError
 from flsim.models.base import load_model
 from flsim.models.decoding import encode, read
-from flsim.tasks.data.load import load
+from flsim.tasks.load import load
 from tests.experiments.recorded_world import SHORT, write_tables
 
 

@@ -15,8 +15,8 @@ from experiments.real.estimate import main as estimate
 from experiments.real.lessons import in_form, teach
 from experiments.real.server import UNKNOWN, serving
 from flsim.metrics.rows import read_rows
-from flsim.tasks.judging import are_right
-from flsim.tasks.problem import Problem
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
 
 MATHS = Problem("gsm8k", "", 1, "What are 2 + 2?", "4", verifier="numeric", instruction="Count.")
 CODE = Problem("mbpp", "", 0, "Write one().", "assert one() == 1", verifier="code", solution="def one():\n    return 1")

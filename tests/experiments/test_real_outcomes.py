@@ -14,12 +14,11 @@ from experiments.real_outcomes.outcomes import difference, outcomes_of
 from experiments.real_outcomes.plan import runs_of
 from experiments.real_outcomes.router import learned, met
 from experiments.real_outcomes.rules import CALIBRATED, NAMES, OWN
-from flsim.metrics.rows import read_rows
-from flsim.metrics.selection import evaluation, latest, training
+from flsim.metrics.rows import evaluation, latest, read_rows, training
 from flsim.metrics.users import per_user
-from flsim.tasks.problem import Problem
-from flsim.verifying.recorded import RECORDED, Record
-from flsim.world import stream_of
+from flsim.problems.problem import Problem
+from flsim.problems.recorded import RECORDED, Record
+from flsim.tasks.stream import stream_of
 from tests.experiments.recorded_world import SHORT, write_tables
 
 SMALL = ("rounds=2", "fleet.devices=3", "client.steps=2", "client.prompts=4", "evaluation.prompts_per_task=10")

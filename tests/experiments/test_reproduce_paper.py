@@ -11,11 +11,11 @@ from experiments.reproduce_paper.phases import PhaseUsage, last_quarter, usage_b
 from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, GRIDS, METHODS, runs_of, trials_of
 from experiments.reproduce_paper.regimes import REGIMES, regime_runs
 from experiments.reproduce_paper.switch import over_switch, switch_table
-from flsim.config import Config
-from flsim.config_files import load_config, to_yaml
+from flsim.config.load import load_config, to_yaml
+from flsim.config.schema import Config
+from flsim.loop.simulation import build_parts
 from flsim.metrics.intervals import Interval
 from flsim.metrics.rows import Row, write_rows
-from flsim.simulation import build_parts
 from flsim.tasks.stream import Phase
 
 TINY = ["rounds=3", "client.prompts=2", "client.steps=1", "evaluation.prompts_per_task=3", "cloud.kind=oracle"]

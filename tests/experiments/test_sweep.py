@@ -19,10 +19,10 @@ from experiments.sweep.__main__ import main
 from experiments.sweep.axes import read_axes, split_values, values_of
 from experiments.sweep.methods import FOLDER, find_method, method_names
 from experiments.sweep.plan import folder_name, plan_of, refuse_what_cannot_run
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.schema import Config, ConfigError
+from flsim.loop.folder import open_new
 from flsim.metrics.rows import read_rows, without_timing
-from flsim.run_folder import open_new
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "experiments" / "configs" / "demo.yaml")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flsim.config import Config, LoraShape
-from flsim.config_files import load_config
+from flsim.config.load import load_config
+from flsim.config.model import LoraShape
+from flsim.config.schema import Config
 from flsim.models.adapter import Adapter, only
 from strategies.base import DeltaStrategy, Update
 

@@ -12,11 +12,11 @@ from flwr.serverapp.strategy import Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
-import flsim.messages as wire
-from flsim.arrays import to_adapter, to_arrays
-from flsim.engine.grid import LocalGrid
-from flsim.engine.store import DeviceStore
-from flsim.messages import DeviceUpdate
+import flsim.flower.messages as wire
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.grid import LocalGrid
+from flsim.flower.messages import DeviceUpdate
+from flsim.flower.store import DeviceStore
 from flsim.models.adapter import Adapter
 from strategies.base import Update
 from strategies.fedavg import FedAvg

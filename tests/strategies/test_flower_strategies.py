@@ -31,25 +31,25 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-import flsim.aggregation.reading
-import flsim.messages as wire
+import flsim.flower.messages as wire
+import flsim.loop.health
 import flsim.report.finish
 import strategies.fedavg
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
-from flsim.arrays import to_adapter, to_arrays
-from flsim.checkpoints import latest_checkpoint
-from flsim.config import Config
-from flsim.config_files import load_config
-from flsim.engine.grid import LocalGrid
-from flsim.engine.store import DeviceStore
-from flsim.messages import DeviceUpdate, device_of, round_of
+from flsim.config.load import load_config
+from flsim.config.schema import Config
+from flsim.devices import device_at, device_name
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.grid import LocalGrid
+from flsim.flower.messages import DeviceUpdate, device_of, round_of
+from flsim.flower.store import DeviceStore
+from flsim.loop.checkpoints import latest_checkpoint
+from flsim.loop.simulation import run
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
-from flsim.simulation import run
-from flsim.tasks.stream import device_name
-from flsim.world import first_adapter
-from strategies import server_optimizers
+from flsim.models.base import first_adapter
+from strategies.parts import server_optimizers
 
 Settings = Callable[..., Config]
 HEALTH = {"aggregation_bias", "update_cosine", "effective_devices"}
@@ -264,7 +264,7 @@ def test_replies_that_a_strategy_empties_or_clips_are_measured_as_they_came(sett
 def test_a_cohort_that_takes_too_long_to_measure_is_not_measured(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flsim.aggregation.reading, "MOST_OPERATIONS", 1000.0)
+    monkeypatch.setattr(flsim.loop.health, "MOST_OPERATIONS", 1000.0)
     rows = rows_of(settings("large", "fleet.devices=3", "evaluation.every_rounds=9"), FedAvg())
     assert set(rows[rows["split"] == "server"]["name"]) == {"effective_devices"}
     assert not (rows["name"] == "update_norm").any()
@@ -361,7 +361,7 @@ def one_round(strategy: Strategy, adapter: Adapter, round_: int) -> Adapter:
         sent = list(strategy.configure_train(round_, to_arrays(adapter), ConfigRecord(), grid))
     replies = []
     for message in sent:
-        device = wire.device_at(message.metadata.dst_node_id)
+        device = device_at(message.metadata.dst_node_id)
         moves = draw(10 * round_ + device)
         moved = {name: tensor + np.float32(0.1) * moves[name] for name, tensor in wire.adapter_of(message).items()}
         replies.append(wire.train_reply(DeviceUpdate(device, moved, device + 1, 0.5), message))

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from flsim.config import Config, ConfigError, LoraShape
-from flsim.messages import Measures
+from flsim.config.model import LoraShape
+from flsim.config.schema import Config, ConfigError
+from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
@@ -15,16 +16,13 @@ from strategies.fedsa_lora import FedSaLora
 from strategies.ffa_lora import FfaLora
 from strategies.flex_lora import FlexLora
 from strategies.flora import Flora
-from strategies.geometric_median import GeometricMedian
 from strategies.het_lora import HetLora
 from strategies.local_only import LocalOnly
 from strategies.mean import MeanStrategy
-from strategies.median import Median
-from strategies.multi_krum import MultiKrum
+from strategies.parts.samplers import RandomShare
+from strategies.parts.weighters import RewardGain
+from strategies.robust import GeometricMedian, Median, MultiKrum, TrimmedMean
 from strategies.rolora import RoLora
-from strategies.samplers import RandomShare
-from strategies.trimmed_mean import TrimmedMean
-from strategies.weighters import RewardGain
 from tests.strategies.lora_fleet import (
     EQUAL,
     UNEQUAL,
@@ -333,7 +331,7 @@ def test_het_lora_takes_no_part_that_it_would_not_use() -> None:
 
 
 def test_number_by_number_needs_factors() -> None:
-    from strategies.reducers import Median as MedianReducer
+    from strategies.parts.reducers import Median as MedianReducer
 
     with pytest.raises(ValueError, match=r"reducer=Median works number by number.*strategies.fedavg:FedAvg"):
         FlexLora(reducer=MedianReducer())  # type: ignore[arg-type]

@@ -15,16 +15,17 @@ from transformers import AutoModelForCausalLM
 import flsim
 from clients.app import DeviceApp
 from clients.da_grpo import client_app
-from flsim.aggregation.returned import StrategyError
-from flsim.arrays import to_adapter, to_arrays
-from flsim.checkpoints import latest_checkpoint
-from flsim.config import Config, ConfigError
-from flsim.config_files import load_config
-from flsim.messages import round_of
+from clients.device.world import load_world
+from flsim.config.load import load_config
+from flsim.config.schema import Config, ConfigError
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.contract import StrategyError
+from flsim.flower.messages import round_of
+from flsim.loop.checkpoints import latest_checkpoint
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
+from flsim.models.base import first_adapter
 from flsim.models.stacked_lora import StackedLora
-from flsim.world import first_adapter, load_world
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
 from strategies.fedex_lora import FedExLora
@@ -33,9 +34,9 @@ from strategies.ffa_lora import FfaLora
 from strategies.flex_lora import FlexLora
 from strategies.flora import Flora
 from strategies.local_only import LocalOnly
+from strategies.parts.server_optimizers import Adam
+from strategies.parts.weighters import RewardGain
 from strategies.rolora import RoLora
-from strategies.server_optimizers import Adam
-from strategies.weighters import RewardGain
 
 Settings = Callable[..., Config]
 UNEQUAL = ("fleet.ranks=[4,2,3]", "fleet.alphas=[8,6,3]")
@@ -295,24 +296,26 @@ def test_a_stock_strategy_refuses_unequal_ranks_before_anything_is_written(setti
 
 
 def test_parts_are_built_from_the_shell(settings: Settings) -> None:
-    from flsim.plugins import build
+    from flsim.config.plugins import build
 
     spec = settings(
         "shell",
         "strategy.path=strategies.flex_lora:FlexLora",
         "strategy.average=adapters",
-        "strategy.weighter.path=strategies.weighters:QFair",
+        "strategy.weighter.path=strategies.parts.weighters:QFair",
         "strategy.weighter.q=2",
-        "strategy.optimizer.path=strategies.server_optimizers:Adam",
-        "strategy.sampler.path=strategies.samplers:RandomShare",
+        "strategy.optimizer.path=strategies.parts.server_optimizers:Adam",
+        "strategy.sampler.path=strategies.parts.samplers:RandomShare",
     ).strategy
     strategy = build("strategy", spec)
     assert (type(strategy).__name__, strategy.average, strategy.weighter.q) == ("FlexLora", "adapters", 2)
     assert type(strategy.optimizer) is Adam
-    with pytest.raises(ConfigError, match=r"strategies.weighters:QFair.*settings of strategy.weighter.*it takes: q"):
+    with pytest.raises(
+        ConfigError, match=r"strategies.parts.weighters:QFair.*settings of strategy.weighter.*it takes: q"
+    ):
         build(
             "strategy",
-            {"path": "strategies.flex_lora:FlexLora", "weighter": {"path": "strategies.weighters:QFair", "p": 1}},
+            {"path": "strategies.flex_lora:FlexLora", "weighter": {"path": "strategies.parts.weighters:QFair", "p": 1}},
         )
 
 

@@ -1,0 +1,87 @@
+"""What a device measures while it learns: sums per task over the round, handed over as rows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from clients.device.device import Device
+from clients.device.rollout import Rollout
+from flsim.cloud.protocol import Basket
+from flsim.flower.messages import DeviceUpdate
+from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter
+from flsim.problems.families import relative_difficulty
+from flsim.problems.problem import Problem
+
+
+class Notes:
+    """The sums of one device and round; every entry is a (total, weight) pair per task and name."""
+
+    def __init__(self, device: Device, *, counts_cloud: bool = False) -> None:
+        """Begin a round.
+
+        Args:
+            device: whose.
+            counts_cloud: whether the cloud can fail and is really paid, so that there are rows of both.
+        """
+        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._where = (device.round, device.name)
+        self._counts_cloud = counts_cloud
+        self.prompts = 0
+        self.effective_groups = 0
+
+    def add(self, k: int, problems: Sequence[Problem], rollout: Rollout, advantage: Tensor) -> None:
+        """Enter one step of the pack's device `k`; the advantages are `(K, P, G)`."""
+        group = rollout.asked.shape[-1]
+        sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
+        for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
+            self._note(problem.group, "reward", right, group)
+            self._note(problem.group, "local_reward", alone, group)
+            self._note(problem.group, "cloud_usage", asked, group)
+            self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
+            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+        self.prompts += len(problems)
+        self.effective_groups += int((advantage[k, : len(problems)] != 0).any(-1).sum())
+
+    def add_sent(self, problems: Sequence[Problem], sent: Sequence[bool], right: Sequence[bool]) -> None:
+        """Enter one step of a device that samples nothing: which prompts it sent, and where the cloud was right."""
+        for problem, asked, helped in zip(problems, sent, right, strict=True):
+            self._note(problem.group, "reward", float(helped), float(asked))
+            self._note(problem.group, "cloud_usage", float(asked), 1)
+            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+        self.prompts += len(problems)
+        self.effective_groups += sum(right)
+
+    def update(self, device: Device, adapter: Adapter) -> DeviceUpdate:
+        """The device's update with everything that was noted."""
+        spent = device.ledger.round
+        for name, value in (
+            ("dual_variable", device.dual),
+            ("cloud_calls", spent.calls),
+            ("cloud_tokens", spent.tokens),
+            ("cloud_money", spent.money),
+            ("cloud_refused", spent.refused),
+            ("effective_groups", self.effective_groups),
+        ):
+            self._note("all", name, float(value), 1)
+        if self._counts_cloud:
+            for name, value in cloud_facts(device.basket).items():
+                self._note("all", name, value, 1)
+        rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
+        reward = sum(total for total, _ in rewards) / max(1.0, sum(weight for _, weight in rewards))
+        rows = tuple(
+            Row(*self._where, task, "train", "local", name, total, weight)
+            for (task, name), (total, weight) in self._sums.items()
+        )
+        return DeviceUpdate(device.index, adapter, self.prompts, reward, rows, self.effective_groups)
+
+    def _note(self, task: str, name: str, total: float, weight: float) -> None:
+        pair = self._sums[task, name]
+        pair[0] += total
+        pair[1] += weight
+
+
+def cloud_facts(basket: Basket) -> dict[str, float]:
+    """What becomes rows where the cloud can fail and is really paid; `cloud_failures` alone may enter a result."""
+    return {"cloud_failures": basket.failures, "cloud_retries": basket.retries, **basket.bought_facts()}

@@ -1,0 +1,171 @@
+"""A pack's rollouts: sample groups of responses, let the asking ones share one cloud query per prompt, and judge them.
+
+A query that the ledger refuses, or at which the cloud fails, is answered locally: the device tries alone, with asking
+disabled, and the response earns what that answer earns. Only tokens that the policy itself sampled enter the loss, so
+neither the cloud's words nor the forced attempt are ever reinforced as tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clients.device.device import Device
+from clients.device.world import World
+from flsim.cloud.protocol import Answer
+from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
+from flsim.problems.judging import are_right
+from flsim.problems.problem import Problem
+from flsim.seeding import seed_for
+from flsim.timing import spend
+
+Problems = list[list[Problem]]  # [device][prompt]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Groups of responses to a pack's prompts, with what they earned and cost."""
+
+    reading: Reading
+    """The prompts, read with gradient if adapters are being learned."""
+    completions: Completions
+    right_alone: Tensor
+    """1 where the response itself is the right answer, `(K, P, G)`."""
+    right: Tensor
+    """1 where the final answer is right, whoever gave it, `(K, P, G)`."""
+    asked: Tensor
+    """1 where the response asked for help, granted or not, `(K, P, G)`."""
+    open: Tensor
+    """True at real prompts where a response could ask, `(K, P)`."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """What was asked of each device."""
+        return self.reading.prompts
+
+    @property
+    def usage(self) -> Tensor:
+        """J, the share of a device's responses that asked, of those that could, `(K,)`."""
+        could = self.open[..., None].float()  # (K, P, 1)
+        return (self.asked * could).sum((1, 2)) / (could.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
+
+
+def roll_out(
+    world: World,
+    devices: Sequence[Device],
+    problems: Problems,
+    *,
+    step: int,
+    group_size: int,
+    temperature: float,
+    max_new_tokens: int,
+    may_ask: bool = True,
+    help_bias: Tensor | None = None,
+) -> Rollout:
+    """Sample, ask, judge; the adapters in use are the pack's.
+
+    Without `may_ask` the help request is ruled out; `help_bias` `(K, P)` is added to its logit, and -inf rules it out.
+    """
+    seed = world.config.seed
+    with spend("rollout"):
+        reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+        completions = generate(
+            world.base,
+            reading,
+            group_size=group_size,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
+            may_ask=may_ask,
+            help_bias=help_bias,
+        )
+    with spend("reward"):
+        right_alone = _judge(problems, completions)  # (K, P, G)
+    asked = completions.asked.float()  # (K, P, G)
+    right_alone = right_alone.to(asked.device) * (1 - asked)  # (K, P, G)
+    wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
+    helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=max_new_tokens)  # (K, P)
+    right = right_alone + asked * helped.to(asked.device)[..., None]  # (K, P, G)
+    open_ = reading.prompts.real  # (K, P)
+    if help_bias is not None:
+        open_ = open_ & ~help_bias.isneginf()  # (K, P)
+    return Rollout(reading, completions, right_alone, right, asked, open_)
+
+
+def _judge(problems: Problems, completions: Completions) -> Tensor:
+    """1 where a completion itself is right, `(K, P, G)`; a help request never is."""
+    right = torch.zeros(completions.asked.shape)  # (K, P, G)
+    asked = completions.asked.tolist()
+    said = {
+        (k, p, g): (problem, completions.texts[k][p][g])
+        for k, row in enumerate(problems)
+        for p, problem in enumerate(row)
+        for g in range(right.shape[2])
+        if not asked[k][p][g]
+    }
+    for place, verdict in zip(said, are_right(list(said.values())), strict=True):
+        right[place] = float(verdict)
+    return right
+
+
+def ask_cloud(
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
+) -> Tensor:
+    """1 where a wanted query leads to a right answer, `(K, P)`: the cloud's if it comes, else the device's own."""
+    helped = torch.zeros(wanted.shape)  # (K, P)
+    answers = buy_answers(world, devices, problems, wanted)
+    verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
+    for (k, p), right in zip(answers, verdicts, strict=True):
+        helped[k, p] = float(right)
+    refused = [
+        [p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())
+    ]
+    if any(refused):
+        alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
+        places = [(k, p) for k, row in enumerate(refused) for p in row]
+        texts = [text for row in alone for text in row]
+        verdicts = are_right([(problems[k][p], text) for (k, p), text in zip(places, texts, strict=True)])
+        for (k, p), right in zip(places, verdicts, strict=True):
+            helped[k, p] = float(right)
+    return helped
+
+
+def buy_answers(
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor
+) -> dict[tuple[int, int], Answer]:
+    """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
+
+    A prompt that a ledger refuses has none, nor one at which the cloud fails, which the ledger then does not pay.
+    """
+    prices = world.config.cloud
+    granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
+    for k, p in wanted.nonzero().tolist():
+        quote = world.cloud.quote(problems[k][p])
+        if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
+            granted[k, p] = quote
+    with spend("cloud"):
+        answers = world.cloud.answer([problems[k][p] for k, p in granted])
+    bought: dict[tuple[int, int], Answer] = {}
+    for ((k, p), quote), answer in zip(granted.items(), answers, strict=True):
+        devices[k].basket.add(answer, prices)
+        if answer is None:
+            devices[k].ledger.cancel(quote.tokens, quote.money(prices))
+            continue
+        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
+        devices[k].sent.append(problems[k][p])
+        bought[k, p] = answer
+    return bought
+
+
+@torch.no_grad()
+def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
+    """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
+    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+    replies = generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
+    return [[group[0] for group in row] for row in replies.texts]
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A torch generator of its own."""
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,63 @@
+"""Which tensors of an adapter travel, and which are a device's own.
+
+A message may carry a part of the adapter only, by name. The other tensors are then the device's own: what it kept of
+them (FedSA-LoRA's B, for instance), or, as long as it has not learned any, those of the run's first adapter, which all
+devices know (FFA-LoRA's A, for instance, which nobody ever learns).
+"""
+
+from collections.abc import Sequence
+
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+
+import flsim.flower.messages as wire
+from clients.device.world import World
+from flsim.config.schema import Config
+from flsim.devices import device_at
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.models.adapter import Adapter, cropped, only
+from flsim.seeding import generator
+
+_OWN = "own"
+
+
+def adapters_of(world: World, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Adapter]:
+    """The whole adapter of each device of a pack; devices that hold the same get one and the same object."""
+    carried = wire.adapters_of(messages)
+    shared: dict[tuple[int, int, float], Adapter] = {}
+    adapters = []
+    for part, context in zip(carried, contexts, strict=True):
+        if len(part) == len(world.first):
+            adapters.append(part)
+            continue
+        shape = world.config.shape_of(device_at(context.node_id))
+        key = (id(part), shape.rank, shape.alpha)
+        if key not in shared:
+            shared[key] = {**cropped(world.first, shape, world.config.shape), **part}
+        own = _own(context.state)
+        whole = shared[key] | own if own else shared[key]
+        adapters.append({name: whole[name] for name in world.first} if own else whole)
+    return adapters
+
+
+def part_to_send(adapter: Adapter, message: Message) -> Adapter:
+    """Of a device's new adapter, what the message carried and let it learn."""
+    carried = wire.arrays_of(message)
+    return {name: tensor for name, tensor in only(adapter, wire.learns_of(message)).items() if name in carried}
+
+
+def keep_own(state: RecordDict, adapter: Adapter, message: Message) -> None:
+    """Keep what the device learned and the message did not carry."""
+    carried = wire.arrays_of(message)
+    own = {name: tensor for name, tensor in only(adapter, wire.learns_of(message)).items() if name not in carried}
+    if own:
+        state[_OWN] = to_arrays(own)
+
+
+def _own(state: RecordDict) -> Adapter:
+    record = state.get(_OWN)
+    return to_adapter(record) if isinstance(record, ArrayRecord) else {}
+
+
+def shares(config: Config, device: int) -> bool:
+    """Whether a device lets the server see the questions that it sent to the cloud (`fleet.sharing`)."""
+    return float(generator(config.stream.seed, "sharing", device).random()) < config.fleet.sharing

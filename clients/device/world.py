@@ -1,0 +1,39 @@
+"""What a worker loads once and every client on it shares: base model, adapter slots, cloud, stream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flsim.cloud.make import fleet_cloud
+from flsim.cloud.protocol import Cloud
+from flsim.config.schema import Config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.base import BaseModel, load_model
+from flsim.models.stacked_lora import StackedLora
+from flsim.tasks.stream import TaskStream, stream_of
+
+
+@dataclass(frozen=True)
+class World:
+    """The shared part of all devices; a device itself is only state."""
+
+    config: Config
+    base: BaseModel
+    lora: StackedLora
+    cloud: Cloud
+    stream: TaskStream
+    first: Adapter
+    """The adapter that round 1 starts from, of the widest rank."""
+
+    def scales(self, devices: Sequence[int], ranks: Sequence[int]) -> list[float]:
+        """The scale of each device, by its own alpha and the rank of the adapter that it holds."""
+        shapes = ((self.config.shape_of(device), rank) for device, rank in zip(devices, ranks, strict=True))
+        return [replace(shape, rank=rank).scale for shape, rank in shapes]
+
+
+def load_world(config: Config) -> World:
+    """Load everything; seconds for the built-in models."""
+    place = "cuda" if config.engine.gpus > 0 else "cpu"
+    base = load_model(config.model, place=place)
+    like = initial_adapter(base.model, config.model, config.seed)
+    lora = StackedLora(base.model, like, config.shape.scale)
+    return World(config, base, lora, fleet_cloud(config), stream_of(config), like)

@@ -1,0 +1,158 @@
+"""The clouds that come with the package: the built-in cloud model, which can also teach, and the oracle."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flsim.cloud.protocol import Answer, Reply
+from flsim.models.base import BaseModel, load_base
+from flsim.models.decoding import Completions, Reading, encode, generate, given, read
+from flsim.models.folder import folder_of
+from flsim.models.scoring import judge, top_logprobs, unaided
+from flsim.problems.problem import Problem
+
+_BLOCK = 2**24  # bytes of a checkpoint that are hashed at a time
+
+
+class BuiltinCloud:
+    """The shipped cloud model, greedy; deterministic, so answers are kept: once per worker and question."""
+
+    access = "logits"
+    """It can give all that a teacher can."""
+
+    def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
+        self.path = path
+        self.base: BaseModel = load_base(path, key="cloud.model", asks=False)
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self._known: dict[str, Answer] = {}
+
+    def prompt(self, problem: Problem) -> str:
+        """What the model reads."""
+        return problem.prompt
+
+    def quote(self, problem: Problem) -> Answer:
+        """The prompt's tokens and the longest completion."""
+        return Answer("", len(self.base.tokenizer(self.prompt(problem))["input_ids"]), self.max_new_tokens)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer]:
+        """One answer per problem, in order."""
+        return self.reply([self.prompt(problem) for problem in problems])
+
+    def reply(self, prompts: Sequence[str]) -> list[Answer]:
+        """One answer per prompt, in order."""
+        new = list(dict.fromkeys(prompt for prompt in prompts if prompt not in self._known))
+        for start in range(0, len(new), self.batch_size):
+            some = new[start : start + self.batch_size]
+            self._known |= dict(zip(some, self._ask(some), strict=True))
+        return [self._known[prompt] for prompt in prompts]
+
+    def _ask(self, prompts: list[str]) -> list[Answer]:
+        """One batch."""
+        return self._generate(prompts)[0]
+
+    @torch.no_grad()
+    def _generate(self, prompts: list[str]) -> tuple[list[Answer], Completions]:
+        """The greedy answers to one batch, and the tokens behind them, `(1, P, 1, T)`."""
+        reading = self._read(prompts)
+        replies = generate(
+            self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
+        )
+        sent = reading.prompts.mask[0].sum(-1).tolist()
+        received = replies.mask[0, :, 0].sum(-1).tolist()
+        told = zip(replies.texts[0], sent, received, strict=True)
+        return [Answer(texts[0], prompt_tokens, tokens) for texts, prompt_tokens, tokens in told], replies
+
+    def _read(self, prompts: Sequence[str]) -> Reading:
+        return read(self.base, encode(self.base, [prompts]))
+
+    @cached_property
+    def identity(self) -> str:
+        """Whatever its words and their bits depend on: its weights, and what computes them."""
+        weights = hashlib.sha256()
+        for file in sorted(path for path in folder_of(self.path).glob("*") if path.is_file()):
+            with file.open("rb") as data:
+                while block := data.read(_BLOCK):
+                    weights.update(block)
+        return (
+            f"{weights.hexdigest()} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+        )
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Its tokens and their ids."""
+        return dict(self.base.tokenizer.get_vocab())
+
+    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
+        """Its answers with the `top` likeliest tokens at each token; one by one, so that no bit depends on the rest."""
+        return [self._tell(self.prompt(problem), top) for problem in problems]
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
+        """The log-probabilities of these completions' tokens, billed as tokens sent; one by one, too."""
+        return [self._score(self.prompt(p), tokens) for p, tokens in zip(problems, completions, strict=True)]
+
+    @torch.no_grad()
+    def _tell(self, prompt: str, top: int) -> Reply:
+        reading = self._read([prompt])
+        said = generate(
+            self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
+        )
+        ids, logprobs = (part[0, 0, 0] for part in top_logprobs(self.base, reading, said, top))  # (T, k) each
+        answer = Answer(said.texts[0][0][0], int(reading.prompts.mask.sum()), int(said.mask.sum()))
+        return _reply(answer, said.tokens[0, 0, 0], ids, logprobs)
+
+    @torch.no_grad()
+    def _score(self, prompt: str, tokens: Sequence[int]) -> Reply:
+        reading = self._read([prompt])
+        completions = given(self.base, [[tokens]])
+        alone = unaided(self.base, completions)
+        ids = completions.tokens.flatten()[:, None]  # (T, 1)
+
+        def verdict(logits: Tensor, places: Tensor) -> Tensor:
+            return alone(logits, places).gather(-1, ids[places])[:, 0]
+
+        logprobs = judge(self.base, reading, completions, verdict)[0, 0, 0]  # (T,)
+        sent = int(reading.prompts.mask.sum()) + len(tokens)
+        return _reply(Answer("", sent, 0), ids[:, 0], ids, logprobs[:, None])
+
+
+def _reply(answer: Answer, tokens: Tensor, ids: Tensor, logprobs: Tensor) -> Reply:
+    return Reply(
+        answer,
+        tokens.cpu().numpy().astype(np.int32),
+        ids.cpu().numpy().astype(np.int32),
+        logprobs.float().cpu().numpy(),
+    )
+
+
+class OracleCloud:
+    """The right answer, except on a fixed share of the questions, chosen by a hash of the question."""
+
+    def __init__(self, error: float, errors: Mapping[str, float] | None = None) -> None:
+        """Set the shares.
+
+        Args:
+            error: the share.
+            errors: the same for single task groups; the others have `error`.
+        """
+        self.error = error
+        self.errors = errors or {}
+
+    def quote(self, problem: Problem) -> Answer:
+        """Exact, since the oracle knows the answer. A character counts as a token."""
+        return Answer("", len(problem.prompt), len(problem.right_text) + 1)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Answer]:
+        """One answer per problem, in order; an empty text where the oracle errs."""
+        return [
+            Answer(p.wrong_text if self._errs(p) else p.right_text, len(p.prompt), len(p.right_text) + 1)
+            for p in problems
+        ]
+
+    def _errs(self, problem: Problem) -> bool:
+        digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64 < self.errors.get(problem.group, self.error)

@@ -1,0 +1,156 @@
+"""The cloud LLM as the devices see it: questions in, answers with their token counts out.
+
+The built-in one can also teach (`flsim/cloud/teacher.py`): it gives the log-probabilities behind its answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from flsim.budget.ledger import Account
+from flsim.config.schema import CloudConfig
+from flsim.problems.families import FAMILIES, draw, is_builtin
+from flsim.problems.problem import Problem
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One reply of the cloud."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached: bool = field(default=False, compare=False)
+    """Whether it was there already, so that nothing was bought for it."""
+    retries: int = field(default=0, compare=False)
+    """How many requests had failed before it came."""
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of the exchange."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def money(self, config: CloudConfig) -> float:
+        """Its price, in the unit of `config.price_*`."""
+        return (
+            self.prompt_tokens * config.price_per_prompt_token
+            + self.completion_tokens * config.price_per_completion_token
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a teacher said, and what it was billed."""
+
+    answer: Answer
+    tokens: NDArray[np.int32]
+    """Ids of the tokens that were said or given, the ending one included, `(T,)`; none at the level `text`."""
+    ids: NDArray[np.int32]
+    """The k likeliest tokens at each of them, `(T, k)`; where tokens were given, k = 1 and these are they."""
+    logprobs: NDArray[np.float32]
+    """The log-probabilities of `ids`, `(T, k)`."""
+
+    def to_bytes(self) -> bytes:
+        """All of it, bit for bit."""
+        text = np.frombuffer(self.answer.text.encode(), dtype=np.uint8)
+        sizes = np.array([self.answer.prompt_tokens, self.answer.completion_tokens], dtype=np.int64)
+        parts = {"text": text, "sizes": sizes, "tokens": self.tokens, "ids": self.ids, "logprobs": self.logprobs}
+        return bytes(save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Reply":
+        """The inverse of `to_bytes`."""
+        parts: dict[str, NDArray[Any]] = load(data)
+        prompt, completion = parts["sizes"].tolist()
+        answer = Answer(parts["text"].tobytes().decode(), prompt, completion)
+        return Reply(answer, parts["tokens"], parts["ids"], parts["logprobs"])
+
+
+def text_reply(answer: Answer) -> Reply:
+    """A reply of the level `text`."""
+    nothing = np.zeros(0, dtype=np.int32)
+    return Reply(answer, nothing, nothing.reshape(0, 0), np.zeros((0, 0), dtype=np.float32))
+
+
+class Cloud(Protocol):
+    """Anything that answers problems."""
+
+    def quote(self, problem: Problem) -> Answer:
+        """The largest exchange that answering the problem can come to (no text); caps are held against it."""
+        ...
+
+    def answer(self, problems: Sequence[Problem]) -> Sequence[Answer | None]:
+        """One answer per problem, in order; None where the cloud failed, which costs nothing."""
+        ...
+
+
+# FOLDED flsim/cloud/protocol.py
+# What a cloud is told before a question: a notation that it has never seen, by two examples of every family.
+#
+# That is for the built-in world alone. A question of a data set stands under its own instruction
+# (`Problem.prompt`).
+
+_HEAD = """You answer short questions in a fixed notation. Write the answer alone: no words, no explanation, no spaces.
+Answers to sums, differences and products have the least significant digit first; all other numbers are as usual.
+Expressions are Python. Examples, each a question and its answer after the last equals sign:"""
+
+
+def system_of(config: CloudConfig, problem: Problem) -> str | None:
+    """The system prompt for a problem; None sends none."""
+    if config.system is not None:
+        return config.system
+    return instruction() if is_builtin(problem) else None
+
+
+@cache
+def instruction() -> str:
+    """The system prompt of the built-in world; the examples are of the train split, always the same ones."""
+    rng = Random(0)
+    shown = [
+        draw(family, level, "train", rng) for family in FAMILIES for level in (family.levels[0], family.levels[-1])
+    ]
+    return "\n".join([_HEAD, *(problem.question + problem.answer for problem in shown)])
+
+
+# FOLDED flsim/cloud/protocol.py
+# What was paid to a cloud, and what really went there: a cache lies between the two.
+
+
+@dataclass
+class Basket:
+    """The sums of one buyer over a stretch of time."""
+
+    charged: Account = field(default_factory=Account)
+    """As the ledger has it: calls, tokens and money of an empty cache, and what the caps refused."""
+    cached: Account = field(default_factory=Account)
+    """The part of it that lay in the cache already."""
+    bought: Account = field(default_factory=Account)
+    """What really went to the cloud."""
+    failures: int = 0
+    """Questions at which the cloud failed, however often it was asked; nothing of them is charged."""
+    retries: int = 0
+    """Requests that had failed before an answer came."""
+
+    def add(self, answer: Answer | None, prices: CloudConfig) -> None:
+        """Enter what became of one question; None is a failure."""
+        if answer is None:
+            self.failures += 1
+            return
+        for account in (self.charged, self.cached if answer.cached else self.bought):
+            account.book(answer.tokens, answer.money(prices))
+        self.retries += answer.retries
+
+    def bought_facts(self) -> dict[str, float]:
+        """What depends on the cache and on the weather, by the names that rows have for it."""
+        return {
+            "bought_calls": self.bought.calls,
+            "bought_tokens": self.bought.tokens,
+            "bought_money": self.bought.money,
+            "cached_tokens": self.cached.tokens,
+        }

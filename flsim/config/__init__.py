@@ -1,0 +1,1 @@
+"""The settings of a run: what they are, how they are read, and the plug-ins that they name."""

@@ -1,0 +1,126 @@
+"""Read and write configurations: YAML, `key=value` overrides, and what differs between two; OmegaConf stays here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError, DataConfig
+from flsim.loop.checks import check
+
+_REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
+_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
+_ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
+
+
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, fragments: Sequence[str | Path] = ()
+) -> Config:
+    """Read a YAML file, lay fragments and then `key=value` overrides over it, key by key, and check the whole.
+
+    Args:
+        path: the YAML file; None starts from the defaults.
+        overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
+        fragments: YAML files with some of the keys, each laid over what is before it.
+
+    Raises:
+        ConfigError: for an unknown or mistyped key or a value out of range.
+    """
+    wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
+    if wrong is not None:
+        raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
+    merged = OmegaConf.structured(Config)
+    if path is not None:
+        merged = OmegaConf.merge(merged, {"name": Path(path).stem})  # unless the file says otherwise
+    for file in [*([] if path is None else [path]), *fragments]:
+        merged = _lay_over(merged, _read(Path(file)), str(file))
+    merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _read(path: Path) -> DictConfig:
+    """A YAML file's keys."""
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
+    try:
+        given = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, DictConfig):
+        raise ConfigError(f"{path} must hold keys and values, such as `rounds: 4`, not a list or a single value")
+    return given
+
+
+def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
+    """Merge; if that fails, key by key, so that the error can name its key."""
+    try:
+        return _merged(config, given)
+    except (OmegaConfBaseException, TypeError, ValueError):
+        pass
+    for key in given:
+        try:
+            config = _merged(config, {key: given[key]})
+        except ConfigError:
+            raise
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            raise ConfigError(_explain(error, str(key), source)) from error
+    return config
+
+
+def _merged(config: Any, given: Any) -> Any:
+    merged = OmegaConf.merge(config, given)
+    OmegaConf.to_object(merged)  # values that the dataclasses refuse
+    return merged
+
+
+def _explain(error: Exception, key: str, source: str) -> str:
+    """Say which key of which source is wrong and what would be right."""
+    key = getattr(error, "full_key", None) or key
+    if isinstance(error, ConfigKeyError):
+        parent: Any = Config()
+        for part in key.split(".")[:-1]:
+            parent = DataConfig() if parent == {} else getattr(parent, part.split("[")[0], parent)
+        known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
+        return f"unknown key {key!r} in {source}; allowed here: {known}"
+    return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Keys whose change would change results, as `key: old -> new`."""
+    before, after = settings_of(old), settings_of(new)
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS and not _ROOT.fullmatch(key)
+    ]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every key with its value, such as `budget.tau: 0.3`; of a plug-in those that are set."""
+    return _flat(_plain(asdict(config)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,345 @@
+"""The configuration of a run: frozen dataclasses and what is allowed in them; `flsim/config/load.py` reads them.
+
+Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`, `server`), which are the
+plug-in's own keyword arguments and are checked when it is built.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flsim.config.model import AUTO as AUTO
+from flsim.config.model import LoraShape as LoraShape
+from flsim.config.model import ModelConfig as ModelConfig
+
+# FOLDED flsim/config/schema.py
+# How one data set becomes a task group: what it is, whose its items are, and how answers to them are judged.
+
+PARTITIONS = ("dirichlet", "user", "evenly")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One data set, under the name that `stream.phases` calls it by; docs/data.md shows some."""
+
+    kind: str = ""
+    """A known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`, `datasets` or `reasoning_gym`."""
+    root: str = "."
+    """Folder that its files are relative to, there for every worker."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The reader's own keyword arguments, such as `files`, `columns` or `shown_tests`."""
+    splits: str = "official"
+    """`official`: the set's own train, validation and test, and a hash of the question for what it lacks; `hash`: the
+    hash for all (`flsim/tasks/item.py`)."""
+    partition: str = "dirichlet"
+    """Whose items are whose: `dirichlet`: every device has its own mixture of `over`; `user`: a device holds the items
+    of a user; `evenly`: at random. The draw follows `stream.seed`."""
+    over: str = "label"
+    """What `dirichlet` mixes: `label`, `level` or `user`."""
+    alpha: float = 1.0
+    """Sum of the Dirichlet's parameters; inf makes devices equal, 0 gives each one label."""
+    quantity_sigma: float = 0.0
+    """Sigma of the log-normal number of items per device, for `dirichlet` and `evenly`; 0 makes them equal."""
+    users_per_device: int | None = 1
+    """For `user`: how many users a device holds; None deals out all users that there are."""
+    least: int = 1
+    """For `user`: users with fewer items than this in any split are left out."""
+    verifier: str | None = None
+    """What says whether an answer is right; None: what fits the kind's references."""
+    verifier_settings: dict[str, Any] = field(default_factory=dict)
+    """Its keyword arguments, such as `wall_s` of `maths` and `code`."""
+    instruction: str | None = None
+    """What is said before every question, to devices and cloud; None: the form that the verifier reads
+    (`flsim/tasks/groups.py`); "" says nothing."""
+
+
+SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
+
+
+SHARES = ("equally", "traffic", "price")
+
+
+CLOUD_KINDS = ("builtin", "oracle", "endpoint", "model", "replay")
+
+
+CLOUD_WITHOUT_EFFECT = ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "cache")
+"""Settings of the cloud that enter no answer: how it is reached, and where answers are kept."""
+
+
+CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
+
+
+ENGINE_KINDS = ("ray", "local")
+
+
+ALL, GRANTED = "all", "granted"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message gives value, source, what is allowed and the mend."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Which tasks each device meets, and when."""
+
+    phases: tuple[tuple[str, ...], ...] = (("arithmetic", "numbers"), ("strings", "lists"), ("arithmetic", "numbers"))
+    """Task groups of each phase, in order: of the built-in world, or names of `data`."""
+    schedule: str = "switch"
+    """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
+    `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each; `joint`: all phases at once, in
+    every round: the bound of a learner that never switches."""
+    phase_rounds: int | None = None
+    """Length of a phase in rounds; None shares the run's rounds out evenly."""
+    lag_rounds: int = 4
+    """Longest lag of a device (`staggered`) or length of the ramp (`ramp`), in rounds."""
+    alpha: float = 0.5
+    """Dirichlet concentration of every device's mixture over groups, families and levels; inf makes devices equal. The
+    items of a set of `data` have been dealt by its own `alpha`."""
+    quantity_sigma: float = 0.3
+    """Sigma of the log-normal number of prompts per step and device; 0 gives every device the same."""
+    seed: int = 0
+    """Seed of the partition and the test sets, apart from the training's."""
+
+    def __post_init__(self) -> None:
+        """OmegaConf hands lists over; phases are compared and hashed."""
+        object.__setattr__(self, "phases", tuple(tuple(phase) for phase in self.phases))
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """The simulated devices."""
+
+    devices: int = 16
+    """Number of devices in the fleet."""
+    cohort: int | None = None
+    """Devices that take part in a round; None means all."""
+    ranks: tuple[int, ...] = ()
+    """LoRA ranks of the devices, dealt in turn: device i has `ranks[i % len(ranks)]`; empty gives all `model.rank`."""
+    alphas: tuple[float, ...] = ()
+    """LoRA alphas that belong to `ranks`, one each; empty gives all `model.alpha`."""
+    sharing: float = 0.0
+    """Chance of a device to be one that lets the server see the questions it sent to the cloud (by `stream.seed`)."""
+
+    def __post_init__(self) -> None:
+        """OmegaConf hands lists over."""
+        object.__setattr__(self, "ranks", tuple(self.ranks))
+        object.__setattr__(self, "alphas", tuple(self.alphas))
+
+
+@dataclass(frozen=True)
+class FleetBudgetConfig:
+    """One cloud budget for all devices together, which the server shares out before every round; None means no cap."""
+
+    share: str | None = None
+    """`equally`: as many calls for every device; `traffic`: by the prompts it meets; `price`: one dual variable for
+    all, and by how much a device asks at that price. None: `equally` if there is a cap, else no fleet budget."""
+    calls_total: int | None = None
+    """Cloud queries of the fleet in the whole run."""
+    calls_per_round: int | None = None
+    """Cloud queries of the fleet in one round; None spreads `calls_total` evenly over the rounds."""
+    tokens_total: int | None = None
+    """Cloud tokens (prompt and completion) of the fleet in the whole run."""
+    money_total: float | None = None
+    """Money (in the unit of `cloud.price_*`) of the fleet in the whole run."""
+    price_init: float = 0.5
+    """The fleet's dual variable at the start, for `share=price`."""
+    price_lr: float = 0.2
+    """Its step per round and unit of usage above `budget.tau`."""
+    price_gain: float = 2.0
+    """Proportional gain beside the integral: a policy follows the price slowly, and the integral alone would swing."""
+    price_max: float = 1.0
+    """Its upper clip: the largest reward that the cloud can bring."""
+
+    @property
+    def rule(self) -> str | None:
+        """How the budget is shared; None if there is no fleet budget."""
+        caps = (self.calls_total, self.calls_per_round, self.tokens_total, self.money_total)
+        return "equally" if self.share is None and any(cap is not None for cap in caps) else self.share
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """Every device's cloud budget: `tau` steers the learning, the caps refuse what goes beyond. None means no cap."""
+
+    tau: float = 0.3
+    """Allowed share of prompts that are sent to the cloud."""
+    calls_per_round: int | None = None
+    """Cloud queries of one device in one round."""
+    calls_total: int | None = None
+    """Cloud queries of one device in the whole run."""
+    tokens_per_round: int | None = None
+    """Cloud tokens (prompt and completion) of one device in one round."""
+    tokens_total: int | None = None
+    """Cloud tokens of one device in the whole run."""
+    money_per_round: float | None = None
+    """Money (in the unit of `cloud.price_*`) of one device in one round."""
+    money_total: float | None = None
+    """Money of one device in the whole run."""
+    fleet: FleetBudgetConfig = field(default_factory=FleetBudgetConfig)
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Recorded outcomes, for `cloud.kind=replay`."""
+
+    file: str | None = None
+    """CSV table with a header and one line per question; None where the data themselves record the outcomes."""
+    question: str = "question"
+    """Name of the column that holds the question."""
+    right: str = "right"
+    """Of the one that says whether the cloud was right: 1 or 0, true or false."""
+    prompt_tokens: str = "prompt_tokens"
+    """Of the one with the tokens sent."""
+    completion_tokens: str = "completion_tokens"
+    """Of the one with the tokens received."""
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """The cloud LLM."""
+
+    kind: str = "builtin"
+    """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions;
+    `endpoint`: an OpenAI-compatible server; `model`: a local checkpoint; `replay`: recorded outcomes."""
+    oracle_error: float = 0.03
+    """Share of questions that the oracle answers wrongly (by a hash of the question)."""
+    oracle_errors: dict[str, float] = field(default_factory=dict)
+    """The same for single task groups, such as `{arithmetic: 0.1}`; the others keep `oracle_error`."""
+    url: str | None = None
+    """Of an endpoint, up to and with `/v1`, such as `https://api.openai.com/v1`."""
+    model: str | None = None
+    """The model's name at the endpoint, or for `kind=model` the folder of a Hugging Face decoder-only checkpoint."""
+    system: str | None = None
+    """System prompt of an endpoint, or of a checkpoint with a chat template; None explains the built-in world's
+    notation by examples (`flsim/cloud/protocol.py`), and sends none with a question of `data`, which brings its own
+    instruction."""
+    max_tokens: int = 64
+    """Longest answer of an endpoint or a checkpoint, in tokens."""
+    key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable with the endpoint's key; a server on this machine may go without."""
+    concurrency: int = 8
+    """Requests that may be with the endpoint at a time; the Ray workers share them evenly."""
+    retries: int = 3
+    """How often a request that failed is sent again; each time after twice the wait."""
+    backoff_s: float = 0.5
+    """Seconds before the first retry, unless the server names others (`Retry-After`)."""
+    deadline_s: float = 30.0
+    """Seconds after which a request counts as failed, whatever has arrived of its reply."""
+    cache: str | None = AUTO
+    """Folder of what an endpoint or a checkpoint has answered, for all runs; `auto`: `flsim` in the user's cache folder
+    (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    access: str | None = None
+    """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
+    all that it can (`flsim/cloud/teacher.py`)."""
+    price_per_prompt_token: float = 0.27e-6
+    """Money per token sent."""
+    price_per_completion_token: float = 1.10e-6
+    """Money per token received."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether its answers cost time or money, so that they are cached and what was really bought is counted."""
+        return self.kind in ("endpoint", "model")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How and when accuracy is measured."""
+
+    every_rounds: int = 2
+    """Evaluate after every so many rounds, and always at the end of a phase."""
+    prompts_per_task: int = 20
+    """Test prompts per device and task group, drawn from the device's own mixture within the group."""
+    split: str = "test"
+    """`test`, or `validation` while settings are being chosen."""
+    cloud: str = AUTO
+    """Which test prompts the cloud answers: `all`, so that its own accuracy and the rules' curves are measured, or only
+    those that a budget has `granted`; `auto`: all, but of an endpoint, which costs money, the granted ones."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Where the clients run; only `pack` and `gpus` change a result, in the last bits of a float."""
+
+    kind: str = "ray"
+    """`ray`: worker processes; `local`: this process, for tests and debugging."""
+    workers: int = 2
+    """Ray workers; each holds the base model once."""
+    address: str | None = None
+    """Address of a running Ray cluster, whose nodes must share the run's folder; None starts one on this machine."""
+    gpus: float = 0.0
+    """GPU share of a worker: 0 for the CPU, 1/k for k workers on one GPU, or a whole number of GPUs."""
+    pack: int | str = 8
+    """Devices that one worker trains in one batch; `auto` finds the fastest by a short rehearsal."""
+    stream: int = 128
+    """Cohorts above this size are summed on the workers where the strategy allows it: the server's memory then does not
+    grow with them, but it sees no single update, and the rows say less of the aggregation's health."""
+    timeout_s: float | None = None
+    """Seconds after which a round stops waiting for its devices; None waits for all."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    name: str = "run"
+    """Name of the run, used for its folder."""
+    seed: int = 0
+    """Seed of adapters, questions, sampling and cohorts."""
+    rounds: int = 36
+    """Number of rounds."""
+    run_dir: str | None = None
+    """Folder of the run; None means `runs/{name}-seed{seed}`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    data: dict[str, DataConfig] = field(default_factory=dict)
+    """Data sets by name, which `stream.phases` may name beside the built-in task groups; only those that it names are
+    read."""
+    fleet: FleetConfig = field(default_factory=FleetConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    client: dict[str, Any] = field(default_factory=lambda: {"path": "clients.da_grpo:client_app"})
+    """`path` as `module:Name`, called as `Name(config, **rest)`; the rest are its settings."""
+    strategy: dict[str, Any] = field(default_factory=lambda: {"path": "strategies.flex_lora:FlexLora"})
+    """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy. A setting that has a `path` itself is
+    built likewise. The default is what did best in `docs/results/strategies.md` at equal bytes; it needs the single
+    updates, so for cohorts of thousands `strategies.fedavg:FedAvg`, which is summed on the workers, is lighter."""
+    server: dict[str, Any] | None = None
+    """What the server does after each aggregation (`flsim/flower/contract.py`): `path` as `module:Name`, called as
+    `Name(**rest)`; None does nothing."""
+
+    @property
+    def asks_all_tests(self) -> bool:
+        """Whether the cloud answers every test prompt, granted or not."""
+        asked = self.evaluation.cloud
+        return self.cloud.kind != "endpoint" if asked == AUTO else asked == ALL
+
+    @property
+    def cohort_size(self) -> int:
+        """Devices per round."""
+        return self.fleet.devices if self.fleet.cohort is None else self.fleet.cohort
+
+    @property
+    def shape(self) -> LoraShape:
+        """The widest adapter, which the server keeps."""
+        return self.model.shape
+
+    def shape_of(self, device: int) -> LoraShape:
+        """The adapter of a device."""
+        ranks = self.fleet.ranks or (self.model.rank,)
+        alphas = self.fleet.alphas or (self.model.alpha,) * len(ranks)
+        return self.model.shape_of(ranks[device % len(ranks)], alphas[device % len(alphas)])
+
+    @property
+    def has_unequal_shapes(self) -> bool:
+        """Whether some device's adapter is of another rank or alpha than the server's."""
+        return any(self.shape_of(device) != self.shape for device in range(self.fleet.devices))
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.run_dir) if self.run_dir is not None else Path("runs") / f"{self.name}-seed{self.seed}"

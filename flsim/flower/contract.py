@@ -1,0 +1,203 @@
+"""What a strategy offers that deals adapters of unequal ranks, or parts of adapters, and keeps account of it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+
+from flsim.config.schema import Config, ConfigError
+from flsim.flower.messages import Measures
+from flsim.learning.exact_sum import ExactSum
+from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter, mismatch
+
+# FOLDED flsim/flower/contract.py
+# What a strategy returned is looked at before it reaches a device: one NaN would ruin the whole fleet.
+
+
+class StrategyError(ValueError):
+    """A strategy returned what cannot be the next adapter; the message names its file and the mend."""
+
+
+def usable(strategy: object, returned: Any, *, like: Adapter) -> Adapter:
+    """What a strategy returned, in float32.
+
+    Args:
+        strategy: who returned it.
+        returned: tensors by name.
+        like: the adapter that it was given.
+
+    Raises:
+        StrategyError: if it is no adapter, has other names or shapes, or holds NaN or infinity.
+    """
+    where = _where(strategy)
+    if not isinstance(returned, Mapping):
+        raise StrategyError(
+            f"{where} returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
+            f"of `adapter`, or `adapter` itself to leave it as it is"
+        )
+    try:
+        tensors = {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in returned.items()}
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{where} returned tensors that are no numbers: {error}; return NumPy arrays") from error
+    wrong = mismatch(tensors, like)
+    if wrong is not None:
+        raise StrategyError(
+            f"{where} returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
+            f"name in `adapter`"
+        )
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise StrategyError(
+                f"{where} returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
+                f"a division by zero or a step that is too large"
+            )
+    return {name: tensors[name] for name in like}
+
+
+def _where(strategy: object) -> str:
+    """The strategy's class with file and line, as an editor can open it."""
+    kind = type(strategy)
+    try:
+        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return kind.__name__
+    return f"{kind.__name__} ({file}:{line})"
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+# FOLDED flsim/flower/contract.py
+# What a strategy offers whose workers may sum the deltas for it, so that no adapter has to reach the driver.
+
+Weight = Callable[[Measures], float]
+"""How much say a device has, at least 0; where workers sum it travels to them, so it must be picklable."""
+
+
+@runtime_checkable
+class TakesMean(Protocol):
+    """A strategy that needs nothing of the adapters but a weighted mean of their deltas."""
+
+    @property
+    def streamed_weight(self) -> Weight | None:
+        """The weight that the workers sum with; None if the strategy wants the adapters after all."""
+        ...
+
+    def aggregate_mean(
+        self, server_round: int, replies: Iterable[Message], total: ExactSum
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As Flower's `aggregate_train`, but the replies carry no adapters.
+
+        Args:
+            server_round: the round.
+            replies: the usable ones, by device.
+            total: the weighted sum of their deltas, each against what that device was sent.
+        """
+        ...
+
+
+# FOLDED flsim/flower/contract.py
+# A stage of the server: what it does with the adapter after the strategy has aggregated, before anyone measures
+# it.
+
+
+class ServerStage(Protocol):
+    """Anything that `server.path` may name; it goes with any strategy, since it sees only what came of it.
+
+    Its attributes are saved with every checkpoint and restored on resume, as a strategy's are, but for cached
+    properties: they hold what can be worked out again, such as a loaded model.
+
+        class Shrink:
+            def __init__(self, by=0.01):
+                self.by = by
+
+            def begin(self, config):
+                pass
+
+            def after_round(self, round_, adapter, replies, residual):
+                return {name: (1 - self.by) * tensor for name, tensor in adapter.items()}, []
+    """
+
+    def begin(self, config: Config) -> None:
+        """Learn the run's settings, before anything is written.
+
+        Raises:
+            ConfigError: if the stage cannot work with them.
+        """
+        ...
+
+    def after_round(
+        self, round_: int, adapter: Adapter, replies: Sequence[Message], residual: Adapter | None
+    ) -> tuple[Adapter, list[Row]]:
+        """Take the round's result, and make of it what the next round and the evaluation get.
+
+        Args:
+            round_: from 1.
+            adapter: as the strategy left it.
+            replies: the training replies that it was made of, by device; their tensors may be gone.
+            residual: what devices merge into their base beside it, under its names and with scale 1; None is nothing.
+
+        Returns:
+            The adapter to go on with, and what was measured: rows of the split `server`, which no user's mean counts.
+        """
+        ...
+
+
+@runtime_checkable
+class Deals(Protocol):
+    """A strategy that says itself what each device gets; `strategies/base.py` has all of it."""
+
+    carries: str
+    """The factors that travel."""
+    learns: str
+    """The factors that devices learn."""
+    shares: Mapping[int, float]
+    """The weight of each device in the last aggregation."""
+    cut_energy: float | None
+    """Share of the squared norm of the last exact aggregate that was left out; None if nothing is cut."""
+
+    def begin(self, config: Config) -> None:
+        """Get to know the fleet, before the first round or after a resume."""
+        ...
+
+    def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
+        """The adapter as these nodes get it, in training and in evaluation alike."""
+        ...
+
+    @property
+    def residual(self) -> Adapter | None:
+        """What devices merge into their base."""
+        ...
+
+
+def begin(strategy: object, stage: ServerStage | None, config: Config) -> None:
+    """Introduce a strategy and the server's stage to the fleet and to each other.
+
+    Raises:
+        ConfigError: if they cannot serve it: no stock Flower strategy can serve unequal ranks, and a stage needs the
+            whole adapter.
+    """
+    if isinstance(strategy, Deals):
+        strategy.begin(config)
+        if stage is not None and set(strategy.learns) - set(strategy.carries):
+            raise ConfigError(
+                f"{type(stage).__name__} needs the whole adapter at the server, but with {type(strategy).__name__} the "
+                f"devices keep a part of it for themselves; set server=null, or choose another strategy"
+            )
+    elif isinstance(inner := getattr(strategy, "strategy", None), Deals) and set(inner.carries) != set("AB"):
+        raise ConfigError(
+            f"{type(strategy).__name__} wraps {type(inner).__name__}, whose devices keep a part of the adapter for "
+            f"themselves, which a wrapper cannot deal out; wrap a strategy that sends whole adapters"
+        )
+    elif config.has_unequal_shapes:
+        raise ConfigError(
+            f"{type(strategy).__name__} sends every device the same adapter, but fleet.ranks={list(config.fleet.ranks)}"
+            f" differ from model.rank={config.model.rank}; leave fleet.ranks out, or choose a strategy of the folder "
+            f"strategies/, such as strategies.flex_lora:FlexLora"
+        )
+    if stage is not None:
+        stage.begin(config)

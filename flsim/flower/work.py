@@ -1,0 +1,178 @@
+"""What a worker does with a pack of messages; the same function in a Ray worker and in the driver's own process."""
+
+import resource
+import sys
+import time
+import traceback
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+
+import flsim.flower.messages as wire
+from flsim.devices import device_at, device_name
+from flsim.flower.contract import Weight
+from flsim.flower.probe import Rehearsal
+from flsim.flower.store import DeviceStore
+from flsim.learning.exact_sum import ExactSum, OutOfRangeError
+from flsim.models.adapter import Adapter
+from flsim.timing import booked, spend
+
+
+class PackedClientApp(ClientApp):
+    """A Flower ClientApp that can answer for several devices in one batch; called alone, it is a pack of one."""
+
+    @abstractmethod
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """One reply per message, in order; may change the contexts' state. All messages are of one type and round."""
+
+    def rehearse(self, messages: Sequence[Message], contexts: Sequence[Context]) -> None:
+        """Do what `answer` does, for its time and memory only: nothing is kept, and no cloud may be paid."""
+        self.answer(messages, contexts)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Flower's own entry: one device."""
+        return self.answer([message], [context])[0]
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What comes back from a worker for a pack."""
+
+    replies: list[Message]
+    """One per message, in order."""
+    total: ExactSum
+    """The weighted sum of the usable replies' deltas; empty if they carry their adapters themselves."""
+    busy_s: float
+    """Seconds that the worker spent on the pack."""
+    parts: dict[str, float]
+    """How many of them each part of `flsim.timing` claims."""
+
+
+def answer_pack(
+    app: ClientApp, messages: Sequence[Message], store: DeviceStore, devices: int, weight: Weight | None = None
+) -> PackResult:
+    """Let the client answer a pack; a device that fails gets an error reply and keeps its old state.
+
+    When a pack of several fails, each of its devices is tried alone, so that one culprit does not cost the others
+    their round.
+
+    Args:
+        app: the client; any ClientApp, a `PackedClientApp` gets the whole pack at once.
+        messages: one per device, of one type and round; they may share their tensors.
+        store: where the devices' states are.
+        devices: size of the fleet.
+        weight: if given, usable training replies are summed with it and come back without their tensors.
+    """
+    started = time.perf_counter()
+    work = _Work(app, store, devices, weight, ExactSum(), {})
+    replies = work.answer(messages)
+    return PackResult(replies, work.total, time.perf_counter() - started, booked())
+
+
+def rehearse_pack(app: ClientApp, messages: Sequence[Message], devices: int) -> Rehearsal:
+    """Answer a pack on throw-away states; see `flsim.flower.probe`."""
+    contexts = []
+    for message in messages:
+        node = message.metadata.dst_node_id
+        where: dict[str, bool | float | int | str] = {"partition-id": device_at(node), "num-partitions": devices}
+        contexts.append(Context(1, node, where, RecordDict(), {}))
+    started = time.perf_counter()
+    if isinstance(app, PackedClientApp):
+        app.rehearse(messages, contexts)
+    seconds = time.perf_counter() - started
+    booked()  # a rehearsal is in no round's timing
+    return Rehearsal(len(messages), seconds, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """Most memory this process has had: of its GPU if it uses one, else resident (in KiB on Linux, bytes on macOS)."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A pack while it is being answered."""
+
+    app: ClientApp
+    store: DeviceStore
+    devices: int
+    weight: Weight | None
+    total: ExactSum
+    sent: dict[int, Adapter]
+    """What the messages want back, as it was sent, by the identity of their record: read once if it is shared."""
+
+    def answer(self, messages: Sequence[Message]) -> list[Message]:
+        if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
+            return [self.answer([message])[0] for message in messages]
+        started = time.perf_counter()
+        try:
+            contexts = [self._context(message) for message in messages]
+            handed = [wire.own_copy(message) for message in messages]
+            if isinstance(self.app, PackedClientApp):
+                replies = self.app.answer(handed, contexts)
+            else:
+                replies = [self.app(handed[0], contexts[0])]
+        except Exception as error:
+            if len(messages) > 1:
+                return [self.answer([message])[0] for message in messages]
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            detail = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            return [wire.error_reply(wire.RAISED, detail, messages[0])]
+        seconds = (time.perf_counter() - started) / len(messages)
+        return [
+            self._close(message, context, reply, seconds)
+            for message, context, reply in zip(messages, contexts, replies, strict=True)
+        ]
+
+    def _context(self, message: Message) -> Context:
+        """Flower's view of the device: its index as `partition-id`, and what it kept."""
+        node = message.metadata.dst_node_id
+        device = device_at(node)
+        with spend("store"):
+            state = self.store.load(device_name(device), wire.round_of(message))
+        return Context(1, node, {"partition-id": device, "num-partitions": self.devices}, state, {})
+
+    def _close(self, message: Message, context: Context, reply: Message, seconds: float) -> Message:
+        """Keep the device's state if its reply can be used, and note how long it took."""
+        if reply.has_error():
+            return reply
+        if not message.metadata.message_type.startswith(MessageType.TRAIN):
+            wire.stamp(reply, seconds=seconds)
+            return reply
+        try:
+            with spend("transport"):
+                new = wire.usable_adapter(reply, self._sent(message))
+                wire.stamp(reply, seconds=seconds)
+            if self.weight is not None:
+                with spend("aggregate"):
+                    self._sum_up(reply, new, self._sent(message), self.weight)
+        except wire.UnusableReplyError as error:
+            return wire.error_reply(error.word, error.detail, message)
+        with spend("store"):
+            self.store.save(device_name(device_at(context.node_id)), wire.round_of(message), context.state)
+        return reply
+
+    def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:
+        """Add the reply's weighted delta to the sum and drop its tensors."""
+        try:
+            measures = wire.measures_of(reply)
+        except (KeyError, TypeError) as error:
+            raise wire.UnusableReplyError(wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}") from error
+        try:
+            self.total.add(weight(measures), {name: new[name] - old[name] for name in new})
+        except OutOfRangeError as error:
+            raise wire.UnusableReplyError(wire.UNSUMMABLE, str(error)) from error
+        del reply.content[wire.ARRAYS]
+
+    def _sent(self, message: Message) -> Adapter:
+        """What is expected back from this device, as it was sent."""
+        key = id(wire.arrays_of(message))
+        if key not in self.sent:
+            self.sent[key] = wire.expected_of(message)
+        return self.sent[key]

@@ -1,0 +1,1 @@
+"""The round loop: from a config to a finished run."""

@@ -1,0 +1,148 @@
+"""One round: the cohort learns, the strategy aggregates, the fleet is measured. It knows no algorithm."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from flwr.app import ConfigRecord, Message, MessageType
+from flwr.serverapp.strategy import Strategy
+
+import flsim.flower.messages as wire
+from flsim.config.schema import Config
+from flsim.devices import device_at, device_name
+from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.contract import Deals, ServerStage, TakesMean, Weight
+from flsim.flower.contract import usable as usable_adapter
+from flsim.flower.grid import FleetGrid
+from flsim.loop.health import HealthReader
+from flsim.loop.treasurer import Treasurer
+from flsim.metrics.rows import Row
+from flsim.models.adapter import Adapter
+from flsim.seeding import generator, seed_globals
+from flsim.timing import spend
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What all rounds of a run share."""
+
+    config: Config
+    strategy: Strategy
+    server: ServerStage | None
+    treasurer: Treasurer
+    grid: FleetGrid
+    log: logging.Logger
+
+    def train(self, adapter: Adapter, round_: int, *, measured: bool) -> tuple[Adapter, list[Row]]:
+        """Let the cohort learn and aggregate what can be used.
+
+        Args:
+            adapter: the server's.
+            round_: the round, from 1.
+            measured: whether devices measure their own adapter after their local steps.
+
+        Returns:
+            The next adapter, and what was measured on the way.
+
+        Raises:
+            StrategyError: if the strategy returns what cannot be the next adapter.
+        """
+        self.grid.open_to(cohort(self.config, round_))
+        with spend("aggregate"):
+            seed_globals(self.config.seed, "strategy", round_)
+            instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured})
+            sent = list(self.strategy.configure_train(round_, to_arrays(adapter), instructions, self.grid))
+            sent = self.treasurer.allot(sent, round_)
+        weight = self._weight(len(sent))
+        replies, total = self.grid.send_and_sum(sent, weight, timeout=self.config.engine.timeout_s)
+        with spend("transport"):
+            usable, rows = self._inspect(sent, replies, round_)
+            rows += self.treasurer.book(sent, replies, round_)
+        with spend("aggregate"):
+            seed_globals(self.config.seed, "strategy", round_)  # again: a client in this process may have drawn
+            intact = [wire.own_copy(reply) for reply in usable]  # some strategies empty or change the replies
+            if weight is not None and isinstance(self.strategy, TakesMean):
+                new, _ = self.strategy.aggregate_mean(round_, usable, total)
+            else:
+                new, _ = self.strategy.aggregate_train(round_, usable)
+            rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
+            if new is not None:
+                adapter = usable_adapter(self.strategy, to_adapter(new), like=adapter)
+        if self.server is not None:
+            residual = self.strategy.residual if isinstance(self.strategy, Deals) else None
+            adapter, more = self.server.after_round(round_, adapter, usable, residual)
+            rows += more
+        return adapter, rows
+
+    def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
+        """Measure the adapter on every device of the fleet, whatever part of it the strategy would sample."""
+        self.grid.open_to(range(self.config.fleet.devices))
+        replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
+        with spend("aggregate"):
+            self.strategy.aggregate_evaluate(round_, replies)
+        rows: list[Row] = []
+        with spend("transport"):
+            for reply in replies:
+                if reply.has_error():
+                    name = device_name(wire.device_of(reply))
+                    self.log.warning("round %d: no evaluation of %s: %s", round_, name, reply.error.reason)
+                else:
+                    rows += wire.rows_of(reply)
+        return rows
+
+    @cached_property
+    def _health(self) -> HealthReader:
+        return HealthReader(self.config, self.log)
+
+    def _tests(self, adapter: Adapter, round_: int) -> list[Message]:
+        """The adapter to everybody, as the strategy deals it or as it is."""
+        nodes, arrays = self.grid.get_node_ids(), to_arrays(adapter)
+        content = wire.instruction(arrays, round_=round_, references=round_ == 0)
+        if isinstance(self.strategy, Deals):
+            config = content.config_records[wire.CONFIG]
+            return self.treasurer.allot_tests(self.strategy.messages(arrays, config, nodes, MessageType.EVALUATE))
+        return self.treasurer.allot_tests([Message(content, node, MessageType.EVALUATE) for node in nodes])
+
+    def _weight(self, devices: int) -> Weight | None:
+        """What the workers sum with; None if they are to hand the adapters over."""
+        if devices <= self.config.engine.stream or not isinstance(self.strategy, TakesMean):
+            return None
+        return self.strategy.streamed_weight
+
+    def _inspect(
+        self, sent: Sequence[Message], replies: Sequence[Message], round_: int
+    ) -> tuple[list[Message], list[Row]]:
+        """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason.
+
+        The workers have judged each reply against what its device was sent, and turned what cannot be used into errors.
+        """
+        usable, rows = [], []
+        sizes = {key: wire.size_of(m) for key, m in {id(wire.arrays_of(m)): m for m in sent}.items()}
+        for message in sent:
+            device = device_at(message.metadata.dst_node_id)
+            rows.append(_fact(round_, device, "downlink_bytes", sizes[id(wire.arrays_of(message))]))
+        for reply in replies:
+            device = wire.device_of(reply)
+            if reply.has_error():
+                word, detail = wire.reason_of(reply)
+                self.log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), word, detail)
+                rows.append(_fact(round_, device, "set_aside", 1.0, task=word))
+                continue
+            usable.append(reply)
+            rows += wire.rows_of(reply)
+            rows.append(_fact(round_, device, "uplink_bytes", wire.uplink_of(reply)))
+            seconds = wire.seconds_of(reply)
+            if seconds is not None:
+                rows.append(_fact(round_, device, "seconds", seconds))
+        return usable, rows
+
+
+def cohort(config: Config, round_: int) -> list[int]:
+    """The devices of a round, a pure function of (seed, round), sorted."""
+    chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, config.cohort_size, replace=False)
+    return sorted(int(device) for device in chosen)
+
+
+def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:
+    return Row(round_, device_name(device), task, "train", "local", name, total, 1.0)

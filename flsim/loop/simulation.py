@@ -1,0 +1,217 @@
+"""Run a federation: the round loop, over any Flower ClientApp and any Flower Strategy. It knows no algorithm."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from flwr.app import Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import Strategy
+from tqdm import tqdm
+
+import flsim.flower.messages as wire
+from flsim.cloud.make import check_reach
+from flsim.config.load import load_config
+from flsim.config.model import ModelConfig
+from flsim.config.plugins import build
+from flsim.config.schema import Config
+from flsim.devices import node_of
+from flsim.files import log_to
+from flsim.flower.arrays import to_arrays
+from flsim.flower.cluster import check_gpus
+from flsim.flower.contract import Deals, ServerStage, begin
+from flsim.flower.grid import FleetGrid, LocalGrid, store_in
+from flsim.flower.probe import Rehearsal, pack_of
+from flsim.flower.ray_grid import RayGrid
+from flsim.loop.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.loop.checks import check
+from flsim.loop.folder import open_again, open_new
+from flsim.loop.rounds import Rounds, cohort
+from flsim.loop.treasurer import Treasurer
+from flsim.metrics.rows import Row, read_rows, write_rows
+from flsim.models.adapter import Adapter, save_adapter, stacked
+from flsim.models.base import first_adapter
+from flsim.tasks.stream import stream_of
+from flsim.timing import spend, write_timing
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and what it left in its folder."""
+
+    folder: Path
+    summary: dict[str, Any]
+    """What `summary.json` holds."""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Every measurement: `round, device, task, split, model, name, total, weight`."""
+        return read_rows(self.folder)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+
+def run(
+    config: str | Path | Config | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    strategy: Strategy | None = None,
+    client: ClientApp | None = None,
+    server: ServerStage | None = None,
+    resume: str | Path | None = None,
+    until: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run a simulation from start to report, or go on with one that was stopped.
+
+    Args:
+        config: a YAML file or a `Config`; None takes the defaults, or with `resume` the run's own.
+        overrides: `key=value` over the file.
+        strategy: any Flower strategy; None builds the one that `strategy.path` names.
+        client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
+        server: what the server does after each aggregation; None builds what `server.path` names, if anything.
+        resume: folder of a run to go on with; a finished run gets its report again.
+        until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
+        progress: whether to show a bar.
+
+    Raises:
+        ConfigError: for anything wrong in the settings, before long work starts.
+        DamagedFileError: if a file of a resumed run cannot be read.
+    """
+    settings = _settings(config, overrides, resume)
+    strategy, client, server = build_parts(settings, strategy, client, server)
+    stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
+    adapter = first_adapter(settings)
+    folder = open_new(settings) if resume is None else Path(resume)
+    last = settings.rounds if until is None else min(until, settings.rounds)
+    log = log_to(folder)
+    for group in stream.data:
+        if group.said is not None:
+            log.warning(group.said)
+    adapter = _go(settings, folder, (strategy, client, server), adapter, last=last, log=log, progress=progress)
+    save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
+    from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
+
+    return Run(folder, finish_run(folder, phases=stream.phases, tau=settings.budget.tau, data=stream.data))
+
+
+def build_parts(
+    config: Config,
+    strategy: Strategy | None = None,
+    client: ClientApp | None = None,
+    server: ServerStage | None = None,
+) -> tuple[Strategy, ClientApp, ServerStage | None]:
+    """Build the plug-ins that the config names and that were not passed, and let them meet the fleet.
+
+    Raises:
+        ConfigError: if one cannot be built or refuses its settings or the fleet; nothing has been written by then.
+    """
+    check_gpus(config.engine)
+    check_reach(config.cloud)
+    strategy = strategy or build("strategy", config.strategy)
+    client = client or build("client", config.client, config)
+    server = server or (build("server", config.server) if config.server else None)
+    begin(strategy, server, config)
+    return strategy, client, server
+
+
+def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:
+    """The adapter with what the strategy has devices merge into their base, as one adapter of a larger rank."""
+    residual = strategy.residual if isinstance(strategy, Deals) else None
+    if residual is None:
+        return adapter, config.model
+    joined, rank = stacked(adapter, config.shape, residual)
+    plain = {name: value for name, value in config.model.lora.items() if name != "use_rslora"}
+    return joined, replace(config.model, rank=rank, alpha=float(rank), lora=plain)
+
+
+def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:
+    """The config to run with; on resume it must agree with the run's own."""
+    if isinstance(config, Config):
+        check(config)
+        return config if resume is None else open_again(Path(resume), config)
+    if resume is None:
+        return load_config(config, overrides)
+    saved = open_again(Path(resume), None)
+    base = Path(resume) / "config.yaml" if config is None else config
+    return saved if config is None and not overrides else open_again(Path(resume), load_config(base, overrides))
+
+
+def _go(
+    config: Config,
+    folder: Path,
+    parts: tuple[Strategy, ClientApp, ServerStage | None],
+    adapter: Adapter,
+    *,
+    last: int,
+    log: logging.Logger,
+    progress: bool,
+) -> Adapter:
+    """The rounds that are still to do, up to `last`; returns the last adapter."""
+    first, treasurer = 0, Treasurer(config)
+    strategy, client, server = parts
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is not None:
+        adapter, first = checkpoint.adapter, checkpoint.round + 1
+        vars(strategy).update(checkpoint.strategy)
+        if server is not None:
+            vars(server).update(checkpoint.server)
+        treasurer.state = checkpoint.fleet
+    begin(strategy, server, config)
+    if first > last:
+        return adapter
+    due = _evaluation_rounds(config)
+    with open_grid(config, folder, client) as grid:
+        grid.pack = _pack_of(config, folder, grid, adapter)
+        rounds = Rounds(config, strategy, server, treasurer, grid, log)
+        where = f"{config.engine.kind} in packs of {grid.pack}"
+        log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
+        with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
+            for round_ in range(first, last + 1):
+                started = time.perf_counter()
+                rows: list[Row] = []
+                if round_ > 0:
+                    adapter, rows = rounds.train(adapter, round_, measured=round_ in due)
+                if round_ in due:
+                    rows += rounds.evaluate(adapter, round_)
+                with spend("commit"):
+                    write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
+                    save_checkpoint(folder, round_, adapter, strategy, server=server, fleet=treasurer.state)
+                write_timing(folder, grid.timing(round_, time.perf_counter() - started))
+                bar.update(round_ > 0)
+    return adapter
+
+
+def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
+    """The grid that `engine.kind` names."""
+    store, devices, engine = store_in(folder), config.fleet.devices, config.engine
+    if engine.kind == "local":
+        return LocalGrid(client, store, devices, 1)
+    where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
+    where["cloud"] = config.cloud if config.cloud.kind == "model" else None
+    return RayGrid(client, store, devices, 1, **where)
+
+
+def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) -> int:
+    """The size of the run's packs, found by rehearsing the first round if it is to be."""
+    content = RecordDict({**wire.instruction(to_arrays(adapter), round_=1)})
+
+    def rehearse(devices: int) -> Rehearsal:
+        nodes = [node_of(device) for device in cohort(config, 1)[:devices]]
+        return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in nodes])
+
+    return pack_of(config, folder, rehearse, grid.workers)
+
+
+def _evaluation_rounds(config: Config) -> set[int]:
+    """Round 0, every so many rounds, and the last round of each phase."""
+    ends = {phase.last_round for phase in stream_of(config).phases}
+    return ends | {0, config.rounds} | set(range(0, config.rounds + 1, config.evaluation.every_rounds))

@@ -1,0 +1,1 @@
+"""A problem, the built-in families of problems, and the verifiers that say whether an answer is right."""

@@ -1,0 +1,85 @@
+"""What is allowed in the settings of a data set; whether its files are there is looked at when a run starts."""
+
+import math
+import re
+
+from flsim.config.schema import PARTITIONS, Config, ConfigError, DataConfig
+from flsim.metrics.rows import EVERY_TASK
+from flsim.problems.families import GROUPS
+from flsim.problems.judging import GYM, VERIFIERS
+from flsim.tasks.item import RULES
+from flsim.tasks.load import KINDS
+from flsim.tasks.load import VERIFIERS as FITTING
+from flsim.tasks.partition import OVER
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_BELONGS = {
+    "over": ("dirichlet",),
+    "alpha": ("dirichlet",),
+    "quantity_sigma": ("dirichlet", "evenly"),
+    "users_per_device": ("user",),
+    "least": ("user",),
+}
+"""Settings that mean nothing to other partitions, and the partitions that they mean something to."""
+
+
+def check_data(config: Config) -> None:
+    """Refuse settings of data sets that cannot work.
+
+    Raises:
+        ConfigError: naming key, value, what is allowed and the mend.
+    """
+    for name, data in config.data.items():
+        _check_name(name)
+        _check_words(name, data)
+        _check_partition(name, data)
+
+
+def _check_name(name: str) -> None:
+    if name in (*GROUPS, EVERY_TASK):
+        raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"data: the name {name!r} must begin with a letter and hold letters, digits, _ and - only: files are "
+            f"called by it"
+        )
+
+
+def _check_words(name: str, data: DataConfig) -> None:
+    """Values that are one of a few words."""
+    for key, value, allowed in (
+        ("kind", data.kind, KINDS),
+        ("splits", data.splits, RULES),
+        ("partition", data.partition, PARTITIONS),
+        ("over", data.over, OVER),
+        ("verifier", data.verifier, (None, *VERIFIERS)),
+    ):
+        if value not in allowed:
+            words = ", ".join(word for word in allowed if word)
+            said = f"={value!r} is not known" if value else " is missing"
+            raise ConfigError(f"data.{name}.{key}{said}; choose one of: {words}")
+    if (data.verifier == GYM) != (data.kind == "reasoning_gym") and data.verifier is not None:
+        raise ConfigError(
+            f"data.{name}.verifier={data.verifier!r} does not fit kind={data.kind}: the judges of reasoning-gym are "
+            f"for its own tasks, and its tasks for them; leave it out to take {FITTING[data.kind]}"
+        )
+
+
+def _check_partition(name: str, data: DataConfig) -> None:
+    for key, rules in _BELONGS.items():
+        given = getattr(data, key)
+        if data.partition not in rules and given != getattr(DataConfig(), key):
+            raise ConfigError(
+                f"data.{name}.{key}={given} has no effect with partition={data.partition}; it belongs to "
+                f"{' or '.join(rules)}: set data.{name}.partition, or leave it out"
+            )
+    for key, value, least in (
+        ("alpha", data.alpha, 0.0),
+        ("quantity_sigma", data.quantity_sigma, 0.0),
+        ("least", data.least, 0),
+        ("users_per_device", 1 if data.users_per_device is None else data.users_per_device, 1),
+    ):
+        if not value >= least or (value == math.inf and key != "alpha"):
+            raise ConfigError(
+                f"data.{name}.{key}={value} must be at least {least}{'' if key == 'alpha' else ', finite'}"
+            )

@@ -1,0 +1,155 @@
+r"""A column map: which column, or which text made of columns, is an item's question, answer, user and so on.
+
+    {"question": "prompt", "answer": "gold", "user": "uid", "label": "subject", "level": "difficulty"}
+    {"question": "{history}\nWill they like {title}?", "answer": "liked", "score_label": "liked"}
+    {"question": "{x[4]}", "answer": "y"}                   parts of a list or of an object, in square brackets
+
+A value with a brace is a template in the manner of `str.format`; doubled braces write one. Any other names a column.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from flsim.config.schema import ConfigError
+from flsim.problems.problem import SPLITS
+from flsim.tasks.item import Item
+from flsim.tasks.tables import Row, text_of
+
+FIELDS = tuple(field.name for field in fields(Item))
+_SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", **{split: split for split in SPLITS}}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the rows of one data set become items."""
+
+    names: Mapping[str, str]
+    """Field of an item -> column, or template."""
+    levels: Sequence[str] = ()
+    """Words of difficulty from easy to hard, which become 1, 2, ...; empty where the column holds whole numbers."""
+
+    def __post_init__(self) -> None:
+        """Check the map.
+
+        Raises:
+            ConfigError: if it names an unknown field, leaves out question or answer, or a column is no text.
+        """
+        unknown = sorted(set(self.names) - set(FIELDS))
+        if unknown:
+            raise ConfigError(f"columns: there is no field {unknown[0]!r}; an item has: {', '.join(FIELDS)}")
+        for field, column in self.names.items():
+            if not isinstance(column, str):  # YAML reads a bare yes, no, on or off as true or false
+                raise ConfigError(f"columns: {field} is {column!r}, not the name of a column; put it into quotes")
+        for needed in ("question", "answer"):
+            if needed not in self.names:
+                raise ConfigError(
+                    f"columns: does not say which column is the {needed}; add {needed}: COLUMN, or a template"
+                )
+
+    def item(self, row: Row, split: str | None) -> Item:
+        """The item of a row.
+
+        Args:
+            row: of the data set.
+            split: the official split of the row's file; None leaves it to the column `split`, if there is one.
+
+        Raises:
+            ConfigError: for a missing column, an empty question or answer, a level or label of the wrong kind.
+        """
+        values = {field: self._value(row, field) for field in self.names}
+        for needed in ("question", "answer"):
+            if values[needed] is None or not str(values[needed]).strip():
+                raise row.error(f"the {needed} ({self.names[needed]!r}) is empty")
+        split = split if split is not None else _split(row, values.get("split"))
+        level, score_label = self._level(row, values.get("level")), _binary(row, values.get("score_label"))
+        texts = {field: values.get(field) for field in ("user", "label", "tests", "solution")}
+        return Item(
+            str(values["question"]), str(values["answer"]), level=level, split=split, score_label=score_label, **texts
+        )
+
+    def _value(self, row: Row, field: str) -> str | None:
+        source = self.names[field]
+        return text_of(row[source]) if "{" not in source else filled(source, row)
+
+    def _level(self, row: Row, value: str | None) -> int | None:
+        if value is None:
+            return None
+        if self.levels:
+            if value not in self.levels:
+                raise row.error(f"the level {value!r} is none of levels: {', '.join(self.levels)}")
+            return list(self.levels).index(value) + 1
+        try:
+            return int(value)
+        except ValueError:
+            raise row.error(
+                f"the level {value!r} is no whole number; name the words from easy to hard, such as "
+                "levels=('easy', 'hard'), or use the column as label"
+            ) from None
+
+
+def filled(template: str, row: Row) -> str:
+    """A template with the row's values in it.
+
+    Raises:
+        ConfigError: if it names a column or a part that the row does not have, or is no template.
+    """
+    try:
+        return template.format_map(_Values(row))
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise row.error(f"cannot fill the template {template!r} ({type(error).__name__}: {error})") from None
+
+
+class _Values(Mapping[str, Any]):
+    """A row as `str.format_map` reads it: missing columns are named, and values are written as by `text_of`."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    def __getitem__(self, column: str) -> Any:
+        value = self._row[column]
+        return value if isinstance(value, list | dict) and not _flat(value) else _text_or_parts(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row.values)
+
+    def __len__(self) -> int:
+        return len(self._row.values)
+
+
+class _Parts(list[Any]):
+    """A list that is written as words in a row, and whose parts can still be named."""
+
+    def __format__(self, spec: str) -> str:
+        return " ".join(_short(part) for part in self)
+
+
+def _flat(value: list[Any] | dict[Any, Any]) -> bool:
+    return isinstance(value, list) and not any(isinstance(part, list | dict) for part in value)
+
+
+def _text_or_parts(value: Any) -> Any:
+    return _Parts(value) if isinstance(value, list) else (text_of(value) or "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else (text_of(value) or "")
+
+
+def _split(row: Row, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if value.lower() not in _SPLITS:
+        raise row.error(f"the split {value!r} is none of: {', '.join(_SPLITS)}")
+    return _SPLITS[value.lower()]
+
+
+def _binary(row: Row, value: str | None) -> int | None:
+    if value is None:
+        return None
+    words = {"1": 1, "0": 0, "True": 1, "False": 0}
+    if value not in words:
+        raise row.error(f"the score_label {value!r} is none of: {', '.join(words)}")
+    return words[value]

@@ -1,0 +1,306 @@
+"""The data sets of a config as task groups: read, dealt to the fleet once per process, and drawn as problems."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import chain
+from random import Random
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flsim.config.schema import Config, ConfigError, DataConfig
+from flsim.problems.judging import GYM, called, verifier
+from flsim.problems.problem import SPLITS, Problem
+from flsim.sandbox.helper import VerifierError
+from flsim.seeding import seed_for
+from flsim.tasks.item import Item, split_items
+from flsim.tasks.load import VERIFIERS, load
+from flsim.tasks.partition import Assignment, by_user, dirichlet, evenly, lognormal_shares
+from flsim.tasks.readers.gym import reference_of
+
+# FOLDED flsim/tasks/groups.py
+# A data source: the items of a data set, whose they are, and how a device draws one.
+
+_NAMED = 5  # devices that an error names
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set, dealt to the devices of a fleet."""
+
+    items: Sequence[Item]
+    """All items, dealt or not."""
+    assignment: Assignment
+    """Which of them are whose."""
+    verifier: str
+    """Name of the verifier for `Item.answer`."""
+    needs: tuple[str, ...] = ("train", "test")
+    """Splits that every device must have an item of; checked here, so before the run."""
+
+    def __post_init__(self) -> None:
+        """Check that every device can draw.
+
+        Raises:
+            ConfigError: if items and assignment do not belong together, or a device has no item of a needed split.
+        """
+        if len(self.items) != len(self.assignment.device):
+            raise ConfigError(f"data: {len(self.items)} items and {len(self.assignment.device)} assignments")
+        for split in self.needs:
+            empty = [d for d in range(self.assignment.devices) if not self.size(d, split)]
+            if empty:
+                named = ", ".join(f"{d} ({self.assignment.names[d]})" for d in empty[:_NAMED])
+                more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+                held = int((self.assignment.split == SPLITS.index(split)).sum())
+                raise ConfigError(
+                    f"data: {len(empty)} of {self.assignment.devices} devices have no {split} item: {named}{more}; the "
+                    f"data set has {held}. Use fewer devices (fleet.devices), a larger alpha, partition=evenly, users "
+                    "with more items (least), or splits=hash if the data set has no such split"
+                )
+
+    def size(self, device: int, split: str) -> int:
+        """Number of a device's own items of a split."""
+        return len(self._own[device, split])
+
+    def draw(self, device: int, split: str, rng: Random) -> Item:
+        """One of the device's own items of a split, all equally likely, with replacement.
+
+        Args:
+            device: from 0.
+            split: `train`, `validation` or `test`.
+            rng: the only source of chance; drawn from once.
+
+        Raises:
+            ConfigError: if the device has none.
+        """
+        own = self._own[device, split]
+        if not own:
+            raise ConfigError(f"data: device {device} ({self.assignment.names[device]}) has no {split} item")
+        return self.items[own[rng.randrange(len(own))]]
+
+    def all(self, device: int, split: str) -> list[Item]:
+        """A device's own items of a split, in the order of the data set."""
+        return [self.items[index] for index in self._own[device, split]]
+
+    @cached_property
+    def _own(self) -> dict[tuple[int, str], list[int]]:
+        """Indices of items by device and split."""
+        found: dict[tuple[int, str], list[int]] = {
+            (device, split): [] for device in range(self.assignment.devices) for split in SPLITS
+        }
+        pairs = zip(self.assignment.device.tolist(), self.assignment.split.tolist(), strict=True)
+        for index, (device, split) in enumerate(pairs):
+            if device >= 0 and split >= 0:
+                found[device, SPLITS[split]].append(index)
+        return found
+
+
+# FOLDED flsim/tasks/groups.py
+# What an answer must look like for its verifier to read it, as the words before a question.
+#
+# A model that has never been told would often be right and judged wrong: the number in the middle of a
+# sentence, the
+# letter within a word. For `exact` nothing can be said in general; the question itself must name the form.
+
+INSTRUCTIONS = MappingProxyType(
+    {
+        "numeric": "Solve the problem. End with a line of '#### ' and the number.",
+        "maths": "Solve the problem. Put the final answer into \\boxed{}.",
+        "choice": "Answer with the letter of the right choice alone.",
+        "code": "Solve the task in Python. Answer with one code block that begins with ```python and ends with ```.",
+        "gym": "Answer with the final answer alone, without any explanation.",
+    }
+)
+"""By verifier; none for the others."""
+
+_SHOWN = 3  # references of dropped items that are named
+
+
+_LONGEST_SHOWN = 80
+
+
+@dataclass(frozen=True, eq=False)
+class DataGroup:
+    """A data set as a task group. Equal configs share one in a process, so it is compared and hashed by identity."""
+
+    name: str
+    config: DataConfig
+    source: DataSource
+    """Its items, their splits and their devices; each item's answer is what the verifier takes."""
+    instruction: str
+    score_words: tuple[str, str] = ("", "")
+    """The answers that stand for the score labels 0 and 1; empty where items have none."""
+    dropped: tuple[str, ...] = ()
+    """References that no completion could meet; their items have been left out."""
+
+    def draw(self, device: int, split: str, rng: Random) -> Problem:
+        """One of the device's own problems of a split, with replacement; draws from `rng` once."""
+        return self.problem(self.source.draw(device, split, rng))
+
+    def draw_set(self, device: int, split: str, count: int, rng: Random) -> list[Problem]:
+        """So many of the device's own problems: none twice until all have come, then all of them again."""
+        return self._dealt_out(self.source.all(device, split), count, rng)
+
+    def proxy_set(self, split: str, count: int, rng: Random) -> list[Problem]:
+        """At most so many different problems of a split, whoever holds them: what a server may ask by itself."""
+        there = [
+            item
+            for item, number in zip(self.source.items, self.source.assignment.split.tolist(), strict=True)
+            if number == SPLITS.index(split)
+        ]
+        return self._dealt_out(there, min(count, len(there)), rng)
+
+    def problem(self, item: Item) -> Problem:
+        """An item as a problem of this group."""
+        return Problem(
+            group=self.name,
+            family=item.label or "",
+            level=item.level or 0,
+            question=item.question,
+            answer=item.answer,
+            verifier=self.source.verifier,
+            instruction=self.instruction,
+            solution=item.solution,
+            difficulty=self._difficulty(item.level),
+            score_label=item.score_label,
+            other="" if item.score_label is None else self.score_words[1 - item.score_label],
+        )
+
+    @property
+    def said(self) -> str | None:
+        """What is to be told of items that were left out; None if none was."""
+        if not self.dropped:
+            return None
+        shown = ", ".join(repr(text[:_LONGEST_SHOWN]) for text in self.dropped[:_SHOWN])
+        return (
+            f"data.{self.name}: left out the items of {len(self.dropped)} references that no completion could meet by "
+            f"the verifier {self.source.verifier}, such as {shown}"
+        )
+
+    def _dealt_out(self, items: Sequence[Item], count: int, rng: Random) -> list[Problem]:
+        found: list[Item] = []
+        while items and len(found) < count:
+            found += rng.sample(items, len(items))
+        return [self.problem(item) for item in found[:count]]
+
+    def _difficulty(self, level: int | None) -> float:
+        low, high = self._levels
+        return 0.0 if level is None or high == low else (level - low) / (high - low)
+
+    @cached_property
+    def _levels(self) -> tuple[int, int]:
+        levels = [item.level for item in self.source.items if item.level is not None]
+        return min(levels, default=0), max(levels, default=0)
+
+
+def data_groups(config: Config) -> tuple[DataGroup, ...]:
+    """The data sets that the stream's phases name, dealt to the fleet: a pure function of the config and the files.
+
+    Raises:
+        ConfigError: naming the data set, what is wrong with it, and the mend.
+    """
+    named = dict.fromkeys(chain.from_iterable(config.stream.phases))
+    groups = tuple(
+        _group(name, json.dumps(asdict(config.data[name]), sort_keys=True), config.fleet.devices, config.stream.seed)
+        for name in named
+        if name in config.data
+    )
+    for group in groups if config.cloud.kind == "oracle" else ():
+        _check_oracle(group)
+    return groups
+
+
+@lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
+def _group(name: str, settings: str, devices: int, seed: int) -> DataGroup:
+    """Read and deal one data set.
+
+    Args:
+        name: of the group.
+        settings: a `DataConfig` as JSON, which can be hashed.
+        devices: of the fleet.
+        seed: of the partition.
+    """
+    config = DataConfig(**json.loads(settings))
+    kind = config.verifier or VERIFIERS[config.kind]
+    try:
+        items = [_judged(item, kind) for item in load(config.kind, config.root, **config.settings)]
+        judge = called(kind, config.verifier_settings)
+        dropped = _unreadable(judge, items)
+        left_out = set(dropped)
+        kept = [item for item in items if item.answer not in left_out]
+        if not kept:
+            raise ConfigError(
+                f"no item is left: by the verifier {kind} no completion could meet {dropped[0][:_LONGEST_SHOWN]!r}, "
+                f"nor any other reference; is it the right verifier?"
+            )
+        splits = split_items(kept, config.splits)
+        assignment = _dealt(config, kept, splits, devices, seed_for(seed, "data", name))
+        source, score_words = DataSource(kept, assignment, judge, needs=SPLITS), _score_words(kept)
+    except ConfigError as error:
+        raise ConfigError(f"data.{name}: {str(error).removeprefix('data: ')}") from error
+    words = INSTRUCTIONS.get(kind, "") if config.instruction is None else config.instruction
+    return DataGroup(name, config, source, words, score_words, dropped)
+
+
+def _judged(item: Item, kind: str) -> Item:
+    """The item with what its verifier takes as its answer."""
+    return replace(item, answer=reference_of(item), solution=item.answer) if kind == GYM else item
+
+
+def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:
+    """References that no completion could meet, each once.
+
+    Raises:
+        ConfigError: if the verifier cannot work on this host, or refuses its settings.
+    """
+    try:
+        return tuple(verifier(judge).unreadable(list(dict.fromkeys(item.answer for item in items))))
+    except (VerifierError, TypeError, ValueError) as error:
+        raise ConfigError(f"the verifier {judge} cannot be used: {error}") from error
+
+
+def _check_oracle(group: DataGroup) -> None:
+    """Tests are no code that passes them: an oracle that knows nothing else would always be wrong."""
+    is_code = group.source.verifier.partition(" ")[0] == "code"
+    if is_code and all(item.solution is None for item in group.source.items):
+        raise ConfigError(
+            f"data.{group.name}: cloud.kind=oracle knows no right code, as no item has a solution; map a column to "
+            f"solution, or take another cloud"
+        )
+
+
+def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], devices: int, seed: int) -> Assignment:
+    if config.partition == "user":
+        per_device, least = config.users_per_device, config.least
+        return by_user(items, splits, devices=devices, users_per_device=per_device, least=least, seed=seed)
+    sigma = config.quantity_sigma
+    shares = lognormal_shares(devices, sigma=sigma, seed=seed) if sigma else None
+    if config.partition == "evenly":
+        return evenly(items, splits, devices=devices, shares=shares, seed=seed)
+    alpha, over = config.alpha, config.over
+    return dirichlet(items, splits, devices=devices, alpha=alpha, over=over, shares=shares, seed=seed)
+
+
+def _score_words(items: Sequence[Item]) -> tuple[str, str]:
+    """The answers that stand for the score labels 0 and 1; empty ones where no item has a label.
+
+    Raises:
+        ConfigError: if a label has several answers, or both have the same.
+    """
+    answers = [{item.answer for item in items if item.score_label == label} for label in (0, 1)]
+    if not any(answers):
+        return "", ""
+    for label, own in enumerate(answers):
+        if len(own) > 1:
+            shown = ", ".join(map(repr, sorted(own)[:_SHOWN]))
+            raise ConfigError(
+                f"the items with score_label {label} have {len(own)} different answers, such as {shown}; a score is "
+                f"the chance of one answer against another, so each label needs one. Map the answer to a word per "
+                f"label, or leave score_label out"
+            )
+    negative, positive = (next(iter(own), "") for own in answers)
+    if negative == positive:
+        raise ConfigError(f"the items with score_label 0 and 1 have the same answer {negative!r}; give each its own")
+    return negative, positive

@@ -1,0 +1,1 @@
+"""Readers of known data sets, a file per kind."""

@@ -1,0 +1,290 @@
+"""Distil the cloud LLM into the global adapter, after the strategy has aggregated: a stage of the server.
+
+The server asks the cloud about proxy questions of its own, from the train split and from the task groups that the
+stream has brought so far, and, if it is let, about questions that devices had sent there. It teaches the aggregated
+adapter what it hears. Which loss depends on what the cloud gives
+(`flsim/cloud/teacher.py`, `flsim/learning/distillation.py`):
+
+    sequence     text           cross-entropy on the answers that pass the verifier
+    forward_kl   top_logprobs   KL(teacher || student) on the same answers; with `logits`, over the whole vocabulary
+    reverse_kl   scores         KL(student || teacher) on the student's own samples, by the policy gradient
+
+An anchor keeps the student near the aggregated adapter, in which the devices' knowledge lies. A gate compares both on
+held-out questions of the validation split and gives the very bits of the aggregated adapter back if the score fell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+
+from flwr.app import Message
+
+import flsim.flower.messages as wire
+from flsim.budget.ledger import Account, Ledger
+from flsim.cloud.cache import Cache
+from flsim.cloud.make import cache_of, make_cloud
+from flsim.cloud.protocol import Basket, Cloud
+from flsim.cloud.purchases import Purchases
+from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
+from flsim.config.schema import BudgetConfig, Config, ConfigError
+from flsim.devices import device_name
+from flsim.learning.adam import Adam
+from flsim.metrics.rows import FLEET, STAGE, Row
+from flsim.models.adapter import Adapter
+from flsim.models.base import one_thread
+from flsim.problems.problem import Problem
+from flsim.seeding import generator, python_random, seed_for
+from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
+from flsim.timing import spend
+from strategies.stages.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, Outcome, Plan, teach
+from strategies.stages.student import Student
+
+AUTO = "auto"
+BEST = {TEXT: SEQUENCE, TOP_LOGPROBS: FORWARD_KL, SCORES: REVERSE_KL, LOGITS: FORWARD_KL}
+"""The loss that `auto` takes at each access."""
+
+
+@dataclass
+class Distillation:
+    """The stage, with its settings and what it keeps between rounds."""
+
+    every_rounds: int = 4
+    """Distil after every so many rounds."""
+    loss: str = AUTO
+    """`sequence`, `forward_kl`, `reverse_kl`, or `auto`: the best that the cloud's access allows."""
+    prompts: int = 256
+    """Questions of one distillation; few of them are learned by heart within its steps."""
+    from_devices: int = 0
+    """Most of them that are questions which devices sent to the cloud since the last distillation, and let the server
+    see (`fleet.sharing`); the others are proxy questions."""
+    steps: int = 16
+    """Steps of Adam, with fresh moments each time."""
+    batch: int = 32
+    """Questions of one step; for `reverse_kl`, each is answered anew in every step."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    top: int = 20
+    """k of `forward_kl` without full logits: the likeliest tokens that the cloud tells at each place."""
+    clip: float = 5.0
+    """Largest advantage of a token in `reverse_kl`, in nats."""
+    anchor: float = 0.1
+    """Weight of `KL(p_aggregated || p_student)` at the same places; 0 lets go."""
+    held_out: int = 200
+    """Validation questions of the gate."""
+    margin: float = 0.0
+    """How far the share of right answers to them may fall before the gate rolls back."""
+    users: int = 8
+    """Devices whose own accuracy is measured before and after; 0 measures none. The gate does not see it."""
+    user_prompts: int = 5
+    """Their validation questions, per task group."""
+    max_new_tokens: int | None = None
+    """Longest answer of the student, the ending token included; None takes that of tests (`model.max_new_tokens`)."""
+    cache: str | None = None
+    """Folder of what was bought; runs share it. None takes the devices' (`cloud.cache`)."""
+    calls_per_round: int | None = None
+    """Cloud queries of one distillation; None means no cap, here and below."""
+    calls_total: int | None = None
+    """Cloud queries of the whole run."""
+    tokens_per_round: int | None = None
+    """Cloud tokens of one distillation."""
+    tokens_total: int | None = 1_000_000
+    """Cloud tokens of the whole run."""
+    money_per_round: float | None = None
+    """Money of one distillation, in the unit of `cloud.price_*`."""
+    money_total: float | None = None
+    """Money of the whole run."""
+    _config: Config = field(init=False, repr=False, default_factory=Config)
+    _method: str = field(init=False, repr=False, default=SEQUENCE)
+    _level: str = field(init=False, repr=False, default=TEXT)
+    _spent: Account = field(init=False, repr=False, default_factory=Account)
+    _shared: dict[str, Problem] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[bytes, None] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        if self.loss not in (AUTO, *NEEDS):
+            raise ValueError(f"loss={self.loss!r} is not known; choose one of: {', '.join((AUTO, *NEEDS))}")
+        for name in ("every_rounds", "prompts", "steps", "batch", "lr", "clip_norm", "top", "clip", "held_out"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("user_prompts", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("anchor", "margin", "users", "from_devices", *self._caps):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}={value} must be at least 0")
+        if self.from_devices > self.prompts:
+            raise ValueError(f"from_devices={self.from_devices} must be at most prompts={self.prompts}: it is a part")
+
+    def begin(self, config: Config) -> None:
+        """Settle on a loss.
+
+        Raises:
+            ConfigError: if the cloud cannot give what `loss` needs, or its tokens are not the student's.
+        """
+        self._config = config
+        if self.from_devices and not config.fleet.sharing:
+            raise ConfigError(
+                f"server.from_devices={self.from_devices} needs devices that let the server see their questions: set "
+                f"fleet.sharing, such as 0.5 for half of them, or server.from_devices=0"
+            )
+        if self.cache is None and config.cloud.cache is None:
+            raise ConfigError(
+                "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "
+                "same scores in every step; set server.cache, such as server.cache=runs/bought"
+            )
+        access = access_of(self._cloud, config.cloud)
+        self._method = BEST[access] if self.loss == AUTO else self.loss
+        if not includes(access, NEEDS[self._method]):
+            can = ", ".join(loss for loss, level in NEEDS.items() if includes(access, level))
+            raise ConfigError(
+                f"server.loss={self.loss!r} needs a cloud that gives {NEEDS[self._method]}, and cloud.kind="
+                f"{config.cloud.kind} with cloud.access={config.cloud.access or 'all it can'} gives {access}; it can "
+                f"do: {can} (or take server.loss=auto)"
+            )
+        if self._method != SEQUENCE:
+            teacher_of(self._cloud, self._student.base.tokenizer.get_vocab())
+        self._level = LOGITS if self._method == FORWARD_KL and access == LOGITS else NEEDS[self._method]
+
+    def after_round(
+        self, round_: int, adapter: Adapter, replies: Sequence[Message], residual: Adapter | None = None
+    ) -> tuple[Adapter, list[Row]]:
+        """The distilled adapter, or the given one where it is not time, there was nothing to learn, or it got worse."""
+        if self.from_devices:
+            seen = {problem.question: problem for reply in replies for problem in wire.shared_of(reply)}
+            self._shared = {**self._shared, **seen}
+        if round_ % self.every_rounds:
+            return adapter, []
+        with one_thread(), spend("aggregate"):
+            self._student.lora.merge(residual)
+            return self._distil(round_, adapter)
+
+    def _distil(self, round_: int, adapter: Adapter) -> tuple[Adapter, list[Row]]:
+        shop = Purchases(self._cloud, self._config.cloud, self._cache, self._ledger(), self._known)
+        shared = self._take_shared(round_)
+        problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
+        outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
+        rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
+        if self._config.cloud.kept:
+            rows.append(_row(round_, "cloud_failures", shop.basket.failures))
+            rows.append(_row(round_, "cloud_retries", shop.basket.retries))
+        rows.append(_row(round_, "from_devices", len(shared), len(problems)))
+        distilled = outcome.adapter
+        if distilled is None:
+            return adapter, rows
+        held_out = self._problems(round_, "validation", self.held_out)
+        before, after = (sum(self._student.right(a, held_out)) for a in (adapter, distilled))
+        kept = after >= before - self.margin * len(held_out)
+        rows += [
+            _row(round_, "proxy_accuracy_before", before, len(held_out)),
+            _row(round_, "proxy_accuracy_after", after, len(held_out)),
+            _row(round_, "kept", float(kept)),
+        ]
+        rows += self._effect(round_, adapter, "aggregated") + self._effect(round_, distilled, "distilled")
+        return (distilled if kept else adapter), rows
+
+    def _effect(self, round_: int, adapter: Adapter, model: str) -> list[Row]:
+        """Local accuracy of a fixed sample of devices on validation questions of their own."""
+        fleet, seed = self._config.fleet.devices, self._config.stream.seed
+        users = generator(seed, "distillation users").choice(fleet, min(self.users, fleet), replace=False)
+        names = [device_name(int(user)) for user in sorted(users)]
+        asked = [
+            (name, task, problem)
+            for name in names
+            for task, problems in self._stream.evaluation_problems(
+                name, "validation", per_task=self.user_prompts
+            ).items()
+            for problem in problems
+        ]
+        if not asked:
+            return []
+        sums: dict[tuple[str, str], float] = {}
+        for (name, task, _), right in zip(asked, self._student.right(adapter, [p for *_, p in asked]), strict=True):
+            sums[name, task] = sums.get((name, task), 0.0) + right
+        weight = float(self.user_prompts)
+        return [
+            Row(round_, name, task, STAGE, model, "local_accuracy", total, weight)
+            for (name, task), total in sums.items()
+        ]
+
+    def _plan(self, round_: int) -> Plan:
+        full = self._level == LOGITS
+        return Plan(
+            loss=self._method,
+            level=self._level,
+            steps=self.steps,
+            batch=self.batch,
+            adam=Adam(lr=self.lr, clip_norm=self.clip_norm),
+            top=len(self._student.base.tokenizer.get_vocab()) if full else self.top,
+            clip=self.clip,
+            anchor=self.anchor,
+            seed=seed_for(self._config.seed, "distillation", round_),
+        )
+
+    def _said(self, round_: int, outcome: Outcome) -> list[Row]:
+        """How far student and teacher were apart, in nats per token, and how many answers could be used."""
+        rows = [
+            _row(round_, f"{self._method}_{when}", *apart)
+            for when, apart in (("before", outcome.before), ("after", outcome.after))
+            if apart is not None
+        ]
+        return [*rows, *([_row(round_, "accepted", outcome.accepted, outcome.answers)] if outcome.answers else [])]
+
+    def _take_shared(self, round_: int) -> list[Problem]:
+        """Some of the questions that devices shared since the last time; the others are forgotten."""
+        shared, self._shared = list(self._shared.values()), {}
+        order = generator(self._config.seed, "shared questions", round_).permutation(len(shared))
+        return [shared[place] for place in order[: self.from_devices]]
+
+    def _problems(self, round_: int, split: str, count: int) -> list[Problem]:
+        """Fresh proxy questions of this round, from the task groups of the phases that have begun."""
+        phases = [phase for phase in self._stream.phases if phase.first_round <= round_]
+        groups = list(dict.fromkeys(group for phase in phases for group in phase.tasks))
+        rng = python_random(self._config.seed, "proxy", split, round_)
+        return proxy_problems(groups, split, count=count, rng=rng, data=self._stream.data)
+
+    def _ledger(self) -> Ledger:
+        """What was spent so far, in a new round."""
+        return Ledger(BudgetConfig(**{name: getattr(self, name) for name in self._caps}), self._spent)
+
+    @property
+    def _caps(self) -> list[str]:
+        return [cap.name for cap in fields(BudgetConfig) if cap.name not in ("tau", "fleet")]
+
+    @property
+    def _stream(self) -> TaskStream:
+        return stream_of(self._config)
+
+    @property
+    def _cache(self) -> Cache:
+        cache = cache_of(self._config.cloud) if self.cache is None else Cache(self.cache)
+        assert cache is not None  # `begin` has seen to it
+        return cache
+
+    @cached_property
+    def _cloud(self) -> Cloud:
+        return make_cloud(self._config.cloud, batch_size=1)
+
+    @cached_property
+    def _student(self) -> Student:
+        return Student(self._config, self.max_new_tokens or self._config.model.answer_tokens)
+
+
+def _costs(round_: int, basket: Basket) -> list[Row]:
+    """`cloud_*` as the ledger has it; `bought_*` and `cached_tokens` depend on what the cache held."""
+    charged = basket.charged
+    return [
+        _row(round_, "cloud_calls", charged.calls),
+        _row(round_, "cloud_refused", charged.refused),
+        _row(round_, "cloud_tokens", charged.tokens),
+        _row(round_, "cloud_money", charged.money),
+        *(_row(round_, name, value) for name, value in basket.bought_facts().items()),
+    ]
+
+
+def _row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
+    return Row(round_, FLEET, "all", STAGE, STAGE, name, float(total), float(weight))

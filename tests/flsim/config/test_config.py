@@ -1,0 +1,307 @@
+import math
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flsim.config.load import differences, load_config, to_yaml
+from flsim.config.model import ModelConfig
+from flsim.config.schema import (
+    ENGINE_KINDS,
+    SCHEDULES,
+    SHARES,
+    BudgetConfig,
+    CloudConfig,
+    Config,
+    ConfigError,
+    EngineConfig,
+    EvaluationConfig,
+    FleetBudgetConfig,
+    FleetConfig,
+    StreamConfig,
+)
+from flsim.loop.checks import check
+from flsim.problems.families import GROUPS
+
+
+def complaint(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "given_value", "allowed"),
+    [
+        ("rounds=many", "'rounds'", "'many'", "Integer"),
+        ("rounds=2.5", "'rounds'", "'2.5'", "Integer"),
+        ("budget.tau=high", "'budget.tau'", "'high'", "Float"),
+        ("budget.tau=1.5", "budget.tau", "1.5", "[0, 1]"),
+        ("budget.tau=-0.1", "budget.tau", "-0.1", "[0, 1]"),
+        ("budget.tau=.nan", "budget.tau", "nan", "[0, 1]"),
+        ("budget.calls_total=-1", "budget.calls_total=-1", "must be", "at least 0"),
+        ("budget.fleet.tokens_total=-1", "budget.fleet.tokens_total=-1", "must be", "at least 0"),
+        ("budget.fleet.money_total=.inf", "budget.fleet.money_total=inf", "cannot be shared out", "leave it out"),
+        ("budget.fleet.share=fairly", "budget.fleet.share", "'fairly'", "equally, traffic, price"),
+        ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.share=price"),
+        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "share, calls_total, calls_per_round"),
+        ("cloud.oracle_error=2", "cloud.oracle_error", "2.0", "[0, 1]"),
+        ("stream.schedule=steps", "stream.schedule", "'steps'", "switch, staggered, ramp, recurring"),
+        ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
+        ("stream.phases=[[lists],[]]", "stream.phases[1]", "empty", "arithmetic, strings, numbers, lists"),
+        ("stream.phases=[]", "stream.phases", "empty", "at least one list of task groups"),
+        ("stream.schedule=recurring", "stream.schedule=recurring", "stream.phase_rounds", "after how many rounds"),
+        ("model.targets=[]", "model.targets", "is empty", "at least one"),
+        ("model.alpha=0", "model.alpha=0", "above 0", "alpha / rank"),
+        ("stream.phase_rounds=0", "stream.phase_rounds=0", "must be", "at least 1"),
+        ("stream.lag_rounds=-1", "stream.lag_rounds=-1", "must be", "at least 0"),
+        ("stream.quantity_sigma=-1", "stream.quantity_sigma=-1", "must be", "at least 0"),
+        ("stream.alpha=0", "stream.alpha=0", "must be", "above 0"),
+        ("cloud.kind=gpt", "cloud.kind", "'gpt'", "builtin, oracle"),
+        ("engine.kind=dask", "engine.kind", "'dask'", "ray, local"),
+        ("engine.gpus=-1", "engine.gpus=-1", "must be", "at least 0"),
+        ("engine.gpus=0.4", "engine.gpus=0.4", "1/k or a whole number", "the nearest is 1/2 (0.5)"),
+        ("engine.gpus=0.6", "engine.gpus=0.6", "1/k or a whole number", "the nearest is 1/2 (0.5)"),
+        ("engine.gpus=0.3", "engine.gpus=0.3", "1/k or a whole number", "the nearest is 1/3 (0.3333)"),
+        ("engine.gpus=0.9", "engine.gpus=0.9", "1/k or a whole number", "the nearest is 1"),
+        ("engine.gpus=1.5", "engine.gpus=1.5", "1/k or a whole number", "the nearest is 2"),
+        ("engine.gpus=.nan", "engine.gpus=nan", "must be", "at least 0"),
+        ("evaluation.split=train", "evaluation.split", "'train'", "validation, test"),
+        ("fleet.devices=0", "fleet.devices=0", "must be", "at least 1"),
+        ("fleet.cohort=0", "fleet.cohort=0", "must be", "at least 1"),
+        ("fleet.cohort=20", "fleet.cohort", "20", "fleet.devices=16; lower the cohort"),
+        ("rounds=0", "rounds=0", "must be", "at least 1"),
+        ("rounds=2", "rounds", "2", "at least one round per phase"),
+        ("model.rank=0", "model.rank=0", "must be", "at least 1"),
+        ("model.targets=q_proj", "'model.targets'", "str", "list"),
+        ("strategy.path=null", "strategy", "no path", "strategy.path=module:Name"),
+    ],
+)
+def test_a_bad_value_is_answered_with_key_value_and_what_is_allowed(
+    override: str, key: str, given_value: str, allowed: str
+) -> None:
+    message = complaint(override)
+    assert key in message
+    assert given_value in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize("share", [0, 0.125, 0.2, 0.25, 0.33, 0.333, 1 / 3, 0.5, 1, 2])
+def test_gpu_shares_that_divide_a_gpu_or_are_whole_are_accepted(share: float) -> None:
+    assert load_config(None, [f"engine.gpus={share}"]).engine.gpus == share
+
+
+def test_a_gpu_share_needs_workers_of_their_own() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.gpus=0\.5 needs engine\.kind=ray"):
+        load_config(None, ["engine.gpus=0.5", "engine.kind=local"])
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "allowed"),
+    [
+        ("round=3", "'round'", "name, seed, rounds, run_dir, model"),
+        ("budget.tua=0.5", "'budget.tua'", "tau, calls_per_round, calls_total"),
+        ("stream.sigma=1", "'stream.sigma'", "phases, schedule"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_those_there_are(override: str, key: str, allowed: str, tmp_path: Path) -> None:
+    """From the command line and from a file, which is then named."""
+    message = complaint(override)
+    assert f"unknown key {key} in the overrides; allowed here: {allowed}" in message
+    dotted, value = override.split("=")
+    yaml = f"{value}\n"
+    for part in reversed(dotted.split(".")):
+        yaml = f"{{{part}: {yaml.strip()}}}\n"
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml)
+    assert f"unknown key {key} in {file}; allowed here: {allowed}" in complaint(path=file)
+
+
+def test_a_mistyped_value_in_a_file_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("budget: {tau: high}\n")
+    message = complaint("rounds=5", path=file)
+    assert str(file) in message
+    assert "'budget.tau'" in message
+    assert "'high'" in message
+
+
+@pytest.mark.parametrize("override", ["rounds", "--rounds=4", "-x"])
+def test_an_override_without_equals_sign(override: str) -> None:
+    message = complaint("seed=1", override)
+    assert repr(override) in message
+    assert "key=value, such as rounds=4" in message
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    message = complaint(path=tmp_path / "none.yaml")
+    assert str(tmp_path / "none.yaml") in message
+    assert "experiments/configs/" in message
+
+
+def test_more_phases_than_rounds_may_only_recur() -> None:
+    config = Config(rounds=2)
+    check(replace(config, stream=replace(config.stream, schedule="recurring", phase_rounds=1)))
+    with pytest.raises(ConfigError, match="rounds=2 is less than the 3 phases"):
+        check(config)
+
+
+def test_a_fleet_budget_is_on_with_a_cap_or_a_way_to_share() -> None:
+    rules = {
+        (): None,
+        ("calls_total=9",): "equally",
+        ("money_total=0",): "equally",
+        ("share=traffic",): "traffic",
+        ("share=price", "tokens_total=9", "price_lr=0.1"): "price",
+    }
+    for overrides, rule in rules.items():
+        assert load_config(None, [f"budget.fleet.{one}" for one in overrides]).budget.fleet.rule == rule
+
+
+def test_the_price_starts_below_its_bound() -> None:
+    message = complaint("budget.fleet.share=price", "budget.fleet.price_max=0.2")
+    assert "budget.fleet.price_init=0.5 must be in [0, 0.2]" in message
+
+
+def test_defaults_are_a_valid_run() -> None:
+    assert load_config() == Config()
+    assert load_config().folder == Path("runs/run-seed0")
+    assert load_config(overrides=["run_dir=/x/y"]).folder == Path("/x/y")
+    assert load_config(overrides=["fleet.devices=5"]).cohort_size == 5
+    assert load_config(overrides=["fleet.cohort=3"]).cohort_size == 3
+
+
+def test_overrides_lie_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("rounds: 9\nbudget: {tau: 0.4}\nclient: {path: 'a:b', lr: 0.1}\n")
+    config = load_config(file, ["rounds=12", "client.lr=0.2", "client.steps=3", "stream.phases=[[lists],[numbers]]"])
+    assert (config.name, config.rounds, config.budget.tau) == ("mine", 12, 0.4)
+    assert config.client == {"path": "a:b", "lr": 0.2, "steps": 3}
+    assert config.stream == StreamConfig(phases=(("lists",), ("numbers",)))
+    hash(config.stream)
+
+
+def test_an_empty_file_is_the_defaults_under_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text("")
+    assert load_config(file) == Config(name="empty")
+    file.write_text("name: other\n")
+    assert load_config(file).name == "other"
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[3].glob("experiments/configs/*.yaml")), ids=str)
+def test_shipped_configs_are_valid(file: Path) -> None:
+    assert load_config(file).name == file.stem
+
+
+COUNT, SHARE, AMOUNT = st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 1e6)
+CONFIGS = st.builds(
+    Config,
+    name=st.text("abc-_ 0123'\"#:", min_size=1, max_size=9),
+    seed=st.integers(0, 2**40),
+    rounds=st.integers(4, 1000),
+    run_dir=st.none() | st.just("/tmp/x y"),
+    model=st.builds(
+        ModelConfig,
+        rank=COUNT,
+        alpha=st.floats(0.1, 100),
+        adapter=st.none() | st.just("null"),
+        targets=st.sampled_from([("q_proj",), ("a", "b")]),
+    ),
+    stream=st.builds(
+        StreamConfig,
+        phases=st.lists(
+            st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3, unique=True).map(tuple), min_size=1, max_size=4
+        ).map(tuple),
+        schedule=st.sampled_from(SCHEDULES),
+        phase_rounds=COUNT,
+        lag_rounds=st.integers(0, 9),
+        alpha=st.floats(1e-9, math.inf, exclude_min=True),
+        quantity_sigma=AMOUNT,
+    ),
+    fleet=st.builds(FleetConfig, devices=st.integers(50, 100), cohort=st.none() | st.integers(1, 50)),
+    budget=st.builds(
+        BudgetConfig,
+        tau=SHARE,
+        calls_total=st.none() | COUNT,
+        money_total=st.none() | AMOUNT,
+        fleet=st.builds(
+            FleetBudgetConfig,
+            share=st.none() | st.sampled_from(SHARES),
+            calls_per_round=st.none() | COUNT,
+            money_total=st.none() | AMOUNT,
+        ),
+    ),
+    cloud=st.builds(CloudConfig, oracle_error=SHARE, price_per_prompt_token=AMOUNT),
+    evaluation=st.builds(EvaluationConfig, every_rounds=COUNT),
+    engine=st.builds(EngineConfig, kind=st.sampled_from(ENGINE_KINDS), timeout_s=st.none() | AMOUNT),
+    client=st.fixed_dictionaries({"path": st.just("a:b")}, optional={"lr": AMOUNT, "deep": st.just({"x": [1, None]})}),
+)
+
+
+@given(config=CONFIGS)
+def test_yaml_round_trip(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
+    """What is written into the run's folder reads back to an equal configuration, to the last bit of every float."""
+    file = tmp_path_factory.mktemp("yaml") / "config.yaml"
+    file.write_text(to_yaml(config))
+    again = load_config(file)
+    assert again == config
+    assert differences(config, again) == []
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind; a nested group of settings changes its first."""
+    if is_dataclass(value):
+        return altered(value, **{fields(value)[0].name: changed(getattr(value, fields(value)[0].name))})
+    if isinstance(value, tuple):
+        return (*value, value[0]) if value else (1,)
+    if isinstance(value, str):
+        return f"{value}x"
+    if isinstance(value, dict):
+        return {**value, "more": 0.5}
+    return 1 if value is None else value + 1
+
+
+def altered(settings: Any, **changes: Any) -> Any:
+    return replace(settings, **changes)
+
+
+def every_change(config: Config) -> dict[str, Config]:
+    """The configuration with one setting changed, for every setting there is."""
+    variants: dict[str, Config] = {}
+    for field in fields(config):
+        part: Any = getattr(config, field.name)
+        if isinstance(part, dict):
+            variants[f"{field.name}.path"] = altered(config, **{field.name: {**part, "path": "x:y"}})
+            variants[f"{field.name}.lr"] = altered(config, **{field.name: {**part, "lr": 1}})
+        elif is_dataclass(part):
+            for inner in fields(part):
+                value = ("a",) if inner.name == "targets" else changed(getattr(part, inner.name))
+                new = altered(part, **{inner.name: value})
+                variants[f"{field.name}.{inner.name}"] = altered(config, **{field.name: new})
+        else:
+            variants[field.name] = altered(config, **{field.name: changed(part)})
+    return variants
+
+
+def test_differences_are_all_settings_but_those_free_of_results() -> None:
+    """What may change between a run and its resume: where it is computed, how a cloud is reached, where folders lie."""
+    config = Config()
+    variants = every_change(config)
+    assert len(variants) > 40
+    unseen = {key for key, variant in variants.items() if not differences(config, variant)}
+    reach = {f"cloud.{name}" for name in ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "cache")}
+    assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir", *reach}
+    for key in variants.keys() - unseen:
+        (line,) = differences(config, variants[key])
+        assert line.startswith((f"{key}: ", f"{key}."))
+
+
+def test_a_difference_says_old_and_new() -> None:
+    old = Config()
+    new = replace(old, budget=BudgetConfig(tau=0.5), client={**old.client, "lr": 0.1})
+    assert differences(old, new) == ["budget.tau: 0.3 -> 0.5", "client.lr: (absent) -> 0.1"]
+    assert differences(new, old) == ["budget.tau: 0.5 -> 0.3", "client.lr: 0.1 -> (absent)"]

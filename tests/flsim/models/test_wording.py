@@ -1,0 +1,147 @@
+"""What a device's model reads of a problem: instruction, offer, question, in the chat's frame or plain, how long."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.real.checkpoint import FAMILIES, build_tokenizer, write_checkpoint
+from flsim.config.load import load_config
+from flsim.config.model import ModelConfig
+from flsim.config.schema import ConfigError
+from flsim.models.base import load_base, load_model
+from flsim.models.help_request import TEXT
+from flsim.models.wording import Chat, Wording, wording_of
+from flsim.problems.problem import Problem
+
+BARE = Problem("arithmetic", "add", 1, "1+1=", "2")
+TOLD = replace(BARE, group="sums", instruction="Add.")
+OFFER = f"If you cannot solve it, reply with {TEXT} and nothing else."
+
+
+def words(family: str = "phi", **settings: Any) -> Wording:
+    """Of a family's tokenizer; Phi's has no chat template."""
+    return wording_of(ModelConfig(path=family, **settings), build_tokenizer(FAMILIES[family]), TEXT)
+
+
+@given(question=st.text(min_size=1))
+def test_a_bare_question_stays_as_it_is(question: str) -> None:
+    assert words().prompt(replace(BARE, question=question)) == question
+    assert Wording(help="?").prompt(replace(BARE, question=question)) == question
+
+
+def test_the_built_in_world_reads_its_questions(one_thread: None) -> None:
+    assert load_base("builtin:slm").prompt(BARE) == "1+1="
+
+
+def test_instruction_offer_and_question_stand_one_below_the_other() -> None:
+    assert words().prompt(TOLD) == f"Add.\n\n{OFFER}\n\n1+1="
+    assert words(offer="Or say {help}!").prompt(TOLD) == f"Add.\n\nOr say {TEXT}!\n\n1+1="
+    assert words(offer="").prompt(TOLD) == "Add.\n\n1+1="
+    assert words(offer="Or say {help}!").prompt(BARE) == f"Or say {TEXT}!\n\n1+1="  # an offer of one's own always
+
+
+def test_a_group_has_a_template_of_its_own() -> None:
+    own = words(templates={"sums": "{question} {{x}} {instruction}{offer}{help}"}, offer="")
+    assert own.prompt(replace(TOLD, question="{a}")) == "{a} {x} Add." + TEXT  # braces of a question are not fields
+    assert own.prompt(replace(TOLD, group="other")) == "Add.\n\n1+1="
+
+
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_chat_template_is_around_it() -> None:
+    assert words("qwen2").prompt(TOLD) == CHATML.format(f"Add.\n\n{OFFER}\n\n1+1=")
+    assert words("qwen2").prompt(BARE) == CHATML.format(f"{OFFER}\n\n1+1=")
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    assert words("qwen2", system="Be brief.").prompt(TOLD).startswith(system)
+    assert words("qwen2", chat=False).prompt(BARE) == "1+1="
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_beginning_token_stands_once_and_the_end_of_a_turn_is_known(family: str) -> None:
+    """Where both the template and the tokenizer write it, as with Llama 3 and Gemma, one of them is taken away."""
+    tokenizer = build_tokenizer(FAMILIES[family])
+    ids = tokenizer(words(family).prompt(TOLD))["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
+    assert ids[0] == tokenizer.bos_token_id or tokenizer.bos_token_id is None
+    if FAMILIES[family].template is not None:
+        expected = {"llama": "<|eot_id|>", "phi3": "<|end|>", "mistral": "</s>"}.get(family)
+        expected = expected or ("<end_of_turn>" if "gemma" in family else "<|im_end|>")
+        assert tokenizer.convert_ids_to_tokens(Chat(tokenizer).end() or 0) == expected
+
+
+def test_options_reach_the_template() -> None:
+    tokenizer = build_tokenizer(FAMILIES["qwen3"])
+    tokenizer.chat_template = "{{ messages[0]['content'] }}{% if not enable_thinking %}<no thoughts>{% endif %}"
+    config = ModelConfig(path="x", offer="", chat_options={"enable_thinking": False})
+    assert wording_of(config, tokenizer, TEXT).prompt(BARE) == "1+1=<no thoughts>"
+
+
+# ------------------------------------------------------------------------------------------------------- long prompts
+
+
+@given(length=st.integers(1, 400), limit=st.integers(130, 400), family=st.sampled_from(["phi", "qwen2", "gemma2"]))
+def test_a_long_prompt_loses_the_head_of_its_question_only(length: int, limit: int, family: str) -> None:
+    question = "".join(chr(97 + i % 26) + ("é" if i % 7 == 0 else "") for i in range(length))
+    asked = replace(TOLD, question=question)
+    whole, cut = words(family).prompt(asked), words(family, max_prompt_tokens=limit).prompt(asked)
+    tokens = build_tokenizer(FAMILIES[family])
+    assert len(tokens(cut)["input_ids"]) <= limit
+    if len(tokens(whole)["input_ids"]) <= limit:
+        assert cut == whole
+        return
+    frame, _, rest = whole.partition(question)
+    assert (cut[: len(frame)], cut[len(cut) - len(rest) :]) == (frame, rest)
+    kept = cut.removeprefix(frame).removesuffix(rest)
+    assert question.endswith(kept)
+    assert len(tokens(cut)["input_ids"]) >= limit - 1  # no more than it has to
+
+
+def test_a_cut_is_said_once_and_a_frame_without_room_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    short = words(max_prompt_tokens=101, offer="")
+    with caplog.at_level(logging.WARNING, "flsim.run.model"):
+        for _ in range(2):
+            short.prompt(replace(TOLD, group="once", question="x" * 200))
+    assert [record.message for record in caplog.records] == [
+        "questions of once lose their beginning: prompts would exceed model.max_prompt_tokens=101"
+    ]
+    with pytest.raises(ConfigError, match=r"model\.max_prompt_tokens=4 leaves no room .* raise it"):
+        words(max_prompt_tokens=4).prompt(TOLD)
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("phi", {"system": "x"}, r"model\.system has no effect: the checkpoint 'phi' has no chat template"),
+        ("qwen2", {"system": "x", "chat": False}, r"model\.system has no effect: model\.chat=false"),
+        ("gemma2", {"system": "x"}, r"chat template of 'gemma2' fails: no system role; leave out model\.system"),
+        ("phi", {"offer": "Just ask."}, r"model\.offer='Just ask\.' has no \{help\}"),
+        ("phi", {"templates": {"a": "{qestion}"}}, r"model\.templates\.a=.* its fields are \{instruction\}, \{offer\}"),
+        ("phi", {"templates": {"a": "{question} {"}}, r"model\.templates\.a=.* a brace itself is written twice"),
+        ("phi", {"templates": {"a": "Add!"}}, r"model\.templates\.a='Add!' has no \{question\}"),
+    ],
+)
+def test_words_that_cannot_work_are_refused(family: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        words(family, **settings)
+
+
+@pytest.mark.parametrize(
+    "setting", ["chat=auto", "max_new_tokens=0", "max_prompt_tokens=0", "help=''", "dtype=float16"]
+)
+def test_settings_out_of_range_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{setting.split('=')[0]}"):
+        load_config(None, [f"model.{setting}"])
+
+
+def test_a_checkpoints_own_words_are_loaded(tmp_path: Path, one_thread: None) -> None:
+    base = load_model(ModelConfig(path=str(write_checkpoint(tmp_path, "smollm2")), templates={"sums": "Q {question}"}))
+    assert base.prompts([[TOLD], []]) == [[CHATML.format("Q 1+1=")], []]

@@ -30,7 +30,7 @@ demo: .venv/run ## install, then run 16 devices through three phases (about 2 mi
 	$(BIN)/python -m experiments.run experiments/configs/demo.yaml $(ARGS)
 
 compare: .venv/run ## four methods on two seeds, side by side (about 5 minutes), with a page
-	$(BIN)/python -m experiments.sweep experiments/configs/aba.yaml method=da_grpo,grpo,grpo+random,grpo+classifier \
+	$(BIN)/python -m experiments.study experiments/configs/aba.yaml method=da_grpo,grpo,grpo+random,grpo+classifier \
 		seed=0,1 rounds=18 --root runs/compare $(ARGS)
 	$(BIN)/python -m experiments.compare runs/compare --out runs/compared
 

@@ -17,7 +17,7 @@ from experiments.compare_strategies.measure import Outcome, outcome_of
 from experiments.compare_strategies.plan import ALL, Part
 from experiments.compare_strategies.tables import part_table
 from experiments.compare_strategies.work import Task, tasks_of
-from experiments.running import do_all
+from experiments.study.running import do_all
 from flsim.config.schema import ConfigError
 
 

@@ -10,7 +10,7 @@ from random import Random
 import torch
 from tqdm import tqdm
 
-from experiments.pretraining import Bucket, backward, labelled_rows
+from experiments.pretrain.pretraining import Bucket, backward, labelled_rows
 from flsim.config.model import ModelConfig
 from flsim.models.base import BaseModel, load_model
 from flsim.problems.problem import Problem

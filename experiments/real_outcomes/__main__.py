@@ -21,7 +21,7 @@ from experiments.real_outcomes.outcomes import BAND, Outcome, outcomes_of
 from experiments.real_outcomes.plan import DOMAINS, runs_of
 from experiments.real_outcomes.tables import accuracy_table, paired_table, usage_table
 from experiments.reproduce_paper.phases import usage_by_phase
-from experiments.running import do_all, exit_status
+from experiments.study.running import do_all, exit_status
 from flsim.config.schema import Config
 from flsim.files import write_atomically
 

@@ -27,7 +27,7 @@ from experiments.reproduce_paper.regimes import REGIMES, regime_runs, regimes_ta
 from experiments.reproduce_paper.switch import over_switch, switch_table
 from experiments.reproduce_paper.tables import measures_table, paired_table, usage_table
 from experiments.reproduce_paper.tuning import tune
-from experiments.running import Failure, do_all, exit_status
+from experiments.study.running import Failure, do_all, exit_status
 from flsim import compare
 from flsim.comparison.compare import Comparison
 from flsim.config.schema import Config

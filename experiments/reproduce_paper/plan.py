@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from experiments.sweep.methods import find_method
+from experiments.study.methods import find_method
 from flsim.config.load import load_config
 from flsim.config.schema import Config
 
@@ -24,7 +24,7 @@ class Method:
 
     label: str
     files: str
-    """Method files, as `experiments.sweep` takes them: `grpo+random`."""
+    """Method files, as `experiments.study` takes them: `grpo+random`."""
     tuned: str
     """The learner whose tuned settings it takes."""
     settings: tuple[str, ...] = ("fleet", "single")

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from experiments.reproduce_paper.plan import GRIDS, TUNED, trials_of
-from experiments.running import Failure, do_all
+from experiments.study.running import Failure, do_all
 from flsim.config.schema import Config
 from flsim.files import write_atomically
 from flsim.metrics.rows import evaluation, read_rows

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from experiments.reader import READER
+from experiments.pretrain.reader import READER
 
 SHORT = replace(READER, pieces=400, hidden_size=32, layers=1, heads=2, steps=80, batch_size=16, adamw_lr=1e-2)
 _THINGS = ("apples", "boxes", "trains", "litres")

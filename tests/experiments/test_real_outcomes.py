@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import flsim
-from experiments.reader import make_reader
+from experiments.pretrain.reader import make_reader
 from experiments.real_outcomes.__main__ import main
 from experiments.real_outcomes.outcomes import difference, outcomes_of
 from experiments.real_outcomes.plan import runs_of

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.sweep.__main__ import main
-from experiments.sweep.axes import read_axes, split_values, values_of
-from experiments.sweep.methods import FOLDER, find_method, method_names
-from experiments.sweep.plan import folder_name, plan_of, refuse_what_cannot_run
+from experiments.study.__main__ import main
+from experiments.study.axes import read_axes, split_values, values_of
+from experiments.study.methods import FOLDER, find_method, method_names
+from experiments.study.plan import folder_name, plan_of, refuse_what_cannot_run
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.folder import open_new
 from flsim.metrics.rows import read_rows, without_timing
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEMO = str(ROOT / "experiments" / "configs" / "demo.yaml")
 
 plain = st.text("abcxyz019.-:_/", min_size=1, max_size=6)
@@ -226,7 +226,7 @@ def test_a_sweep_of_two_runs_its_repetition_and_its_refusals(
 def sweep(tiny: str, root: Path) -> subprocess.Popen[bytes]:
     arguments = [tiny, "method=da_grpo,alone", "seed=0..1", "rounds=12", "--jobs", "2", "--root", str(root)]
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.sweep", *arguments],
+        [sys.executable, "-m", "experiments.study", *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from experiments.running import is_begun, is_finished
-from experiments.sweep.axes import METHOD, SEED, read_axes
-from experiments.sweep.methods import Method, find_method
+from experiments.study.axes import METHOD, SEED, read_axes
+from experiments.study.methods import Method, find_method
+from experiments.study.running import is_begun, is_finished
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.simulation import build_parts

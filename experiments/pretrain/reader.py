@@ -21,7 +21,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
+from experiments.pretrain.pretraining import Bucket, fit, fresh_model, labelled_rows
 from flsim.files import write_atomically
 from flsim.seeding import python_random, seed_for
 from flsim.tasks.load import load

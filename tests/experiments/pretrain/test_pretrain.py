@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from experiments.model_card import by_group, measure
-from experiments.pretrain import pretrain
-from experiments.pretraining import learning_rate_factor
-from experiments.recipes import SLM, Stage
+from experiments.pretrain.__main__ import pretrain
+from experiments.pretrain.model_card import by_group, measure
+from experiments.pretrain.pretraining import learning_rate_factor
+from experiments.pretrain.recipes import SLM, Stage
 from flsim.models.base import load_base
 from flsim.models.decoding import encode, generate, read
 from flsim.models.folder import CLOUD_DIR, SLM_DIR, build_tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.progress import Progress, duration, rounds_done, status
+from experiments.study.progress import Progress, duration, rounds_done, status
 from flsim.config.schema import Config
 
 
@@ -22,7 +22,7 @@ def runs(tmp_path: Path) -> list[Config]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr("experiments.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("experiments.study.progress.time.monotonic", lambda: now[0])
     return now
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.recipes import Recipe
+from experiments.pretrain.recipes import Recipe
 from flsim.models.folder import HELP
 from flsim.problems.families import FAMILIES, GROUPS, draw
 from flsim.seeding import python_random

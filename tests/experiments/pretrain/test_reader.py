@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.reader import HELP, READER, make_reader, questions_of, reader_tokenizer
+from experiments.pretrain.reader import HELP, READER, make_reader, questions_of, reader_tokenizer
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.models.base import load_model

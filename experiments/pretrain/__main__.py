@@ -5,7 +5,7 @@ now and then asks; the cloud model reads exact answers only. Only questions of t
 steps is fixed and every batch is a pure function of (seed, step), so a rerun on the same machine and number of threads
 makes the same files.
 
-  python -m experiments.pretrain reader --data ../shared/data --out runs    # experiments/reader.py says what it is
+  python -m experiments.pretrain reader --data ../shared/data --out runs    # reader.py beside this says what it is
 """
 
 import argparse
@@ -17,10 +17,10 @@ from random import Random
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.model_card import Accuracy, measure, write_card
-from experiments.pretraining import Bucket, fit, fresh_model, labelled_rows
-from experiments.reader import READER, make_reader
-from experiments.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
+from experiments.pretrain.model_card import Accuracy, measure, write_card
+from experiments.pretrain.pretraining import Bucket, fit, fresh_model, labelled_rows
+from experiments.pretrain.reader import READER, make_reader
+from experiments.pretrain.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
 from flsim.models.folder import BUILTIN_DIR, HELP, build_tokenizer
 from flsim.problems.families import draw, families_of
 from flsim.seeding import python_random, seed_for

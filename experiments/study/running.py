@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import flsim
-from experiments.progress import Progress
+from experiments.study.progress import Progress
 from flsim.config.schema import Config, ConfigError
 from flsim.files import log_to
 from flsim.loop.folder import open_again

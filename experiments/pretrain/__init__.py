@@ -1,0 +1,1 @@
+"""How the models that ship were made, and the reader of real questions."""

@@ -1,1 +1,0 @@
-"""Run a config with every combination of methods, settings and seeds."""

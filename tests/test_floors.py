@@ -1,6 +1,11 @@
-"""The arrows of the house point down: experiments -> clients, strategies -> flsim; and no module stands on itself."""
+"""The arrows of the house point down: experiments -> clients, strategies -> flsim, and in flsim from floor to floor.
+
+No module stands on itself, and reading a config loads no room but its own.
+"""
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,6 +18,17 @@ MAY_IMPORT = {
     "clients": {"clients", "flsim"},
     "experiments": {"experiments", "clients", "strategies", "flsim"},
 }
+
+FLOORS = (
+    ("devices", "seeding", "files", "text", "learning", "config", "sandbox"),
+    ("timing", "budget", "problems"),
+    ("models", "tasks"),
+    ("aggregation", "cloud", "metrics"),
+    ("flower", "report"),
+    ("loop", "comparison"),
+    ("flsim",),
+)
+"""The rooms of flsim, from the ground up: a room imports only rooms of lower floors. `flsim` is its `__init__.py`."""
 
 
 def module_of(file: Path, root: Path) -> str:
@@ -48,6 +64,12 @@ def module_graph(root: Path, packages: list[str]) -> dict[str, set[str]]:
     return {module: {target for target in targets if target is not None} for module, targets in graph.items()}
 
 
+def room_of(module: str) -> str:
+    """The room of flsim that a module belongs to: a package, a module that stands alone, or flsim's own face."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_point_down(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
@@ -58,6 +80,36 @@ def test_imports_point_down(package: str) -> None:
             f"{file.relative_to(ROOT)} imports {sorted(upward)}: {package}/ may import only "
             f"{sorted(MAY_IMPORT[package])}"
         )
+
+
+def test_every_room_stands_on_one_floor() -> None:
+    declared = [room for floor in FLOORS for room in floor]
+    there = {room_of(module) for module in module_graph(ROOT, ["flsim"])}
+    assert sorted(declared) == sorted(there)
+
+
+def test_rooms_import_only_rooms_of_lower_floors() -> None:
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    arrows = {
+        (room_of(module), room_of(target)): f"{module} imports {target}"
+        for module, targets in module_graph(ROOT, ["flsim"]).items()
+        for target in targets
+    }
+    assert ("loop", "config") in arrows  # the graph is not empty by mistake
+    wrong = [said for (above, below), said in arrows.items() if above != below and floor_of[below] >= floor_of[above]]
+    assert not wrong, f"{'; '.join(sorted(wrong))}: a room may import only rooms of lower floors, see FLOORS"
+
+
+def test_loading_a_config_imports_no_other_room() -> None:
+    """No reader, verifier, cloud or model, and neither torch nor Ray: half a second goes into them, or several."""
+    code = (
+        "import sys, flsim; flsim.load_config('experiments/configs/demo.yaml'); "
+        "print(*[name for name in sys.modules if name.split('.')[0] in ('flsim', 'torch', 'ray', 'transformers')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "flsim.config.load" in loaded
+    assert {room_of(name) for name in loaded} <= {"flsim", "config"}
 
 
 def test_no_circle_among_modules() -> None:

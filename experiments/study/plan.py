@@ -12,6 +12,7 @@ from experiments.study.methods import Method, find_method
 from experiments.study.running import is_begun, is_finished
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
+from flsim.loop.checks import check
 from flsim.loop.simulation import build_parts
 
 _ENGINE = "engine.kind=local"  # unless the user says otherwise: several Rays side by side would hinder each other
@@ -104,6 +105,7 @@ class _Shared:
         words = _words({**named, **axes})
         try:
             config = load_config(self.path, [_ENGINE, *self.settings, *own, *seed], fragments=method.files)
+            check(config)
         except ConfigError as error:
             raise ConfigError(f"run {'-'.join([*words, *seed[:1]]) or self.name}: {error}") from error
         choice = {**named, **axes, SEED: str(config.seed)}

@@ -19,6 +19,7 @@ import flsim
 from experiments.study.progress import Progress
 from flsim.config.schema import Config, ConfigError
 from flsim.files import log_to
+from flsim.loop.checks import check
 from flsim.loop.folder import open_again
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -75,9 +76,11 @@ def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
         What failed.
 
     Raises:
-        ConfigError: if a folder holds a run of other settings; then none has been started.
+        ConfigError: if a run's settings cannot work or its folder holds a run of others; then none has been started.
     """
     missing = [config for config in configs if not is_finished(config)]
+    for config in missing:
+        check(config)
     waiting, running, failures = deque(missing), list[_Work](), list[Failure]()
     progress = Progress(len(configs), missing)
     try:

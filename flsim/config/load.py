@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError, DataConfig
-from flsim.loop.checks import check
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
@@ -21,7 +20,10 @@ _ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: t
 def load_config(
     path: str | Path | None = None, overrides: Sequence[str] = (), *, fragments: Sequence[str | Path] = ()
 ) -> Config:
-    """Read a YAML file, lay fragments and then `key=value` overrides over it, key by key, and check the whole.
+    """Read a YAML file, and lay fragments and then `key=value` overrides over it, key by key.
+
+    Whether the settings fit together, and whether data and clouds can be used with them, is what
+    `flsim.loop.checks.check` says before a run: it has to import them, reading a file does not.
 
     Args:
         path: the YAML file; None starts from the defaults.
@@ -29,7 +31,7 @@ def load_config(
         fragments: YAML files with some of the keys, each laid over what is before it.
 
     Raises:
-        ConfigError: for an unknown or mistyped key or a value out of range.
+        ConfigError: for an unknown or mistyped key.
     """
     wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
     if wrong is not None:
@@ -42,7 +44,6 @@ def load_config(
     merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
-    check(config)
     return config
 
 

@@ -20,6 +20,7 @@ from flsim.config.schema import (
     EngineConfig,
     FleetBudgetConfig,
 )
+from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import GROUPS
 from flsim.tasks.checks import check_data
 
@@ -69,6 +70,9 @@ def check(config: Config) -> None:
         raise ConfigError("stream.schedule=recurring needs stream.phase_rounds: after how many rounds a phase ends")
     if not config.stream.alpha > 0:
         raise ConfigError(f"stream.alpha={config.stream.alpha} must be above 0 (.inf makes all devices equal)")
+    for name in config.data:
+        if name in (*GROUPS, EVERY_TASK):
+            raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")
     check_data(config)
     _check_phases(config)
     plug_ins = {

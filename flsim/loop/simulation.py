@@ -109,11 +109,13 @@ def build_parts(
     client: ClientApp | None = None,
     server: ServerStage | None = None,
 ) -> tuple[Strategy, ClientApp, ServerStage | None]:
-    """Build the plug-ins that the config names and that were not passed, and let them meet the fleet.
+    """Check the config, build the plug-ins that it names and that were not passed, and let them meet the fleet.
 
     Raises:
-        ConfigError: if one cannot be built or refuses its settings or the fleet; nothing has been written by then.
+        ConfigError: for settings that cannot work, or if a plug-in cannot be built or refuses its settings or the
+            fleet; nothing has been written by then.
     """
+    check(config)
     check_gpus(config.engine)
     check_reach(config.cloud)
     strategy = strategy or build("strategy", config.strategy)
@@ -136,7 +138,6 @@ def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapte
 def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:
     """The config to run with; on resume it must agree with the run's own."""
     if isinstance(config, Config):
-        check(config)
         return config if resume is None else open_again(Path(resume), config)
     if resume is None:
         return load_config(config, overrides)

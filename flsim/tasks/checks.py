@@ -4,8 +4,6 @@ import math
 import re
 
 from flsim.config.schema import PARTITIONS, Config, ConfigError, DataConfig
-from flsim.metrics.rows import EVERY_TASK
-from flsim.problems.families import GROUPS
 from flsim.problems.judging import GYM, VERIFIERS
 from flsim.tasks.item import RULES
 from flsim.tasks.load import KINDS
@@ -36,8 +34,6 @@ def check_data(config: Config) -> None:
 
 
 def _check_name(name: str) -> None:
-    if name in (*GROUPS, EVERY_TASK):
-        raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"data: the name {name!r} must begin with a letter and hold letters, digits, _ and - only: files are "

@@ -22,6 +22,7 @@ from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import StrategyError
 from flsim.flower.messages import round_of
 from flsim.loop.checkpoints import latest_checkpoint
+from flsim.loop.checks import check
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter
@@ -321,9 +322,9 @@ def test_parts_are_built_from_the_shell(settings: Settings) -> None:
 
 def test_ranks_are_checked(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"fleet.ranks=9 must be in \[1, 4\]"):
-        settings("high", "fleet.ranks=[9]")
+        check(settings("high", "fleet.ranks=[9]"))
     with pytest.raises(ConfigError, match=r"fleet.alphas=\[1.0\] must hold one alpha for each of fleet.ranks=\[4, 2\]"):
-        settings("few", "fleet.ranks=[4,2]", "fleet.alphas=[1]")
+        check(settings("few", "fleet.ranks=[4,2]", "fleet.alphas=[1]"))
 
 
 def test_the_residual_travels_in_the_adapters_own_names(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from flsim.cloud.protocol import Answer, instruction
 from flsim.cloud.teacher import LOGITS, access_of
 from flsim.config.load import load_config
 from flsim.config.schema import CloudConfig, ConfigError
+from flsim.loop.checks import check
 from flsim.metrics.rows import without_timing
 from flsim.models.base import load_base
 from flsim.models.help_request import NO_HELP
@@ -143,7 +144,7 @@ def test_it_can_teach_and_a_wrong_path_is_refused(tiny_checkpoint: Path) -> None
     config = config_of(tiny_checkpoint)
     assert access_of(make_cloud(config), config) == LOGITS
     with pytest.raises(ConfigError, match=r"cloud\.model='nowhere' is no folder of a checkpoint"):
-        load_config(None, ["cloud.kind=model", "cloud.model=nowhere"])
+        check(load_config(None, ["cloud.kind=model", "cloud.model=nowhere"]))
 
 
 def test_the_desk_answers_together_what_comes_together(tiny_checkpoint: Path) -> None:

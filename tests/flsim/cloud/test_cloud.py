@@ -19,6 +19,7 @@ from flsim.cloud.protocol import Answer, Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import BudgetConfig, CloudConfig, Config, ConfigError
+from flsim.loop.checks import check
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import load_base
 from flsim.problems.families import FAMILIES, draw
@@ -196,7 +197,7 @@ def test_oracle_errs_by_task_group_where_it_is_told_so() -> None:
 )
 def test_wrong_error_rates_are_refused(settings: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_config(None, settings)
+        check(load_config(None, settings))
 
 
 def test_oracle_errs_always_on_the_same_questions() -> None:

@@ -14,6 +14,7 @@ from flsim.cloud.endpoint import EndpointCloud
 from flsim.cloud.protocol import Answer, instruction
 from flsim.config.load import load_config
 from flsim.config.schema import CloudConfig, ConfigError
+from flsim.loop.checks import check
 from flsim.problems.families import FAMILIES, GROUPS
 from flsim.problems.problem import Problem, split_of
 from flsim.tasks.stream import proxy_problems
@@ -208,7 +209,7 @@ ENDPOINT = ("cloud.kind=endpoint", "cloud.url=http://localhost:1/v1", "cloud.mod
 )
 def test_settings_that_cannot_work_are_refused_and_no_key_is_repeated(settings: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        load_config(None, settings)
+        check(load_config(None, settings))
     assert "planted" not in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from flsim.cloud.protocol import Answer
 from flsim.cloud.recorded import ReplayCloud
 from flsim.config.load import load_config
 from flsim.config.schema import CloudConfig, ConfigError, ReplayConfig
+from flsim.loop.checks import check
 from flsim.problems.families import GROUPS
 from flsim.tasks.stream import proxy_problems
 
@@ -76,6 +77,6 @@ def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
     ):
         ReplayCloud(table(tmp_path, head="question,correct,prompt_tokens\n"))
     with pytest.raises(ConfigError, match=r"cloud\.replay\.file='nowhere\.csv' is no file"):
-        load_config(None, ["cloud.kind=replay", "cloud.replay.file=nowhere.csv"])
+        check(load_config(None, ["cloud.kind=replay", "cloud.replay.file=nowhere.csv"]))
     with pytest.raises(ConfigError, match=r"replay\.file has no effect with cloud\.kind=builtin"):
-        load_config(None, ["cloud.replay.file=nowhere.csv"])
+        check(load_config(None, ["cloud.replay.file=nowhere.csv"]))

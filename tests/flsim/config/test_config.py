@@ -29,7 +29,7 @@ from flsim.problems.families import GROUPS
 
 def complaint(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_config(path, overrides)
+        check(load_config(path, overrides))
     return str(caught.value)
 
 
@@ -95,8 +95,8 @@ def test_gpu_shares_that_divide_a_gpu_or_are_whole_are_accepted(share: float) ->
 
 
 def test_a_gpu_share_needs_workers_of_their_own() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.gpus=0\.5 needs engine\.kind=ray"):
-        load_config(None, ["engine.gpus=0.5", "engine.kind=local"])
+    message = complaint("engine.gpus=0.5", "engine.kind=local")
+    assert "engine.gpus=0.5 needs engine.kind=ray" in message
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,7 @@ def test_the_price_starts_below_its_bound() -> None:
 
 def test_defaults_are_a_valid_run() -> None:
     assert load_config() == Config()
+    check(Config())
     assert load_config().folder == Path("runs/run-seed0")
     assert load_config(overrides=["run_dir=/x/y"]).folder == Path("/x/y")
     assert load_config(overrides=["fleet.devices=5"]).cohort_size == 5
@@ -194,7 +195,9 @@ def test_an_empty_file_is_the_defaults_under_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(Path(__file__).parents[3].glob("experiments/configs/*.yaml")), ids=str)
 def test_shipped_configs_are_valid(file: Path) -> None:
-    assert load_config(file).name == file.stem
+    config = load_config(file)
+    check(config)
+    assert config.name == file.stem
 
 
 COUNT, SHARE, AMOUNT = st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 1e6)
@@ -248,6 +251,7 @@ def test_yaml_round_trip(tmp_path_factory: pytest.TempPathFactory, config: Confi
     file = tmp_path_factory.mktemp("yaml") / "config.yaml"
     file.write_text(to_yaml(config))
     again = load_config(file)
+    check(again)
     assert again == config
     assert differences(config, again) == []
 

@@ -13,6 +13,7 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.files import DamagedFileError
 from flsim.flower.probe import Rehearsal, pack_of, probe
+from flsim.loop.checks import check
 from flsim.metrics.rows import without_timing
 from flsim.problems.problem import Problem
 
@@ -124,4 +125,4 @@ def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch
 
 def test_a_word_that_is_no_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"engine\.pack='many' must be a number of devices, or auto"):
-        load_config(None, ["engine.pack=many"])
+        check(load_config(None, ["engine.pack=many"]))

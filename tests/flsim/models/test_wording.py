@@ -13,6 +13,7 @@ from experiments.real.checkpoint import FAMILIES, build_tokenizer, write_checkpo
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
+from flsim.loop.checks import check
 from flsim.models.base import load_base, load_model
 from flsim.models.help_request import TEXT
 from flsim.models.wording import Chat, Wording, wording_of
@@ -139,7 +140,7 @@ def test_words_that_cannot_work_are_refused(family: str, settings: dict[str, Any
 )
 def test_settings_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{setting.split('=')[0]}"):
-        load_config(None, [f"model.{setting}"])
+        check(load_config(None, [f"model.{setting}"]))
 
 
 def test_a_checkpoints_own_words_are_loaded(tmp_path: Path, one_thread: None) -> None:

@@ -9,6 +9,7 @@ from flsim.cloud.protocol import Answer
 from flsim.cloud.recorded import ReplayCloud
 from flsim.config.load import load_config
 from flsim.config.schema import ConfigError, ReplayConfig
+from flsim.loop.checks import check
 from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED, RIGHT, WRONG, Record
@@ -62,10 +63,10 @@ def test_without_a_table_only_recorded_questions_can_be_replayed() -> None:
 
 def test_a_config_that_replays_without_outcomes_is_refused_before_the_run() -> None:
     with pytest.raises(ConfigError, match=r"needs cloud\.replay\.file, as questions of 'arithmetic' bring no recorded"):
-        load_config(None, ["cloud.kind=replay"])
+        check(load_config(None, ["cloud.kind=replay"]))
     phases, known = "stream.phases=[[mine]]", ["data.mine.kind=router_mmlu", "data.mine.verifier=exact"]
     with pytest.raises(ConfigError, match=r"as questions of 'mine' bring"):
-        load_config(None, ["cloud.kind=replay", phases, *known])
+        check(load_config(None, ["cloud.kind=replay", phases, *known]))
     assert load_config(None, ["cloud.kind=replay", phases, known[0]]).cloud.replay.file is None
 
 

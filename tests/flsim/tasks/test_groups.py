@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_index, device_name
+from flsim.loop.checks import check
 from flsim.problems.code import NoSandboxError, sandbox_in_use
 from flsim.problems.families import relative_difficulty
 from flsim.problems.judging import are_right
@@ -250,7 +251,7 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
 )  # fmt: skip
 def test_wrong_settings_are_refused_with_the_mend(folder: Path, more: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_of(folder, *more)
+        check(config_of(folder, *more))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from flsim.cloud.builtin import BuiltinCloud, OracleCloud
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checkpoints import latest_checkpoint
+from flsim.loop.checks import check
 from flsim.metrics.rows import Row, without_timing
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter
@@ -361,7 +362,7 @@ def test_bad_settings_are_refused_before_a_folder_is_made(settings: Settings, mo
 
 def test_a_server_without_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="server has no path"):
-        load_config(None, ["server.steps=3"])
+        check(load_config(None, ["server.steps=3"]))
 
 
 def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

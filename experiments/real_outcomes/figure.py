@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from experiments.real_outcomes.outcomes import Outcome
 from experiments.real_outcomes.rules import CALIBRATED
+from flsim.metrics.formulas import SENDING
 from flsim.metrics.intervals import Interval
-from flsim.metrics.measures import SENDING
 from flsim.report.plot import COLOURS, GROUP_COLOURS, QUIET, as_percent_axis, drawing_style, new_figure, save_figure
 
 _DRAWN = {

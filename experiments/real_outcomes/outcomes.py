@@ -10,8 +10,9 @@ from flsim.comparison.pairing import differences
 from flsim.comparison.result import gap_recovered_difference, of_mean_users
 from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, of_columns
-from flsim.metrics.measures import Measured, measure
+from flsim.metrics.measured import Measured, measure
 from flsim.metrics.rows import evaluation, latest
+from flsim.metrics.run_rows import RunRows
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
 
@@ -57,7 +58,7 @@ def difference(one: Outcome, other: Outcome) -> dict[str, Interval]:
 
 
 def _measured(config: Config, rows: pd.DataFrame) -> Measured:
-    run = measure(rows, TaskStream(config.stream, config.rounds).phases, tau=config.budget.tau)
+    run = measure(RunRows(rows, TaskStream(config.stream, config.rounds).phases, config.budget.tau))
     wishes = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
     return replace(run, users=run.users.assign(wishes=wishes))
 

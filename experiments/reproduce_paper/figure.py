@@ -38,7 +38,7 @@ def asking_figure(comparison: Compared, labels: Sequence[str], phases: Sequence[
 
 
 def _draw(axes: Axes, curves: pd.DataFrame, phases: Sequence[Phase], tau: float) -> None:
-    usage = curves[curves["measure"] == "cloud_usage"].groupby("round")[["mean", "p10", "p90"]].mean()
+    usage = curves[curves["measure"] == "training_usage"].groupby("round")[["mean", "p10", "p90"]].mean()
     dual = curves[curves["measure"] == "dual_variable"].groupby("round")["mean"].mean()
     axes.axhspan(tau - BAND, tau + BAND, color="#EEEEEE", zorder=0, label=f"tau ± {BAND:g}")
     axes.fill_between(

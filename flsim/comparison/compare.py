@@ -1,21 +1,23 @@
 """Compare runs: open them, refuse what cannot be compared, measure each, and pair all with one of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from flsim.comparison.comparable import check_comparable
 from flsim.comparison.pairing import Pair, pair
 from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, of_mean_users
 from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
-from flsim.comparison.table import per_user_frame, table_frame
+from flsim.comparison.table import ALL_ALONG, per_user_frame, table_frame
 from flsim.config.schema import ConfigError
-from flsim.metrics.fairness import spread
 from flsim.metrics.intervals import Interval, of_columns
-from flsim.metrics.measures import Measured, measure
+from flsim.metrics.measured import measure
+from flsim.metrics.measures import MEASURES, Measure, chosen
+from flsim.metrics.run_rows import RunRows, mean
+from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
 
 
@@ -50,6 +52,7 @@ def compare(
     against: str | None = None,
     alone: str | None = None,
     bounds: Sequence[Given] = (),
+    measures: Sequence[str | Measure] = ALL_ALONG,
     out: str | Path | None = None,
 ) -> Comparison:
     """Lay finished runs side by side, paired by user and seed.
@@ -65,32 +68,35 @@ def compare(
         alone: label of the method or bound by which the harm rate is taken: what a user would have without the others.
             None takes the frozen model that asks at random.
         bounds: runs that are shown as bounds only, such as joint training: they need the same test sets, no more.
+        measures: what the main table shows of the whole run: names of `flsim.metrics.measures.MEASURES`, measures of
+            your own, or paths of them as module:NAME. All measures are taken, whether they are shown or not.
         out: a folder to write tables, figures and the page to; None writes nothing.
 
     Raises:
-        ConfigError: if runs cannot be compared or opened, or a label is unknown; it says what differs.
+        ConfigError: if runs cannot be compared or opened, or a label or a measure is unknown; it says what differs.
         DamagedFileError: if a run's rows cannot be read.
     """
+    shown = chosen(measures)
+    own = tuple(one for one in shown if one.name not in MEASURES)
     methods = open_methods(runs, labels)
     limits = open_methods(bounds) if bounds else []
     check_comparable(methods, limits)
     known, all_known = [m.label for m in methods], [m.label for m in (*methods, *limits)]
     _check_labels(known, all_known, against, alone)
     seeds = [run.seeds for run in methods[0].runs]
-    measured = {m.label: [_measure(run) for run in _of_seeds(m, seeds)] for m in (*methods, *limits)}
-    before = [
-        users["random_accuracy"] if alone is None else measured[alone][place].users["accuracy"]
-        for place, users in enumerate(run.users for run in measured[known[0]])
-    ]
-    results = {m.label: _result(m, measured[m.label], before) for m in (*methods, *limits)}
+    every = {m.label: (m, _of_seeds(m, seeds)) for m in (*methods, *limits)}
+    before = [_before(run, alone) for run in every[known[0] if alone is None else alone][1]]
+    results = {label: _result(m, of_seeds, before, own) for label, (m, of_seeds) in every.items()}
     base = known[0] if against is None else against
     found = Comparison(
         results=tuple(results[label] for label in known),
         bounds=tuple(results[m.label] for m in limits),
         references=_references(results[known[0]]),
         against=base,
-        alone=REFERENCES[1][0] if alone is None else alone,
+        alone=MEASURES["random_accuracy"].title if alone is None else alone,
         pairs=tuple(p for label in all_known if label != base for p in _pairs(results[label], results[base], seeds)),
+        shown=tuple(shown),
+        own=own,
     )
     if out is not None:
         found.write(out)
@@ -113,33 +119,32 @@ def _of_seeds(method: Method, seeds: Sequence[tuple[int, int]]) -> list[OpenRun]
     return [exact.get(own, stream[own[1]]) for own in seeds]
 
 
-def _measure(run: OpenRun) -> Measured:
-    phases = TaskStream(run.config.stream, run.config.rounds).phases
-    return measure(run.rows(), phases, tau=run.config.budget.tau)
+def _rows_of(run: OpenRun) -> RunRows:
+    return RunRows(run.rows(), TaskStream(run.config.stream, run.config.rounds).phases, run.config.budget.tau)
 
 
-def _result(method: Method, runs: Sequence[Measured], before: Sequence[pd.Series]) -> Result:
-    tables = [run.users for run in runs]
-    facts = {name: _mean([run.facts[name] for run in runs]) for name in runs[0].facts}
+def _before(run: OpenRun, alone: str | None) -> pd.Series:
+    """What each user would have without the others: its accuracy in this run, or that of asking at random."""
+    return per_user(_rows_of(run).at_end("accuracy", "random" if alone is None else "global"))
+
+
+def _result(method: Method, runs: Sequence[OpenRun], before: Sequence[pd.Series], own: Sequence[Measure]) -> Result:
+    found = [
+        measure(replace(_rows_of(run), before=alone), own) for run, alone in zip(runs, before, strict=True)
+    ]  # one run's rows at a time
+    facts = {name: mean([run.facts[name] for run in found]) for name in found[0].facts}
     return Result(
-        method, tuple(runs), {**of_columns(tables), **of_mean_users(runs)}, {**facts, **spread(tables, before)}
+        method, tuple(found), {**of_columns([run.users for run in found]), **of_mean_users(found, own)}, facts
     )
 
 
 def _references(first: Result) -> dict[str, dict[str, Interval]]:
     """Read from one method: all have the same test sets, and these models do not learn."""
     return {
-        label: {name: first.means[column] for name, column in columns.items() if column in first.means}
-        for label, columns in REFERENCES
-        if any(column in first.means for column in columns.values())
+        MEASURES[name].title: {column: first.means[name]} for name, column in REFERENCES.items() if name in first.means
     }
 
 
 def _pairs(one: Result, base: Result, seeds: Sequence[tuple[int, int]]) -> list[Pair]:
     found = (pair((one.label, base.label), one.users, base.users, seeds, measure=name) for name in PAIRED)
     return [p for p in found if p is not None]
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")

@@ -95,7 +95,7 @@ def curves_figure(comparison: Compared) -> Figure:
 def asking_figure(comparison: Compared) -> Figure:
     """Usage against tau, and the price of asking, over rounds; mean over seeds. Lines always at 0 are left out."""
     titles = {
-        "cloud_usage": "How often devices ask while training, where they ever do",
+        "training_usage": "How often devices ask while training, where they ever do",
         "dual_variable": "The price of asking (dual variable λ), where there is one",
     }
     return _two_curves(comparison, titles)
@@ -174,7 +174,7 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
     labels = []
     for number, result in enumerate(comparison.results):
         curve = mean_curve(comparison, result.label, measure)
-        if curve.empty or (measure in ("cloud_usage", "dual_variable") and not curve["mean"].any()):
+        if curve.empty or (measure in ("training_usage", "dual_variable") and not curve["mean"].any()):
             continue
         colour, dash = hue(comparison, result), _DASHES[number % len(_DASHES)]  # lines may coincide
         axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.2, linestyle=dash)
@@ -184,7 +184,7 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
     if not labels:
         say_missing(axes, measure.replace("_", " "))
         return
-    if measure == "cloud_usage":
+    if measure == "training_usage":
         axes.axhline(tau, color=INK, linewidth=1.6, linestyle=(0, (5, 3)))
         labels.append(EndLabel(tau, f"budget τ = {percent(tau)}", INK))
         axes.set_ylim(bottom=0)
@@ -193,7 +193,7 @@ def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequenc
     else:
         stretch(axes)
         as_percent_axis(axes)
-        axes.set_ylabel("responses that ask" if measure == "cloud_usage" else "test prompts right")
+        axes.set_ylabel("responses that ask" if measure == "training_usage" else "test prompts right")
     last = comparison.results[0].method.config.rounds
     as_rounds_axis(axes, last)
     mark_phases(axes, phases, last)
@@ -341,4 +341,4 @@ def _spent(result: Result) -> float:
 
 
 def _spent_of(facts: dict[str, float], in_money: bool) -> float:
-    return facts["money"] + facts["server_money"] if in_money else facts["calls"]
+    return facts["money"] + facts["stage_money"] if in_money else facts["calls"]

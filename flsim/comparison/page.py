@@ -1,6 +1,5 @@
 """A comparison as one HTML page that needs nothing else: what was compared, tables, figures, and what columns mean."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from flsim.comparison.comparable import varied
@@ -10,27 +9,11 @@ from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
 from flsim.config.schema import Config
-from flsim.metrics.measures import BY_NAME, COLUMNS, Column, of_alone, written
+from flsim.metrics.measures import GROUPS, MEASURES
 from flsim.report.html import folded_table, heading, page_of, paragraph, picture, table
 from flsim.tasks.stream import TaskStream
 from flsim.text import share
 
-FORGETTING = ("during_task", "post_switch", "forgetting_max", "forgetting_learned", "forgetting_relative")
-TRANSFER = ("backward_transfer", "forward_transfer", "plasticity", "anytime")
-AFTER_SWITCHES = ("dip", "recovery_rounds", "unrecovered")
-OFFLOADING = ("training_usage", "violation", "settling_rounds", "unsettled", "calls", "refused", "tokens", "money")
-AT_TEST = ("cloud_usage", "cloud_gain", "kept_accuracy", "pgr", "apgr", "cpt_50", "cpt_80", "cost_per_correct")
-TRAFFIC = ("server_money", "uplink_mb", "downlink_mb")
-USERS = ("user_mean", "example_mean", "request_mean", "p10", "p50", "p90", "worst_decile_mean")
-FAIRNESS = (
-    "gini_of_error",
-    "jain",
-    "harm_rate",
-    "weighted_auc",
-    "weighted_auc_dropped",
-    "weighted_task_auc",
-    "weighted_task_auc_dropped",
-)
 CAPTIONS = {
     "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
     "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "
@@ -63,11 +46,10 @@ def page(comparison: Compared, plots: Path) -> str:
     """
     body = [*_opening(comparison), *_main(comparison), *_pairs(comparison, plots)]
     body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
-    body += [*_table(comparison, "cloud, while training", OFFLOADING), *_table(comparison, "cloud, at test", AT_TEST)]
-    body += _table(comparison, "server and transfer", TRAFFIC)
+    body += _tables(comparison, "training", "test", "traffic")
     body.append(heading("Over rounds"))
     body += [picture(plots / name, CAPTIONS[name]) for name in ("curves.png", "asking.png")]
-    body += [*_users(comparison, plots), *_learning(comparison), *_bounds(comparison), *_words()]
+    body += [*_users(comparison, plots), *_learning(comparison), *_bounds(comparison), *_words(comparison)]
     return page_of(_title(comparison), body)
 
 
@@ -188,17 +170,21 @@ def _hurt(pair: Pair) -> str:
     return "; ".join(named) + more if named else "nobody"
 
 
-def _table(comparison: Compared, corner: str, names: Sequence[str]) -> list[str]:
-    """A line per method; columns that no method has are left out."""
-    return _cells(comparison, corner, [BY_NAME[name] for name in names])
+def _tables(comparison: Compared, *groups: str) -> list[str]:
+    """A table per group of measures, a line per method; measures that no method has are left out."""
+    return [table for group in groups for table in _table(comparison, group)]
 
 
-def _cells(comparison: Compared, corner: str, columns: Sequence[Column]) -> list[str]:
-    known = [c for c in columns if any(written(r.value(c.name), c.form) != "-" for r in comparison.results)]
+def _table(comparison: Compared, group: str) -> list[str]:
+    known = [
+        one
+        for one in comparison.measures
+        if one.group == group and any(one.written(r.value(one.name)) != "-" for r in comparison.results)
+    ]
     if not known:
         return []
-    lines = [[result.label, *(cell(result, column) for column in known)] for result in comparison.results]
-    return [table([corner, *(column.title for column in known)], lines, strong=_strong(comparison))]
+    lines = [[result.label, *(cell(result, one) for one in known)] for result in comparison.results]
+    return [table([GROUPS[group], *(one.title for one in known)], lines, strong=_strong(comparison))]
 
 
 def _users(comparison: Compared, plots: Path) -> list[str]:
@@ -206,8 +192,7 @@ def _users(comparison: Compared, plots: Path) -> list[str]:
     return [
         heading("Users"),
         picture(plots / "users.png", CAPTIONS["users.png"]),
-        *_table(comparison, "accuracy over users", USERS),
-        *_table(comparison, "how equal, and for whom", FAIRNESS),
+        *_tables(comparison, "users", "fairness"),
         paragraph(note, kind="note"),
     ]
 
@@ -215,15 +200,15 @@ def _users(comparison: Compared, plots: Path) -> list[str]:
 def _learning(comparison: Compared) -> list[str]:
     """What was learned and forgotten, with the cloud and alone, and the mean user's matrices."""
     pieces = [heading("Learning and forgetting")]
-    for names, more in ((FORGETTING, [BY_NAME["forgetting_by_aggregation"]]), (TRANSFER, [])):
-        pieces += _table(comparison, "may ask the cloud", names)
-        pieces += _cells(comparison, "alone", [*(of_alone(name) for name in names), *more])
-    pieces += _table(comparison, "after switches", AFTER_SWITCHES)
+    pieces += _tables(comparison, "learning", "learning alone", "transfer", "transfer alone", "switches")
     values = comparison.matrices.groupby(["method", "round", "task"], sort=False)["accuracy"].mean()
     for result in comparison.results:
         own = values[result.label].unstack("task")
         lines = [
-            ["before training" if round_ == 0 else f"after round {round_}", *(written(v, "share") for v in row)]
+            [
+                "before training" if round_ == 0 else f"after round {round_}",
+                *(MEASURES["accuracy"].written(v) for v in row),
+            ]
             for round_, row in zip(own.index, own.to_numpy(dtype=float), strict=True)
         ]
         pieces.append(
@@ -244,7 +229,8 @@ def _bounds(comparison: Compared) -> list[str]:
     return [heading("Bounds"), table(["measured on the same test sets", "differs in"], lines, kind="words")]
 
 
-def _words() -> list[str]:
+def _words(comparison: Compared) -> list[str]:
     note = "Every number is the mean over seeds of a run's own; of users unless it says otherwise."
-    lines = [[column.title, column.meaning] for column in COLUMNS]
-    return [heading("What the columns mean"), paragraph(note), table(["column", "meaning"], lines, kind="words")]
+    lines = [[one.title, one.name, one.meaning] for one in comparison.measures]
+    headings = ["column", "name in the files", "meaning"]
+    return [heading("What the columns mean"), paragraph(note), table(headings, lines, kind="words")]

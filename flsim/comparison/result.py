@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -10,25 +10,17 @@ from numpy.typing import NDArray
 
 from flsim.comparison.pairing import Pair, differences
 from flsim.comparison.runs import Method
+from flsim.metrics.formulas import MeanUser, gap_recovered_on_average
 from flsim.metrics.intervals import Interval, of_mean_user
-from flsim.metrics.measures import SENDING, Measured
-from flsim.metrics.offloading import (
-    average_gap_recovered,
-    call_performance_threshold,
-    cost_per_correct,
-    performance_gap_recovered,
-)
+from flsim.metrics.measured import Measured
+from flsim.metrics.measures import MEASURES, Measure
 
 PAIRED = ("accuracy", "local_accuracy")
 """Measures that are paired user by user with winners and losers; differences are taken of all."""
 
 
-REFERENCES = (
-    ("frozen, alone", {"local_accuracy": "frozen_accuracy"}),
-    ("frozen, asks at random", {"accuracy": "random_accuracy"}),
-    ("cloud LLM", {"accuracy": "cloud_accuracy"}),
-)
-"""Bounds that every run measures before training: label, and the measures of users that they are read from."""
+REFERENCES = {"frozen_accuracy": "local_accuracy", "random_accuracy": "accuracy", "cloud_accuracy": "accuracy"}
+"""What every run measures before training as a bound, and the measure whose column it stands in."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +31,9 @@ class Result:
     runs: tuple[Measured, ...]
     """In the order of the seeds."""
     means: dict[str, Interval]
-    """User means by measure, and what is taken of the mean user: pgr, apgr, cpt_50, cpt_80, cost_per_correct."""
+    """User means by measure, and the ratios of the mean user, such as pgr and apgr."""
     facts: dict[str, float]
-    """Mean over seeds of what is of a whole run, and of the spread over users; nan where not measured."""
+    """Mean over seeds of measures of the whole run; nan where not measured."""
 
     @property
     def label(self) -> str:
@@ -74,6 +66,15 @@ class Compared:
     """By what users are harmed: a label, or `frozen, asks at random`."""
     pairs: tuple[Pair, ...]
     """Every other method and bound run against `against`, for each of `PAIRED`."""
+    shown: tuple[Measure, ...]
+    """What the second part of the main table shows."""
+    own: tuple[Measure, ...] = ()
+    """Measures that are not in the table of measures."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """All measures that were taken."""
+        return (*MEASURES.values(), *self.own)
 
     @property
     def seeds(self) -> list[tuple[int, int]]:
@@ -118,29 +119,18 @@ def under(label: str, seeds: tuple[int, int], frame: pd.DataFrame) -> pd.DataFra
     return pd.concat([own, frame], axis=1)
 
 
-# FOLDED flsim/comparison/result.py
-# Measures of asking that are ratios of means: taken of the mean user, since users' own ratios rest on few
-# prompts.
-
-_SHARES = [share / 100 for share in SENDING]
-
-
-def of_mean_users(runs: Sequence[Measured]) -> dict[str, Interval]:
-    """What is taken of the mean user: pgr, apgr, cpt_50, cpt_80 and cost_per_correct; those not measured are left out.
+def of_mean_users(runs: Sequence[Measured], more: Sequence[Measure] = ()) -> dict[str, Interval]:
+    """The ratios of the mean user, such as pgr and apgr, by measure; those not measured are left out.
 
     Args:
         runs: one per seed.
+        more: measures beside those of the table.
     """
-    columns = ["accuracy", "local_accuracy", "cloud_accuracy"]
-    ends = ["local_accuracy", "cloud_accuracy", *(f"sending_{share}" for share in SENDING)]
-    asked = [run.users.assign(money=run.users["cloud_usage"] * run.facts["price_per_call"]) for run in runs]
-    tables = [run.users for run in runs]
+    users = [run.users for run in runs]
     wanted = {
-        "pgr": _of_complete(tables, columns, lambda v: performance_gap_recovered(v[0], v[1], v[2])),
-        "apgr": _of_complete(tables, ends, _apgr),
-        "cpt_50": _of_complete(tables, ends, partial(_cpt, part=0.5)),
-        "cpt_80": _of_complete(tables, ends, partial(_cpt, part=0.8)),
-        "cost_per_correct": _of_complete(asked, ["money", "accuracy"], lambda v: cost_per_correct(v[0], v[1])),
+        one.name: _of_complete(users, list(one.of.needs), one.of.ratio)
+        for one in (*MEASURES.values(), *more)
+        if isinstance(one.of, MeanUser)
     }
     return {name: interval for name, interval in wanted.items() if interval is not None}
 
@@ -155,9 +145,10 @@ def gap_recovered_difference(first: Sequence[pd.DataFrame], second: Sequence[pd.
     Returns:
         None where it is not defined or not measured for the mean user.
     """
-    ends = ["local_accuracy", "cloud_accuracy", *(f"sending_{share}" for share in SENDING)]
+    apgr = gap_recovered_on_average()
+    ends = list(apgr.needs)
     both = [one[ends].join(other[ends].add_suffix("_other")) for one, other in zip(first, second, strict=True)]
-    return _of_complete(both, list(both[0].columns), lambda v: _apgr(v[: len(ends)]) - _apgr(v[len(ends) :]))
+    return _of_complete(both, list(both[0].columns), lambda v: apgr.ratio(v[: len(ends)]) - apgr.ratio(v[len(ends) :]))
 
 
 def _of_complete(
@@ -166,15 +157,3 @@ def _of_complete(
     """`of_mean_user` over the users who have all columns; None if a seed has no such user."""
     complete = [table[columns].dropna() for table in tables]
     return of_mean_user(complete, statistic) if all(len(table) for table in complete) else None
-
-
-def _apgr(values: NDArray[np.float64]) -> float:
-    """Of the device alone, the cloud alone and the curve between them; nan where the cloud is no better."""
-    weak, strong, *curve = values.tolist()
-    return average_gap_recovered(_SHARES, curve, weak, strong) if strong > weak else float("nan")
-
-
-def _cpt(values: NDArray[np.float64], part: float) -> float:
-    """The same of CPT."""
-    weak, strong, *curve = values.tolist()
-    return call_performance_threshold(part, _SHARES, curve, weak, strong) if strong > weak else float("nan")

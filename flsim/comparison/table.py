@@ -1,13 +1,11 @@
 """A comparison as tables: frames with all numbers, and plain text for the terminal."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result, difference_of, under
 from flsim.metrics.intervals import Interval
-from flsim.metrics.measures import BY_NAME, Column, written
+from flsim.metrics.measures import MEASURES, Measure
 from flsim.text import aligned
 
 AT_END = ("accuracy", "worst_decile_mean", "local_accuracy", "cloud_usage")
@@ -16,7 +14,7 @@ ALL_ALONG = (
     *("during_task", "post_switch", "forgetting_max", "training_usage", "violation"),
     *("calls", "money"),
 )
-"""Columns of its second part."""
+"""Columns of its second part, unless others are named."""
 
 
 def table_frame(comparison: Compared) -> pd.DataFrame:
@@ -51,9 +49,9 @@ def per_user_frame(comparison: Compared) -> pd.DataFrame:
 
 def end_rows(comparison: Compared) -> list[list[str]]:
     """The main table, first part: headings, then a line per method, bound and reference."""
-    heads = ["at the end", *(BY_NAME[name].title for name in AT_END), f"accuracy minus {comparison.against}"]
+    heads = ["at the end", *(MEASURES[name].title for name in AT_END), f"accuracy minus {comparison.against}"]
     lines = [
-        [r.label, *(cell(r, BY_NAME[name]) for name in AT_END), difference_text(comparison.pair(r.label))]
+        [r.label, *(cell(r, MEASURES[name]) for name in AT_END), difference_text(comparison.pair(r.label))]
         for r in (*comparison.results, *comparison.bounds)
     ]
     for label, means in comparison.references.items():
@@ -61,17 +59,17 @@ def end_rows(comparison: Compared) -> list[list[str]]:
     return [heads, *lines]
 
 
-def along_rows(comparison: Compared, names: Sequence[str] = ALL_ALONG) -> list[list[str]]:
+def along_rows(comparison: Compared) -> list[list[str]]:
     """The main table, second part: headings, then a line per method."""
-    heads = ["over the run", *(BY_NAME[name].title for name in names)]
-    return [heads, *([r.label, *(cell(r, BY_NAME[name]) for name in names)] for r in comparison.results)]
+    heads = ["over the run", *(one.title for one in comparison.shown)]
+    return [heads, *([r.label, *(cell(r, one) for one in comparison.shown)] for r in comparison.results)]
 
 
-def cell(result: Result, column: Column) -> str:
+def cell(result: Result, measure: Measure) -> str:
     """One number of a method; accuracy with its interval."""
-    if column.name == "accuracy" and column.name in result.means:
-        return interval_text(result.means[column.name])
-    return written(result.value(column.name), column.form)
+    if measure.name == "accuracy" and measure.name in result.means:
+        return interval_text(result.means[measure.name])
+    return measure.written(result.value(measure.name))
 
 
 def interval_text(interval: Interval) -> str:

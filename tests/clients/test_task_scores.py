@@ -8,7 +8,7 @@ import torch
 
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, task_auc, task_scores
-from flsim.metrics.fairness import user_auc
+from flsim.metrics.fairness import auc, over_users
 from flsim.problems.problem import Problem
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -70,9 +70,7 @@ def test_a_score_of_several_tokens_is_their_sum(world: World) -> None:
 
 
 def test_rows_give_the_user_level_auc(world: World) -> None:
-    """What is read from the rows is what `user_auc` makes of the single scores."""
-    import pandas as pd
-
+    """What is read from the rows is the user-level AUC of the single scores."""
     devices = [0, 1, 2]
     rows = [row for own in evaluate_pack(world, devices, None, model="frozen", round_=0) for row in own]
     aucs = [row for row in rows if row.name == "task_auc"]
@@ -80,13 +78,8 @@ def test_rows_give_the_user_level_auc(world: World) -> None:
     assert [(row.task, row.weight) for row in positives] == [("votes", 6.0)] * 3
     world.lora.use(None)
     sets = [world.stream.evaluation_problems(f"device-00{d}", "test", per_task=6)["votes"] for d in devices]
-    table = pd.DataFrame(
-        [
-            {"device": d, "score": score, "label": problem.score_label}
-            for d, (own, scores) in enumerate(zip(sets, task_scores(world, sets), strict=True))
-            for problem, score in zip(own, scores, strict=True)
-        ]
-    )
-    whole = user_auc(table)
+    labels = [[bool(problem.score_label) for problem in own] for own in sets]
+    found = [auc(scores, label) for scores, label in zip(task_scores(world, sets), labels, strict=True)]
+    whole = over_users(found, [len(own) for own in sets])
     assert sum(row.total for row in aucs) / sum(row.weight for row in aucs) == pytest.approx(whole.value)
     assert 1 - sum(row.weight for row in aucs) / sum(row.weight for row in positives) == pytest.approx(whole.dropped)

@@ -15,7 +15,7 @@ from flsim.comparison.runs import open_methods
 from flsim.comparison.table import terminal_table
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import ConfigError
-from flsim.metrics.measures import BY_NAME, COLUMNS, written
+from flsim.metrics.measures import MEASURES, Measure, of_group
 from flsim.metrics.rows import Row, write_rows
 
 ONE, TWO, THREE = "device-000", "device-001", "device-002"
@@ -210,7 +210,7 @@ def test_frames_hold_every_number(found: flsim.Comparison) -> None:
     assert len(users) == 12
     assert users["accuracy_difference"].to_dict()["new", 0, ONE] == pytest.approx(0.2)
     curves = found.curves
-    assert set(curves["measure"]) == {"accuracy", "local_accuracy", "cloud_usage", "dual_variable"}
+    assert set(curves["measure"]) == {"accuracy", "local_accuracy", "training_usage", "dual_variable"}
     start = curves[(curves["method"] == "new") & (curves["measure"] == "accuracy") & (curves["round"] == 2)]
     assert start["mean"].tolist() == pytest.approx([0.45, 0.45])
     matrices = found.matrices.set_index(["method", "seed", "device", "round", "task"])
@@ -240,15 +240,49 @@ def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comp
     assert read.loc["new", "accuracy"] == pytest.approx(1.4 / 3)
 
 
-def test_every_number_has_a_column_that_says_what_it_is(found: flsim.Comparison) -> None:
-    assert len(BY_NAME) == len(COLUMNS)
-    known = set(found.of("new").means) | set(found.of("new").facts)
-    shown = {name.removeprefix("local_") for name in known if not name.startswith("sending_")}
-    inner = {"random_accuracy", "frozen_accuracy", "cloud_accuracy", "requests", "test_prompts", "price_per_call"}
-    inner.add("scored_prompts")
-    assert shown - inner - {"accuracy"} <= set(BY_NAME)
-    assert set(BY_NAME) - {"local_accuracy"} <= shown
-    assert [written(float("nan"), "share"), written(0.5, "share"), written(0.05, "points")] == ["-", "50.0 %", "+5.0"]
+def test_every_number_is_declared_as_a_measure_and_every_measure_is_taken(found: flsim.Comparison) -> None:
+    assert set(found.of("new").facts) | set(found.of("new").means) | set(found.of("new").users[0]) == set(MEASURES)
+    assert MEASURES["accuracy"].written(float("nan")) == "-"
+    assert [MEASURES["accuracy"].written(0.5), MEASURES["cloud_gain"].written(0.05)] == ["50.0 %", "+5.0"]
+    assert [measure.name for measure in of_group("end")] == ["accuracy", "local_accuracy"]
+
+
+OWN = """
+from flsim.metrics.formulas import Trained
+from flsim.metrics.measures import Measure
+
+PRICE = Measure("price", "what asking costs", "index", "The mean dual variable.", Trained("dual_variable"), "training")
+"""
+
+
+def test_a_measure_of_ones_own_is_shown_with_those_of_the_table(root: Path, tmp_path: Path) -> None:
+    """Lambda is 0.5 all along; the most accurate user of a run, by an object, has 0.7 with the new method."""
+    file = tmp_path / "own_measure.py"
+    file.write_text(OWN)
+    best = Measure("best", "best user", "share", "The best user.", lambda run: float(run.accuracy.max()))
+    found = flsim.compare([root], measures=["during_task", f"{file}:PRICE", best], out=tmp_path / "out")
+    new = found.of("new")
+    assert (new.means["price"].mean, new.facts["best"]) == pytest.approx((0.5, 0.7))
+    assert re.search(r"^new +53\.3 % +0\.500 +70\.0 %$", terminal_table(found), re.MULTILINE)
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "The mean dual variable." in page
+    assert page.count("<th>what asking costs</th>") == 2  # in the main table and in that of its group
+    assert found.table.set_index("method").loc["new", "best"] == pytest.approx(0.7)
+
+
+def test_a_measure_that_cannot_be_used_is_refused_in_a_sentence(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"measures='accurcy' is not known; did you mean .*accuracy"):
+        flsim.compare([root], measures=["accurcy"])
+    with pytest.raises(ConfigError, match=r"names .*Row.*, which is no flsim\.metrics\.measures\.Measure"):
+        flsim.compare([root], measures=["flsim.metrics.rows:Row"])
+    twin = Measure("accuracy", "mine", "share", "Another.", lambda run: run.accuracy)
+    with pytest.raises(ConfigError, match="two that are called 'accuracy'; call your own differently"):
+        flsim.compare([root], measures=[twin])
+    wrong = Measure("wrong", "wrong", "share", "No number.", lambda run: run.rows)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="'wrong' returned DataFrame; it may return a pandas Series"):
+        flsim.compare([root], measures=[wrong])
+    with pytest.raises(ValueError, match="unit='percent' is none of: share, points"):
+        Measure("own", "own", "percent", "Of a unit that there is not.", lambda run: 1.0)
 
 
 def test_runs_on_other_terms_are_refused_saying_what_differs(root: Path, tmp_path: Path) -> None:

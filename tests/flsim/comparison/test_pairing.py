@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from flsim.comparison.figures import front_of
 from flsim.comparison.pairing import Hurt, Pair, differences, pair
-from flsim.metrics.fairness import spread
+from flsim.metrics.measured import measure
+from flsim.metrics.rows import Row, rows_frame
+from flsim.metrics.run_rows import RunRows
 
 SEEDS = [(0, 0), (1, 1)]
 VALUES = st.lists(st.integers(0, 10), min_size=8, max_size=8)
@@ -60,24 +62,22 @@ def test_the_front_holds_what_none_beats_for_as_little() -> None:
     assert front_of([]) == []
 
 
+def facts_of(calls: float, aucs: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    """a is right on 9 of 10 prompts, b on 15 of 30; b alone asks, and `aucs` are their own AUCs."""
+    rows = [Row(1, "a", "arithmetic", "test", "global", "accuracy", 9.0, 10.0)]
+    rows += [Row(1, "b", "arithmetic", "test", "global", "accuracy", 15.0, 30.0)]
+    rows += [Row(1, "a", "all", "train", "local", "cloud_calls", 0.0, 1.0)]
+    rows += [Row(1, "b", "all", "train", "local", "cloud_calls", calls, 1.0)]
+    rows += [Row(1, device, "all", "test", "global", "asking_auc", value, 1.0) for device, value in aucs.items()]
+    return measure(RunRows(rows_frame(rows), (), 0.3, pd.Series(before, dtype=float))).facts
+
+
 def test_weights_of_users_by_hand() -> None:
     """0.9 of 10 prompts and 0.5 of 30: 0.7 by users, 0.6 by examples; all requests are of the second."""
-    users = pd.DataFrame(
-        {
-            "accuracy": [0.9, 0.5],
-            "test_prompts": [10, 30],
-            "requests": [0, 4],
-            "asking_auc": [np.nan, 0.75],
-            "task_auc": [np.nan, np.nan],
-            "scored_prompts": [np.nan, np.nan],
-        },
-        index=["a", "b"],
-    )
-    found = spread([users], [pd.Series({"a": 0.95, "b": 0.5})])
+    found = facts_of(4, {"b": 0.75}, {"a": 0.95, "b": 0.5})
     assert [found[f"{name}_mean"] for name in ("user", "example", "request")] == pytest.approx([0.7, 0.6, 0.5])
     assert (found["harm_rate"], found["weighted_auc"], found["weighted_auc_dropped"]) == (0.5, 0.75, 0.25)
-    both = users.assign(asking_auc=[0.55, 0.75])
-    assert spread([both], [users["accuracy"]])["weighted_auc"] == pytest.approx((10 * 0.55 + 30 * 0.75) / 40)
-    nobody = users.assign(requests=0.0, asking_auc=np.nan)
-    found = spread([nobody], [pd.Series(dtype=float)])
+    both = facts_of(4, {"a": 0.55, "b": 0.75}, {"a": 0.9, "b": 0.5})
+    assert both["weighted_auc"] == pytest.approx((10 * 0.55 + 30 * 0.75) / 40)
+    found = facts_of(0, {}, {})
     assert all(np.isnan(found[name]) for name in ("request_mean", "harm_rate", "weighted_auc", "weighted_auc_dropped"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.metrics.fairness import auc, gini, harm_rate, jain, user_auc
+from flsim.metrics.fairness import auc, gini, harm_rate, jain, over_users
 from flsim.metrics.offloading import (
     average_gap_recovered,
     call_performance_threshold,
@@ -104,7 +104,8 @@ def test_user_auc_weighs_users_and_drops_those_of_one_class() -> None:
             "label": [1, 1, 0, 0, 1, 0, 1, 1],
         }
     )
-    found = user_auc(items)
+    aucs = [auc(own["score"], own["label"]) for _, own in items.groupby("device")]
+    found = over_users(aucs, [4, 2, 2])
     assert [found.value, found.dropped] == pytest.approx([4 / 6, 2 / 8])
-    heavier = user_auc(items.assign(weight=[1, 1, 1, 1, 4, 4, 2, 2]))
+    heavier = over_users(aucs, [4, 8, 4])
     assert [heavier.value, heavier.dropped] == pytest.approx([4 / 12, 4 / 16])

@@ -1,0 +1,160 @@
+"""What measures are made by: values read from rows, statistics over users, and ratios of the mean user.
+
+A formula takes the rows of one run (`RunRows`). A series that it returns holds a value per user (by device); a number
+is of the whole run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from flsim.metrics.fairness import UserAuc, harm_rate, over_users
+from flsim.metrics.offloading import average_gap_recovered, call_performance_threshold
+from flsim.metrics.rows import latest
+from flsim.metrics.run_rows import RunRows, total
+from flsim.metrics.users import per_user, weighted_mean
+
+SENDING = tuple(range(10, 100, 10))
+"""Percentages of prompts sent at which accuracy is known, from `accuracy_sending_10` to `accuracy_sending_90`."""
+
+
+@dataclass(frozen=True)
+class AtEnd:
+    """Every user's value at the last test of a model."""
+
+    name: str
+    """Of the rows."""
+    model: str = "global"
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """All rounds of it."""
+        return run.tested(self.name, self.model)
+
+    def __call__(self, run: RunRows) -> pd.Series:
+        """By device."""
+        return per_user(latest(self.rows(run)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Every user's value over all rounds of training."""
+
+    name: str
+    """Of the rows."""
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """All rounds of it."""
+        return run.trained(self.name)
+
+    def __call__(self, run: RunRows) -> pd.Series:
+        """By device."""
+        return per_user(self.rows(run))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A sum over rounds and devices of training."""
+
+    name: str
+    """Of the rows."""
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """All rounds of it."""
+        return run.trained(self.name)
+
+    def __call__(self, run: RunRows) -> float:
+        """Nan where it was never measured."""
+        return total(self.rows(run))
+
+
+Read = AtEnd | Trained | Spent
+"""Formulas that read one kind of rows, which can be followed over rounds."""
+
+
+@dataclass(frozen=True)
+class MeanUser:
+    """A ratio of means: taken of the mean user over all seeds, since users' own ratios rest on few prompts."""
+
+    needs: tuple[str, ...]
+    """Measures of users."""
+    ratio: Callable[[NDArray[np.float64]], float]
+    """The mean user's values `(M,)` of these -> the ratio; nan where it is not defined."""
+
+
+def gap_recovered_on_average() -> MeanUser:
+    """APGR over the measured shares of prompts sent; not defined where the cloud is no better."""
+    return MeanUser(_ENDS, _apgr)
+
+
+def calls_to_recover(part: float) -> MeanUser:
+    """CPT: the least share of prompts to send to close `part` of the gap to the cloud."""
+    return MeanUser(_ENDS, partial(_cpt, part=part))
+
+
+_SHARES = [percent / 100 for percent in SENDING]
+_ENDS = ("local_accuracy", "cloud_accuracy", *(f"sending_{percent}" for percent in SENDING))
+
+
+def _apgr(values: NDArray[np.float64]) -> float:
+    """Of the device alone, the cloud alone and the curve between them."""
+    weak, strong, *curve = values.tolist()
+    return average_gap_recovered(_SHARES, curve, weak, strong) if strong > weak else float("nan")
+
+
+def _cpt(values: NDArray[np.float64], part: float) -> float:
+    weak, strong, *curve = values.tolist()
+    return call_performance_threshold(part, _SHARES, curve, weak, strong) if strong > weak else float("nan")
+
+
+def over_accuracies(statistic: Callable[[NDArray[np.float64]], float]) -> Callable[[RunRows], float]:
+    """A statistic of the users' accuracies at the end `(U,)`; nan without users."""
+
+    def of(run: RunRows) -> float:
+        values = run.accuracy.to_numpy(dtype=float)  # (U,)
+        return float(statistic(values)) if len(values) else float("nan")
+
+    return of
+
+
+def accuracy_weighed(run: RunRows, weights: pd.Series) -> float:
+    """Mean accuracy at the end with a weight per device; nan if all are 0."""
+    known = weights.reindex(run.accuracy.index).fillna(0.0)
+    given = {str(device): float(weight) for device, weight in known.items()}
+    return _or_nan(lambda: weighted_mean(run.accuracy, given))
+
+
+def auc_over_users(run: RunRows, name: str, weighed_by: str) -> UserAuc:
+    """User-level AUC from what devices measured of themselves; all nan where nobody has one.
+
+    Args:
+        run: its rows.
+        name: of the devices' own AUC.
+        weighed_by: name of the rows whose weights say how many items a device has.
+    """
+    users = run.accuracy.index
+    values, weights = AtEnd(name)(run).reindex(users), run.weights(weighed_by).reindex(users)
+    return over_users(values, weights.fillna(0.0)) if values.notna().any() else UserAuc(float("nan"), float("nan"))
+
+
+def harmed(run: RunRows) -> float:
+    """The share of users below what they would have without the others; nan if that is not known."""
+    before = run.before
+    return float("nan") if before is None else _or_nan(lambda: harm_rate(run.accuracy, before.dropna()))
+
+
+def price_per_call(run: RunRows) -> float:
+    """Mean price of a cloud call while training; nan without one."""
+    calls = total(run.trained("cloud_calls"))
+    return total(run.trained("cloud_money")) / calls if calls > 0 else float("nan")
+
+
+def _or_nan(take: Callable[[], float]) -> float:
+    """Nan where a measure has nothing to stand on: no requests at all, or no user in common."""
+    try:
+        return take()
+    except ValueError:
+        return float("nan")

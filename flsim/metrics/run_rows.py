@@ -1,0 +1,140 @@
+"""The rows of one run as formulas of measures read them: what was tested, trained and spent, and where tasks switch.
+
+Rows that a run lacks (older runs, other clients) give empty series and nan, never an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
+from flsim.metrics.offloading import settling_rounds
+from flsim.metrics.rows import STAGE, evaluation, latest, training
+from flsim.metrics.switches import anytime, dip, recovery_rounds
+from flsim.metrics.users import over_rounds, per_user
+from flsim.tasks.stream import Phase
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """One run, as a formula gets it; what several measures need is taken once."""
+
+    rows: pd.DataFrame
+    """All of it."""
+    phases: Sequence[Phase]
+    """Of its stream."""
+    tau: float
+    """Its budget."""
+    before: pd.Series | None = None
+    """By device, the accuracy that a user would have without the others; None if nothing was chosen for that."""
+
+    def tested(self, name: str, model: str = "global") -> pd.DataFrame:
+        """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
+        found = evaluation(self.rows, model=model, name=name)
+        if found.empty and (model, name) == ("frozen", "local_accuracy"):
+            return evaluation(self.rows, model=model, name="accuracy")
+        return found
+
+    def at_end(self, name: str, model: str = "global") -> pd.DataFrame:
+        """Rows of the last test of a model."""
+        return latest(self.tested(name, model))
+
+    def trained(self, name: str) -> pd.DataFrame:
+        """Rows of training, all rounds."""
+        return training(self.rows, name=name)
+
+    def by_stage(self, name: str) -> pd.DataFrame:
+        """Rows of what the stage after aggregation reports of itself."""
+        return self.rows[(self.rows["split"] == STAGE) & (self.rows["name"] == name)]
+
+    @cached_property
+    def accuracy(self) -> pd.Series:
+        """By device, at the end, when it may ask."""
+        return per_user(self.at_end("accuracy"))
+
+    @cached_property
+    def continual(self) -> dict[str, pd.DataFrame]:
+        """The measures of `flsim.metrics.continual` by device, with and without the cloud."""
+        return {name: by_user(self.tested(name), self.phases) for name in ("accuracy", "local_accuracy")}
+
+    def anytime(self, name: str) -> pd.Series:
+        """By device; a task counts from the phase on that first teaches it."""
+        rows = self.tested(name)
+
+        def taught(round_: int) -> list[str]:
+            return sorted({task for phase in self.phases if phase.first_round <= round_ for task in phase.tasks})
+
+        measured = sorted(set(rows["round"]) - {0})
+        return pd.Series({k: anytime(v, taught) for k, v in user_matrices(rows, measured).items()}, dtype=float)
+
+    def lost_by_aggregation(self) -> pd.Series:
+        """By device, of accuracy without the cloud: what weights know, whoever answers the rest."""
+        ends = [phase.last_round for phase in self.phases]
+        own, merged = (user_matrices(self.tested("local_accuracy", model), ends) for model in ("local", "global"))
+        taught = [phase.tasks for phase in self.phases]
+        both = sorted(own.keys() & merged.keys())
+        return pd.Series({name: lost_by_aggregation(own[name], merged[name], taught) for name in both}, dtype=float)
+
+    def usage_by_round(self) -> pd.Series:
+        """The share of training responses that ask, by (device, round), over the rounds in which it took part."""
+        sums = self.trained("cloud_usage").groupby(["device", "round"])[["total", "weight"]].sum()
+        return (sums["total"] / sums["weight"].where(sums["weight"] > 0)).dropna()
+
+    @cached_property
+    def requests(self) -> pd.Series:
+        """By device, how often it asked the cloud while training, granted or refused."""
+        asked = [self.trained(name).groupby("device")["total"].sum() for name in ("cloud_calls", "cloud_refused")]
+        return asked[0].add(asked[1], fill_value=0.0)
+
+    def weights(self, name: str) -> pd.Series:
+        """By device, how many values the last test of that name summed."""
+        return self.at_end(name).groupby("device")["weight"].sum()
+
+    @cached_property
+    def dips(self) -> list[float]:
+        """Of every switch, how far the mean user falls on the tasks left behind, until the end of the new phase."""
+        return [dip(curve, new.first_round, new.last_round) for curve, new in self._left_behind]
+
+    @cached_property
+    def recoveries(self) -> list[int | None]:
+        """Of every switch, the rounds until the mean user is back; None where that was not before the phase's end."""
+        return [recovery_rounds(curve, new.first_round, new.last_round) for curve, new in self._left_behind]
+
+    @cached_property
+    def settlings(self) -> list[int | None]:
+        """Of every switch, the rounds until the mean user's usage is back at tau; empty if usage was not measured."""
+        usage = over_rounds(self.trained("cloud_usage"))["mean"]
+        if usage.empty:
+            return []
+        return [settling_rounds(usage.loc[new.first_round : new.last_round], self.tau) for _, new in self.switches]
+
+    @cached_property
+    def switches(self) -> list[tuple[Phase, Phase]]:
+        """Neighbouring phases that teach other tasks, as (before, after)."""
+        return [(one, other) for one, other in pairwise(self.phases) if set(one.tasks) != set(other.tasks)]
+
+    @cached_property
+    def _left_behind(self) -> list[tuple[pd.Series, Phase]]:
+        """Of every switch with tests on both sides: the mean user on the tasks left behind, and the new phase."""
+        tested, found = self.tested("accuracy"), []
+        for old, new in self.switches:
+            left = [task for task in old.tasks if task not in new.tasks]
+            curve = over_rounds(tested[tested["task"].isin(left)])["mean"]
+            if (curve.index < new.first_round).any() and (curve.loc[new.first_round : new.last_round]).size:
+                found.append((curve, new))
+        return found
+
+
+def total(rows: pd.DataFrame, *, empty: float = float("nan")) -> float:
+    """Sum over rounds and devices; `empty` where it was never measured."""
+    return float(rows["total"].sum()) if len(rows) else empty
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of what is known; nan if nothing is."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

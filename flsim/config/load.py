@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from flsim.config.explain import refuse_out_of_range
 from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError, DataConfig
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
@@ -31,7 +32,7 @@ def load_config(
         fragments: YAML files with some of the keys, each laid over what is before it.
 
     Raises:
-        ConfigError: for an unknown or mistyped key.
+        ConfigError: for an unknown or mistyped key or a value out of its range.
     """
     wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
     if wrong is not None:
@@ -44,6 +45,7 @@ def load_config(
     merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
+    refuse_out_of_range(config)
     return config
 
 

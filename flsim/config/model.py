@@ -4,9 +4,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-DTYPES = ("float32", "bfloat16")
+from flsim.config.ranges import Range, above, count, filled, limited, one_of
+
 AUTO = "auto"
 OFFER = "If you cannot solve it, reply with {help} and nothing else."
+_MAP = Range(
+    "auto, or a device for each layer",
+    lambda value: None if isinstance(value, str | dict) else "must be auto, or name a device for each layer",
+)
 
 
 @dataclass(frozen=True)
@@ -31,33 +36,37 @@ class ModelConfig:
     path: str = "builtin:slm"
     """`builtin:slm`, the folder of a Hugging Face decoder-only checkpoint, or its name at the hub, such as
     `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one is meant."""
-    rank: int = 8
+    rank: int = count(8)
     """LoRA rank r (peft's `LoraConfig.r`)."""
-    alpha: float = 16.0
+    alpha: float = above(0, 16.0)
     """LoRA alpha; the adapter is scaled by alpha / r, with `use_rslora` by alpha / sqrt(r)."""
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = filled(None, "[q_proj, v_proj]")
     """Names of the linear layers that carry an adapter (peft's `LoraConfig.target_modules`); None means every linear
     layer but the head, whatever the family calls them (peft's `all-linear`)."""
     lora: dict[str, Any] = field(default_factory=dict)
     """More fields of peft's `LoraConfig`, such as `{use_rslora: true}`; docs/models.md lists those that are taken."""
-    dtype: str = "float32"
+    dtype: str = one_of(
+        "float32",
+        ("float32", "bfloat16"),
+        refused={"float16": "would lose small gradients, as none are scaled; choose bfloat16"},
+    )
     """Of the frozen base: `float32` or `bfloat16`; adapters are float32 always."""
-    device_map: Any = None
+    device_map: Any = limited(None, _MAP)
     """Where the base's layers lie, as transformers takes it: `auto`, or such as `{model.embed_tokens: 0, ...}`; None
     puts all on the worker's device."""
     gradient_checkpointing: bool = False
     """Whether training keeps only each layer's input and computes the rest again: less memory, a third more work."""
     adapter: str | None = None
     """Folder of a peft adapter to start from; None starts at B = 0."""
-    max_new_tokens: int | None = None
+    max_new_tokens: int | None = count(None)
     """Longest response in tokens, the ending one included, in training, evaluation and distillation. None means what
     the built-in world needs: 9 in training, as long as its longest answer, and 12 at tests, so that an answer that is
     too long is seen to be. A `client.max_new_tokens` goes before it in training."""
-    max_prompt_tokens: int | None = None
+    max_prompt_tokens: int | None = count(None)
     """Longest prompt in tokens; a longer one loses the beginning of its question, never its instruction or the chat's
     frame, and the run's log says so. None cuts nothing, and memory is estimated for 64 tokens with the built-in model,
     for 512 with others."""
-    help: str | None = None
+    help: str | None = filled(None, "<help>")
     """The help request. Where the tokenizer has it as one token, that token is the request and ends a response; else a
     response asks by ending with this text. None means the token `?` of the built-in tokenizer, else the text
     `<unknown> I need external assistance </unknown>`."""

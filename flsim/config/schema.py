@@ -11,11 +11,11 @@ from typing import Any
 from flsim.config.model import AUTO as AUTO
 from flsim.config.model import LoraShape as LoraShape
 from flsim.config.model import ModelConfig as ModelConfig
+from flsim.config.ranges import ConfigError as ConfigError
+from flsim.config.ranges import above, at_least, count, count_or, gpu_share, one_of, plug_in, share
 
 # FOLDED flsim/config/schema.py
 # How one data set becomes a task group: what it is, whose its items are, and how answers to them are judged.
-
-PARTITIONS = ("dirichlet", "user", "evenly")
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class DataConfig:
     """Folder that its files are relative to, there for every worker."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The reader's own keyword arguments, such as `files`, `columns` or `shown_tests`."""
-    splits: str = "official"
+    splits: str = one_of("official", ("official", "hash"))
     """`official`: the set's own train, validation and test, and a hash of the question for what it lacks; `hash`: the
     hash for all (`flsim/tasks/item.py`)."""
-    partition: str = "dirichlet"
+    partition: str = one_of("dirichlet", ("dirichlet", "user", "evenly"))
     """Whose items are whose: `dirichlet`: every device has its own mixture of `over`; `user`: a device holds the items
     of a user; `evenly`: at random. The draw follows `stream.seed`."""
-    over: str = "label"
+    over: str = one_of("label", ("label", "level", "user"))
     """What `dirichlet` mixes: `label`, `level` or `user`."""
-    alpha: float = 1.0
+    alpha: float = at_least(0, 1.0)
     """Sum of the Dirichlet's parameters; inf makes devices equal, 0 gives each one label."""
-    quantity_sigma: float = 0.0
+    quantity_sigma: float = at_least(0, 0.0, finite=True)
     """Sigma of the log-normal number of items per device, for `dirichlet` and `evenly`; 0 makes them equal."""
-    users_per_device: int | None = 1
+    users_per_device: int | None = count(1)
     """For `user`: how many users a device holds; None deals out all users that there are."""
-    least: int = 1
+    least: int = at_least(0, 1)
     """For `user`: users with fewer items than this in any split are left out."""
     verifier: str | None = None
     """What says whether an answer is right; None: what fits the kind's references."""
@@ -75,28 +75,24 @@ ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message gives value, source, what is allowed and the mend."""
-
-
 @dataclass(frozen=True)
 class StreamConfig:
     """Which tasks each device meets, and when."""
 
     phases: tuple[tuple[str, ...], ...] = (("arithmetic", "numbers"), ("strings", "lists"), ("arithmetic", "numbers"))
     """Task groups of each phase, in order: of the built-in world, or names of `data`."""
-    schedule: str = "switch"
+    schedule: str = one_of("switch", SCHEDULES)
     """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
     `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each; `joint`: all phases at once, in
     every round: the bound of a learner that never switches."""
-    phase_rounds: int | None = None
+    phase_rounds: int | None = count(None)
     """Length of a phase in rounds; None shares the run's rounds out evenly."""
-    lag_rounds: int = 4
+    lag_rounds: int = at_least(0, 4)
     """Longest lag of a device (`staggered`) or length of the ramp (`ramp`), in rounds."""
-    alpha: float = 0.5
+    alpha: float = above(0, 0.5)
     """Dirichlet concentration of every device's mixture over groups, families and levels; inf makes devices equal. The
     items of a set of `data` have been dealt by its own `alpha`."""
-    quantity_sigma: float = 0.3
+    quantity_sigma: float = at_least(0, 0.3)
     """Sigma of the log-normal number of prompts per step and device; 0 gives every device the same."""
     seed: int = 0
     """Seed of the partition and the test sets, apart from the training's."""
@@ -110,15 +106,15 @@ class StreamConfig:
 class FleetConfig:
     """The simulated devices."""
 
-    devices: int = 16
+    devices: int = count(16)
     """Number of devices in the fleet."""
-    cohort: int | None = None
+    cohort: int | None = count(None)
     """Devices that take part in a round; None means all."""
-    ranks: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = count(())
     """LoRA ranks of the devices, dealt in turn: device i has `ranks[i % len(ranks)]`; empty gives all `model.rank`."""
-    alphas: tuple[float, ...] = ()
+    alphas: tuple[float, ...] = above(0, ())
     """LoRA alphas that belong to `ranks`, one each; empty gives all `model.alpha`."""
-    sharing: float = 0.0
+    sharing: float = share(0.0)
     """Chance of a device to be one that lets the server see the questions it sent to the cloud (by `stream.seed`)."""
 
     def __post_init__(self) -> None:
@@ -131,24 +127,24 @@ class FleetConfig:
 class FleetBudgetConfig:
     """One cloud budget for all devices together, which the server shares out before every round; None means no cap."""
 
-    share: str | None = None
+    share: str | None = one_of(None, SHARES)
     """`equally`: as many calls for every device; `traffic`: by the prompts it meets; `price`: one dual variable for
     all, and by how much a device asks at that price. None: `equally` if there is a cap, else no fleet budget."""
-    calls_total: int | None = None
+    calls_total: int | None = at_least(0, None)
     """Cloud queries of the fleet in the whole run."""
-    calls_per_round: int | None = None
+    calls_per_round: int | None = at_least(0, None)
     """Cloud queries of the fleet in one round; None spreads `calls_total` evenly over the rounds."""
-    tokens_total: int | None = None
+    tokens_total: int | None = at_least(0, None)
     """Cloud tokens (prompt and completion) of the fleet in the whole run."""
-    money_total: float | None = None
+    money_total: float | None = at_least(0, None, finite=True)
     """Money (in the unit of `cloud.price_*`) of the fleet in the whole run."""
-    price_init: float = 0.5
+    price_init: float = at_least(0, 0.5)
     """The fleet's dual variable at the start, for `share=price`."""
-    price_lr: float = 0.2
+    price_lr: float = at_least(0, 0.2)
     """Its step per round and unit of usage above `budget.tau`."""
-    price_gain: float = 2.0
+    price_gain: float = at_least(0, 2.0)
     """Proportional gain beside the integral: a policy follows the price slowly, and the integral alone would swing."""
-    price_max: float = 1.0
+    price_max: float = at_least(0, 1.0)
     """Its upper clip: the largest reward that the cloud can bring."""
 
     @property
@@ -162,19 +158,19 @@ class FleetBudgetConfig:
 class BudgetConfig:
     """Every device's cloud budget: `tau` steers the learning, the caps refuse what goes beyond. None means no cap."""
 
-    tau: float = 0.3
+    tau: float = share(0.3)
     """Allowed share of prompts that are sent to the cloud."""
-    calls_per_round: int | None = None
+    calls_per_round: int | None = at_least(0, None)
     """Cloud queries of one device in one round."""
-    calls_total: int | None = None
+    calls_total: int | None = at_least(0, None)
     """Cloud queries of one device in the whole run."""
-    tokens_per_round: int | None = None
+    tokens_per_round: int | None = at_least(0, None)
     """Cloud tokens (prompt and completion) of one device in one round."""
-    tokens_total: int | None = None
+    tokens_total: int | None = at_least(0, None)
     """Cloud tokens of one device in the whole run."""
-    money_per_round: float | None = None
+    money_per_round: float | None = at_least(0, None)
     """Money (in the unit of `cloud.price_*`) of one device in one round."""
-    money_total: float | None = None
+    money_total: float | None = at_least(0, None)
     """Money of one device in the whole run."""
     fleet: FleetBudgetConfig = field(default_factory=FleetBudgetConfig)
 
@@ -199,10 +195,10 @@ class ReplayConfig:
 class CloudConfig:
     """The cloud LLM."""
 
-    kind: str = "builtin"
+    kind: str = one_of("builtin", CLOUD_KINDS)
     """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions;
     `endpoint`: an OpenAI-compatible server; `model`: a local checkpoint; `replay`: recorded outcomes."""
-    oracle_error: float = 0.03
+    oracle_error: float = share(0.03)
     """Share of questions that the oracle answers wrongly (by a hash of the question)."""
     oracle_errors: dict[str, float] = field(default_factory=dict)
     """The same for single task groups, such as `{arithmetic: 0.1}`; the others keep `oracle_error`."""
@@ -230,12 +226,12 @@ class CloudConfig:
     """Folder of what an endpoint or a checkpoint has answered, for all runs; `auto`: `flsim` in the user's cache folder
     (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-    access: str | None = None
+    access: str | None = one_of(None, CLOUD_ACCESS)
     """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
     all that it can (`flsim/cloud/teacher.py`)."""
-    price_per_prompt_token: float = 0.27e-6
+    price_per_prompt_token: float = at_least(0, 0.27e-6)
     """Money per token sent."""
-    price_per_completion_token: float = 1.10e-6
+    price_per_completion_token: float = at_least(0, 1.10e-6)
     """Money per token received."""
 
     @property
@@ -248,13 +244,13 @@ class CloudConfig:
 class EvaluationConfig:
     """How and when accuracy is measured."""
 
-    every_rounds: int = 2
+    every_rounds: int = count(2)
     """Evaluate after every so many rounds, and always at the end of a phase."""
-    prompts_per_task: int = 20
+    prompts_per_task: int = count(20)
     """Test prompts per device and task group, drawn from the device's own mixture within the group."""
-    split: str = "test"
+    split: str = one_of("test", ("validation", "test"))
     """`test`, or `validation` while settings are being chosen."""
-    cloud: str = AUTO
+    cloud: str = one_of(AUTO, (AUTO, ALL, GRANTED))
     """Which test prompts the cloud answers: `all`, so that its own accuracy and the rules' curves are measured, or only
     those that a budget has `granted`; `auto`: all, but of an endpoint, which costs money, the granted ones."""
 
@@ -263,20 +259,20 @@ class EvaluationConfig:
 class EngineConfig:
     """Where the clients run; only `pack` and `gpus` change a result, in the last bits of a float."""
 
-    kind: str = "ray"
+    kind: str = one_of("ray", ENGINE_KINDS)
     """`ray`: worker processes; `local`: this process, for tests and debugging."""
-    workers: int = 2
+    workers: int = count(2)
     """Ray workers; each holds the base model once."""
     address: str | None = None
     """Address of a running Ray cluster, whose nodes must share the run's folder; None starts one on this machine."""
-    gpus: float = 0.0
+    gpus: float = gpu_share(0.0)
     """GPU share of a worker: 0 for the CPU, 1/k for k workers on one GPU, or a whole number of GPUs."""
-    pack: int | str = 8
+    pack: int | str = count_or(AUTO, 8)
     """Devices that one worker trains in one batch; `auto` finds the fastest by a short rehearsal."""
-    stream: int = 128
+    stream: int = at_least(0, 128)
     """Cohorts above this size are summed on the workers where the strategy allows it: the server's memory then does not
     grow with them, but it sees no single update, and the rows say less of the aggregation's health."""
-    timeout_s: float | None = None
+    timeout_s: float | None = at_least(0, None)
     """Seconds after which a round stops waiting for its devices; None waits for all."""
 
 
@@ -288,7 +284,7 @@ class Config:
     """Name of the run, used for its folder."""
     seed: int = 0
     """Seed of adapters, questions, sampling and cohorts."""
-    rounds: int = 36
+    rounds: int = count(36)
     """Number of rounds."""
     run_dir: str | None = None
     """Folder of the run; None means `runs/{name}-seed{seed}`."""
@@ -302,13 +298,13 @@ class Config:
     cloud: CloudConfig = field(default_factory=CloudConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    client: dict[str, Any] = field(default_factory=lambda: {"path": "clients.da_grpo:client_app"})
+    client: dict[str, Any] = plug_in({"path": "clients.da_grpo:client_app"})
     """`path` as `module:Name`, called as `Name(config, **rest)`; the rest are its settings."""
-    strategy: dict[str, Any] = field(default_factory=lambda: {"path": "strategies.flex_lora:FlexLora"})
+    strategy: dict[str, Any] = plug_in({"path": "strategies.flex_lora:FlexLora"})
     """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy. A setting that has a `path` itself is
     built likewise. The default is what did best in `docs/results/strategies.md` at equal bytes; it needs the single
     updates, so for cohorts of thousands `strategies.fedavg:FedAvg`, which is summed on the workers, is lighter."""
-    server: dict[str, Any] | None = None
+    server: dict[str, Any] | None = plug_in(None)
     """What the server does after each aggregation (`flsim/flower/contract.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""
 

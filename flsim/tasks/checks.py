@@ -1,14 +1,11 @@
 """What is allowed in the settings of a data set; whether its files are there is looked at when a run starts."""
 
-import math
 import re
 
-from flsim.config.schema import PARTITIONS, Config, ConfigError, DataConfig
+from flsim.config.schema import Config, ConfigError, DataConfig
 from flsim.problems.judging import GYM, VERIFIERS
-from flsim.tasks.item import RULES
 from flsim.tasks.load import KINDS
 from flsim.tasks.load import VERIFIERS as FITTING
-from flsim.tasks.partition import OVER
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _BELONGS = {
@@ -45,9 +42,6 @@ def _check_words(name: str, data: DataConfig) -> None:
     """Values that are one of a few words."""
     for key, value, allowed in (
         ("kind", data.kind, KINDS),
-        ("splits", data.splits, RULES),
-        ("partition", data.partition, PARTITIONS),
-        ("over", data.over, OVER),
         ("verifier", data.verifier, (None, *VERIFIERS)),
     ):
         if value not in allowed:
@@ -68,14 +62,4 @@ def _check_partition(name: str, data: DataConfig) -> None:
             raise ConfigError(
                 f"data.{name}.{key}={given} has no effect with partition={data.partition}; it belongs to "
                 f"{' or '.join(rules)}: set data.{name}.partition, or leave it out"
-            )
-    for key, value, least in (
-        ("alpha", data.alpha, 0.0),
-        ("quantity_sigma", data.quantity_sigma, 0.0),
-        ("least", data.least, 0),
-        ("users_per_device", 1 if data.users_per_device is None else data.users_per_device, 1),
-    ):
-        if not value >= least or (value == math.inf and key != "alpha"):
-            raise ConfigError(
-                f"data.{name}.{key}={value} must be at least {least}{'' if key == 'alpha' else ', finite'}"
             )

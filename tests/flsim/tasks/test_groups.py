@@ -243,7 +243,7 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
         (["data.sums.splits=random"], r"data\.sums\.splits='random' is not known; choose one of: official, hash"),
         (["data.sums.verifier=guess"], r"data\.sums\.verifier='guess' is not known; choose one of: exact, numeric"),
         (["data.sums.verifier=gym"], r"data\.sums\.verifier='gym' does not fit kind=files"),
-        (["data.sums.quantity_sigma=inf"], r"data\.sums\.quantity_sigma=inf must be at least 0.0, finite"),
+        (["data.sums.quantity_sigma=inf"], r"data\.sums\.quantity_sigma=inf must be at least 0 and finite"),
         (["data.sums.alhpa=1"], r"unknown key 'data\.sums\.alhpa' in the overrides; allowed here: kind, root"),
         (["cloud.kind=oracle", "cloud.oracle_errors.sumz=0.1"], r"names 'sumz', which is no task group.*lists, sums"),
         (["data.a b.kind=leaf"], r"the name 'a b' must begin with a letter"),

@@ -6,17 +6,13 @@ rarely succeeds to ask always; `form=dr_grpo` does not divide (Liu et al. 2025, 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
 from clients.gapg import hierarchical_reward
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import centred, group_scaled
 
 FORMS = ("grpo", "dr_grpo")
@@ -49,8 +45,3 @@ class CollaborativeGrpo(Reinforcement):
         parts = rollout.right_alone, rollout.right, rollout.asked
         rewards = hierarchical_reward(*parts, alpha_c=self.help_reward)  # (K, P, G)
         return group_scaled(rewards) if self.form == "grpo" else centred(rewards)  # (K, P, G)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.collaborative_grpo:client_app` names."""
-    return learner_app(config, CollaborativeGrpo, **settings)

@@ -7,17 +7,15 @@ paper's plain form is `dual_gain=0, dual_max=inf, cost_baseline=group`; the defa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.device import Device
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
 from flsim.config.schema import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
@@ -60,6 +58,17 @@ class DaGrpo(Reinforcement):
         if self.normalise not in NORMALISATIONS:
             raise ValueError(f"normalise={self.normalise!r} must be one of: {', '.join(NORMALISATIONS)}")
 
+    @classmethod
+    def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
+        """Refuse to move a lambda of the device's own where the fleet has one for all."""
+        super().check(config, settings)
+        own = [name for name in settings if name.startswith("dual_")]
+        if own and config.budget.fleet.rule == "price":
+            raise ValueError(
+                f"{', '.join(own)} would move a device's own dual variable, and budget.fleet.share=price has one for "
+                f"all; leave it out, and set budget.fleet.price_init, price_lr, price_gain or price_max"
+            )
+
     @property
     def first_dual(self) -> float:
         """Lambda of a device that has not learned yet."""
@@ -88,22 +97,3 @@ class DaGrpo(Reinforcement):
         if any(device.price is not None for device in devices):
             return DualRule(lr=0.0, gain=0.0, maximum=math.inf)
         return DualRule(self.dual_lr, self.dual_gain, self.dual_max)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.da_grpo:client_app` names.
-
-    Args:
-        config: of the run.
-        settings: the fields of `DaGrpo`, and what every client takes (`clients/learner.py`).
-
-    Raises:
-        ValueError: for a setting that there is not.
-    """
-    own = [name for name in settings if name.startswith("dual_")]
-    if own and config.budget.fleet.rule == "price":
-        raise ValueError(
-            f"{', '.join(own)} would move a device's own dual variable, and budget.fleet.share=price has one for all; "
-            f"leave it out, and set budget.fleet.price_init, price_lr, price_gain or price_max"
-        )
-    return learner_app(config, DaGrpo, **settings)

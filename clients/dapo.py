@@ -5,16 +5,13 @@ What is left out: drawing prompts anew until no group is unanimous, which would 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import group_scaled
 
 
@@ -35,8 +32,3 @@ class Dapo(Reinforcement):
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`(K, P, G)`."""
         return group_scaled(rollout.right_alone)  # (K, P, G)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.dapo:client_app` names."""
-    return learner_app(config, Dapo, **settings)

@@ -1,16 +1,13 @@
 """Dr.GRPO, "done right": neither the group's deviation nor the length divides (Liu et al. 2025, arXiv 2503.20783)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import centred
 
 
@@ -28,8 +25,3 @@ class DrGrpo(Reinforcement):
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`(K, P, G)`."""
         return centred(rollout.right_alone)  # (K, P, G)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.dr_grpo:client_app` names."""
-    return learner_app(config, DrGrpo, **settings)

@@ -4,32 +4,48 @@ The usage that results is the data's to choose, not tau's: it is the baseline th
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
-from clients.learner import learner_app
 from flsim.config.schema import Config
 
 
-def client_app(config: Config, price: float = 0.3, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.fixed_price:client_app` names.
+@dataclass(frozen=True)
+class FixedPrice(DaGrpo):
+    """DA-GRPO without what moves lambda."""
 
-    Args:
-        config: of the run.
-        price: lambda, at least 0, in units of the reward of a right answer.
-        settings: the other fields of `DaGrpo`.
+    price: float = 0.3
+    """lambda, at least 0, in units of the reward of a right answer."""
+    dual_init: float = field(default=0.0, init=False)
+    dual_lr: float = field(default=0.0, init=False)
+    dual_gain: float = field(default=0.0, init=False)
+    dual_max: float = field(default=math.inf, init=False)
+    dual_bias: float = field(default=0.0, init=False)
 
-    Raises:
-        ValueError: for a setting that there is not, one that would move lambda, or a negative price.
-    """
-    moving = sorted(name for name in settings if name.startswith("dual_"))
-    if moving:
-        raise ValueError(
-            f"{', '.join(moving)} would move lambda, which is fixed here; set `price`, or take clients.da_grpo"
-        )
-    if config.budget.fleet.rule == "price":
-        raise ValueError("budget.fleet.share=price has one dual variable that moves; a fixed price needs another share")
-    if not price >= 0:
-        raise ValueError(f"price={price} must be at least 0")
-    return learner_app(config, DaGrpo, dual_init=price, dual_lr=0.0, dual_gain=0.0, dual_max=math.inf, **settings)
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        super().__post_init__()
+        if not self.price >= 0:
+            raise ValueError(f"price={self.price} must be at least 0")
+
+    @classmethod
+    def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
+        """Refuse whatever would move lambda."""
+        moving = sorted(name for name in settings if name.startswith("dual_"))
+        if moving:
+            raise ValueError(
+                f"{', '.join(moving)} would move lambda, which is fixed here; set `price`, or take "
+                f"clients.da_grpo:DaGrpo"
+            )
+        if config.budget.fleet.rule == "price":
+            raise ValueError(
+                "budget.fleet.share=price has one dual variable that moves; a fixed price needs another share"
+            )
+        super().check(config, settings)
+
+    @property
+    def first_dual(self) -> float:
+        """The price, at which lambda stays."""
+        return self.price

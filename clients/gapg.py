@@ -6,17 +6,13 @@ can; so it is the filter, not a price, that ties the share of asking to the budg
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import task_advantage
 
 # FOLDED clients/gapg.py
@@ -124,8 +120,3 @@ class Gapg(Reinforcement):
         tau = pack.world.config.budget.tau
         rho = tau / max(1 - tau, 1e-9) if self.rho is None else self.rho
         return kept_prompts(rollout.right_alone, rollout.right, rollout.prompts.real, rho=rho, strict=self.strict)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.gapg:client_app` names."""
-    return learner_app(config, Gapg, **settings)

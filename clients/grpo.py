@@ -1,16 +1,13 @@
 """GRPO on the device's own answers, without the cloud (Shao et al. 2024, arXiv 2402.03300)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import group_scaled
 
 
@@ -28,8 +25,3 @@ class Grpo(Reinforcement):
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`(K, P, G)`."""
         return group_scaled(rollout.right_alone)  # (K, P, G)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.grpo:client_app` names."""
-    return learner_app(config, Grpo, **settings)

@@ -5,16 +5,13 @@ gap to the old policy holds it in place of ratio and clip.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
-from clients.learner import learner_app
 from clients.reinforcement import Judged, Reinforcement
-from flsim.config.schema import Config
 from flsim.learning.advantage import centred
 from flsim.learning.losses import gvpo_loss
 
@@ -46,8 +43,3 @@ class Gvpo(Reinforcement):
         """`(K,)`."""
         rewards = judged.rollout.right_alone  # (K, P, G)
         return gvpo_loss(logprobs, rewards, judged.mask, judged.kept, old=judged.old, beta=self.beta)  # (K,)
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.gvpo:client_app` names."""
-    return learner_app(config, Gvpo, **settings)

@@ -1,7 +1,12 @@
-"""A learner: what one pack of devices does in a round. Every method is a subclass in a file of its own."""
+"""A learner: what one pack of devices does in a round. Every method is a subclass in a file of its own.
+
+    client.path=clients.grpo:Grpo client.lr=0.001 client.asking.path=clients.asking.scores:Confidence
+
+Its fields are its settings; beside them every learner takes `asking` and `mods` (`Learner.client_app`).
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -68,6 +73,60 @@ class Learner(ABC):
         if self.pooled and self.replay:
             raise ValueError(f"replay={self.replay} is a device's own buffer; a pooled learner has none: set replay=0")
 
+    @classmethod
+    def client_app(
+        cls, config: Config, *, asking: AskingRule | None = None, mods: Sequence[Any] = (), **settings: Any
+    ) -> DeviceApp:
+        """The Flower app of this learner, which is what `client.path` asks of a class (`flsim/flower/contract.py`).
+
+        Args:
+            config: of the run.
+            asking: who decides at test time when to ask; None is the policy itself, and nobody where it does not learn
+                to.
+            mods: Flower's mods around training, as objects or as `module:name`, such as
+                `flwr.clientapp.mod:fixedclipping_mod`.
+            settings: the learner's own fields.
+
+        Raises:
+            ValueError: for a setting that there is not, or that cannot work.
+            ConfigError: if the run contradicts a setting, or a step cannot fit into memory.
+        """
+        cls.check(config, settings)
+        learner = cls(**{"max_new_tokens": config.model.training_tokens, **settings})
+        learner._refuse_too_much(config)
+        around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
+        default = Own() if cls.may_ask else Never()
+        return learner.app(config, around, default if asking is None else asking)
+
+    @classmethod
+    def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
+        """Refuse settings, as given, that there are not; a subclass also what contradicts the run.
+
+        Raises:
+            ValueError: naming what was given and the mend.
+        """
+        known = [field.name for field in fields(cls) if field.init]
+        unknown = sorted(settings.keys() - set(known))
+        if unknown:
+            raise ValueError(f"there is no setting {', '.join(unknown)}; {cls.__name__} takes: {', '.join(known)}")
+
+    def app(self, config: Config, mods: Sequence[Any], asking: AskingRule) -> DeviceApp:
+        """What runs it on the devices; only a fleet that does not do as it is told needs another one."""
+        return DeviceApp(config, self, mods, asking)
+
+    def _refuse_too_much(self, config: Config) -> None:
+        """Refuse a step that cannot fit into memory, and a request for help that does not fit into a response."""
+        prompts = 2 * self.prompts * (config.fleet.devices if self.pooled else 1)  # skew at most doubles a device's
+        if self.may_ask:
+            refuse_unspeakable(config.model, self.max_new_tokens)
+        refuse_too_large(
+            config,
+            prompts=prompts,
+            responses=prompts * self.responses,
+            new_tokens=self.max_new_tokens,
+            micro_batch=self.micro_batch,
+        )
+
     @property
     def first_dual(self) -> float:
         """Lambda of a device that has not learned yet; 0 where there is no dual variable."""
@@ -128,45 +187,3 @@ class Learner(ABC):
         new: list[Place] = [(device.round, step, place) for place in range(len(fresh))]
         device.replay.remember(new, self.replay, seed, device.name)
         return fresh + met_again(world.stream, device.name, again, count=count, seed=seed)
-
-
-def learner_app(
-    config: Config,
-    method: type[Learner],
-    *,
-    asking: AskingRule | None = None,
-    mods: Sequence[Any] = (),
-    **settings: Any,
-) -> DeviceApp:
-    """The Flower app of a learner, from the settings that a config gives it.
-
-    Args:
-        config: of the run.
-        method: the learner.
-        asking: who decides at test time when to ask; None is the policy itself, and nobody where it does not learn to.
-        mods: Flower's mods around training, as objects or as `module:name`, such as
-            `flwr.clientapp.mod:fixedclipping_mod`.
-        settings: the fields of `method`.
-
-    Raises:
-        ValueError: for a setting that there is not.
-        ConfigError: if a step cannot fit into memory.
-    """
-    known = [field.name for field in fields(method) if not field.name.startswith("_")]
-    unknown = sorted(settings.keys() - set(known))
-    if unknown:
-        raise ValueError(f"there is no setting {', '.join(unknown)}; {method.__name__} takes: {', '.join(known)}")
-    learner = method(**{"max_new_tokens": config.model.training_tokens, **settings})
-    prompts = 2 * learner.prompts * (config.fleet.devices if learner.pooled else 1)  # skew at most doubles a device's
-    if method.may_ask:
-        refuse_unspeakable(config.model, learner.max_new_tokens)
-    refuse_too_large(
-        config,
-        prompts=prompts,
-        responses=prompts * learner.responses,
-        new_tokens=learner.max_new_tokens,
-        micro_batch=learner.micro_batch,
-    )
-    around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
-    default = Own() if method.may_ask else Never()
-    return DeviceApp(config, learner, around, default if asking is None else asking)

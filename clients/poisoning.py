@@ -1,6 +1,6 @@
 """DA-GRPO on a fleet in which some devices are malicious: they learn as all do, and send back something else.
 
-    client.path=clients.poisoning:client_app client.poison=flip client.poison_share=0.2 client.poison_size=10
+    client.path=clients.poisoning:Poisoned client.poison=flip client.poison_share=0.2 client.poison_size=10
 
 `flip` sends `sent - size * (learned - sent)`, an amplified step backwards; `noise` sends Gaussian noise of `size` times
 the norm of what was learned, tensor by tensor. Who they are is a function of `stream.seed` (`malicious_devices`).
@@ -9,14 +9,15 @@ the norm of what was learned, tensor by tensor. Who they are is a function of `s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, MessageType
+from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
-from clients.app import DeviceApp
-from clients.da_grpo import client_app as honest_app
+from clients.app import DeviceApp, LocalAlgorithm
+from clients.asking.rule import AskingRule
+from clients.da_grpo import DaGrpo
 from flsim.config.schema import Config
 from flsim.devices import device_at
 from flsim.flower.arrays import to_arrays
@@ -69,10 +70,12 @@ def malicious_devices(config: Config, share: float) -> set[int]:
 class PoisonedApp(DeviceApp):
     """A fleet whose malicious devices poison their training replies."""
 
-    def __init__(self, honest: DeviceApp, poison: Poison) -> None:
-        super().__init__(honest.config, honest.algorithm, honest.mods, honest.asking)
+    def __init__(
+        self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod], asking: AskingRule, poison: Poison
+    ) -> None:
+        super().__init__(config, algorithm, mods, asking)
         self.poison = poison
-        self.malicious = malicious_devices(honest.config, poison.share)
+        self.malicious = malicious_devices(config, poison.share)
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """As honest devices do, then poison."""
@@ -88,8 +91,17 @@ class PoisonedApp(DeviceApp):
         return replies
 
 
-def client_app(
-    config: Config, poison: str = "flip", poison_share: float = 0.2, poison_size: float = 10.0, **settings: Any
-) -> PoisonedApp:
-    """The plug-in that `client.path=clients.poisoning:client_app` names; the other settings are DA-GRPO's."""
-    return PoisonedApp(honest_app(config, **settings), Poison(poison, poison_share, poison_size))
+@dataclass(frozen=True)
+class Poisoned(DaGrpo):
+    """DA-GRPO, and what the malicious devices of the fleet do to its replies."""
+
+    poison: str = "flip"
+    """Their attack, `flip` or `noise`."""
+    poison_share: float = 0.2
+    """Of the fleet that is malicious, in [0, 1]; rounded down to whole devices."""
+    poison_size: float = 10.0
+    """How many times as large as an honest step it is; at least 0."""
+
+    def app(self, config: Config, mods: Sequence[Mod], asking: AskingRule) -> DeviceApp:
+        """The fleet with its malicious devices."""
+        return PoisonedApp(config, self, mods, asking, Poison(self.poison, self.poison_share, self.poison_size))

@@ -6,19 +6,17 @@ itself. It learns what to answer and not when to ask. `group_size` means nothing
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from clients.app import DeviceApp
 from clients.device.device import Device
 from clients.device.pack import Pack
 from clients.device.replay import met_again
 from clients.device.rollout import Problems, buy_answers
 from clients.device.world import World
-from clients.learner import Learner, learner_app
-from flsim.config.schema import Config
+from clients.learner import Learner
 from flsim.learning.distillation import Target, forward_kl, sequence_loss
 from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.scoring import pull_back_verdicts, top_logprobs, unaided
@@ -128,8 +126,3 @@ class Sft(Learner):
         """The tokens of an answer, the ending one included, no more than a response may have."""
         *ids, end = world.base.spell(text)
         return [*ids[: self.max_new_tokens - 1], end]
-
-
-def client_app(config: Config, **settings: Any) -> DeviceApp:
-    """The plug-in that `client.path=clients.sft:client_app` names."""
-    return learner_app(config, Sft, **settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 CONFIG = "experiments/configs/strategies.yaml"
 
 _FLEX = "strategy.path=strategies.flex_lora:FlexLora"
-_ATTACK = ("client.path=clients.poisoning:client_app", "client.poison=flip", "client.poison_share=0.2")
+_ATTACK = ("client.path=clients.poisoning:Poisoned", "client.poison=flip", "client.poison_share=0.2")
 _PRICED = "budget.fleet.share=traffic"
 
 

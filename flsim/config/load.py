@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.config.explain import refuse_out_of_range
+from flsim.config.plugins import respelt
 from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError, DataConfig
 
 _REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
@@ -46,7 +47,8 @@ def load_config(
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     refuse_out_of_range(config)
-    return config
+    plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "server")}
+    return replace(config, **plug_ins)
 
 
 def _read(path: Path) -> DictConfig:

@@ -1,4 +1,7 @@
-"""Build a plug-in from `module:Name` (or `my_file.py:Name`) and its settings; errors name the half that failed."""
+"""Build a plug-in from `module:Name` (or `my_file.py:Name`) and its settings; errors name the half that failed.
+
+Names of the last release are still read for one more (`RENAMED`).
+"""
 
 import importlib
 import importlib.util
@@ -8,9 +11,56 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ray import cloudpickle
-
 from flsim.config.schema import ConfigError
+
+RENAMED = {
+    "clients.collaborative_grpo:client_app": "clients.collaborative_grpo:CollaborativeGrpo",
+    "clients.da_grpo:client_app": "clients.da_grpo:DaGrpo",
+    "clients.dapo:client_app": "clients.dapo:Dapo",
+    "clients.dr_grpo:client_app": "clients.dr_grpo:DrGrpo",
+    "clients.fixed_price:client_app": "clients.fixed_price:FixedPrice",
+    "clients.gapg:client_app": "clients.gapg:Gapg",
+    "clients.grpo:client_app": "clients.grpo:Grpo",
+    "clients.gvpo:client_app": "clients.gvpo:Gvpo",
+    "clients.poisoning:client_app": "clients.poisoning:Poisoned",
+    "clients.sft:client_app": "clients.sft:Sft",
+    "clients.asking.always:": "clients.asking.simple:",
+    "clients.asking.at_random:": "clients.asking.simple:",
+    "clients.asking.cascade:": "clients.asking.learned:",
+    "clients.asking.classifier:": "clients.asking.learned:",
+    "clients.asking.confidence:": "clients.asking.scores:",
+    "clients.asking.entropy:": "clients.asking.scores:",
+    "clients.asking.never:": "clients.asking.simple:",
+    "clients.asking.oracle:": "clients.asking.simple:",
+    "clients.asking.own:": "clients.asking.policy:",
+    "clients.asking.own_calibrated:": "clients.asking.policy:",
+    "strategies.distillation:": "strategies.stages.distillation:",
+    "strategies.geometric_median:": "strategies.robust:",
+    "strategies.median:": "strategies.robust:",
+    "strategies.multi_krum:": "strategies.robust:",
+    "strategies.reducers:": "strategies.parts.reducers:",
+    "strategies.samplers:": "strategies.parts.samplers:",
+    "strategies.server_optimizers:": "strategies.parts.server_optimizers:",
+    "strategies.trimmed_mean:": "strategies.robust:",
+    "strategies.weighters:": "strategies.parts.weighters:",
+}
+"""What plug-ins were called, and are now: whole paths, or modules, ending in a colon, whose names stayed."""
+
+
+def current(path: str) -> str:
+    """A plug-in's path, or what it is called now."""
+    module, colon, name = path.rpartition(":")
+    return RENAMED.get(path) or RENAMED.get(module + colon, module + colon) + name
+
+
+def respelt(spec: Any) -> Any:
+    """A plug-in's settings with every path in them as it is now; whatever else they hold stays as it is."""
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        key: current(value) if key == "path" and isinstance(value, str) else respelt(value)
+        for key, value in spec.items()
+    }
 
 
 def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
@@ -25,8 +75,16 @@ def build(key: str, spec: dict[str, Any], *args: Any) -> Any:
     Raises:
         ConfigError: if the path does not resolve or a setting is not taken.
     """
+    return call(resolve(f"{key}.path", str(spec["path"])), key, spec, *args)
+
+
+def call(factory: Any, key: str, spec: dict[str, Any], *args: Any) -> Any:
+    """The same for a path that is resolved already, to `factory`.
+
+    Raises:
+        ConfigError: if it cannot be called or does not take a setting.
+    """
     path = str(spec["path"])
-    factory = resolve(f"{key}.path", path)
     if not callable(factory):
         raise ConfigError(f"{key}.path={path!r} names {factory!r}, which cannot be called; name a class or a function")
     settings = {name: _built(f"{key}.{name}", value) for name, value in spec.items() if name != "path"}
@@ -54,6 +112,7 @@ def resolve(key: str, path: str) -> Any:
     Raises:
         ConfigError: saying whether the module or the name is missing, and what the module has instead.
     """
+    path = current(path)
     module_name, colon, name = path.rpartition(":")
     if not colon or not name or not module_name.strip("."):
         raise ConfigError(f"{key}={path!r} must be written as module:Name or my_file.py:Name")
@@ -91,5 +150,7 @@ def _load_file(key: str, path: str, file: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(f"{key}={path!r}: {file} cannot be run: {type(error).__name__}: {error}") from error
+    from ray import cloudpickle  # only now: reading a config does not need it
+
     cloudpickle.register_pickle_by_value(module)  # Ray workers cannot import it by name
     return module

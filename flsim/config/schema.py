@@ -298,8 +298,9 @@ class Config:
     cloud: CloudConfig = field(default_factory=CloudConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    client: dict[str, Any] = plug_in({"path": "clients.da_grpo:client_app"})
-    """`path` as `module:Name`, called as `Name(config, **rest)`; the rest are its settings."""
+    client: dict[str, Any] = plug_in({"path": "clients.da_grpo:DaGrpo"})
+    """`path` as `module:Name`: a learner, whose settings are the rest, or whatever gives a Flower ClientApp when it is
+    called as `Name(config, **rest)`."""
     strategy: dict[str, Any] = plug_in({"path": "strategies.flex_lora:FlexLora"})
     """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy. A setting that has a `path` itself is
     built likewise. The default is what did best in `docs/results/strategies.md` at equal bytes; it needs the single

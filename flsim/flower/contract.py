@@ -6,7 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.clientapp import ClientApp
 
+from flsim.config.plugins import call, resolve
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.messages import Measures
 from flsim.learning.exact_sum import ExactSum
@@ -172,6 +174,30 @@ class Deals(Protocol):
     def residual(self) -> Adapter | None:
         """What devices merge into their base."""
         ...
+
+
+@runtime_checkable
+class MakesClient(Protocol):
+    """A class that `client.path` may name, such as a learner: it says itself which app runs it on the devices.
+
+    Anything else that `client.path` names is called as `Name(config, **settings)` and gives a Flower ClientApp.
+    """
+
+    def client_app(self, config: Config, **settings: Any) -> ClientApp:
+        """The app, a class method; `settings` are what the config gives beside the path."""
+        ...
+
+
+def client_of(config: Config) -> ClientApp:
+    """The Flower ClientApp that `config.client` names.
+
+    Raises:
+        ConfigError: if the path does not resolve or a setting is not taken.
+    """
+    named = resolve("client.path", str(config.client["path"]))
+    factory = named.client_app if isinstance(named, MakesClient) else named
+    app: ClientApp = call(factory, "client", config.client, config)
+    return app
 
 
 def begin(strategy: object, stage: ServerStage | None, config: Config) -> None:

@@ -24,7 +24,7 @@ from flsim.devices import node_of
 from flsim.files import log_to
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, ServerStage, begin
+from flsim.flower.contract import Deals, ServerStage, begin, client_of
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -119,7 +119,7 @@ def build_parts(
     check_gpus(config.engine)
     check_reach(config.cloud)
     strategy = strategy or build("strategy", config.strategy)
-    client = client or build("client", config.client, config)
+    client = client or client_of(config)
     server = server or (build("server", config.server) if config.server else None)
     begin(strategy, server, config)
     return strategy, client, server

@@ -12,14 +12,14 @@ import torch
 from flwr.app import RecordDict
 from peft import get_peft_model, set_peft_model_state_dict
 
-from clients.da_grpo import DaGrpo, client_app
+from clients.da_grpo import DaGrpo
 from clients.device.device import Device, keep, remember
 from clients.device.rollout import Rollout, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Ledger
 from flsim.config.load import load_config
-from flsim.config.plugins import build
 from flsim.config.schema import Config, ConfigError
+from flsim.flower.contract import client_of
 from flsim.flower.messages import DeviceUpdate
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.base import load_base
@@ -419,6 +419,6 @@ def test_settings_that_cannot_work_are_refused(setting: str, value: Any, message
 
 def test_a_bad_setting_in_the_config_is_named_with_its_plug_in(tiny_checkpoint: Path) -> None:
     config = config_of(tiny_checkpoint, "client.group_size=1", "client.lr=0.1")
-    with pytest.raises(ConfigError, match=r"clients\.da_grpo:client_app refused .*group_size=1 must be at least 2"):
-        build("client", config.client, config)
-    assert client_app(config, lr=0.1).algorithm.first_dual == 0.5
+    with pytest.raises(ConfigError, match=r"clients\.da_grpo:DaGrpo refused .*group_size=1 must be at least 2"):
+        client_of(config)
+    assert DaGrpo.client_app(config, lr=0.1).algorithm.first_dual == 0.5

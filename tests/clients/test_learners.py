@@ -21,7 +21,7 @@ from clients.device.replay import Replay
 from clients.device.rollout import Rollout, roll_out
 from clients.device.world import World, load_world
 from clients.dr_grpo import DrGrpo
-from clients.fixed_price import client_app as fixed_price
+from clients.fixed_price import FixedPrice
 from clients.gapg import Gapg
 from clients.grpo import Grpo
 from clients.gvpo import Gvpo
@@ -140,7 +140,7 @@ def test_gapgs_filter_bounds_what_teaches_to_ask(world: World) -> None:
 
 def test_a_fixed_price_stays_where_it_is_put(world: World) -> None:
     config = world.config
-    learner = fixed_price(config, price=0.25, **WORK).algorithm
+    learner = FixedPrice.client_app(config, price=0.25, **WORK).algorithm
     assert learner.first_dual == 0.25
     state = RecordDict()
     device = remember(state, 0, 1, device_of(world).adapter, budget=config.budget, dual=learner.first_dual)
@@ -159,7 +159,7 @@ def test_a_fixed_price_stays_where_it_is_put(world: World) -> None:
 )
 def test_a_fixed_price_that_moves_is_refused(world: World, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fixed_price(world.config, **settings)
+        FixedPrice.client_app(world.config, **settings)
 
 
 def test_the_baselines_of_the_cost_and_the_scaling_give_other_gradients(world: World) -> None:
@@ -374,11 +374,11 @@ def config_of(folder: Path, *more: str) -> Config:
 @pytest.mark.parametrize(
     "settings",
     [
-        ["client.path=clients.grpo:client_app", "client.replay=3", "client.kl=0.1", "client.updates=2"],
-        ["client.path=clients.sft:client_app", "client.kl=0.1", "client.replay=3"],
-        ["client.path=clients.gapg:client_app", "stream.schedule=joint"],
+        ["client.path=clients.grpo:Grpo", "client.replay=3", "client.kl=0.1", "client.updates=2"],
+        ["client.path=clients.sft:Sft", "client.kl=0.1", "client.replay=3"],
+        ["client.path=clients.gapg:Gapg", "stream.schedule=joint"],
         [
-            "client.path=clients.dr_grpo:client_app",
+            "client.path=clients.dr_grpo:DrGrpo",
             "client.pooled=true",
             "strategy.sampler.path=strategies.parts.samplers:First",
         ],
@@ -401,7 +401,7 @@ def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     code = page.split("In `my_method.py`:\n")[1].split("    python -m")[0]
     (tmp_path / "my_method.py").write_text("\n".join(line[4:] for line in code.splitlines()))
-    settings = [f"client.path={tmp_path / 'my_method.py'}:client_app", "client.price=0.3", "rounds=2"]
+    settings = [f"client.path={tmp_path / 'my_method.py'}:Plain", "client.price=0.3", "rounds=2"]
     rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows
     assert not (rows["name"] == "set_aside").any()
     assert (rows[rows["name"] == "reward"]["weight"] > 0).any()
@@ -414,7 +414,7 @@ def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
     """With a huge threshold: lambda is above its start if the device may not ask and below if it may ask always."""
     settings = [
         f"budget.tau={tau}",
-        "client.path=clients.da_grpo:client_app",
+        "client.path=clients.da_grpo:DaGrpo",
         "client.dual_bias=1e6",
         "client.dual_lr=1",
     ]

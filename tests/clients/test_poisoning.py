@@ -68,7 +68,7 @@ def norms(run: flsim.Run) -> dict[str, float]:
 
 def test_only_the_malicious_send_something_else(settings: Settings) -> None:
     config = settings(
-        "bad", "client.path=clients.poisoning:client_app", "client.poison_share=0.5", "client.poison_size=7"
+        "bad", "client.path=clients.poisoning:Poisoned", "client.poison_share=0.5", "client.poison_size=7"
     )
     bad = norms(flsim.run(config, progress=False))
     good = norms(flsim.run(settings("good"), progress=False))
@@ -89,7 +89,7 @@ def test_only_the_malicious_send_something_else(settings: Settings) -> None:
 )
 def test_bad_settings_are_refused(settings: Settings, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        flsim.run(settings("refused", "client.path=clients.poisoning:client_app", setting), progress=False)
+        flsim.run(settings("refused", "client.path=clients.poisoning:Poisoned", setting), progress=False)
 
 
 def test_every_tensor_is_poisoned() -> None:

@@ -12,6 +12,7 @@ from experiments.compare_strategies.plan import ALL, Arm, Part
 from experiments.compare_strategies.tables import difference, harmed, part_table
 from experiments.compare_strategies.work import tasks_of
 from flsim.config.plugins import build
+from flsim.flower.contract import client_of
 from flsim.metrics.users import worst_decile_mean
 
 
@@ -60,7 +61,7 @@ def test_every_arm_has_a_config_and_a_strategy_of_its_own(tmp_path: Path) -> Non
         assert task.config.fleet.devices >= 30
         assert task.config.seed == task.config.stream.seed == task.seed
         build("strategy", task.config.strategy)
-        build("client", task.config.client, task.config)
+        client_of(task.config)
     for part in ALL:
         assert set(part.against) <= {arm.name for arm in part.arms}
 

@@ -27,7 +27,7 @@ fleet: {{devices: 2}}
 cloud: {{kind: oracle}}
 evaluation: {{every_rounds: 2, prompts_per_task: 2}}
 engine: {{kind: local}}
-client: {{path: "clients.da_grpo:client_app", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
+client: {{path: "clients.da_grpo:DaGrpo", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
 """
     )
     return file

@@ -36,7 +36,7 @@ import flsim.loop.health
 import flsim.report.finish
 import strategies.fedavg
 from clients.app import DeviceApp
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
@@ -92,7 +92,7 @@ def rows_of(config: Config, strategy: Strategy) -> pd.DataFrame:
 
 def rows_with(config: Config, strategy: Strategy, *mods: Mod) -> pd.DataFrame:
     """With mods around the client."""
-    client = client_app(config, mods=mods, **{k: v for k, v in config.client.items() if k != "path"})
+    client = DaGrpo.client_app(config, mods=mods, **{k: v for k, v in config.client.items() if k != "path"})
     return without_timing(run(config, strategy=strategy, client=client, progress=False).rows)
 
 
@@ -425,7 +425,7 @@ class Interrupted(DeviceApp):
 def test_fedadam_keeps_its_moments_across_a_resume(settings: Settings, tmp_path: Path) -> None:
     whole = rows_of(settings("whole"), FedAdam())
     config = settings("stopped")
-    algorithm = client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
+    algorithm = DaGrpo.client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
     with pytest.raises(KeyboardInterrupt):
         run(config, strategy=FedAdam(), client=Interrupted(config, algorithm), progress=False)
     resumed = run(config, strategy=FedAdam(), resume=config.folder, progress=False)

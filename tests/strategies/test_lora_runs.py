@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import flsim
 from clients.app import DeviceApp
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from clients.device.world import load_world
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
@@ -210,7 +210,7 @@ def test_what_a_strategy_keeps_survives_a_resume(
 ) -> None:
     config = settings("stopped", "rounds=3", *UNEQUAL)
     whole = go(settings("whole", "rounds=3", *UNEQUAL), make())
-    algorithm = client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
+    algorithm = DaGrpo.client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
     with pytest.raises(KeyboardInterrupt):
         go(config, make(), client=Interrupted(config, algorithm))
     resumed = go(config, make(), resume=config.folder)

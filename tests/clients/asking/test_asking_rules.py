@@ -18,7 +18,7 @@ from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores
 from clients.asking.scores import Confidence, Entropy
 from clients.asking.simple import Always, AtRandom, Never, Oracle
 from clients.asking.threshold import Score, by_learned_threshold, calibration_halves
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.config.load import load_config
@@ -267,7 +267,7 @@ def outcomes(run: flsim.Run, name: str) -> list[float]:
     return [float(value) for value in found[found["model"].isin(["global", "local"])]["total"]]
 
 
-@pytest.mark.parametrize("client", ["clients.da_grpo:client_app", "clients.poisoning:client_app"])
+@pytest.mark.parametrize("client", ["clients.da_grpo:DaGrpo", "clients.poisoning:Poisoned"])
 def test_a_run_asks_by_the_rule_it_names(settings: Settings, client: str) -> None:
     """Global and local of 3 devices with 5 prompts: all of them are wishes, floor(0.5 * 5) are granted."""
     more = (f"client.path={client}", "client.asking.path=clients.asking.simple:Always", "budget.tau=0.5")
@@ -313,6 +313,6 @@ def test_bad_settings_are_refused_before_the_run(settings: Settings, setting: st
 
 
 def test_the_rule_is_an_object_not_a_class(settings: Settings) -> None:
-    assert client_app(settings("plain")).asking == Own()
+    assert DaGrpo.client_app(settings("plain")).asking == Own()
     with pytest.raises(ValueError, match="is no rule for asking"):
-        DeviceApp(settings("class"), client_app(settings("class")).algorithm, asking=Never)  # type: ignore[arg-type]
+        DeviceApp(settings("class"), DaGrpo.client_app(settings("class")).algorithm, asking=Never)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from ray import cloudpickle
 import flsim
 import flsim.flower.messages as wire
 from clients.app import DeviceApp
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from flsim.config.load import load_config
 from flsim.config.schema import SHARES, Config, ConfigError
 from flsim.flower.work import PackedClientApp
@@ -87,7 +87,7 @@ class Faulty(PackedClientApp):
     def __init__(self, config: Config, error: type[BaseException]) -> None:
         super().__init__()
         settings = {key: value for key, value in config.client.items() if key != "path"}
-        self.inner: DeviceApp = client_app(config, **settings)
+        self.inner: DeviceApp = DaGrpo.client_app(config, **settings)
         self.error = error
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -236,4 +236,4 @@ def test_the_report_says_what_was_spent_of_the_cap(settings: Settings) -> None:
 def test_settings_of_ones_own_dual_variable_contradict_one_price(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"dual_lr would move .*set budget\.fleet\.price_init"):
         flsim.run(settings("refused", "budget.fleet.share=price", "client.dual_lr=0.2"), progress=False)
-    client_app(settings("kept", "budget.fleet.share=traffic"), dual_lr=0.2)
+    DaGrpo.client_app(settings("kept", "budget.fleet.share=traffic"), dual_lr=0.2)

@@ -176,7 +176,7 @@ def tiny_run(tiny_checkpoint: Path, folder: Path, *more: str) -> list[str]:
         "evaluation.every_rounds=2",
         "evaluation.prompts_per_task=4",
         "engine.pack=1",
-        *(f"client.{key}" for key in ("path=clients.sft:client_app", "steps=2", "prompts=4")),
+        *(f"client.{key}" for key in ("path=clients.sft:Sft", "steps=2", "prompts=4")),
         *more,
     ]
 

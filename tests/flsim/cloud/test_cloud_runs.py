@@ -45,7 +45,7 @@ def settings(tiny_checkpoint: Path, tmp_path: Path) -> Settings:
             "evaluation.every_rounds=2",
             "evaluation.prompts_per_task=4",
             "engine.kind=local",
-            *(f"client.{key}" for key in ("path=clients.sft:client_app", "steps=2", "prompts=6", "max_new_tokens=4")),
+            *(f"client.{key}" for key in ("path=clients.sft:Sft", "steps=2", "prompts=6", "max_new_tokens=4")),
             "budget.tau=0.5",
         ]
         return load_config(None, [*tiny, *more])

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
-from flsim.config.plugins import build, resolve
+from clients.app import DeviceApp
+from clients.learner import Learner
+from flsim.config.load import load_config
+from flsim.config.plugins import RENAMED, build, current, resolve
 from flsim.config.schema import ConfigError
+from flsim.flower.contract import client_of
 
 SOURCE = '''
 from pathlib import Path
@@ -113,5 +117,56 @@ def test_what_cannot_be_called_is_refused(file: Path) -> None:
 
 
 def test_shipped_plug_ins_name_a_wrong_setting() -> None:
-    for path, setting in (("clients.da_grpo:client_app", "learning_rate"), ("strategies.fedavg:FedAvg", "server_rl")):
-        assert repr(setting) in complaint({"path": path, setting: 1.0}, *([None] if "client" in path else []))
+    config = load_config(None, ["client.learning_rate=1"])
+    with pytest.raises(ConfigError, match="there is no setting learning_rate; DaGrpo takes: steps, prompts"):
+        client_of(config)
+    assert "'server_rl'" in complaint({"path": "strategies.fedavg:FedAvg", "server_rl": 1.0})
+
+
+OLD = {  # every plug-in of release 0.1 that has another name now
+    "clients.asking": "always:Always at_random:AtRandom cascade:Cascade classifier:Classifier confidence:Confidence "
+    "entropy:Entropy never:Never oracle:Oracle own:Own own_calibrated:OwnCalibrated",
+    "strategies": "distillation:Distillation geometric_median:GeometricMedian median:Median multi_krum:MultiKrum "
+    "trimmed_mean:TrimmedMean samplers:Everyone samplers:First samplers:RandomShare samplers:WorstOff "
+    "weighters:ByExamples weighters:Uniform weighters:EffectiveGroups weighters:QFair weighters:RewardGain "
+    "reducers:Mean reducers:Median reducers:TrimmedMean reducers:MultiKrum reducers:GeometricMedian "
+    "server_optimizers:Average server_optimizers:Momentum server_optimizers:Adam server_optimizers:Yogi "
+    "server_optimizers:Adagrad",
+}
+
+
+@pytest.mark.parametrize("path", [f"{room}.{name}" for room, names in OLD.items() for name in names.split()])
+def test_a_plug_in_that_moved_is_found_by_its_old_path(path: str) -> None:
+    found = resolve("x", path)
+    module, _, name = current(path).partition(":")
+    assert (found.__module__, found.__name__) == (module, name)
+    assert name == path.partition(":")[2]
+
+
+@pytest.mark.parametrize("path", [path for path in RENAMED if path.endswith(":client_app")])
+def test_a_client_app_of_the_last_release_is_its_learner(path: str) -> None:
+    assert issubclass(resolve("x", path), Learner)
+    assert isinstance(client_of(load_config(None, [f"client.path={path}"])), DeviceApp)
+
+
+def test_a_config_with_old_paths_is_the_one_with_new_ones() -> None:
+    old = ["client.path=clients.grpo:client_app", "strategy.sampler.path=strategies.samplers:First"]
+    old += [
+        "client.asking.path=clients.asking.confidence:Confidence",
+        "server.path=strategies.distillation:Distillation",
+    ]
+    new = ["client.path=clients.grpo:Grpo", "strategy.sampler.path=strategies.parts.samplers:First"]
+    new += ["client.asking.path=clients.asking.scores:Confidence"]
+    new += ["server.path=strategies.stages.distillation:Distillation"]
+    assert load_config(None, old) == load_config(None, new)
+
+
+def test_a_path_of_ones_own_stays_as_it_is() -> None:
+    for path in (
+        "my_clients.py:client_app",
+        "clients.py:client_app",
+        "strategies.fedavg:FedAvg",
+        "samplers:First",
+        "x",
+    ):
+        assert current(path) == path

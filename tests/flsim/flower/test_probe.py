@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import flsim
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
@@ -107,7 +107,7 @@ def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -
 
 def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that asks all the time meets a cloud that must not be called until the first round."""
-    app = client_app(auto, **{key: value for key, value in auto.client.items() if key != "path"})
+    app = DaGrpo.client_app(auto, **{key: value for key, value in auto.client.items() if key != "path"})
     called: list[int] = []
     cloud = type(app.world.cloud)
     real = cloud.answer

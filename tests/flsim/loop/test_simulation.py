@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 import flsim
 import flsim.flower.messages as wire
 from clients.app import DeviceApp, LocalAlgorithm
-from clients.da_grpo import client_app
+from clients.da_grpo import DaGrpo
 from clients.device.world import load_world
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
@@ -88,7 +88,7 @@ def short(settings: Settings, name: str, *more: str) -> Config:
 
 
 def algorithm_of(config: Config) -> LocalAlgorithm:
-    return client_app(config, **{key: value for key, value in config.client.items() if key != "path"}).algorithm
+    return DaGrpo.client_app(config, **{key: value for key, value in config.client.items() if key != "path"}).algorithm
 
 
 def adapter_of(folder: Path, round_: int) -> Adapter:

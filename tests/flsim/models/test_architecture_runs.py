@@ -16,8 +16,8 @@ import flsim
 from experiments.real.checkpoint import FAMILIES, write_checkpoint
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
-from flsim.config.plugins import build
 from flsim.config.schema import ConfigError
+from flsim.flower.contract import client_of
 from flsim.loop.simulation import Run
 from flsim.metrics.rows import without_timing
 from flsim.models.base import BaseModel, load_base, load_model
@@ -104,7 +104,7 @@ def test_two_rounds_from_a_folder(family: str, folders: Any, tmp_path: Path) -> 
 METHODS: dict[str, tuple[str, ...]] = {
     "da_grpo with a threshold of its own": ("client.dual_bias=3", "client.kl=0.01", "client.updates=2"),
     "with gradient checkpointing": ("model.gradient_checkpointing=true",),
-    "sft": ("client.path=clients.sft:client_app",),
+    "sft": ("client.path=clients.sft:Sft",),
     "a calibrated wish": ("client.asking.path=clients.asking.policy:OwnCalibrated",),
 }
 
@@ -146,8 +146,8 @@ def test_responses_too_short_for_the_request_are_refused_at_once(tmp_path: Path)
     ):
         run_of(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    alone = load_config(None, [f"model.path={folder}", *TINY, *CLIENT, "client.path=clients.grpo:client_app"])
-    build("client", alone.client, alone)  # which never asks
+    alone = load_config(None, [f"model.path={folder}", *TINY, *CLIENT, "client.path=clients.grpo:Grpo"])
+    client_of(alone)  # which never asks
 
 
 SIZES: dict[str, Any] = {"dtype": "bfloat16", "gradient_checkpointing": True}

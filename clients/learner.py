@@ -120,7 +120,9 @@ class Learner(ABC):
         if self.may_ask:
             refuse_unspeakable(config.model, self.max_new_tokens)
         refuse_too_large(
-            config,
+            config.model,
+            config.engine,
+            cohort=config.cohort_size,
             prompts=prompts,
             responses=prompts * self.responses,
             new_tokens=self.max_new_tokens,

@@ -50,7 +50,7 @@ def serve(grid: Grid, setting: Setting, *, freeze: bool = False) -> Measured:
     while len(list(grid.get_node_ids())) < setting.devices:  # Flower's nodes register one after the other
         time.sleep(0.05)
     strategy = FedAvg(fraction_train=1.0, min_train_nodes=setting.devices, min_available_nodes=setting.devices)
-    arrays = to_arrays(first_adapter(setting.config))
+    arrays = to_arrays(first_adapter(setting.config.model, setting.config.seed))
     seconds, tokens, responses = [], 0.0, 0.0
     for round_ in setting.rounds:
         config = ConfigRecord({"seed": round_.seed, "setting": setting.to_json(), "freeze": freeze})
@@ -99,7 +99,7 @@ def engine(setting: Setting) -> Measured:
     config = setting.config
     app = SeededApp(config, setting.algorithm)
     first = ConfigRecord({wire.ROUND: 1, "seed": setting.seeds[0]})
-    content = RecordDict({wire.ARRAYS: to_arrays(first_adapter(config)), wire.CONFIG: first})
+    content = RecordDict({wire.ARRAYS: to_arrays(first_adapter(config.model, config.seed)), wire.CONFIG: first})
     with (
         tempfile.TemporaryDirectory() as folder,
         RayGrid(app, store_in(Path(folder)), setting.devices, 1, workers=WORKERS) as grid,
@@ -108,7 +108,7 @@ def engine(setting: Setting) -> Measured:
         def rehearse(devices: int) -> Rehearsal:
             return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in grid.get_node_ids()[:devices]])
 
-        grid.pack = pack_of(config, Path(folder), rehearse, WORKERS)
+        grid.pack = pack_of(config.engine.pack, Path(folder), rehearse, cohort=config.cohort_size, workers=WORKERS)
         return replace(serve(grid, setting), pack=grid.pack)
 
 

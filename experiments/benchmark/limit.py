@@ -139,7 +139,7 @@ class Case:
 
 def limit_cells(setting: Setting, clock: str) -> list[str]:
     """The cells of one pack."""
-    world, adapter = load_world(setting.config), first_adapter(setting.config)
+    world, adapter = load_world(setting.config), first_adapter(setting.config.model, setting.config.seed)
     layouts: list[Layout] = []
     speeds: list[list[float]] = []
     for seed in setting.seeds:

@@ -164,7 +164,7 @@ def _learner(side: str, setting: Setting, world: World) -> Learn:
 
 def _ours(setting: Setting, world: World, pack: int) -> Learn:
     """Our algorithm, pack after pack."""
-    adapter = first_adapter(setting.config)
+    adapter = first_adapter(setting.config.model, setting.config.seed)
 
     def learn(round_: Round) -> tuple[float, float]:
         seeded = replace(world, config=replace(world.config, seed=round_.seed))
@@ -181,7 +181,7 @@ def _trl(setting: Setting) -> Learn:
     """TRL, device after device."""
     from experiments.benchmark.trl_device import TrlDevice
 
-    adapter = first_adapter(setting.config)
+    adapter = first_adapter(setting.config.model, setting.config.seed)
     fleet = [TrlDevice(setting) for _ in range(setting.devices)]
 
     def learn(round_: Round) -> tuple[float, float]:

@@ -62,7 +62,7 @@ def round_table(config: Config, sizes: list[int], repeats: int) -> str:
 
 def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int) -> tuple[float, float, float]:
     """Of the rollouts of a round, of the whole update, and of one evaluation."""
-    adapter = first_adapter(world.config)
+    adapter = first_adapter(world.config.model, world.config.seed)
     devices = fresh_pack(world, adapter, range(size))
     adapters = [dict(adapter) for _ in devices]  # as after a round: equal in size, but each device's own
     theta = world.lora.stack(adapters)  # (K, n)
@@ -89,7 +89,7 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
 
 def transport_seconds(config: Config, devices: int, repeats: int) -> float:
     """Seconds that one device's message takes to a Ray worker and back, beyond the client's own work."""
-    arrays = to_arrays(first_adapter(config))
+    arrays = to_arrays(first_adapter(config.model, config.seed))
     echo = ClientApp()
 
     @echo.train()

@@ -165,7 +165,8 @@ def through_flower(devices: int, rounds: int) -> Side:
 
     server = ServerApp()
     wall, compute = [], []
-    arrays = to_arrays(first_adapter(load_config(None, list(ADAPTER))))
+    config = load_config(None, list(ADAPTER))
+    arrays = to_arrays(first_adapter(config.model, config.seed))
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:

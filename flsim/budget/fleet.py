@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from flsim.budget.division import even, exact_part, split_exact, split_whole, whole_part
-from flsim.config.schema import BudgetConfig, Config, FleetBudgetConfig
+from flsim.config.schema import BudgetConfig, FleetBudgetConfig
 
 FLOOR = Fraction(1, 10)
 """By price, this part of every round's pool is dealt out equally: a device that never asked so far may begin to."""
@@ -94,22 +94,26 @@ def first_state(fleet: FleetBudgetConfig) -> FleetState:
     return FleetState(dual=fleet.price_init, price=fleet.price_init)
 
 
-def deal(config: Config, state: FleetState, devices: Sequence[int], round_: int) -> dict[int, Allotment]:
+def deal(
+    budget: BudgetConfig, state: FleetState, cohort: Sequence[int], round_: int, *, devices: int, rounds: int
+) -> dict[int, Allotment]:
     """The allotments of a round.
 
-    Laws: of every cap they sum to at most what is left; the order of `devices` does not matter; where all have equal
+    Laws: of every cap they sum to at most what is left; the order of `cohort` does not matter; where all have equal
     shares, two calls differ by at most one; none is negative.
 
     Args:
-        config: the run's, with a fleet budget.
+        budget: with one for the fleet.
         state: after the round before.
-        devices: those that take part in the round, each once.
+        cohort: the devices that take part in the round, each once.
         round_: from 1.
+        devices: size of the fleet.
+        rounds: of the run.
     """
-    fleet, rounds = config.budget.fleet, config.rounds
-    shares = _shares(fleet, state, devices)
+    fleet = budget.fleet
+    shares = _shares(fleet, state, cohort)
     calls = _calls_of_round(fleet, state.calls, round_, rounds)
-    dealt = {device: Allotment() for device in devices}
+    dealt = {device: Allotment() for device in cohort}
     if calls is not None:
         dealt = {d: replace(dealt[d], calls=n) for d, n in split_whole(calls, shares, round_).items()}
     if fleet.tokens_total is not None:
@@ -118,21 +122,21 @@ def deal(config: Config, state: FleetState, devices: Sequence[int], round_: int)
     if fleet.money_total is not None:
         money = exact_part(fleet.money_total, state.money, round_, rounds)
         dealt = {d: replace(dealt[d], money=amount) for d, amount in split_exact(money, shares).items()}
-    tests = taus_of_tests(config, state)
+    tests = taus_of_tests(budget, state, devices)
     if fleet.rule == "price":
         return {d: replace(own, test_tau=tests[d], price=state.price) for d, own in dealt.items()}
-    taus = _taus(config, state)
+    taus = _taus(budget, state, devices)
     return {d: replace(own, test_tau=tests[d], tau=float(taus[d])) for d, own in dealt.items()}
 
 
 def book(
-    config: Config, state: FleetState, dealt: Mapping[int, Allotment], reports: Mapping[int, Report]
+    budget: BudgetConfig, state: FleetState, dealt: Mapping[int, Allotment], reports: Mapping[int, Report]
 ) -> FleetState:
     """The state after a round.
 
     Args:
-        config: the run's.
-        state: the one that `deal` was given.
+        budget: the one that `deal` was given.
+        state: likewise.
         dealt: what it gave.
         reports: of the devices whose replies can be used.
     """
@@ -140,7 +144,7 @@ def book(
     habits = dict(state.habits)
     for device, report in reports.items():
         habits[device] = _habit(habits.get(device), report)
-    dual, price = _prices(config, state, reports)
+    dual, price = _prices(budget, state, reports)
     return FleetState(
         calls=state.calls + sum(one.calls or 0 for one in charged),
         tokens=state.tokens + sum(one.tokens or 0 for one in charged),
@@ -151,22 +155,21 @@ def book(
     )
 
 
-def taus_of_tests(config: Config, state: FleetState) -> list[float]:
+def taus_of_tests(budget: BudgetConfig, state: FleetState, devices: int) -> list[float]:
     """The share of its test prompts that each device of the fleet may send to the cloud.
 
     It is the device's tau_k; by price the part of the budget that its asking so far would get it. Test sets are equally
     long, so tau_k is scaled down where its mean is above tau: however it is shared, the fleet sends at most tau of all
     its test prompts, and ways of sharing are measured with equal budgets.
     """
-    taus = _taus(config, state)
-    limit, total = Fraction(config.budget.tau) * len(taus), sum(taus, Fraction(0))
+    taus = _taus(budget, state, devices)
+    limit, total = Fraction(budget.tau) * len(taus), sum(taus, Fraction(0))
     return [float(tau if total <= limit else tau * limit / total) for tau in taus]
 
 
-def caps_of_run(config: Config) -> dict[str, float]:
+def caps_of_run(fleet: FleetBudgetConfig, rounds: int) -> dict[str, float]:
     """What the fleet may spend in the whole run, by kind; kinds without a cap are left out."""
-    fleet = config.budget.fleet
-    per_round = None if fleet.calls_per_round is None else fleet.calls_per_round * config.rounds
+    per_round = None if fleet.calls_per_round is None else fleet.calls_per_round * rounds
     calls = [cap for cap in (fleet.calls_total, per_round) if cap is not None]
     caps = {"calls": min(calls, default=None), "tokens": fleet.tokens_total, "money": fleet.money_total}
     return {kind: cap for kind, cap in caps.items() if cap is not None}
@@ -207,11 +210,11 @@ def _shares(fleet: FleetBudgetConfig, state: FleetState, devices: Sequence[int])
     return even(dict.fromkeys(devices, Fraction(1)))
 
 
-def _taus(config: Config, state: FleetState) -> list[Fraction]:
+def _taus(budget: BudgetConfig, state: FleetState, devices: int) -> list[Fraction]:
     """tau_k of every device of the fleet: its share of the tau sum_k n_k prompts that may ask, over its own n_k."""
-    everyone = range(config.fleet.devices)
-    habits, shares = _habits(state, everyone), _shares(config.budget.fleet, state, everyone)
-    tau = Fraction(config.budget.tau)
+    everyone = range(devices)
+    habits, shares = _habits(state, everyone), _shares(budget.fleet, state, everyone)
+    tau = Fraction(budget.tau)
     allowed = tau * sum((habit.prompts for habit in habits.values()), Fraction(0))
     return [min(Fraction(1), allowed * shares[k] / habits[k].prompts) if habits[k].prompts else tau for k in everyone]
 
@@ -235,12 +238,12 @@ def _habit(before: Habit | None, report: Report) -> Habit:
     return Habit(Fraction(report.prompts), 0.0 if now is None else now)
 
 
-def _prices(config: Config, state: FleetState, reports: Mapping[int, Report]) -> tuple[float, float]:
+def _prices(budget: BudgetConfig, state: FleetState, reports: Mapping[int, Report]) -> tuple[float, float]:
     """The next lambda and the next price; both stay in a round without any response."""
-    fleet = config.budget.fleet
+    fleet = budget.fleet
     responses = sum(report.responses for report in reports.values())
     if not responses:
         return state.dual, state.price
-    above = sum(report.asked for report in reports.values()) / responses - config.budget.tau
+    above = sum(report.asked for report in reports.values()) / responses - budget.tau
     dual = min(max(state.dual + fleet.price_lr * above, 0.0), fleet.price_max)
     return dual, min(max(dual + fleet.price_gain * above, 0.0), fleet.price_max)

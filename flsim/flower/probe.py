@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 from flsim.config.model import AUTO
-from flsim.config.schema import Config
 from flsim.files import DamagedFileError, write_atomically
 
 _WORTH = 0.95  # a larger pack must be at least this much faster per device: smaller ones balance the workers better
@@ -46,23 +45,26 @@ class Choice:
         return f"packs of {self.pack} devices (seconds per device and round in packs of {tried})"
 
 
-def pack_of(config: Config, run_dir: Path, rehearse: Callable[[int], Rehearsal], workers: int) -> int:
-    """The run's pack size: the config's, the one found before, or found now and kept in `pack.json`.
+def pack_of(
+    wanted: int | str, run_dir: Path, rehearse: Callable[[int], Rehearsal], *, cohort: int, workers: int
+) -> int:
+    """The run's pack size: the one that is wanted, the one found before, or found now and kept in `pack.json`.
 
     Args:
-        config: the run's.
-        run_dir: its folder.
+        wanted: `engine.pack`; `auto` has it found.
+        run_dir: folder of the run.
         rehearse: answers a pack of so many devices on every worker.
+        cohort: devices per round.
         workers: how many packs are answered at a time.
 
     Raises:
         DamagedFileError: if what was found before cannot be read.
     """
-    if config.engine.pack != AUTO:
-        return int(config.engine.pack)
+    if wanted != AUTO:
+        return int(wanted)
     path = run_dir / "pack.json"
     if not path.exists():
-        choice = probe(rehearse, most=math.ceil(config.cohort_size / workers), workers=workers)
+        choice = probe(rehearse, most=math.ceil(cohort / workers), workers=workers)
         write_atomically(path, json.dumps(asdict(choice), indent=1).encode())
     try:
         return int(json.loads(path.read_text())["pack"])

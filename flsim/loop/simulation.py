@@ -89,7 +89,7 @@ def run(
     settings = _settings(config, overrides, resume)
     strategy, client, server = build_parts(settings, strategy, client, server)
     stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
-    adapter = first_adapter(settings)
+    adapter = first_adapter(settings.model, settings.seed)
     folder = open_new(settings) if resume is None else Path(resume)
     last = settings.rounds if until is None else min(until, settings.rounds)
     log = log_to(folder)
@@ -209,7 +209,7 @@ def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) ->
         nodes = [node_of(device) for device in cohort(config, 1)[:devices]]
         return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in nodes])
 
-    return pack_of(config, folder, rehearse, grid.workers)
+    return pack_of(config.engine.pack, folder, rehearse, cohort=config.cohort_size, workers=grid.workers)
 
 
 def _evaluation_rounds(config: Config) -> set[int]:

@@ -21,23 +21,24 @@ class Treasurer:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._on = config.budget.fleet.rule is not None
-        self.state: FleetState | None = first_state(config.budget.fleet) if self._on else None
+        self._budget, self._devices, self._rounds = config.budget, config.fleet.devices, config.rounds
+        fleet = config.budget.fleet
+        self.state: FleetState | None = None if fleet.rule is None else first_state(fleet)
         """What is kept between rounds; None without a fleet budget."""
 
     def allot(self, sent: Sequence[Message], round_: int) -> list[Message]:
         """A round's training messages, each with its device's allotment."""
         if self.state is None:
             return list(sent)
-        dealt = deal(self._config, self.state, [_receiver(message) for message in sent], round_)
+        cohort = [_receiver(message) for message in sent]
+        dealt = deal(self._budget, self.state, cohort, round_, devices=self._devices, rounds=self._rounds)
         return [wire.with_allotment(message, dealt[_receiver(message)]) for message in sent]
 
     def allot_tests(self, sent: Sequence[Message]) -> list[Message]:
         """Evaluation messages, each with its device's share of the fleet's test budget."""
         if self.state is None:
             return list(sent)
-        taus = taus_of_tests(self._config, self.state)
+        taus = taus_of_tests(self._budget, self.state, self._devices)
         return [wire.with_allotment(message, Allotment(test_tau=taus[_receiver(message)])) for message in sent]
 
     def book(self, sent: Sequence[Message], replies: Sequence[Message], round_: int) -> list[Row]:
@@ -54,12 +55,12 @@ class Treasurer:
         reports = {wire.device_of(reply): _report(reply) for reply in replies if not reply.has_error()}
         known = {device: report for device, report in reports.items() if report is not None}
         price = self.state.price
-        self.state = book(self._config, self.state, dealt, known)
+        self.state = book(self._budget, self.state, dealt, known)
         rows = [row for device, own in dealt.items() for row in _allowances(round_, device, own)]
-        for kind, cap in caps_of_run(self._config).items():
+        for kind, cap in caps_of_run(self._budget.fleet, self._rounds).items():
             spent = float(getattr(self.state, kind)) if cap else 0.0
             rows.append(server_row(round_, f"spent_{kind}", spent, float(cap)))
-        if self._config.budget.fleet.rule == "price":
+        if self._budget.fleet.rule == "price":
             rows.append(server_row(round_, "dual_variable", price, 1.0))
         return rows
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from flsim.config.model import ModelConfig
-from flsim.config.schema import Config, ConfigError
+from flsim.config.schema import ConfigError
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.folder import HELP, folder_of, is_built_in
 from flsim.models.forward import AnyForward, Forward
@@ -181,6 +181,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def first_adapter(config: Config) -> Adapter:
-    """The adapter that round 1 starts from."""
-    return initial_adapter(load_model(config.model).model, config.model, config.seed)
+def first_adapter(config: ModelConfig, seed: int) -> Adapter:
+    """The adapter that round 1 starts from; a function of the model and the run's seed."""
+    return initial_adapter(load_model(config).model, config, seed)

@@ -4,7 +4,7 @@ import psutil
 from transformers import AutoConfig, PretrainedConfig
 
 from flsim.config.model import AUTO, ModelConfig
-from flsim.config.schema import Config, ConfigError
+from flsim.config.schema import ConfigError, EngineConfig
 from flsim.models.folder import folder_of
 from flsim.models.scoring import LOGITS
 
@@ -54,11 +54,22 @@ def prompt_tokens(model: ModelConfig) -> int:
     return _BUILT_IN_PROMPT if model.path.startswith("builtin:") else _PROMPT
 
 
-def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens: int, micro_batch: int) -> None:
+def refuse_too_large(
+    settings: ModelConfig,
+    engine: EngineConfig,
+    *,
+    cohort: int,
+    prompts: int,
+    responses: int,
+    new_tokens: int,
+    micro_batch: int,
+) -> None:
     """Refuse a pack whose training step cannot fit into the memory that is free now.
 
     Args:
-        config: the run's; `engine.pack` and the number of workers count. A GPU's memory is not looked at.
+        settings: of the model.
+        engine: its pack and number of workers count. A GPU's memory is not looked at.
+        cohort: devices per round.
         prompts: that a device trains on in one step.
         responses: of a device in one step.
         new_tokens: longest response.
@@ -67,10 +78,10 @@ def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens
     Raises:
         ConfigError: with the estimate, what is free, and the largest pack that fits.
     """
-    if config.engine.gpus > 0:
+    if engine.gpus > 0:
         return
-    model, settings = AutoConfig.from_pretrained(folder_of(config.model.path)), config.model
-    workers = config.engine.workers if config.engine.kind == "ray" else 1
+    model = AutoConfig.from_pretrained(folder_of(settings.path))
+    workers = engine.workers if engine.kind == "ray" else 1
 
     def needed(pack: int) -> int:
         most = min(micro_batch, LOGITS // model.get_text_config().vocab_size)
@@ -78,12 +89,12 @@ def refuse_too_large(config: Config, *, prompts: int, responses: int, new_tokens
         tokens = pack * prompts * prompt_tokens(settings) + at_once
         return workers * (training_bytes(model, tokens, at_once, settings) + weight_bytes(model, settings.dtype))
 
-    pack = 1 if config.engine.pack == AUTO else min(int(config.engine.pack), config.cohort_size)
+    pack = 1 if engine.pack == AUTO else min(int(engine.pack), cohort)
     free = psutil.virtual_memory().available
     if needed(pack) > free:
         fits = next((size for size in range(pack, 0, -1) if needed(size) <= free), 0)
         raise ConfigError(
-            f"engine.pack={config.engine.pack} needs about {needed(pack) / 2**30:.1f} GiB on {workers} workers, "
+            f"engine.pack={engine.pack} needs about {needed(pack) / 2**30:.1f} GiB on {workers} workers, "
             f"{free / 2**30:.1f} GiB are free; the largest pack that fits is {fits} "
             f"(or lower engine.workers, the client's micro_batch, prompts or group_size, give model.max_prompt_tokens, "
             f"or set model.gradient_checkpointing or model.dtype=bfloat16)"

@@ -13,7 +13,7 @@ from flsim.models.base import first_adapter
 @pytest.fixture(scope="module")
 def case(one_thread: None) -> Case:
     setting = Setting(devices=2, prompts=2, seeds=(0,), repeats=1, pack=2, steps=2)
-    return Case(setting, load_world(setting.config), first_adapter(setting.config))
+    return Case(setting, load_world(setting.config), first_adapter(setting.config.model, setting.config.seed))
 
 
 @pytest.mark.parametrize("passes", [our_passes, plain_passes])

@@ -117,7 +117,7 @@ def check_that_all_learned(config: Config, rows: pd.DataFrame) -> None:
         norms = of_round[of_round["name"] == "update_norm"]["total"]
         assert len(norms) == config.fleet.devices
         assert norms.max() > 0.01
-    end, start = adapter_of(config.folder), first_adapter(config)
+    end, start = adapter_of(config.folder), first_adapter(config.model, config.seed)
     assert all(np.isfinite(tensor).all() for tensor in end.values())
     assert apart(end, start) > 1e-5
 
@@ -153,7 +153,7 @@ def test_bulyan_skips_a_round_with_fewer_than_4_f_plus_3_replies(settings: Setti
     """Krum asks for no least number, though its paper promises something from 2 f + 3 on."""
     config = settings("six", "fleet.devices=6", "rounds=1", "evaluation.every_rounds=9")
     rows_of(config, Bulyan(num_malicious_nodes=1))
-    assert apart(adapter_of(tmp_path / "six"), first_adapter(config)) == 0
+    assert apart(adapter_of(tmp_path / "six"), first_adapter(config.model, config.seed)) == 0
 
 
 Wrapper = Callable[[float], Strategy]  # by its noise multiplier
@@ -209,7 +209,7 @@ def test_a_privacy_wrapper_clips(settings: Settings, tmp_path: Path, make: Wrapp
     once = ("fleet.devices=3", "rounds=1", "evaluation.every_rounds=9")
     config = settings("clipped", *once)
     rows_with(config, make(0.0), *mods)
-    moved = apart(adapter_of(tmp_path / "clipped"), first_adapter(config))
+    moved = apart(adapter_of(tmp_path / "clipped"), first_adapter(config.model, config.seed))
     assert 0 < moved <= CLIP * (1 + 1e-5)
 
 
@@ -258,7 +258,7 @@ def test_replies_that_a_strategy_empties_or_clips_are_measured_as_they_came(sett
         found.append(rows[rows["name"].isin(HEALTH | {"update_norm"})].reset_index(drop=True))
     for other in found[1:]:
         pd.testing.assert_frame_equal(found[0], other, check_exact=True)
-    assert apart(adapter_of(tmp_path / "a"), first_adapter(config)) > 5 * CLIP
+    assert apart(adapter_of(tmp_path / "a"), first_adapter(config.model, config.seed)) > 5 * CLIP
 
 
 def test_a_cohort_that_takes_too_long_to_measure_is_not_measured(
@@ -344,7 +344,8 @@ def test_it_runs_and_gives_identical_rows_twice(settings: Settings, tmp_path: Pa
     assert set(rows["round"]) == {0, 1, 2}
     assert cohorts(rows) == [[f"device-{d:03d}" for d in range(4)]] * 2
     assert not (rows["name"] == "set_aside").any()
-    start = first_adapter(settings("three"))
+    config = settings("three")
+    start = first_adapter(config.model, config.seed)
     assert any(not np.array_equal(start[name], tensor) for name, tensor in adapter_of(tmp_path / "one").items())
 
 

@@ -123,7 +123,7 @@ def test_a_smaller_rank_sends_less(settings: Settings) -> None:
 def test_ffa_never_moves_a(settings: Settings, tmp_path: Path) -> None:
     config = settings("ffa", *UNEQUAL)
     go(config, FfaLora())
-    start, end = first_adapter(config), server_adapter(tmp_path / "ffa")
+    start, end = first_adapter(config.model, config.seed), server_adapter(tmp_path / "ffa")
     for name, tensor in start.items():
         assert np.array_equal(end[name], tensor) == ("lora_A" in name), name
 
@@ -333,7 +333,7 @@ def test_the_residual_travels_in_the_adapters_own_names(settings: Settings) -> N
     strategy = Flora()
     go(config, strategy)
     assert strategy.residual is not None
-    assert set(strategy.residual) == set(first_adapter(config))
+    assert set(strategy.residual) == set(first_adapter(config.model, config.seed))
     world = load_world(config)
     weights = {n: t.clone() for n, t in world.base.model.state_dict().items()}
     world.lora.merge(strategy.residual)

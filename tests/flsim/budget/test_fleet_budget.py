@@ -40,6 +40,10 @@ def knowing(config: Config, prompts: Sequence[int], usage: Sequence[float]) -> F
     return replace(first_state(config.budget.fleet), habits=habits)
 
 
+def allotments(config: Config, state: FleetState, cohort: Sequence[int], round_: int) -> dict[int, Allotment]:
+    return deal(config.budget, state, cohort, round_, devices=config.fleet.devices, rounds=config.rounds)
+
+
 def report(calls: int = 0, tokens: int = 0, money: float = 0.0, *, asked: float = 0.0, prompts: int = 10) -> Report:
     return Report(calls, tokens, money, prompts, asked, 8.0 * prompts)
 
@@ -132,14 +136,14 @@ def test_no_cap_is_ever_passed(caps: dict[str, Any], rounds: Sequence[Any]) -> N
     config = config_of(**caps)
     fleet, state = config.budget.fleet, first_state(config.budget.fleet)
     for round_, (cohort, outcomes) in enumerate(rounds, start=1):
-        dealt = deal(config, state, cohort, round_)
-        assert dealt == deal(config, state, cohort[::-1], round_)
+        dealt = allotments(config, state, cohort, round_)
+        assert dealt == allotments(config, state, cohort[::-1], round_)
         assert dealt.keys() == set(cohort)
         for kind in ("calls", "tokens", "money"):
             amounts = [Fraction(getattr(own, kind)) for own in dealt.values() if getattr(own, kind) is not None]
             left = getattr(fleet, f"{kind}_total")
             assert all(amount >= 0 for amount in amounts)
-            assert len(amounts) == (len(cohort) if kind in caps_of_run(config) else 0)
+            assert len(amounts) == (len(cohort) if kind in caps_of_run(config.budget.fleet, config.rounds) else 0)
             assert left is None or sum(amounts) <= Fraction(left) - getattr(state, kind)
             if kind == "calls" and fleet.calls_per_round is not None:
                 assert sum(amounts) <= fleet.calls_per_round
@@ -148,14 +152,14 @@ def test_no_cap_is_ever_passed(caps: dict[str, Any], rounds: Sequence[Any]) -> N
             for device, (how, asked, prompts) in zip(cohort, outcomes, strict=False)
             if how != "fails"
         }
-        before, state = state, book(config, state, dealt, reports)
+        before, state = state, book(config.budget, state, dealt, reports)
         charged = [reports.get(device, own) for device, own in dealt.items()]
         assert state.calls - before.calls == sum(one.calls or 0 for one in charged)
         assert state.tokens - before.tokens == sum(one.tokens or 0 for one in charged)
         assert state.money - before.money == sum(Fraction(one.money or 0.0) for one in charged)
         assert 0 <= state.price <= fleet.price_max
         assert state.habits.keys() == before.habits.keys() | reports.keys()
-    for kind, cap in caps_of_run(config).items():
+    for kind, cap in caps_of_run(config.budget.fleet, config.rounds).items():
         assert getattr(state, kind) <= Fraction(cap)
 
 
@@ -163,7 +167,7 @@ def test_no_cap_is_ever_passed(caps: dict[str, Any], rounds: Sequence[Any]) -> N
 def test_equal_devices_get_equal_allotments_within_one_call(share: str, calls: int, round_: int) -> None:
     config = config_of(share=share, calls_total=calls, money_total=1.0)
     for state in (first_state(config.budget.fleet), knowing(config, [20] * DEVICES, [0.4] * DEVICES)):
-        dealt = deal(config, state, range(DEVICES), round_).values()
+        dealt = allotments(config, state, range(DEVICES), round_).values()
         numbers = [own.calls for own in dealt if own.calls is not None]
         assert len(numbers) == DEVICES
         assert max(numbers) - min(numbers) <= 1
@@ -181,7 +185,8 @@ def test_test_budgets_come_to_at_most_tau_of_all_test_prompts(
     share: str, tau: float, habits: list[tuple[int, float]]
 ) -> None:
     config = config_of(tau, share=share)
-    taus = taus_of_tests(config, knowing(config, [n for n, _ in habits], [u for _, u in habits]))
+    state = knowing(config, [n for n, _ in habits], [u for _, u in habits])
+    taus = taus_of_tests(config.budget, state, DEVICES)
     assert len(taus) == DEVICES
     assert all(0 <= own <= 1 for own in taus)
     assert sum(taus) <= tau * DEVICES * (1 + 1e-12)
@@ -205,7 +210,7 @@ def test_three_ways_to_share_by_hand() -> None:
     }
     for share, (calls, taus, tests) in expected.items():
         config = config_of(devices=2, share=share, calls_per_round=80)
-        dealt = deal(config, knowing(config, [10, 30], [0.5, 0.1]), [0, 1], 1)
+        dealt = allotments(config, knowing(config, [10, 30], [0.5, 0.1]), [0, 1], 1)
         assert [dealt[k].calls for k in (0, 1)] == calls
         assert [dealt[k].tau for k in (0, 1)] == pytest.approx(taus)
         assert [dealt[k].test_tau for k in (0, 1)] == pytest.approx(tests)
@@ -214,7 +219,7 @@ def test_three_ways_to_share_by_hand() -> None:
 def test_an_equal_share_is_at_most_every_prompt() -> None:
     """tau = 0.6 of 10 + 90 prompts are 30 calls each; the first device has 10 prompts only."""
     config = config_of(0.6, devices=2, share="equally")
-    dealt = deal(config, knowing(config, [10, 90], [0.5, 0.5]), [0, 1], 1)
+    dealt = allotments(config, knowing(config, [10, 90], [0.5, 0.5]), [0, 1], 1)
     assert [dealt[k].tau for k in (0, 1)] == pytest.approx([1.0, 30 / 90])
 
 
@@ -226,12 +231,12 @@ def test_the_price_by_hand() -> None:
     """
     config = config_of(share="price", price_lr=0.5, price_gain=1.0)
     state, dealt = first_state(config.budget.fleet), dict.fromkeys((0, 1), Allotment())
-    assert deal(config, state, [0, 1], 1)[1].price == 0.5
-    state = book(config, state, dealt, {0: report(asked=50), 1: report(asked=30)})
+    assert allotments(config, state, [0, 1], 1)[1].price == 0.5
+    state = book(config.budget, state, dealt, {0: report(asked=50), 1: report(asked=30)})
     assert (state.dual, state.price) == pytest.approx((0.6, 0.8))
     assert state.habits[0].usage == 50 / 80
-    assert book(config, state, dealt, {}).price == state.price
-    state = book(config, state, dealt, {0: report(), 1: report()})
+    assert book(config.budget, state, dealt, {}).price == state.price
+    state = book(config.budget, state, dealt, {0: report(), 1: report()})
     assert (state.dual, state.price) == pytest.approx((0.45, 0.15))
     assert state.habits[0].usage == 25 / 80
 
@@ -239,14 +244,15 @@ def test_the_price_by_hand() -> None:
 def test_who_never_asked_is_not_locked_out() -> None:
     """A tenth of 60 calls goes equally over 6 devices: one each, though all the others go to those who ask."""
     config = config_of(share="price", calls_per_round=60)
-    dealt = deal(config, knowing(config, [10] * DEVICES, [0.0, 1.0, 1.0, 0.0, 1.0, 1.0]), range(DEVICES), 3)
+    dealt = allotments(config, knowing(config, [10] * DEVICES, [0.0, 1.0, 1.0, 0.0, 1.0, 1.0]), range(DEVICES), 3)
     assert [dealt[k].calls for k in (0, 3)] == [1, 1]
     assert sum(own.calls or 0 for own in dealt.values()) == 60
 
 
 def test_the_cap_of_the_run_is_the_tighter_of_the_two() -> None:
-    assert caps_of_run(config_of(calls_per_round=7)) == {"calls": 35}
-    assert caps_of_run(config_of(calls_per_round=7, calls_total=30, tokens_total=4)) == {"calls": 30, "tokens": 4}
+    per_round = FleetBudgetConfig(calls_per_round=7)
+    assert caps_of_run(per_round, 5) == {"calls": 35}
+    assert caps_of_run(replace(per_round, calls_total=30, tokens_total=4), 5) == {"calls": 30, "tokens": 4}
 
 
 def test_a_devices_own_caps_still_hold() -> None:
@@ -269,7 +275,7 @@ def play(config: Config, gains: Mapping[int, Sequence[float]]) -> tuple[FleetSta
     state, calls = first_state(config.budget.fleet), dict.fromkeys(gains, 0)
     logits = {k: np.zeros(len(row)) for k, row in gains.items()}
     for round_ in range(1, config.rounds + 1):
-        dealt = deal(config, state, list(gains), round_)
+        dealt = allotments(config, state, list(gains), round_)
         assert len({own.price for own in dealt.values()}) == 1
         reports = {}
         for k, row in gains.items():
@@ -280,7 +286,7 @@ def play(config: Config, gains: Mapping[int, Sequence[float]]) -> tuple[FleetSta
             asked = float(np.round(80 * asking).sum())
             reports[k] = Report(granted, 0, 0.0, 10 * len(row), asked, 80.0 * len(row))
             logits[k] += 20 * asking * (1 - asking) * (np.array(row) - state.price)
-        state = book(config, state, dealt, reports)
+        state = book(config.budget, state, dealt, reports)
     return state, calls
 
 
@@ -298,8 +304,8 @@ def test_at_one_price_those_who_gain_most_use_the_cloud() -> None:
     assert state.habits[1].usage == pytest.approx(0.25, abs=0.06)
     assert calls[0] > 2 * calls[1] > 0
     assert sum(calls.values()) == state.calls <= 60 * 40
-    tests = taus_of_tests(by_price, state)
+    tests = taus_of_tests(by_price.budget, state, by_price.fleet.devices)
     assert tests[0] > 0.6
     assert sum(tests) <= 1.0
-    dealt = deal(config_of(0.5, rounds=60, devices=2, calls_total=60 * 40), state, [0, 1], 1)
+    dealt = allotments(config_of(0.5, rounds=60, devices=2, calls_total=60 * 40), state, [0, 1], 1)
     assert [own.calls for own in dealt.values()] == [20, 20]

@@ -82,16 +82,16 @@ def auto(tiny_checkpoint: Path, tmp_path: Path) -> Config:
 
 def test_the_choice_is_kept_in_the_run_and_repeated(auto: Config) -> None:
     folder = auto.folder
-    first = pack_of(auto, folder, timed(lambda k: 0.01 / k, []), 1)
+    first = pack_of("auto", folder, timed(lambda k: 0.01 / k, []), cohort=auto.cohort_size, workers=1)
     assert first == json.loads((folder / "pack.json").read_text())["pack"] == 4
 
     def never(devices: int) -> Rehearsal:
         raise AssertionError("a run that has its choice must not rehearse again")
 
-    assert pack_of(auto, folder, never, 1) == 4
+    assert pack_of("auto", folder, never, cohort=auto.cohort_size, workers=1) == 4
     (folder / "pack.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"pack\.json cannot be read .* write the run's pack size into it"):
-        pack_of(auto, folder, never, 1)
+        pack_of("auto", folder, never, cohort=auto.cohort_size, workers=1)
 
 
 def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -> None:
@@ -124,5 +124,7 @@ def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_word_that_is_no_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.pack='many' must be a number of devices, or auto"):
+    with pytest.raises(
+        ConfigError, match=r"engine\.pack='many' must be a number, or auto: devices that"
+    ):
         check(load_config(None, ["engine.pack=many"]))

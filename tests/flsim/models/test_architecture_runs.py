@@ -1,6 +1,7 @@
 """A whole federated round of real families from a folder on disk, and what is refused before one."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -177,9 +178,11 @@ def test_longer_prompts_make_a_smaller_pack(family: str, tmp_path: Path, monkeyp
         "model.max_prompt_tokens=64",
     ]
     fits.append("model.max_prompt_tokens=64")
-    refuse_too_large(load_config(None, fits), **step)
+    config = load_config(None, fits)
+    refuse_too_large(config.model, config.engine, cohort=config.cohort_size, **step)
+    longer = replace(config.model, max_prompt_tokens=1200)
     with pytest.raises(ConfigError, match=r"the largest pack that fits is 2 .*model\.max_prompt_tokens"):
-        refuse_too_large(load_config(None, [*fits, "model.max_prompt_tokens=1200"]), **step)
+        refuse_too_large(longer, config.engine, cohort=config.cohort_size, **step)
 
 
 def test_every_family_is_named() -> None:

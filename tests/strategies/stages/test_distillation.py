@@ -14,6 +14,7 @@ import flsim
 from clients.device.sharing import shares
 from flsim.cloud.builtin import BuiltinCloud, OracleCloud
 from flsim.config.load import load_config
+from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.checks import check
@@ -209,7 +210,7 @@ def named(rows: Sequence[Row]) -> dict[str, float]:
 
 def test_an_adapter_that_got_worse_is_rolled_back_to_the_very_bits(tmp_path: Path) -> None:
     one, config = stage(tmp_path, prompts=8, batch=8, steps=3, lr=1.0, held_out=40)
-    adapter = first_adapter(config)
+    adapter = first_adapter(config.model, config.seed)
     before = {name: tensor.copy() for name, tensor in adapter.items()}
     after, rows = one.after_round(1, adapter, [])
     found = named(rows)
@@ -220,7 +221,7 @@ def test_an_adapter_that_got_worse_is_rolled_back_to_the_very_bits(tmp_path: Pat
 
 def test_a_cap_that_runs_out_ends_the_buying_and_the_rest_goes_on(tmp_path: Path) -> None:
     one, config = stage(tmp_path, "cloud.access=scores", prompts=8, batch=4, steps=2, held_out=4, calls_total=6)
-    adapter, calls, found = first_adapter(config), [], dict[str, float]()
+    adapter, calls, found = first_adapter(config.model, config.seed), [], dict[str, float]()
     for round_ in (1, 2, 3):
         adapter, rows = one.after_round(round_, adapter, [])
         found = named(rows)
@@ -234,7 +235,7 @@ def test_a_cap_that_runs_out_ends_the_buying_and_the_rest_goes_on(tmp_path: Path
 @pytest.mark.parametrize("access", ACCESSES)
 def test_the_slm_comes_nearer_to_its_teacher(tmp_path: Path, access: str) -> None:
     one, config = stage(tmp_path, f"cloud.access={access}", prompts=16, steps=4, margin=1.0, held_out=4)
-    adapter = first_adapter(config)
+    adapter = first_adapter(config.model, config.seed)
     after, rows = one.after_round(1, adapter, [])
     found = named(rows)
     assert found["kept"] == 1.0
@@ -249,7 +250,7 @@ def test_threads_do_not_enter_the_bits(tmp_path: Path) -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         one, config = stage(tmp_path, prompts=16, steps=2, held_out=8)
-        results.append(one.after_round(1, first_adapter(config), [])[0])
+        results.append(one.after_round(1, first_adapter(config.model, config.seed), [])[0])
         assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     assert same_bits(*results)
@@ -259,7 +260,7 @@ def test_an_anchor_holds_the_student_back(tmp_path: Path) -> None:
     moved = []
     for anchor in (0.0, 100.0):
         one, config = stage(tmp_path, prompts=16, batch=16, steps=6, margin=1.0, anchor=anchor, held_out=4)
-        adapter = first_adapter(config)
+        adapter = first_adapter(config.model, config.seed)
         after, _ = one.after_round(1, adapter, [])
         moved.append(sum(float(np.square(after[name] - adapter[name]).sum()) for name in adapter))
     assert moved[1] < 0.8 * moved[0]
@@ -291,8 +292,9 @@ def test_the_gradient_of_a_lesson_is_autograds_through_plain_forwards(tmp_path: 
     student, anchor = one._student, 0.3
     lesson = lesson_of(kind, student, BuiltinCloud(), one)
     rng = np.random.default_rng(0)
-    adapter = {n: (t + rng.normal(0, 0.05, t.shape)).astype(np.float32) for n, t in first_adapter(config).items()}
-    origin = student.lora.stack([first_adapter(config)])
+    first = first_adapter(config.model, config.seed)
+    adapter = {n: (t + rng.normal(0, 0.05, t.shape)).astype(np.float32) for n, t in first.items()}
+    origin = student.lora.stack([first])
     theta = student.lora.stack([adapter]).requires_grad_()
     gradient = student.gradient(theta.detach(), [config.model.rank], lesson, origin=origin, anchor=anchor)
 
@@ -319,7 +321,7 @@ def test_the_gradient_of_a_lesson_is_autograds_through_plain_forwards(tmp_path: 
 def test_the_teacher_as_its_own_student_has_nothing_to_learn(tmp_path: Path) -> None:
     """With the cloud's model as the SLM, divergences and gradients vanish but for rounding."""
     one, config = stage(tmp_path, "model.path=builtin:cloud")
-    origin = one._student.lora.stack([first_adapter(config)])
+    origin = one._student.lora.stack([first_adapter(config.model, config.seed)])
     for kind in ("forward_kl", "reverse_kl"):
         lesson = lesson_of(kind, one._student, BuiltinCloud(), one)
         parts = origin, [config.model.rank], lesson
@@ -374,7 +376,7 @@ def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path, monk
     with pytest.raises(ConfigError, match="cloud's tokenizer"):
         stage(tmp_path)
     one, config = stage(tmp_path, "cloud.access=text", prompts=4, steps=1, held_out=4)
-    assert named(one.after_round(1, first_adapter(config), [])[1])["accepted"] == 1.0
+    assert named(one.after_round(1, first_adapter(config.model, config.seed), [])[1])["accepted"] == 1.0
 
 
 def test_what_is_merged_into_the_base_is_in_the_student(tmp_path: Path) -> None:
@@ -382,7 +384,7 @@ def test_what_is_merged_into_the_base_is_in_the_student(tmp_path: Path) -> None:
 
     They are measured alike before the lesson; after it the base is its own again for who merges nothing.
     """
-    taught = {name: tensor + np.float32(0.02) for name, tensor in first_adapter(load_config(None)).items()}
+    taught = {name: tensor + np.float32(0.02) for name, tensor in first_adapter(ModelConfig(), 0).items()}
     empty = {name: tensor * np.float32("lora_A" in name) for name, tensor in taught.items()}
     merged = {name: tensor * np.float32(2.0 if "lora_B" in name else 1.0) for name, tensor in taught.items()}  # scale 2
     found = []

@@ -4,6 +4,12 @@ Greedy decoding. A rule says which prompts a device would send (`clients/asking/
 requests). A device meets its test prompts with the tasks in turn; the wishes beyond floor(tau_k N) of its N prompts are
 answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050, intercepts
 likewise).
+
+Of a data set with score labels (`task_scores`) it also measures how well a device tells the two answers apart. A film
+that a user will like should get a higher score than one that the same user will not, whatever the device would say to
+either. The score is how much likelier the answer with label 1 is than the one with label 0, as completions of the
+prompt by a device that may not ask; so the AUC needs no threshold, and is measured where an accuracy near the share of
+likes would say nothing.
 """
 
 import math
@@ -34,18 +40,6 @@ from flsim.models.stacked_lora import ranks_of
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
-
-# FOLDED clients/evaluate.py
-# How well a device tells the two answers of a scored data set apart: a score for each test prompt, and their
-# AUC.
-#
-# A film that a user will like should get a higher score than one that the same user will not, whatever the
-# device would
-# say to either. The score is how much likelier the answer with label 1 is than the one with label 0, as
-# completions of
-# the prompt by a device that may not ask; so the AUC needs no threshold, and is measured where an accuracy near
-# the
-# share of likes would say nothing.
 
 
 @torch.no_grad()
@@ -105,7 +99,7 @@ def evaluate_pack(
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
     cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike. Neither
     is measured where the cloud answers granted prompts only (`evaluation.cloud`). Where it fails, the device's own
-    answer counts. Of a task with score labels also `task_auc` (`clients/evaluate.py`), with the number of scored
+    answer counts. Of a task with score labels also `task_auc`, with the number of scored
     prompts as weight, or (0, 0) for a device with one label only, and `positives`, those with label 1.
 
     Args:
@@ -241,12 +235,12 @@ def _costs(world: World, help_: Help, device: int, model: str, round_: int) -> l
 def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None) -> None:
     """Put the adapters on; devices that hold one and the same are measured with it as one block of rows."""
     if adapters is None:
-        world.lora.use(None)
+        world.lora.attach(None)
         return
     shared = all(adapter is adapters[0] for adapter in adapters)
     used = adapters[:1] if shared else adapters
     ranks = ranks_of(used)
-    world.lora.use(world.lora.stack(used), ranks, world.scales(devices[: len(used)], ranks))
+    world.lora.attach(world.lora.stack(used), ranks, world.scales(devices[: len(used)], ranks))
 
 
 def own_tests(world: World, device: int) -> list[Problem]:

@@ -2,9 +2,14 @@
 
 The filter learns from prompts that the device can solve and, for every so many of them, from one that only the cloud
 can; so it is the filter, not a price, that ties the share of asking to the budget.
+
+Its estimator is `1 / (G - 1) sum_i (r_i - mean) grad log pi(y_i)`, averaged over the kept prompts D1 and D2 instead of
+all. `task_advantage` over G responses is that estimator, so the loss is that of DA-GRPO with lambda 0 and with the kept
+prompts in the place of those that are not filling; where nothing is kept it is 0.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +19,6 @@ from clients.device.pack import Pack
 from clients.device.rollout import Rollout
 from clients.reinforcement import Reinforcement
 from flsim.learning.advantage import task_advantage
-
-# FOLDED clients/gapg.py
-# What GAPG adds to the policy gradient: a reward in two steps and a choice of prompts (Fang et al. 2025,
-# 2509.24050).
-#
-# Its estimator is `1 / (G - 1) sum_i (r_i - mean) grad log pi(y_i)`, averaged over the kept prompts D1 and D2
-# instead of
-# all. `task_advantage` over G responses is that estimator, so its loss is
-#
-#     policy_gradient_loss(logprobs, task_advantage(reward), kept)
-#
-# with `kept_prompts` in the place of the prompts that are not filling; where nothing is kept the loss is 0.
 
 
 def hierarchical_reward(
@@ -55,7 +48,9 @@ def hierarchical_reward(
     return alpha_a * right_alone + alpha_c * by_cloud  # (K, P, G)
 
 
-def kept_prompts(right_alone: Tensor, right: Tensor, real: Tensor, *, rho: float, strict: bool = False) -> Tensor:
+def kept_prompts(
+    right_alone: Tensor, right: Tensor, real: Tensor, *, rho: Sequence[float], strict: bool = False
+) -> Tensor:
     """The prompts that are learned from: D1, which the device can solve, and a few of D2, which only the cloud can.
 
     D1 holds the prompts with at least one right answer of the device's own. D2 holds those without one at which asking
@@ -66,7 +61,7 @@ def kept_prompts(right_alone: Tensor, right: Tensor, real: Tensor, *, rho: float
         right_alone: 1 where the response itself is right, `(K, P, G)`.
         right: 1 where the final answer is right, whoever gave it, `(K, P, G)`.
         real: True at prompts that are not filling, `(K, P)`.
-        rho: at least 0; tau / (1 - tau) for a budget tau, such as 3/7 for 0.3.
+        rho: of each device, K of them, at least 0; tau / (1 - tau) for a budget tau, such as 3/7 for 0.3.
         strict: whether a prompt of D1 must also have a response that is not right by itself. The paper's text asks for
             a right one only (section 3.3.2), its Algorithm 1 for both; without it, a group of equal rewards adds
             nothing to the sum and still counts in the mean.
@@ -77,14 +72,15 @@ def kept_prompts(right_alone: Tensor, right: Tensor, real: Tensor, *, rho: float
     Raises:
         ValueError: for a rho that is not finite or below 0.
     """
-    if not (math.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho={rho} must be finite and at least 0; for a budget tau it is tau / (1 - tau)")
+    for one in rho:
+        if not (math.isfinite(one) and one >= 0):
+            raise ValueError(f"rho={one} must be finite and at least 0; for a budget tau it is tau / (1 - tau)")
     alone = right_alone > 0  # (K, P, G)
     solved = alone.any(-1) & real  # (K, P)
     d1 = solved & ~alone.all(-1) if strict else solved  # (K, P)
     helped = (right > right_alone).any(-1) & real & ~solved  # (K, P)
-    # 0.29 x 100 is 28.999... in binary, and means 29
-    quota = torch.floor(rho * d1.sum(-1).double() + 1e-9)  # (K,)
+    each = torch.tensor(rho, dtype=torch.float64, device=d1.device)  # (K,)
+    quota = torch.floor(each * d1.sum(-1) + 1e-9)  # (K,): 0.29 x 100 is 28.999... in binary, and means 29
     d2 = helped & (helped.cumsum(-1) <= quota[:, None])  # (K, P)
     return d1 | d2  # (K, P)
 
@@ -96,7 +92,8 @@ class Gapg(Reinforcement):
     help_reward: float = 0.3
     """alpha_c, the reward of a right answer by the cloud, from 0 to 1; alone it is 1."""
     rho: float | None = None
-    """Prompts that only the cloud can solve for each that the device can; None is tau / (1 - tau)."""
+    """Prompts that only the cloud can solve for each that the device can; None is tau / (1 - tau) of the device's own
+    tau, which under a shared budget of the fleet changes from round to round."""
     strict: bool = False
     """Whether a prompt that the device can solve must also have a wrong response (the paper's Algorithm 1; its text
     does not ask for it)."""
@@ -117,6 +114,6 @@ class Gapg(Reinforcement):
 
     def kept(self, pack: Pack, rollout: Rollout) -> Tensor:
         """The two sets of the filter, `(K, P)`."""
-        tau = pack.world.config.budget.tau
-        rho = tau / max(1 - tau, 1e-9) if self.rho is None else self.rho
+        taus = [device.ledger.budget.tau for device in pack.devices]  # not pack.tau, which is rounded to float32
+        rho = [tau / max(1 - tau, 1e-9) if self.rho is None else self.rho for tau in taus]
         return kept_prompts(rollout.right_alone, rollout.right, rollout.prompts.real, rho=rho, strict=self.strict)

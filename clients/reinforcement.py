@@ -125,7 +125,7 @@ class Reinforcement(Learner):
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
         bias = self._biases(pack, problems)  # (K, P)
-        pack.learn()
+        pack.attach()
         rollout = self._roll_out(pack.world, pack.devices, problems, step, bias)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
@@ -166,7 +166,7 @@ class Reinforcement(Learner):
     def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:
             return None
-        pack.use_start()
+        pack.attach_start()
         with torch.no_grad():
             reading = read(pack.world.base, rollout.prompts)
         return self._score(pack, rollout, reading, bias)  # (K, P, G, T)
@@ -176,7 +176,7 @@ class Reinforcement(Learner):
         rollout = judged.rollout
         reading, logprobs = rollout.reading, judged.old  # (K, P, G, T)
         if update or judged.reference is not None:  # the adapters were moved or taken off since the sampling
-            pack.learn()
+            pack.attach()
             reading = read(pack.world.base, rollout.prompts)
         if update:
             logprobs = self._score(pack, rollout, reading, judged.help_bias)  # (K, P, G, T)

@@ -99,7 +99,7 @@ class Sft(Learner):
         questions = [[base.prompt(problem) for problem, _ in row] for row in lessons]
         completions = given(base, spelt)  # (K, P, 1, T)
         held = self._held(pack, questions, completions) if self.kl else None
-        pack.learn()
+        pack.attach()
         reading = read(base, encode(base, questions))
         tokens, alone = completions.tokens.flatten(), unaided(base, completions)
 
@@ -117,7 +117,7 @@ class Sft(Learner):
     @torch.no_grad()
     def _held(self, pack: Pack, questions: list[list[str]], completions: Completions) -> Target:
         """What the adapters of the round's start say at every place of the answers."""
-        pack.use_start()
+        pack.attach_start()
         reading: Reading = read(pack.world.base, encode(pack.world.base, questions))
         ids, logprobs = top_logprobs(pack.world.base, reading, completions, HELD_TOP)  # (K, P, 1, T, k) each
         return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))

@@ -25,7 +25,7 @@ from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import Weight, usable
 from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
-from strategies.parts.samplers import Everyone, Learns, Sampler
+from strategies.parts.samplers import Everyone, Observes, Sampler
 from strategies.parts.weighters import ByExamples
 
 
@@ -179,14 +179,14 @@ class DeltaStrategy(Strategy):
         new = usable(self, self.aggregate(self._adapter, updates), like=self._adapter)
         return self._finish(new, [wire.measures_of(message) for message in received])
 
-    def learn_from(self, measures: Sequence[Measures]) -> None:
+    def observe(self, measures: Sequence[Measures]) -> None:
         """Let the parts note what the round's devices reported, after their updates were aggregated; by device."""
         for part in (self.sampler, self.weighter):
-            if isinstance(part, Learns):
-                part.learn(measures)
+            if isinstance(part, Observes):
+                part.observe(measures)
 
     def _finish(self, new: Adapter, measures: Sequence[Measures]) -> tuple[ArrayRecord, MetricRecord]:
-        self.learn_from(measures)
+        self.observe(measures)
         self._adapter, self._sent = {}, {}  # the checkpoint has the adapter already
         return to_arrays(new), _reward_of(measures)
 

@@ -1,4 +1,11 @@
-"""Learn from a few dozen labelled texts how likely a device is to be wrong: character n-grams, logistic regression."""
+"""Rules with a score that is learned: a router reads the question, a cascade the device's answer as well.
+
+`Classifier` is of the kind of RouteLLM (Ong et al. 2024, arXiv 2406.18665) and HybridLLM (Ding et al. 2024, arXiv
+2404.14618); its label, whether the device alone solves the prompt, is that of the router that GAPG is compared with
+(Fang et al. 2025, arXiv 2509.24050). `Cascade` is of the kind of FrugalGPT (Chen et al. 2023, arXiv 2305.05176). Their
+scorers are language models trained on thousands of prompts; both of these are a logistic regression on character
+n-grams and a few dozen prompts of the device itself.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,21 +51,9 @@ def learn_wrongness(texts: Sequence[str], numbers: Scores, wrong: Flags, *, c: f
     return chance
 
 
-# FOLDED clients/asking/learned.py
-# A learned router that reads the prompt only: it asks where the device is likely to be wrong.
-#
-# Of the kind of RouteLLM (Ong et al. 2024, arXiv 2406.18665) and HybridLLM (Ding et al. 2024, arXiv
-# 2404.14618); the
-# label is that of the router that GAPG is compared with (Fang et al. 2025, arXiv 2509.24050), whether the
-# device alone
-# solves the prompt. Theirs are language models trained on thousands of prompts; this one has character n-grams
-# and a few
-# dozen prompts of the device itself.
-
-
 @dataclass(frozen=True)
 class Classifier(Learned):
-    """Scores the question alone."""
+    """Asks where the question looks like one that the device gets wrong."""
 
     def learn(self, alone: Alone, right: Flags) -> Score:
         """The chance of being wrong, by the question."""
@@ -66,18 +61,9 @@ class Classifier(Learned):
         return lambda alone: wrongness(alone.questions, np.zeros((len(alone.questions), 0)))
 
 
-# FOLDED clients/asking/learned.py
-# A cascade: the device answers first, and a learned scorer of question and answer says whether to ask the
-# cloud.
-#
-# Of the kind of FrugalGPT (Chen et al. 2023, arXiv 2305.05176), whose scorer is a DistilBERT on (question,
-# answer) pairs;
-# this one is a logistic regression on their character n-grams and the answer's mean log-probability.
-
-
 @dataclass(frozen=True)
 class Cascade(Learned):
-    """Scores question and answer together."""
+    """Asks where question, answer and the answer's mean log-probability look wrong together."""
 
     def learn(self, alone: Alone, right: Flags) -> Score:
         """The chance of being wrong, by question, answer and confidence."""

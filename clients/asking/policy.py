@@ -1,4 +1,4 @@
-"""The policy's own rule, the default: it asks where its free greedy completion is a help request."""
+"""Rules that go by what the policy has learned of asking: its own decision, the default, or its wish, calibrated."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from flsim.models.scoring import rest_of_request
 
 @dataclass(frozen=True)
 class Own:
-    """Nothing is calibrated: how often to ask is what the policy has learned.
+    """It asks where its free greedy completion is a help request: how often is what the policy has learned.
 
     The score is the probability of the help request as the beginning of the answer. It does not decide anything.
     """
@@ -57,19 +57,15 @@ OWN = Own()
 """The default of every learner."""
 
 
-# FOLDED clients/asking/policy.py
-# Ask where the policy most wants to, as often as the budget allows: its own wish, with a calibrated threshold.
-#
-# DA-GRPO's lambda makes usage meet the budget on what a device meets while it learns; greedy decoding of a
-# policy that is
-# shared asks more or less often than that on the device's own mixture of old and new tasks. The rule keeps the
-# policy's
-# order of prompts and sets where to cut it, as routers are cut.
-
-
 @dataclass(frozen=True)
 class OwnCalibrated(Scored):
-    """The score is the log-probability that an answer begins with the help request."""
+    """It asks where the policy most wants to, as often as the budget allows.
+
+    DA-GRPO's lambda makes usage meet the budget on what a device meets while it learns; greedy decoding of a policy
+    that is shared asks more or less often than that on the device's own mixture of old and new tasks. The rule keeps
+    the policy's order of prompts, the log-probability that an answer begins with the help request, and sets where to
+    cut it, as routers are cut.
+    """
 
     def score(self, alone: Alone) -> Scores:
         """In nats, `(N,)`."""

@@ -1,4 +1,4 @@
-"""Ask where the device is least sure: the mean log-probability of its own greedy answer, negated."""
+"""Rules that ask where the device is least sure of its own greedy answer, by its tokens' probabilities or entropies."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,20 +10,19 @@ from clients.asking.threshold import Scored
 
 @dataclass(frozen=True)
 class Confidence(Scored):
-    """The score is minus the mean log-probability of the answer's tokens, so that long answers do not score more."""
+    """Minus the mean log-probability of the answer's tokens; the mean, so that long answers do not score more."""
 
     def score(self, alone: Alone) -> Scores:
         """In nats per token, `(N,)`."""
         return -alone.logprobs
 
 
-# FOLDED clients/asking/scores.py
-# Ask where the device wavers most: the mean entropy of the next token along its own greedy answer.
-
-
 @dataclass(frozen=True)
 class Entropy(Scored):
-    """Unlike the confidence it sees what else the device might have said; it costs one more pass over the answers."""
+    """The mean entropy of the next token along the answer: it sees what else the device might have said.
+
+    It costs one more pass over the answers.
+    """
 
     looks_at_entropies: ClassVar[bool] = True
 

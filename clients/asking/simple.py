@@ -1,4 +1,4 @@
-"""Always ask: the budget goes to the first prompts; with tau = 1 it is the cloud, the upper end of every curve."""
+"""Rules without a score of their own, between which all others lie: always, never, at random, and as if one knew."""
 
 import math
 from dataclasses import dataclass
@@ -14,33 +14,34 @@ from flsim.seeding import generator
 
 @dataclass(frozen=True)
 class Always:
-    """A wish for every prompt; all score alike, so that its curve is that of asking at random."""
+    """A wish for every prompt: the budget goes to the first ones, and with tau = 1 it is the cloud alone.
+
+    All prompts score alike, so that its curve is that of asking at random.
+    """
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         return all_alike(pack, wish=True)
 
 
-# FOLDED clients/asking/simple.py
-# Never ask: the device alone, the lower bound of every curve.
-
-
 @dataclass(frozen=True)
 class Never:
-    """No wishes; all prompts score alike, so that its curve is that of asking at random."""
+    """No wishes: the device alone, the lower bound of every curve.
+
+    All prompts score alike, so that its curve is that of asking at random.
+    """
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         return all_alike(pack, wish=False)
 
 
-# FOLDED clients/asking/simple.py
-# Ask at random: a share of the prompts, whatever they are; a rule that is not above it has learned nothing.
-
-
 @dataclass(frozen=True)
 class AtRandom:
-    """The first prompts of a fixed permutation of each device's: the same ones in every round and for every learner."""
+    """A share of the prompts, whatever they are: a rule that is not above it has learned nothing.
+
+    They are the first of a fixed permutation of each device's prompts, the same in every round and for every learner.
+    """
 
     share: float | None = None
     """Of the prompts, rounded down, in [0, 1]; None is the device's tau. Those of the reference model `random`."""
@@ -75,13 +76,9 @@ def random_order(world: World, device: int, count: int) -> list[int]:
     return order
 
 
-# FOLDED clients/asking/simple.py
-# Ask where it helps, as if one knew: the upper bound of all rules on the same learner and cloud.
-
-
 @dataclass(frozen=True)
 class Oracle:
-    """A wish where the device alone is wrong and the cloud right, and no other.
+    """A wish where the device alone is wrong and the cloud right, and no other: the upper bound of all rules.
 
     No rule is more accurate under the same budget: sending another prompt gains nothing. (RouteLLM's optimal accuracy,
     arXiv 2406.18665: right alone, and up to the budget those that only the cloud has right.)

@@ -2,6 +2,10 @@
 
 RouteLLM (Ong et al. 2024, arXiv 2406.18665) sets it so, by a quantile of the scores. Equal scores are put in a random
 order that is fixed per device and split: a rule whose scores are all equal then sends a share tau at random.
+
+Calibration questions are a device's own, of its tasks and mixture, from a split that is not the one to be measured on:
+for tests the `validation` split, and while settings are chosen on `validation`, `train`, by a draw of its own. A
+question's split is a hash of its text, so no calibration question is ever in the measured set.
 """
 
 import math
@@ -21,14 +25,6 @@ from flsim.devices import device_name
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
-
-# FOLDED clients/asking/threshold.py
-# Calibration questions: a device's own, of its tasks and mixture, from a split that is not the one to be
-# measured on.
-#
-# For tests they come from the `validation` split, and while settings are chosen on `validation`, from `train`,
-# by a draw
-# of its own. A question's split is a hash of its text, so no calibration question is ever in the measured set.
 
 SOURCE = {"test": "validation", "validation": "train"}
 """Where the questions come from, by `evaluation.split`."""

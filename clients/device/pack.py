@@ -29,7 +29,7 @@ class Pack:
     theta: Tensor
     """The adapters `(K, n)`."""
     start: Tensor | None
-    """They as they were sent `(K, n)`; None where nobody needs them."""
+    """The adapters as sent `(K, n)`; None where nobody needs them."""
     anchor: Anchor
     moments: AdamState
     dual: Tensor
@@ -57,14 +57,14 @@ class Pack:
             [Notes(device, counts_cloud=world.config.cloud.kept) for device in devices],
         )
 
-    def learn(self) -> None:
+    def attach(self) -> None:
         """Put the adapters on, so that what is read from now on can be pulled back to them."""
-        self.world.lora.learn(self.theta, self.ranks, self.scales)
+        self.world.lora.attach(self.theta, self.ranks, self.scales, train=True)
 
-    def use_start(self) -> None:
+    def attach_start(self) -> None:
         """Put on the adapters as they were sent, without gradient."""
         assert self.start is not None
-        self.world.lora.use(self.start, self.ranks, self.scales)
+        self.world.lora.attach(self.start, self.ranks, self.scales)
 
     def move(self, gradient: Tensor, adam: Adam) -> None:
         """One step of the optimizer along a gradient `(K, n)`."""

@@ -140,7 +140,7 @@ def bare_round(
 ) -> None:
     """A round of a pack; `theta` `(K, n)` and `moments` are changed in place."""
     for step in steps:
-        lora.learn(theta)
+        lora.attach(theta, train=True)
         adam.step(theta, passes(base, lora, step), moments)
 
 

@@ -173,7 +173,7 @@ class Stacked:
 
     def read(self) -> Reading:
         """The prompts, with the graph that the gradient needs."""
-        self.lora.learn(self.theta)
+        self.lora.attach(self.theta, train=True)
         return read(self.base, self.prompts)
 
     def sample(self, reading: Reading) -> Completions:

@@ -68,7 +68,7 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
     theta = world.lora.stack(adapters)  # (K, n)
 
     def rollouts() -> None:
-        world.lora.use(theta)
+        world.lora.attach(theta)
         for step in range(algorithm.steps):
             roll_out(
                 world,

@@ -272,20 +272,6 @@ def reason_of(message: Message) -> tuple[str, str]:
     return (word, detail) if word in _WORDS else (REFUSED, reason)
 
 
-def update_of(message: Message) -> DeviceUpdate:
-    """Read a training reply; the device is the node that sent it."""
-    measures = measures_of(message)
-    return DeviceUpdate(
-        measures.device,
-        adapter_of(message),
-        measures.num_examples,
-        measures.reward,
-        rows_of(message),
-        measures.effective_groups,
-        shared_of(message),
-    )
-
-
 def device_of(message: Message) -> int:
     """The device that a reply comes from."""
     return device_at(message.metadata.src_node_id)

@@ -50,7 +50,7 @@ class Clipping:
 class PolicyLoss:
     """The settings of a clipped policy loss.
 
-    With the defaults and on policy, its gradient is that of `policy_gradient_loss`, bit for bit.
+    With the defaults and on policy, its gradient is the plain policy gradient's, `-mean of A log pi`, bit for bit.
     """
 
     aggregation: str = "sum"
@@ -244,20 +244,6 @@ def gvpo_loss(
     gap = beta * centred(log_ratio) - centred(rewards.detach())  # (K, P, G)
     losses = 0.5 * gap.square().sum(-1) / (group - 1)  # (K, P)
     return (losses * real).sum(-1) / real.sum(-1).clamp(min=1)  # (K,)
-
-
-def supervised_loss(logprobs: Tensor, mask: Tensor, real: Tensor) -> Tensor:
-    """Cross-entropy of given answers: the mean of `-log p` over all the device's tokens.
-
-    Args:
-        logprobs: of the given tokens `(K, P, G, T)`, G answers per prompt.
-        mask: True at tokens of the answers `(K, P, G, T)`.
-        real: True at prompts that count `(K, P)`.
-
-    Returns:
-        `(K,)`.
-    """
-    return aggregate(-logprobs, mask, real, aggregation="bnpo")  # (K,)
 
 
 def _check_aggregation(aggregation: str, max_length: int | None) -> None:

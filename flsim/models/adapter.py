@@ -269,8 +269,3 @@ def stacked(adapter: Adapter, shape: LoraShape, residual: Adapter) -> tuple[Adap
         missing[axis] = (0, most - residual[name].shape[axis])
         joined[name] = np.ascontiguousarray(np.concatenate([own, np.pad(residual[name], missing)], axis))
     return joined, shape.rank + most
-
-
-def size_in_bytes(adapter: Adapter) -> int:
-    """Bytes of the tensors, as they travel."""
-    return sum(tensor.nbytes for tensor in adapter.values())

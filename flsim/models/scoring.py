@@ -123,7 +123,7 @@ def pull_back(
     """The gradient `(K, n)` of a loss from its gradient `pull` `(K, P, G, T)` with respect to the log-probabilities.
 
     Args:
-        base: the model; `lora.learn` was called with the pack's adapters before `reading` was made.
+        base: the model; `lora.attach(..., train=True)` was called with the pack's adapters before `reading` was made.
         lora: the pack's adapters.
         reading: the prompts, read with gradient; its graph is used up.
         completions: what the log-probabilities belong to.

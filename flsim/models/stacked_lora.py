@@ -161,7 +161,7 @@ class StackedLora:
         Args:
             base: any decoder-only model; its targeted linear layers are replaced in place and frozen.
             like: an adapter of the widest rank that a device may have.
-            scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k unless `use` is told otherwise.
+            scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k unless `attach` is told otherwise.
         """
         self.model = base.eval().requires_grad_(False)
         self.rank = rank_of(like)
@@ -211,8 +211,13 @@ class StackedLora:
         """The inverse of `pad`: copies `(n_k,)` of each row."""
         return [row[self._places(rank)].clone() for row, rank in zip(theta, ranks, strict=True)]
 
-    def use(
-        self, theta: Tensor | None, ranks: Sequence[int] | None = None, scales: Sequence[float] | None = None
+    def attach(
+        self,
+        theta: Tensor | None,
+        ranks: Sequence[int] | None = None,
+        scales: Sequence[float] | None = None,
+        *,
+        train: bool = False,
     ) -> None:
         """From now on the model's K row blocks meet the adapters of theta `(K, n)`; None means the base alone.
 
@@ -220,11 +225,13 @@ class StackedLora:
             theta: of K devices; with K = 1 all rows meet one adapter.
             ranks: of the devices; None means the widest for all.
             scales: alpha / r of each device; None gives all devices the alpha of the widest.
+            train: whether `backward` adds up gradients from now on, which `gradient` returns.
         """
         if theta is None:
             for slot in self._slots:
                 slot.layer.a = slot.layer.b = slot.layer.scale = None
             return
+        theta = theta.detach() if train else theta
         k, r = len(theta), self.rank
         scales = [self.scale * r / rank for rank in ranks or [r] * k] if scales is None else scales
         scale = torch.tensor(scales, dtype=torch.float32, device=theta.device)[:, None, None]  # (K, 1, 1)
@@ -235,15 +242,12 @@ class StackedLora:
             slot.layer.a = a.view(k, r, slot.inputs).to(place)  # (K, r, in)
             slot.layer.b = b.view(k, r, slot.outputs).to(place)  # (K, r, out)
             slot.layer.scale = scale.to(place)  # (K, 1, 1)
-
-    def learn(self, theta: Tensor, ranks: Sequence[int] | None = None, scales: Sequence[float] | None = None) -> None:
-        """Like `use`, and from now on `backward` adds up gradients, which `gradient` returns."""
-        self.use(theta.detach(), ranks, scales)
-        for part in self._parts():
-            part.requires_grad_()
+        if train:
+            for part in self._parts():
+                part.requires_grad_()
 
     def gradient(self) -> Tensor:
-        """What `backward` has added up since `learn`, `(K, n)`."""
+        """What `backward` has added up since `attach`, `(K, n)`."""
         parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
         return torch.cat([part.flatten(1).to(self.model.device) for part in parts], 1)  # (K, n)
 

@@ -1,6 +1,6 @@
 """Samplers: which devices of a round's cohort are asked to learn.
 
-One that has `learn(measures)` is told after each round what the devices reported.
+One that has `observe(measures)` is told after each round what the devices reported.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from flsim.seeding import generator
 
 
 @runtime_checkable
-class Learns(Protocol):
+class Observes(Protocol):
     """A part that goes by earlier rounds; what it keeps on itself is saved with the strategy."""
 
-    def learn(self, measures: Sequence[Measures]) -> None:
+    def observe(self, measures: Sequence[Measures]) -> None:
         """Note what the round's devices reported, sorted by device, after it was aggregated."""
         ...
 
@@ -98,6 +98,6 @@ class WorstOff:
         worst_first = sorted((int(device) for device in order), key=lambda device: self.rewards.get(device, -1.0))
         return sorted(worst_first[:count])
 
-    def learn(self, measures: Sequence[Measures]) -> None:
+    def observe(self, measures: Sequence[Measures]) -> None:
         """Note the rewards."""
         self.rewards.update({one.device: one.reward for one in measures})

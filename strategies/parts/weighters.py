@@ -1,7 +1,7 @@
 """Weighters: how much say a device has in the mean, by what its reply reports.
 
 A weighter is called with a device's `Measures` and gives a weight, finite and at least 0; only the ratios count. Any
-picklable function will do. One that has `learn(measures)` is told after each round what the devices reported.
+picklable function will do. One that has `observe(measures)` is told after each round what the devices reported.
 """
 
 import math
@@ -92,7 +92,7 @@ class RewardGain:
         gain = (measures.reward - self.history.get(measures.device, measures.reward)) / self.temperature
         return measures.num_examples * math.exp(max(-self.most, min(self.most, gain)))
 
-    def learn(self, measures: Sequence[Measures]) -> None:
+    def observe(self, measures: Sequence[Measures]) -> None:
         """Move the histories."""
         for one in measures:
             old = self.history.get(one.device, one.reward)

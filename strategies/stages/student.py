@@ -49,7 +49,7 @@ class Student:
     @torch.no_grad()
     def right(self, adapter: Adapter, problems: Sequence[Problem]) -> list[bool]:
         """Whether its greedy answers are right."""
-        self.lora.use(self.lora.stack([adapter]), ranks_of([adapter]))
+        self.lora.attach(self.lora.stack([adapter]), ranks_of([adapter]))
         reading = read(self.base, encode(self.base, self.base.prompts([problems])))
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
@@ -58,7 +58,7 @@ class Student:
 
     def sample(self, theta: Tensor, ranks: Sequence[int], problems: Sequence[Problem], seed: int) -> Completions:
         """One answer to each problem, drawn at temperature 1, `(1, P, 1, T)`."""
-        self.lora.use(theta, ranks)
+        self.lora.attach(theta, ranks)
         with torch.no_grad():
             reading = read(self.base, encode(self.base, self.base.prompts([problems])))
         return generate(
@@ -74,7 +74,7 @@ class Student:
     @torch.no_grad()
     def divergence(self, theta: Tensor, ranks: Sequence[int], lesson: Lesson) -> tuple[float, float]:
         """How far it is from the teacher: the sum over the lesson's tokens, and their number."""
-        self.lora.use(theta, ranks)
+        self.lora.attach(theta, ranks)
         reading = read(self.base, encode(self.base, [lesson.prompts]))
         apart = judge(
             self.base, reading, lesson.completions, self._verdict(lesson.divergence, lesson.completions)
@@ -99,7 +99,7 @@ class Student:
                 return learned
             return learned + anchor * forward_kl(student, Target(held.tokens[places], held.logprobs[places]))  # (n,)
 
-        self.lora.learn(theta, ranks)
+        self.lora.attach(theta, ranks, train=True)
         reading = read(self.base, encode(self.base, [lesson.prompts]))
         mask = lesson.completions.mask
         pull = mask / mask.sum()  # (1, P, 1, T): the mean over tokens
@@ -109,7 +109,7 @@ class Student:
     @torch.no_grad()
     def _held(self, origin: Tensor, ranks: Sequence[int], lesson: Lesson) -> Target:
         """What the aggregated adapter says at every place of the lesson, one row for each."""
-        self.lora.use(origin, ranks)
+        self.lora.attach(origin, ranks)
         reading = read(self.base, encode(self.base, [lesson.prompts]))
         ids, logprobs = top_logprobs(self.base, reading, lesson.completions, ANCHOR_TOP)  # (1, P, 1, T, k) each
         return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))

@@ -83,7 +83,7 @@ def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
     """The rollout that the device's first step makes: a pure function of seed, device, round and step."""
     count = world.stream.prompts_per_step(device.name, algorithm.prompts)
     problems = world.stream.training_problems(device.name, device.round, 0, count=count, seed=world.config.seed)
-    world.lora.use(world.lora.stack([device.adapter]))
+    world.lora.attach(world.lora.stack([device.adapter]))
     return roll_out(
         world,
         [replace(device, ledger=Ledger(world.config.budget))],

@@ -126,7 +126,7 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     fresh = [start_of(world)]
     found = values(evaluate_pack(world, [1], fresh, model="global", round_=0)[0], "global")
     problems = own_tests(world, 1)
-    world.lora.use(world.lora.stack(fresh))
+    world.lora.attach(world.lora.stack(fresh))
     alone = are_right([(p, answer_alone(world, [[p]], 12)[0][0]) for p in problems])
     cloud = are_right([(p, answered(world.cloud, [p])[0].text) for p in problems])
     final = cloud[:8] + alone[8:]
@@ -183,7 +183,7 @@ def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau
         found = values(rows, "random")
         problems = own_tests(world, device)
         chosen = set(generator(0, "random asking", device).permutation(20)[:granted].tolist())
-        world.lora.use(None)
+        world.lora.attach(None)
         texts = answer_alone(world, [problems], 12)[0]
         cloud = answered(world.cloud, problems)
         final = [cloud[p].text if p in chosen else texts[p] for p in range(20)]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clients.gapg import hierarchical_reward, kept_prompts
-from flsim.learning.advantage import policy_gradient_loss, task_advantage
+from flsim.learning.advantage import task_advantage
+from tests.flsim.learning.estimator import policy_gradient_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +26,7 @@ def judged(*devices: list[str]) -> tuple[Tensor, Tensor, Tensor]:
 def kept(groups: list[str], *, rho: float, strict: bool = False, real: Tensor | None = None) -> list[str]:
     alone, right, _ = judged(groups)
     real = torch.ones(1, len(groups), dtype=torch.bool) if real is None else real
-    mask = kept_prompts(alone, right, real, rho=rho, strict=strict)
+    mask = kept_prompts(alone, right, real, rho=[rho], strict=strict)
     return [group for group, keep in zip(groups, mask[0], strict=True) if keep]
 
 
@@ -70,8 +71,14 @@ def test_requests_are_taught_at_no_more_than_the_budgets_share(groups: list[str]
 def test_a_device_is_filtered_by_its_own_counts() -> None:
     devices = ["axxx", "cxxx"], ["cxxx", "xcxx"]
     alone, right, _ = judged(*devices)
-    together = kept_prompts(alone, right, torch.ones(2, 2, dtype=torch.bool), rho=1.0)
+    together = kept_prompts(alone, right, torch.ones(2, 2, dtype=torch.bool), rho=[1.0, 1.0])
     assert together.tolist() == [[True, True], [False, False]]
+
+
+def test_a_device_is_filtered_by_its_own_rho() -> None:
+    alone, right, _ = judged(*[["axxx", "cxxx", "axxx", "xcxx"]] * 3)
+    kept = kept_prompts(alone, right, torch.ones(3, 4, dtype=torch.bool), rho=[0.0, 0.5, 1.0])
+    assert kept.sum(-1).tolist() == [2, 3, 4]
 
 
 def test_loss_is_the_estimator_of_the_paper() -> None:
@@ -82,7 +89,7 @@ def test_loss_is_the_estimator_of_the_paper() -> None:
     """
     alone, right, asked = judged(["axxx", "xxxx", "cxxx"])
     reward = hierarchical_reward(alone, right, asked, alpha_c=0.25)
-    mask = kept_prompts(alone, right, torch.ones(1, 3, dtype=torch.bool), rho=1.0)
+    mask = kept_prompts(alone, right, torch.ones(1, 3, dtype=torch.bool), rho=[1.0])
     assert mask.tolist() == [[True, False, True]]
     logprobs = -torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = policy_gradient_loss(logprobs, task_advantage(reward), mask)
@@ -95,7 +102,7 @@ def test_loss_is_the_estimator_of_the_paper() -> None:
 
 def test_where_nothing_is_kept_there_is_no_loss() -> None:
     alone, right, asked = judged(["cxxx", "xxxx"])
-    mask = kept_prompts(alone, right, torch.ones(1, 2, dtype=torch.bool), rho=1.0)
+    mask = kept_prompts(alone, right, torch.ones(1, 2, dtype=torch.bool), rho=[1.0])
     logprobs = -torch.rand(1, 2, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = policy_gradient_loss(logprobs, task_advantage(hierarchical_reward(alone, right, asked)), mask)
     (gradient,) = torch.autograd.grad(loss.sum(), logprobs)
@@ -109,4 +116,4 @@ def test_what_cannot_work_is_refused() -> None:
         hierarchical_reward(alone, right, asked, alpha_c=1.5)
     for rho in (-0.1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=rf"rho={rho} must be finite"):
-            kept_prompts(alone, right, torch.ones(1, 1, dtype=torch.bool), rho=rho)
+            kept_prompts(alone, right, torch.ones(1, 1, dtype=torch.bool), rho=[rho])

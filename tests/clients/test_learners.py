@@ -1,6 +1,7 @@
 """The learners beside DA-GRPO: laws between their gradients, KL and clipped updates, replay, bounds, and real runs."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clients.collaborative_grpo import CollaborativeGrpo
 from clients.da_grpo import DaGrpo
 from clients.dapo import Dapo
 from clients.device.device import Device, keep, remember
+from clients.device.pack import Pack
 from clients.device.replay import Replay
 from clients.device.rollout import Rollout, roll_out
 from clients.device.world import World, load_world
@@ -65,13 +67,13 @@ def first_gradient(world: World, learner: Learner) -> Tensor:
     return gradient
 
 
-def rollout_of(world: World, learner: Reinforcement) -> Rollout:
-    device = device_of(world)
-    world.lora.use(world.lora.stack([device.adapter]))
+def rollout_of(world: World, learner: Reinforcement, devices: Sequence[Device] = ()) -> Rollout:
+    devices = devices or [device_of(world)]
+    world.lora.attach(world.lora.stack([device.adapter for device in devices]))
     return roll_out(
         world,
-        [device],
-        learner.problems(world, [device], 0),
+        devices,
+        learner.problems(world, devices, 0),
         step=0,
         group_size=learner.group_size,
         temperature=learner.temperature,
@@ -126,6 +128,20 @@ def test_gapg_is_the_policy_gradient_on_the_prompts_that_it_keeps(world: World) 
     assert 0 < kept <= all_
     torch.testing.assert_close(one, device.optimizer.first * 10 * (all_ / kept), rtol=1e-3, atol=1e-6)
     assert not torch.allclose(one, other, rtol=1e-2)  # which paid lambda 0.5
+
+
+def test_gapg_filters_by_the_budget_that_a_device_has_in_the_round(world: World) -> None:
+    """Two devices of one pack, alike but for their tau: 0 keeps no prompt that only the cloud can solve, 1 all."""
+    gapg = Gapg(**WORK)
+    frugal, rich = (replace(device_of(world), ledger=Ledger(replace(world.config.budget, tau=t))) for t in (0.0, 1.0))
+    pack = Pack.of(world, [frugal, rich])
+    rollout = rollout_of(world, gapg, [frugal, rich])
+    alone, right = (flags > 0 for flags in (rollout.right_alone, rollout.right))  # (2, P, G)
+    helped = (right & ~alone).any(-1) & ~alone.any(-1)  # (2, P)
+    kept = gapg.kept(pack, rollout)  # (2, P)
+    assert helped.any(-1).all()
+    assert not (kept[0] & helped[0]).any()
+    assert (kept[1] & helped[1]).sum() == helped[1].sum()
 
 
 def test_gapgs_filter_bounds_what_teaches_to_ask(world: World) -> None:

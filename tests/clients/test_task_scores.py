@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Wo
 def test_a_score_is_the_log_odds_of_the_two_answers(world: World) -> None:
     """By transformers' own forward, for prompts of unequal length, two devices, and one without a label."""
     base = world.base
-    world.lora.use(None)
+    world.lora.attach(None)
     problems = [[scored("1+1=", 1), scored("12+34=", 0)], [Problem("lists", "", 0, "[1][0]=", "1"), scored("7%2=", 0)]]
     found = task_scores(world, problems)
     assert np.isnan(found[1][0])
@@ -54,7 +54,7 @@ def test_a_score_is_the_log_odds_of_the_two_answers(world: World) -> None:
 def test_a_score_of_several_tokens_is_their_sum(world: World) -> None:
     """Of `ab` and `ba`: log p(b) + log p(a | b) - log p(a) - log p(b | a), the help request ruled out."""
     base = world.base
-    world.lora.use(None)
+    world.lora.attach(None)
     problem = Problem("votes", "", 0, "1+1=", "ba", score_label=1, other="ab")
 
     def logprob(word: str) -> float:
@@ -76,7 +76,7 @@ def test_rows_give_the_user_level_auc(world: World) -> None:
     aucs = [row for row in rows if row.name == "task_auc"]
     positives = [row for row in rows if row.name == "positives"]
     assert [(row.task, row.weight) for row in positives] == [("votes", 6.0)] * 3
-    world.lora.use(None)
+    world.lora.attach(None)
     sets = [world.stream.evaluation_problems(f"device-00{d}", "test", per_task=6)["votes"] for d in devices]
     labels = [[bool(problem.score_label) for problem in own] for own in sets]
     found = [auc(scores, label) for scores, label in zip(task_scores(world, sets), labels, strict=True)]

@@ -382,6 +382,6 @@ def test_a_weighter_that_learns_hears_of_every_round(make: Callable[..., DeltaSt
     """Reward 0.5, then 0.9 of device 1 alone: its history moves from 0.5 to 0.5 + 0.3 * 0.4."""
     strategy = begun(lambda: make(weighter=RewardGain()), fleet(*EQUAL))
     for reward in (0.5, 0.9):
-        strategy.learn_from([Measures(0, 1, 1, 0.5), Measures(1, 1, 1, reward)])
+        strategy.observe([Measures(0, 1, 1, 0.5), Measures(1, 1, 1, reward)])
     assert isinstance(strategy.weighter, RewardGain)
     assert strategy.weighter.history == pytest.approx({0: 0.5, 1: 0.62})

@@ -181,7 +181,7 @@ def test_the_saved_adapter_is_the_model_with_all_that_was_merged(
     world = load_world(config)
     ids = torch.randint(3, 40, (2, 6), generator=torch.Generator().manual_seed(0))
     world.lora.merge(strategy.residual)
-    world.lora.use(world.lora.stack([server_adapter(tmp_path / "merged")]))
+    world.lora.attach(world.lora.stack([server_adapter(tmp_path / "merged")]))
     with torch.no_grad():
         ours = world.base.model(ids).logits
     theirs = dense_logits(tmp_path / "merged" / "adapter", tiny_checkpoint, ids)

@@ -182,7 +182,7 @@ def test_learners_are_measured_with_the_rule_and_only_the_global_one_with_curves
 
 def test_sureness_is_that_of_the_plain_model(world: World) -> None:
     """Mean log-probability and mean entropy of the answers, from one pass of the model on question and answer."""
-    world.lora.use(None)
+    world.lora.attach(None)
     problems = own_tests(world, 0)[:6]
     (said,) = answers_alone(world, [problems], entropies=True)
     base = world.base
@@ -202,7 +202,7 @@ def test_sureness_is_that_of_the_plain_model(world: World) -> None:
 
 
 def test_the_own_score_is_the_chance_of_the_help_token_at_the_first_place(world: World) -> None:
-    world.lora.use(None)
+    world.lora.attach(None)
     tests = own_tests(world, 1)
     (choice,) = Own().decide(Examined(world, [1], [tests], [0.3]))
     for problem, score in zip(tests[:8], choice.scores, strict=False):
@@ -223,7 +223,7 @@ def test_a_score_is_learned_on_one_half_and_its_threshold_set_on_the_other(world
         met.append(alone.questions)
         return score
 
-    world.lora.use(None)
+    world.lora.attach(None)
     tests = own_tests(world, 1)
     by_learned_threshold(Examined(world, [1], [tests], [0.3]), learn, 16)
     learned, rest = calibration_halves(world, 1, 16)

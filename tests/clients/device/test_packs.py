@@ -157,7 +157,7 @@ def counted(update: DeviceUpdate) -> list[tuple[str, str, float, float]]:
 def rolled_out(world: World, devices: Sequence[Device], adapters: Sequence[Adapter]) -> Rollout:
     """Hot and long, so that completions end early and late."""
     algorithm = grpo()
-    world.lora.use(world.lora.stack(adapters), ranks_of(adapters))
+    world.lora.attach(world.lora.stack(adapters), ranks_of(adapters))
     with torch.no_grad():
         return roll_out(
             world,
@@ -254,7 +254,7 @@ def first_rollout(world: World, devices: list[Device]) -> Rollout:
     """What the first step of the devices' round samples."""
     algorithm = grpo()
     problems = algorithm.problems(world, devices, 0)
-    world.lora.use(world.lora.stack([device.adapter for device in devices]), RANKS)
+    world.lora.attach(world.lora.stack([device.adapter for device in devices]), RANKS)
     taken = deepcopy(devices)
     return roll_out(world, taken, problems, step=0, group_size=6, temperature=1.0, max_new_tokens=6)
 
@@ -263,13 +263,13 @@ def first_rollout(world: World, devices: list[Device]) -> Rollout:
 def blocks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many adapters are put on each time."""
     found: list[int] = []
-    use = world.lora.use
+    attach = world.lora.attach
 
     def noting(theta: Tensor | None, *more: Any) -> None:
         found.append(0 if theta is None else len(theta))
-        use(theta, *more)
+        attach(theta, *more)
 
-    monkeypatch.setattr(world.lora, "use", noting)
+    monkeypatch.setattr(world.lora, "attach", noting)
     return found
 
 

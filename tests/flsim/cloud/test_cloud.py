@@ -298,7 +298,7 @@ def world_of(checkpoint: Path, *, oracle_error: float = 0.0, **caps: float) -> W
 
 def pack(world: World, count: int) -> list[Device]:
     adapter = initial_adapter(load_base(world.config.model.path).model, world.config.model, 0)
-    world.lora.use(world.lora.stack([adapter] * count))
+    world.lora.attach(world.lora.stack([adapter] * count))
     return [Device(k, 1, adapter, 0.5, Ledger(world.config.budget), None) for k in range(count)]
 
 
@@ -389,7 +389,7 @@ def test_a_group_shares_one_query_per_prompt(tiny_checkpoint: Path) -> None:
     torch.testing.assert_close(rollout.usage[1], rollout.asked[1, :3].mean())
     assert not rollout.asked[1, 3:].any()
     second = pack(world, 2)[1:]
-    world.lora.use(world.lora.stack([second[0].adapter]))
+    world.lora.attach(world.lora.stack([second[0].adapter]))
     alone = roll_out(world, second, asked[1:], temperature=2.0, **settings)
     assert torch.equal(alone.asked[0], rollout.asked[1, :3])
     assert torch.equal(alone.right[0], rollout.right[1, :3])

@@ -152,15 +152,16 @@ def test_an_instruction_is_read_back() -> None:
 def test_an_update_survives_a_round_trip(total: float, weight: float, task: str) -> None:
     rows = (Row(7, "device-002", task, "train", "local", "reward", total, weight),)
     update = DeviceUpdate(2, adapter(), 12, 1 / 3, rows)
-    back = wire.update_of(wire.train_reply(update, instruction()))
-    assert (back.device, back.num_examples, back.reward, back.rows) == (2, 12, 1 / 3, rows)
-    assert math.copysign(1, back.rows[0].total) == math.copysign(1, total)
-    assert bits(back.adapter) == bits(adapter())
+    reply = wire.train_reply(update, instruction(device=2))
+    back, (row,) = wire.measures_of(reply), wire.rows_of(reply)
+    assert (back.device, back.num_examples, back.reward, row) == (2, 12, 1 / 3, rows[0])
+    assert math.copysign(1, row.total) == math.copysign(1, total)
+    assert bits(wire.adapter_of(reply)) == bits(adapter())
 
 
 def test_the_device_of_an_update_is_the_node_that_sent_it_not_what_it_claims() -> None:
     update = DeviceUpdate(99, adapter(), 1, 0.0)
-    assert wire.update_of(wire.train_reply(update, instruction(device=4))).device == 4
+    assert wire.measures_of(wire.train_reply(update, instruction(device=4))).device == 4
 
 
 def test_an_evaluation_reply_carries_rows_and_examples() -> None:
@@ -277,7 +278,6 @@ def test_shared_questions_travel_only_if_there_are_any() -> None:
     update = DeviceUpdate(0, adapter(), 1, 0.0, shared=(problem, problem))
     message = wire.train_reply(update, instruction())
     assert wire.shared_of(message) == (problem, problem)
-    assert wire.update_of(message).shared == update.shared
     bare = wire.train_reply(replace(update, shared=()), instruction())
     assert wire.shared_of(bare) == ()
     assert set(message.content) - set(bare.content) == {wire.SHARED}

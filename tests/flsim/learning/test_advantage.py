@@ -11,11 +11,11 @@ from flsim.learning.advantage import (
     centred,
     cost_advantage,
     group_scaled,
-    policy_gradient_loss,
     separately_scaled,
     task_advantage,
     z_scored,
 )
+from tests.flsim.learning.estimator import policy_gradient_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

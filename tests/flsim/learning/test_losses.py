@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flsim.learning.advantage import policy_gradient_loss, task_advantage
+from flsim.learning.advantage import task_advantage
 from flsim.learning.losses import (
     AGGREGATIONS,
     LEVELS,
@@ -21,9 +21,9 @@ from flsim.learning.losses import (
     gvpo_loss,
     importance,
     k3,
-    supervised_loss,
     surrogate,
 )
+from tests.flsim.learning.estimator import policy_gradient_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,13 +85,7 @@ def gvpo(pack: Pack) -> Tensor:
     return gvpo_loss(pack.logprobs, pack.advantages, pack.mask, pack.real, old=pack.old)
 
 
-def supervised(pack: Pack) -> Tensor:
-    return supervised_loss(pack.logprobs, pack.mask, pack.real)
-
-
-EVERY = pytest.mark.parametrize(
-    "loss", [*map(policy, LOSSES), gvpo, supervised], ids=[*map(str, LOSSES), "gvpo", "sft"]
-)
+EVERY = pytest.mark.parametrize("loss", [*map(policy, LOSSES), gvpo], ids=[*map(str, LOSSES), "gvpo"])
 
 
 def value_and_gradient(loss: Loss, pack: Pack) -> tuple[Tensor, Tensor]:
@@ -357,17 +351,6 @@ def test_gvpo_is_nought_at_the_best_policy_under_the_penalty(beta: float) -> Non
     )
     torch.testing.assert_close(value, torch.zeros_like(value))
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
-
-
-# --- given answers
-
-
-def test_supervised_by_hand() -> None:
-    """Answers of two tokens and of one, of probabilities 1/2, 1/4 and 1/8: the mean token is (1 + 2 + 3) log 2 / 3."""
-    logprobs = torch.tensor([[[[0.5, 0.25]], [[0.125, 1.0]]]]).log()  # (1, 2, 1, 2)
-    mask = torch.tensor([[[[True, True]], [[True, False]]]])
-    found = supervised_loss(logprobs, mask, torch.ones(1, 2, dtype=torch.bool))
-    assert found.tolist() == pytest.approx([2 * math.log(2)])
 
 
 # --- what is refused

@@ -295,7 +295,7 @@ def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings:
     prompts = encode(world.base, [["12+34=", "max([3,1])="]])
     ids, mask = prompts.ids[0], prompts.mask[0]
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    world.lora.use(world.lora.stack([saved]))
+    world.lora.attach(world.lora.stack([saved]))
     base = AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32)
     bare = base(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
     theirs = PeftModel.from_pretrained(base, str(finished.folder / "adapter")).eval()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
-from flsim.models.adapter import Adapter, initial_adapter, load_adapter, mismatch, save_adapter, size_in_bytes
+from flsim.models.adapter import Adapter, initial_adapter, load_adapter, mismatch, save_adapter
 from flsim.models.base import load_base
 from flsim.models.stacked_lora import StackedLora
 
@@ -75,7 +75,7 @@ def test_shapes_by_hand(model: PreTrainedModel, config: ModelConfig) -> None:
     assert len(adapter) == 2 * 7 * 2
     assert adapter[f"{prefix}self_attn.q_proj.lora_A.weight"].shape == (3, 32)
     assert adapter[f"{prefix}mlp.gate_proj.lora_B.weight"].shape == (48, 3)
-    assert size_in_bytes(adapter) == 2976 * 4
+    assert sum(tensor.nbytes for tensor in adapter.values()) == 2976 * 4
 
 
 def test_initial_adapter_leaves_the_base_as_it_was(model: PreTrainedModel, config: ModelConfig) -> None:
@@ -99,7 +99,7 @@ def test_saved_adapter_speaks_alike_in_peft(model: PreTrainedModel, config: Mode
     save_adapter(tmp_path / "adapter", adapter, config)
     by_peft = logits(PeftModel.from_pretrained(load_base(config.path).model, str(tmp_path / "adapter")).eval())
     lora = StackedLora(model, like, config.alpha / config.rank)
-    lora.use(lora.stack([adapter]))
+    lora.attach(lora.stack([adapter]))
     assert (by_peft - logits(load_base(config.path).model)).abs().max() > 0.1
     torch.testing.assert_close(logits(lora.model), by_peft, atol=1e-5, rtol=0)
 

@@ -78,7 +78,7 @@ def learned(like: Adapter, rng: np.random.Generator) -> Adapter:
 
 
 def drawn_by(pack: Pack) -> Completions:
-    pack.lora.use(pack.theta, pack.ranks)
+    pack.lora.attach(pack.theta, pack.ranks)
     prompts = encode(pack.base, pack.base.prompts(PROBLEMS))
     seeds = [torch.Generator().manual_seed(k + 1) for k in range(len(PROBLEMS))]
     with torch.no_grad():
@@ -90,7 +90,7 @@ def own_logprobs(pack: Pack, drawn: Completions, theta: Tensor) -> dict[tuple[in
     """Of every completion's tokens `(t,)`, by plain forwards with one device's adapter at a time."""
     found = {}
     for k, row in enumerate(PROBLEMS):
-        pack.lora.use(theta[k : k + 1], pack.ranks[k : k + 1])
+        pack.lora.attach(theta[k : k + 1], pack.ranks[k : k + 1])
         for p, of in enumerate(row):
             prompt = pack.base.tokenizer(pack.base.prompt(of))["input_ids"]
             for g in range(drawn.tokens.shape[2]):
@@ -116,7 +116,7 @@ def test_sampling_and_learning_are_the_models_own(family: str, folders: Any) -> 
         assert (drawn.logprobs[k, p, g][kept] - logprobs).abs().max() < 5e-5
         total = total + (pull[k, p, g][kept] * logprobs).sum()
     (expected,) = torch.autograd.grad(total, theta)
-    pack.lora.learn(pack.theta, pack.ranks)
+    pack.lora.attach(pack.theta, pack.ranks, train=True)
     reading = read(pack.base, encode(pack.base, pack.base.prompts(PROBLEMS)))
     gradient = pull_back(pack.base, pack.lora, reading, drawn, pull, temperature=HEAT, tokens=60)
     assert expected[:2].norm(dim=1).min() > 0.1
@@ -134,7 +134,7 @@ def test_a_saved_adapter_speaks_alike_in_peft(family: str, folders: Any, tmp_pat
     save_adapter(tmp_path / "ours", adapter, config)
     theirs = PeftModel.from_pretrained(load_model(config).model, str(tmp_path / "ours")).eval()
     lora = StackedLora(base.model, like, config.shape.scale)
-    lora.use(lora.stack([adapter]))
+    lora.attach(lora.stack([adapter]))
     ids = torch.tensor([base.tokenizer("What is 12 + 34?")["input_ids"]])
     with torch.no_grad():
         torch.testing.assert_close(base.model(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-4, rtol=0)
@@ -170,7 +170,7 @@ def test_sixteen_bits_are_near(folders: Any) -> None:
     drawn = drawn_by(pack_of(config))
     pack = pack_of(replace(config, dtype="bfloat16"))
     assert pack.base.model.dtype == torch.bfloat16
-    pack.lora.use(pack.theta, pack.ranks)
+    pack.lora.attach(pack.theta, pack.ranks)
     with torch.no_grad():
         reading = read(pack.base, encode(pack.base, pack.base.prompts(PROBLEMS)))
         scores = score(pack.base, reading, drawn, temperature=HEAT)

@@ -128,19 +128,19 @@ def test_a_devices_tokens_do_not_depend_on_its_pack(lora: tuple[BaseModel, Stack
     base, stacked, theta = lora
     own, short, many = QUESTIONS[:2], ["7="], QUESTIONS
 
-    stacked.use(theta[:1])
+    stacked.attach(theta[:1])
     alone = sample(base, encode(base, [own]), 10)
     for others in ([short, many], [many, short], [[], short]):
-        stacked.use(theta)
+        stacked.attach(theta)
         first = sample(base, encode(base, [own, *others]), 10, 11, 12)
         assert same(alone, first, at=0, of=0, count=2)
-        stacked.use(theta[[2, 1, 0]])
+        stacked.attach(theta[[2, 1, 0]])
         last = sample(base, encode(base, [*others, own]), 12, 11, 10)
         assert same(alone, last, at=0, of=2, count=2)
-    stacked.use(theta[1:2])
+    stacked.attach(theta[1:2])
     other_adapter = sample(base, encode(base, [own]), 10)
     assert not same(alone, other_adapter, at=0, of=0, count=2)
-    stacked.use(theta[:1])
+    stacked.attach(theta[:1])
     other_seed = sample(base, encode(base, [own]), 11)
     assert not same(alone, other_seed, at=0, of=0, count=2)
 

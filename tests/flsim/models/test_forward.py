@@ -97,7 +97,7 @@ def with_adapters(make: Maker) -> tuple[PreTrainedModel, Tensor]:
     lora = StackedLora(model, likes[0], 1.0)
     adapters = [{n: rng.normal(0, 0.3, t.shape).astype(np.float32) for n, t in like.items()} for like in likes]
     theta = lora.stack(adapters).requires_grad_()
-    lora.use(theta, (4, 2, 3))
+    lora.attach(theta, (4, 2, 3))
     return model, theta
 
 

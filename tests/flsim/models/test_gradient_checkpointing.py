@@ -37,7 +37,7 @@ def learned(folder: Path, questions: list[list[str]], *, checkpointing: bool) ->
         kept.append(tensor.nbytes)
         return tensor
 
-    lora.learn(theta)
+    lora.attach(theta, train=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         reading = read(base, encode(base, questions))
         seeds = [torch.Generator().manual_seed(k) for k in range(len(questions))]

@@ -140,15 +140,15 @@ def test_the_pull_is_that_of_the_scores(tiny_checkpoint: Path, asking: BaseModel
     lora = StackedLora(base.model, like, 2.0)
     theta = lora.stack([like, like])
     theta = theta + 0.05 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(0))
-    lora.use(theta)
+    lora.attach(theta)
     rule: dict[str, Any] = {"may_ask": may_ask, "help_bias": BIAS}
     said = sample(base, **rule)
     pull = torch.randn(said.tokens.shape, generator=torch.Generator().manual_seed(1))
     learning = theta.clone().requires_grad_()
-    lora.use(learning)
+    lora.attach(learning)
     scores = score(base, read(base, encode(base, QUESTIONS)), said, temperature=HEAT, **rule)
     (expected,) = torch.autograd.grad((scores * pull).sum(), learning)
-    lora.learn(theta)
+    lora.attach(theta, train=True)
     reading = read(base, encode(base, QUESTIONS))
     gradient = pull_back(base, lora, reading, said, pull, temperature=HEAT, tokens=30, **rule)
     assert ((gradient - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5

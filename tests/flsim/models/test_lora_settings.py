@@ -65,7 +65,7 @@ def test_what_is_taken_acts_as_in_peft(folder: Path, tmp_path: Path, lora: dict[
     save_adapter(tmp_path, adapter, config)
     by_peft = PeftModel.from_pretrained(load_model(config).model, str(tmp_path)).eval()
     stacked = StackedLora(base.model, like, config.shape.scale)
-    stacked.use(stacked.stack([adapter]))
+    stacked.attach(stacked.stack([adapter]))
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         torch.testing.assert_close(base.model(input_ids=ids).logits, by_peft(input_ids=ids).logits, atol=1e-4, rtol=0)

@@ -40,12 +40,12 @@ class Pack:
 
     def read(self) -> Reading:
         """The prompts, with gradient to theta."""
-        self.lora.use(self.theta)
+        self.lora.attach(self.theta)
         return read(self.base, encode(self.base, QUESTIONS))
 
     def read_to_learn(self) -> Reading:
         """The prompts, with gradient as `learn` sets it up."""
-        self.lora.learn(self.theta)
+        self.lora.attach(self.theta, train=True)
         return read(self.base, encode(self.base, QUESTIONS))
 
 
@@ -166,7 +166,7 @@ def test_scores_gradient_is_the_plain_forwards(any_pack: Pack) -> None:
     pull = random_pull(drawn)
     total = torch.zeros(())
     for k, row in enumerate(QUESTIONS):
-        any_pack.lora.use(theta[k : k + 1])
+        any_pack.lora.attach(theta[k : k + 1])
         for (p, question), g in product(enumerate(row), range(G)):
             prompt = base.tokenizer(question)["input_ids"]
             reply = drawn.tokens[k, p, g][drawn.mask[k, p, g]]

@@ -114,9 +114,9 @@ def test_forward_equals_pefts_for_each_adapter(make: Maker, count: int) -> None:
     lora, theta, adapters = stacked(make, count)
     tokens = ids(2 * count)
     with torch.no_grad():
-        lora.use(None)
+        lora.attach(None)
         plain = lora.model(input_ids=tokens).logits
-        lora.use(theta)
+        lora.attach(theta)
         logits = lora.model(input_ids=tokens).logits  # (2 * count, L, V)
     for k, adapter in enumerate(adapters):
         block = slice(2 * k, 2 * k + 2)
@@ -130,10 +130,10 @@ def test_a_pack_equals_separate_models(make: Maker) -> None:
     lora, theta, _ = stacked(make, 3)
     tokens = ids(6)
     with torch.no_grad():
-        lora.use(theta)
+        lora.attach(theta)
         together = lora.model(input_ids=tokens).logits
         for k in range(3):
-            lora.use(theta[k : k + 1])
+            lora.attach(theta[k : k + 1])
             alone = lora.model(input_ids=tokens[2 * k : 2 * k + 2]).logits
             torch.testing.assert_close(together[2 * k : 2 * k + 2], alone, atol=1e-5, rtol=0)
 
@@ -143,16 +143,16 @@ def test_equal_adapters_are_one_adapter(make: Maker) -> None:
     lora, theta, _ = stacked(make, 1)
     tokens = ids(4)
     with torch.no_grad():
-        lora.use(theta)
+        lora.attach(theta)
         once = lora.model(input_ids=tokens).logits
-        lora.use(theta.expand(4, -1))
+        lora.attach(theta.expand(4, -1))
         four_times = lora.model(input_ids=tokens).logits
     torch.testing.assert_close(once, four_times, atol=1e-5, rtol=0)
 
 
 def device_losses(lora: StackedLora, theta: Tensor, tokens: Tensor) -> Tensor:
     """One loss per device `(K,)`, of another scale for each."""
-    lora.use(theta)
+    lora.attach(theta)
     k = theta.shape[0]
     logits = lora.model(input_ids=tokens).logits  # (K * rows, L, V)
     scores = torch.log_softmax(logits[:, :-1], -1).gather(-1, tokens[:, 1:, None])  # (K * rows, L - 1, 1)
@@ -183,7 +183,7 @@ def test_gradients_are_block_separable(make: Maker) -> None:
 @ARCHITECTURES
 def test_only_theta_learns(make: Maker) -> None:
     lora, theta, _ = stacked(make, 1)
-    lora.use(theta.requires_grad_())
+    lora.attach(theta.requires_grad_())
     lora.model(input_ids=ids(2)).logits.sum().backward()
     assert theta.grad is not None
     assert not any(parameter.requires_grad for parameter in lora.model.parameters())
@@ -217,9 +217,9 @@ def test_none_is_the_base_bit_for_bit(make: Maker) -> None:
     with torch.no_grad():
         expected = fresh(input_ids=tokens).logits
         assert torch.equal(lora.model(input_ids=tokens).logits, expected)
-        lora.use(theta)
+        lora.attach(theta)
         assert not torch.equal(lora.model(input_ids=tokens).logits, expected)
-        lora.use(None)
+        lora.attach(None)
         assert torch.equal(lora.model(input_ids=tokens).logits, expected)
 
 
@@ -229,7 +229,7 @@ def test_the_initial_adapter_says_nothing(make: Maker) -> None:
     fresh = copy.deepcopy(base)
     like = initial_adapter(base, config, 0)
     lora = StackedLora(base, like, config.alpha / config.rank)
-    lora.use(lora.stack([like, like]))
+    lora.attach(lora.stack([like, like]))
     with torch.no_grad():
         assert torch.equal(lora.model(input_ids=ids(4)).logits, fresh(input_ids=ids(4)).logits)
 
@@ -256,7 +256,7 @@ def test_one_layer_by_hand() -> None:
 
     first, second = adapter([[1, 2]], [[3], [0]]), adapter([[0, 1]], [[1], [1]])
     lora = StackedLora(model, first, 2.0)
-    lora.use(lora.stack([first, second]))
+    lora.attach(lora.stack([first, second]))
     assert model.only(torch.ones(2, 1, 2)).tolist() == [[[18.0, 0.0]], [[2.0, 2.0]]]
 
 

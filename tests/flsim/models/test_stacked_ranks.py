@@ -73,7 +73,7 @@ def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def gradient(lora: StackedLora, theta: Tensor) -> Tensor:
-    lora.learn(theta, RANKS)
+    lora.attach(theta, RANKS, train=True)
     loss_of(lora.model(input_ids=tokens()).logits, tokens()).backward()
     return lora.gradient()
 
@@ -87,7 +87,7 @@ def padding(lora: StackedLora) -> Tensor:
 def test_every_rank_equals_pefts_own(lora: StackedLora, adapters: list[Adapter]) -> None:
     """With alpha / r_k: logits of up to 5 to 1e-5 (seen: 3e-6), gradients to 1e-5 of the largest (seen: 1e-6)."""
     theta = lora.stack(adapters)
-    lora.use(theta, RANKS)
+    lora.attach(theta, RANKS)
     with torch.no_grad():
         logits = lora.model(input_ids=tokens()).logits
     gradients = lora.unstack(gradient(lora, theta), RANKS)
@@ -143,7 +143,7 @@ def test_a_row_of_theta_by_hand() -> None:
     theta = lora.stack([wide, narrow])
     assert theta.tolist() == [[1, 2, 3, 4, 5, 6], [7, 8, 0, 0, 9, 0]]
     assert [row.tolist() for row in lora.crop(theta, (2, 1))] == [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
-    lora.use(theta, (2, 1))
+    lora.attach(theta, (2, 1))
     # x = (1, 0): A x = (1, 3), B A x = 23, times 3; and A x = 7, B A x = 63, times 6
     assert model.only(torch.tensor([[[1.0, 0.0]]] * 2)).tolist() == [[[69.0]], [[378.0]]]
 

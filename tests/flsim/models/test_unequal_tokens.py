@@ -48,13 +48,13 @@ def both_ways(sizes: tuple[int, int, int], counts: tuple[int, ...]) -> tuple[lis
     theta = lora.pad(flats, ranks).requires_grad_()
     x = torch.randn(1, n, sizes[0], generator=source).requires_grad_()
     weights = torch.randn(1, n, sizes[1], generator=source)
-    lora.use(theta, ranks)
+    lora.attach(theta, ranks)
     with unequal(torch.tensor(counts)):
         together = lora.model.only(x)
     found = [together.detach(), *torch.autograd.grad((together * weights).sum(), (x, theta))]
     parts = []
     for k, own in enumerate(x.split(counts, 1)):
-        lora.use(theta[k : k + 1], ranks[k : k + 1])
+        lora.attach(theta[k : k + 1], ranks[k : k + 1])
         parts.append(lora.model.only(own) if counts[k] else own.new_zeros(1, 0, sizes[1]))
     alone = torch.cat(parts, 1)
     return found, [alone.detach(), *torch.autograd.grad((alone * weights).sum(), (x, theta))]
@@ -120,7 +120,7 @@ def test_each_block_has_its_own_numbers(rank: int) -> None:
     theta, x = torch.randn(2, lora.size(rank), generator=source), torch.randn(1, 6, 8, generator=source)
 
     def alone(*counts: int) -> Tensor:
-        lora.use(theta)
+        lora.attach(theta)
         with unequal(torch.tensor(counts)):
             found: Tensor = lora.model.only(x)
         return found
@@ -136,6 +136,6 @@ def test_each_block_has_its_own_numbers(rank: int) -> None:
 def test_without_adapters_numbers_mean_nothing() -> None:
     lora = lora_of(8, 12, 4)
     x = torch.ones(1, 5, 8)
-    lora.use(None)
+    lora.attach(None)
     with unequal(torch.tensor([3, 2])):
         assert torch.equal(lora.model.only(x), lora.model.only.base(x))

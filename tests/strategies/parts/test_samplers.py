@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsim.flower.messages import Measures
-from strategies.parts.samplers import Everyone, Learns, RandomShare, Sampler, WorstOff
+from strategies.parts.samplers import Everyone, Observes, RandomShare, Sampler, WorstOff
 
 COHORTS = st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True)
 SHARES = st.floats(0.01, 1.0)
@@ -22,7 +22,7 @@ def test_every_sampler_takes_a_sorted_part_of_the_cohort(
     cohort: list[int], share: float, round_: int, seed: int
 ) -> None:
     informed = WorstOff(share)
-    informed.learn([told(device, device / 100) for device in cohort[::2]])
+    informed.observe([told(device, device / 100) for device in cohort[::2]])
     samplers: list[Sampler] = [Everyone(), RandomShare(share), WorstOff(share), informed]
     for sampler in samplers:
         chosen = sampler.choose(cohort, round_, seed)
@@ -48,15 +48,19 @@ def test_every_device_has_its_turn() -> None:
 def test_the_worst_off_by_hand() -> None:
     """Rewards 0.9, 0.1, 0.5 of three, and one that never learned: half of four is that one and the one with 0.1."""
     sampler = WorstOff(0.5)
-    sampler.learn([told(0, 0.9), told(1, 0.1), told(2, 0.5)])
+    sampler.observe([told(0, 0.9), told(1, 0.1), told(2, 0.5)])
     assert sampler.choose([0, 1, 2, 3], 5, 0) == [1, 3]
-    sampler.learn([told(3, 0.8), told(1, 0.95)])  # the latest counts
+    sampler.observe([told(3, 0.8), told(1, 0.95)])  # the latest counts
     assert sampler.choose([0, 1, 2, 3], 6, 0) == [2, 3]
     assert sampler.choose([0], 7, 0) == [0]
 
 
 def test_only_those_that_go_by_the_past_are_told() -> None:
-    assert [isinstance(sampler, Learns) for sampler in (Everyone(), RandomShare(), WorstOff())] == [False, False, True]
+    assert [isinstance(sampler, Observes) for sampler in (Everyone(), RandomShare(), WorstOff())] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])

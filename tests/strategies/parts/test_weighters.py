@@ -14,7 +14,7 @@ from flsim.flower.messages import Measures
 from strategies.fedavg import FedAvg
 from strategies.flex_lora import FlexLora
 from strategies.mean import shares_of
-from strategies.parts.samplers import Learns
+from strategies.parts.samplers import Observes
 from strategies.parts.weighters import ByExamples, EffectiveGroups, QFair, RewardGain, Uniform
 from tests.strategies.lora_fleet import EQUAL, draw, fleet, update, updates_of
 
@@ -28,7 +28,7 @@ def told(examples: int, reward: float = 0.5, *, device: int = 0, effective: int 
 @given(examples=st.integers(0, 10**6), reward=st.floats(-1e3, 1e3), history=st.floats(-1e3, 1e3))
 def test_a_weight_is_finite_and_never_negative(examples: int, reward: float, history: float) -> None:
     gain = RewardGain()
-    gain.learn([told(1, history)])
+    gain.observe([told(1, history)])
     tried: list[Weight] = [*WEIGHTERS, gain]
     for weighter in tried:
         weight = weighter(told(examples, reward, effective=examples // 2))
@@ -49,8 +49,8 @@ def test_by_hand() -> None:
 def test_the_weight_of_a_gain_by_hand() -> None:
     """History 0.5, then 0.5 + 0.3 (0.7 - 0.5) = 0.56; reward 0.61 is half a temperature above: 8 e^0.5."""
     gain = RewardGain(temperature=0.1, most=1.0, smoothing=0.3)
-    gain.learn([told(8, 0.5)])
-    gain.learn([told(8, 0.7)])
+    gain.observe([told(8, 0.5)])
+    gain.observe([told(8, 0.7)])
     assert gain.history == {0: pytest.approx(0.56)}
     assert gain(told(8, 0.61)) == pytest.approx(8 * math.exp(0.5))
     assert gain(told(8, 0.99)) == pytest.approx(8 * math.e)  # 4.3 temperatures, clipped to 1
@@ -59,7 +59,7 @@ def test_the_weight_of_a_gain_by_hand() -> None:
 
 
 def test_only_those_that_go_by_the_past_are_told() -> None:
-    assert [isinstance(weighter, Learns) for weighter in WEIGHTERS] == [False] * 4 + [True]
+    assert [isinstance(weighter, Observes) for weighter in WEIGHTERS] == [False] * 4 + [True]
 
 
 @given(counts=st.lists(st.integers(0, 99), min_size=1, max_size=8), factor=st.integers(1, 1000))

@@ -299,7 +299,7 @@ def test_the_gradient_of_a_lesson_is_autograds_through_plain_forwards(tmp_path: 
     gradient = student.gradient(theta.detach(), [config.model.rank], lesson, origin=origin, anchor=anchor)
 
     def logprobs(at: torch.Tensor, row: int) -> torch.Tensor:
-        student.lora.use(at)
+        student.lora.attach(at)
         prompt = encode(student.base, [[lesson.prompts[row]]]).ids[0]  # (1, L)
         said = lesson.completions.tokens[0, row, 0][lesson.completions.mask[0, row, 0]]  # (T,)
         logits = student.base.model(torch.cat([prompt, said[None]], 1)).logits[0, prompt.shape[1] - 1 : -1]

@@ -1,13 +1,17 @@
-"""What several tests share: a tiny random checkpoint, one torch thread, quiet and offline libraries."""
+"""What several tests share: a tiny random checkpoint, runs on it, one torch thread, quiet and offline libraries."""
 
 import logging
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:  # flsim's libraries read the environment when they are imported
+    from tests.tiny import TinyRun
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -84,3 +88,30 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) 
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_run(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path: Path) -> "TinyRun":
+    """`tiny_run(name, *more)`: the config of a run as small as it gets, with the file's `TINY` and `more` over it.
+
+    Its folder is `tmp_path / name`.
+    """
+    from tests.tiny import tiny_runs_in
+
+    return tiny_runs_in(tmp_path, tiny_checkpoint, getattr(request.module, "TINY", ()))
+
+
+@pytest.fixture(scope="module")
+def tiny_runs(
+    request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "TinyRun":
+    """As `tiny_run`, for runs that tests of a file share: a name is one folder for the whole file."""
+    from tests.tiny import tiny_runs_in
+
+    return tiny_runs_in(tmp_path_factory.mktemp("runs"), tiny_checkpoint, getattr(request.module, "TINY", ()))
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without their report: its figures take longer than so small a run."""
+    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})

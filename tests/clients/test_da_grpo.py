@@ -17,28 +17,18 @@ from clients.device.device import Device, keep, remember
 from clients.device.rollout import Rollout, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Ledger
-from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.contract import client_of
 from flsim.flower.messages import DeviceUpdate
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.base import load_base
+from tests.tiny import tiny_world
 
 TAU = 0.3
 
 
 def config_of(checkpoint: Path, *more: str) -> Config:
-    tiny = [
-        f"model.path={checkpoint}",
-        "model.rank=2",
-        "model.alpha=6",
-        "rounds=3",
-        "fleet.devices=3",
-        "cloud.kind=oracle",
-        "cloud.oracle_error=0",
-        f"budget.tau={TAU}",
-    ]
-    return load_config(None, [*tiny, *more])
+    return tiny_world(checkpoint, "model.alpha=6", f"budget.tau={TAU}", *more)
 
 
 @pytest.fixture(scope="module")

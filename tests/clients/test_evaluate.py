@@ -13,7 +13,6 @@ from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.cloud.builtin import OracleCloud
 from flsim.cloud.protocol import Answer
-from flsim.config.load import load_config
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
@@ -21,23 +20,15 @@ from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from tests.flsim.cloud.answers import answered
+from tests.tiny import tiny_world
 
 Values = dict[tuple[str, str], tuple[float, float]]
 
 
 def world_of(checkpoint: Path, *more: str, help_bias: float | None = None, end_bias: float = 0.0) -> World:
     """A world on the tiny checkpoint; the biases go on the logits of the help token and of the end."""
-    tiny = [
-        f"model.path={checkpoint}",
-        "model.rank=2",
-        "rounds=3",
-        "fleet.devices=3",
-        "cloud.kind=oracle",
-        "cloud.oracle_error=0",
-        "evaluation.prompts_per_task=10",
-        "stream.phases=[[arithmetic, lists]]",
-    ]
-    world = load_world(load_config(None, [*tiny, *more]))
+    shared = ("evaluation.prompts_per_task=10", "stream.phases=[[arithmetic, lists]]")
+    world = load_world(tiny_world(checkpoint, *shared, *more))
     if help_bias is not None:
         head = world.base.model.lm_head
         assert isinstance(head, torch.nn.Linear)

@@ -1,17 +1,18 @@
 """Malicious devices: who they are, what they send, and that all others are as they were."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import flsim
 from clients.poisoning import Poison, malicious_devices
 from flsim.config.load import load_config
-from flsim.config.schema import Config, ConfigError
+from flsim.config.schema import ConfigError
 from flsim.models.adapter import Adapter
+from tests.tiny import TinyRun
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
+TINY = ("rounds=1", "fleet.devices=4", "evaluation.prompts_per_task=4", "engine.pack=4")
 SENT = {"w": np.array([1.0, 2.0], dtype=np.float32), "v": np.zeros(50, dtype=np.float32)}
 LEARNED = {"w": np.array([1.5, 1.0], dtype=np.float32), "v": np.ones(50, dtype=np.float32)}
 
@@ -45,33 +46,17 @@ def test_a_fifth_of_the_fleet_is_the_same_fifth_in_every_run() -> None:
     assert malicious_devices(config, 0.0) == set()
 
 
-Settings = Callable[..., Config]
-
-
-@pytest.fixture
-def settings(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [f"run_dir={tmp_path / name}", f"model.path={tiny_checkpoint}", "model.rank=2", "rounds=1"]
-        tiny += ["stream.phases=[[arithmetic]]", "fleet.devices=4", "cloud.kind=oracle", "engine.kind=local"]
-        tiny += ["evaluation.prompts_per_task=4", "engine.pack=4", "client.steps=1", "client.prompts=3"]
-        return load_config(None, [*tiny, "client.max_new_tokens=4", *more])
-
-    return make
-
-
 def norms(run: flsim.Run) -> dict[str, float]:
     rows = run.rows[run.rows["name"] == "update_norm"]
     return dict(zip(rows["device"], rows["total"], strict=True))
 
 
-def test_only_the_malicious_send_something_else(settings: Settings) -> None:
-    config = settings(
+def test_only_the_malicious_send_something_else(tiny_run: TinyRun) -> None:
+    config = tiny_run(
         "bad", "client.path=clients.poisoning:Poisoned", "client.poison_share=0.5", "client.poison_size=7"
     )
     bad = norms(flsim.run(config, progress=False))
-    good = norms(flsim.run(settings("good"), progress=False))
+    good = norms(flsim.run(tiny_run("good"), progress=False))
     malicious = {f"device-{device:03d}" for device in malicious_devices(config, 0.5)}
     assert len(malicious) == 2
     for device, norm in good.items():
@@ -87,9 +72,9 @@ def test_only_the_malicious_send_something_else(settings: Settings) -> None:
         ("client.poison_size=-1", "poison_size=-1 must be at least 0"),
     ],
 )
-def test_bad_settings_are_refused(settings: Settings, setting: str, message: str) -> None:
+def test_bad_settings_are_refused(tiny_run: TinyRun, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        flsim.run(settings("refused", "client.path=clients.poisoning:Poisoned", setting), progress=False)
+        flsim.run(tiny_run("refused", "client.path=clients.poisoning:Poisoned", setting), progress=False)
 
 
 def test_every_tensor_is_poisoned() -> None:

@@ -6,22 +6,20 @@ import pytest
 
 import flsim
 from experiments.compare import main
-from flsim.config.load import load_config
+from tests.tiny import TinyRun
+
+TINY = ("stream.phases=[[arithmetic],[strings]]", "client.prompts=2", "client.group_size=2")
 
 
 @pytest.fixture(scope="module")
-def root(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tiny_runs: TinyRun) -> Path:
     """A folder with two real runs, of two strategies."""
-    root: Path = tmp_path_factory.mktemp("runs")
-    tiny = [f"model.path={tiny_checkpoint}", "model.rank=2", "rounds=2", "fleet.devices=2", "cloud.kind=oracle"]
-    tiny += ["stream.phases=[[arithmetic],[strings]]", "evaluation.prompts_per_task=2", "engine.kind=local"]
-    tiny += [f"client.{key}" for key in ("steps=1", "prompts=2", "group_size=2", "max_new_tokens=3")]
     for name, path in (("together", "fedavg:FedAvg"), ("apart", "local_only:LocalOnly")):
-        own = [f"strategy.path=strategies.{path}", f"run_dir={root / name}", f"name={name}"]
+        config = tiny_runs(name, f"strategy.path=strategies.{path}", f"name={name}")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})  # a report of its own takes time
-            flsim.run(load_config(None, [*tiny, *own]), progress=False)
-    return root
+            flsim.run(config, progress=False)
+    return tiny_runs("any").folder.parent
 
 
 def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

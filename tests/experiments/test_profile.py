@@ -10,27 +10,15 @@ from experiments.profile import main
 from flsim import load_config, run
 from flsim.metrics.rows import Row, read_rows, without_timing, write_rows
 from flsim.timing import PARTS, RoundTiming, read_timings, write_timing
+from tests.tiny import tiny_file
 
 
 @pytest.fixture
 def tiny(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A config file of a run as small as it gets, evaluated after every second round; its folder is `run` beside it."""
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        f"""
-rounds: 4
-run_dir: {tmp_path / "run"}
-model: {{path: {tiny_checkpoint}, rank: 2}}
-stream: {{phases: [[arithmetic]]}}
-fleet: {{devices: 2}}
-cloud: {{kind: oracle}}
-evaluation: {{every_rounds: 2, prompts_per_task: 2}}
-engine: {{kind: local}}
-client: {{path: "clients.da_grpo:DaGrpo", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
-"""
-    )
-    return file
+    client = (f"client.{key}" for key in ("prompts=2", "group_size=2", "max_new_tokens=3"))
+    return tiny_file(tmp_path, tiny_checkpoint, "rounds=4", f"run_dir={tmp_path / 'run'}", *client)
 
 
 def test_a_kept_profile_is_the_beginning_of_the_whole_run(tiny: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.run import main
 from flsim.metrics.rows import read_rows, without_timing
+from tests.tiny import tiny_file
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "experiments.run"]
@@ -40,28 +41,18 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 @pytest.fixture
 def tiny(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A config file of a run as small as it gets; its folder is `run` beside it."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        f"""
-rounds: 2
-run_dir: {tmp_path / "run"}
-model: {{path: {tiny_checkpoint}, rank: 2}}
-stream: {{phases: [[arithmetic]]}}
-fleet: {{devices: 2}}
-cloud: {{kind: oracle}}
-evaluation: {{every_rounds: 1, prompts_per_task: 2}}
-engine: {{kind: local}}
-client: {{path: "clients.da_grpo:DaGrpo", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
-"""
-    )
-    return file
+    more = ("evaluation.every_rounds=1", "client.prompts=2", "client.group_size=2", "client.max_new_tokens=3")
+    return tiny_file(tmp_path, tiny_checkpoint, f"run_dir={tmp_path / 'run'}", *more)
 
 
 def test_a_strategy_that_returns_nothing_is_named_and_the_run_can_go_on(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_report: None,
 ) -> None:
     """Its file and line stand in the message, and once it is mended `--resume` goes on."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
     monkeypatch.setattr("experiments.run.end_table", lambda summary: "done")
     file = tmp_path / "mine.py"
     body = "from strategies.base import DeltaStrategy\nclass Mine(DeltaStrategy):\n def aggregate(self, adapter, _):\n"

@@ -33,11 +33,9 @@ from flwr.serverapp.strategy import (
 
 import flsim.flower.messages as wire
 import flsim.loop.health
-import flsim.report.finish
 import strategies.fedavg
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
-from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
@@ -50,40 +48,13 @@ from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter
 from strategies.parts import server_optimizers
+from tests.tiny import TinyRun
 
-Settings = Callable[..., Config]
+pytestmark = pytest.mark.usefixtures("no_report")
+
+TINY = ("fleet.devices=4", "engine.pack=8", "client.group_size=4", "client.lr=0.01")
 HEALTH = {"aggregation_bias", "update_cosine", "effective_devices"}
 CLIP = 0.01  # a device's move is about 0.3
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of the time of so small a run."""
-    monkeypatch.setattr(flsim.report.finish, "finish_run", lambda *_, **__: {})
-
-
-@pytest.fixture
-def settings(tiny_checkpoint: Path, tmp_path: Path) -> Settings:
-    """A config of four devices and two rounds, as small as it gets; its folder is `tmp_path / name`."""
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={tmp_path / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=2",
-            "rounds=2",
-            "stream.phases=[[arithmetic]]",
-            "fleet.devices=4",
-            "cloud.kind=oracle",
-            "evaluation.every_rounds=2",
-            "evaluation.prompts_per_task=2",
-            "engine.kind=local",
-            "engine.pack=8",
-            *(f"client.{key}" for key in ("steps=1", "prompts=3", "group_size=4", "max_new_tokens=4", "lr=0.01")),
-        ]
-        return load_config(None, [*tiny, *more])
-
-    return make
 
 
 def rows_of(config: Config, strategy: Strategy) -> pd.DataFrame:
@@ -143,15 +114,15 @@ def apart(one: Adapter, other: Adapter) -> float:
     ],
     ids=["m", "yogi", "adagrad", "prox", "q", "median", "trimmed", "krum", "multi-krum", "bulyan"],
 )
-def test_it_runs(settings: Settings, make: Callable[[], Strategy], devices: int) -> None:
+def test_it_runs(tiny_run: TinyRun, make: Callable[[], Strategy], devices: int) -> None:
     steps = 2 if devices == 5 else 1  # after one step of five the nearest to its neighbours has not moved at all
-    config = settings("one", f"fleet.devices={devices}", f"client.steps={steps}")
+    config = tiny_run("one", f"fleet.devices={devices}", f"client.steps={steps}")
     check_that_all_learned(config, rows_of(config, make()))
 
 
-def test_bulyan_skips_a_round_with_fewer_than_4_f_plus_3_replies(settings: Settings, tmp_path: Path) -> None:
+def test_bulyan_skips_a_round_with_fewer_than_4_f_plus_3_replies(tiny_run: TinyRun, tmp_path: Path) -> None:
     """Krum asks for no least number, though its paper promises something from 2 f + 3 on."""
-    config = settings("six", "fleet.devices=6", "rounds=1", "evaluation.every_rounds=9")
+    config = tiny_run("six", "fleet.devices=6", "rounds=1", "evaluation.every_rounds=9")
     rows_of(config, Bulyan(num_malicious_nodes=1))
     assert apart(adapter_of(tmp_path / "six"), first_adapter(config.model, config.seed)) == 0
 
@@ -189,12 +160,12 @@ PRIVATE = pytest.mark.parametrize(
 
 @PRIVATE
 def test_a_privacy_wrapper_runs_and_its_noise_is_that_of_the_seed(
-    settings: Settings, tmp_path: Path, make: Wrapper, mods: tuple[Mod, ...]
+    tiny_run: TinyRun, tmp_path: Path, make: Wrapper, mods: tuple[Mod, ...]
 ) -> None:
-    config = settings("one", "fleet.devices=3")
+    config = tiny_run("one", "fleet.devices=3")
     rows = rows_with(config, make(0.2), *mods)
     pd.testing.assert_frame_equal(
-        rows, rows_with(settings("two", "fleet.devices=3"), make(0.2), *mods), check_exact=True
+        rows, rows_with(tiny_run("two", "fleet.devices=3"), make(0.2), *mods), check_exact=True
     )
     if mods:  # the devices clip, so that nothing larger came
         rows.loc[rows["name"] == "update_norm", "total"] += 1
@@ -204,17 +175,17 @@ def test_a_privacy_wrapper_runs_and_its_noise_is_that_of_the_seed(
 
 
 @PRIVATE
-def test_a_privacy_wrapper_clips(settings: Settings, tmp_path: Path, make: Wrapper, mods: tuple[Mod, ...]) -> None:
+def test_a_privacy_wrapper_clips(tiny_run: TinyRun, tmp_path: Path, make: Wrapper, mods: tuple[Mod, ...]) -> None:
     """Without noise: three moves of at most 0.01 have a mean of at most that."""
     once = ("fleet.devices=3", "rounds=1", "evaluation.every_rounds=9")
-    config = settings("clipped", *once)
+    config = tiny_run("clipped", *once)
     rows_with(config, make(0.0), *mods)
     moved = apart(adapter_of(tmp_path / "clipped"), first_adapter(config.model, config.seed))
     assert 0 < moved <= CLIP * (1 + 1e-5)
 
 
-def test_a_privacy_wrapper_and_its_mod_are_named_from_the_shell(settings: Settings, tmp_path: Path) -> None:
-    named = settings(
+def test_a_privacy_wrapper_and_its_mod_are_named_from_the_shell(tiny_run: TinyRun, tmp_path: Path) -> None:
+    named = tiny_run(
         "named",
         "fleet.devices=3",
         "strategy.path=flwr.serverapp.strategy:DifferentialPrivacyClientSideFixedClipping",
@@ -225,35 +196,35 @@ def test_a_privacy_wrapper_and_its_mod_are_named_from_the_shell(settings: Settin
         "client.mods=[flwr.clientapp.mod:fixedclipping_mod]",
     )
     rows = without_timing(run(named, progress=False).rows)
-    passed = rows_with(settings("passed", "fleet.devices=3"), client_fixed(0.2), fixedclipping_mod)
+    passed = rows_with(tiny_run("passed", "fleet.devices=3"), client_fixed(0.2), fixedclipping_mod)
     pd.testing.assert_frame_equal(rows, passed, check_exact=True)
 
 
-def test_the_noise_of_local_privacy_is_the_devices_own(settings: Settings, tmp_path: Path) -> None:
+def test_the_noise_of_local_privacy_is_the_devices_own(tiny_run: TinyRun, tmp_path: Path) -> None:
     """Mods draw from NumPy's global generator; neither packs nor another device in the cohort change the draw."""
     mod = LocalDpMod(clipping_norm=CLIP, sensitivity=1e-3, epsilon=1.0, delta=1e-3)
     once = ("fleet.devices=3", "rounds=1", "evaluation.every_rounds=9")
     for name, pack in (("one", 1), ("three", 3)):
-        rows = rows_with(settings(name, f"engine.pack={pack}", *once), FedAvg(), mod)
+        rows = rows_with(tiny_run(name, f"engine.pack={pack}", *once), FedAvg(), mod)
         assert not (rows["name"] == "set_aside").any()
     one, other = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "three")
     assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in other.items()}
-    rows_with(settings("else", "seed=1", *once), FedAvg(), mod)
+    rows_with(tiny_run("else", "seed=1", *once), FedAvg(), mod)
     assert apart(adapter_of(tmp_path / "else"), one) > 1e-3
 
 
-def test_a_mod_that_refuses_is_heard_in_full(settings: Settings, tmp_path: Path) -> None:
+def test_a_mod_that_refuses_is_heard_in_full(tiny_run: TinyRun, tmp_path: Path) -> None:
     """The clipping mod without its wrapper: who reads the log learns what is missing."""
-    rows = rows_with(settings("alone", "fleet.devices=3", "rounds=1"), FedAvg(), fixedclipping_mod)
+    rows = rows_with(tiny_run("alone", "fleet.devices=3", "rounds=1"), FedAvg(), fixedclipping_mod)
     assert rows[rows["name"] == "set_aside"]["task"].tolist() == ["refused"] * 3
     assert "refused: fixedclipping_mod requires the key 'clipping_norm'" in (tmp_path / "alone/run.log").read_text()
 
 
-def test_replies_that_a_strategy_empties_or_clips_are_measured_as_they_came(settings: Settings, tmp_path: Path) -> None:
+def test_replies_that_a_strategy_empties_or_clips_are_measured_as_they_came(tiny_run: TinyRun, tmp_path: Path) -> None:
     """FedMedian takes the tensors out of the replies, the server-side wrapper replaces them; FedAvg goes beyond it."""
     found = []
     for name, strategy in (("a", FedAvg()), ("m", FedMedian()), ("c", server_fixed(0.0))):
-        config = settings(name, "fleet.devices=3", "rounds=1", "evaluation.every_rounds=9")
+        config = tiny_run(name, "fleet.devices=3", "rounds=1", "evaluation.every_rounds=9")
         rows = rows_of(config, strategy)
         found.append(rows[rows["name"].isin(HEALTH | {"update_norm"})].reset_index(drop=True))
     for other in found[1:]:
@@ -262,23 +233,23 @@ def test_replies_that_a_strategy_empties_or_clips_are_measured_as_they_came(sett
 
 
 def test_a_cohort_that_takes_too_long_to_measure_is_not_measured(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flsim.loop.health, "MOST_OPERATIONS", 1000.0)
-    rows = rows_of(settings("large", "fleet.devices=3", "evaluation.every_rounds=9"), FedAvg())
+    rows = rows_of(tiny_run("large", "fleet.devices=3", "evaluation.every_rounds=9"), FedAvg())
     assert set(rows[rows["split"] == "server"]["name"]) == {"effective_devices"}
     assert not (rows["name"] == "update_norm").any()
     log = (tmp_path / "large/run.log").read_text()
     assert log.count("bias, cosine and norms of 3 updates are not measured") == 1
 
 
-def test_proximal_devices_stay_nearer(settings: Settings) -> None:
+def test_proximal_devices_stay_nearer(tiny_run: TinyRun) -> None:
     """A device's way in product space, summed over the cohort; with mu = 0 it is FedAvg's, bit for bit."""
     far = {}
     for mu in (None, 0.0, 30.0):
         more = ("fleet.devices=3", "rounds=1", "evaluation.every_rounds=9", "client.steps=4")
         strategy = FedAvg() if mu is None else FedProx(proximal_mu=mu)
-        rows = rows_of(settings(f"mu-{mu}", *more), strategy)
+        rows = rows_of(tiny_run(f"mu-{mu}", *more), strategy)
         far[mu] = rows[rows["name"] == "update_norm"]["total"].sum()
     assert far[0.0] == far[None]
     assert far[30.0] < 0.7 * far[None]
@@ -338,13 +309,13 @@ def test_flowers_server_optimizers_and_ours_agree(
 
 
 @pytest.mark.parametrize("kind", [FedAvg, FedAdam])
-def test_it_runs_and_gives_identical_rows_twice(settings: Settings, tmp_path: Path, kind: type[Strategy]) -> None:
-    rows = rows_of(settings("one"), kind())
-    pd.testing.assert_frame_equal(rows, rows_of(settings("two"), kind()), check_exact=True)
+def test_it_runs_and_gives_identical_rows_twice(tiny_run: TinyRun, tmp_path: Path, kind: type[Strategy]) -> None:
+    rows = rows_of(tiny_run("one"), kind())
+    pd.testing.assert_frame_equal(rows, rows_of(tiny_run("two"), kind()), check_exact=True)
     assert set(rows["round"]) == {0, 1, 2}
     assert cohorts(rows) == [[f"device-{d:03d}" for d in range(4)]] * 2
     assert not (rows["name"] == "set_aside").any()
-    config = settings("three")
+    config = tiny_run("three")
     start = first_adapter(config.model, config.seed)
     assert any(not np.array_equal(start[name], tensor) for name, tensor in adapter_of(tmp_path / "one").items())
 
@@ -386,29 +357,29 @@ class Recording(FedAvg):
         return super().aggregate_train(server_round, replies)
 
 
-def test_half_a_fleet_is_the_same_half_in_two_runs_and_another_in_each_round(settings: Settings) -> None:
+def test_half_a_fleet_is_the_same_half_in_two_runs_and_another_in_each_round(tiny_run: TinyRun) -> None:
     """It samples in random order; the replies are sorted all the same, so that its sums do not depend on that."""
     recording = Recording()
-    one = cohorts(rows_of(settings("one", "fleet.devices=8"), recording))
-    two = cohorts(rows_of(settings("two", "fleet.devices=8"), FedAvg(fraction_train=0.5)))
+    one = cohorts(rows_of(tiny_run("one", "fleet.devices=8"), recording))
+    two = cohorts(rows_of(tiny_run("two", "fleet.devices=8"), FedAvg(fraction_train=0.5)))
     assert [len(members) for members in one] == [4, 4]
     assert one == two
     assert one[0] != one[1]
     assert [[device_name(device) for device in devices] for devices in recording.given] == one
 
 
-def test_a_stock_strategy_samples_within_the_cohort(settings: Settings) -> None:
+def test_a_stock_strategy_samples_within_the_cohort(tiny_run: TinyRun) -> None:
     """A cohort of 3 out of 4; FedProx, another stock strategy, sends to all it sees, that is to 3."""
-    rows = rows_of(settings("one", "fleet.cohort=3"), FedProx(proximal_mu=0.1))
+    rows = rows_of(tiny_run("one", "fleet.cohort=3"), FedProx(proximal_mu=0.1))
     assert [len(members) for members in cohorts(rows)] == [3, 3]
     evaluated = rows[(rows["split"] == "test") & (rows["model"] == "global") & (rows["round"] == 2)]
     assert set(evaluated["device"]) == {f"device-{d:03d}" for d in range(4)}  # the whole fleet all the same
 
 
-def test_flowers_fedavg_and_ours_agree(settings: Settings, tmp_path: Path) -> None:
+def test_flowers_fedavg_and_ours_agree(tiny_run: TinyRun, tmp_path: Path) -> None:
     """After one round: the same replies, averaged in float32 there and in float64 here."""
     for name, strategy in (("theirs", FedAvg()), ("ours", strategies.fedavg.FedAvg())):
-        rows_of(settings(name, "rounds=1"), strategy)
+        rows_of(tiny_run(name, "rounds=1"), strategy)
     ours = adapter_of(tmp_path / "ours")
     for name, tensor in adapter_of(tmp_path / "theirs").items():
         np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=2e-7)
@@ -423,9 +394,9 @@ class Interrupted(DeviceApp):
         return super().answer(messages, contexts)
 
 
-def test_fedadam_keeps_its_moments_across_a_resume(settings: Settings, tmp_path: Path) -> None:
-    whole = rows_of(settings("whole"), FedAdam())
-    config = settings("stopped")
+def test_fedadam_keeps_its_moments_across_a_resume(tiny_run: TinyRun, tmp_path: Path) -> None:
+    whole = rows_of(tiny_run("whole"), FedAdam())
+    config = tiny_run("stopped")
     algorithm = DaGrpo.client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
     with pytest.raises(KeyboardInterrupt):
         run(config, strategy=FedAdam(), client=Interrupted(config, algorithm), progress=False)

@@ -16,7 +16,6 @@ import flsim
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
 from clients.device.world import load_world
-from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import StrategyError
@@ -38,40 +37,19 @@ from strategies.local_only import LocalOnly
 from strategies.parts.server_optimizers import Adam
 from strategies.parts.weighters import RewardGain
 from strategies.rolora import RoLora
+from tests.tiny import TinyRun
 
-Settings = Callable[..., Config]
+pytestmark = pytest.mark.usefixtures("no_report")
+
+TINY = (
+    "model.rank=4",
+    "model.alpha=8",
+    "fleet.devices=4",
+    "evaluation.prompts_per_task=4",
+    "engine.pack=2",
+    *(f"client.{key}" for key in ("steps=2", "group_size=4", "lr=0.01")),
+)
 UNEQUAL = ("fleet.ranks=[4,2,3]", "fleet.alphas=[8,6,3]")
-
-
-@pytest.fixture
-def settings(tiny_checkpoint: Path, tmp_path: Path) -> Settings:
-    """A config of four devices and two rounds, as small as it gets; its folder is `tmp_path / name`."""
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={tmp_path / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=4",
-            "model.alpha=8",
-            "rounds=2",
-            "stream.phases=[[arithmetic]]",
-            "fleet.devices=4",
-            "cloud.kind=oracle",
-            "evaluation.every_rounds=2",
-            "evaluation.prompts_per_task=4",
-            "engine.kind=local",
-            "engine.pack=2",
-            *(f"client.{key}" for key in ("steps=2", "prompts=3", "group_size=4", "max_new_tokens=4", "lr=0.01")),
-        ]
-        return load_config(None, [*tiny, *more])
-
-    return make
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
 
 
 def go(config: Config, strategy: DeltaStrategy, **more: Any) -> flsim.Run:
@@ -90,9 +68,9 @@ def server_adapter(folder: Path) -> Adapter:
 
 
 @pytest.mark.parametrize("make", [FedAvg, FlexLora, FedExLora, Flora, FfaLora, RoLora, FedSaLora, LocalOnly])
-def test_it_runs_on_unequal_ranks_and_packs_do_not_matter(settings: Settings, make: Callable[[], Any]) -> None:
+def test_it_runs_on_unequal_ranks_and_packs_do_not_matter(tiny_run: TinyRun, make: Callable[[], Any]) -> None:
     """Two packs or four: the same figures within rounding, and every device's training is measured."""
-    found = [go(settings(f"packs-{pack}", f"engine.pack={pack}", *UNEQUAL), make()).rows for pack in (2, 1)]
+    found = [go(tiny_run(f"packs-{pack}", f"engine.pack={pack}", *UNEQUAL), make()).rows for pack in (2, 1)]
     for rows in found:
         assert not (rows["name"] == "set_aside").any()
         assert rows.loc[rows["name"] == "reward", "device"].nunique() == 4
@@ -100,10 +78,10 @@ def test_it_runs_on_unequal_ranks_and_packs_do_not_matter(settings: Settings, ma
     np.testing.assert_allclose(one, other, rtol=2e-2, atol=1e-6)
 
 
-def test_what_travels_is_counted(settings: Settings) -> None:
+def test_what_travels_is_counted(tiny_run: TinyRun) -> None:
     up = {}
     for make in (FedAvg, FfaLora, RoLora, FedSaLora, LocalOnly, Flora):
-        run = go(settings(make.__name__), make())
+        run = go(tiny_run(make.__name__), make())
         up[make.__name__] = sum(bytes_of(run, "uplink_bytes").values())
         down = sum(bytes_of(run, "downlink_bytes").values())
         if make is LocalOnly:
@@ -115,32 +93,32 @@ def test_what_travels_is_counted(settings: Settings) -> None:
     assert up["RoLora"] == pytest.approx(up["FedAvg"] / 2, rel=1e-9)  # B in round 1, A in round 2
 
 
-def test_a_smaller_rank_sends_less(settings: Settings) -> None:
-    up = bytes_of(go(settings("ranks", *UNEQUAL), FlexLora()), "uplink_bytes")
+def test_a_smaller_rank_sends_less(tiny_run: TinyRun) -> None:
+    up = bytes_of(go(tiny_run("ranks", *UNEQUAL), FlexLora()), "uplink_bytes")
     assert up["device-000"] == up["device-003"] > up["device-002"] > up["device-001"]
 
 
-def test_ffa_never_moves_a(settings: Settings, tmp_path: Path) -> None:
-    config = settings("ffa", *UNEQUAL)
+def test_ffa_never_moves_a(tiny_run: TinyRun, tmp_path: Path) -> None:
+    config = tiny_run("ffa", *UNEQUAL)
     go(config, FfaLora())
     start, end = first_adapter(config.model, config.seed), server_adapter(tmp_path / "ffa")
     for name, tensor in start.items():
         assert np.array_equal(end[name], tensor) == ("lora_A" in name), name
 
 
-def test_devices_alone_learn_what_they_would_learn_in_fleets_of_one(settings: Settings, tmp_path: Path) -> None:
+def test_devices_alone_learn_what_they_would_learn_in_fleets_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
     """LocalOnly in a fleet of four equals FedAvg over each single device: rewards of both rounds, bit for bit.
 
     With packs of one; the cohort of the second run is one device of the same fleet.
     """
-    alone = go(settings("alone", "engine.pack=1", "evaluation.every_rounds=9"), LocalOnly()).rows
+    alone = go(tiny_run("alone", "engine.pack=1", "evaluation.every_rounds=9"), LocalOnly()).rows
     for device in range(2):
 
         class Only(FedAvg):
             def configure_train(self, *args: Any) -> Any:
                 return [m for m in super().configure_train(*args) if m.metadata.dst_node_id == device + 1]  # noqa: B023
 
-        single = go(settings(f"only-{device}", "engine.pack=1", "evaluation.every_rounds=9"), Only()).rows
+        single = go(tiny_run(f"only-{device}", "engine.pack=1", "evaluation.every_rounds=9"), Only()).rows
         name = f"device-{device:03d}"
         rewards = [r[(r["name"] == "reward") & (r["device"] == name)]["total"].tolist() for r in (alone, single)]
         assert len(rewards[0]) == 2
@@ -149,13 +127,13 @@ def test_devices_alone_learn_what_they_would_learn_in_fleets_of_one(settings: Se
 
 @pytest.mark.parametrize("make", [FedSaLora, LocalOnly])
 def test_what_a_device_keeps_is_what_it_is_measured_with(
-    settings: Settings, tmp_path: Path, make: Callable[[], Any]
+    tiny_run: TinyRun, tmp_path: Path, make: Callable[[], Any]
 ) -> None:
     """The adapter after the last round is server's part and own part; both models are measured on the same tests.
 
     For LocalOnly nothing changes between a device's last step and its measurement, so `global` equals `local`.
     """
-    rows = go(settings("own"), make()).rows
+    rows = go(tiny_run("own"), make()).rows
     tests = rows[(rows["round"] == 2) & (rows["split"] == "test") & (rows["name"] == "local_accuracy")]
     by_model = {model: part.set_index("device")["total"] for model, part in tests.groupby("model")}
     if make is LocalOnly:
@@ -172,10 +150,10 @@ def dense_logits(folder: Path, base: Path, ids: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("make", [FedExLora, Flora])
 def test_the_saved_adapter_is_the_model_with_all_that_was_merged(
-    settings: Settings, tiny_checkpoint: Path, tmp_path: Path, make: Callable[[], Any]
+    tiny_run: TinyRun, tiny_checkpoint: Path, tmp_path: Path, make: Callable[[], Any]
 ) -> None:
     """peft loads one adapter from the folder; a worker merges the residual into the base: the same logits."""
-    config = settings("merged", *UNEQUAL)
+    config = tiny_run("merged", *UNEQUAL)
     strategy = make()
     go(config, strategy)
     world = load_world(config)
@@ -206,10 +184,10 @@ class Interrupted(DeviceApp):
     ids=["flex", "fedex", "flora", "fedsa", "rolora"],
 )
 def test_what_a_strategy_keeps_survives_a_resume(
-    settings: Settings, tmp_path: Path, make: Callable[[], DeltaStrategy]
+    tiny_run: TinyRun, tmp_path: Path, make: Callable[[], DeltaStrategy]
 ) -> None:
-    config = settings("stopped", "rounds=3", *UNEQUAL)
-    whole = go(settings("whole", "rounds=3", *UNEQUAL), make())
+    config = tiny_run("stopped", "rounds=3", *UNEQUAL)
+    whole = go(tiny_run("whole", "rounds=3", *UNEQUAL), make())
     algorithm = DaGrpo.client_app(config, **{k: v for k, v in config.client.items() if k != "path"}).algorithm
     with pytest.raises(KeyboardInterrupt):
         go(config, make(), client=Interrupted(config, algorithm))
@@ -219,8 +197,8 @@ def test_what_a_strategy_keeps_survives_a_resume(
     assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in other.items()}
 
 
-def test_health_is_in_the_rows(settings: Settings) -> None:
-    rows = go(settings("health", *UNEQUAL), FlexLora()).rows
+def test_health_is_in_the_rows(tiny_run: TinyRun) -> None:
+    rows = go(tiny_run("health", *UNEQUAL), FlexLora()).rows
     of_server = rows[(rows["split"] == "server") & (rows["round"] == 2)].set_index("name")["total"]
     assert set(of_server.index) == {"aggregation_bias", "cut_energy", "effective_devices", "update_cosine"}
     assert 0 < of_server["aggregation_bias"] < 2
@@ -232,9 +210,9 @@ def test_health_is_in_the_rows(settings: Settings) -> None:
     assert (rows[rows["name"] == "update_norm"]["total"] > 0).all()
 
 
-def test_a_streamed_cohort_gives_the_same_bits_and_says_less(settings: Settings, tmp_path: Path) -> None:
-    listed = go(settings("listed", "engine.stream=4"), FedAvg())
-    streamed = go(settings("streamed", "engine.stream=3"), FedAvg())
+def test_a_streamed_cohort_gives_the_same_bits_and_says_less(tiny_run: TinyRun, tmp_path: Path) -> None:
+    listed = go(tiny_run("listed", "engine.stream=4"), FedAvg())
+    streamed = go(tiny_run("streamed", "engine.stream=3"), FedAvg())
     one, other = server_adapter(tmp_path / "listed"), server_adapter(tmp_path / "streamed")
     assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in other.items()}
     assert set(streamed.rows[streamed.rows["split"] == "server"]["name"]) == {"effective_devices"}
@@ -275,10 +253,10 @@ OTHER = "returned another adapter than it was given: "
     ids=["none", "list", "key", "shape", "nan", "text"],
 )
 def test_a_wrong_return_is_refused_with_the_strategys_file(
-    settings: Settings, tmp_path: Path, what: Callable[[Adapter], Any], message: str
+    tiny_run: TinyRun, tmp_path: Path, what: Callable[[Adapter], Any], message: str
 ) -> None:
     """In round 2; what round 1 committed is still there, so that a mended strategy can go on."""
-    config = settings("wrong")
+    config = tiny_run("wrong")
     with pytest.raises(StrategyError, match=rf"Returning \(.*test_lora_runs\.py:\d+\) {message}"):
         go(config, returning(what))
     checkpoint = latest_checkpoint(tmp_path / "wrong")
@@ -288,18 +266,18 @@ def test_a_wrong_return_is_refused_with_the_strategys_file(
     assert resumed.rows["round"].max() == 2
 
 
-def test_a_stock_strategy_refuses_unequal_ranks_before_anything_is_written(settings: Settings, tmp_path: Path) -> None:
+def test_a_stock_strategy_refuses_unequal_ranks_before_anything_is_written(tiny_run: TinyRun, tmp_path: Path) -> None:
     from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
     with pytest.raises(ConfigError, match=r"FedAvg sends every device the same adapter, but fleet.ranks=\[4, 2, 3\]"):
-        flsim.run(settings("stock", *UNEQUAL), strategy=FlowerFedAvg(), progress=False)
+        flsim.run(tiny_run("stock", *UNEQUAL), strategy=FlowerFedAvg(), progress=False)
     assert not (tmp_path / "stock").exists()
 
 
-def test_parts_are_built_from_the_shell(settings: Settings) -> None:
+def test_parts_are_built_from_the_shell(tiny_run: TinyRun) -> None:
     from flsim.config.plugins import build
 
-    spec = settings(
+    spec = tiny_run(
         "shell",
         "strategy.path=strategies.flex_lora:FlexLora",
         "strategy.average=adapters",
@@ -320,16 +298,16 @@ def test_parts_are_built_from_the_shell(settings: Settings) -> None:
         )
 
 
-def test_ranks_are_checked(settings: Settings) -> None:
+def test_ranks_are_checked(tiny_run: TinyRun) -> None:
     with pytest.raises(ConfigError, match=r"fleet.ranks=9 must be in \[1, 4\]"):
-        check(settings("high", "fleet.ranks=[9]"))
+        check(tiny_run("high", "fleet.ranks=[9]"))
     with pytest.raises(ConfigError, match=r"fleet.alphas=\[1.0\] must hold one alpha for each of fleet.ranks=\[4, 2\]"):
-        check(settings("few", "fleet.ranks=[4,2]", "fleet.alphas=[1]"))
+        check(tiny_run("few", "fleet.ranks=[4,2]", "fleet.alphas=[1]"))
 
 
-def test_the_residual_travels_in_the_adapters_own_names(settings: Settings) -> None:
+def test_the_residual_travels_in_the_adapters_own_names(tiny_run: TinyRun) -> None:
     """Of every layer, and a device's base is its own again in the next run of the same worker."""
-    config = settings("names")
+    config = tiny_run("names")
     strategy = Flora()
     go(config, strategy)
     assert strategy.residual is not None
@@ -342,7 +320,7 @@ def test_the_residual_travels_in_the_adapters_own_names(settings: Settings) -> N
     assert all(torch.equal(t, weights[n]) for n, t in world.base.model.state_dict().items())
 
 
-def test_a_residual_is_merged_once_a_round_for_all_packs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_residual_is_merged_once_a_round_for_all_packs(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two packs train in round 2 with what round 1 left, and two are measured with what round 2 left."""
     merged: list[bool] = []
     merge = StackedLora.merge
@@ -352,5 +330,5 @@ def test_a_residual_is_merged_once_a_round_for_all_packs(settings: Settings, mon
         merge(self, residual)
 
     monkeypatch.setattr(StackedLora, "merge", noting)
-    go(settings("once"), Flora())
+    go(tiny_run("once"), Flora())
     assert merged == [True, True]

@@ -1,7 +1,7 @@
 """Rules at work: on the built-in SLM, which is right on some questions, and in whole runs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from clients.da_grpo import DaGrpo
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.config.load import load_config
-from flsim.config.schema import Config, ConfigError
+from flsim.config.schema import ConfigError
 from flsim.metrics.rows import Row, without_timing
 from flsim.models.adapter import Adapter
+from tests.tiny import TinyRun
 
+TINY = ("rounds=1", "fleet.devices=3", "evaluation.prompts_per_task=5", "engine.pack=2")
 RULES: tuple[AskingRule, ...] = (
     Own(),
     Never(),
@@ -245,52 +247,39 @@ def test_a_rule_that_forgets_a_device_is_told(world: World) -> None:
         evaluate_pack(world, [0, 1], None, model="global", round_=0, asking=Careless())
 
 
-Settings = Callable[..., Config]
-
-
-@pytest.fixture
-def settings(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [f"run_dir={tmp_path / name}", f"model.path={tiny_checkpoint}", "model.rank=2", "rounds=1"]
-        tiny += ["stream.phases=[[arithmetic]]", "fleet.devices=3", "cloud.kind=oracle", "engine.kind=local"]
-        tiny += ["evaluation.prompts_per_task=5", "engine.pack=2", "client.steps=1", "client.prompts=3"]
-        return load_config(None, [*tiny, "client.max_new_tokens=4", *more])
-
-    return make
-
-
 def outcomes(run: flsim.Run, name: str) -> list[float]:
     rows = run.rows
     found = rows[(rows["split"] == "test") & (rows["name"] == name) & (rows["round"] == 1)]
     return [float(value) for value in found[found["model"].isin(["global", "local"])]["total"]]
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("client", ["clients.da_grpo:DaGrpo", "clients.poisoning:Poisoned"])
-def test_a_run_asks_by_the_rule_it_names(settings: Settings, client: str) -> None:
+def test_a_run_asks_by_the_rule_it_names(tiny_run: TinyRun, client: str) -> None:
     """Global and local of 3 devices with 5 prompts: all of them are wishes, floor(0.5 * 5) are granted."""
     more = (f"client.path={client}", "client.asking.path=clients.asking.simple:Always", "budget.tau=0.5")
-    run = flsim.run(settings("always", *more), progress=False)
+    run = flsim.run(tiny_run("always", *more), progress=False)
     assert outcomes(run, "cloud_requests") == [5.0] * 6
     assert outcomes(run, "cloud_usage") == [2.0] * 6
 
 
-def test_a_rule_changes_no_row_of_training(settings: Settings) -> None:
+@pytest.mark.usefixtures("no_report")
+def test_a_rule_changes_no_row_of_training(tiny_run: TinyRun) -> None:
     def trained(name: str, *more: str) -> list[tuple[object, ...]]:
-        rows = without_timing(flsim.run(settings(name, *more), progress=False).rows)
+        rows = without_timing(flsim.run(tiny_run(name, *more), progress=False).rows)
         return list(rows[rows["split"] == "train"].itertuples(index=False, name=None))
 
     calibrated = ("client.asking.path=clients.asking.learned:Cascade", "client.asking.calibration=4")
     assert trained("cascade", *calibrated) == trained("own")
 
 
-def test_the_rule_of_the_page_runs(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_report")
+def test_the_rule_of_the_page_runs(tiny_run: TinyRun, tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "asking.md").read_text()
     file = tmp_path / "my_rule.py"
     file.write_text(page.split("```python\n")[1].split("```")[0])
     more = (f"client.asking.path={file}:LongQuestions", "client.asking.calibration=16", "budget.tau=0.4")
-    run = flsim.run(settings("mine", *more), progress=False)
+    run = flsim.run(tiny_run("mine", *more), progress=False)
     assert max(outcomes(run, "cloud_usage")) == 2.0
     assert max(outcomes(run, "cloud_requests")) < 5
 
@@ -307,12 +296,12 @@ def test_the_rule_of_the_page_runs(settings: Settings, tmp_path: Path) -> None:
         ("client.asking={path: 'clients.asking.simple:Never', calibration: 9}", "it takes: no settings"),
     ],
 )
-def test_bad_settings_are_refused_before_the_run(settings: Settings, setting: str, message: str) -> None:
+def test_bad_settings_are_refused_before_the_run(tiny_run: TinyRun, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        flsim.run(settings("refused", setting), progress=False)
+        flsim.run(tiny_run("refused", setting), progress=False)
 
 
-def test_the_rule_is_an_object_not_a_class(settings: Settings) -> None:
-    assert DaGrpo.client_app(settings("plain")).asking == Own()
+def test_the_rule_is_an_object_not_a_class(tiny_run: TinyRun) -> None:
+    assert DaGrpo.client_app(tiny_run("plain")).asking == Own()
     with pytest.raises(ValueError, match="is no rule for asking"):
-        DeviceApp(settings("class"), DaGrpo.client_app(settings("class")).algorithm, asking=Never)  # type: ignore[arg-type]
+        DeviceApp(tiny_run("class"), DaGrpo.client_app(tiny_run("class")).algorithm, asking=Never)  # type: ignore[arg-type]

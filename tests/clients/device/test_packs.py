@@ -24,7 +24,6 @@ from clients.device.rollout import Rollout, answer_alone, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from flsim.budget.ledger import Ledger
-from flsim.config.load import load_config
 from flsim.devices import node_of
 from flsim.flower.arrays import to_arrays
 from flsim.flower.messages import DeviceUpdate
@@ -33,6 +32,7 @@ from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
 from flsim.models.forward import AnyForward, Decoder, Forward
 from flsim.models.stacked_lora import ranks_of, unequal
+from tests.tiny import tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,19 +42,8 @@ RANKS = (4, 1, 2)
 @pytest.fixture(scope="module")
 def world(tiny_checkpoint: Path) -> World:
     """Devices with unlike numbers of prompts, and slots of rank 4."""
-    settings = [
-        f"model.path={tiny_checkpoint}",
-        "model.rank=4",
-        "model.alpha=4",
-        "rounds=3",
-        "fleet.devices=3",
-        "cloud.kind=oracle",
-        "cloud.oracle_error=0.3",
-        "evaluation.prompts_per_task=5",
-        "stream.quantity_sigma=0.5",
-        "stream.seed=2",
-    ]
-    return load_world(load_config(None, settings))
+    slots = ("model.rank=4", "model.alpha=4", "cloud.oracle_error=0.3", "evaluation.prompts_per_task=5")
+    return load_world(tiny_world(tiny_checkpoint, *slots, "stream.quantity_sigma=0.5", "stream.seed=2"))
 
 
 @pytest.fixture(params=["llama", "any"])

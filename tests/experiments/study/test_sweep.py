@@ -23,6 +23,7 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.folder import open_new
 from flsim.metrics.rows import read_rows, without_timing
+from tests.tiny import tiny_file
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = str(ROOT / "experiments" / "configs" / "demo.yaml")
@@ -171,19 +172,8 @@ def test_what_a_kill_leaves_before_there_is_a_config_can_be_begun_anew(tmp_path:
 @pytest.fixture
 def tiny(tiny_checkpoint: Path, tmp_path: Path) -> str:
     """A config file of a run as small as it gets."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        f"""
-rounds: 2
-model: {{path: {tiny_checkpoint}, rank: 2}}
-stream: {{phases: [[arithmetic]]}}
-fleet: {{devices: 2}}
-cloud: {{kind: oracle}}
-evaluation: {{every_rounds: 1, prompts_per_task: 2}}
-client: {{path: "clients.da_grpo:DaGrpo", steps: 1, prompts: 2, group_size: 2, max_new_tokens: 3}}
-"""
-    )
-    return str(file)
+    client = (f"client.{key}" for key in ("prompts=2", "group_size=2", "max_new_tokens=3"))
+    return str(tiny_file(tmp_path, tiny_checkpoint, "evaluation.every_rounds=1", "engine.kind=ray", *client))
 
 
 def times(root: Path) -> dict[Path, int]:

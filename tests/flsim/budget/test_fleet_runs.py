@@ -1,7 +1,7 @@
 """Runs with a fleet budget on a tiny model: caps hold on every engine, after failures and after a kill."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +15,28 @@ import flsim
 import flsim.flower.messages as wire
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
-from flsim.config.load import load_config
 from flsim.config.schema import SHARES, Config, ConfigError
 from flsim.flower.work import PackedClientApp
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.rounds import cohort
 from flsim.metrics.rows import read_rows, without_timing
 from flsim.report.table import end_table
+from tests.tiny import TinyRun
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
 
-Settings = Callable[..., Config]
+TINY = (  # four devices of unequal traffic in packs of two, three rounds; prices are a money unit per token
+    "rounds=3",
+    "fleet.devices=4",
+    "stream.quantity_sigma=0.8",
+    "cloud.price_per_prompt_token=0.3",
+    "cloud.price_per_completion_token=0.7",
+    "evaluation.every_rounds=3",
+    "evaluation.prompts_per_task=10",
+    "engine.pack=2",
+    *(f"client.{key}" for key in ("steps=2", "prompts=4", "group_size=4", "lr=0.01")),
+)
 CAPS = {"calls": 20, "tokens": 300, "money": 150.0}  # a third to a half of what the devices wish for
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Four devices of unequal traffic in packs of two, three rounds; prices are a money unit per token."""
-    root = tmp_path_factory.mktemp("runs")
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={root / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=2",
-            "rounds=3",
-            "fleet.devices=4",
-            "stream.phases=[[arithmetic]]",
-            "stream.quantity_sigma=0.8",
-            "cloud.kind=oracle",
-            "cloud.price_per_prompt_token=0.3",
-            "cloud.price_per_completion_token=0.7",
-            "evaluation.every_rounds=3",
-            "evaluation.prompts_per_task=10",
-            "engine.kind=local",
-            "engine.pack=2",
-            *(f"client.{key}" for key in ("steps=2", "prompts=4", "group_size=4", "max_new_tokens=4", "lr=0.01")),
-        ]
-        return load_config(None, [*tiny, *more])
-
-    return make
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take longer than such a run."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda *_, **__: {})
 
 
 def rows_of(config: Config, **more: Any) -> pd.DataFrame:
@@ -106,10 +82,10 @@ QUICK = {*((share, "calls") for share in SHARES), ("price", "tokens"), ("traffic
 @pytest.mark.parametrize(
     ("share", "kind"), [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 )
-def test_the_fleet_never_passes_its_cap(settings: Settings, share: str, kind: str) -> None:
+def test_the_fleet_never_passes_its_cap(tiny_runs: TinyRun, share: str, kind: str) -> None:
     """The cap binds (devices are refused), nearly all of it is spent, and no device passes its own allowance."""
     cap = CAPS[kind]
-    rows = rows_of(settings(f"{share}-{kind}", f"budget.fleet.share={share}", f"budget.fleet.{kind}_total={cap}"))
+    rows = rows_of(tiny_runs(f"{share}-{kind}", f"budget.fleet.share={share}", f"budget.fleet.{kind}_total={cap}"))
     spent = named(rows, f"cloud_{kind}").set_index(["round", "device"])["total"]
     allowed = named(rows, f"allowance_{kind}").set_index(["round", "device"])["total"]
     assert len(spent) == len(allowed) == 12
@@ -132,9 +108,9 @@ def test_the_fleet_never_passes_its_cap(settings: Settings, share: str, kind: st
 
 
 @pytest.mark.usefixtures("no_report")
-def test_the_test_budgets_follow_the_shares(settings: Settings) -> None:
+def test_the_test_budgets_follow_the_shares(tiny_runs: TinyRun) -> None:
     """Equally: tau_k = tau (mean n) / n_k from the second round on, and on tests floor(tau_k N) at most, N = 10."""
-    config = settings("targets", "budget.fleet.share=equally", "budget.tau=0.3")
+    config = tiny_runs("targets", "budget.fleet.share=equally", "budget.tau=0.3")
     rows = rows_of(config)
     prompts = named(rows, "difficulty")[lambda found: found["round"] == 1].set_index("device")["weight"]
     assert prompts.nunique() > 1
@@ -152,9 +128,9 @@ PRICED = ("budget.fleet.share=price", "budget.fleet.calls_total=20", "budget.fle
 
 
 @pytest.fixture(scope="module")
-def priced(settings: Settings) -> Path:
+def priced(tiny_runs: TinyRun) -> Path:
     """A run in one process, in which device 1 fails in round 2; the others must equal it."""
-    config = settings("priced", *PRICED)
+    config = tiny_runs("priced", *PRICED)
     return flsim.run(config, client=Faulty(config, RuntimeError), progress=False).folder
 
 
@@ -166,14 +142,14 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.usefixtures("no_report", "one_ray")
-def test_any_number_of_workers_gives_the_same_rows(settings: Settings, priced: Path, workers: int) -> None:
-    config = settings(f"ray-{workers}", *PRICED, "engine.kind=ray", f"engine.workers={workers}")
+def test_any_number_of_workers_gives_the_same_rows(tiny_runs: TinyRun, priced: Path, workers: int) -> None:
+    config = tiny_runs(f"ray-{workers}", *PRICED, "engine.kind=ray", f"engine.workers={workers}")
     assert_equal_runs(flsim.run(config, client=Faulty(config, RuntimeError), progress=False).folder, priced)
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_stopped_run_goes_on_with_the_fleets_budget_as_it_was(settings: Settings, priced: Path) -> None:
-    stopped = settings("stopped", *PRICED)
+def test_a_stopped_run_goes_on_with_the_fleets_budget_as_it_was(tiny_runs: TinyRun, priced: Path) -> None:
+    stopped = tiny_runs("stopped", *PRICED)
     with pytest.raises(KeyboardInterrupt):
         flsim.run(stopped, client=Faulty(stopped, KeyboardInterrupt), progress=False)
     kept = latest_checkpoint(stopped.folder)
@@ -187,8 +163,8 @@ def test_a_stopped_run_goes_on_with_the_fleets_budget_as_it_was(settings: Settin
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_device_that_fails_is_charged_all_that_it_was_given(settings: Settings) -> None:
-    config = settings("fails", "budget.fleet.calls_total=20")
+def test_a_device_that_fails_is_charged_all_that_it_was_given(tiny_runs: TinyRun) -> None:
+    config = tiny_runs("fails", "budget.fleet.calls_total=20")
     rows = rows_of(config, client=Faulty(config, RuntimeError))
     assert named(rows, "set_aside")["device"].tolist() == ["device-001"]
     allowed = named(rows, "allowance_calls").set_index(["round", "device"])["total"]
@@ -200,14 +176,14 @@ def test_a_device_that_fails_is_charged_all_that_it_was_given(settings: Settings
 
 
 @pytest.mark.usefixtures("no_report")
-def test_flowers_own_strategies_share_the_budget_too(settings: Settings) -> None:
-    rows = rows_of(settings("stock", "budget.fleet.calls_total=20"), strategy=FlowerFedAvg())
+def test_flowers_own_strategies_share_the_budget_too(tiny_runs: TinyRun) -> None:
+    rows = rows_of(tiny_runs("stock", "budget.fleet.calls_total=20"), strategy=FlowerFedAvg())
     assert 12 < named(rows, "cloud_calls")["total"].sum() <= 20
 
 
 @pytest.mark.usefixtures("no_report")
-def test_only_the_cohort_is_allotted_anything(settings: Settings) -> None:
-    config = settings("cohort", "budget.fleet.calls_total=9", "fleet.cohort=2", "seed=3")
+def test_only_the_cohort_is_allotted_anything(tiny_runs: TinyRun) -> None:
+    config = tiny_runs("cohort", "budget.fleet.calls_total=9", "fleet.cohort=2", "seed=3")
     rows = rows_of(config)
     allowed = named(rows, "allowance_calls").groupby("round")
     assert allowed["device"].apply(list).tolist() == [
@@ -218,9 +194,9 @@ def test_only_the_cohort_is_allotted_anything(settings: Settings) -> None:
     assert 0 < spent.sum() <= 9
 
 
-def test_the_report_says_what_was_spent_of_the_cap(settings: Settings) -> None:
+def test_the_report_says_what_was_spent_of_the_cap(tiny_runs: TinyRun) -> None:
     """And the fleet is no user: there are four devices."""
-    run = flsim.run(settings("report", *PRICED), progress=False)
+    run = flsim.run(tiny_runs("report", *PRICED), progress=False)
     calls = named(run.rows, "cloud_calls")["total"].sum()
     found = run.summary["fleet_budget"]
     assert found["calls"] == {"spent": calls, "cap": 20.0}
@@ -233,7 +209,7 @@ def test_the_report_says_what_was_spent_of_the_cap(settings: Settings) -> None:
     assert f"{calls:.0f} of 20" in run.report.read_text()
 
 
-def test_settings_of_ones_own_dual_variable_contradict_one_price(settings: Settings) -> None:
+def test_settings_of_ones_own_dual_variable_contradict_one_price(tiny_runs: TinyRun) -> None:
     with pytest.raises(ConfigError, match=r"dual_lr would move .*set budget\.fleet\.price_init"):
-        flsim.run(settings("refused", "budget.fleet.share=price", "client.dual_lr=0.2"), progress=False)
-    DaGrpo.client_app(settings("kept", "budget.fleet.share=traffic"), dual_lr=0.2)
+        flsim.run(tiny_runs("refused", "budget.fleet.share=price", "client.dual_lr=0.2"), progress=False)
+    DaGrpo.client_app(tiny_runs("kept", "budget.fleet.share=traffic"), dual_lr=0.2)

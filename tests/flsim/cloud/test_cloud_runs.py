@@ -8,13 +8,23 @@ import pandas as pd
 import pytest
 
 import flsim
-from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import without_timing
 from tests.flsim.cloud.chat_server import BROKEN, HANG_UP, OK, PASSING, REFUSED, chat_server
+from tests.tiny import TinyRun
 
 KEY = "sk-planted-0123456789abcdef"
 Settings = Callable[..., Config]
+TINY = (
+    "stream.phases=[[numbers]]",
+    "cloud.kind=endpoint",
+    "cloud.model=m",
+    *(f"cloud.{key}" for key in ("deadline_s=0.3", "backoff_s=0.01", "retries=1", "concurrency=2")),
+    "strategy.path=strategies.fedavg:FedAvg",
+    "evaluation.prompts_per_task=4",
+    *(f"client.{key}" for key in ("path=clients.sft:Sft", "steps=2", "prompts=6")),
+    "budget.tau=0.5",
+)
 
 
 class Answers(dict[str, str]):
@@ -25,30 +35,11 @@ class Answers(dict[str, str]):
 
 
 @pytest.fixture
-def settings(tiny_checkpoint: Path, tmp_path: Path) -> Settings:
-    """Two devices and two rounds over an endpoint; every folder is its own."""
+def settings(tiny_run: TinyRun, tmp_path: Path) -> Settings:
+    """Two devices and two rounds over an endpoint; one cache for all runs of a test."""
 
     def make(name: str, url: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={tmp_path / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=2",
-            "rounds=2",
-            "stream.phases=[[numbers]]",
-            "fleet.devices=2",
-            "cloud.kind=endpoint",
-            f"cloud.url={url}",
-            "cloud.model=m",
-            f"cloud.cache={tmp_path / 'cache'}",
-            *(f"cloud.{key}" for key in ("deadline_s=0.3", "backoff_s=0.01", "retries=1", "concurrency=2")),
-            "strategy.path=strategies.fedavg:FedAvg",
-            "evaluation.every_rounds=2",
-            "evaluation.prompts_per_task=4",
-            "engine.kind=local",
-            *(f"client.{key}" for key in ("path=clients.sft:Sft", "steps=2", "prompts=6", "max_new_tokens=4")),
-            "budget.tau=0.5",
-        ]
-        return load_config(None, [*tiny, *more])
+        return tiny_run(name, f"cloud.url={url}", f"cloud.cache={tmp_path / 'cache'}", *more)
 
     return make
 

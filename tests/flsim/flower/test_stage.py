@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 
 import flsim
-from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.loop.checkpoints import latest_checkpoint
+from tests.tiny import TinyRun
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
+TINY = ("evaluation.every_rounds=9", "evaluation.prompts_per_task=1", "client.prompts=2", "client.group_size=2")
 DOC = Path(__file__).parents[3] / "docs" / "distillation.md"
 
 
 @pytest.fixture
-def config(tiny_checkpoint: Path, tmp_path: Path) -> Config:
-    tiny = ["rounds=2", "fleet.devices=2", "stream.phases=[[arithmetic]]", "evaluation.every_rounds=9", "model.rank=2"]
-    client = [f"client.{key}" for key in ("steps=1", "prompts=2", "group_size=2", "max_new_tokens=3")]
-    more = ["cloud.kind=oracle", "engine.kind=local", "evaluation.prompts_per_task=1", f"model.path={tiny_checkpoint}"]
-    strategy = "strategy.path=flwr.serverapp.strategy:FedAvg"
-    return load_config(None, [*tiny, *client, *more, strategy, f"run_dir={tmp_path / 'run'}"])
+def config(tiny_run: TinyRun) -> Config:
+    return tiny_run("run", "strategy.path=flwr.serverapp.strategy:FedAvg")
 
 
 def shrink() -> Any:
@@ -33,10 +32,7 @@ def shrink() -> Any:
     return names["Shrink"]
 
 
-def test_the_example_of_the_page_shrinks_what_the_strategy_leaves(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+def test_the_example_of_the_page_shrinks_what_the_strategy_leaves(config: Config) -> None:
     run = flsim.run(config, server=shrink()(by=1.0), progress=False)
     kept = latest_checkpoint(run.folder)
     assert kept is not None
@@ -45,8 +41,7 @@ def test_the_example_of_the_page_shrinks_what_the_strategy_leaves(
     assert run.rows[run.rows["name"] == "shrunk_by"]["round"].tolist() == [1, 2]
 
 
-def test_cached_properties_are_not_kept(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+def test_cached_properties_are_not_kept(config: Config) -> None:
 
     class Heavy(shrink()):  # type: ignore[misc]
         rounds = 0

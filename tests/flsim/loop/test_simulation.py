@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,10 +39,21 @@ from flsim.models.decoding import encode
 from flsim.timing import PARTS, read_timings
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
+from tests.tiny import TinyRun
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
 
-Settings = Callable[..., Config]
+PHASES = "stream.phases=[[arithmetic,numbers],[strings,lists],[arithmetic,numbers]]"
+TINY = (  # three devices in packs of two and three rounds
+    "rounds=3",
+    "fleet.devices=3",
+    PHASES,
+    "strategy.path=strategies.fedavg:FedAvg",  # the one that is summed on the workers
+    "evaluation.every_rounds=1",
+    "evaluation.prompts_per_task=4",
+    "engine.pack=2",
+    *(f"client.{key}" for key in ("steps=2", "group_size=3", "lr=0.01")),
+)
 TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "local_reward", "cloud_usage", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
@@ -52,39 +63,14 @@ CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A config of three devices in packs of two and three rounds; every folder is its own."""
-    root = tmp_path_factory.mktemp("runs")
-
-    def make(name: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={root / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=2",
-            "rounds=3",
-            "fleet.devices=3",
-            "cloud.kind=oracle",
-            "strategy.path=strategies.fedavg:FedAvg",  # the one that is summed on the workers
-            "evaluation.every_rounds=1",
-            "evaluation.prompts_per_task=4",
-            "engine.kind=local",
-            "engine.pack=2",
-            *(f"client.{key}" for key in ("steps=2", "prompts=3", "group_size=3", "max_new_tokens=4", "lr=0.01")),
-        ]
-        return load_config(None, [*tiny, *more])
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(settings: Settings) -> flsim.Run:
+def finished(tiny_runs: TinyRun) -> flsim.Run:
     """The run that the others are compared with."""
-    return flsim.run(settings("whole"), progress=False)
+    return flsim.run(tiny_runs("whole"), progress=False)
 
 
-def short(settings: Settings, name: str, *more: str) -> Config:
+def short(tiny_runs: TinyRun, name: str, *more: str) -> Config:
     """Without most of the evaluation, for tests of other things."""
-    return settings(name, "stream.phases=[[arithmetic]]", "evaluation.every_rounds=9", *more)
+    return tiny_runs(name, "stream.phases=[[arithmetic]]", "evaluation.every_rounds=9", *more)
 
 
 def algorithm_of(config: Config) -> LocalAlgorithm:
@@ -160,8 +146,8 @@ def test_the_folder_holds_the_whole_run(finished: flsim.Run) -> None:
     assert "rounds 0 to 3, 3 devices on local" in (folder / "run.log").read_text()
 
 
-def test_config_and_environment_say_how_to_run_it_again(finished: flsim.Run, settings: Settings) -> None:
-    assert load_config(finished.folder / "config.yaml") == settings("whole")
+def test_config_and_environment_say_how_to_run_it_again(finished: flsim.Run, tiny_runs: TinyRun) -> None:
+    assert load_config(finished.folder / "config.yaml") == tiny_runs("whole")
     environment = json.loads((finished.folder / "environment.json").read_text())
     assert {"python", "machine", "commit", "packages"} <= environment.keys()
     assert environment["packages"]["torch"] == torch.__version__
@@ -236,9 +222,9 @@ def test_every_round_says_where_its_time_went(finished: flsim.Run) -> None:
     assert all(timing.parts["train"] > 0 and timing.parts["aggregate"] > 0 for timing in timings[1:])
 
 
-def test_sums_on_the_workers_change_no_bit_of_a_run(finished: flsim.Run, settings: Settings) -> None:
+def test_sums_on_the_workers_change_no_bit_of_a_run(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """The same FedAvg, but it wants to see the updates, so that every adapter travels to it."""
-    assert_equal_runs(flsim.run(settings("listed"), strategy=Looking(), progress=False), finished)
+    assert_equal_runs(flsim.run(tiny_runs("listed"), strategy=Looking(), progress=False), finished)
 
 
 class Looking(FedAvg):
@@ -268,7 +254,7 @@ class HalfRank(DeltaStrategy):
         return adapter
 
 
-def test_a_device_is_judged_by_what_it_was_sent(settings: Settings) -> None:
+def test_a_device_is_judged_by_what_it_was_sent(tiny_runs: TinyRun) -> None:
     """Device 1 is sent half of the rank and replies in kind; nobody is set aside."""
     echo = ClientApp()
 
@@ -280,15 +266,15 @@ def test_a_device_is_judged_by_what_it_was_sent(settings: Settings) -> None:
     def evaluate(message: Message, context: Context) -> Message:
         return wire.evaluate_reply((), 1, message)
 
-    rows = flsim.run(short(settings, "half-rank", "rounds=1"), client=echo, strategy=HalfRank(), progress=False).rows
+    rows = flsim.run(short(tiny_runs, "half-rank", "rounds=1"), client=echo, strategy=HalfRank(), progress=False).rows
     assert not (rows["name"] == "set_aside").any()
     sizes = {name: rows[rows["name"] == f"{name}link_bytes"].set_index("device")["total"] for name in ("up", "down")}
     assert sizes["up"].equals(sizes["down"])
     assert sizes["up"]["device-001"] < sizes["up"]["device-000"] == sizes["up"]["device-002"]
 
 
-def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings: Settings) -> None:
-    config = settings("whole")
+def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, tiny_runs: TinyRun) -> None:
+    config = tiny_runs("whole")
     world = load_world(config)
     saved = load_adapter(finished.folder / "adapter", like=adapter_of(finished.folder, 3))
     assert same_bits(saved, adapter_of(finished.folder, 3))
@@ -308,13 +294,13 @@ def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, settings:
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_rows_of_the_local_engine(
-    one_ray: None, finished: flsim.Run, settings: Settings, workers: int
+    one_ray: None, finished: flsim.Run, tiny_runs: TinyRun, workers: int
 ) -> None:
-    on_ray = flsim.run(settings(f"ray-{workers}", "engine.kind=ray", f"engine.workers={workers}"), progress=False)
+    on_ray = flsim.run(tiny_runs(f"ray-{workers}", "engine.kind=ray", f"engine.workers={workers}"), progress=False)
     assert_equal_runs(on_ray, finished)
 
 
-def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, settings: Settings, tmp_path: Path) -> None:
+def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, tiny_runs: TinyRun, tmp_path: Path) -> None:
     """`client.path=my_file.py:Name` in a folder that no worker looks into."""
     file = tmp_path / "my_client.py"
     file.write_text(
@@ -327,14 +313,14 @@ def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, setti
         "def app(config, **settings):\n"
         "    return DeviceApp(config, Halved(**settings))\n"
     )
-    config = short(settings, "own-file", "engine.kind=ray", "rounds=1", f"client.path={file}:app")
+    config = short(tiny_runs, "own-file", "engine.kind=ray", "rounds=1", f"client.path={file}:app")
     rows = flsim.run(config, progress=False).rows
     assert not (rows["name"] == "set_aside").any()
     assert set(rows[rows["name"] == "reward"]["device"]) == {"device-000", "device-001", "device-002"}
 
 
-def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run, settings: Settings) -> None:
-    other = flsim.run(settings("seed-1", "seed=1"), progress=False).rows
+def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run, tiny_runs: TinyRun) -> None:
+    other = flsim.run(tiny_runs("seed-1", "seed=1"), progress=False).rows
     for split, name, same in (("train", "reward", False), ("test", "accuracy", True)):
         one, two = (
             run[(run["split"] == split) & (run["name"] == name) & (run["round"] == 3)]["weight"]
@@ -350,9 +336,9 @@ def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run
     ids=["while training", "while evaluating", "before the first commit"],
 )
 def test_a_stopped_run_goes_on_elsewhere_as_if_it_had_not_been(
-    finished: flsim.Run, settings: Settings, tmp_path: Path, round_: int, kind: str
+    finished: flsim.Run, tiny_runs: TinyRun, tmp_path: Path, round_: int, kind: str
 ) -> None:
-    before = interrupted(settings(f"stopped-{round_}-{kind}"), round_, kind)
+    before = interrupted(tiny_runs(f"stopped-{round_}-{kind}"), round_, kind)
     assert not (before / "report.html").exists()
     folder = Path(shutil.move(before, tmp_path / "moved"))
     resumed = flsim.run(resume=folder, progress=False)
@@ -362,9 +348,9 @@ def test_a_stopped_run_goes_on_elsewhere_as_if_it_had_not_been(
     assert not before.exists()
 
 
-def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.Run, settings: Settings) -> None:
+def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Killed between the rows of round 2 and its checkpoint: states and rows of round 2 are there, and some of 3."""
-    folder = interrupted(settings("uncommitted"), 3)
+    folder = interrupted(tiny_runs("uncommitted"), 3)
     (folder / "checkpoints" / "round-00002.npz").unlink()
     rows = folder / "rows" / "round-00002.parquet"
     rows.write_bytes(rows.read_bytes()[:100])
@@ -372,9 +358,9 @@ def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.
     assert_equal_runs(flsim.run(resume=folder, progress=False), finished)
 
 
-def test_a_damaged_checkpoint_is_refused_and_the_mend_works(finished: flsim.Run, settings: Settings) -> None:
+def test_a_damaged_checkpoint_is_refused_and_the_mend_works(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Stopped in round 3 after some devices had learned; the checkpoint of round 2 is damaged, that of 1 is good."""
-    folder = interrupted(settings("damaged"), 3, MessageType.EVALUATE)
+    folder = interrupted(tiny_runs("damaged"), 3, MessageType.EVALUATE)
     path = folder / "checkpoints" / "round-00002.npz"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DamagedFileError, match="delete it to go on from the round before it") as caught:
@@ -400,9 +386,9 @@ def test_resuming_a_finished_run_only_reports_again_wherever_it_is_told_to_run(
     ("how", "reason", "detail"), [("raise", "raised", "out of battery"), ("nan", "not_finite", "NaN")]
 )
 def test_a_device_that_fails_is_set_aside_and_the_run_goes_on(
-    settings: Settings, how: str, reason: str, detail: str
+    tiny_runs: TinyRun, how: str, reason: str, detail: str
 ) -> None:
-    config = short(settings, f"fault-{how}")
+    config = short(tiny_runs, f"fault-{how}")
     rows = flsim.run(config, client=Faulty(config, how, round_=2), progress=False).rows
     aside = rows[rows["name"] == "set_aside"]
     assert aside[["round", "device", "task", "total", "weight"]].values.tolist() == [
@@ -418,9 +404,9 @@ def test_a_device_that_fails_is_set_aside_and_the_run_goes_on(
 
 @pytest.mark.parametrize("strategy", [FedAvg, FlowerFedAvg])
 def test_a_round_in_which_everyone_fails_leaves_the_adapter_as_it_was(
-    settings: Settings, strategy: type[Strategy]
+    tiny_runs: TinyRun, strategy: type[Strategy]
 ) -> None:
-    config = short(settings, f"all-fail-{strategy.__module__}")
+    config = short(tiny_runs, f"all-fail-{strategy.__module__}")
     client = Faulty(config, "nan", round_=3, everyone=True)
     rows = flsim.run(config, client=client, strategy=strategy(), progress=False).rows
     assert (rows[rows["name"] == "set_aside"]["round"] == 3).sum() == 3
@@ -428,8 +414,8 @@ def test_a_round_in_which_everyone_fails_leaves_the_adapter_as_it_was(
     assert any(np.abs(tensor).max() > 0 for name, tensor in adapter_of(config.folder, 3).items() if "lora_B" in name)
 
 
-def test_a_failed_evaluation_is_logged_and_the_run_goes_on(settings: Settings) -> None:
-    config = short(settings, "blind", "rounds=1")
+def test_a_failed_evaluation_is_logged_and_the_run_goes_on(tiny_runs: TinyRun) -> None:
+    config = short(tiny_runs, "blind", "rounds=1")
     rows = flsim.run(config, client=Faulty(config, "raise", round_=1, kind=MessageType.EVALUATE), progress=False).rows
     measured = rows[(rows["model"] == "global") & (rows["round"] == 1)]
     assert set(measured["device"]) == {"device-000", "device-002"}
@@ -461,8 +447,8 @@ def test_without_a_cohort_everyone_takes_part() -> None:
     assert cohort(load_config(None, ["fleet.devices=4"]), 7) == [0, 1, 2, 3]
 
 
-def test_only_the_cohort_learns_and_the_whole_fleet_is_measured(settings: Settings) -> None:
-    config = short(settings, "cohort", "fleet.devices=4", "fleet.cohort=2")
+def test_only_the_cohort_learns_and_the_whole_fleet_is_measured(tiny_runs: TinyRun) -> None:
+    config = short(tiny_runs, "cohort", "fleet.devices=4", "fleet.cohort=2")
     rows = flsim.run(config, progress=False).rows
     for round_ in (1, 2, 3):
         part = rows[rows["round"] == round_]
@@ -471,10 +457,10 @@ def test_only_the_cohort_learns_and_the_whole_fleet_is_measured(settings: Settin
     assert rows[(rows["round"] == 3) & (rows["model"] == "global")]["device"].nunique() == 4
 
 
-def test_an_existing_run_is_not_overwritten(finished: flsim.Run, settings: Settings) -> None:
+def test_an_existing_run_is_not_overwritten(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     before = (finished.folder / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match="is not empty") as caught:
-        flsim.run(settings("whole", "rounds=5"), progress=False)
+        flsim.run(tiny_runs("whole", "rounds=5"), progress=False)
     assert str(finished.folder) in str(caught.value)
     assert "--resume" in str(caught.value)
     assert (finished.folder / "config.yaml").read_bytes() == before
@@ -506,16 +492,16 @@ def test_resuming_what_is_no_run_is_refused(tmp_path: Path) -> None:
         ("fleet.cohort=4", "more than fleet.devices=3"),
     ],
 )
-def test_bad_settings_are_refused_before_a_folder_is_made(settings: Settings, setting: str, message: str) -> None:
+def test_bad_settings_are_refused_before_a_folder_is_made(tiny_runs: TinyRun, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        flsim.run(settings("refused", setting), progress=False)
-    assert not (settings("any").folder.parent / "refused").exists()
+        flsim.run(tiny_runs("refused", setting), progress=False)
+    assert not (tiny_runs("any").folder.parent / "refused").exists()
 
 
-def test_a_run_may_start_from_the_adapter_of_another(settings: Settings) -> None:
-    first = flsim.run(short(settings, "first", "rounds=1"), progress=False)
+def test_a_run_may_start_from_the_adapter_of_another(tiny_runs: TinyRun) -> None:
+    first = flsim.run(short(tiny_runs, "first", "rounds=1"), progress=False)
     second = flsim.run(
-        short(settings, "second", "rounds=1", f"model.adapter={first.folder / 'adapter'}"), progress=False
+        short(tiny_runs, "second", "rounds=1", f"model.adapter={first.folder / 'adapter'}"), progress=False
     )
     assert same_bits(adapter_of(second.folder, 0), adapter_of(first.folder, 1))
     checkpoint = latest_checkpoint(second.folder)

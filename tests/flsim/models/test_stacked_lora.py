@@ -1,79 +1,21 @@
+"""A pack of LoRA adapters on one base: outputs and gradients equal those of peft, one adapter at a time."""
+
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import LlamaConfig, PreTrainedModel
 
-from flsim.config.model import ModelConfig
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.stacked_lora import StackedLora
+from tests.flsim.models.small_models import Maker, gpt_neox, llama, make_base, qwen2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-GATED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def llama() -> tuple[PreTrainedModel, ModelConfig]:
-    config = LlamaConfig(
-        vocab_size=30,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.3,
-    )
-    return LlamaForCausalLM(config), ModelConfig(path="", rank=3, alpha=5.0, targets=GATED)
-
-
-def qwen2() -> tuple[PreTrainedModel, ModelConfig]:
-    """Biases in q, k and v, and fewer key heads than query heads."""
-    config = Qwen2Config(
-        vocab_size=30,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
-    return Qwen2ForCausalLM(config), ModelConfig(path="", rank=2, alpha=4.0, targets=GATED)
-
-
-def gpt_neox() -> tuple[PreTrainedModel, ModelConfig]:
-    """One fused projection for query, key and value, attention and MLP in parallel."""
-    config = GPTNeoXConfig(
-        vocab_size=30,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.3,
-    )
-    targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-    return GPTNeoXForCausalLM(config), ModelConfig(path="", rank=4, alpha=8.0, targets=targets)
-
-
-Maker = Callable[[], tuple[PreTrainedModel, ModelConfig]]
 ARCHITECTURES = pytest.mark.parametrize("make", [llama, qwen2, gpt_neox])
-
-
-def make_base(make: Maker) -> tuple[PreTrainedModel, ModelConfig]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model, config = make()
-    return model.eval(), config
 
 
 def random_adapters(like: Adapter, count: int) -> list[Adapter]:

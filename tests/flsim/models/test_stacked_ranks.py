@@ -9,34 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, Qwen2Config
 
 from flsim.config.model import ModelConfig
 from flsim.learning.adam import Adam, fresh_state
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.stacked_lora import StackedLora, ranks_of
+from tests.flsim.models.small_models import make_base, qwen2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RANKS, WIDEST, ALPHA = (4, 8, 2), 8, 5.0
-
-
-def make_base() -> PreTrainedModel:
-    """Biases, and fewer key heads than query heads."""
-    config = Qwen2Config(
-        vocab_size=30,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Qwen2ForCausalLM(config)
-    model.eval()
-    return model
 
 
 def settings(rank: int) -> ModelConfig:
@@ -45,7 +28,7 @@ def settings(rank: int) -> ModelConfig:
 
 @cache
 def like(rank: int) -> Adapter:
-    return initial_adapter(make_base(), settings(rank), 0)
+    return initial_adapter(make_base(qwen2)[0], settings(rank), 0)
 
 
 def adapter_of(rank: int, seed: int = 0) -> Adapter:
@@ -60,7 +43,7 @@ def adapters() -> list[Adapter]:
 
 @pytest.fixture(scope="module")
 def lora() -> StackedLora:
-    return StackedLora(make_base(), adapter_of(WIDEST), ALPHA / WIDEST)
+    return StackedLora(make_base(qwen2)[0], adapter_of(WIDEST), ALPHA / WIDEST)
 
 
 def tokens() -> Tensor:
@@ -92,7 +75,7 @@ def test_every_rank_equals_pefts_own(lora: StackedLora, adapters: list[Adapter])
         logits = lora.model(input_ids=tokens()).logits
     gradients = lora.unstack(gradient(lora, theta), RANKS)
     for k, (rank, adapter) in enumerate(zip(RANKS, adapters, strict=True)):
-        model = get_peft_model(make_base(), lora_config(settings(rank)))
+        model = get_peft_model(make_base(qwen2)[0], lora_config(settings(rank)))
         set_peft_model_state_dict(model, {name: torch.from_numpy(tensor) for name, tensor in adapter.items()})
         own = tokens()[2 * k : 2 * k + 2]
         expected = model.eval()(input_ids=own).logits

@@ -1,6 +1,6 @@
 """Distillation in whole runs: every access, caps, the cache, rollback, resume, shared questions, bad settings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,45 +27,31 @@ from flsim.problems.problem import split_of
 from strategies.stages.distillation import Distillation
 from strategies.stages.lessons import forward_lesson, reverse_lesson, sequence_lesson
 from strategies.stages.student import Lesson, Student
+from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-Settings = Callable[..., Config]
 SMALL = ("every_rounds=1", "prompts=8", "steps=2", "batch=4", "held_out=8", "users=2", "user_prompts=1", "lr=0.01")
+TINY = (
+    "stream.phases=[[arithmetic],[lists]]",
+    "cloud.kind=builtin",
+    "evaluation.every_rounds=9",
+    *(f"client.{key}" for key in ("prompts=2", "group_size=2")),
+    "server.path=strategies.stages.distillation:Distillation",
+    *(f"server.{key}" for key in SMALL),
+)
 ACCESSES = ("text", "top_logprobs", "scores", "logits")
 METHODS = dict(zip(ACCESSES, ("sequence", "forward_kl", "reverse_kl", "forward_kl"), strict=True))
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tiny_runs: TinyRun) -> TinyRun:
     """Two devices and two rounds; the folder is its own, the cache too unless named."""
-    root = tmp_path_factory.mktemp("runs")
 
     def make(name: str, *more: str) -> Config:
-        tiny = [
-            f"run_dir={root / name}",
-            f"model.path={tiny_checkpoint}",
-            "model.rank=2",
-            "rounds=2",
-            "fleet.devices=2",
-            "stream.phases=[[arithmetic],[lists]]",
-            "evaluation.every_rounds=9",
-            "evaluation.prompts_per_task=2",
-            "engine.kind=local",
-            *(f"client.{key}" for key in ("steps=1", "prompts=2", "group_size=2", "max_new_tokens=4")),
-            "server.path=strategies.stages.distillation:Distillation",
-            f"server.cache={root / name}-cache",
-            *(f"server.{key}" for key in SMALL),
-        ]
-        return load_config(None, [*tiny, *more])
+        return tiny_runs(name, f"server.cache={tiny_runs(name).folder}-cache", *more)
 
     return make
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
 
 
 def adapter_bytes(run: flsim.Run) -> bytes:
@@ -96,14 +82,14 @@ def assert_equal_runs(one: flsim.Run, other: flsim.Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def scored(settings: Settings) -> flsim.Run:
+def scored(settings: TinyRun) -> flsim.Run:
     """By reverse KL, which buys in every step."""
     return flsim.run(settings("scored", "cloud.access=scores"), progress=False)
 
 
 @pytest.mark.parametrize("access", ACCESSES)
 def test_every_access_gives_a_run_that_learned_from_the_teacher(
-    settings: Settings, scored: flsim.Run, no_report: None, access: str
+    settings: TinyRun, scored: flsim.Run, no_report: None, access: str
 ) -> None:
     more = (f"cloud.access={access}", "server.every_rounds=2")
     run = scored if access == "scores" else flsim.run(settings(access, *more), progress=False)
@@ -138,7 +124,7 @@ def test_the_report_shows_what_the_stage_did_and_counts_no_server_among_the_user
     assert "What the server did with the adapter" in scored.report.read_text()
 
 
-def test_a_run_without_a_stage_is_as_it_was(settings: Settings, scored: flsim.Run) -> None:
+def test_a_run_without_a_stage_is_as_it_was(settings: TinyRun, scored: flsim.Run) -> None:
     """What the device learned in round 1 is the same; the adapter that it was measured with no longer is."""
     plain = flsim.run(settings("plain", "server=null", "cloud.access=scores"), progress=False)
     assert plain.summary["server"] == []
@@ -153,7 +139,7 @@ def test_a_run_without_a_stage_is_as_it_was(settings: Settings, scored: flsim.Ru
 
 
 def test_a_warm_cache_gives_the_same_bits_and_buys_nothing(
-    settings: Settings, scored: flsim.Run, no_report: None
+    settings: TinyRun, scored: flsim.Run, no_report: None
 ) -> None:
     cache = settings("scored-cache").folder  # where the first run kept what it bought
     assert (cache / "bought.sqlite").is_file()
@@ -164,7 +150,7 @@ def test_a_warm_cache_gives_the_same_bits_and_buys_nothing(
 
 
 def test_a_run_that_is_resumed_is_the_run_that_was_not_stopped(
-    settings: Settings, scored: flsim.Run, no_report: None
+    settings: TinyRun, scored: flsim.Run, no_report: None
 ) -> None:
     """Stopped after the first distillation: its ledger and what it has asked come back."""
     stopped = settings("stopped", "cloud.access=scores")
@@ -176,7 +162,7 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not_stopped(
     assert_equal_runs(flsim.run(resume=stopped.folder, progress=False), scored)
 
 
-def test_questions_of_sharing_devices_are_used(settings: Settings, no_report: None) -> None:
+def test_questions_of_sharing_devices_are_used(settings: TinyRun, no_report: None) -> None:
     more = ("cloud.kind=oracle", "server.from_devices=4", "fleet.sharing=1.0", "server.every_rounds=2")
     run = flsim.run(settings("sharing", *more), progress=False)
     asked = run.rows[(run.rows["name"] == "cloud_calls") & (run.rows["split"] == "train")]
@@ -356,7 +342,7 @@ def test_a_student_that_may_not_ask_never_says_the_help_token(tmp_path: Path) ->
         (["server.path=strategies.stages.distillation:Nothing"], "has no 'Nothing'"),
     ],
 )
-def test_bad_settings_are_refused_before_a_folder_is_made(settings: Settings, more: list[str], message: str) -> None:
+def test_bad_settings_are_refused_before_a_folder_is_made(settings: TinyRun, more: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         flsim.run(settings("refused", *more), progress=False)
     assert not settings("any").folder.with_name("refused").exists()
@@ -396,7 +382,7 @@ def test_what_is_merged_into_the_base_is_in_the_student(tmp_path: Path) -> None:
     assert named(plain.after_round(1, empty, [])[1])["proxy_accuracy_before"] != found[1]["proxy_accuracy_before"]
 
 
-def test_a_strategy_that_shares_a_part_only_is_refused(settings: Settings) -> None:
+def test_a_strategy_that_shares_a_part_only_is_refused(settings: TinyRun) -> None:
     config = settings("partly", "strategy.path=strategies.fedsa_lora:FedSaLora")
     with pytest.raises(ConfigError, match=r"Distillation needs the whole adapter.*FedSaLora.*server=null"):
         flsim.run(config, progress=False)

@@ -1,0 +1,56 @@
+"""Configs as small as they get, on the random checkpoint of `conftest.py`; its `tiny_run` gives each a folder.
+
+What all runs of a file have in common stands in its own `TINY`, over the settings here; a test adds what it is about.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from omegaconf import OmegaConf
+
+from flsim.config.load import load_config
+from flsim.config.schema import Config
+
+WORLD = ("model.rank=2", "rounds=3", "fleet.devices=3", "cloud.kind=oracle", "cloud.oracle_error=0")
+RUN = (
+    "model.rank=2",
+    "rounds=2",
+    "fleet.devices=2",
+    "stream.phases=[[arithmetic]]",
+    "cloud.kind=oracle",
+    "evaluation.every_rounds=2",
+    "evaluation.prompts_per_task=2",
+    "engine.kind=local",
+    "client.steps=1",
+    "client.prompts=3",
+    "client.max_new_tokens=4",
+)
+
+
+class TinyRun(Protocol):
+    """`tiny_run(name, *more)`: the config of a small run with `more` laid over it, in a folder called `name`."""
+
+    def __call__(self, name: str, *more: str) -> Config:
+        """Its config."""
+        ...
+
+
+def tiny_world(checkpoint: Path, *more: str) -> Config:
+    """The config of three devices whose cloud knows all, for tests of what a device does."""
+    return load_config(None, [f"model.path={checkpoint}", *WORLD, *more])
+
+
+def tiny_runs_in(root: Path, checkpoint: Path, shared: tuple[str, ...]) -> TinyRun:
+    """Configs of runs under `root`, with `shared` over the settings here."""
+
+    def make(name: str, *more: str) -> Config:
+        return load_config(None, [f"run_dir={root / name}", f"model.path={checkpoint}", *RUN, *shared, *more])
+
+    return make
+
+
+def tiny_file(folder: Path, checkpoint: Path, *more: str) -> Path:
+    """`folder/tiny.yaml`: the settings of such a run as a file, for commands."""
+    file = folder / "tiny.yaml"
+    file.write_text(OmegaConf.to_yaml(OmegaConf.from_dotlist([f"model.path={checkpoint}", *RUN, *more])))
+    return file

@@ -4,6 +4,7 @@ No module stands on itself, and reading a config loads no room but its own.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -29,6 +30,29 @@ FLOORS = (
     ("flsim",),
 )
 """The rooms of flsim, from the ground up: a room imports only rooms of lower floors. `flsim` is its `__init__.py`."""
+
+WHOLE_CONFIG = ("flsim/__init__.py", "flsim/config", "flsim/loop", "flsim/comparison", "experiments")
+"""Where functions may take the whole `Config`: the loop and what stands above it, and the room that reads it."""
+MEETS_THE_RUN = {
+    "flsim/flower/contract.py": {"begin", "client_app", "client_of"},  # plug-ins are introduced to the run
+    "clients/app.py": {"__init__"},
+    "clients/device/world.py": {"load_world", "World"},
+    "clients/device/sharing.py": {"shares"},
+    "clients/learner.py": {"client_app", "check", "app", "_refuse_too_much"},
+    "clients/da_grpo.py": {"check"},
+    "clients/fixed_price.py": {"check"},
+    "clients/poisoning.py": {"malicious_devices", "__init__", "app"},
+    "strategies/base.py": {"DeltaStrategy", "begin"},
+    "strategies/stages/distillation.py": {"Distillation", "begin"},
+    "strategies/stages/student.py": {"__init__"},
+    "flsim/cloud/checks.py": {"check_cloud", "_check_replay", "_is_recorded", "_check_endpoint"},
+    "flsim/cloud/make.py": {"fleet_cloud", "_asked"},
+    "flsim/tasks/checks.py": {"check_data"},
+    "flsim/tasks/groups.py": {"data_groups"},
+    "flsim/tasks/stream.py": {"stream_of"},
+}
+"""Other functions, and classes with a field of this type, that may: where a plug-in meets the run. Whatever they call
+gets a section of the config or plain values."""
 
 
 def module_of(file: Path, root: Path) -> str:
@@ -110,6 +134,36 @@ def test_loading_a_config_imports_no_other_room() -> None:
     loaded = set(done.stdout.split())
     assert "flsim.config.load" in loaded
     assert {room_of(name) for name in loaded} <= {"flsim", "config"}
+
+
+def takers_of_the_config(file: Path) -> set[str]:
+    """Functions with a parameter, and classes with a field, that is annotated with the whole `Config`."""
+
+    def names_it(annotation: ast.expr | None) -> bool:
+        return annotation is not None and "Config" in re.findall(r"\w+", ast.unparse(annotation))
+
+    takers = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            if any(names_it(one.annotation) for one in every if one is not None):
+                takers.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign)]
+            if any(names_it(field.annotation) for field in fields):
+                takers.add(node.name)
+    return takers
+
+
+def test_below_the_loop_nothing_takes_the_whole_config() -> None:
+    for package in MAY_IMPORT:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            where = str(file.relative_to(ROOT))
+            more = takers_of_the_config(file) - MEETS_THE_RUN.get(where, set())
+            assert not more or where.startswith(WHOLE_CONFIG), (
+                f"{where}: {sorted(more)} take the whole Config; pass its section (budget, model, ...) or plain values"
+            )
 
 
 def test_no_circle_among_modules() -> None:

@@ -97,6 +97,8 @@ def call(factory: Any, key: str, spec: dict[str, Any], *args: Any) -> Any:
         raise ConfigError(f"{path} cannot take the settings of {key}: {error}; it takes: {taken}") from None
     try:
         return factory(*args, **settings)
+    except ConfigError:  # it names its own key: that of the model, say, which the plug-in has loaded
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path} refused the settings {settings} of {key}: {error}") from error
 

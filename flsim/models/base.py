@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.models.adapter import Adapter, initial_adapter
-from flsim.models.folder import HELP, folder_of, is_built_in
+from flsim.models.folder import HELP, folder_of, is_built_in, loading, tokenizer_of
 from flsim.models.forward import AnyForward, Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
@@ -89,17 +89,10 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     Raises:
         ConfigError: if there is no checkpoint, or its tokenizer cannot write the help request or end an answer.
     """
-    folder = folder_of(config.path, key)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = tokenizer_of(config.path, key)
     help_ = _help_of(config, tokenizer, key) if asks else _built_in_help(tokenizer)
     wording = wording_of(config, tokenizer, help_.text) if asks else BARE
-    transformers_logging.disable_progress_bar()
-    settings: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype), **settings)
-    except ValueError as error:  # an architecture of another kind, or a map that does not fit
-        raise ConfigError(f"{key}={config.path!r} cannot be loaded as a decoder-only model: {error}") from error
-    model = model.eval().requires_grad_(False)
+    model = _weights_of(config, key).eval().requires_grad_(False)
     if config.device_map is None:
         model = model.to(place)
     elif any(parameter.device.type == "meta" for parameter in model.parameters()):
@@ -117,6 +110,29 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, checkpointing)
 
 
+def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
+    """The model with its weights; every one of them must be in the checkpoint, for others would be drawn at random."""
+    transformers_logging.disable_progress_bar()
+    placed: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
+    with loading(config.path, key):
+        both: Any = AutoModelForCausalLM.from_pretrained(
+            folder_of(config.path, key),
+            dtype=getattr(torch, config.dtype),
+            ignore_mismatched_sizes=True,  # so that they are told below
+            output_loading_info=True,
+            **placed,
+        )
+    model: PreTrainedModel
+    model, found = both
+    wrong = [*sorted(found["missing_keys"]), *sorted(name for name, *_ in found["mismatched_keys"])]
+    if wrong:
+        raise ConfigError(
+            f"{key}={config.path!r} cannot be loaded as a decoder-only model: {len(wrong)} of its weights are missing "
+            f"or of another shape than its config.json says, first {wrong[0]}; save model and config.json together"
+        )
+    return model
+
+
 def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
     """Refuse responses that are too short for the help request; loads a tokenizer, but for built-in models.
 
@@ -125,7 +141,7 @@ def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
     """
     if config.path.startswith("builtin:"):
         return
-    help_ = _help_of(config, AutoTokenizer.from_pretrained(folder_of(config.path)), "model.path")
+    help_ = _help_of(config, tokenizer_of(config.path), "model.path")
     if len(help_.ids) > min(max_new_tokens, config.answer_tokens):
         raise ConfigError(
             f"the help request {help_.text!r} has {len(help_.ids)} tokens in {config.path!r}, responses at most "

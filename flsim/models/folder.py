@@ -1,14 +1,15 @@
 """Where a checkpoint lies: built in, a folder, or a name at the hub of Hugging Face, in its cache or to be fetched."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from flsim.config.schema import ConfigError
 from flsim.problems.families import KEYWORDS, LETTERS
@@ -50,6 +51,36 @@ def folder_of(path: str, key: str = "model.path") -> Path:
         return _from_hub(path, key)
     built_in = ", ".join(f"builtin:{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
     raise ConfigError(f"{key}={path!r}: {folder} holds no checkpoint (config.json); built in are: {built_in}")
+
+
+@contextmanager
+def loading(path: str, key: str = "model.path") -> Iterator[None]:
+    """Around what reads a checkpoint: whatever its files make transformers raise is an error of the setting.
+
+    Raises:
+        ConfigError: naming the setting and the reason.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # of any kind: a damaged file is met by many readers, none of which declares its errors
+        reason = next(iter(str(error).strip().splitlines()), "it gives no reason")
+        raise ConfigError(
+            f"{key}={path!r} cannot be loaded as a decoder-only model: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def tokenizer_of(path: str, key: str = "model.path") -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or its tokenizer cannot be loaded.
+    """
+    folder = folder_of(path, key)
+    with loading(path, key):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def _from_hub(name: str, key: str) -> Path:

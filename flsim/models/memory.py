@@ -5,7 +5,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from flsim.config.model import AUTO, ModelConfig
 from flsim.config.schema import ConfigError, EngineConfig
-from flsim.models.folder import folder_of
+from flsim.models.folder import folder_of, loading
 from flsim.models.scoring import LOGITS
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -80,7 +80,8 @@ def refuse_too_large(
     """
     if engine.gpus > 0:
         return
-    model = AutoConfig.from_pretrained(folder_of(settings.path))
+    with loading(settings.path):
+        model = AutoConfig.from_pretrained(folder_of(settings.path))
     workers = engine.workers if engine.kind == "ray" else 1
 
     def needed(pack: int) -> int:

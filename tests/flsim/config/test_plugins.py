@@ -111,6 +111,18 @@ def test_a_value_that_a_plug_in_refuses_is_named_with_its_reason(file: Path) -> 
     assert "speed=-2.0 must not be negative" in message
 
 
+def test_an_error_that_names_its_own_setting_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    """Such as that of a model which the plug-in loads: it is no setting of the plug-in that is wrong."""
+    file = tmp_path / "reads.py"
+    file.write_text(
+        "from flsim.config.schema import ConfigError\n"
+        "class Reads:\n"
+        "    def __init__(self, config):\n"
+        "        raise ConfigError('model.path is wrong')\n"
+    )
+    assert complaint({"path": f"{file}:Reads"}, 0) == "model.path is wrong"
+
+
 def test_what_cannot_be_called_is_refused(file: Path) -> None:
     message = complaint({"path": f"{file}:CONSTANT"}, 0)
     assert "CONSTANT' names 3, which cannot be called" in message

@@ -124,7 +124,5 @@ def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_word_that_is_no_size_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"engine\.pack='many' must be a number, or auto: devices that"
-    ):
+    with pytest.raises(ConfigError, match=r"engine\.pack='many' must be a number, or auto: devices that"):
         check(load_config(None, ["engine.pack=many"]))

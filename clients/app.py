@@ -17,6 +17,8 @@ from clients.device.sharing import adapters_of, keep_own, part_to_send, shares
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, reference_rows
 from flsim.budget.fleet import narrowed
+from flsim.cloud.make import make_cloud
+from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.config.schema import BudgetConfig, Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter
@@ -49,7 +51,12 @@ class DeviceApp(PackedClientApp):
     """Runs a `LocalAlgorithm` for the devices of a pack. The world is loaded once, with the first message."""
 
     def __init__(
-        self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod] = (), asking: AskingRule = OWN
+        self,
+        config: Config,
+        algorithm: LocalAlgorithm,
+        mods: Sequence[Mod] = (),
+        asking: AskingRule = OWN,
+        cloud: Cloud | None = None,
     ) -> None:
         """Wrap an algorithm.
 
@@ -59,17 +66,19 @@ class DeviceApp(PackedClientApp):
             mods: Flower's mods around every training message, the first outermost, such as those of its privacy
                 strategies; devices are then answered one at a time, since a mod sees a single message.
             asking: the rule by which devices ask when they are measured.
+            cloud: what devices ask; None makes the one that `config.cloud` names.
 
         Raises:
             ValueError: if `asking` is no rule, or needs more of the cloud than `evaluation.cloud` lets it have.
         """
         super().__init__()
+        self.cloud = make_cloud(config.cloud) if cloud is None else cloud
         if isinstance(asking, type) or not isinstance(asking, AskingRule):
             raise ValueError(
                 f"asking={asking!r} is no rule for asking; name one, such as "
                 f"client.asking.path=clients.asking.scores:Confidence, or pass an object with `decide`"
             )
-        if getattr(asking, "asks_all", False) and not config.asks_all_tests:
+        if getattr(asking, "asks_all", False) and not asks_all_tests(self.cloud, config.evaluation.cloud):
             raise ValueError(
                 f"client.asking={type(asking).__name__} sends every test prompt to the cloud, and only those that a "
                 f"budget grants may go there; set evaluation.cloud=all, which buys each of them once, or take another "
@@ -84,7 +93,7 @@ class DeviceApp(PackedClientApp):
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""
-        return load_world(self.config)
+        return load_world(self.config, self.cloud)
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train or evaluate a pack."""

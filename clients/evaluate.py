@@ -28,7 +28,7 @@ from clients.asking.threshold import tie_breaks
 from clients.device.notes import cloud_facts
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
-from flsim.cloud.protocol import Basket
+from flsim.cloud.protocol import NOTHING, Basket
 from flsim.devices import device_name
 from flsim.metrics.fairness import auc
 from flsim.metrics.rows import EVERY_TASK, Row
@@ -126,7 +126,7 @@ def evaluate_pack(
             **_within_budget(granted, choice.alone, help_.right),
         }
         whole = _costs(world, help_, device, model, round_) + _scored(world, tests, scored, device, model, round_)
-        if model == "global" and world.config.asks_all_tests:
+        if model == "global" and world.asks_all_tests:
             ties = tie_breaks(world, device, world.config.evaluation.split, len(tests))  # (N,)
             values |= accuracy_curve(choice, help_.right, ties)
             auc = asking_auc(choice, help_.right)
@@ -166,7 +166,7 @@ def reference_rows(
         at_random = _within_budget(granted, alone, help_.right)
         own = _rows(world, tests, at_random, device=device, model="random", round_=round_)
         own += _costs(world, help_, device, "random", round_)
-        if world.config.asks_all_tests:
+        if world.asks_all_tests:
             by_cloud = {"accuracy": np.where(help_.came, help_.right, np.nan)}
             own += _rows(world, tests, by_cloud, device=device, model="cloud", round_=round_)
         rows.append(frozen[k] + own)
@@ -194,7 +194,7 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
         alone: whether the device alone is right, `(N,)`.
         granted: what its budget grants, `(N,)`.
     """
-    sent = np.flatnonzero(np.ones_like(granted) if world.config.asks_all_tests else granted).tolist()
+    sent = np.flatnonzero(np.ones_like(granted) if world.asks_all_tests else granted).tolist()
     help_ = Help(alone.copy(), np.zeros_like(granted), Basket())
     came = {}
     for place, answer in zip(sent, world.cloud.answer([problems[place] for place in sent]), strict=True):
@@ -226,7 +226,7 @@ def _scored(
 
 def _costs(world: World, help_: Help, device: int, model: str, round_: int) -> list[Row]:
     """What an evaluation really bought, where that costs anything, and where the cloud failed."""
-    if not world.config.cloud.kept:
+    if world.cloud.costs == NOTHING:
         return []
     facts = cloud_facts(help_.basket)
     return [_row(world, EVERY_TASK, name, value, 1.0, device, model, round_) for name, value in facts.items()]

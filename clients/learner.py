@@ -19,6 +19,7 @@ from clients.device.pack import Pack
 from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
 from clients.device.world import World
+from flsim.cloud.protocol import Cloud
 from flsim.config.plugins import resolve
 from flsim.config.schema import Config
 from flsim.devices import device_name
@@ -75,12 +76,19 @@ class Learner(ABC):
 
     @classmethod
     def client_app(
-        cls, config: Config, *, asking: AskingRule | None = None, mods: Sequence[Any] = (), **settings: Any
+        cls,
+        config: Config,
+        cloud: Cloud | None = None,
+        *,
+        asking: AskingRule | None = None,
+        mods: Sequence[Any] = (),
+        **settings: Any,
     ) -> DeviceApp:
         """The Flower app of this learner, which is what `client.path` asks of a class (`flsim/flower/contract.py`).
 
         Args:
             config: of the run.
+            cloud: what devices ask; None makes the one that `config.cloud` names.
             asking: who decides at test time when to ask; None is the policy itself, and nobody where it does not learn
                 to.
             mods: Flower's mods around training, as objects or as `module:name`, such as
@@ -96,7 +104,7 @@ class Learner(ABC):
         learner._refuse_too_much(config)
         around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
         default = Own() if cls.may_ask else Never()
-        return learner.app(config, around, default if asking is None else asking)
+        return learner.app(config, around, default if asking is None else asking, cloud)
 
     @classmethod
     def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
@@ -110,9 +118,9 @@ class Learner(ABC):
         if unknown:
             raise ValueError(f"there is no setting {', '.join(unknown)}; {cls.__name__} takes: {', '.join(known)}")
 
-    def app(self, config: Config, mods: Sequence[Any], asking: AskingRule) -> DeviceApp:
+    def app(self, config: Config, mods: Sequence[Any], asking: AskingRule, cloud: Cloud | None) -> DeviceApp:
         """What runs it on the devices; only a fleet that does not do as it is told needs another one."""
-        return DeviceApp(config, self, mods, asking)
+        return DeviceApp(config, self, mods, asking, cloud)
 
     def _refuse_too_much(self, config: Config) -> None:
         """Refuse a step that cannot fit into memory, and a request for help that does not fit into a response."""

@@ -18,6 +18,7 @@ import flsim.flower.messages as wire
 from clients.app import DeviceApp, LocalAlgorithm
 from clients.asking.rule import AskingRule
 from clients.da_grpo import DaGrpo
+from flsim.cloud.protocol import Cloud
 from flsim.config.schema import Config
 from flsim.devices import device_at
 from flsim.flower.arrays import to_arrays
@@ -71,9 +72,15 @@ class PoisonedApp(DeviceApp):
     """A fleet whose malicious devices poison their training replies."""
 
     def __init__(
-        self, config: Config, algorithm: LocalAlgorithm, mods: Sequence[Mod], asking: AskingRule, poison: Poison
+        self,
+        config: Config,
+        algorithm: LocalAlgorithm,
+        mods: Sequence[Mod],
+        asking: AskingRule,
+        cloud: Cloud | None,
+        poison: Poison,
     ) -> None:
-        super().__init__(config, algorithm, mods, asking)
+        super().__init__(config, algorithm, mods, asking, cloud)
         self.poison = poison
         self.malicious = malicious_devices(config, poison.share)
 
@@ -102,6 +109,7 @@ class Poisoned(DaGrpo):
     poison_size: float = 10.0
     """How many times as large as an honest step it is; at least 0."""
 
-    def app(self, config: Config, mods: Sequence[Mod], asking: AskingRule) -> DeviceApp:
+    def app(self, config: Config, mods: Sequence[Mod], asking: AskingRule, cloud: Cloud | None) -> DeviceApp:
         """The fleet with its malicious devices."""
-        return PoisonedApp(config, self, mods, asking, Poison(self.poison, self.poison_share, self.poison_size))
+        poison = Poison(self.poison, self.poison_share, self.poison_size)
+        return PoisonedApp(config, self, mods, asking, cloud, poison)

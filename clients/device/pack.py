@@ -11,6 +11,7 @@ from clients.device.anchor import Anchor
 from clients.device.device import Device
 from clients.device.notes import Notes
 from clients.device.world import World
+from flsim.cloud.protocol import NOTHING
 from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam, AdamState, fresh_state
 from flsim.models.stacked_lora import ranks_of
@@ -54,7 +55,7 @@ class Pack:
             _moments(world, devices, ranks),
             torch.tensor([device.dual for device in devices], device=theta.device),  # (K,)
             torch.tensor([device.ledger.budget.tau for device in devices], device=theta.device),  # (K,)
-            [Notes(device, counts_cloud=world.config.cloud.kept) for device in devices],
+            [Notes(device, counts_cloud=world.cloud.costs != NOTHING) for device in devices],
         )
 
     def attach(self) -> None:

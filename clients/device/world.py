@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flsim.cloud.make import fleet_cloud
-from flsim.cloud.protocol import Cloud
+from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
+from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.config.schema import Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, load_model
@@ -24,16 +24,28 @@ class World:
     first: Adapter
     """The adapter that round 1 starts from, of the widest rank."""
 
+    @property
+    def asks_all_tests(self) -> bool:
+        """Whether the cloud answers every test prompt, granted or not."""
+        return asks_all_tests(self.cloud, self.config.evaluation.cloud)
+
     def scales(self, devices: Sequence[int], ranks: Sequence[int]) -> list[float]:
         """The scale of each device, by its own alpha and the rank of the adapter that it holds."""
         shapes = ((self.config.shape_of(device), rank) for device, rank in zip(devices, ranks, strict=True))
         return [replace(shape, rank=rank).scale for shape, rank in shapes]
 
 
-def load_world(config: Config) -> World:
-    """Load everything; seconds for the built-in models."""
+def load_world(config: Config, cloud: Cloud | None = None) -> World:
+    """Load everything; seconds for the built-in models.
+
+    Args:
+        config: of the run.
+        cloud: what the devices ask; None makes the one that `config.cloud` names.
+    """
+    asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
     base = load_model(config.model, place=place)
     like = initial_adapter(base.model, config.model, config.seed)
     lora = StackedLora(base.model, like, config.shape.scale)
-    return World(config, base, lora, fleet_cloud(config), stream_of(config), like)
+    behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
+    return World(config, base, lora, behind, stream_of(config), like)

@@ -3,33 +3,52 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flsim.cloud.protocol import Answer, Reply
+from flsim.cloud.protocol import Answer, Cloud, Reply
+from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.folder import folder_of
 from flsim.models.scoring import judge, top_logprobs, unaided
+from flsim.problems.families import GROUPS
 from flsim.problems.problem import Problem
+from flsim.tasks.stream import TaskStream
 
 _BLOCK = 2**24  # bytes of a checkpoint that are hashed at a time
 
 
-class BuiltinCloud:
+class Builtin(Cloud):
     """The shipped cloud model, greedy; deterministic, so answers are kept: once per worker and question."""
 
     access = "logits"
     """It can give all that a teacher can."""
 
-    def __init__(self, path: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
-        self.path = path
-        self.base: BaseModel = load_base(path, key="cloud.model", asks=False)
+    def __init__(self, model: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
+        """Name the model; it is loaded with the first question.
+
+        Args:
+            model: as `model.path` names one.
+            batch_size: questions that it reads at once.
+            max_new_tokens: longest answer, the ending token included.
+        """
+        self.model = model
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._known: dict[str, Answer] = {}
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The loaded model."""
+        return load_base(self.model, key="cloud.model", asks=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: a model is loaded where it answers."""
+        return {**{name: value for name, value in vars(self).items() if name not in ("base", "wording")}, "_known": {}}
 
     def prompt(self, problem: Problem) -> str:
         """What the model reads."""
@@ -70,11 +89,19 @@ class BuiltinCloud:
     def _read(self, prompts: Sequence[str]) -> Reading:
         return read(self.base, encode(self.base, [prompts]))
 
+    def identity(self) -> Sequence[object]:
+        """Its weights, and what computes their bits."""
+        return ["builtin", {}, self.computed]
+
+    def for_server(self) -> Cloud:
+        """One that reads a question at a time, so that no bit of an answer depends on the others."""
+        return Builtin(self.model, 1, self.max_new_tokens)
+
     @cached_property
-    def identity(self) -> str:
+    def computed(self) -> str:
         """Whatever its words and their bits depend on: its weights, and what computes them."""
         weights = hashlib.sha256()
-        for file in sorted(path for path in folder_of(self.path).glob("*") if path.is_file()):
+        for file in sorted(path for path in folder_of(self.model).glob("*") if path.is_file()):
             with file.open("rb") as data:
                 while block := data.read(_BLOCK):
                     weights.update(block)
@@ -129,18 +156,42 @@ def _reply(answer: Answer, tokens: Tensor, ids: Tensor, logprobs: Tensor) -> Rep
     )
 
 
-class OracleCloud:
+class Oracle(Cloud):
     """The right answer, except on a fixed share of the questions, chosen by a hash of the question."""
 
-    def __init__(self, error: float, errors: Mapping[str, float] | None = None) -> None:
+    def __init__(self, error: float = 0.03, errors: Mapping[str, float] | None = None) -> None:
         """Set the shares.
 
         Args:
             error: the share.
-            errors: the same for single task groups; the others have `error`.
+            errors: the same for single task groups, such as `{arithmetic: 0.1}`; the others have `error`.
+
+        Raises:
+            ConfigError: for a share that is none.
         """
-        self.error = error
-        self.errors = errors or {}
+        self.error, self.errors = float(error), dict(errors or {})
+        for name, share in (("error", self.error), *((f"errors.{task}", share) for task, share in self.errors.items())):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"cloud.{name}={share} must be in [0, 1]: it is a share of questions")
+
+    def check(self, stream: TaskStream, workers: int) -> None:
+        """Refuse errors of a task group that there is not, and code of which nobody knows a right one."""
+        groups = tuple(dict.fromkeys((*GROUPS, *stream.tasks)))
+        for task in self.errors:
+            if task not in groups:
+                known = ", ".join(groups)
+                raise ConfigError(f"cloud.errors names {task!r}, which is no task group; choose of: {known}")
+        for data in stream.data:
+            # tests are no code that passes them: an oracle that knows nothing else would always be wrong
+            if data.is_code and not data.has_solutions:
+                raise ConfigError(
+                    f"data.{data.name}: an oracle knows no right code, as no item has a solution; map a column to "
+                    f"solution, or take another cloud"
+                )
+
+    def identity(self) -> Sequence[object]:
+        """Its shares."""
+        return ["oracle", {"oracle_error": self.error, "oracle_errors": self.errors}, ""]
 
     def quote(self, problem: Problem) -> Answer:
         """Exact, since the oracle knows the answer. A character counts as a token."""

@@ -1,7 +1,8 @@
 """What was bought from the cloud once, kept on disk: a rerun and a resume buy nothing twice.
 
-One SQLite file of sealed values under the SHA-256 of all that was asked. Any number of processes may share it: a value
-is written in one transaction, and the first one to come stays, so that whoever asks later gets the very same bits.
+One SQLite file of sealed values under the SHA-256 of all that was asked, the same for devices and server. Any number of
+processes may share it: a value is written in one transaction, and the first one to come stays, so that whoever asks
+later gets the very same bits. `CachedCloud` stands before a cloud and asks it every question once.
 """
 
 import hashlib
@@ -14,14 +15,11 @@ from pathlib import Path
 
 from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
 from flsim.cloud.teacher import TEXT
-from flsim.config.schema import CloudConfig
 from flsim.files import DamagedFileError, seal
 from flsim.problems.families import is_builtin
 from flsim.problems.problem import Problem
 
 _WAIT_S = 60.0  # for another process that writes
-
-
 _AT_ONCE = 500  # keys of one query; SQLite takes 999
 
 
@@ -77,31 +75,11 @@ class Cache:
         return DamagedFileError(f"the cache {self.path} is damaged ({why}); delete it, and answers are bought again")
 
 
-# FOLDED flsim/cloud/cache.py
-# Under which key a cache keeps an answer: the SHA-256 of all that it depends on, the same for devices and
-# server.
-
-_ENTERS = {
-    "builtin": (),
-    "oracle": ("oracle_error", "oracle_errors"),
-    "endpoint": ("url", "model", "system", "max_tokens"),
-    "model": ("system", "max_tokens"),
-    "replay": (),
-}
-"""The settings that a kind's answers depend on; files, weights and the like are in the cloud's own `identity`."""
-
-
-def identity_of(cloud: Cloud, config: CloudConfig) -> list[object]:
-    """What all answers of a cloud depend on: its kind, its settings, and its `identity` if it states one."""
-    settings = {name: getattr(config, name) for name in _ENTERS[config.kind]}
-    return [config.kind, settings, str(getattr(cloud, "identity", ""))]
-
-
 def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
     """The key of one request.
 
     Args:
-        identity: of the cloud.
+        identity: of the cloud, which says all else that its answers depend on.
         level: the access that it takes, one of `CLOUD_ACCESS`.
         problem: what is asked.
         top: how many of the likeliest tokens to tell.
@@ -112,25 +90,25 @@ def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 
     return hashlib.sha256(json.dumps([*identity, level, asked, top, list(tokens)], sort_keys=True).encode()).digest()
 
 
-# FOLDED flsim/cloud/cache.py
-# A cloud that is asked every question once: what it said is kept in this process, and on disk for all runs.
-
-
-class CachedCloud:
+class CachedCloud(Cloud):
     """Answers of another cloud; any number of processes may share the folder."""
 
-    def __init__(self, cloud: Cloud, config: CloudConfig, cache: Cache | None) -> None:
+    def __init__(self, cloud: Cloud, cache: Cache | None) -> None:
         """Stand before a cloud.
 
         Args:
             cloud: what is asked where nothing is known.
-            config: what it was made from.
             cache: what was answered before, by whichever run; None keeps answers in this process only.
         """
         self.cloud = cloud
+        self.costs, self.access = cloud.costs, cloud.access
         self._cache = cache
-        self._identity = identity_of(cloud, config)
+        self._identity = cloud.identity()
         self._known: dict[bytes, Answer] = {}
+
+    def identity(self) -> Sequence[object]:
+        """As the cloud has it."""
+        return self._identity
 
     def quote(self, problem: Problem) -> Answer:
         """As the cloud has it."""

@@ -1,75 +1,92 @@
 """The cloud that a config names: bare, for who keeps books, or behind the cache, for the devices of a worker."""
 
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
-from flsim.cloud.builtin import BuiltinCloud, OracleCloud
 from flsim.cloud.cache import Cache, CachedCloud
-from flsim.cloud.checkpoint import DeskCloud, ModelCloud, find_desk, wording_of
-from flsim.cloud.checks import check_key
-from flsim.cloud.endpoint import EndpointCloud
-from flsim.cloud.protocol import Cloud
-from flsim.cloud.recorded import ReplayCloud
+from flsim.cloud.desk import DeskCloud, find_desk
+from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.model import AUTO
-from flsim.config.schema import CloudConfig, Config
+from flsim.config.plugins import build, resolve
+from flsim.config.schema import CLOUD_FREE, CloudConfig, ConfigError
+
+_DECLARED = ("costs", "access", "shared", "reach")
+_METHODS = {"quote": 1, "answer": 1, "identity": 0, "check": 2, "for_worker": 1, "for_server": 0}  # and their arguments
 
 
-def make_cloud(config: CloudConfig, *, batch_size: int = 256, concurrency: int | None = None) -> Cloud:
-    """The cloud that `config.kind` names, without a cache.
+def make_cloud(config: CloudConfig) -> Cloud:
+    """The cloud that `config.path` names, with the settings that are its own; nothing is loaded or asked yet.
+
+    A setting of None is left to the class.
+
+    Raises:
+        ConfigError: if there is no such class, it takes no such setting, refuses one, or is no cloud.
+    """
+    own = {name: value for name, value in config.settings.items() if value is not None}
+    return fitting(build("cloud", {"path": config.path, **own}), f"cloud.path={config.path!r} names")
+
+
+def fitting(cloud: Any, what: str = "cloud= is") -> Cloud:
+    """An object as a cloud.
 
     Args:
-        config: the run's.
-        batch_size: questions that the built-in model reads at once; with 1 none enters another's answer's last bits.
-        concurrency: requests that may be with an endpoint at a time; None takes `config.concurrency`.
+        cloud: the object.
+        what: how the error begins.
 
     Raises:
-        ConfigError: if what it needs, such as a key or a checkpoint, is not there.
+        ConfigError: if it is none; says what it lacks.
     """
-    if config.kind == "endpoint":
-        return EndpointCloud(config, concurrency=concurrency)
-    if config.kind == "model":
-        return ModelCloud(config)
-    if config.kind == "replay":
-        return ReplayCloud(config.replay)
-    if config.kind == "oracle":
-        return OracleCloud(config.oracle_error, config.oracle_errors)
-    return BuiltinCloud(batch_size=batch_size)
+    if isinstance(cloud, type):
+        raise ConfigError(f"{what} the class {cloud.__name__}; give an object, such as {cloud.__name__}()")
+    lacking = [name for name in _DECLARED if not hasattr(cloud, name)]
+    lacking += [name for name, count in _METHODS.items() if not _takes(getattr(cloud, name, None), count)]
+    if lacking:
+        raise ConfigError(
+            f"{what} a {type(cloud).__name__}, which is no cloud, as it lacks {', '.join(lacking)}; derive it from "
+            f"flsim.cloud.protocol.Cloud and write quote, answer and identity"
+        )
+    made: Cloud = cloud
+    return made
 
 
-def fleet_cloud(config: Config) -> Cloud:
-    """The cloud of the devices of one worker; with answers that cost time or money, behind the cache."""
-    if not config.cloud.kept:
-        return make_cloud(config.cloud)
-    return CachedCloud(_asked(config), config.cloud, cache_of(config.cloud))
+def _takes(method: Any, count: int) -> bool:
+    """Whether something can be called with so many arguments."""
+    try:
+        inspect.signature(method).bind(*range(count))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-def _asked(config: Config) -> Cloud:
-    """What stands behind the cache of one worker: its share of an endpoint, or the checkpoint that all share."""
-    on_ray = config.engine.kind == "ray"
-    desk = find_desk() if config.cloud.kind == "model" and on_ray else None
-    if desk is not None:
-        return DeskCloud(desk, config.cloud)
-    return make_cloud(config.cloud, concurrency=config.cloud.concurrency // (config.engine.workers if on_ray else 1))
+def fleet_cloud(cloud: Cloud, cache: Cache | None, workers: int) -> Cloud:
+    """The cloud of the devices of one worker; with answers that cost time or money, behind the cache.
 
-
-def check_reach(config: CloudConfig) -> None:
-    """Make sure that what the cloud needs from outside the config is there: a key, a checkpoint, a table.
-
-    Raises:
-        ConfigError: saying what is missing.
+    Args:
+        cloud: the run's.
+        cache: of what was bought before; None keeps answers in this process only.
+        workers: Ray workers that share the cloud.
     """
-    check_key(config)
-    if config.kind == "model":
-        wording_of(config)
-    if config.kind == "replay":
-        ReplayCloud(config.replay)
+    desk = find_desk() if cloud.shared else None
+    asked = cloud.for_worker(workers) if desk is None else DeskCloud(desk, cloud)
+    return asked if cloud.costs == NOTHING else CachedCloud(asked, cache)
 
 
-def cache_of(config: CloudConfig) -> Cache | None:
-    """What was bought before, by whichever run; None where nothing is kept."""
-    if config.cache is None:
+def free_settings(config: CloudConfig) -> tuple[str, ...]:
+    """Keys of the cloud that enter no answer, such as `cloud.retries`; of a class that is gone only the common ones."""
+    try:
+        own = resolve("cloud.path", config.path).reach
+    except (ConfigError, AttributeError):
+        own = ()
+    return tuple(f"cloud.{name}" for name in (*CLOUD_FREE, *own))
+
+
+def cache_of(folder: str | None) -> Cache | None:
+    """What was bought before, by whichever run, in the folder `cloud.cache`; None where nothing is kept."""
+    if folder is None:
         return None
-    if config.cache != AUTO:
-        return Cache(config.cache)
+    if folder != AUTO:
+        return Cache(folder)
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Cache(Path(root) / "flsim")

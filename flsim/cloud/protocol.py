@@ -1,22 +1,30 @@
 """The cloud LLM as the devices see it: questions in, answers with their token counts out.
 
-The built-in one can also teach (`flsim/cloud/teacher.py`): it gives the log-probabilities behind its answers.
+Any class that `cloud.path` names is a cloud if it has what `Cloud` asks for; whoever derives from `Cloud` writes three
+methods. Some can also teach (`flsim/cloud/teacher.py`): they give the log-probabilities behind their answers. At the
+end stand the words that explain the built-in world to a model that has never seen it, and a buyer's sums.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from flsim.budget.ledger import Account
-from flsim.config.schema import CloudConfig
+from flsim.config.model import AUTO
+from flsim.config.schema import ALL, CLOUD_ACCESS, CloudConfig
 from flsim.problems.families import FAMILIES, draw, is_builtin
 from flsim.problems.problem import Problem
+from flsim.tasks.stream import TaskStream
+
+NOTHING, TIME, MONEY = COSTS = ("nothing", "time", "money")
+"""What an answer may cost."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +86,83 @@ def text_reply(answer: Answer) -> Reply:
     return Reply(answer, nothing, nothing.reshape(0, 0), np.zeros((0, 0), dtype=np.float32))
 
 
+@runtime_checkable
 class Cloud(Protocol):
-    """Anything that answers problems."""
+    """Anything that answers problems.
 
+    It travels to the workers as a pickle, before it has answered anything. So the constructor checks its settings and
+    keeps them, and what takes time or memory is loaded with the first answer.
+    """
+
+    costs: str = NOTHING
+    """`time` or `money` if answers cost that: they are then cached, and what was really bought is counted. For `money`
+    evaluations send granted prompts only, unless `evaluation.cloud` says otherwise."""
+    access: str = CLOUD_ACCESS[0]
+    """The most that it can give to a server that learns from it, one of `CLOUD_ACCESS`; more than `text` takes a
+    `Teacher`."""
+    shared: bool = False
+    """Whether one of it serves all Ray workers, as it is too large for each of them to have its own."""
+    reach: tuple[str, ...] = ()
+    """Those of its settings that enter no answer, such as a number of retries: they may change on a resume."""
+
+    @abstractmethod
     def quote(self, problem: Problem) -> Answer:
         """The largest exchange that answering the problem can come to (no text); caps are held against it."""
         ...
 
+    @abstractmethod
     def answer(self, problems: Sequence[Problem]) -> Sequence[Answer | None]:
         """One answer per problem, in order; None where the cloud failed, which costs nothing."""
         ...
 
+    @abstractmethod
+    def identity(self) -> Sequence[object]:
+        """All that its answers depend on, as JSON can write it: with the question it is the key of a cached answer."""
+        ...
 
-# FOLDED flsim/cloud/protocol.py
-# What a cloud is told before a question: a notation that it has never seen, by two examples of every family.
-#
-# That is for the built-in world alone. A question of a data set stands under its own instruction
-# (`Problem.prompt`).
+    def check(self, stream: TaskStream, workers: int) -> None:
+        """Make sure, before anything is written, that it can serve a run.
+
+        Args:
+            stream: of the run, its data read.
+            workers: processes that ask at the same time.
+
+        Raises:
+            ConfigError: saying what is missing, such as a key or a file, and the mend.
+        """
+        return None
+
+    def for_worker(self, workers: int) -> "Cloud":
+        """The one that each of so many workers asks."""
+        return self
+
+    def for_server(self) -> "Cloud":
+        """The one that a server asks: what it says to one question may not depend on the others of a call."""
+        return self
+
+
+def asks_all_tests(cloud: Cloud, asked: str) -> bool:
+    """Whether the cloud answers every test prompt, granted or not; `asked` is `evaluation.cloud`."""
+    return cloud.costs != MONEY if asked == AUTO else asked == ALL
+
 
 _HEAD = """You answer short questions in a fixed notation. Write the answer alone: no words, no explanation, no spaces.
 Answers to sums, differences and products have the least significant digit first; all other numbers are as usual.
 Expressions are Python. Examples, each a question and its answer after the last equals sign:"""
 
 
-def system_of(config: CloudConfig, problem: Problem) -> str | None:
-    """The system prompt for a problem; None sends none."""
-    if config.system is not None:
-        return config.system
+def system_of(system: str | None, problem: Problem) -> str | None:
+    """The system prompt for a problem; None sends none.
+
+    A notation that a model has never seen is explained by two examples of every family, but for the built-in world
+    alone: a question of a data set stands under its own instruction (`Problem.prompt`).
+
+    Args:
+        system: what the settings say; None leaves it to the problem.
+        problem: what is asked.
+    """
+    if system is not None:
+        return system
     return instruction() if is_builtin(problem) else None
 
 
@@ -118,13 +176,9 @@ def instruction() -> str:
     return "\n".join([_HEAD, *(problem.question + problem.answer for problem in shown)])
 
 
-# FOLDED flsim/cloud/protocol.py
-# What was paid to a cloud, and what really went there: a cache lies between the two.
-
-
 @dataclass
 class Basket:
-    """The sums of one buyer over a stretch of time."""
+    """The sums of one buyer over a stretch of time: what was paid, and what really went to the cloud past a cache."""
 
     charged: Account = field(default_factory=Account)
     """As the ledger has it: calls, tokens and money of an empty cache, and what the caps refused."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flsim.budget.ledger import Ledger
-from flsim.cloud.cache import Cache, identity_of, key_of
+from flsim.cloud.cache import Cache, key_of
 from flsim.cloud.protocol import Answer, Basket, Cloud, Reply, text_reply
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, Teacher
 from flsim.config.schema import CloudConfig
@@ -40,24 +40,24 @@ class Purchases:
     """The server's account with one cloud, in one round."""
 
     def __init__(
-        self, cloud: Cloud, config: CloudConfig, cache: Cache, ledger: Ledger, known: dict[bytes, None]
+        self, cloud: Cloud, prices: CloudConfig, cache: Cache, ledger: Ledger, known: dict[bytes, None]
     ) -> None:
         """Open the account.
 
         Args:
             cloud: at least a `Teacher` if more than text is asked of it.
-            config: what the cloud was made from: its prices, and part of its identity.
+            prices: the section of the config that has them.
             cache: what was bought before, by whichever run.
             ledger: the server's, with its caps.
             known: the keys of what this run has asked so far; new ones are added.
         """
         self.cloud = cloud
-        self.prices = config
+        self.prices = prices
         self.cache = cache
         self.ledger = ledger
         self.known = known
         self.basket = Basket()
-        self._identity = identity_of(cloud, config)
+        self._identity = cloud.identity()
 
     def buy(self, requests: Sequence[Request]) -> list[Reply | None]:
         """What the cloud says to each request; None where a cap refuses it or the cloud fails.

@@ -4,12 +4,14 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from flsim.cloud.protocol import Answer
-from flsim.config.schema import ConfigError, ReplayConfig
+from flsim.cloud.protocol import Answer, Cloud
+from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED, Record
+from flsim.tasks.stream import TaskStream
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -26,29 +28,68 @@ class _Outcome:
         return self.prompt_tokens, self.completion_tokens
 
 
-class ReplayCloud:
+class Recorded(Cloud):
     """The right answer where the cloud was right, a wrong one where it was not, and the tokens it took."""
 
-    def __init__(self, config: ReplayConfig) -> None:
-        """Read the table; without one, outcomes are those that data of recorded outcomes bring with each question.
+    def __init__(
+        self,
+        file: str | None = None,
+        question: str = "question",
+        right: str = "right",
+        prompt_tokens: str = "prompt_tokens",
+        completion_tokens: str = "completion_tokens",
+    ) -> None:
+        """Name the table and its columns.
+
+        Args:
+            file: CSV table with a header and one line per question; None where the data themselves record the outcomes.
+            question: name of the column that holds the question.
+            right: of the one that says whether the cloud was right: 1 or 0, true or false.
+            prompt_tokens: of the one with the tokens sent.
+            completion_tokens: of the one with the tokens received.
+
+        Raises:
+            ConfigError: if there is no such file.
+        """
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(
+                f"cloud.file={file!r} is no file; give the path of a CSV table, or leave it out where the data record "
+                f"the outcomes"
+            )
+        self.file = file
+        self.columns = (question, right, prompt_tokens, completion_tokens)
+
+    def check(self, stream: TaskStream, workers: int) -> None:
+        """Read the table; without one, make sure that all data bring their outcomes."""
+        if self.file is not None:
+            assert self._table
+            return
+        recorded = [data.name for data in stream.data if data.source.verifier == RECORDED]
+        for task in stream.tasks:
+            if task not in recorded:
+                raise ConfigError(
+                    f"flsim.cloud.recorded:Recorded needs cloud.file, as questions of {task!r} bring no "
+                    f"recorded outcomes; give the path of a CSV table, or let stream.phases name data of recorded "
+                    f"outcomes only"
+                )
+
+    def identity(self) -> Sequence[object]:
+        """The table's bytes."""
+        return ["replay", {}, "recorded with the questions" if self.file is None else self._table[0]]
+
+    @cached_property
+    def _table(self) -> tuple[str, dict[str, _Outcome]]:
+        """The hash of the table, and the outcomes in it.
 
         Raises:
             ConfigError: naming the file, and the line and column that cannot be used.
         """
-        self.config = config
-        self.identity = "recorded with the questions"
-        self._outcomes: dict[str, _Outcome] | None = None
-        if config.file is not None:
-            self._read(config.file)
-
-    def _read(self, file: str) -> None:
-        path = Path(file)
         try:
-            data = path.read_bytes()
+            data = Path(self.file or "").read_bytes()
         except OSError as error:
-            raise ConfigError(f"cloud.replay.file={file!r} cannot be read: {error.strerror}") from error
-        self.identity = hashlib.sha256(data).hexdigest()
-        self._outcomes = _outcomes(self.config, data.decode("utf-8-sig").splitlines())
+            raise ConfigError(f"cloud.file={self.file!r} cannot be read: {error.strerror}") from error
+        lines = data.decode("utf-8-sig").splitlines()
+        return hashlib.sha256(data).hexdigest(), _outcomes(self.file or "", self.columns, lines)
 
     def quote(self, problem: Problem) -> Answer:
         """Exact."""
@@ -68,44 +109,43 @@ class ReplayCloud:
         ]
 
     def _outcome(self, problem: Problem) -> _Outcome:
-        if self._outcomes is None:
+        if self.file is None:
             return _recorded(problem)
-        if problem.question not in self._outcomes:
+        outcomes = self._table[1]
+        if problem.question not in outcomes:
             raise ConfigError(
-                f"cloud.replay.file={self.config.file!r} has no line for the question {problem.question!r} "
-                f"({problem.group}, {problem.family}, level {problem.level}), among its {len(self._outcomes)}; record "
-                f"it, or take another cloud"
+                f"cloud.file={self.file!r} has no line for the question {problem.question!r} ({problem.group}, "
+                f"{problem.family}, level {problem.level}), among its {len(outcomes)}; record it, or take another cloud"
             )
-        return self._outcomes[problem.question]
+        return outcomes[problem.question]
 
 
 def _recorded(problem: Problem) -> _Outcome:
     """What the problem itself says of the cloud."""
     if problem.verifier != RECORDED:
         raise ConfigError(
-            f"cloud.kind=replay without cloud.replay.file knows outcomes of recorded data only, {problem.group!r} "
-            f"has none; give a table, or make it data of a kind with recorded outcomes"
+            f"a recorded cloud without cloud.file knows outcomes of recorded data only, {problem.group!r} has none; "
+            f"give a table, or make it data of a kind with recorded outcomes"
         )
     record = Record.read(problem.answer)
     return _Outcome(record.cloud, record.prompt_tokens, record.completion_tokens)
 
 
-def _outcomes(config: ReplayConfig, lines: Sequence[str]) -> dict[str, _Outcome]:
+def _outcomes(file: str, columns: tuple[str, str, str, str], lines: Sequence[str]) -> dict[str, _Outcome]:
     table = csv.DictReader(lines)
-    columns = (config.question, config.right, config.prompt_tokens, config.completion_tokens)
     missing = [name for name in columns if name not in (table.fieldnames or ())]
     if missing:
         raise ConfigError(
-            f"cloud.replay.file={config.file!r} has no column {', '.join(missing)}; it has: "
-            f"{', '.join(table.fieldnames or ()) or 'none'}; name them, such as cloud.replay.right=correct"
+            f"cloud.file={file!r} has no column {', '.join(missing)}; it has: "
+            f"{', '.join(table.fieldnames or ()) or 'none'}; name them, such as cloud.right=correct"
         )
     outcomes: dict[str, _Outcome] = {}
     for line in table:
         question, right, sent, received = (line[name] or "" for name in columns)
-        where = f"cloud.replay.file={config.file!r}, line {table.line_num}"
+        where = f"cloud.file={file!r}, line {table.line_num}"
         if right.strip().lower() not in _TRUTH:
-            raise ConfigError(f"{where}: {config.right}={right!r} must be 1 or 0, true or false")
-        for name, number in ((config.prompt_tokens, sent), (config.completion_tokens, received)):
+            raise ConfigError(f"{where}: {columns[1]}={right!r} must be 1 or 0, true or false")
+        for name, number in ((columns[2], sent), (columns[3], received)):
             if not number.strip().isdecimal():
                 raise ConfigError(f"{where}: {name}={number!r} must be a number of tokens")
         outcome = _Outcome(_TRUTH[right.strip().lower()], int(sent), int(received))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 from flsim.cloud.protocol import Cloud, Reply
-from flsim.config.schema import CLOUD_ACCESS, CloudConfig, ConfigError
+from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
 
 TEXT, TOP_LOGPROBS, SCORES, LOGITS = CLOUD_ACCESS
@@ -24,11 +24,8 @@ class Teacher(Cloud, Protocol):
     """A cloud that says what it can give.
 
     What it says of one problem may not depend on the others of a call, and the help request is never among its tokens.
-    It may have an `identity` beside: a text that changes with whatever its words depend on, apart from its config.
     """
 
-    access: str
-    """The highest level, one of `CLOUD_ACCESS`."""
     vocabulary: Mapping[str, int]
     """Its tokens and their ids."""
 
@@ -41,22 +38,21 @@ class Teacher(Cloud, Protocol):
         ...
 
 
-def access_of(cloud: Cloud, config: CloudConfig) -> str:
-    """The highest level that the cloud has and `cloud.access` allows; a cloud that states none gives `text`.
+def access_of(cloud: Cloud, allowed: str | None) -> str:
+    """The highest level that the cloud has and `cloud.access` allows; None allows all.
 
     Raises:
         ConfigError: if `cloud.access` is more than the cloud has.
     """
-    own = str(getattr(cloud, "access", TEXT))
-    if config.access is None:
-        return own
-    if CLOUD_ACCESS.index(config.access) > CLOUD_ACCESS.index(own):
-        can = ", ".join(CLOUD_ACCESS[: CLOUD_ACCESS.index(own) + 1])
+    if allowed is None:
+        return cloud.access
+    if not includes(cloud.access, allowed):
+        can = ", ".join(CLOUD_ACCESS[: CLOUD_ACCESS.index(cloud.access) + 1])
         raise ConfigError(
-            f"cloud.access={config.access!r} is more than cloud.kind={config.kind} can give; choose one of: {can}, "
+            f"cloud.access={allowed!r} is more than the cloud {type(cloud).__name__} can give; choose one of: {can}, "
             f"or leave it out"
         )
-    return config.access
+    return allowed
 
 
 def includes(access: str, level: str) -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from flsim.cloud.make import free_settings
 from flsim.comparison.runs import Method, seed_text
 from flsim.config.load import settings_of
-from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError
+from flsim.config.schema import Config, ConfigError
 from flsim.tasks.stream import TaskStream
 
 _ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")
@@ -14,7 +15,6 @@ _FREE = (
     "stream.seed",
     "budget.fleet.share",
     *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")),
-    *(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT),
 )
 """Seeds are paired; how a fleet's budget is shared out is a method, how large it is must agree."""
 _SHOWN = 6  # runs or differences named in one message
@@ -65,8 +65,8 @@ def varied(methods: Sequence[Method]) -> dict[str, list[str]]:
 
 
 def _compared(config: Config) -> dict[str, object]:
-    settings = settings_of(config)
-    return {k: v for k, v in settings.items() if (k in _KEYS or k.startswith(_ROOMS)) and k not in _FREE}
+    settings, free = settings_of(config), (*_FREE, *free_settings(config.cloud))
+    return {k: v for k, v in settings.items() if (k in _KEYS or k.startswith(_ROOMS)) and k not in free}
 
 
 def _test_sets(config: Config) -> dict[str, object]:

@@ -113,7 +113,7 @@ def _setting(comparison: Compared, config: Config) -> list[list[str]]:
         ["stream", stream],
         ["budget", ", ".join([f"τ = {config.budget.tau:g}", *limits])],
         ["tests", f"{tests}, every {config.evaluation.every_rounds} rounds and at the end of each phase"],
-        ["base model, cloud", f"{config.model.path}, {config.cloud.kind}"],
+        ["base model, cloud", f"{config.model.path}, {config.cloud.path}"],
         ["seeds", ", ".join(seed_text(seeds) for seeds in comparison.seeds)],
         ["paired with", comparison.against],
         ["harm is taken against", comparison.alone],

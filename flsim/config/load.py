@@ -12,10 +12,11 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.plugins import respelt
-from flsim.config.schema import CLOUD_WITHOUT_EFFECT, Config, ConfigError, DataConfig
+from flsim.config.schema import CLOUD_FREE, Config, ConfigError, DataConfig
+from flsim.config.spelling import kept, written
 
-_REACH = tuple(f"cloud.{name}" for name in CLOUD_WITHOUT_EFFECT)
-_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_REACH)  # may change on resume
+_CLOUD = tuple(f"cloud.{name}" for name in CLOUD_FREE)
+_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_CLOUD)  # may change on resume
 _ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
 
 
@@ -66,6 +67,7 @@ def _read(path: Path) -> DictConfig:
 
 def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
     """Merge; if that fails, key by key, so that the error can name its key."""
+    given = OmegaConf.create(kept(OmegaConf.to_container(given)))  # type: ignore[arg-type]  # a DictConfig is a dict
     try:
         return _merged(config, given)
     except (OmegaConfBaseException, TypeError, ValueError):
@@ -100,22 +102,22 @@ def _explain(error: Exception, key: str, source: str) -> str:
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(written(_plain(asdict(config)))))
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """Keys whose change would change results, as `key: old -> new`."""
+def differences(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]:
+    """Keys whose change would change results, as `key: old -> new`; those in `free` would not."""
     before, after = settings_of(old), settings_of(new)
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _FREE_OF_RESULTS and not _ROOT.fullmatch(key)
+        if before.get(key) != after.get(key) and key not in (*_FREE_OF_RESULTS, *free) and not _ROOT.fullmatch(key)
     ]
 
 
 def settings_of(config: Config) -> dict[str, Any]:
     """Every key with its value, such as `budget.tau: 0.3`; of a plug-in those that are set."""
-    return _flat(_plain(asdict(config)))
+    return _flat(written(_plain(asdict(config))))
 
 
 def _plain(value: Any) -> Any:

@@ -59,11 +59,8 @@ SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 SHARES = ("equally", "traffic", "price")
 
 
-CLOUD_KINDS = ("builtin", "oracle", "endpoint", "model", "replay")
-
-
-CLOUD_WITHOUT_EFFECT = ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "cache")
-"""Settings of the cloud that enter no answer: how it is reached, and where answers are kept."""
+CLOUD_FREE = ("cache",)
+"""Settings of every cloud that enter no answer; a class states its own (`flsim/cloud/protocol.py`)."""
 
 
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
@@ -176,56 +173,17 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
-class ReplayConfig:
-    """Recorded outcomes, for `cloud.kind=replay`."""
-
-    file: str | None = None
-    """CSV table with a header and one line per question; None where the data themselves record the outcomes."""
-    question: str = "question"
-    """Name of the column that holds the question."""
-    right: str = "right"
-    """Of the one that says whether the cloud was right: 1 or 0, true or false."""
-    prompt_tokens: str = "prompt_tokens"
-    """Of the one with the tokens sent."""
-    completion_tokens: str = "completion_tokens"
-    """Of the one with the tokens received."""
-
-
-@dataclass(frozen=True)
 class CloudConfig:
-    """The cloud LLM."""
+    """The cloud LLM: which class answers, and what is of every cloud."""
 
-    kind: str = one_of("builtin", CLOUD_KINDS)
-    """`builtin`: the shipped cloud model; `oracle`: the right answer, wrong on `oracle_error` of the questions;
-    `endpoint`: an OpenAI-compatible server; `model`: a local checkpoint; `replay`: recorded outcomes."""
-    oracle_error: float = share(0.03)
-    """Share of questions that the oracle answers wrongly (by a hash of the question)."""
-    oracle_errors: dict[str, float] = field(default_factory=dict)
-    """The same for single task groups, such as `{arithmetic: 0.1}`; the others keep `oracle_error`."""
-    url: str | None = None
-    """Of an endpoint, up to and with `/v1`, such as `https://api.openai.com/v1`."""
-    model: str | None = None
-    """The model's name at the endpoint, or for `kind=model` the folder of a Hugging Face decoder-only checkpoint."""
-    system: str | None = None
-    """System prompt of an endpoint, or of a checkpoint with a chat template; None explains the built-in world's
-    notation by examples (`flsim/cloud/protocol.py`), and sends none with a question of `data`, which brings its own
-    instruction."""
-    max_tokens: int = 64
-    """Longest answer of an endpoint or a checkpoint, in tokens."""
-    key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable with the endpoint's key; a server on this machine may go without."""
-    concurrency: int = 8
-    """Requests that may be with the endpoint at a time; the Ray workers share them evenly."""
-    retries: int = 3
-    """How often a request that failed is sent again; each time after twice the wait."""
-    backoff_s: float = 0.5
-    """Seconds before the first retry, unless the server names others (`Retry-After`)."""
-    deadline_s: float = 30.0
-    """Seconds after which a request counts as failed, whatever has arrived of its reply."""
+    path: str = "flsim.cloud.builtin:Builtin"
+    """`module:Name` or `my_file.py:Name` of a class with the methods of `flsim.cloud.protocol.Cloud`, called as
+    `Name(**settings)`; shipped are `Builtin`, `Oracle`, `Endpoint`, `Checkpoint` and `Recorded` (docs/clouds.md)."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The class's own settings; written beside the others, such as `cloud.url`, and checked when it is built."""
     cache: str | None = AUTO
-    """Folder of what an endpoint or a checkpoint has answered, for all runs; `auto`: `flsim` in the user's cache folder
-    (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    """Folder of what a cloud has answered whose answers cost time or money, for all runs; `auto`: `flsim` in the user's
+    cache folder (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
     access: str | None = one_of(None, CLOUD_ACCESS)
     """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
     all that it can (`flsim/cloud/teacher.py`)."""
@@ -233,11 +191,6 @@ class CloudConfig:
     """Money per token sent."""
     price_per_completion_token: float = at_least(0, 1.10e-6)
     """Money per token received."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether its answers cost time or money, so that they are cached and what was really bought is counted."""
-        return self.kind in ("endpoint", "model")
 
 
 @dataclass(frozen=True)
@@ -252,7 +205,7 @@ class EvaluationConfig:
     """`test`, or `validation` while settings are being chosen."""
     cloud: str = one_of(AUTO, (AUTO, ALL, GRANTED))
     """Which test prompts the cloud answers: `all`, so that its own accuracy and the rules' curves are measured, or only
-    those that a budget has `granted`; `auto`: all, but of an endpoint, which costs money, the granted ones."""
+    those that a budget has `granted`; `auto`: all, but of a cloud that costs money the granted ones."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +227,11 @@ class EngineConfig:
     grow with them, but it sees no single update, and the rows say less of the aggregation's health."""
     timeout_s: float | None = at_least(0, None)
     """Seconds after which a round stops waiting for its devices; None waits for all."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that the devices run in, and that ask the cloud at the same time."""
+        return self.workers if self.kind == "ray" else 1
 
 
 @dataclass(frozen=True)
@@ -308,12 +266,6 @@ class Config:
     server: dict[str, Any] | None = plug_in(None)
     """What the server does after each aggregation (`flsim/flower/contract.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""
-
-    @property
-    def asks_all_tests(self) -> bool:
-        """Whether the cloud answers every test prompt, granted or not."""
-        asked = self.evaluation.cloud
-        return self.cloud.kind != "endpoint" if asked == AUTO else asked == ALL
 
     @property
     def cohort_size(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
+from flsim.cloud.protocol import Cloud
 from flsim.config.plugins import call, resolve
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.messages import Measures
@@ -117,15 +118,19 @@ class ServerStage(Protocol):
             def __init__(self, by=0.01):
                 self.by = by
 
-            def begin(self, config):
+            def begin(self, config, cloud):
                 pass
 
             def after_round(self, round_, adapter, replies, residual):
                 return {name: (1 - self.by) * tensor for name, tensor in adapter.items()}, []
     """
 
-    def begin(self, config: Config) -> None:
+    def begin(self, config: Config, cloud: Cloud) -> None:
         """Learn the run's settings, before anything is written.
+
+        Args:
+            config: of the run.
+            cloud: what the devices ask; a stage that asks it takes `cloud.for_server()`.
 
         Raises:
             ConfigError: if the stage cannot work with them.
@@ -183,25 +188,33 @@ class MakesClient(Protocol):
     Anything else that `client.path` names is called as `Name(config, **settings)` and gives a Flower ClientApp.
     """
 
-    def client_app(self, config: Config, **settings: Any) -> ClientApp:
-        """The app, a class method; `settings` are what the config gives beside the path."""
+    def client_app(self, config: Config, cloud: Cloud | None, **settings: Any) -> ClientApp:
+        """The app, a class method.
+
+        Args:
+            config: of the run.
+            cloud: what the devices ask; None is the one that `config.cloud` names.
+            settings: what the config gives beside the path.
+        """
         ...
 
 
-def client_of(config: Config) -> ClientApp:
-    """The Flower ClientApp that `config.client` names.
+def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
+    """The Flower ClientApp that `config.client` names, for devices that ask `cloud`, or else what the config names.
 
     Raises:
         ConfigError: if the path does not resolve or a setting is not taken.
     """
     named = resolve("client.path", str(config.client["path"]))
-    factory = named.client_app if isinstance(named, MakesClient) else named
-    app: ClientApp = call(factory, "client", config.client, config)
+    if isinstance(named, MakesClient):
+        app: ClientApp = call(named.client_app, "client", config.client, config, cloud)
+    else:
+        app = call(named, "client", config.client, config)
     return app
 
 
-def begin(strategy: object, stage: ServerStage | None, config: Config) -> None:
-    """Introduce a strategy and the server's stage to the fleet and to each other.
+def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cloud) -> None:
+    """Introduce a strategy and the server's stage to the fleet, to each other, and the stage to the cloud.
 
     Raises:
         ConfigError: if they cannot serve it: no stock Flower strategy can serve unequal ranks, and a stage needs the
@@ -226,4 +239,4 @@ def begin(strategy: object, stage: ServerStage | None, config: Config) -> None:
             f"strategies/, such as strategies.flex_lora:FlexLora"
         )
     if stage is not None:
-        stage.begin(config)
+        stage.begin(config, cloud)

@@ -19,8 +19,8 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.flower.messages as wire
-from flsim.cloud.checkpoint import open_desk
-from flsim.config.schema import CloudConfig
+from flsim.cloud.desk import open_desk
+from flsim.cloud.protocol import Cloud
 from flsim.devices import device_at
 from flsim.files import log_to
 from flsim.flower.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
@@ -103,7 +103,7 @@ class RayGrid(FleetGrid):
         workers: int,
         address: str | None = None,
         gpus: float = 0.0,
-        cloud: CloudConfig | None = None,
+        cloud: Cloud | None = None,
     ) -> None:
         """Prepare; the workers start on `with`.
 
@@ -115,7 +115,7 @@ class RayGrid(FleetGrid):
             workers: number of processes.
             address: of a running Ray cluster; None starts one on this machine.
             gpus: a worker's share of a GPU, 1/k, or a whole number of them.
-            cloud: of a checkpoint that an actor beside the workers is to hold for all of them; None holds none.
+            cloud: one that an actor beside the workers is to hold for all of them; None holds none.
         """
         super().__init__(devices, pack)
         self.workers = workers

@@ -3,7 +3,7 @@
 What a single field allows is said at the field (`flsim/config/schema.py`).
 """
 
-from flsim.cloud.checks import check_cloud
+from flsim.cloud.make import make_cloud
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
 from flsim.metrics.rows import EVERY_TASK
@@ -24,7 +24,7 @@ def check(config: Config) -> None:
             f"engine.gpus={config.engine.gpus} needs engine.kind=ray: a share is given to a worker process"
         )
     _check_fleet(config.fleet, config.model.rank, config.model.alpha)
-    check_cloud(config)
+    make_cloud(config.cloud)
     for name in config.data:
         if name in (*GROUPS, EVERY_TASK):
             raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")

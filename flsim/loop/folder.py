@@ -7,6 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+from flsim.cloud.make import free_settings
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.files import write_atomically
@@ -64,7 +65,7 @@ def open_again(folder: Path, config: Config | None) -> Config:
     saved = load_config(path)
     if config is None:
         return saved
-    changed = differences(saved, config)
+    changed = differences(saved, config, free_settings(config.cloud))
     if changed:
         raise ConfigError(
             f"--resume {folder}: the run was started with another config ({'; '.join(changed)}); resume it with its "

@@ -15,7 +15,8 @@ from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.flower.messages as wire
-from flsim.cloud.make import check_reach
+from flsim.cloud.make import fitting, make_cloud
+from flsim.cloud.protocol import Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.plugins import build
@@ -66,6 +67,7 @@ def run(
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
     server: ServerStage | None = None,
+    cloud: Cloud | None = None,
     resume: str | Path | None = None,
     until: int | None = None,
     progress: bool = True,
@@ -78,6 +80,8 @@ def run(
         strategy: any Flower strategy; None builds the one that `strategy.path` names.
         client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
         server: what the server does after each aggregation; None builds what `server.path` names, if anything.
+        cloud: what devices and server ask (`flsim/cloud/protocol.py`), which must survive pickling; None builds the one
+            that `cloud.path` names.
         resume: folder of a run to go on with; a finished run gets its report again.
         until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
         progress: whether to show a bar.
@@ -87,8 +91,10 @@ def run(
         DamagedFileError: if a file of a resumed run cannot be read.
     """
     settings = _settings(config, overrides, resume)
-    strategy, client, server = build_parts(settings, strategy, client, server)
+    cloud = make_cloud(settings.cloud) if cloud is None else fitting(cloud)
+    strategy, client, server = build_parts(settings, strategy, client, server, cloud)
     stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
+    cloud.check(stream, settings.engine.processes)
     adapter = first_adapter(settings.model, settings.seed)
     folder = open_new(settings) if resume is None else Path(resume)
     last = settings.rounds if until is None else min(until, settings.rounds)
@@ -96,7 +102,7 @@ def run(
     for group in stream.data:
         if group.said is not None:
             log.warning(group.said)
-    adapter = _go(settings, folder, (strategy, client, server), adapter, last=last, log=log, progress=progress)
+    adapter = _go(settings, folder, (strategy, client, server, cloud), adapter, last=last, log=log, progress=progress)
     save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
@@ -108,6 +114,7 @@ def build_parts(
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
     server: ServerStage | None = None,
+    cloud: Cloud | None = None,
 ) -> tuple[Strategy, ClientApp, ServerStage | None]:
     """Check the config, build the plug-ins that it names and that were not passed, and let them meet the fleet.
 
@@ -117,11 +124,11 @@ def build_parts(
     """
     check(config)
     check_gpus(config.engine)
-    check_reach(config.cloud)
+    cloud = make_cloud(config.cloud) if cloud is None else cloud
     strategy = strategy or build("strategy", config.strategy)
-    client = client or client_of(config)
+    client = client or client_of(config, cloud)
     server = server or (build("server", config.server) if config.server else None)
-    begin(strategy, server, config)
+    begin(strategy, server, config, cloud)
     return strategy, client, server
 
 
@@ -149,7 +156,7 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
 def _go(
     config: Config,
     folder: Path,
-    parts: tuple[Strategy, ClientApp, ServerStage | None],
+    parts: tuple[Strategy, ClientApp, ServerStage | None, Cloud],
     adapter: Adapter,
     *,
     last: int,
@@ -158,7 +165,7 @@ def _go(
 ) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter."""
     first, treasurer = 0, Treasurer(config)
-    strategy, client, server = parts
+    strategy, client, server, cloud = parts
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
@@ -166,11 +173,11 @@ def _go(
         if server is not None:
             vars(server).update(checkpoint.server)
         treasurer.state = checkpoint.fleet
-    begin(strategy, server, config)
+    begin(strategy, server, config, cloud)
     if first > last:
         return adapter
     due = _evaluation_rounds(config)
-    with open_grid(config, folder, client) as grid:
+    with open_grid(config, folder, client, cloud) as grid:
         grid.pack = _pack_of(config, folder, grid, adapter)
         rounds = Rounds(config, strategy, server, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
@@ -191,13 +198,13 @@ def _go(
     return adapter
 
 
-def open_grid(config: Config, folder: Path, client: ClientApp) -> FleetGrid:
+def open_grid(config: Config, folder: Path, client: ClientApp, cloud: Cloud) -> FleetGrid:
     """The grid that `engine.kind` names."""
     store, devices, engine = store_in(folder), config.fleet.devices, config.engine
     if engine.kind == "local":
         return LocalGrid(client, store, devices, 1)
     where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
-    where["cloud"] = config.cloud if config.cloud.kind == "model" else None
+    where["cloud"] = cloud if cloud.shared else None
     return RayGrid(client, store, devices, 1, **where)
 
 

@@ -169,6 +169,16 @@ class DataGroup:
         )
 
     @property
+    def is_code(self) -> bool:
+        """Whether answers are tests, which are no right answer themselves."""
+        return self.source.verifier.partition(" ")[0] == "code"
+
+    @property
+    def has_solutions(self) -> bool:
+        """Whether some item has a solution."""
+        return any(item.solution is not None for item in self.source.items)
+
+    @property
     def said(self) -> str | None:
         """What is to be told of items that were left out; None if none was."""
         if not self.dropped:
@@ -207,8 +217,6 @@ def data_groups(config: Config) -> tuple[DataGroup, ...]:
         for name in named
         if name in config.data
     )
-    for group in groups if config.cloud.kind == "oracle" else ():
-        _check_oracle(group)
     return groups
 
 
@@ -259,16 +267,6 @@ def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:
         return tuple(verifier(judge).unreadable(list(dict.fromkeys(item.answer for item in items))))
     except (VerifierError, TypeError, ValueError) as error:
         raise ConfigError(f"the verifier {judge} cannot be used: {error}") from error
-
-
-def _check_oracle(group: DataGroup) -> None:
-    """Tests are no code that passes them: an oracle that knows nothing else would always be wrong."""
-    is_code = group.source.verifier.partition(" ")[0] == "code"
-    if is_code and all(item.solution is None for item in group.source.items):
-        raise ConfigError(
-            f"data.{group.name}: cloud.kind=oracle knows no right code, as no item has a solution; map a column to "
-            f"solution, or take another cloud"
-        )
 
 
 def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], devices: int, seed: int) -> Assignment:

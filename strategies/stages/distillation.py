@@ -22,8 +22,8 @@ from flwr.app import Message
 import flsim.flower.messages as wire
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.cache import Cache
-from flsim.cloud.make import cache_of, make_cloud
-from flsim.cloud.protocol import Basket, Cloud
+from flsim.cloud.make import cache_of
+from flsim.cloud.protocol import NOTHING, Basket, Cloud
 from flsim.cloud.purchases import Purchases
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
 from flsim.config.schema import BudgetConfig, Config, ConfigError
@@ -120,13 +120,14 @@ class Distillation:
         if self.from_devices > self.prompts:
             raise ValueError(f"from_devices={self.from_devices} must be at most prompts={self.prompts}: it is a part")
 
-    def begin(self, config: Config) -> None:
+    def begin(self, config: Config, cloud: Cloud) -> None:
         """Settle on a loss.
 
         Raises:
             ConfigError: if the cloud cannot give what `loss` needs, or its tokens are not the student's.
         """
         self._config = config
+        self._cloud = cloud.for_server()
         if self.from_devices and not config.fleet.sharing:
             raise ConfigError(
                 f"server.from_devices={self.from_devices} needs devices that let the server see their questions: set "
@@ -137,14 +138,14 @@ class Distillation:
                 "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "
                 "same scores in every step; set server.cache, such as server.cache=runs/bought"
             )
-        access = access_of(self._cloud, config.cloud)
+        access = access_of(self._cloud, config.cloud.access)
         self._method = BEST[access] if self.loss == AUTO else self.loss
         if not includes(access, NEEDS[self._method]):
             can = ", ".join(loss for loss, level in NEEDS.items() if includes(access, level))
             raise ConfigError(
-                f"server.loss={self.loss!r} needs a cloud that gives {NEEDS[self._method]}, and cloud.kind="
-                f"{config.cloud.kind} with cloud.access={config.cloud.access or 'all it can'} gives {access}; it can "
-                f"do: {can} (or take server.loss=auto)"
+                f"server.loss={self.loss!r} needs a cloud that gives {NEEDS[self._method]}, and {type(cloud).__name__} "
+                f"with cloud.access={config.cloud.access or 'all it can'} gives {access}; it can do: {can} (or take "
+                f"server.loss=auto)"
             )
         if self._method != SEQUENCE:
             teacher_of(self._cloud, self._student.base.tokenizer.get_vocab())
@@ -169,7 +170,7 @@ class Distillation:
         problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
         outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
         rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
-        if self._config.cloud.kept:
+        if self._cloud.costs != NOTHING:
             rows.append(_row(round_, "cloud_failures", shop.basket.failures))
             rows.append(_row(round_, "cloud_retries", shop.basket.retries))
         rows.append(_row(round_, "from_devices", len(shared), len(problems)))
@@ -261,13 +262,14 @@ class Distillation:
 
     @property
     def _cache(self) -> Cache:
-        cache = cache_of(self._config.cloud) if self.cache is None else Cache(self.cache)
+        cache = cache_of(self._config.cloud.cache) if self.cache is None else Cache(self.cache)
         assert cache is not None  # `begin` has seen to it
         return cache
 
     @cached_property
     def _cloud(self) -> Cloud:
-        return make_cloud(self._config.cloud, batch_size=1)
+        """The run's, as a server asks it: set by `begin`, and like a model in no checkpoint."""
+        raise AttributeError("begin comes first")
 
     @cached_property
     def _student(self) -> Student:

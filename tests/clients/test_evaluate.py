@@ -11,7 +11,7 @@ import torch
 from clients.device.rollout import answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
-from flsim.cloud.builtin import OracleCloud
+from flsim.cloud.builtin import Oracle
 from flsim.cloud.protocol import Answer
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
@@ -213,7 +213,7 @@ def test_a_bias_moves_the_wish_of_its_own_device_only(tiny_checkpoint: Path) -> 
     assert rows[2] == plain[2]
 
 
-class Watched(OracleCloud):
+class Watched(Oracle):
     """Always right where it answers; notes what it is asked."""
 
     def __init__(self, *, fails: bool = False) -> None:

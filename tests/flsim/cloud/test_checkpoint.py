@@ -10,24 +10,25 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from ray import cloudpickle
 from transformers import AutoTokenizer
 
 import flsim
-from flsim.cloud.builtin import BuiltinCloud
+from flsim.cloud.builtin import Builtin
 from flsim.cloud.cache import CachedCloud
-from flsim.cloud.checkpoint import Desk, DeskCloud, ModelCloud, find_desk, open_desk, wording_of
-from flsim.cloud.make import fleet_cloud, make_cloud
+from flsim.cloud.checkpoint import Checkpoint
+from flsim.cloud.desk import Desk, DeskCloud, find_desk, open_desk
+from flsim.cloud.make import fleet_cloud
 from flsim.cloud.protocol import Answer, instruction
 from flsim.cloud.teacher import LOGITS, access_of
 from flsim.config.load import load_config
-from flsim.config.schema import CloudConfig, ConfigError
-from flsim.loop.checks import check
+from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import without_timing
 from flsim.models.base import load_base
 from flsim.models.help_request import NO_HELP
 from flsim.problems.families import GROUPS
 from flsim.problems.problem import Problem
-from flsim.tasks.stream import proxy_problems
+from flsim.tasks.stream import proxy_problems, stream_of
 from tests.flsim.cloud.chat_server import OK, REFUSED, chat_server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,18 +37,19 @@ PROBLEMS = proxy_problems(GROUPS, "train", count=20, rng=Random(0))
 QUESTIONS = [problem.question for problem in PROBLEMS]
 
 
-def config_of(path: Path | str, **settings: Any) -> CloudConfig:
-    return CloudConfig(kind="model", model=str(path), **{"max_tokens": 8, **settings})
+def checkpoint(path: Path | str, **settings: Any) -> Checkpoint:
+    return Checkpoint(str(path), **{"max_tokens": 8, **settings})
 
 
 @pytest.mark.parametrize("path", ["tiny", "builtin:cloud"])
 def test_no_answer_depends_on_its_batch(path: str, tiny_checkpoint: Path) -> None:
     """A random model, which is hardly ever sure, and a trained one, which is nearly always."""
-    config = config_of(tiny_checkpoint if path == "tiny" else path)
-    alone = [ModelCloud.answer(cloud, [problem])[0] for cloud in [ModelCloud(config)] for problem in PROBLEMS]
-    assert ModelCloud(config, batch_size=7).answer(PROBLEMS) == alone
-    assert ModelCloud(config).answer(PROBLEMS[::-1]) == alone[::-1]
-    assert alone == BuiltinCloud(str(config.model), batch_size=1, max_new_tokens=8).answer(PROBLEMS)
+    model = tiny_checkpoint if path == "tiny" else path
+    cloud = checkpoint(model)
+    alone = [cloud.answer([problem])[0] for problem in PROBLEMS]
+    assert checkpoint(model, batch_size=7).answer(PROBLEMS) == alone
+    assert checkpoint(model).answer(PROBLEMS[::-1]) == alone[::-1]
+    assert alone == Builtin(str(model), batch_size=1, max_new_tokens=8).answer(PROBLEMS)
 
 
 def test_where_a_rounding_could_have_chosen_the_question_is_asked_again_alone(
@@ -57,9 +59,9 @@ def test_where_a_rounding_could_have_chosen_the_question_is_asked_again_alone(
 
     Answers of one token, as in longer ones of this random model some token is far below that anyway.
     """
-    config, many = config_of(tiny_checkpoint, max_tokens=1), proxy_problems(GROUPS, "train", count=64, rng=Random(1))
-    right = ModelCloud(config, batch_size=1).answer(many)
-    cloud, sizes, chances = ModelCloud(config), list[int](), list[float]()
+    many = proxy_problems(GROUPS, "train", count=64, rng=Random(1))
+    right = checkpoint(tiny_checkpoint, max_tokens=1, batch_size=1).answer(many)
+    cloud, sizes, chances = checkpoint(tiny_checkpoint, max_tokens=1), list[int](), list[float]()
     real = cloud._generate
 
     def rounded(questions: list[str]) -> Any:
@@ -80,7 +82,7 @@ def test_where_a_rounding_could_have_chosen_the_question_is_asked_again_alone(
 
 def test_a_sure_answer_is_given_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trained cloud is asked again about few of its answers."""
-    cloud, sizes = ModelCloud(config_of("builtin:cloud")), list[int]()
+    cloud, sizes = checkpoint("builtin:cloud"), list[int]()
     real = cloud._generate
 
     def counted(questions: list[str]) -> Any:
@@ -105,24 +107,24 @@ def chatty(tiny_checkpoint: Path, folder: Path, template: str) -> Path:
 def test_a_chat_template_wraps_the_question_and_the_system_prompt(tiny_checkpoint: Path, tmp_path: Path) -> None:
     template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}={% endif %}"
     path = chatty(tiny_checkpoint, tmp_path / "chatty", template)
-    cloud = ModelCloud(config_of(path, system="'ab'"))
+    cloud = checkpoint(path, system="'ab'")
     assert cloud.prompt(PROBLEMS[0]) == f"['ab'][{QUESTIONS[0]}]="
     assert cloud.quote(PROBLEMS[0]).prompt_tokens == len(cloud.base.tokenizer(cloud.prompt(PROBLEMS[0]))["input_ids"])
-    assert cloud.answer(PROBLEMS) != ModelCloud(config_of(tiny_checkpoint)).answer(PROBLEMS)
-    assert cloud.identity != ModelCloud(config_of(path, system="'ac'")).identity
+    assert cloud.answer(PROBLEMS) != checkpoint(tiny_checkpoint).answer(PROBLEMS)
+    assert cloud.identity() != checkpoint(path, system="'ac'").identity()
     with pytest.raises(ConfigError, match=r"cloud\.system has no effect: .* has no chat template"):
-        wording_of(config_of(tiny_checkpoint, system="'ab'"))
+        checkpoint(tiny_checkpoint, system="'ab'").check(stream_of(Config()), 1)
 
 
 def test_a_question_of_a_data_set_stands_under_its_own_instruction(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The notation of the built-in world is explained for its own questions alone; `cloud.system` is for all."""
     template = "{% for m in messages %}[{{ m['role'] }} {{ m['content'] }}]{% endfor %}"
     path = chatty(tiny_checkpoint, tmp_path / "chatty", template)
-    told, own = ModelCloud(config_of(path)), Problem("mine", "", 0, "1+1=", "2", instruction="Add.")
+    told, own = checkpoint(path), Problem("mine", "", 0, "1+1=", "2", instruction="Add.")
     assert told.prompt(own) == "[user Add.\n\n1+1=]"
     assert told.prompt(PROBLEMS[0]) == f"[system {instruction()}][user {QUESTIONS[0]}]"
-    assert ModelCloud(config_of(path, system="'ab'")).prompt(own) == "[system 'ab'][user Add.\n\n1+1=]"
-    assert ModelCloud(config_of(tiny_checkpoint)).prompt(own) == own.prompt == "Add.\n\n1+1="
+    assert checkpoint(path, system="'ab'").prompt(own) == "[system 'ab'][user Add.\n\n1+1=]"
+    assert checkpoint(tiny_checkpoint).prompt(own) == own.prompt == "Add.\n\n1+1="
 
 
 def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +132,7 @@ def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.
     monkeypatch.setattr("flsim.models.base.is_built_in", lambda vocabulary: False)
     with pytest.raises(ConfigError, match=r"^model\.path=.*cannot write the help request '<unknown> I need"):
         load_base(str(tiny_checkpoint))
-    cloud = ModelCloud(config_of(tiny_checkpoint))
+    cloud = checkpoint(tiny_checkpoint)
     assert cloud.base.help_id == NO_HELP
     head = cloud.base.model.lm_head
     bias = torch.zeros(head.out_features)
@@ -141,20 +143,31 @@ def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.
 
 
 def test_it_can_teach_and_a_wrong_path_is_refused(tiny_checkpoint: Path) -> None:
-    config = config_of(tiny_checkpoint)
-    assert access_of(make_cloud(config), config) == LOGITS
+    assert access_of(checkpoint(tiny_checkpoint), None) == LOGITS
     with pytest.raises(ConfigError, match=r"cloud\.model='nowhere' is no folder of a checkpoint"):
-        check(load_config(None, ["cloud.kind=model", "cloud.model=nowhere"]))
+        checkpoint("nowhere")
+    with pytest.raises(ConfigError, match=r"needs cloud\.model: the folder"):
+        Checkpoint()
+
+
+def test_a_pickle_has_no_weights(tiny_checkpoint: Path) -> None:
+    """What travels to a worker, or lies in a checkpoint of the server, is the settings; it answers as before."""
+    cloud = checkpoint(tiny_checkpoint)
+    answers, identity = cloud.answer(PROBLEMS[:3]), cloud.identity()
+    data = cloudpickle.dumps(cloud)
+    assert len(data) < 1000
+    again = cloudpickle.loads(data)
+    assert (again.answer(PROBLEMS[:3]), again.identity()) == (answers, identity)
 
 
 def test_the_desk_answers_together_what_comes_together(tiny_checkpoint: Path) -> None:
     """Three workers at once and one of them again, later: one batch of all questions, and none for what is known."""
-    desk, plain = Desk(config_of(tiny_checkpoint)), ModelCloud(config_of(tiny_checkpoint))
+    desk, plain = Desk(checkpoint(tiny_checkpoint)), checkpoint(tiny_checkpoint)
 
-    async def day() -> list[list[Answer]]:
-        parts = (QUESTIONS[:8], QUESTIONS[4:12], QUESTIONS[12:])
+    async def day() -> list[list[Answer | None]]:
+        parts = (PROBLEMS[:8], PROBLEMS[4:12], PROBLEMS[12:])
         together = await asyncio.gather(*(desk.answer(part) for part in parts))
-        return [*together, await desk.answer(QUESTIONS)]
+        return [*together, await desk.answer(PROBLEMS)]
 
     *together, again = asyncio.run(day())
     assert again == plain.answer(PROBLEMS)
@@ -181,7 +194,8 @@ def tiny_run(tiny_checkpoint: Path, folder: Path, *more: str) -> list[str]:
     ]
 
 
-MODEL = ("cloud.kind=model", "cloud.model=builtin:cloud")
+ENDPOINT = "cloud.path=flsim.cloud.endpoint:Endpoint"
+MODEL = ("cloud.path=flsim.cloud.checkpoint:Checkpoint", "cloud.model=builtin:cloud")
 
 
 @pytest.fixture
@@ -205,10 +219,8 @@ def test_one_desk_serves_all_workers_with_the_rows_of_one_process(
 
 @pytest.mark.slow
 def test_a_desk_that_dies_is_a_failure_and_comes_back(two_cpus: None, tiny_checkpoint: Path) -> None:
-    config = config_of(tiny_checkpoint)
-    desk = open_desk(config)
-    whole = load_config(None, ["cloud.kind=model", f"cloud.model={tiny_checkpoint}", "cloud.cache=null"])
-    cloud = fleet_cloud(whole)
+    desk = open_desk(checkpoint(tiny_checkpoint))
+    cloud = fleet_cloud(checkpoint(tiny_checkpoint), None, 2)
     assert isinstance(cloud, CachedCloud)
     assert isinstance(cloud.cloud, DeskCloud)
     before = cloud.answer(PROBLEMS[:5])
@@ -217,7 +229,7 @@ def test_a_desk_that_dies_is_a_failure_and_comes_back(two_cpus: None, tiny_check
     while failed[-1] == [None] * 5:
         assert len(failed) < 1000
         failed.append(cloud.cloud.answer(PROBLEMS[5:10]))
-    assert failed[-1] == ModelCloud(config).answer(PROBLEMS[5:10])
+    assert failed[-1] == checkpoint(tiny_checkpoint).answer(PROBLEMS[5:10])
     assert cloud.answer(PROBLEMS[:5]) == before
     ray.kill(desk)
 
@@ -236,10 +248,12 @@ def test_ray_workers_share_the_endpoints_limit(two_cpus: None, tiny_checkpoint: 
 
     with chat_server(Anything(answers), lambda _, question: REFUSED if len(question) > 9 else OK) as server:
         server.pause_s = 0.02
-        where = ("cloud.kind=endpoint", f"cloud.url={server.url}", "cloud.model=m", "cloud.concurrency=4")
+        where = (f"cloud.url={server.url}", "cloud.model=m", "cloud.concurrency=4")
         rows = []
         for kind in ("ray", "local"):
-            config = load_config(None, tiny_run(tiny_checkpoint, tmp_path / kind, *where, f"engine.kind={kind}"))
+            config = load_config(
+                None, tiny_run(tiny_checkpoint, tmp_path / kind, ENDPOINT, *where, f"engine.kind={kind}")
+            )
             rows.append(without_timing(flsim.run(config, progress=False).rows))
             assert 2 <= server.most <= 4
             assert "answered with status 401" in (config.folder / "run.log").read_text()

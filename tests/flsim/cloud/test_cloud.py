@@ -13,19 +13,20 @@ from clients.device.device import Device
 from clients.device.rollout import answer_alone, ask_cloud, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Account, Ledger
-from flsim.cloud.builtin import BuiltinCloud, OracleCloud
+from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import BudgetConfig, CloudConfig, Config, ConfigError
-from flsim.loop.checks import check
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import load_base
 from flsim.problems.families import FAMILIES, draw
 from flsim.problems.problem import Problem
+from flsim.tasks.stream import stream_of
 from tests.flsim.cloud.answers import answered
 
+ORACLE = "cloud.path=flsim.cloud.builtin:Oracle"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -164,48 +165,47 @@ def test_what_is_given_back_can_be_spent_again() -> None:
 def test_oracle_errs_on_the_asked_share() -> None:
     """Of 5000 questions; the standard error of a share of 0.1 is 0.004."""
     asked = problems(5000)
-    answers = OracleCloud(0.1).answer(asked)
+    answers = Oracle(0.1).answer(asked)
     wrong = [answer.text != problem.answer for problem, answer in zip(asked, answers, strict=True)]
     assert sum(wrong) / len(asked) == pytest.approx(0.1, abs=0.015)
-    assert [answer.text for answer in OracleCloud(0.0).answer(asked)] == [problem.answer for problem in asked]
-    assert {answer.text for answer in OracleCloud(1.0).answer(asked)} == {""}
+    assert [answer.text for answer in Oracle(0.0).answer(asked)] == [problem.answer for problem in asked]
+    assert {answer.text for answer in Oracle(1.0).answer(asked)} == {""}
 
 
 def test_oracle_errs_by_task_group_where_it_is_told_so() -> None:
     """Strings always, numbers never, all others as often as before and at the same questions."""
     asked = problems(600)
-    mixed = answered(OracleCloud(0.3, {"strings": 1.0, "numbers": 0.0}), asked)
-    for problem, answer, plain in zip(asked, mixed, OracleCloud(0.3).answer(asked), strict=True):
+    mixed = answered(Oracle(0.3, {"strings": 1.0, "numbers": 0.0}), asked)
+    for problem, answer, plain in zip(asked, mixed, Oracle(0.3).answer(asked), strict=True):
         expected = {"strings": "", "numbers": problem.answer}.get(problem.group, plain.text)
         assert answer.text == expected
-    config = load_config(None, ["cloud.kind=oracle", "cloud.oracle_errors={arithmetic: 0.1}"])
+    config = load_config(None, ["cloud.path=flsim.cloud.builtin:Oracle", "cloud.errors={arithmetic: 0.1}"])
     cloud = make_cloud(config.cloud)
-    assert isinstance(cloud, OracleCloud)
+    assert isinstance(cloud, Oracle)
     assert (cloud.error, cloud.errors) == (0.03, {"arithmetic": 0.1})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            ("cloud.oracle_errors={sums: 0.1}", "cloud.kind=oracle"),
-            r"names 'sums', which is no task group; .*arithmetic",
-        ),
-        (("cloud.oracle_errors={lists: 1.5}", "cloud.kind=oracle"), r"oracle_errors\.lists=1\.5 must be in \[0, 1\]"),
-        (("cloud.oracle_errors={lists: 0.5}",), r"oracle_errors has no effect with cloud\.kind=builtin"),
+        (("cloud.errors={sums: 0.1}", ORACLE), r"names 'sums', which is no task group; .*arithmetic"),
+        (("cloud.errors={lists: 1.5}", ORACLE), r"cloud\.errors\.lists=1\.5 must be in \[0, 1\]"),
+        (("cloud.error=2", ORACLE), r"cloud\.error=2\.0 must be in \[0, 1\]"),
+        (("cloud.errors={lists: 0.5}",), r"builtin:Builtin cannot take the settings of cloud: .*'errors'"),
     ],
 )
 def test_wrong_error_rates_are_refused(settings: tuple[str, ...], message: str) -> None:
+    config = load_config(None, settings)
     with pytest.raises(ConfigError, match=message):
-        check(load_config(None, settings))
+        make_cloud(config.cloud).check(stream_of(config), 1)
 
 
 def test_oracle_errs_always_on_the_same_questions() -> None:
     """Whoever asks, in whatever order; and one that errs more often errs also where a better one does."""
     asked = problems(1000)
-    answers = OracleCloud(0.2).answer(asked)
-    assert OracleCloud(0.2).answer(asked[::-1]) == answers[::-1]
-    worse = OracleCloud(0.5).answer(asked)
+    answers = Oracle(0.2).answer(asked)
+    assert Oracle(0.2).answer(asked[::-1]) == answers[::-1]
+    worse = Oracle(0.5).answer(asked)
     assert all(bad.text == "" for good, bad in zip(answers, worse, strict=True) if good.text == "")
 
 
@@ -213,12 +213,12 @@ def test_oracle_errs_always_on_the_same_questions() -> None:
 
 
 @pytest.fixture
-def cloud(tiny_checkpoint: Path) -> BuiltinCloud:
-    return BuiltinCloud(str(tiny_checkpoint))
+def cloud(tiny_checkpoint: Path) -> Builtin:
+    return Builtin(str(tiny_checkpoint))
 
 
 @pytest.fixture
-def passes(cloud: BuiltinCloud) -> Iterator[list[int]]:
+def passes(cloud: Builtin) -> Iterator[list[int]]:
     """The batch size of every forward pass of the cloud's model, seen at its output layer."""
     seen: list[int] = []
     hook = cloud.base.model.get_output_embeddings().register_forward_pre_hook(
@@ -228,15 +228,15 @@ def passes(cloud: BuiltinCloud) -> Iterator[list[int]]:
     hook.remove()
 
 
-def test_builtin_cloud_is_deterministic_whatever_the_batch(cloud: BuiltinCloud, tiny_checkpoint: Path) -> None:
+def test_builtin_cloud_is_deterministic_whatever_the_batch(cloud: Builtin, tiny_checkpoint: Path) -> None:
     asked = problems(40)
     answers = cloud.answer(asked)
-    assert BuiltinCloud(str(tiny_checkpoint), batch_size=7).answer(asked) == answers
-    assert BuiltinCloud(str(tiny_checkpoint)).answer(asked[::-1]) == answers[::-1]
+    assert Builtin(str(tiny_checkpoint), batch_size=7).answer(asked) == answers
+    assert Builtin(str(tiny_checkpoint)).answer(asked[::-1]) == answers[::-1]
     assert len({answer.text for answer in answers}) > 10
 
 
-def test_builtin_cloud_computes_a_question_once(cloud: BuiltinCloud, passes: list[int]) -> None:
+def test_builtin_cloud_computes_a_question_once(cloud: Builtin, passes: list[int]) -> None:
     """Ten questions, each asked twice in one call, then again: ten rows in the first call's first pass, none after."""
     asked = problems(10)
     answers = cloud.answer(asked + asked)
@@ -250,7 +250,7 @@ def test_builtin_cloud_computes_a_question_once(cloud: BuiltinCloud, passes: lis
     assert cloud.answer([]) == []
 
 
-def test_builtin_cloud_reports_the_tokens_that_were_exchanged(cloud: BuiltinCloud) -> None:
+def test_builtin_cloud_reports_the_tokens_that_were_exchanged(cloud: Builtin) -> None:
     asked = problems(30)
     tokenizer = cloud.base.tokenizer
     for problem, answer in zip(asked, cloud.answer(asked), strict=True):
@@ -260,9 +260,9 @@ def test_builtin_cloud_reports_the_tokens_that_were_exchanged(cloud: BuiltinClou
 
 
 @pytest.mark.parametrize("kind", ["builtin", "oracle"])
-def test_no_answer_is_larger_than_its_quote(cloud: BuiltinCloud, kind: str) -> None:
+def test_no_answer_is_larger_than_its_quote(cloud: Builtin, kind: str) -> None:
     """In tokens of either kind, so at any prices."""
-    chosen: Cloud = cloud if kind == "builtin" else OracleCloud(0.3)
+    chosen: Cloud = cloud if kind == "builtin" else Oracle(0.3)
     asked = problems(50)
     for problem, answer in zip(asked, answered(chosen, asked), strict=True):
         quote = chosen.quote(problem)
@@ -278,8 +278,8 @@ def test_price_by_hand() -> None:
 
 
 def test_config_names_the_cloud() -> None:
-    oracle = make_cloud(CloudConfig(kind="oracle", oracle_error=0.25))
-    assert isinstance(oracle, OracleCloud)
+    oracle = make_cloud(CloudConfig("flsim.cloud.builtin:Oracle", {"error": 0.25}))
+    assert isinstance(oracle, Oracle)
     assert oracle.error == 0.25
 
 
@@ -290,7 +290,7 @@ def world_of(checkpoint: Path, *, oracle_error: float = 0.0, **caps: float) -> W
     return load_world(
         Config(
             model=ModelConfig(path=str(checkpoint), rank=2),
-            cloud=CloudConfig(kind="oracle", oracle_error=oracle_error),
+            cloud=CloudConfig("flsim.cloud.builtin:Oracle", {"error": oracle_error}),
             budget=budget_of(**caps),
         )
     )
@@ -337,7 +337,7 @@ def test_only_wanted_queries_are_sent(tiny_checkpoint: Path) -> None:
 def test_the_ledger_books_what_the_model_really_said(tiny_checkpoint: Path) -> None:
     """Reserved is the longest completion, booked the real one: the difference comes back."""
     world = world_of(tiny_checkpoint)
-    world = replace(world, cloud=BuiltinCloud(str(tiny_checkpoint)))
+    world = replace(world, cloud=Builtin(str(tiny_checkpoint)))
     (device,) = pack(world, 1)
     asked = problems(6)
     ask_cloud(world, [device], [asked], torch.ones(1, 6, dtype=torch.bool), max_new_tokens=8)
@@ -348,7 +348,7 @@ def test_the_ledger_books_what_the_model_really_said(tiny_checkpoint: Path) -> N
     assert device.ledger.total.tokens < sum(world.cloud.quote(problem).tokens for problem in asked)
 
 
-class Flaky(OracleCloud):
+class Flaky(Oracle):
     """Always right, except that it fails at every other question of a call."""
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:  # type: ignore[override]
@@ -365,7 +365,7 @@ def test_where_the_cloud_fails_the_device_answers_alone_and_pays_nothing(tiny_ch
     world = replace(world, cloud=Flaky(0.0))
     helped = ask_cloud(world, [device], [asked], torch.ones(1, 4, dtype=torch.bool), max_new_tokens=8)
     assert helped.tolist() == [[1.0, 1.0, 0.0, 1.0]]
-    paid = [OracleCloud(0.0).answer([asked[p]])[0] for p in (1, 3)]
+    paid = [Oracle(0.0).answer([asked[p]])[0] for p in (1, 3)]
     assert device.ledger.total.calls == 2
     assert device.ledger.total.tokens == sum(answer.tokens for answer in paid)
     assert device.ledger.total.money == pytest.approx(sum(answer.money(world.config.cloud) for answer in paid))

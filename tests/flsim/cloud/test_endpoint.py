@@ -3,21 +3,21 @@
 import logging
 import socket
 import time
-from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
-from flsim.cloud.checks import check_key, is_local
-from flsim.cloud.endpoint import EndpointCloud
-from flsim.cloud.protocol import Answer, instruction
+from flsim.cloud.builtin import Builtin
+from flsim.cloud.endpoint import Endpoint, is_local
+from flsim.cloud.make import make_cloud
+from flsim.cloud.protocol import Answer, asks_all_tests, instruction
 from flsim.config.load import load_config
-from flsim.config.schema import CloudConfig, ConfigError
+from flsim.config.schema import Config, ConfigError
 from flsim.loop.checks import check
 from flsim.problems.families import FAMILIES, GROUPS
 from flsim.problems.problem import Problem, split_of
-from flsim.tasks.stream import proxy_problems
+from flsim.tasks.stream import proxy_problems, stream_of
 from tests.flsim.cloud.answers import answered
 from tests.flsim.cloud.chat_server import BROKEN, BUSY, DRIP, OK, PASSING, REFUSED, SLOW, ChatServer, chat_server
 
@@ -26,10 +26,10 @@ ANSWERS = {problem.question: problem.answer for problem in PROBLEMS}
 KEY = "sk-planted-0123456789abcdef"
 
 
-def cloud_at(server: ChatServer | str, **settings: Any) -> EndpointCloud:
+def cloud_at(server: ChatServer | str, **settings: Any) -> Endpoint:
     url = server if isinstance(server, str) else server.url
     quick = {"deadline_s": 0.4, "backoff_s": 0.01, "retries": 2, **settings}
-    return EndpointCloud(CloudConfig(kind="endpoint", url=url, model="m", **quick))
+    return Endpoint(url, "m", **quick)
 
 
 def test_answers_come_in_order_with_the_servers_token_counts() -> None:
@@ -150,7 +150,7 @@ def test_a_quote_is_never_below_what_is_billed() -> None:
             quote = cloud.quote(problem)
             assert quote.prompt_tokens == len(problem.question) + 2 + 64
             assert quote.prompt_tokens >= answer.prompt_tokens
-            assert quote.completion_tokens == cloud.config.max_tokens >= answer.completion_tokens
+            assert quote.completion_tokens == cloud.max_tokens >= answer.completion_tokens
 
 
 def test_why_it_failed_is_logged_without_a_word_of_the_servers(
@@ -173,20 +173,21 @@ def test_why_it_failed_is_logged_without_a_word_of_the_servers(
 
 def test_a_missing_key_is_refused_unless_the_server_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLOUD_KEY", raising=False)
-    far = CloudConfig(kind="endpoint", url="https://api.example.org/v1", model="m", key_env="CLOUD_KEY")
+    far = Endpoint("https://api.example.org/v1", "m", key_env="CLOUD_KEY")
+    stream = stream_of(Config())
     with pytest.raises(ConfigError, match=r"environment variable CLOUD_KEY is not set"):
-        check_key(far)
-    with pytest.raises(ConfigError, match=r"CLOUD_KEY"):
-        EndpointCloud(far)
+        far.check(stream, 1)
     for host in ("localhost:8000", "127.0.0.1", "[::1]:1"):
-        check_key(replace(far, url=f"http://{host}/v1"))
+        Endpoint(f"http://{host}/v1", "m", key_env="CLOUD_KEY").check(stream, 1)
     for host in ("10.0.0.1", "localhost.example.org"):
-        assert not is_local(replace(far, url=f"http://{host}/v1"))
+        assert not is_local(f"http://{host}/v1")
     monkeypatch.setenv("CLOUD_KEY", KEY)
-    check_key(far)
+    far.check(stream, 1)
+    with pytest.raises(ConfigError, match=r"concurrency=8 is less than engine\.workers=9"):
+        far.check(stream, 9)
 
 
-ENDPOINT = ("cloud.kind=endpoint", "cloud.url=http://localhost:1/v1", "cloud.model=m")
+ENDPOINT = ("cloud.path=flsim.cloud.endpoint:Endpoint", "cloud.url=http://localhost:1/v1", "cloud.model=m")
 
 
 @pytest.mark.parametrize(
@@ -199,11 +200,11 @@ ENDPOINT = ("cloud.kind=endpoint", "cloud.url=http://localhost:1/v1", "cloud.mod
         ((*ENDPOINT, "cloud.url=https://h/v1?key=planted"), r"put the key into the environment"),
         ((*ENDPOINT, "cloud.key_env=sk-planted"), r"must be the name of an environment variable"),
         ((*ENDPOINT, "cloud.key_env=planted123"), r"take it out"),
-        ((*ENDPOINT, "cloud.concurrency=1"), r"concurrency=1 is less than engine\.workers=2"),
+        ((*ENDPOINT, "cloud.concurrency=0"), r"concurrency=0 must be at least 1"),
         ((*ENDPOINT, "cloud.retries=-1"), r"retries=-1 must be at least 0"),
-        ((*ENDPOINT, "cloud.deadline_s=0"), r"deadline_s=0.0 must be above 0"),
+        ((*ENDPOINT, "cloud.deadline_s=0"), r"deadline_s=0 must be above 0"),
         ((*ENDPOINT, "cloud.max_tokens=0"), r"max_tokens=0 must be at least 1"),
-        ((ENDPOINT[1],), r"cloud\.url has no effect with cloud\.kind=builtin; it belongs to endpoint"),
+        ((ENDPOINT[1],), r"builtin:Builtin cannot take the settings of cloud: .*'url'; it takes: model, batch_size"),
         ((*ENDPOINT, "evaluation.cloud=some"), r"choose one of: auto, all, granted"),
     ],
 )
@@ -214,9 +215,9 @@ def test_settings_that_cannot_work_are_refused_and_no_key_is_repeated(settings: 
 
 
 def test_an_endpoint_answers_granted_test_prompts_only_unless_asked_for_all() -> None:
-    assert not load_config(None, ENDPOINT).asks_all_tests
-    assert load_config(None, [*ENDPOINT, "evaluation.cloud=all"]).asks_all_tests
-    assert load_config(None, []).asks_all_tests
+    endpoint = make_cloud(load_config(None, ENDPOINT).cloud)
+    assert [asks_all_tests(endpoint, asked) for asked in ("auto", "all", "granted")] == [False, True, False]
+    assert [asks_all_tests(Builtin(), asked) for asked in ("auto", "all", "granted")] == [True, True, False]
 
 
 def test_the_default_prompt_shows_every_family_and_no_test_question() -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 
 from flsim.budget.ledger import Account, Ledger
-from flsim.cloud.builtin import BuiltinCloud, OracleCloud
+from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.cache import Cache
 from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
 from flsim.cloud.purchases import Purchases, Request
@@ -30,14 +30,14 @@ from flsim.tasks.stream import proxy_problems
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROBLEMS = proxy_problems(GROUPS, "train", count=12, rng=Random(0))
-PRICES = CloudConfig(kind="oracle", price_per_prompt_token=0.25, price_per_completion_token=0.5)  # exact in binary
+PRICES = CloudConfig(price_per_prompt_token=0.25, price_per_completion_token=0.5)  # exact in binary
 
 
-class Noting(OracleCloud):
+class Noting(Oracle):
     """Notes what it is asked."""
 
-    def __init__(self) -> None:
-        super().__init__(0.0)
+    def __init__(self, error: float = 0.0) -> None:
+        super().__init__(error)
         self.asked: list[str] = []
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
@@ -130,7 +130,7 @@ def test_where_the_cloud_fails_nothing_is_paid_or_kept_and_the_rest_is(tmp_path:
     shop = shop_at(tmp_path, cloud, BudgetConfig(calls_total=3), total, known)
     first = shop.buy(of([0, 1, 2]))
     assert [reply is None for reply in first] == [True, False, True]
-    alone = OracleCloud(0.0).answer([PROBLEMS[1]])[0]
+    alone = Oracle(0.0).answer([PROBLEMS[1]])[0]
     assert total == Account(calls=1, tokens=alone.tokens, money=alone.money(PRICES))
     assert shop.basket.failures == 2
     assert shop.basket.bought == shop.basket.charged == total
@@ -140,17 +140,15 @@ def test_where_the_cloud_fails_nothing_is_paid_or_kept_and_the_rest_is(tmp_path:
     assert cloud.asked.count(PROBLEMS[0].question) == 2
 
 
-def test_another_config_or_teacher_is_another_purchase_and_another_price_is_not(tmp_path: Path) -> None:
-    def asked(config: CloudConfig, identity: str = "") -> int:
-        cloud = Noting()
-        cloud.identity = identity  # type: ignore[attr-defined]
-        Purchases(cloud, config, Cache(tmp_path), Ledger(BudgetConfig()), {}).buy(of([0]))
+def test_another_cloud_is_another_purchase_and_another_price_is_not(tmp_path: Path) -> None:
+    def asked(prices: CloudConfig = PRICES, error: float = 0.0) -> int:
+        cloud = Noting(error)
+        Purchases(cloud, prices, Cache(tmp_path), Ledger(BudgetConfig()), {}).buy(of([0]))
         return len(cloud.asked)
 
-    assert [asked(CloudConfig(kind="oracle")), asked(CloudConfig(kind="oracle"))] == [1, 0]
-    assert asked(CloudConfig(kind="oracle", price_per_prompt_token=9.0, access="text")) == 0
-    assert asked(CloudConfig(kind="oracle", oracle_error=0.5)) == 1
-    assert asked(CloudConfig(kind="oracle"), "new weights") == 1
+    assert [asked(), asked()] == [1, 0]
+    assert asked(CloudConfig(price_per_prompt_token=9.0, access="text")) == 0
+    assert asked(error=0.5) == 1
 
 
 def test_a_reply_survives_its_bytes_bit_for_bit() -> None:
@@ -169,8 +167,8 @@ def test_a_reply_survives_its_bytes_bit_for_bit() -> None:
 
 
 @cache
-def teacher() -> BuiltinCloud:
-    return BuiltinCloud()
+def teacher() -> Builtin:
+    return Builtin()
 
 
 def test_the_builtin_teacher_says_what_it_answers_and_what_a_plain_forward_says() -> None:
@@ -219,18 +217,18 @@ def test_a_quote_is_never_below_what_is_billed(tmp_path: Path) -> None:
 
 
 def test_access_is_the_backends_unless_the_config_allows_less() -> None:
-    assert access_of(teacher(), CloudConfig()) == LOGITS
-    assert access_of(teacher(), CloudConfig(access="scores")) == SCORES
-    assert access_of(OracleCloud(0.0), CloudConfig(kind="oracle")) == TEXT
-    with pytest.raises(ConfigError, match=r"cloud\.access='scores' is more than cloud\.kind=oracle can give.*: text"):
-        access_of(OracleCloud(0.0), CloudConfig(kind="oracle", access="scores"))
+    assert access_of(teacher(), None) == LOGITS
+    assert access_of(teacher(), "scores") == SCORES
+    assert access_of(Oracle(0.0), None) == TEXT
+    with pytest.raises(ConfigError, match=r"cloud\.access='scores' is more than the cloud Oracle can give.*: text"):
+        access_of(Oracle(0.0), "scores")
     with pytest.raises(ConfigError, match="choose one of: text, top_logprobs, scores, logits"):
         check(load_config(None, ["cloud.access=everything"]))
     assert [includes(SCORES, level) for level in (TEXT, TOP_LOGPROBS, SCORES, LOGITS)] == [True, True, True, False]
 
 
 def test_a_teacher_with_other_tokens_is_refused() -> None:
-    class Foreign(OracleCloud):
+    class Foreign(Oracle):
         vocabulary: Mapping[str, int] = {"a": 0, "b": 1}
 
     with pytest.raises(ConfigError, match=r"differ in 'b'; .* set cloud\.access=text"):

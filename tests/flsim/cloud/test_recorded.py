@@ -1,28 +1,26 @@
 """A cloud of recorded outcomes: what it answers, what it costs, and tables that cannot be used."""
 
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from flsim.cloud.make import check_reach, make_cloud
+from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Answer
-from flsim.cloud.recorded import ReplayCloud
+from flsim.cloud.recorded import Recorded
 from flsim.config.load import load_config
-from flsim.config.schema import CloudConfig, ConfigError, ReplayConfig
-from flsim.loop.checks import check
+from flsim.config.schema import Config, ConfigError
 from flsim.problems.families import GROUPS
-from flsim.tasks.stream import proxy_problems
+from flsim.tasks.stream import proxy_problems, stream_of
 
 FIRST, SECOND, THIRD, *_ = PROBLEMS = proxy_problems(GROUPS, "test", count=6, rng=Random(3))
 HEAD = "question,right,prompt_tokens,completion_tokens\n"
 
 
-def table(folder: Path, *lines: str, head: str = HEAD) -> ReplayConfig:
+def table(folder: Path, *lines: str, head: str = HEAD) -> str:
     file = folder / "outcomes.csv"
     file.write_text(head + "".join(f"{line}\n" for line in lines))
-    return ReplayConfig(file=str(file))
+    return str(file)
 
 
 def line(question: str, *rest: object) -> str:
@@ -30,31 +28,32 @@ def line(question: str, *rest: object) -> str:
 
 
 def test_outcomes_come_back_and_a_quote_is_exact(tmp_path: Path) -> None:
-    config = table(tmp_path, line(FIRST.question, 1, 40, 7), line(SECOND.question, "False", 50, 90))
-    cloud = ReplayCloud(config)
+    file = table(tmp_path, line(FIRST.question, 1, 40, 7), line(SECOND.question, "False", 50, 90))
+    cloud = Recorded(file)
     answers = cloud.answer([SECOND, FIRST, SECOND])
     assert answers == [Answer("", 50, 90), Answer(FIRST.answer, 40, 7), Answer("", 50, 90)]
     assert cloud.quote(FIRST).tokens == 47
-    assert isinstance(make_cloud(CloudConfig(kind="replay", replay=config)), ReplayCloud)
+    named = load_config(None, ["cloud.path=flsim.cloud.recorded:Recorded", f"cloud.file={file}"])
+    assert make_cloud(named.cloud).answer([FIRST]) == [answers[1]]
 
 
 def test_columns_have_the_names_that_the_settings_give(tmp_path: Path) -> None:
-    config = table(tmp_path, line(FIRST.question, "x", 3, 1, 2), head="q,id,sent,ok,got\n")
-    config = replace(config, question="q", right="ok", prompt_tokens="sent", completion_tokens="got")
-    assert ReplayCloud(config).answer([FIRST]) == [Answer(FIRST.answer, 3, 2)]
+    file = table(tmp_path, line(FIRST.question, "x", 3, 1, 2), head="q,id,sent,ok,got\n")
+    cloud = Recorded(file, question="q", right="ok", prompt_tokens="sent", completion_tokens="got")
+    assert cloud.answer([FIRST]) == [Answer(FIRST.answer, 3, 2)]
 
 
 def test_a_question_that_was_not_recorded_is_named(tmp_path: Path) -> None:
-    cloud = ReplayCloud(table(tmp_path, line(FIRST.question, 1, 1, 1)))
+    cloud = Recorded(table(tmp_path, line(FIRST.question, 1, 1, 1)))
     with pytest.raises(ConfigError, match="no line for the question") as caught:
         cloud.answer([FIRST, THIRD])
     assert repr(THIRD.question) in str(caught.value)
 
 
 def test_another_table_is_another_cloud(tmp_path: Path) -> None:
-    before = ReplayCloud(table(tmp_path, line(FIRST.question, 1, 1, 1))).identity
-    assert ReplayCloud(table(tmp_path, line(FIRST.question, 1, 1, 1))).identity == before
-    assert ReplayCloud(table(tmp_path, line(FIRST.question, 0, 1, 1))).identity != before
+    before = Recorded(table(tmp_path, line(FIRST.question, 1, 1, 1))).identity()
+    assert Recorded(table(tmp_path, line(FIRST.question, 1, 1, 1))).identity() == before
+    assert Recorded(table(tmp_path, line(FIRST.question, 0, 1, 1))).identity() != before
 
 
 @pytest.mark.parametrize(
@@ -68,15 +67,13 @@ def test_another_table_is_another_cloud(tmp_path: Path) -> None:
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_reach(CloudConfig(kind="replay", replay=table(tmp_path, *lines)))
+        Recorded(table(tmp_path, *lines)).check(stream_of(Config()), 1)
 
 
 def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"no column right, completion_tokens; it has: question, correct, prompt_tokens"
     ):
-        ReplayCloud(table(tmp_path, head="question,correct,prompt_tokens\n"))
-    with pytest.raises(ConfigError, match=r"cloud\.replay\.file='nowhere\.csv' is no file"):
-        check(load_config(None, ["cloud.kind=replay", "cloud.replay.file=nowhere.csv"]))
-    with pytest.raises(ConfigError, match=r"replay\.file has no effect with cloud\.kind=builtin"):
-        check(load_config(None, ["cloud.replay.file=nowhere.csv"]))
+        Recorded(table(tmp_path, head="question,correct,prompt_tokens\n")).check(stream_of(Config()), 1)
+    with pytest.raises(ConfigError, match=r"cloud\.file='nowhere\.csv' is no file"):
+        Recorded("nowhere.csv")

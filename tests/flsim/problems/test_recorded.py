@@ -1,18 +1,20 @@
 """Recorded outcomes: what a device says is its recorded model's answer, what a replaying cloud says is its own."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.cloud.builtin import OracleCloud
+from flsim.cloud.builtin import Oracle
 from flsim.cloud.protocol import Answer
-from flsim.cloud.recorded import ReplayCloud
+from flsim.cloud.recorded import Recorded
 from flsim.config.load import load_config
-from flsim.config.schema import ConfigError, ReplayConfig
-from flsim.loop.checks import check
+from flsim.config.schema import Config, ConfigError
 from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED, RIGHT, WRONG, Record
+from flsim.tasks.stream import stream_of
 
 
 def problem(*, local: bool, cloud: bool, question: str = "How many?") -> Problem:
@@ -38,7 +40,7 @@ def test_whatever_a_device_says_its_recorded_model_decides(local: bool, cloud: b
 def test_the_cloud_that_replays_says_its_own_verdict_and_tokens() -> None:
     """By hand: of four questions the device has the first two right, the cloud the first and third."""
     problems = [problem(local=local, cloud=cloud) for local in (True, False) for cloud in (True, False)]
-    cloud = ReplayCloud(ReplayConfig())
+    cloud = Recorded()
     answers = cloud.answer(problems)
     assert answers == [Answer(text, 71, 88) for text in (RIGHT, WRONG, RIGHT, WRONG)]
     assert are_right([(p, answer.text) for p, answer in zip(problems, answers, strict=True)]) == [1, 0, 1, 0]
@@ -48,9 +50,7 @@ def test_the_cloud_that_replays_says_its_own_verdict_and_tokens() -> None:
 
 def test_a_cloud_that_errs_by_chance_errs_on_recorded_questions_too() -> None:
     own = problem(local=True, cloud=True)
-    assert are_right(
-        [(own, OracleCloud(1.0).answer([own])[0].text), (own, OracleCloud(0.0).answer([own])[0].text)]
-    ) == [
+    assert are_right([(own, Oracle(1.0).answer([own])[0].text), (own, Oracle(0.0).answer([own])[0].text)]) == [
         False,
         True,
     ]
@@ -58,16 +58,17 @@ def test_a_cloud_that_errs_by_chance_errs_on_recorded_questions_too() -> None:
 
 def test_without_a_table_only_recorded_questions_can_be_replayed() -> None:
     with pytest.raises(ConfigError, match="'arithmetic' has none; give a table"):
-        ReplayCloud(ReplayConfig()).answer([Problem("arithmetic", "add", 1, "1+1=", "2")])
+        Recorded().answer([Problem("arithmetic", "add", 1, "1+1=", "2")])
 
 
-def test_a_config_that_replays_without_outcomes_is_refused_before_the_run() -> None:
-    with pytest.raises(ConfigError, match=r"needs cloud\.replay\.file, as questions of 'arithmetic' bring no recorded"):
-        check(load_config(None, ["cloud.kind=replay"]))
-    phases, known = "stream.phases=[[mine]]", ["data.mine.kind=router_mmlu", "data.mine.verifier=exact"]
-    with pytest.raises(ConfigError, match=r"as questions of 'mine' bring"):
-        check(load_config(None, ["cloud.kind=replay", phases, *known]))
-    assert load_config(None, ["cloud.kind=replay", phases, known[0]]).cloud.replay.file is None
+def test_a_config_that_replays_without_outcomes_is_refused_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs cloud\.file, as questions of 'arithmetic' bring no recorded"):
+        Recorded().check(stream_of(Config()), 1)
+    (tmp_path / "mine.csv").write_text("question,local,cloud\n" + "".join(f"{n}+1=,1,0\n" for n in range(60)))
+    own = ["data.mine.kind=outcomes", f"data.mine.root={tmp_path}", "data.mine.settings={files: {all: mine.csv}}"]
+    more = ["stream.phases=[[mine]]", "rounds=1", "fleet.devices=1", "data.mine.partition=evenly"]
+    recorded = load_config(None, [*more, *own])
+    Recorded().check(stream_of(recorded), 1)
 
 
 def test_references_that_are_no_records_are_named() -> None:

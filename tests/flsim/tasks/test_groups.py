@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flsim.cloud.builtin import Oracle
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_index, device_name
@@ -245,7 +246,6 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
         (["data.sums.verifier=gym"], r"data\.sums\.verifier='gym' does not fit kind=files"),
         (["data.sums.quantity_sigma=inf"], r"data\.sums\.quantity_sigma=inf must be at least 0 and finite"),
         (["data.sums.alhpa=1"], r"unknown key 'data\.sums\.alhpa' in the overrides; allowed here: kind, root"),
-        (["cloud.kind=oracle", "cloud.oracle_errors.sumz=0.1"], r"names 'sumz', which is no task group.*lists, sums"),
         (["data.a b.kind=leaf"], r"the name 'a b' must begin with a letter"),
     ],
 )  # fmt: skip
@@ -336,12 +336,9 @@ def test_an_oracle_of_code_needs_solutions(tmp_path: Path) -> None:
     more = ["rounds=1", "fleet.devices=2", "stream.phases=[[own]]", "cloud.kind=oracle", f"data.own.root={tmp_path}"]
     more += ["data.own.kind=files", "data.own.partition=evenly", "data.own.verifier=code"]
     columns = "question: q, answer: a"
-    with pytest.raises(
-        ConfigError, match=r"data\.own: cloud\.kind=oracle knows no right code.*map a column to solution"
-    ):
-        stream_of(
-            load_config(None, [*more, f"data.own.settings={{files: {{all: code.jsonl}}, columns: {{{columns}}}}}"])
-        )
+    bare = load_config(None, [*more, f"data.own.settings={{files: {{all: code.jsonl}}, columns: {{{columns}}}}}"])
+    with pytest.raises(ConfigError, match=r"data\.own: an oracle knows no right code.*map a column to solution"):
+        Oracle().check(stream_of(bare), 1)
     columns += ", solution: s"
     more.append(f"data.own.settings={{files: {{all: code.jsonl}}, columns: {{{columns}}}}}")
     problem = stream_of(load_config(None, more)).data[0].draw(1, "test", Random(0))

@@ -12,7 +12,9 @@ import torch
 
 import flsim
 from clients.device.sharing import shares
-from flsim.cloud.builtin import BuiltinCloud, OracleCloud
+from flsim.cloud.builtin import Builtin, Oracle
+from flsim.cloud.make import make_cloud
+from flsim.cloud.protocol import Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError
@@ -182,11 +184,11 @@ def test_a_device_shares_only_if_it_is_one_that_does() -> None:
 # ---------------------------------------------------------------------------------------------- the stage by itself
 
 
-def stage(tmp_path: Path, *more: str, **given: Any) -> tuple[Distillation, Config]:
+def stage(tmp_path: Path, *more: str, cloud: Cloud | None = None, **given: Any) -> tuple[Distillation, Config]:
     """Of the built-in models, which have something to lose."""
     config = load_config(None, ["fleet.devices=2", "stream.phases=[[arithmetic],[lists]]", *more])
     one = Distillation(**{"every_rounds": 1, "cache": str(tmp_path / "cache"), "users": 0, **given})
-    one.begin(config)
+    one.begin(config, make_cloud(config.cloud) if cloud is None else cloud)
     return one, config
 
 
@@ -261,7 +263,7 @@ def test_it_asks_only_about_what_the_stream_has_brought_and_never_about_a_test_q
     assert {split_of(problem.question) for problem in one._problems(1, "validation", 30)} == {"validation"}
 
 
-def lesson_of(kind: str, student: Student, cloud: BuiltinCloud, one: Distillation) -> Lesson:
+def lesson_of(kind: str, student: Student, cloud: Builtin, one: Distillation) -> Lesson:
     problems = one._problems(1, "train", 3)
     told = cloud.tell(problems, 5)
     if kind == "sequence":
@@ -276,7 +278,7 @@ def test_the_gradient_of_a_lesson_is_autograds_through_plain_forwards(tmp_path: 
     """Question by question, without packing, micro-batches or shared prompts; the anchor included."""
     one, config = stage(tmp_path)
     student, anchor = one._student, 0.3
-    lesson = lesson_of(kind, student, BuiltinCloud(), one)
+    lesson = lesson_of(kind, student, Builtin(), one)
     rng = np.random.default_rng(0)
     first = first_adapter(config.model, config.seed)
     adapter = {n: (t + rng.normal(0, 0.05, t.shape)).astype(np.float32) for n, t in first.items()}
@@ -309,7 +311,7 @@ def test_the_teacher_as_its_own_student_has_nothing_to_learn(tmp_path: Path) -> 
     one, config = stage(tmp_path, "model.path=builtin:cloud")
     origin = one._student.lora.stack([first_adapter(config.model, config.seed)])
     for kind in ("forward_kl", "reverse_kl"):
-        lesson = lesson_of(kind, one._student, BuiltinCloud(), one)
+        lesson = lesson_of(kind, one._student, Builtin(), one)
         parts = origin, [config.model.rank], lesson
         total, tokens = one._student.divergence(*parts)
         assert abs(total / tokens) < 1e-4
@@ -331,7 +333,7 @@ def test_a_student_that_may_not_ask_never_says_the_help_token(tmp_path: Path) ->
     [
         (["server.loss=reverse_kl", "cloud.kind=oracle"], "it can do: sequence"),
         (["server.loss=reverse_kl", "cloud.access=top_logprobs"], "it can do: sequence, forward_kl"),
-        (["cloud.kind=oracle", "cloud.access=logits"], "is more than cloud.kind=oracle can give"),
+        (["cloud.kind=oracle", "cloud.access=logits"], "is more than the cloud Oracle can give"),
         (["server.loss=hinton"], "choose one of: auto, sequence, forward_kl, reverse_kl"),
         (["server.steps=0"], "steps=0 must be above 0"),
         (["server.tokens_total=-1"], "tokens_total=-1 must be at least 0"),
@@ -353,15 +355,14 @@ def test_a_server_without_a_path_is_refused() -> None:
         check(load_config(None, ["server.steps=3"]))
 
 
-def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Foreign(OracleCloud):
+def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path) -> None:
+    class Foreign(Oracle):
         access = "logits"
         vocabulary: Mapping[str, int] = {"a": 0}
 
-    monkeypatch.setattr("strategies.stages.distillation.make_cloud", lambda config, batch_size: Foreign(0.0))
     with pytest.raises(ConfigError, match="cloud's tokenizer"):
-        stage(tmp_path)
-    one, config = stage(tmp_path, "cloud.access=text", prompts=4, steps=1, held_out=4)
+        stage(tmp_path, cloud=Foreign(0.0))
+    one, config = stage(tmp_path, "cloud.access=text", cloud=Foreign(0.0), prompts=4, steps=1, held_out=4)
     assert named(one.after_round(1, first_adapter(config.model, config.seed), [])[1])["accepted"] == 1.0
 
 

@@ -351,7 +351,7 @@ def test_bad_settings_are_refused_before_a_folder_is_made(settings: TinyRun, mor
 
 
 def test_a_server_without_a_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match="server has no path"):
+    with pytest.raises(ConfigError, match="has no path"):
         check(load_config(None, ["server.steps=3"]))
 
 

@@ -125,7 +125,7 @@ class DeviceApp(PackedClientApp):
             taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
             with spend("evaluate"):
-                local = evaluate_pack(self.world, indices, learned, model="local", biases=biases, **parts)
+                local = evaluate_pack(self.world, indices, learned, model="own", biases=biases, **parts)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)

@@ -93,7 +93,7 @@ def evaluate_pack(
 ) -> list[list[Row]]:
     """Measure a pack.
 
-    Per device and task: `accuracy`, `local_accuracy`, `cloud_usage`, `cloud_requests` (granted or not), and
+    Per device and task: `accuracy`, `alone_accuracy`, `cloud_grants`, `cloud_requests` (granted or not), and
     `kept_accuracy`, of the prompts that were not sent. For the model `global` also what the rule's scores are worth:
     `accuracy_sending_10` to `accuracy_sending_90`, had the device sent that percentage of its prompts, those with the
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
@@ -267,9 +267,9 @@ def _within_budget(granted: Flags, alone: Flags, helped: Flags) -> dict[str, Sco
     """Per prompt `(N,)`, what is right in the end, alone, if kept, and granted."""
     return {
         "accuracy": np.where(granted, helped, alone).astype(np.float64),
-        "local_accuracy": alone.astype(np.float64),
+        "alone_accuracy": alone.astype(np.float64),
         "kept_accuracy": np.where(granted, np.nan, alone),
-        "cloud_usage": granted.astype(np.float64),
+        "cloud_grants": granted.astype(np.float64),
     }
 
 

@@ -29,12 +29,12 @@ MEASURES: dict[str, Callable[[Summary], float]] = {
     "accuracy, global": _at_end("global", "accuracy"),
     "accuracy, frozen asking at random": _at_end("random", "accuracy"),
     "gain over random asking": _gain("accuracy_over_random"),
-    "local accuracy, global": _at_end("global", "local_accuracy"),
-    "local accuracy, frozen": _at_end("frozen", "local_accuracy"),
-    "gain over frozen": _gain("local_accuracy_over_frozen"),
+    "local accuracy, global": _at_end("global", "alone_accuracy"),
+    "local accuracy, frozen": _at_end("frozen", "alone_accuracy"),
+    "gain over frozen": _gain("alone_accuracy_over_frozen"),
     "accuracy of the worst-off tenth, global": lambda s: float(s["at_end"]["global"]["accuracy"]["worst_decile_mean"]),
     "accuracy of the worst-off tenth, random": lambda s: float(s["at_end"]["random"]["accuracy"]["worst_decile_mean"]),
-    "cloud usage at the end, global": _at_end("global", "cloud_usage"),
+    "cloud usage at the end, global": _at_end("global", "cloud_grants"),
     "largest distance of training usage from tau, last third of a phase": _worst_usage,
 }
 

@@ -37,8 +37,8 @@ class Notes:
         sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
             self._note(problem.group, "reward", right, group)
-            self._note(problem.group, "local_reward", alone, group)
-            self._note(problem.group, "cloud_usage", asked, group)
+            self._note(problem.group, "alone_reward", alone, group)
+            self._note(problem.group, "cloud_requests", asked, group)
             self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
             self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
         self.prompts += len(problems)
@@ -48,7 +48,7 @@ class Notes:
         """Enter one step of a device that samples nothing: which prompts it sent, and where the cloud was right."""
         for problem, asked, helped in zip(problems, sent, right, strict=True):
             self._note(problem.group, "reward", float(helped), float(asked))
-            self._note(problem.group, "cloud_usage", float(asked), 1)
+            self._note(problem.group, "cloud_purchases", float(asked), 1)
             self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
         self.prompts += len(problems)
         self.effective_groups += sum(right)
@@ -71,7 +71,7 @@ class Notes:
         rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
         reward = sum(total for total, _ in rewards) / max(1.0, sum(weight for _, weight in rewards))
         rows = tuple(
-            Row(*self._where, task, "train", "local", name, total, weight)
+            Row(*self._where, task, "train", "own", name, total, weight)
             for (task, name), (total, weight) in self._sums.items()
         )
         return DeviceUpdate(device.index, adapter, self.prompts, reward, rows, self.effective_groups)

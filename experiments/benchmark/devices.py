@@ -51,7 +51,7 @@ class CountingDaGrpo(DaGrpo):
 
     def _row(self, k: int, device: Device) -> Row:
         tokens, responses = (float(sum(part[k] for part in parts)) for parts in zip(*self._steps, strict=True))
-        return Row(device.round, device.name, "all", "train", "local", TOKENS, tokens, responses)
+        return Row(device.round, device.name, "all", "train", "own", TOKENS, tokens, responses)
 
 
 def tokens_of(rows: Sequence[Row]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from clients.poisoning import malicious_devices
 from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.metrics.continual import forgetting
-from flsim.metrics.rows import STAGE, evaluation, latest, of_server, read_rows
+from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, of_fleet, read_rows
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import stream_of
 
@@ -49,12 +49,12 @@ def outcome_of(folder: Path, config: Config) -> Outcome:
     rows = read_rows(folder)
     rows = rows[~rows["device"].isin([device_name(device) for device in _malicious(config)])]
     last = config.rounds
-    tested = {name: evaluation(rows, model="global", name=name) for name in ("accuracy", "local_accuracy")}
-    asked = rows[(rows["name"] == "cloud_usage") & (rows["split"] == "train") & (rows["round"] > 2 * last / 3)]
+    tested = {name: evaluation(rows, model="global", name=name) for name in ("accuracy", "alone_accuracy")}
+    asked = rows[rows["name"].isin(ASKED) & (rows["split"] == "train") & (rows["round"] > 2 * last / 3)]
     return Outcome(
         accuracy=per_user(latest(tested["accuracy"])),
-        alone=per_user(latest(tested["local_accuracy"])),
-        forgetting=_forgetting(tested["local_accuracy"], [phase.last_round for phase in stream_of(config).phases]),
+        alone=per_user(latest(tested["alone_accuracy"])),
+        forgetting=_forgetting(tested["alone_accuracy"], [phase.last_round for phase in stream_of(config).phases]),
         bias=_server_mean(rows, "aggregation_bias"),
         cut=_server_mean(rows, "cut_energy"),
         uplink_mb=_sum(rows, "uplink_bytes") / 1e6,
@@ -82,7 +82,7 @@ def _malicious(config: Config) -> set[int]:
 
 
 def _server_mean(rows: pd.DataFrame, name: str) -> float | None:
-    found = of_server(rows)
+    found = of_fleet(rows)
     found = found[found["name"] == name]
     return None if found.empty else float(found["total"].mean())
 

@@ -59,4 +59,4 @@ def _draw(axes: Axes, outcomes: Mapping[str, Outcome]) -> None:
 def _curve(outcome: Outcome) -> dict[int, Interval]:
     """By percent sent, from none to all."""
     inner = {share: outcome.means[f"sending_{share}"] for share in SENDING}
-    return {0: outcome.means["local_accuracy"], **inner, 100: outcome.means["cloud_accuracy"]}
+    return {0: outcome.means["alone_accuracy"], **inner, 100: outcome.means["cloud_accuracy"]}

@@ -22,7 +22,7 @@ from clients.evaluate import evaluate_pack
 from experiments.real_outcomes.router import Router, met
 from flsim.config.schema import Config
 from flsim.devices import device_name
-from flsim.metrics.rows import evaluation_split, read_rows, write_rows
+from flsim.metrics.rows import evaluation_split, read_rows, read_rows_file, write_rows
 
 OWN = "DA-GRPO"
 """The policy's own wish, which the run itself has measured."""
@@ -90,7 +90,7 @@ def _kept(config: Config) -> dict[str, pd.DataFrame]:
     missing = {name: path for name, path in paths.items() if not path.is_file()}
     if missing:
         _measure(config, missing)
-    return {name: pd.read_parquet(path) for name, path in paths.items()}
+    return {name: read_rows_file(path) for name, path in paths.items()}
 
 
 def _measure(config: Config, paths: Mapping[str, Path]) -> None:

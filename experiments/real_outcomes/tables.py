@@ -22,7 +22,7 @@ def accuracy_table(outcomes: Mapping[str, Outcome]) -> str:
         cells = [_share(outcome.means.get(measure)) for measure in names]
         lines.append([name, _share(outcome.means.get("wishes")), f"{outcome.within:.0%}", *cells])
     first = next(iter(outcomes.values())).means
-    for name, measure in (("device alone", "local_accuracy"), ("cloud alone", "cloud_accuracy")):
+    for name, measure in (("device alone", "alone_accuracy"), ("cloud alone", "cloud_accuracy")):
         lines.append([name, "", "", _share(first.get(measure)), *[""] * (len(SPENDS) + 2)])
     return table(lines)
 

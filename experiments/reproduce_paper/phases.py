@@ -7,7 +7,7 @@ import pandas as pd
 
 from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, over_users_and_seeds
-from flsim.metrics.rows import in_rounds, read_rows, training
+from flsim.metrics.rows import ASKED, in_rounds, read_rows, training
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import Phase, TaskStream
 
@@ -41,7 +41,7 @@ def usage_by_phase(configs: Sequence[Config], *, band: float = BAND) -> list[Pha
         configs: of the finished runs.
         band: how far from tau a device's usage may be.
     """
-    asked = [training(read_rows(config.folder), name="cloud_usage") for config in configs]
+    asked = [training(read_rows(config.folder), name=ASKED) for config in configs]
     if not any(float(rows["total"].sum()) for rows in asked):
         return []
     found = []

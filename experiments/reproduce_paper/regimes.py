@@ -51,8 +51,8 @@ MEASURES = (
     ("during_task", "during task"),
     ("post_switch", "post switch"),
     ("forgetting_relative", "forgets, relative"),
-    ("local_during_task", "during, alone"),
-    ("local_forgetting_relative", "forgets alone, relative"),
+    ("alone_during_task", "during, alone"),
+    ("alone_forgetting_relative", "forgets alone, relative"),
 )
 
 

@@ -8,7 +8,7 @@ from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
 from flsim.text import markdown_table as table
 
-_MEASURES = {"accuracy": "may ask", "local_accuracy": "alone", "cloud_usage": "share sent to the cloud"}
+_MEASURES = {"accuracy": "may ask", "alone_accuracy": "alone", "cloud_grants": "share sent to the cloud"}
 
 
 def over_switch(configs: Sequence[Config]) -> dict[str, tuple[float, float]]:

@@ -12,11 +12,11 @@ MEASURES = (
     ("during_task", "during task"),
     ("post_switch", "post switch"),
     ("forgetting_relative", "forgets, relative"),
-    ("local_forgetting_relative", "forgets alone"),
+    ("alone_forgetting_relative", "forgets alone"),
     ("accuracy", "at the end"),
-    ("local_accuracy", "alone"),
+    ("alone_accuracy", "alone"),
     ("worst_decile_mean", "worst 10 %"),
-    ("cloud_usage", "test usage"),
+    ("cloud_grants", "test usage"),
 )
 
 
@@ -30,7 +30,7 @@ def measures_table(comparison: Compared) -> str:
 
 def paired_table(comparison: Compared) -> str:
     """A line per method: itself minus the one that it is paired with, user by user; a star where 0 is excluded."""
-    names = ("during_task", "post_switch", "forgetting_relative", "local_forgetting_relative", "accuracy")
+    names = ("during_task", "post_switch", "forgetting_relative", "alone_forgetting_relative", "accuracy")
     titles = dict(MEASURES)
     lines = [[f"minus {comparison.against}, points", *(titles[name] for name in names)]]
     for result in (*comparison.results, *comparison.bounds):

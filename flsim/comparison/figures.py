@@ -71,7 +71,7 @@ def paired_figure(comparison: Compared) -> Figure:
     marks = letters(comparison)
     places = list(range(len(shown), 0, -1))
     for axes, measure, title in zip(
-        panels, ("accuracy", "local_accuracy"), ("may ask the cloud", "alone (asking disabled)"), strict=True
+        panels, ("accuracy", "alone_accuracy"), ("may ask the cloud", "alone (asking disabled)"), strict=True
     ):
         pairs = [comparison.pair(result.label, measure) for result in shown]
         _draw_pairs(axes, pairs, places)
@@ -87,7 +87,7 @@ def curves_figure(comparison: Compared) -> Figure:
     """Accuracy with the cloud and alone over rounds; mean over seeds."""
     titles = {
         "accuracy": "Accuracy of the mean user who may ask",
-        "local_accuracy": "Accuracy of the mean user alone (asking disabled)",
+        "alone_accuracy": "Accuracy of the mean user alone (asking disabled)",
     }
     return _two_curves(comparison, titles)
 
@@ -227,7 +227,7 @@ def pareto_figure(comparison: Compared) -> Figure:
     _draw_front(left, comparison, spent)
     left.set_xlabel("money spent on the cloud in training" if has_money else "cloud calls in training")
     left.set_title("For what was spent in training", pad=10)
-    used = {r.label: [float(run.users["cloud_usage"].mean()) for run in r.runs] for r in comparison.results}
+    used = {r.label: [float(run.users["cloud_grants"].mean()) for run in r.runs] for r in comparison.results}
     _draw_front(right, comparison, used, levels=True)
     right.xaxis.set_major_formatter(lambda value, _: percent(value))
     right.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -303,7 +303,7 @@ def _name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
 def _draw_levels(axes: Axes, comparison: Compared) -> None:
     """What bounds the methods, as level lines with their names at the right edge."""
     named = [
-        (label, means.get("accuracy", means.get("local_accuracy"))) for label, means in comparison.references.items()
+        (label, means.get("accuracy", means.get("alone_accuracy"))) for label, means in comparison.references.items()
     ]
     named += [(result.label, result.means.get("accuracy")) for result in comparison.bounds]
     low, high = axes.get_ylim()

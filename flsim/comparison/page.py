@@ -149,7 +149,7 @@ def _pairs(comparison: Compared, plots: Path) -> list[str]:
     others = [result for result in (*comparison.results, *comparison.bounds) if result.label != comparison.against]
     lines, hurt = [], []
     for result in others:
-        both = [comparison.pair(result.label, measure) for measure in ("accuracy", "local_accuracy")]
+        both = [comparison.pair(result.label, measure) for measure in ("accuracy", "alone_accuracy")]
         lines.append([result.label, *(text for pair in both for text in _pair_cells(pair))])
         if both[0] is not None:
             hurt.append([result.label, _hurt(both[0])])

@@ -15,11 +15,11 @@ from flsim.metrics.intervals import Interval, of_mean_user
 from flsim.metrics.measured import Measured
 from flsim.metrics.measures import MEASURES, Measure
 
-PAIRED = ("accuracy", "local_accuracy")
+PAIRED = ("accuracy", "alone_accuracy")
 """Measures that are paired user by user with winners and losers; differences are taken of all."""
 
 
-REFERENCES = {"frozen_accuracy": "local_accuracy", "random_accuracy": "accuracy", "cloud_accuracy": "accuracy"}
+REFERENCES = {"frozen_accuracy": "alone_accuracy", "random_accuracy": "accuracy", "cloud_accuracy": "accuracy"}
 """What every run measures before training as a bound, and the measure whose column it stands in."""
 
 
@@ -96,7 +96,7 @@ class Compared:
 
     @cached_property
     def matrices(self) -> pd.DataFrame:
-        """R of every device: `method, seed, stream_seed, device, round, task, accuracy, local_accuracy`."""
+        """R of every device: `method, seed, stream_seed, device, round, task, accuracy, alone_accuracy`."""
         return self._joined(lambda run: run.matrices)
 
     def _joined(self, part: Callable[[Measured], pd.DataFrame]) -> pd.DataFrame:

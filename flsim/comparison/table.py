@@ -8,7 +8,7 @@ from flsim.metrics.intervals import Interval
 from flsim.metrics.measures import MEASURES, Measure
 from flsim.text import aligned
 
-AT_END = ("accuracy", "worst_decile_mean", "local_accuracy", "cloud_usage")
+AT_END = ("accuracy", "worst_decile_mean", "alone_accuracy", "cloud_grants")
 """Columns of the first part of the main table; the difference comes after them."""
 ALL_ALONG = (
     *("during_task", "post_switch", "forgetting_max", "training_usage", "violation"),

@@ -12,7 +12,7 @@ from flsim.aggregation.pairs import Pairs, pairs_of
 from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.flower.contract import Deals
-from flsim.metrics.rows import EVERY_TASK, Row, server_row
+from flsim.metrics.rows import EVERY_TASK, Row, fleet_row
 from flsim.models.adapter import Adapter, cropped, widened
 
 MOST_OPERATIONS = 2e11
@@ -53,10 +53,10 @@ class HealthReader:
         shares = strategy.shares if isinstance(strategy, Deals) else _by_examples(usable)
         rows = [_of_device(round_, device, "aggregation_share", share) for device, share in sorted(shares.items())]
         if shares:
-            rows.append(server_row(round_, "effective_devices", 1 / sum(share**2 for share in shares.values())))
+            rows.append(fleet_row(round_, "effective_devices", 1 / sum(share**2 for share in shares.values())))
         if isinstance(strategy, Deals):
             if strategy.cut_energy is not None:
-                rows.append(server_row(round_, "cut_energy", strategy.cut_energy))
+                rows.append(fleet_row(round_, "cut_energy", strategy.cut_energy))
             if set(strategy.learns) - set(strategy.carries):
                 return rows
         if not shares or not all(wire.ARRAYS in reply.content for reply in usable):
@@ -64,9 +64,9 @@ class HealthReader:
         if self._too_long(adapter, len(usable), round_):
             return rows
         found = _measure(self.config, adapter, sent, usable, shares)
-        rows.append(server_row(round_, "aggregation_bias", min(found.bias, _MOST)))
+        rows.append(fleet_row(round_, "aggregation_bias", min(found.bias, _MOST)))
         if found.cosine is not None:
-            rows.append(server_row(round_, "update_cosine", found.cosine))
+            rows.append(fleet_row(round_, "update_cosine", found.cosine))
         norms = zip(usable, found.norms.tolist(), strict=True)
         return rows + [_of_device(round_, wire.device_of(reply), "update_norm", norm) for reply, norm in norms]
 
@@ -115,4 +115,4 @@ def _by_examples(usable: Sequence[Message]) -> dict[int, float]:
 
 
 def _of_device(round_: int, device: int, name: str, value: float) -> Row:
-    return Row(round_, device_name(device), EVERY_TASK, "train", "local", name, value, 1.0)
+    return Row(round_, device_name(device), EVERY_TASK, "train", "own", name, value, 1.0)

@@ -145,4 +145,4 @@ def cohort(config: Config, round_: int) -> list[int]:
 
 
 def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:
-    return Row(round_, device_name(device), task, "train", "local", name, total, 1.0)
+    return Row(round_, device_name(device), task, "train", "own", name, total, 1.0)

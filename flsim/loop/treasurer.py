@@ -9,7 +9,7 @@ import flsim.flower.messages as wire
 from flsim.budget.fleet import Allotment, FleetState, Report, book, caps_of_run, deal, first_state, taus_of_tests
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
-from flsim.metrics.rows import Row, server_row
+from flsim.metrics.rows import ASKED, Row, fleet_row
 
 KINDS = ("calls", "tokens", "money")
 
@@ -56,12 +56,12 @@ class Treasurer:
         known = {device: report for device, report in reports.items() if report is not None}
         price = self.state.price
         self.state = book(self._budget, self.state, dealt, known)
-        rows = [row for device, own in dealt.items() for row in _allowances(round_, device, own)]
+        rows = [row for device, own in dealt.items() for row in _allotments(round_, device, own)]
         for kind, cap in caps_of_run(self._budget.fleet, self._rounds).items():
             spent = float(getattr(self.state, kind)) if cap else 0.0
-            rows.append(server_row(round_, f"spent_{kind}", spent, float(cap)))
+            rows.append(fleet_row(round_, f"spent_{kind}", spent, float(cap)))
         if self._budget.fleet.rule == "price":
-            rows.append(server_row(round_, "dual_variable", price, 1.0))
+            rows.append(fleet_row(round_, "dual_variable", price, 1.0))
         return rows
 
 
@@ -76,7 +76,7 @@ def _report(reply: Message) -> Report | None:
     for row in wire.rows_of(reply):
         if row.split == "train":
             totals[row.name] += row.total
-            responses += row.weight if row.name == "cloud_usage" else 0.0
+            responses += row.weight if row.name in ASKED else 0.0
     if "cloud_calls" not in totals:
         return None
     return Report(
@@ -84,13 +84,13 @@ def _report(reply: Message) -> Report | None:
         tokens=round(totals["cloud_tokens"]),
         money=totals["cloud_money"],
         prompts=wire.measures_of(reply).num_examples,
-        asked=totals["cloud_usage"],
+        asked=sum(totals[name] for name in ASKED),
         responses=responses,
     )
 
 
-def _allowances(round_: int, device: int, own: Allotment) -> list[Row]:
+def _allotments(round_: int, device: int, own: Allotment) -> list[Row]:
     """What a device was allotted, as rows of the device."""
-    named = {f"allowance_{kind}": getattr(own, kind) for kind in KINDS} | {"target_usage": own.tau}
-    where = (round_, device_name(device), "all", "train", "local")
+    named = {f"allotment_{kind}": getattr(own, kind) for kind in KINDS} | {"target_usage": own.tau}
+    where = (round_, device_name(device), "all", "train", "own")
     return [Row(*where, name, float(amount), 1.0) for name, amount in named.items() if amount is not None]

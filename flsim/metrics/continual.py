@@ -158,23 +158,23 @@ def by_user(rows: pd.DataFrame, phases: Sequence[Phase]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index", columns=[field.name for field in fields(Continual)])
 
 
-def lost_by_aggregation(local: pd.DataFrame, merged: pd.DataFrame, taught: Sequence[Sequence[str]]) -> float:
+def lost_by_aggregation(own: pd.DataFrame, merged: pd.DataFrame, taught: Sequence[Sequence[str]]) -> float:
     """What the server's aggregation takes of what a device has just learned, beside what is forgotten over time.
 
-    Mean of `L[i, j] - G[i, j]` over stages i and their own groups j: L is R of the device's own adapter after its local
+    Mean of `L[i, j] - G[i, j]` over stages i and their own groups j: L is R of the device's own adapter after its
     steps, G that of the adapter it is sent right after, both on the same tests in the same round. Negative if the
     others' updates help. What is forgotten over time is `forgetting` of the global adapter. By hand: 0.8 before the
     merge and 0.7 after it in stage 1, 0.6 and 0.7 in stage 2, give (0.1 - 0.1) / 2 = 0.
 
     Args:
-        local: L, a line per stage, a column per group; nan where the device was not in the stage's last cohort.
+        own: L, a line per stage, a column per group; nan where the device was not in the stage's last cohort.
         merged: G, with the same lines.
         taught: the groups that each stage teaches.
 
     Returns:
         nan if no pair was measured.
     """
-    gaps = local - merged
+    gaps = own - merged
     return _mean(
         gaps.iloc[i][name] for i, names in enumerate(taught) for name in names if name in gaps.columns and i < len(gaps)
     )

@@ -43,8 +43,8 @@ class AtEnd:
 class Trained:
     """Every user's value over all rounds of training."""
 
-    name: str
-    """Of the rows."""
+    name: str | tuple[str, ...]
+    """Of the rows, or several of them."""
 
     def rows(self, run: RunRows) -> pd.DataFrame:
         """All rounds of it."""
@@ -96,7 +96,7 @@ def calls_to_recover(part: float) -> MeanUser:
 
 
 _SHARES = [percent / 100 for percent in SENDING]
-_ENDS = ("local_accuracy", "cloud_accuracy", *(f"sending_{percent}" for percent in SENDING))
+_ENDS = ("alone_accuracy", "cloud_accuracy", *(f"sending_{percent}" for percent in SENDING))
 
 
 def _apgr(values: NDArray[np.float64]) -> float:

@@ -22,7 +22,7 @@ class Measured:
     curves: pd.DataFrame
     """Columns `measure, round, mean, p10, p90, users`: the mean user and its band."""
     matrices: pd.DataFrame
-    """R of every device: columns `device, round, task, accuracy, local_accuracy`, a line per phase end."""
+    """R of every device: columns `device, round, task, accuracy, alone_accuracy`, a line per phase end."""
     facts: dict[str, float]
     """Measures of the whole run; nan where not measured."""
 
@@ -69,7 +69,7 @@ def _curves(run: RunRows, more: Sequence[Measure]) -> pd.DataFrame:
 def _matrices(run: RunRows) -> pd.DataFrame:
     ends = [phase.last_round for phase in run.phases]
     parts = []
-    for name in ("accuracy", "local_accuracy"):
+    for name in ("accuracy", "alone_accuracy"):
         tested = run.tested(name)
         tested = tested[tested["round"].isin([0, *ends]) & (tested["weight"] > 0)]
         tested = tested.set_index(["device", "round", "task"])

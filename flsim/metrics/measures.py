@@ -31,6 +31,7 @@ from flsim.metrics.formulas import (
     price_per_call,
 )
 from flsim.metrics.offloading import cost_per_correct, performance_gap_recovered, violation
+from flsim.metrics.rows import ASKED
 from flsim.metrics.run_rows import RunRows, mean, total
 from flsim.metrics.users import worst_decile_mean
 from flsim.text import amount, data_size, points, share
@@ -106,8 +107,8 @@ def _twice(name: str, title: str, unit: str, meaning: str, group: str) -> tuple[
     return (
         Measure(name, title, unit, meaning, lambda run: run.continual["accuracy"][name], group),
         Measure(
-            *(f"local_{name}", title, unit, f"{meaning} Alone."),
-            of=lambda run: run.continual["local_accuracy"][name],
+            *(f"alone_{name}", title, unit, f"{meaning} Alone."),
+            of=lambda run: run.continual["alone_accuracy"][name],
             group=f"{group} alone",
         ),
     )
@@ -118,9 +119,9 @@ _TABLE = (
             "Share of the user's own test prompts that are right at the end of the run, all tasks, when the device may "
             "ask the cloud within its budget.",
             AtEnd("accuracy"), "end", followed=True),
-    Measure("local_accuracy", "alone", "share",
+    Measure("alone_accuracy", "alone", "share",
             "The same with asking disabled: what the device's own model knows.",
-            AtEnd("local_accuracy"), "end", followed=True),
+            AtEnd("alone_accuracy"), "end", followed=True),
     *_twice("during_task", "during task", "share",
             "Accuracy on the tasks that a phase teaches, at its end; mean over phases (DA-GRPO's during-task "
             "accuracy).", "learning"),
@@ -147,9 +148,9 @@ _TABLE = (
     *_twice("plasticity", "plasticity", "points", "What a phase adds to the tasks that it teaches.", "transfer"),
     Measure("anytime", "any time", "share", "Mean over all tests of the accuracy on the tasks taught so far.",
             lambda run: run.anytime("accuracy"), "transfer"),
-    Measure("local_anytime", "any time", "share",
+    Measure("alone_anytime", "any time", "share",
             "Mean over all tests of the accuracy on the tasks taught so far. Alone.",
-            lambda run: run.anytime("local_accuracy"), "transfer alone"),
+            lambda run: run.anytime("alone_accuracy"), "transfer alone"),
     Measure("dip", "dip", "points",
             "After a switch, how far the mean user's accuracy on the tasks left behind falls below its last value "
             "before the switch; mean over switches.",
@@ -163,7 +164,7 @@ _TABLE = (
             lambda run: mean([float(rounds is None) for rounds in run.recoveries]), "switches"),
     Measure("training_usage", "usage", "share",
             "Share of training responses that ask, over the whole run, per user.",
-            Trained("cloud_usage"), "training", followed=True, higher_is_better=False),
+            Trained(ASKED), "training", followed=True, higher_is_better=False),
     Measure("violation", "violation", "share",
             "Mean over rounds of max(0, usage - tau), per user; rounds below tau do not make up for it.",
             lambda run: run.usage_by_round().groupby("device").agg(lambda own: violation(own.tolist(), run.tau)),
@@ -191,16 +192,16 @@ _TABLE = (
     Measure("bought_money", "really paid", "money",
             "Money really paid while training, all devices; the rest lay in the cache.",
             Spent("bought_money")),
-    Measure("cloud_usage", "test usage", "share",
+    Measure("cloud_grants", "test usage", "share",
             "Share of test prompts that the cloud answered, at the end; at most tau.",
-            AtEnd("cloud_usage"), "test", higher_is_better=False),
+            AtEnd("cloud_grants"), "test", higher_is_better=False),
     Measure("cloud_gain", "gain by the cloud", "points", "accuracy minus alone, user by user.",
-            lambda run: run.accuracy - AtEnd("local_accuracy")(run), "test"),
+            lambda run: run.accuracy - AtEnd("alone_accuracy")(run), "test"),
     Measure("kept_accuracy", "kept", "share",
             "Conditional local accuracy: right among the test prompts that were not sent.",
             AtEnd("kept_accuracy"), "test"),
     Measure("pgr", "PGR", "share", "Performance gap recovered: (accuracy - alone) / (cloud - alone) of the mean user.",
-            MeanUser(("accuracy", "local_accuracy", "cloud_accuracy"),
+            MeanUser(("accuracy", "alone_accuracy", "cloud_accuracy"),
                      lambda v: performance_gap_recovered(v[0], v[1], v[2])), "test"),
     Measure("apgr", "APGR", "share",
             "PGR averaged over the share of prompts sent, from 0 to 1, when the prompts with the highest asking score "
@@ -264,7 +265,7 @@ _TABLE = (
     Measure("random_accuracy", "frozen, asks at random", "share",
             "Accuracy of the frozen model that asks at random within the budget.", AtEnd("accuracy", "random")),
     Measure("frozen_accuracy", "frozen, alone", "share", "Accuracy of the frozen model with asking disabled.",
-            AtEnd("local_accuracy", "frozen")),
+            AtEnd("alone_accuracy", "frozen")),
     Measure("cloud_accuracy", "cloud LLM", "share", "Accuracy of the cloud.", AtEnd("accuracy", "cloud")),
     *(Measure(f"sending_{percent}", f"sending {percent} %", "share",
               f"Accuracy when the {percent} % of the user's test prompts with the highest asking score are sent.",
@@ -276,7 +277,7 @@ _TABLE = (
             lambda run: run.weights("positives")),
     Measure("price_per_call", "price of a call", "money", "Mean price of a cloud call while training.", price_per_call),
     Measure("test_money", "money per test prompt", "money", "Test usage times the mean price of a training call.",
-            lambda run: AtEnd("cloud_usage")(run) * price_per_call(run)),
+            lambda run: AtEnd("cloud_grants")(run) * price_per_call(run)),
 )  # fmt: skip
 
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}

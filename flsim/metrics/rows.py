@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from flsim.files import DamagedFileError, write_atomically
@@ -33,17 +34,36 @@ COLUMNS = tuple(column for column, _ in _TYPES)
 """The columns of a rows frame, in order."""
 
 
-KEY = ("round", "device", "task", "split", "model", "name")
-"""The columns that say what was measured; rows with equal keys may be merged."""
-
-
 TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_money", "cached_tokens", "cloud_retries"})
 """Names whose values differ between two equal runs: how long it took, what a cache had already, what was sent again."""
 
 
-FLEET, SERVER, STAGE = "", "server", "stage"
-"""The device of what is measured of the whole fleet; split and model of what the server measures, and split of what a
-stage of it (`flsim/flower/contract.py`) reports. None of it is in a mean over users."""
+EVERY_TASK = "all"
+"""The task of training rows that hold for all tasks together."""
+FLEET, WHOLE, STAGE = "", "fleet", "stage"
+"""Device, and split and model, of what the round loop measures of the whole fleet; split of what the stage after
+aggregation (`flsim/flower/contract.py`) reports. None of it is in a mean over users."""
+ASKED = ("cloud_requests", "cloud_purchases")
+"""Training rows that say how often the cloud was asked: what a method wished that samples and may ask, granted or not,
+and what one bought that learns the cloud's answers. No run has both."""
+
+RENAMED: dict[tuple[str | None, str | None, str | None], tuple[str | None, str | None, str | None]] = {
+    (None, "local", None): (None, "own", None),
+    ("server", "server", None): (WHOLE, WHOLE, None),
+    (None, None, "local_accuracy"): (None, None, "alone_accuracy"),
+    (None, None, "local_reward"): (None, None, "alone_reward"),
+    ("train", None, "cloud_usage"): (None, None, "cloud_requests"),
+    ("validation", None, "cloud_usage"): (None, None, "cloud_grants"),
+    ("test", None, "cloud_usage"): (None, None, "cloud_grants"),
+    (None, None, "allowance_calls"): (None, None, "allotment_calls"),
+    (None, None, "allowance_tokens"): (None, None, "allotment_tokens"),
+    (None, None, "allowance_money"): (None, None, "allotment_money"),
+}
+"""What rows were called in the release before: (split, model, name) -> what they are called now.
+
+None stands for any, or for what stays. What SFT bought was `cloud_usage`, too, and is read as `cloud_requests`; all
+measures take both alike (`ASKED`).
+"""
 
 _FILE_ORDER = ["device", "task", "split", "model", "name", "round", "total", "weight"]
 
@@ -59,13 +79,13 @@ class Row:
     round: int
     """Round after which it was measured; 0 is before training."""
     device: str
-    """Id of the device, such as `device-003`; `FLEET` in the server's own rows."""
+    """Id of the device, such as `device-003`; `FLEET` in rows of the whole fleet."""
     task: str
-    """Task group, `all`, or the reason of a `set_aside`."""
+    """Task, `all`, or the reason of a `set_aside`."""
     split: str
-    """`train`, `validation` or `test`; `server` in the server's own rows, `stage` in those of its stage."""
+    """`train`, `validation` or `test`; `fleet` in rows of the whole fleet, `stage` in those of the stage."""
     model: str
-    """`frozen`, `random`, `cloud`, `global` or `local`; `server` in the server's own rows."""
+    """`frozen`, `random`, `cloud`, `global` or `own`; `fleet` in rows of the whole fleet."""
     name: str
     """What was measured, such as `accuracy`."""
     total: float
@@ -82,9 +102,9 @@ class Row:
             )
 
 
-def server_row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
-    """A measurement of the server's own, of the whole fleet and all tasks."""
-    return Row(round_, FLEET, "all", SERVER, SERVER, name, total, weight)
+def fleet_row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
+    """A measurement of the whole fleet and all tasks, such as what its budget was charged."""
+    return Row(round_, FLEET, EVERY_TASK, WHOLE, WHOLE, name, total, weight)
 
 
 def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -122,16 +142,21 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
     paths = sorted((Path(run_dir) / "rows").glob("round-*.parquet"))
     if not paths:
         raise FileNotFoundError(f"no rows/round-*.parquet in {run_dir}; give the folder of a run that has begun")
-    return pd.concat([_read_round(path) for path in paths], ignore_index=True)
+    return pd.concat([read_rows_file(path) for path in paths], ignore_index=True)
 
 
-def _read_round(path: Path) -> pd.DataFrame:
+def read_rows_file(path: Path) -> pd.DataFrame:
+    """Read what `write_rows` wrote, with the rows of the release before under their names of today (`RENAMED`).
+
+    Raises:
+        DamagedFileError: if it cannot be read, with the mend.
+    """
     try:
         frame = pd.read_parquet(path)
         missing = [column for column in COLUMNS if column not in frame.columns]
         if missing:
             raise ValueError(f"it lacks the columns {', '.join(missing)}")
-        return frame[list(COLUMNS)].astype(dict(_TYPES))
+        return _as_of_today(frame[list(COLUMNS)].astype(dict(_TYPES)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DamagedFileError(
             f"{path} cannot be read as rows ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
@@ -139,41 +164,33 @@ def _read_round(path: Path) -> pd.DataFrame:
         ) from error
 
 
+def _as_of_today(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rename what the release before called otherwise."""
+    parts = ("split", "model", "name")
+    known = {part: set(frame[part].unique()) for part in parts}
+    for old, new in RENAMED.items():
+        wanted = [(part, value) for part, value in zip(parts, old, strict=True) if value is not None]
+        if all(value in known[part] for part, value in wanted):
+            matches = np.logical_and.reduce([frame[part] == value for part, value in wanted])  # (rows,)
+            for part, value in zip(parts, new, strict=True):
+                if value is not None:
+                    frame.loc[matches, part] = value
+    return frame
+
+
 def without_timing(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop the rows that differ between two equal runs; what is left is equal bit for bit."""
     return rows[~rows["name"].isin(TIMING_NAMES)].reset_index(drop=True)
 
 
-def merge_rows(*frames: pd.DataFrame) -> pd.DataFrame:
-    """Add up the rows that measure the same thing: equal keys, summed totals and weights.
-
-    Laws, for frames a, b, c: `merge(merge(a, b), c) == merge(a, merge(b, c))`, `merge(a, b) == merge(b, a)`, and
-    merging with an empty frame changes nothing (floats: up to the last bit of a sum).
-
-    Args:
-        frames: rows frames; at least one.
-
-    Returns:
-        One row per key, sorted by key.
-    """
-    joined = pd.concat(frames, ignore_index=True)
-    merged = joined.groupby(list(KEY), sort=True, as_index=False)[["total", "weight"]].sum()
-    return merged[list(COLUMNS)].astype(dict(_TYPES))
-
-
-# FOLDED flsim/metrics/rows.py
-# Pick from a rows frame what a measure needs: evaluation rows, training rows, and the latest of a window.
+# What follows picks from a frame what a measure needs: rows of tests, rows of training, and the latest of a window.
 
 REFERENCES = ("frozen", "random", "cloud")
 """Models that do not learn: evaluated once, at round 0, and valid for all rounds."""
 
 
-LEARNERS = ("global", "local")
+LEARNERS = ("global", "own")
 """Models that learn: the aggregated adapter, and the device's own after its local steps."""
-
-
-EVERY_TASK = "all"
-"""The task of training rows that hold for all tasks together."""
 
 
 def evaluation_split(rows: pd.DataFrame) -> str:
@@ -187,16 +204,19 @@ def evaluation(rows: pd.DataFrame, *, model: str, name: str) -> pd.DataFrame:
     return rows[wanted]
 
 
-def training(rows: pd.DataFrame, *, name: str) -> pd.DataFrame:
-    """Training rows of one name; where rows for all tasks together exist, those alone, so that nothing counts twice."""
-    found = rows[(rows["split"] == "train") & (rows["name"] == name)]
+def training(rows: pd.DataFrame, *, name: str | tuple[str, ...]) -> pd.DataFrame:
+    """Training rows of a name, or of several that mean one thing, such as `ASKED`.
+
+    Where rows for all tasks together exist it is those alone, so that nothing counts twice.
+    """
+    found = rows[(rows["split"] == "train") & rows["name"].isin([name] if isinstance(name, str) else name)]
     together = found[found["task"] == EVERY_TASK]
     return found if together.empty else together
 
 
-def of_server(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the server measures of the whole fleet, all rounds and names."""
-    return rows[rows["split"] == SERVER]
+def of_fleet(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the round loop measures of the whole fleet, all rounds and names."""
+    return rows[rows["split"] == WHOLE]
 
 
 def in_rounds(rows: pd.DataFrame, first: int, last: int) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds
-from flsim.metrics.rows import STAGE, evaluation, latest, training
+from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, training
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.users import over_rounds, per_user
 from flsim.tasks.stream import Phase
@@ -35,7 +35,7 @@ class RunRows:
     def tested(self, name: str, model: str = "global") -> pd.DataFrame:
         """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
         found = evaluation(self.rows, model=model, name=name)
-        if found.empty and (model, name) == ("frozen", "local_accuracy"):
+        if found.empty and (model, name) == ("frozen", "alone_accuracy"):
             return evaluation(self.rows, model=model, name="accuracy")
         return found
 
@@ -43,8 +43,8 @@ class RunRows:
         """Rows of the last test of a model."""
         return latest(self.tested(name, model))
 
-    def trained(self, name: str) -> pd.DataFrame:
-        """Rows of training, all rounds."""
+    def trained(self, name: str | tuple[str, ...]) -> pd.DataFrame:
+        """Rows of training of a name, or of several, all rounds."""
         return training(self.rows, name=name)
 
     def by_stage(self, name: str) -> pd.DataFrame:
@@ -59,7 +59,7 @@ class RunRows:
     @cached_property
     def continual(self) -> dict[str, pd.DataFrame]:
         """The measures of `flsim.metrics.continual` by device, with and without the cloud."""
-        return {name: by_user(self.tested(name), self.phases) for name in ("accuracy", "local_accuracy")}
+        return {name: by_user(self.tested(name), self.phases) for name in ("accuracy", "alone_accuracy")}
 
     def anytime(self, name: str) -> pd.Series:
         """By device; a task counts from the phase on that first teaches it."""
@@ -74,14 +74,14 @@ class RunRows:
     def lost_by_aggregation(self) -> pd.Series:
         """By device, of accuracy without the cloud: what weights know, whoever answers the rest."""
         ends = [phase.last_round for phase in self.phases]
-        own, merged = (user_matrices(self.tested("local_accuracy", model), ends) for model in ("local", "global"))
+        own, merged = (user_matrices(self.tested("alone_accuracy", model), ends) for model in ("own", "global"))
         taught = [phase.tasks for phase in self.phases]
         both = sorted(own.keys() & merged.keys())
         return pd.Series({name: lost_by_aggregation(own[name], merged[name], taught) for name in both}, dtype=float)
 
     def usage_by_round(self) -> pd.Series:
         """The share of training responses that ask, by (device, round), over the rounds in which it took part."""
-        sums = self.trained("cloud_usage").groupby(["device", "round"])[["total", "weight"]].sum()
+        sums = self.trained(ASKED).groupby(["device", "round"])[["total", "weight"]].sum()
         return (sums["total"] / sums["weight"].where(sums["weight"] > 0)).dropna()
 
     @cached_property
@@ -107,7 +107,7 @@ class RunRows:
     @cached_property
     def settlings(self) -> list[int | None]:
         """Of every switch, the rounds until the mean user's usage is back at tau; empty if usage was not measured."""
-        usage = over_rounds(self.trained("cloud_usage"))["mean"]
+        usage = over_rounds(self.trained(ASKED))["mean"]
         if usage.empty:
             return []
         return [settling_rounds(usage.loc[new.first_round : new.last_round], self.tau) for _, new in self.switches]

@@ -103,31 +103,18 @@ def worst_decile_mean(values: NDArray[np.float64], higher_is_better: bool = True
     return float(worst_first[: -(-values.size // 10)].mean())
 
 
-def by_weights(rows: pd.DataFrame, weights: Mapping[str, float]) -> float:
-    """Mean over users with a weight per user: `weighted_mean` of their own values.
+def weighted_mean(values: pd.Series, weights: Mapping[str, float]) -> float:
+    """Mean over users with a weight per user, `sum_u w_u x_u / sum_u w_u`.
 
     Laws: equal weights give the user mean; every user's sum of row weights gives the example mean; one factor on all
     weights changes nothing.
 
     Args:
-        rows: rows of one measure.
-        weights: weight of every device in `rows`, at least 0; devices without rows are ignored.
-
-    Raises:
-        ValueError: when a device of `rows` has no weight, a weight is negative, or all are 0.
-    """
-    return weighted_mean(per_user(rows), weights)
-
-
-def weighted_mean(values: pd.Series, weights: Mapping[str, float]) -> float:
-    """`sum_u w_u x_u / sum_u w_u`.
-
-    Args:
         values: by device, as `per_user` gives.
-        weights: as for `by_weights`.
+        weights: weight of every device in `values`, at least 0; devices without a value are ignored.
 
     Raises:
-        ValueError: as for `by_weights`.
+        ValueError: when a device has no weight, a weight is negative, or all are 0.
     """
     missing = [device for device in values.index if device not in weights]
     if missing:

@@ -62,7 +62,7 @@ def matrix_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
     left, right = figure.subplots(1, 2)
     draw_matrix(left, rows, phases, name="accuracy")
     left.set_title("When the device may ask", pad=10)
-    draw_matrix(right, rows, phases, name="local_accuracy")
+    draw_matrix(right, rows, phases, name="alone_accuracy")
     right.set_title("The device alone", pad=10)
     return figure
 

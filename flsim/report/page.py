@@ -149,7 +149,7 @@ def _differences(summary: dict[str, Any]) -> list[str]:
             "accuracy_over_random",
             "With the cloud at hand, the global adapter against the frozen model asking at random",
         ),
-        ("local_accuracy_over_frozen", "With asking disabled, the global adapter against the frozen model"),
+        ("alone_accuracy_over_frozen", "With asking disabled, the global adapter against the frozen model"),
     ):
         gap = summary["headline"][key]
         if gap is not None:
@@ -209,7 +209,7 @@ def _switches(summary: dict[str, Any]) -> list[str]:
     stages = [(f"end of {switch['phase']}", switch["models"]) for switch in summary["at_switches"]]
     rows = []
     for label, models in [*stages, ("latest", summary["at_end"])]:
-        found = [models.get("global", {}).get(name) for name in ("accuracy", "local_accuracy")]
+        found = [models.get("global", {}).get(name) for name in ("accuracy", "alone_accuracy")]
         if all(found):
             numbers = [share(values[field]) for values in found for field in ("user_mean", "worst_decile_mean")]
             rows.append([label, str(found[0]["round"]), *numbers])
@@ -219,7 +219,7 @@ def _switches(summary: dict[str, Any]) -> list[str]:
 
 def _forgetting(summary: dict[str, Any]) -> list[str]:
     """Forgetting at each later phase end and backward transfer at the end, with the cloud and alone."""
-    asking, alone = summary["continual"]["accuracy"], summary["continual"]["local_accuracy"]
+    asking, alone = summary["continual"]["accuracy"], summary["continual"]["alone_accuracy"]
     means = {(drop["phase"], drop["round"]): drop["mean"] for drop in alone["forgetting"]}
     rows = [
         [
@@ -250,7 +250,7 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
     rows = [
         [
             user["device"],
-            *(share(user[key]) for key in ("accuracy", "local_accuracy", "random", "frozen")),
+            *(share(user[key]) for key in ("accuracy", "alone_accuracy", "random", "frozen")),
             points(user["over_random"]),
         ]
         for user in users

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from flsim.metrics.continual import accuracy_matrix
-from flsim.metrics.rows import evaluation, latest, training
+from flsim.metrics.rows import ASKED, evaluation, latest, training
 from flsim.metrics.users import over_rounds, per_user
 from flsim.report.plot import (
     COLOURS,
@@ -43,7 +43,7 @@ def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, al
         lines.append(("global", "accuracy", "global", "may ask"))
         levels += [("random", "accuracy", "random", "asks at random"), ("cloud", "accuracy", "cloud", "cloud LLM")]
     if alone is not False:
-        lines.append(("global", "local_accuracy", "alone", "alone"))
+        lines.append(("global", "alone_accuracy", "alone", "alone"))
         levels.append(("frozen", own_accuracy_name(rows, "frozen"), "frozen", "frozen, alone"))
     curves = [(colour, text, over_rounds(evaluation(rows, model=model, name=n))) for model, n, colour, text in lines]
     curves = [(colour, text, curve) for colour, text, curve in curves if len(curve)]
@@ -71,7 +71,7 @@ def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, al
 
 def draw_usage(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None) -> None:
     """Share of training responses that asked the cloud, over rounds, against the budget `tau` (None: no budget)."""
-    curve = over_rounds(training(rows, name="cloud_usage"))
+    curve = over_rounds(training(rows, name=ASKED))
     if curve.empty:
         say_missing(axes, "training rounds")
         return

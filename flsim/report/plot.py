@@ -27,7 +27,7 @@ COLOURS = MappingProxyType(
     {
         "global": "#0072B2",
         "alone": "#56B4E9",
-        "local": "#CC79A7",
+        "own": "#CC79A7",
         "random": "#D55E00",
         "frozen": "#767676",
         "cloud": "#009E73",

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
 from flsim.metrics.rows import (
+    ASKED,
     FLEET,
     LEARNERS,
     REFERENCES,
@@ -16,7 +17,7 @@ from flsim.metrics.rows import (
     evaluation_split,
     in_rounds,
     latest,
-    of_server,
+    of_fleet,
     training,
 )
 from flsim.metrics.users import paired_difference, per_user, summarise
@@ -43,7 +44,7 @@ def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
     return [*brought, *sorted(set(found) - set(brought))]
 
 
-MEASURES = ("accuracy", "local_accuracy", "cloud_usage")
+MEASURES = ("accuracy", "alone_accuracy", "cloud_grants")
 """What evaluation measures: with the cloud, without it, and how often it was asked."""
 
 
@@ -89,7 +90,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | N
             }
             for phase in begun[:-1]
         ],
-        "continual": {name: _continual(rows, begun, name) for name in ("accuracy", "local_accuracy")},
+        "continual": {name: _continual(rows, begun, name) for name in ("accuracy", "alone_accuracy")},
         "usage": [_usage(rows, phase, tau) for phase in begun],
         "worst_users": _worst_users(rows),
         "totals": {name: _total(rows, name) for name in TOTALS},
@@ -100,8 +101,8 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | N
 
 
 def own_accuracy_name(rows: pd.DataFrame, model: str) -> str:
-    """`local_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
-    return "accuracy" if evaluation(rows, model=model, name="local_accuracy").empty else "local_accuracy"
+    """`alone_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
+    return "accuracy" if evaluation(rows, model=model, name="alone_accuracy").empty else "alone_accuracy"
 
 
 def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
@@ -125,7 +126,7 @@ def _models_at(rows: pd.DataFrame, *, first: int, last: int) -> dict[str, dict[s
             window_first = 0 if model in REFERENCES else first
             measured = latest(evaluation(rows, model=model, name=name), first=window_first, last=last)
             if measured["weight"].sum() > 0:
-                summary = asdict(summarise(measured, higher_is_better=name != "cloud_usage"))
+                summary = asdict(summarise(measured, higher_is_better=name != "cloud_grants"))
                 found.setdefault(model, {})[name] = {"round": int(measured["round"].iloc[0]), **summary}
     return found
 
@@ -139,10 +140,10 @@ def _headline(rows: pd.DataFrame) -> dict[str, Any]:
     """The two differences that answer whether learning and learning to ask paid off, paired user by user."""
     over_random = paired_difference(_at_end(rows, "global", "accuracy"), _at_end(rows, "random", "accuracy"))
     frozen = _at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))
-    over_frozen = paired_difference(_at_end(rows, "global", "local_accuracy"), frozen)
+    over_frozen = paired_difference(_at_end(rows, "global", "alone_accuracy"), frozen)
     return {
         "accuracy_over_random": None if over_random is None else asdict(over_random),
-        "local_accuracy_over_frozen": None if over_frozen is None else asdict(over_frozen),
+        "alone_accuracy_over_frozen": None if over_frozen is None else asdict(over_frozen),
     }
 
 
@@ -188,7 +189,7 @@ def _floats(values: pd.Series) -> dict[str, float]:
 
 def _usage(rows: pd.DataFrame, phase: Phase, tau: float | None) -> dict[str, Any]:
     """The fleet's training cloud usage in one phase, whole and in its last third of rounds; None without rows."""
-    usage = training(rows, name="cloud_usage")
+    usage = training(rows, name=ASKED)
     found: dict[str, Any] = {
         "phase": phase.name,
         "first_round": phase.first_round,
@@ -209,7 +210,7 @@ def _worst_users(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The users with the lowest accuracy at the end, worst first, and what the references give them."""
     accuracy = _at_end(rows, "global", "accuracy")
     others = {
-        "local_accuracy": _floats(_at_end(rows, "global", "local_accuracy")),
+        "alone_accuracy": _floats(_at_end(rows, "global", "alone_accuracy")),
         "random": _floats(_at_end(rows, "random", "accuracy")),
         "frozen": _floats(_at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))),
     }
@@ -231,7 +232,7 @@ def _total(rows: pd.DataFrame, name: str) -> float | None:
 
 def _fleet_budget(rows: pd.DataFrame) -> dict[str, Any] | None:
     """What the fleet's budget was charged so far, of its caps, and its price; None without a fleet budget."""
-    last = latest(of_server(rows)).set_index("name")
+    last = latest(of_fleet(rows)).set_index("name")
     spent = {
         kind: {"spent": float(last["total"][f"spent_{kind}"]), "cap": float(last["weight"][f"spent_{kind}"])}
         for kind in ("calls", "tokens", "money")

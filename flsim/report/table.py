@@ -7,14 +7,14 @@ from flsim.text import BAR, aligned, amount, bar, data_size, seconds, share, wra
 
 MODEL_LINES = (
     ("global", "accuracy", "global, may ask"),
-    ("global", "local_accuracy", "global, alone"),
-    ("local", "accuracy", "device's own, may ask"),
-    ("local", "local_accuracy", "device's own, alone"),
+    ("global", "alone_accuracy", "global, alone"),
+    ("own", "accuracy", "device's own, may ask"),
+    ("own", "alone_accuracy", "device's own, alone"),
     ("random", "accuracy", "frozen, asks at random"),
     ("frozen", "accuracy", "frozen, may ask"),
-    ("frozen", "local_accuracy", "frozen, alone"),
+    ("frozen", "alone_accuracy", "frozen, alone"),
     ("cloud", "accuracy", "cloud LLM"),
-    ("global", "cloud_usage", "cloud usage of global"),
+    ("global", "cloud_grants", "cloud usage of global"),
 )
 """Model, measure and label of every line, in the order of the tables."""
 
@@ -40,9 +40,9 @@ def answer(summary: dict[str, Any]) -> str:
     if gap is not None:
         side = "above" if gap["mean"] >= 0 else "below"
         text += f", {abs(100 * gap['mean']):.1f} points {side} the frozen model asking at random"
-    if "cloud_usage" in end:
+    if "cloud_grants" in end:
         budget = "" if summary["tau"] is None else f" (budget τ = {share(summary['tau'], digits=0)})"
-        text += f"; {share(end['cloud_usage']['user_mean'])} of prompts used the cloud{budget}"
+        text += f"; {share(end['cloud_grants']['user_mean'])} of prompts used the cloud{budget}"
     return text + "."
 
 

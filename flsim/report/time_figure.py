@@ -109,7 +109,7 @@ LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "cloud": (COLOURS["cloud"], "////"),
         "reward": ("#F0E442", ""),
         "train": ("#E69F00", ""),
-        "evaluate": (COLOURS["local"], "\\\\\\\\"),
+        "evaluate": (COLOURS["own"], "\\\\\\\\"),
         "store": (COLOURS["alone"], ""),
         "transport": (COLOURS["dual"], "----"),
         "aggregate": (COLOURS["random"], "xxxx"),

@@ -208,7 +208,7 @@ class Distillation:
             sums[name, task] = sums.get((name, task), 0.0) + right
         weight = float(self.user_prompts)
         return [
-            Row(round_, name, task, STAGE, model, "local_accuracy", total, weight)
+            Row(round_, name, task, STAGE, model, "alone_accuracy", total, weight)
             for (name, task), total in sums.items()
         ]
 

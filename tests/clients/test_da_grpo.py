@@ -172,15 +172,15 @@ def test_the_price_follows_the_usage_of_the_prompts_that_may_be_sent(tiny_checkp
     open_ = asked[int(0.5 * len(asked)) :]
     assert 0 < float(open_.mean()) < 1
     assert device.dual == pytest.approx(0.5 + 0.1 * (float(open_.mean()) - TAU), abs=1e-6)
-    assert total(update, "cloud_usage") == (float(open_.sum()), asked.numel())
+    assert total(update, "cloud_requests") == (float(open_.sum()), asked.numel())
 
 
 def test_lambda_moves_as_the_rows_say(world: World) -> None:
-    """lambda + eta (J - tau), with J = asked / responses from the `cloud_usage` rows; clipped to [0, 1]."""
+    """lambda + eta (J - tau), with J = asked / responses from the `cloud_requests` rows; clipped to [0, 1]."""
     for start, lr in ((0.5, 0.1), (0.5, 2.0), (0.02, 0.9), (0.0, 0.1)):
         device = device_of(world, dual=start)
         (update,) = settings(dual_lr=lr).local_update(world, [device])
-        asked, responses = total(update, "cloud_usage")
+        asked, responses = total(update, "cloud_requests")
         assert responses == 8 * update.num_examples
         expected = min(1.0, max(0.0, start + lr * (asked / responses - TAU)))
         assert device.dual == pytest.approx(expected, abs=1e-6)
@@ -193,7 +193,7 @@ def test_every_device_of_a_pack_aims_at_its_own_tau(world: World) -> None:
     for device, tau in zip(devices, (0.0, 1.0), strict=True):
         device.ledger = Ledger(replace(world.config.budget, tau=tau))
     for update, device, tau in zip(settings().local_update(world, devices), devices, (0.0, 1.0), strict=True):
-        asked, responses = total(update, "cloud_usage")
+        asked, responses = total(update, "cloud_requests")
         assert 0 < asked < responses
         assert device.dual == pytest.approx(0.5 + 0.1 * (asked / responses - tau), abs=1e-6)
 
@@ -258,14 +258,12 @@ def test_the_rows_of_a_round_agree_with_each_other(world: World) -> None:
     reward, responses = total(update, "reward")
     assert responses == 8 * sum(counts)
     assert update.reward == pytest.approx(reward / responses)
-    local, _ = total(update, "local_reward")
-    asked, _ = total(update, "cloud_usage")
+    local, _ = total(update, "alone_reward")
+    asked, _ = total(update, "cloud_requests")
     assert reward == local + asked  # alpha_c = 1 and a perfect cloud: whoever asked is right
     calls, _ = total(update, "cloud_calls")
     assert 0 < calls <= min(asked, sum(counts))  # one query per prompt, shared by its asking responses
-    assert {(row.round, row.device, row.split, row.model) for row in update.rows} == {
-        (1, "device-000", "train", "local")
-    }
+    assert {(row.round, row.device, row.split, row.model) for row in update.rows} == {(1, "device-000", "train", "own")}
 
 
 def test_a_pack_equals_its_devices_alone(world: World) -> None:

@@ -70,8 +70,8 @@ def test_exactly_floor_tau_n_requests_are_granted(tiny_checkpoint: Path, tau: fl
     for own in rows:
         found = values(own, "global")
         for task, share in shares.items():
-            assert found[task, "accuracy"] == found[task, "cloud_usage"] == (share, 10.0)
-            assert found[task, "local_accuracy"] == (0.0, 10.0)
+            assert found[task, "accuracy"] == found[task, "cloud_grants"] == (share, 10.0)
+            assert found[task, "alone_accuracy"] == (0.0, 10.0)
             assert found[task, "cloud_requests"] == (10.0, 10.0)
     assert [{(row.round, row.device, row.split) for row in own} for own in rows] == [
         {(5, "device-000", "test")},
@@ -88,7 +88,7 @@ def test_every_device_may_have_a_share_of_its_own(tiny_checkpoint: Path) -> None
     for own, theirs, granted in zip(rows, references, (2.0, 12.0), strict=True):
         for model in ("global", "frozen", "random"):
             found = values([*own, *theirs], model)
-            assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) == granted
+            assert sum(found[task, "cloud_grants"][0] for task in ("arithmetic", "lists")) == granted
 
 
 def test_floor_is_taken_of_the_number_that_was_written(tiny_checkpoint: Path) -> None:
@@ -96,15 +96,15 @@ def test_floor_is_taken_of_the_number_that_was_written(tiny_checkpoint: Path) ->
     more = ("budget.tau=0.29", "evaluation.prompts_per_task=100", "stream.phases=[[arithmetic]]")
     world = world_of(tiny_checkpoint, *more, help_bias=2e3, end_bias=1e3)
     (rows,) = evaluate_pack(world, [0], adapters(world, [1]), model="global", round_=0)
-    assert values(rows, "global")["arithmetic", "cloud_usage"] == (29.0, 100.0)
+    assert values(rows, "global")["arithmetic", "cloud_grants"] == (29.0, 100.0)
 
 
 def test_a_device_that_never_asks_uses_no_cloud(tiny_checkpoint: Path) -> None:
     world = world_of(tiny_checkpoint, "budget.tau=1", help_bias=-1e3)
     found = values(evaluate_pack(world, [0], adapters(world, [1]), model="global", round_=0)[0], "global")
     for task in ("arithmetic", "lists"):
-        assert found[task, "cloud_usage"] == (0.0, 10.0)
-        assert found[task, "accuracy"] == found[task, "local_accuracy"]
+        assert found[task, "cloud_grants"] == (0.0, 10.0)
+        assert found[task, "accuracy"] == found[task, "alone_accuracy"]
 
 
 def test_requests_beyond_the_limit_are_answered_alone() -> None:
@@ -124,7 +124,7 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     for task in ("arithmetic", "lists"):
         mine = [p.group == task for p in problems]
         assert found[task, "accuracy"] == (sum(right for right, own in zip(final, mine, strict=True) if own), 10.0)
-        assert found[task, "local_accuracy"] == (
+        assert found[task, "alone_accuracy"] == (
             sum(right for right, own in zip(alone, mine, strict=True) if own),
             10.0,
         )
@@ -140,10 +140,10 @@ def test_with_a_perfect_cloud_asking_never_costs_accuracy(tiny_checkpoint: Path)
     for own in rows:
         found = values(own, "global")
         for task in ("arithmetic", "lists"):
-            assert found[task, "accuracy"][0] >= found[task, "local_accuracy"][0]
-            assert found[task, "accuracy"][0] >= found[task, "cloud_usage"][0]
-            usage += found[task, "cloud_usage"][0]
-        assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) <= 10
+            assert found[task, "accuracy"][0] >= found[task, "alone_accuracy"][0]
+            assert found[task, "accuracy"][0] >= found[task, "cloud_grants"][0]
+            usage += found[task, "cloud_grants"][0]
+        assert sum(found[task, "cloud_grants"][0] for task in ("arithmetic", "lists")) <= 10
     assert 0 < usage < 30  # it asks, but not always
 
 
@@ -180,9 +180,9 @@ def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau
         final = [cloud[p].text if p in chosen else texts[p] for p in range(20)]
         for task in ("arithmetic", "lists"):
             mine = [p for p in range(20) if problems[p].group == task]
-            assert found[task, "cloud_usage"] == (len(chosen.intersection(mine)), 10.0)
+            assert found[task, "cloud_grants"] == (len(chosen.intersection(mine)), 10.0)
             assert found[task, "accuracy"] == (sum(are_right([(problems[p], final[p]) for p in mine])), 10.0)
-        assert sum(found[task, "cloud_usage"][0] for task in ("arithmetic", "lists")) == granted
+        assert sum(found[task, "cloud_grants"][0] for task in ("arithmetic", "lists")) == granted
 
 
 def test_the_cloud_reference_is_the_cloud_on_every_prompt(tiny_checkpoint: Path) -> None:
@@ -254,6 +254,6 @@ def test_where_the_cloud_fails_in_an_evaluation_the_devices_own_answer_counts(ti
     rows = reference_rows(world, [0], round_=0)[0]
     for task in ("arithmetic", "lists"):
         at_random = values(rows, "random")
-        assert at_random[task, "cloud_usage"] == (10.0, 10.0)
-        assert at_random[task, "accuracy"] == at_random[task, "local_accuracy"]
+        assert at_random[task, "cloud_grants"] == (10.0, 10.0)
+        assert at_random[task, "accuracy"] == at_random[task, "alone_accuracy"]
         assert values(rows, "cloud")[task, "accuracy"] == (0.0, 0.0)

@@ -34,6 +34,7 @@ from flsim.budget.ledger import Ledger
 from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.flower.messages import DeviceUpdate
+from flsim.metrics.rows import ASKED
 from flsim.models.adapter import Adapter, lora_config
 from flsim.models.base import load_base
 from flsim.problems.judging import are_right
@@ -100,9 +101,9 @@ ALL = (*LOCAL, DaGrpo, Gapg, CollaborativeGrpo, Sft)
 def test_who_learns_without_asking_never_asks(world: World, method: type[Learner]) -> None:
     device = device_of(world)
     (update,) = method(**WORK).local_update(world, [device])
-    assert total(update, "cloud_usage")[0] == 0
+    assert total(update, "cloud_requests")[0] == 0
     assert device.ledger.total.calls == 0
-    assert total(update, "reward") == total(update, "local_reward")
+    assert total(update, "reward") == total(update, "alone_reward")
     assert 0 < total(update, "reward")[0] < total(update, "reward")[1]
 
 
@@ -163,7 +164,7 @@ def test_a_fixed_price_stays_where_it_is_put(world: World) -> None:
     (update,) = learner.local_update(world, [device])
     assert device.dual == 0.25
     assert total(update, "dual_variable") == (0.25, 1.0)
-    assert total(update, "cloud_usage")[0] / total(update, "cloud_usage")[1] != TAU
+    assert total(update, "cloud_requests")[0] / total(update, "cloud_requests")[1] != TAU
 
 
 @pytest.mark.parametrize(
@@ -246,14 +247,14 @@ def test_sft_is_cross_entropy_on_the_clouds_right_answers(world: World) -> None:
         assert parameter.grad is not None
         np.testing.assert_allclose(measured[name], parameter.grad.numpy(), rtol=1e-3, atol=1e-5)
     assert total(update, "cloud_calls") == (len(sent), 1.0)
-    assert total(update, "cloud_usage") == (len(sent), len(problems))
+    assert total(update, "cloud_purchases") == (len(sent), len(problems))
     assert total(update, "reward") == (len(good), len(sent))
 
 
 def test_sft_sends_tau_of_its_prompts(world: World) -> None:
     device, learner = device_of(world), Sft(steps=40, prompts=5, lr=1e-6)
     (update,) = learner.local_update(world, [device])
-    sent, prompts = total(update, "cloud_usage")
+    sent, prompts = total(update, "cloud_purchases")
     assert abs(sent / prompts - TAU) < 0.08  # 40 roundings of at most one prompt each, sd 0.5
 
 
@@ -408,7 +409,7 @@ def test_a_run_ends_with_its_report(one_thread: None, tmp_path: Path, settings: 
     assert set(rows["round"]) == {0, 1, 2}
     assert (run.folder / "report.html").is_file()
     trained = {"device-000"} if "client.pooled=true" in settings else {"device-000", "device-001"}
-    assert set(rows[rows["name"] == "cloud_usage"].query("split == 'train'")["device"]) == trained
+    assert set(rows[rows["name"].isin(ASKED)].query("split == 'train'")["device"]) == trained
     tested = rows[(rows["split"] == "test") & (rows["model"] == "global") & (rows["name"] == "accuracy")]
     assert set(tested["device"]) == {"device-000", "device-001"}
 
@@ -436,7 +437,7 @@ def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
     ]
     rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows
     asked = rows[(rows["name"] == "cloud_requests") & (rows["round"] == 2)]
-    for model in ("global", "local"):
+    for model in ("global", "own"):
         own = asked[asked["model"] == model]
         assert own["total"].sum() == wishes * own["weight"].sum() >= 0
         assert len(own) > 0

@@ -12,7 +12,7 @@ def test_demo_reaches_its_claims(tmp_path: Path) -> None:
     run = flsim.run("experiments/configs/demo.yaml", overrides=[f"run_dir={tmp_path}/demo"], progress=False)
     headline = run.summary["headline"]
     assert headline["accuracy_over_random"]["mean"] >= 0.15
-    assert headline["local_accuracy_over_frozen"]["mean"] >= 0.08
+    assert headline["alone_accuracy_over_frozen"]["mean"] >= 0.08
     assert [phase["phase"] for phase in run.summary["usage"]] == ["A", "B", "A"]
     for phase in run.summary["usage"]:
         assert abs(phase["last_third"]["user_mean"] - 0.3) <= 0.05

@@ -68,7 +68,7 @@ def test_a_run_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixtu
         write_timing(tmp_path, RoundTiming(number, 1, 1.0, {"train": 0.75, "other": 0.25}))
     write_rows(
         tmp_path / "rows" / "round-00001.parquet",
-        [Row(1, "device-000", "not_finite", "train", "local", "set_aside", 1.0, 1.0)],
+        [Row(1, "device-000", "not_finite", "train", "own", "set_aside", 1.0, 1.0)],
     )
     assert main(["--run", str(tmp_path)]) == 0
     out, err = capsys.readouterr()

@@ -64,7 +64,7 @@ def test_a_run_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path
     assert (cloud == 1.0).all()  # so the tables say
     found = outcomes_of([config])
     assert tuple(found) == NAMES
-    alone = [outcome.means["local_accuracy"].mean for outcome in found.values()]
+    alone = [outcome.means["alone_accuracy"].mean for outcome in found.values()]
     assert np.ptp(alone) < 1e-12
     best = found["oracle"]
     for outcome in found.values():
@@ -73,7 +73,7 @@ def test_a_run_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path
     own = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
     pd.testing.assert_series_equal(found[OWN].users[0]["wishes"], own, check_names=False)
     gaps = difference(best, found[CALIBRATED])
-    assert gaps["local_accuracy"].mean == 0.0
+    assert gaps["alone_accuracy"].mean == 0.0
     assert gaps["apgr"].mean == pytest.approx(best.means["apgr"].mean - found[CALIBRATED].means["apgr"].mean)
 
 

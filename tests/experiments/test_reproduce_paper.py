@@ -84,7 +84,7 @@ def run_of(folder: Path, asked: dict[int, tuple[float, float]]) -> Config:
     (folder / "config.yaml").write_text(to_yaml(config))
     for round_, both in asked.items():
         rows = [
-            Row(round_, f"device-00{k}", "arithmetic", "train", "local", "cloud_usage", total, 10.0)
+            Row(round_, f"device-00{k}", "arithmetic", "train", "own", "cloud_requests", total, 10.0)
             for k, total in enumerate(both)
         ]
         write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
@@ -112,13 +112,13 @@ def test_what_a_switch_does_by_hand(tmp_path: Path) -> None:
                 Row(round_, f"device-00{k}", task, "test", "global", name, total if task == "arithmetic" else 10, 10)
                 for k, total in enumerate(both)
                 for task in ("arithmetic", "strings")
-                for name in ("accuracy", "local_accuracy", "cloud_usage")
+                for name in ("accuracy", "alone_accuracy", "cloud_grants")
             ]
             write_rows(config.folder / "rows" / f"round-{round_:05d}.parquet", rows)
         configs.append(config)
     found = over_switch(configs)
     assert found["accuracy"] == pytest.approx((0.6, 0.5))
-    assert set(found) == {"accuracy", "local_accuracy", "cloud_usage"}
+    assert set(found) == {"accuracy", "alone_accuracy", "cloud_grants"}
     assert "60.0 to 50.0, -10.0" in switch_table({"a method": found}, "A")
 
 

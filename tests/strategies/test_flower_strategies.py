@@ -237,7 +237,7 @@ def test_a_cohort_that_takes_too_long_to_measure_is_not_measured(
 ) -> None:
     monkeypatch.setattr(flsim.loop.health, "MOST_OPERATIONS", 1000.0)
     rows = rows_of(tiny_run("large", "fleet.devices=3", "evaluation.every_rounds=9"), FedAvg())
-    assert set(rows[rows["split"] == "server"]["name"]) == {"effective_devices"}
+    assert set(rows[rows["split"] == "fleet"]["name"]) == {"effective_devices"}
     assert not (rows["name"] == "update_norm").any()
     log = (tmp_path / "large/run.log").read_text()
     assert log.count("bias, cosine and norms of 3 updates are not measured") == 1

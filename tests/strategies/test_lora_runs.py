@@ -134,10 +134,10 @@ def test_what_a_device_keeps_is_what_it_is_measured_with(
     For LocalOnly nothing changes between a device's last step and its measurement, so `global` equals `local`.
     """
     rows = go(tiny_run("own"), make()).rows
-    tests = rows[(rows["round"] == 2) & (rows["split"] == "test") & (rows["name"] == "local_accuracy")]
+    tests = rows[(rows["round"] == 2) & (rows["split"] == "test") & (rows["name"] == "alone_accuracy")]
     by_model = {model: part.set_index("device")["total"] for model, part in tests.groupby("model")}
     if make is LocalOnly:
-        pd.testing.assert_series_equal(by_model["global"], by_model["local"])
+        pd.testing.assert_series_equal(by_model["global"], by_model["own"])
     kept = list((tmp_path / "own" / "devices").rglob("*.state"))
     assert kept
 
@@ -199,7 +199,7 @@ def test_what_a_strategy_keeps_survives_a_resume(
 
 def test_health_is_in_the_rows(tiny_run: TinyRun) -> None:
     rows = go(tiny_run("health", *UNEQUAL), FlexLora()).rows
-    of_server = rows[(rows["split"] == "server") & (rows["round"] == 2)].set_index("name")["total"]
+    of_server = rows[(rows["split"] == "fleet") & (rows["round"] == 2)].set_index("name")["total"]
     assert set(of_server.index) == {"aggregation_bias", "cut_energy", "effective_devices", "update_cosine"}
     assert 0 < of_server["aggregation_bias"] < 2
     assert 0 <= of_server["cut_energy"] < 1
@@ -215,7 +215,7 @@ def test_a_streamed_cohort_gives_the_same_bits_and_says_less(tiny_run: TinyRun, 
     streamed = go(tiny_run("streamed", "engine.stream=3"), FedAvg())
     one, other = server_adapter(tmp_path / "listed"), server_adapter(tmp_path / "streamed")
     assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in other.items()}
-    assert set(streamed.rows[streamed.rows["split"] == "server"]["name"]) == {"effective_devices"}
+    assert set(streamed.rows[streamed.rows["split"] == "fleet"]["name"]) == {"effective_devices"}
     assert "aggregation_bias" in set(listed.rows["name"])
 
 

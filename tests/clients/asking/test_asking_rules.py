@@ -89,7 +89,7 @@ Measured = dict[AskingRule, list[list[Row]]]
 def test_no_rule_passes_its_budget_or_the_oracle(measured: Measured, rule: AskingRule) -> None:
     for device in DEVICES:
         rows, best = measured[rule][device], measured[Oracle()][device]
-        assert total(rows, "cloud_usage")[0] <= LIMITS[device]
+        assert total(rows, "cloud_grants")[0] <= LIMITS[device]
         assert total(rows, "accuracy")[0] <= total(best, "accuracy")[0]
         for share in range(10, 100, 10):
             assert total(rows, f"accuracy_sending_{share}")[0] <= total(best, f"accuracy_sending_{share}")[0]
@@ -99,8 +99,8 @@ def test_no_rule_passes_its_budget_or_the_oracle(measured: Measured, rule: Askin
 def test_all_rules_measure_the_same_learner(measured: Measured, rule: AskingRule) -> None:
     """What the device can do alone, and what is right in all, sent and kept."""
     for own, theirs in zip(measured[OWN], measured[rule], strict=True):
-        assert total(theirs, "local_accuracy") == total(own, "local_accuracy")
-        kept, sent = total(theirs, "kept_accuracy"), total(theirs, "cloud_usage")
+        assert total(theirs, "alone_accuracy") == total(own, "alone_accuracy")
+        kept, sent = total(theirs, "kept_accuracy"), total(theirs, "cloud_grants")
         assert kept[1] + sent[0] == 40
         assert 0 <= total(theirs, "accuracy")[0] - kept[0] <= sent[0]
         assert {row.task for row in theirs if row.name != "asking_auc"} == set(TASKS)
@@ -108,8 +108,8 @@ def test_all_rules_measure_the_same_learner(measured: Measured, rule: AskingRule
 
 def test_never_uses_no_cloud(measured: Measured) -> None:
     for rows in measured[Never()]:
-        assert total(rows, "cloud_requests")[0] == total(rows, "cloud_usage")[0] == 0
-        assert total(rows, "accuracy") == total(rows, "kept_accuracy") == total(rows, "local_accuracy")
+        assert total(rows, "cloud_requests")[0] == total(rows, "cloud_grants")[0] == 0
+        assert total(rows, "accuracy") == total(rows, "kept_accuracy") == total(rows, "alone_accuracy")
 
 
 def test_always_is_the_cloud_under_a_full_budget(world: World, adapters: list[Adapter]) -> None:
@@ -125,8 +125,8 @@ def test_the_oracle_adds_what_only_the_cloud_has_right_up_to_the_budget(
 ) -> None:
     for device, rows in zip(DEVICES, measured[Oracle()], strict=True):
         full = measure_with(world, adapters[device], device, 1.0, Oracle())
-        gain = total(full, "cloud_usage")[0]
-        alone = total(rows, "local_accuracy")[0]
+        gain = total(full, "cloud_grants")[0]
+        alone = total(rows, "alone_accuracy")[0]
         assert total(full, "accuracy")[0] == alone + gain
         assert total(rows, "accuracy")[0] == alone + min(gain, LIMITS[device])
         assert [row.total for row in rows if row.name == "asking_auc"] == [40.0]
@@ -143,13 +143,13 @@ def test_at_random_on_the_frozen_model_is_the_reference(world: World) -> None:
         expected = [row for row in references[device] if row.model == "random"]
         assert set(expected) <= set(own[device])
         assert len(expected) == 8
-        assert total(own[device], "cloud_usage")[0] == LIMITS[device]
+        assert total(own[device], "cloud_grants")[0] == LIMITS[device]
 
 
 def test_a_share_of_ones_own_is_asked_for_whatever_the_budget(measured: Measured) -> None:
     for device, rows in zip(DEVICES, measured[AtRandom(0.2)], strict=True):
         assert total(rows, "cloud_requests")[0] == 8
-        assert total(rows, "cloud_usage")[0] == min(8, LIMITS[device])
+        assert total(rows, "cloud_grants")[0] == min(8, LIMITS[device])
 
 
 def test_rules_that_look_do_better_than_chance(measured: Measured) -> None:
@@ -170,16 +170,16 @@ def test_the_order_of_devices_in_a_pack_changes_nothing(
 
 
 def test_learners_are_measured_with_the_rule_and_only_the_global_one_with_curves(world: World) -> None:
-    rows = evaluate_pack(world, [0], None, model="local", round_=0, asking=Always())[0]
+    rows = evaluate_pack(world, [0], None, model="own", round_=0, asking=Always())[0]
     assert {row.name for row in rows} == {
         "accuracy",
-        "local_accuracy",
+        "alone_accuracy",
         "kept_accuracy",
-        "cloud_usage",
+        "cloud_grants",
         "cloud_requests",
     }
     frozen = [row for row in reference_rows(world, [0], round_=0, asking=Always())[0] if row.model == "frozen"]
-    assert [replace(row, model="local") for row in frozen] == rows
+    assert [replace(row, model="own") for row in frozen] == rows
 
 
 def test_sureness_is_that_of_the_plain_model(world: World) -> None:
@@ -250,7 +250,7 @@ def test_a_rule_that_forgets_a_device_is_told(world: World) -> None:
 def outcomes(run: flsim.Run, name: str) -> list[float]:
     rows = run.rows
     found = rows[(rows["split"] == "test") & (rows["name"] == name) & (rows["round"] == 1)]
-    return [float(value) for value in found[found["model"].isin(["global", "local"])]["total"]]
+    return [float(value) for value in found[found["model"].isin(["global", "own"])]["total"]]
 
 
 @pytest.mark.usefixtures("no_report")
@@ -260,7 +260,7 @@ def test_a_run_asks_by_the_rule_it_names(tiny_run: TinyRun, client: str) -> None
     more = (f"client.path={client}", "client.asking.path=clients.asking.simple:Always", "budget.tau=0.5")
     run = flsim.run(tiny_run("always", *more), progress=False)
     assert outcomes(run, "cloud_requests") == [5.0] * 6
-    assert outcomes(run, "cloud_usage") == [2.0] * 6
+    assert outcomes(run, "cloud_grants") == [2.0] * 6
 
 
 @pytest.mark.usefixtures("no_report")
@@ -280,7 +280,7 @@ def test_the_rule_of_the_page_runs(tiny_run: TinyRun, tmp_path: Path) -> None:
     file.write_text(page.split("```python\n")[1].split("```")[0])
     more = (f"client.asking.path={file}:LongQuestions", "client.asking.calibration=16", "budget.tau=0.4")
     run = flsim.run(tiny_run("mine", *more), progress=False)
-    assert max(outcomes(run, "cloud_usage")) == 2.0
+    assert max(outcomes(run, "cloud_grants")) == 2.0
     assert max(outcomes(run, "cloud_requests")) < 5
 
 

@@ -49,7 +49,7 @@ def named(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def of_fleet(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    return rows[(rows["name"] == name) & (rows["split"] == "server")]
+    return rows[(rows["name"] == name) & (rows["split"] == "fleet")]
 
 
 def states(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_the_fleet_never_passes_its_cap(tiny_runs: TinyRun, share: str, kind: st
     cap = CAPS[kind]
     rows = rows_of(tiny_runs(f"{share}-{kind}", f"budget.fleet.share={share}", f"budget.fleet.{kind}_total={cap}"))
     spent = named(rows, f"cloud_{kind}").set_index(["round", "device"])["total"]
-    allowed = named(rows, f"allowance_{kind}").set_index(["round", "device"])["total"]
+    allowed = named(rows, f"allotment_{kind}").set_index(["round", "device"])["total"]
     assert len(spent) == len(allowed) == 12
     assert (spent <= allowed).all()
     assert (allowed.groupby("round").sum() <= cap - spent.groupby("round").sum().cumsum().shift(fill_value=0)).all()
@@ -117,7 +117,7 @@ def test_the_test_budgets_follow_the_shares(tiny_runs: TinyRun) -> None:
     targets = named(rows, "target_usage").set_index(["round", "device"])["total"]
     assert (targets[1] == 0.3).all()
     assert targets[2].tolist() == pytest.approx((0.3 * prompts.mean() / prompts).clip(upper=1).tolist())
-    tests = rows[(rows["split"] == "test") & (rows["name"] == "cloud_usage") & (rows["model"] == "global")]
+    tests = rows[(rows["split"] == "test") & (rows["name"] == "cloud_grants") & (rows["model"] == "global")]
     last = tests[tests["round"] == 3].set_index("device")["total"]
     scale = min(1.0, 0.3 / targets[3].mean())
     assert (last <= (10 * scale * targets[3] + 1e-9) // 1).all()
@@ -167,7 +167,7 @@ def test_a_device_that_fails_is_charged_all_that_it_was_given(tiny_runs: TinyRun
     config = tiny_runs("fails", "budget.fleet.calls_total=20")
     rows = rows_of(config, client=Faulty(config, RuntimeError))
     assert named(rows, "set_aside")["device"].tolist() == ["device-001"]
-    allowed = named(rows, "allowance_calls").set_index(["round", "device"])["total"]
+    allowed = named(rows, "allotment_calls").set_index(["round", "device"])["total"]
     spent = named(rows, "cloud_calls").groupby("round")["total"].sum()
     charged = of_fleet(rows, "spent_calls").set_index("round")["total"]
     assert allowed[2, "device-001"] > 0
@@ -185,7 +185,7 @@ def test_flowers_own_strategies_share_the_budget_too(tiny_runs: TinyRun) -> None
 def test_only_the_cohort_is_allotted_anything(tiny_runs: TinyRun) -> None:
     config = tiny_runs("cohort", "budget.fleet.calls_total=9", "fleet.cohort=2", "seed=3")
     rows = rows_of(config)
-    allowed = named(rows, "allowance_calls").groupby("round")
+    allowed = named(rows, "allotment_calls").groupby("round")
     assert allowed["device"].apply(list).tolist() == [
         [f"device-{device:03d}" for device in cohort(config, round_)] for round_ in (1, 2, 3)
     ]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def evaluated(round_: int, model: str, name: str, values: Mapping[str, Sequence[
 
 
 def trained(round_: int, name: str, totals: Sequence[float], weight: float = 1.0, task: str = "all") -> list[Row]:
-    return [Row(round_, d, task, "train", "local", name, t, weight) for d, t in zip(USERS, totals, strict=True)]
+    return [Row(round_, d, task, "train", "own", name, t, weight) for d, t in zip(USERS, totals, strict=True)]
 
 
 def rows_of(
@@ -50,17 +51,17 @@ def rows_of(
     """A run of two phases: arithmetic 8, 6, 4 of 10 after the first, `end` after the second, usage of 10 per round."""
     rows = evaluated(0, "global", "accuracy", {"arithmetic": (3, 3, 3), "strings": (2, 2, 2)})
     rows += evaluated(0, "random", "accuracy", {"arithmetic": (5, 5, 5), "strings": (5, 5, 5)})
-    rows += evaluated(0, "frozen", "local_accuracy", {"arithmetic": (3, 3, 3), "strings": (1, 1, 1)})
+    rows += evaluated(0, "frozen", "alone_accuracy", {"arithmetic": (3, 3, 3), "strings": (1, 1, 1)})
     rows += evaluated(0, "cloud", "accuracy", {"arithmetic": (10, 10, 10), "strings": (10, 10, 10)})
     rows += evaluated(2, "global", "accuracy", {"arithmetic": (8, 6, 4), "strings": (3, 3, 3)})
     rows += evaluated(4, "global", "accuracy", end)
-    rows += evaluated(2, "global", "local_accuracy", {"arithmetic": (5, 5, 5), "strings": (2, 2, 2)})
-    rows += evaluated(4, "global", "local_accuracy", {"arithmetic": (4, 4, 4), "strings": (4, 4, 4)})
-    rows += evaluated(4, "global", "cloud_usage", {"arithmetic": (2, 2, 2), "strings": (4, 4, 4)})
-    rows += evaluated(2, "local", "local_accuracy", {"arithmetic": (7, 5, 5), "strings": (2, 2, 2)})
-    rows += evaluated(4, "local", "local_accuracy", {"arithmetic": (4, 4, 4), "strings": (4, 3, 4)})
+    rows += evaluated(2, "global", "alone_accuracy", {"arithmetic": (5, 5, 5), "strings": (2, 2, 2)})
+    rows += evaluated(4, "global", "alone_accuracy", {"arithmetic": (4, 4, 4), "strings": (4, 4, 4)})
+    rows += evaluated(4, "global", "cloud_grants", {"arithmetic": (2, 2, 2), "strings": (4, 4, 4)})
+    rows += evaluated(2, "own", "alone_accuracy", {"arithmetic": (7, 5, 5), "strings": (2, 2, 2)})
+    rows += evaluated(4, "own", "alone_accuracy", {"arithmetic": (4, 4, 4), "strings": (4, 3, 4)})
     for round_ in range(1, 5):
-        rows += trained(round_, "cloud_usage", usage, 10.0, "arithmetic")
+        rows += trained(round_, "cloud_requests", usage, 10.0, "arithmetic")
         rows += trained(round_, "dual_variable", (0.5, 0.5, 0.5))
         rows += trained(round_, "cloud_calls", (2, 1, 1))
         rows += trained(round_, "cloud_refused", (1, 0, 0))
@@ -127,7 +128,7 @@ def test_pairs_by_hand(found: flsim.Comparison) -> None:
     assert {(user.seeds, user.device) for user in pair.hurt if user.seeds == (0, 0)} == {((0, 0), THREE)}
     assert not pair.difference.excludes_zero
     assert found.pair("base") is None
-    alone = found.pair("new", "local_accuracy")
+    alone = found.pair("new", "alone_accuracy")
     assert alone is not None
     assert (alone.difference.mean, alone.win_rate, alone.hurt) == (0.0, 0.5, ())
 
@@ -143,7 +144,7 @@ def test_continual_measures_by_hand(found: flsim.Comparison) -> None:
     assert new.value("forgetting_relative") == pytest.approx(np.mean([0.2 / 0.8, 0.1 / 0.6, 0.1 / 0.4]))
     assert new.value("forgetting_learned") == pytest.approx(np.mean(math))
     assert new.value("forward_transfer") == pytest.approx(0.1)  # strings 0.3 before they are taught, 0.2 at the start
-    assert new.value("local_post_switch") == pytest.approx(0.4)
+    assert new.value("alone_post_switch") == pytest.approx(0.4)
     # local minus merged, on the phase's own: 0.2, 0, 0 in the first, 0, -0.1, 0 in the second
     assert new.value("forgetting_by_aggregation") == pytest.approx((0.1 - 0.05 + 0) / 3)
     # any time: arithmetic alone after round 2, both after round 4
@@ -204,13 +205,13 @@ def test_frames_hold_every_number(found: flsim.Comparison) -> None:
     assert table.loc["new", "accuracy_difference"] == pytest.approx((0.1 / 3 - 0.1) / 2)
     assert (table.loc["new", "accuracy_hurt"], table.loc["new", "accuracy_win_rate"]) == (4, 0.25)
     assert table["kind"].tolist() == ["method", "method", "reference", "reference", "reference"]
-    assert table.loc["frozen, alone", "local_accuracy"] == pytest.approx(0.2)
+    assert table.loc["frozen, alone", "alone_accuracy"] == pytest.approx(0.2)
     assert table.loc["cloud LLM", "accuracy"] == 1.0
     users = found.per_user.set_index(["method", "seed", "device"])
     assert len(users) == 12
     assert users["accuracy_difference"].to_dict()["new", 0, ONE] == pytest.approx(0.2)
     curves = found.curves
-    assert set(curves["measure"]) == {"accuracy", "local_accuracy", "training_usage", "dual_variable"}
+    assert set(curves["measure"]) == {"accuracy", "alone_accuracy", "training_usage", "dual_variable"}
     start = curves[(curves["method"] == "new") & (curves["measure"] == "accuracy") & (curves["round"] == 2)]
     assert start["mean"].tolist() == pytest.approx([0.45, 0.45])
     matrices = found.matrices.set_index(["method", "seed", "device", "round", "task"])
@@ -244,7 +245,7 @@ def test_every_number_is_declared_as_a_measure_and_every_measure_is_taken(found:
     assert set(found.of("new").facts) | set(found.of("new").means) | set(found.of("new").users[0]) == set(MEASURES)
     assert MEASURES["accuracy"].written(float("nan")) == "-"
     assert [MEASURES["accuracy"].written(0.5), MEASURES["cloud_gain"].written(0.05)] == ["50.0 %", "+5.0"]
-    assert [measure.name for measure in of_group("end")] == ["accuracy", "local_accuracy"]
+    assert [measure.name for measure in of_group("end")] == ["accuracy", "alone_accuracy"]
 
 
 OWN = """
@@ -326,6 +327,23 @@ def test_a_label_holds_for_all_seeds_and_methods_of_one_name_go_by_folder(root: 
     write_run(tmp_path / "low-s0", rows_of(BASE_END), "client.lr=0.1")
     write_run(tmp_path / "high-seed0", rows_of(BASE_END), "client.lr=0.2")
     assert [method.label for method in open_methods([tmp_path])] == ["high", "low"]
+
+
+BEFORE = {"alone_accuracy": "local_accuracy", "cloud_requests": "cloud_usage", "cloud_grants": "cloud_usage"}
+
+
+def test_runs_of_the_release_before_still_compare(found: flsim.Comparison, root: Path, tmp_path: Path) -> None:
+    """The same run with its rows called as they were: it is another method of the same numbers."""
+    rows = [
+        replace(row, name=BEFORE.get(row.name, row.name), model="local" if row.model == "own" else row.model)
+        for row in rows_of(NEW_END, (5, 3, 1), asking=True)
+    ]
+    assert {row.name for row in rows} & {"alone_accuracy", "cloud_requests", "cloud_grants"} == set()
+    old = write_run(tmp_path / "old", rows, *NEW, "seed=0", "stream.seed=0")
+    both = flsim.compare([], labels={"new": root / "new-s0", "old": old})
+    for one, other in zip(both.of("new").users, both.of("old").users, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    assert both.of("old").value("training_usage") == pytest.approx(0.3)
 
 
 def test_what_is_no_finished_run_is_refused(root: Path, tmp_path: Path) -> None:

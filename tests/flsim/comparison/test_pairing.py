@@ -66,8 +66,8 @@ def facts_of(calls: float, aucs: dict[str, float], before: dict[str, float]) -> 
     """a is right on 9 of 10 prompts, b on 15 of 30; b alone asks, and `aucs` are their own AUCs."""
     rows = [Row(1, "a", "arithmetic", "test", "global", "accuracy", 9.0, 10.0)]
     rows += [Row(1, "b", "arithmetic", "test", "global", "accuracy", 15.0, 30.0)]
-    rows += [Row(1, "a", "all", "train", "local", "cloud_calls", 0.0, 1.0)]
-    rows += [Row(1, "b", "all", "train", "local", "cloud_calls", calls, 1.0)]
+    rows += [Row(1, "a", "all", "train", "own", "cloud_calls", 0.0, 1.0)]
+    rows += [Row(1, "b", "all", "train", "own", "cloud_calls", calls, 1.0)]
     rows += [Row(1, device, "all", "test", "global", "asking_auc", value, 1.0) for device, value in aucs.items()]
     return measure(RunRows(rows_frame(rows), (), 0.3, pd.Series(before, dtype=float))).facts
 

@@ -150,7 +150,7 @@ def test_an_instruction_is_read_back() -> None:
     task=st.text(max_size=9),
 )
 def test_an_update_survives_a_round_trip(total: float, weight: float, task: str) -> None:
-    rows = (Row(7, "device-002", task, "train", "local", "reward", total, weight),)
+    rows = (Row(7, "device-002", task, "train", "own", "reward", total, weight),)
     update = DeviceUpdate(2, adapter(), 12, 1 / 3, rows)
     reply = wire.train_reply(update, instruction(device=2))
     back, (row,) = wire.measures_of(reply), wire.rows_of(reply)

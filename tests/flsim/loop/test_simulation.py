@@ -55,10 +55,10 @@ TINY = (  # three devices in packs of two and three rounds
     *(f"client.{key}" for key in ("steps=2", "group_size=3", "lr=0.01")),
 )
 TASKS = ("arithmetic", "numbers", "strings", "lists")
-TRAIN_NAMES = {"reward", "local_reward", "cloud_usage", "unanimous_groups", "difficulty"}
+TRAIN_NAMES = {"reward", "alone_reward", "cloud_requests", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
 ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "aggregation_share"}
-TEST_NAMES = {"accuracy", "local_accuracy", "kept_accuracy", "cloud_usage", "cloud_requests"}
+TEST_NAMES = {"accuracy", "alone_accuracy", "kept_accuracy", "cloud_grants", "cloud_requests"}
 CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 
 
@@ -162,7 +162,7 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
     assert set(train["round"]) == {1, 2, 3}
     for model, rounds in (
         ("global", {0, 1, 2, 3}),
-        ("local", {1, 2, 3}),
+        ("own", {1, 2, 3}),
         ("frozen", {0}),
         ("random", {0}),
         ("cloud", {0}),

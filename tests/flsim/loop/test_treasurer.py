@@ -35,9 +35,9 @@ def messages(kind: str = MessageType.TRAIN) -> list[Message]:
 
 
 def reply(message: Message, **spent: float) -> Message:
-    rows = [Row(1, "device", "all", "train", "local", name, total, 1.0) for name, total in spent.items()]
-    rows.append(Row(1, "device", "lists", "train", "local", "cloud_usage", 12.0, 80.0))
-    rows.append(Row(1, "device", "lists", "test", "local", "cloud_usage", 5.0, 5.0))  # of its own evaluation
+    rows = [Row(1, "device", "all", "train", "own", name, total, 1.0) for name, total in spent.items()]
+    rows.append(Row(1, "device", "lists", "train", "own", "cloud_requests", 12.0, 80.0))
+    rows.append(Row(1, "device", "lists", "test", "own", "cloud_requests", 5.0, 5.0))  # of its own evaluation
     return wire.train_reply(DeviceUpdate(0, ADAPTER, 10, 0.0, tuple(rows)), message)
 
 
@@ -65,7 +65,7 @@ def test_what_is_charged_for_which_reply() -> None:
     replies = [reply(sent[0], cloud_calls=1.0), reply(sent[1]), wire.error_reply(wire.DIED, "it died", sent[2])]
     found = values(treasurer.book(sent, replies, 1))
     assert found["", "spent_calls"] == (9.0, 48.0)
-    assert {device: found[device, "allowance_calls"][0] for device, name in found if name == "allowance_calls"} == {
+    assert {device: found[device, "allotment_calls"][0] for device, name in found if name == "allotment_calls"} == {
         f"device-{k:03d}": 4.0 for k in range(3)
     }
     assert treasurer.state is not None

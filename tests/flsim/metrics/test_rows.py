@@ -1,4 +1,4 @@
-"""Rows: what is refused, files that depend on nothing but the set of rows, damage that is named, merging."""
+"""Rows: what is refused, files that depend on nothing but the set of rows, damage that is named."""
 
 from pathlib import Path
 
@@ -8,18 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsim.files import DamagedFileError
-from flsim.metrics.rows import COLUMNS, Row, merge_rows, read_rows, rows_frame, without_timing, write_rows
+from flsim.metrics.rows import COLUMNS, Row, read_rows, rows_frame, without_timing, write_rows
 
 PAIRS = st.one_of(st.just((0, 0)), st.tuples(st.integers(-50, 50), st.integers(1, 50)))
-ROWS = st.builds(
-    lambda round_, device, task, name, pair: Row(round_, device, task, "test", "global", name, *map(float, pair)),
-    st.integers(0, 2),
-    st.sampled_from(["device-000", "device-001"]),
-    st.sampled_from(["arithmetic", "strings"]),
-    st.sampled_from(["accuracy", "seconds"]),
-    PAIRS,
-)
-FRAMES = st.lists(ROWS, max_size=6).map(rows_frame)
 
 
 def row(
@@ -84,17 +75,21 @@ def test_timing_is_dropped_and_nothing_else() -> None:
     assert without_timing(frame)["name"].tolist() == ["accuracy", "cloud_tokens"]
 
 
-@settings(deadline=None, max_examples=20)
-@given(FRAMES, FRAMES, FRAMES)
-def test_merge_is_associative_and_commutative_with_a_neutral_element(
-    a: pd.DataFrame, b: pd.DataFrame, c: pd.DataFrame
-) -> None:
-    pd.testing.assert_frame_equal(merge_rows(merge_rows(a, b), c), merge_rows(a, merge_rows(b, c)))
-    pd.testing.assert_frame_equal(merge_rows(a, b), merge_rows(b, a))
-    pd.testing.assert_frame_equal(merge_rows(a, rows_frame([])), merge_rows(a))
-
-
-def test_merge_by_hand() -> None:
-    """(3, 4) and (1, 2) of one key become (4, 6); another key stays."""
-    merged = merge_rows(rows_frame([row(), row(round_=2)]), rows_frame([row(total=1.0, weight=2.0)]))
-    assert merged[["round", "total", "weight"]].to_numpy().tolist() == [[1.0, 4.0, 6.0], [2.0, 3.0, 4.0]]
+def test_rows_of_the_release_before_are_read_under_their_names_of_today(tmp_path: Path) -> None:
+    """(split, model, name) as it was, then as it is; a name means something else in training than in tests."""
+    names = {
+        ("test", "local", "local_accuracy"): ("test", "own", "alone_accuracy"),
+        ("test", "random", "cloud_usage"): ("test", "random", "cloud_grants"),
+        ("validation", "global", "cloud_usage"): ("validation", "global", "cloud_grants"),
+        ("train", "local", "cloud_usage"): ("train", "own", "cloud_requests"),
+        ("train", "local", "local_reward"): ("train", "own", "alone_reward"),
+        ("train", "local", "allowance_money"): ("train", "own", "allotment_money"),
+        ("server", "server", "spent_calls"): ("fleet", "fleet", "spent_calls"),
+        ("stage", "aggregated", "local_accuracy"): ("stage", "aggregated", "alone_accuracy"),
+        ("test", "global", "cloud_requests"): ("test", "global", "cloud_requests"),
+    }
+    old = [Row(1, "device-000", "lists", *key, float(n), 9.0) for n, key in enumerate(names)]
+    write_rows(tmp_path / "rows" / "round-00001.parquet", old)
+    found = read_rows(tmp_path).sort_values("total")
+    assert list(zip(found["split"], found["model"], found["name"], strict=True)) == list(names.values())
+    assert found["total"].tolist() == [float(n) for n in range(len(names))]

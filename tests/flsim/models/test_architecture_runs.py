@@ -121,7 +121,7 @@ def test_methods_whose_help_request_is_a_text(method: str, folders: Any, tmp_pat
     assert total(rows, "cloud_calls") > 0
     assert total(rows, "update_norm") > 0
     tested = rows[(rows["round"] == 2) & (rows.model == "global")]
-    assert total(tested, "accuracy") >= total(tested, "cloud_usage")
+    assert total(tested, "accuracy") >= total(tested, "cloud_grants")
     if method == "a calibrated wish":
         assert total(tested, "cloud_requests") > 0
 

@@ -50,7 +50,7 @@ def evaluation_rows(
         asked = round(PROMPTS * asks)
         helped = int(rng.binomial(asked, 0.75)) if model == "global" else int(rng.binomial(asked, 0.5))
         right = min(PROMPTS, alone + helped)
-        values = {"accuracy": right, "local_accuracy": alone, "cloud_usage": asked}
+        values = {"accuracy": right, "alone_accuracy": alone, "cloud_grants": asked}
         rows += [Row(round_, device, task, "test", model, name, total, PROMPTS) for name, total in values.items()]
     return rows
 
@@ -61,8 +61,8 @@ def training_rows(
     rows = []
     for task in phase.tasks:
         asked = int(rng.binomial(64, usage))
-        rows.append(Row(round_, device, task, "train", "local", "cloud_usage", asked, 64))
-        rows.append(Row(round_, device, task, "train", "local", "reward", int(rng.binomial(64, 0.6)), 64))
+        rows.append(Row(round_, device, task, "train", "own", "cloud_requests", asked, 64))
+        rows.append(Row(round_, device, task, "train", "own", "reward", int(rng.binomial(64, 0.6)), 64))
     once = {
         "dual_variable": dual,
         "cloud_calls": float(round(usage * 128)),
@@ -73,7 +73,7 @@ def training_rows(
         "downlink_bytes": 1_310_720.0,
         "seconds": 4.0 + float(rng.random()),
     }
-    return rows + [Row(round_, device, "all", "train", "local", name, total, 1) for name, total in once.items()]
+    return rows + [Row(round_, device, "all", "train", "own", name, total, 1) for name, total in once.items()]
 
 
 def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: int | None = None) -> tuple[Phase, ...]:
@@ -98,17 +98,17 @@ def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: 
                 rows += [Row(0, device, task, "test", "cloud", "accuracy", 18, PROMPTS) for task in GROUPS]
                 continue
             own = {task: skill + 0.04 for task, skill in skills.items()}
-            rows += evaluation_rows(round_, device, "local", own, asks=TAU, rng=rng)
+            rows += evaluation_rows(round_, device, "own", own, asks=TAU, rng=rng)
             dual = 0.2 + 0.5 * math.exp(-abs(since - third / 3) / third) + 0.1 * float(rng.random())
             rows += training_rows(round_, device, current, usage=usage, dual=dual, rng=rng)
             mix = rng.dirichlet([2.0] * len(current.tasks))
             counts = zip(current.tasks, np.round(32 * mix), rng.random(len(mix)), strict=True)
             rows += [
-                Row(round_, device, task, "train", "local", "difficulty", prompts * (0.3 + 0.4 * hard), prompts)
+                Row(round_, device, task, "train", "own", "difficulty", prompts * (0.3 + 0.4 * hard), prompts)
                 for task, prompts, hard in counts
             ]
         if round_ == 2:
-            rows.append(Row(2, "device-001", "not_finite", "train", "local", "set_aside", 1, 1))
+            rows.append(Row(2, "device-001", "not_finite", "train", "own", "set_aside", 1, 1))
         write_rows(run_dir / "rows" / f"round-{round_:05d}.parquet", rows)
     (run_dir / "config.yaml").write_text("name: demo\nnote: <script>alert('x')</script>\nbudget:\n  tau: 0.3\n")
     environment = {"python": "3.11", "commit": "abc1234", "packages": {"numpy": "2", "pandas": "3"}}
@@ -132,7 +132,7 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
         *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "server"),
     }
     assert summary["tasks"] == list(GROUPS)
-    assert set(summary["at_end"]) == {"global", "local", "frozen", "random", "cloud"}
+    assert set(summary["at_end"]) == {"global", "own", "frozen", "random", "cloud"}
     assert [switch["round"] for switch in summary["at_switches"]] == [4, 8]
     assert summary["set_aside"] == [{"round": 2, "device": "device-001", "reason": "not_finite"}]
 
@@ -170,7 +170,7 @@ def test_stream_table_is_what_the_devices_met(tmp_path: Path) -> None:
     """Device-000 met 3 prompts of difficulties 0, 0.5 and 1 in round 1: 3 prompts of mean difficulty 1.5 / 3."""
     write_rows(
         tmp_path / "rows" / "round-00001.parquet",
-        [Row(1, "device-000", "lists", "train", "local", "difficulty", 1.5, 3)],
+        [Row(1, "device-000", "lists", "train", "own", "difficulty", 1.5, 3)],
     )
     table = stream_table(read_rows(tmp_path))
     assert table.to_dict("records") == [

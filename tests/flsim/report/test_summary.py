@@ -29,23 +29,23 @@ def evaluated(round_: int, model: str, name: str, values: dict[str, tuple[float,
 
 
 def trained(round_: int, device: str, name: str, total: float, weight: float = 1, task: str = "all") -> Row:
-    return Row(round_, device, task, "train", "local", name, total, weight)
+    return Row(round_, device, task, "train", "own", name, total, weight)
 
 
 def two_devices() -> pd.DataFrame:
     """Six rounds of nine planned ones; evaluated at 0, 3 and 6."""
     rows = [
         *evaluated(0, "random", "accuracy", {"arithmetic": (4, 4), "strings": (4, 2)}),
-        *evaluated(0, "frozen", "local_accuracy", {"arithmetic": (2, 2), "strings": (2, 0)}),
+        *evaluated(0, "frozen", "alone_accuracy", {"arithmetic": (2, 2), "strings": (2, 0)}),
         *evaluated(0, "global", "accuracy", {"arithmetic": (3, 3), "strings": (3, 3)}),
         *evaluated(3, "global", "accuracy", {"arithmetic": (9, 7), "strings": (3, 3)}),
         *evaluated(6, "global", "accuracy", {"arithmetic": (6, 4), "strings": (8, 2)}),
-        *evaluated(6, "global", "local_accuracy", {"arithmetic": (5, 3), "strings": (6, 2)}),
-        *evaluated(6, "global", "cloud_usage", {"arithmetic": (3, 1), "strings": (2, 2)}),
+        *evaluated(6, "global", "alone_accuracy", {"arithmetic": (5, 3), "strings": (6, 2)}),
+        *evaluated(6, "global", "cloud_grants", {"arithmetic": (3, 1), "strings": (2, 2)}),
     ]
     for round_, (first, second) in enumerate([(8, 4), (6, 4), (4, 2), (8, 8), (6, 6), (3, 5)], start=1):
-        rows += [trained(round_, ONE, "cloud_usage", first, 10, "arithmetic")]
-        rows += [trained(round_, TWO, "cloud_usage", second, 20, "arithmetic")]
+        rows += [trained(round_, ONE, "cloud_requests", first, 10, "arithmetic")]
+        rows += [trained(round_, TWO, "cloud_requests", second, 20, "arithmetic")]
         rows += [trained(round_, device, "cloud_calls", 5) for device in (ONE, TWO)]
     rows += [trained(2, TWO, "set_aside", 1, task="died"), trained(1, TWO, "seconds", 2.5)]
     return rows_frame(rows)
@@ -70,7 +70,7 @@ def test_switches_are_phase_ends_but_the_last_begun(summary: dict[str, Any]) -> 
     (switch,) = summary["at_switches"]
     assert (switch["phase"], switch["round"]) == ("A", 3)
     assert switch["models"]["global"]["accuracy"]["user_mean"] == pytest.approx(0.55)
-    assert "local_accuracy" not in switch["models"]["global"]
+    assert "alone_accuracy" not in switch["models"]["global"]
 
 
 def test_headline_differences_are_paired(summary: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_headline_differences_are_paired(summary: dict[str, Any]) -> None:
     over_random = summary["headline"]["accuracy_over_random"]
     assert over_random["mean"] == pytest.approx(0.15)
     assert (over_random["higher"], over_random["lower"], over_random["users"]) == (1, 0, 2)
-    assert summary["headline"]["local_accuracy_over_frozen"]["mean"] == pytest.approx(0.25)
+    assert summary["headline"]["alone_accuracy_over_frozen"]["mean"] == pytest.approx(0.25)
 
 
 def test_usage_of_a_phase_and_of_its_last_third(summary: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ def test_the_server_distils_on_items_of_the_data_sets(folder: Path, one_thread: 
     asked, accepted = (rows[rows["name"] == name].set_index("round") for name in ("from_devices", "accepted"))
     assert asked["weight"].tolist() == [12.0, 12.0]
     assert (accepted["total"] >= 10).all()
-    assert set(rows.loc[rows["name"] == "local_accuracy", "task"]) == {"sums", "votes", "lists"}
+    assert set(rows.loc[rows["name"] == "alone_accuracy", "task"]) == {"sums", "votes", "lists"}
 
 
 def test_data_that_are_not_there_leave_no_folder(folder: Path) -> None:

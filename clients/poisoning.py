@@ -3,7 +3,8 @@
     client.path=clients.poisoning:Poisoned client.poison=flip client.poison_share=0.2 client.poison_size=10
 
 `flip` sends `sent - size * (learned - sent)`, an amplified step backwards; `noise` sends Gaussian noise of `size` times
-the norm of what was learned, tensor by tensor. Who they are is a function of `stream.seed` (`malicious_devices`).
+the norm of what was learned, tensor by tensor. Who they are is a function of `stream.seed` (`malicious_devices`);
+rows named `malicious` mark them, so that they are no users in a comparison of runs.
 """
 
 import math
@@ -20,8 +21,9 @@ from clients.asking.rule import AskingRule
 from clients.da_grpo import DaGrpo
 from flsim.cloud.protocol import Cloud
 from flsim.config.schema import Config
-from flsim.devices import device_at
+from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_arrays
+from flsim.metrics.rows import EVERY_TASK, MALICIOUS, Row
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator
 
@@ -85,16 +87,19 @@ class PoisonedApp(DeviceApp):
         self.malicious = malicious_devices(config, poison.share)
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """As honest devices do, then poison."""
+        """As honest devices do; then the malicious ones poison what they learned and are marked in their tests."""
         replies = super().answer(messages, contexts)
-        if messages[0].metadata.message_type == MessageType.TRAIN:
-            for message, context, reply in zip(messages, contexts, replies, strict=True):
-                device = device_at(context.node_id)
-                if device in self.malicious and not reply.has_error():
-                    learned = wire.adapter_of(reply)
-                    where = (self.config.seed, wire.round_of(message), device)
-                    poisoned = self.poison.instead(wire.expected_of(message), learned, *where)
-                    reply.content[wire.ARRAYS] = to_arrays(poisoned)
+        for message, context, reply in zip(messages, contexts, replies, strict=True):
+            device, round_ = device_at(context.node_id), wire.round_of(message)
+            if device not in self.malicious or reply.has_error():
+                continue
+            if message.metadata.message_type == MessageType.TRAIN:
+                learned = wire.adapter_of(reply)
+                poisoned = self.poison.instead(wire.expected_of(message), learned, self.config.seed, round_, device)
+                reply.content[wire.ARRAYS] = to_arrays(poisoned)
+            else:
+                where = (round_, device_name(device), EVERY_TASK, self.config.evaluation.split, "own")
+                wire.add_rows(reply, (Row(*where, MALICIOUS, 1.0, 1.0),))
         return replies
 
 

@@ -16,6 +16,7 @@ from flsim.config.schema import ConfigError
 from flsim.metrics.intervals import Interval, of_columns
 from flsim.metrics.measured import measure
 from flsim.metrics.measures import MEASURES, Measure, chosen
+from flsim.metrics.rows import of_users
 from flsim.metrics.run_rows import RunRows, mean
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import TaskStream
@@ -120,7 +121,7 @@ def _of_seeds(method: Method, seeds: Sequence[tuple[int, int]]) -> list[OpenRun]
 
 
 def _rows_of(run: OpenRun) -> RunRows:
-    return RunRows(run.rows(), TaskStream(run.config.stream, run.config.rounds).phases, run.config.budget.tau)
+    return RunRows(of_users(run.rows()), TaskStream(run.config.stream, run.config.rounds).phases, run.config.budget.tau)
 
 
 def _before(run: OpenRun, alone: str | None) -> pd.Series:

@@ -284,6 +284,11 @@ def rows_of(message: Message) -> tuple[Row, ...]:
     return tuple(Row(*values) for values in json.loads(str(message.content[ROWS]["json"])))
 
 
+def add_rows(reply: Message, rows: tuple[Row, ...]) -> None:
+    """Put rows beside those that a reply has."""
+    reply.content[ROWS] = _rows_record((*rows_of(reply), *rows))
+
+
 def shared_of(message: Message) -> tuple[Problem, ...]:
     """The questions that a device lets the server see; none if it sent none."""
     if SHARED not in message.content:

@@ -103,7 +103,8 @@ def paired_over_users(first: Sequence[pd.Series], second: Sequence[pd.Series]) -
 
 
 def _interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    with np.errstate(invalid="ignore"):  # between two infinite draws, such as of money per right answer, lies nan
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Interval(float(mean), float(low), float(high))
 
 

@@ -47,6 +47,8 @@ ASKED = ("cloud_requests", "cloud_purchases")
 """Training rows that say how often the cloud was asked: what a method wished that samples and may ask, granted or not,
 and what one bought that learns the cloud's answers. No run has both."""
 
+MALICIOUS = "malicious"
+"""The name of a row that marks a device as one that does not learn honestly."""
 RENAMED: dict[tuple[str | None, str | None, str | None], tuple[str | None, str | None, str | None]] = {
     (None, "local", None): (None, "own", None),
     ("server", "server", None): (WHOLE, WHOLE, None),
@@ -176,6 +178,12 @@ def _as_of_today(frame: pd.DataFrame) -> pd.DataFrame:
                 if value is not None:
                     frame.loc[matches, part] = value
     return frame
+
+
+def of_users(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of devices that are marked `MALICIOUS`: they are part of the fleet and no users of it."""
+    marked = rows.loc[rows["name"] == MALICIOUS, "device"].unique()
+    return rows[~rows["device"].isin(marked)]
 
 
 def without_timing(rows: pd.DataFrame) -> pd.DataFrame:

@@ -64,6 +64,14 @@ def test_only_the_malicious_send_something_else(tiny_run: TinyRun) -> None:
         assert bad[device] == pytest.approx(expected, rel=0.1)
 
 
+def test_the_malicious_are_marked_in_the_rows_and_are_no_users_of_a_comparison(tiny_run: TinyRun) -> None:
+    config = tiny_run("marked", "client.path=clients.poisoning:Poisoned", "client.poison_share=0.5")
+    run = flsim.run(config, progress=False)
+    malicious = {f"device-{device:03d}" for device in malicious_devices(config, 0.5)}
+    assert set(run.rows[run.rows["name"] == "malicious"]["device"]) == malicious
+    assert set(flsim.compare([run]).per_user["device"]) == {f"device-{device:03d}" for device in range(4)} - malicious
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

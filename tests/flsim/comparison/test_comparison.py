@@ -286,6 +286,17 @@ def test_a_measure_that_cannot_be_used_is_refused_in_a_sentence(root: Path) -> N
         Measure("own", "own", "percent", "Of a unit that there is not.", lambda run: 1.0)
 
 
+def test_malicious_devices_are_no_users(tmp_path: Path) -> None:
+    """The third is marked before training: its accuracy of 0.2, its usage and its calls are in no number."""
+    mark = Row(0, THREE, "all", "test", "own", "malicious", 1.0, 1.0)
+    found = flsim.compare([write_run(tmp_path / "bad", [*rows_of(NEW_END, (5, 3, 1)), mark])])
+    (own,) = found.results
+    assert found.per_user["device"].tolist() == [ONE, TWO]
+    assert (own.value("accuracy"), own.value("training_usage")) == pytest.approx(((0.7 + 0.5) / 2, 0.4))
+    assert (own.value("calls"), own.value("harm_rate"), own.value("p10")) == pytest.approx((12, 0, 0.52))
+    assert own.value("forgetting_by_aggregation") == pytest.approx((0.1 - 0.05) / 2)
+
+
 def test_runs_on_other_terms_are_refused_saying_what_differs(root: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", rows_of(BASE_END), "budget.tau=0.5", "stream.alpha=2.0", "client.lr=0.1")
     with pytest.raises(ConfigError) as refused:

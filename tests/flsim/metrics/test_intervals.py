@@ -88,3 +88,10 @@ def test_a_ratio_is_of_the_means_and_not_the_mean_of_ratios() -> None:
     found = of_mean_user([users], lambda mean: float(mean[0] / mean[1]))
     assert found == Interval(1.0, 0.5, 1.5)
     assert of_mean_user([users], lambda mean: float("nan")) is None
+
+
+def test_a_ratio_that_is_infinite_has_no_bounds() -> None:
+    """Money per right answer where nobody is ever right; pytest turns NumPy's warning into an error."""
+    found = of_mean_user([pd.DataFrame({"money": [1.0, 2.0], "right": [0.0, 0.0]})], lambda v: float("inf"))
+    assert found is not None
+    assert (found.mean, np.isnan(found.low), np.isnan(found.high)) == (float("inf"), True, True)

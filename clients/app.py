@@ -11,7 +11,7 @@ from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
 from clients.asking.policy import OWN
-from clients.asking.rule import AskingRule
+from clients.asking.rule import AskingRule, asks_all
 from clients.device.device import Device, dual_of, keep, remember
 from clients.device.sharing import adapters_of, keep_own, part_to_send, shares
 from clients.device.world import World, load_world
@@ -78,7 +78,7 @@ class DeviceApp(PackedClientApp):
                 f"asking={asking!r} is no rule for asking; name one, such as "
                 f"client.asking.path=clients.asking.scores:Confidence, or pass an object with `decide`"
             )
-        if getattr(asking, "asks_all", False) and not asks_all_tests(self.cloud, config.evaluation.cloud):
+        if asks_all(asking) and not asks_all_tests(self.cloud, config.evaluation.cloud):
             raise ValueError(
                 f"client.asking={type(asking).__name__} sends every test prompt to the cloud, and only those that a "
                 f"budget grants may go there; set evaluation.cloud=all, which buys each of them once, or take another "

@@ -10,8 +10,9 @@ Updates come sorted by device and without the ones that failed or hold NaN, so a
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -22,7 +23,7 @@ from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, node_of
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Weight, usable
+from flsim.flower.contract import Weight, attributes, usable
 from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
 from strategies.parts.samplers import Everyone, Observes, Sampler
@@ -51,10 +52,23 @@ class Update(Measures):
         return 1.0 if self.shape is None else self.shape.scale
 
 
+@dataclass(frozen=True)
+class InRound:
+    """One round, from what was sent to what the aggregation said of it; the next one begins with a new one."""
+
+    number: int = 0
+    adapter: Adapter = field(default_factory=dict)
+    """The server's."""
+    sent: Mapping[LoraShape | None, Adapter] = field(default_factory=dict)
+    """What is expected back from devices of each shape, as it was sent."""
+    shares: Mapping[int, float] = field(default_factory=dict)
+    cut_energy: float | None = None
+
+
 class DeltaStrategy(Strategy):
     """A Flower strategy whose one question is how the devices' updates become the next adapter.
 
-    What a subclass keeps on itself between rounds is saved with every checkpoint and restored on resume.
+    What a subclass keeps on itself between rounds is saved with every checkpoint and restored on resume (`state_dict`).
     """
 
     carries = "AB"
@@ -65,18 +79,13 @@ class DeltaStrategy(Strategy):
     """Whether devices forget their optimizer's moments before every round."""
     unequal_ranks = False
     """Whether it takes updates of unequal ranks; if not, a fleet that has them is refused."""
-    shares: Mapping[int, float] = {}
-    """The weight that each device had in the last aggregation, by device; adds up to 1."""
-    cut_energy: float | None = None
-    """Share of the squared norm of the exact aggregate that its rank left out the last time; None if nothing is cut."""
 
     sampler: Sampler = Everyone()
     """Which of the round's cohort learn."""
     weighter: Weight = ByExamples()
     """How much say a device has, for strategies that weigh."""
     _config: Config | None = None
-    _adapter: Adapter = {}
-    _sent: Mapping[LoraShape | None, Adapter] = {}  # what is expected back, as it was sent, by shape
+    _round = InRound()
 
     def __init__(self, *, weighter: Weight | None = None, sampler: Sampler | None = None) -> None:
         """Choose the parts.
@@ -103,6 +112,36 @@ class DeltaStrategy(Strategy):
                 f"{list(config.fleet.ranks)}, model.rank={config.model.rank}; leave fleet.ranks out, choose a strategy "
                 f"such as strategies.flex_lora:FlexLora, or set unequal_ranks = True in your own"
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the attributes of the strategy, its parts among them, with what they keep.
+
+        Neither the run's settings, which `begin` brings again, nor what belongs to the round, nor a `cached_property`:
+        that is for what can be worked out again, such as a loaded model.
+        """
+        return {name: value for name, value in attributes(self).items() if name not in ("_config", "_round")}
+
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+        """Take back what a checkpoint kept; `begin` comes after it."""
+        vars(self).update(kept)
+
+    @property
+    def shares(self) -> Mapping[int, float]:
+        """The weight that each device had in the round's aggregation; adds up to 1, empty if nobody had any."""
+        return self._round.shares
+
+    @shares.setter
+    def shares(self, shares: Mapping[int, float]) -> None:
+        self._round = replace(self._round, shares=shares)
+
+    @property
+    def cut_energy(self) -> float | None:
+        """Share of the squared norm of the round's exact aggregate that its rank left out; None if nothing is cut."""
+        return self._round.cut_energy
+
+    @cut_energy.setter
+    def cut_energy(self, share: float) -> None:
+        self._round = replace(self._round, cut_energy=share)
 
     @abstractmethod
     def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
@@ -159,13 +198,13 @@ class DeltaStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the adapter to those of the round's cohort (the devices that the grid shows) whom the sampler takes."""
-        self._adapter = to_adapter(arrays)
-        self.shares, self.cut_energy = {}, None  # of this round, even if nobody comes back
+        adapter = to_adapter(arrays)
         seed = 0 if self._config is None else self._config.seed
         cohort = sorted(device_at(node) for node in grid.get_node_ids())
         nodes = [node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
-        dealt = self._dealt(self._adapter, nodes)
-        self._sent = {shape: only(only(part, self.carries), self.learns) for shape, part in dealt.items()}
+        dealt = self._dealt(adapter, nodes)
+        sent = {shape: only(only(part, self.carries), self.learns) for shape, part in dealt.items()}
+        self._round = InRound(server_round, adapter, sent)
         return self._messages(dealt, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
 
     def aggregate_train(
@@ -176,7 +215,8 @@ class DeltaStrategy(Strategy):
         if not received:
             return None, None
         updates = [self._update(message) for message in received]
-        new = usable(self, self.aggregate(self._adapter, updates), like=self._adapter)
+        adapter = self._round.adapter
+        new = usable(self, self.aggregate(adapter, updates), like=adapter)
         return self._finish(new, [wire.measures_of(message) for message in received])
 
     def observe(self, measures: Sequence[Measures]) -> None:
@@ -187,13 +227,12 @@ class DeltaStrategy(Strategy):
 
     def _finish(self, new: Adapter, measures: Sequence[Measures]) -> tuple[ArrayRecord, MetricRecord]:
         self.observe(measures)
-        self._adapter, self._sent = {}, {}  # the checkpoint has the adapter already
         return to_arrays(new), _reward_of(measures)
 
     def _update(self, message: Message) -> Update:
         measures = wire.measures_of(message)
         shape = self._shape_of(message.metadata.src_node_id)
-        return Update(**vars(measures), sent=self._sent[shape], adapter=wire.adapter_of(message), shape=shape)
+        return Update(**vars(measures), sent=self._round.sent[shape], adapter=wire.adapter_of(message), shape=shape)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -23,7 +23,7 @@ from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter
 from strategies.base import DeltaStrategy, Update
 from strategies.mean import shares_of
-from strategies.parts.reducers import Combining, Mean
+from strategies.parts.reducers import Combining, Coordinatewise, Mean
 from strategies.parts.samplers import Sampler
 from strategies.parts.server_optimizers import Average, ServerOptimizer
 
@@ -39,7 +39,7 @@ class FlexLora(DeltaStrategy):
         self,
         average: str = "deltas",
         *,
-        reducer: Combining | None = None,
+        reducer: Combining | Coordinatewise | None = None,
         optimizer: ServerOptimizer | None = None,
         weighter: Weight | None = None,
         sampler: Sampler | None = None,
@@ -58,12 +58,13 @@ class FlexLora(DeltaStrategy):
         if average not in AVERAGES:
             raise ValueError(f"average={average!r} must be one of: {', '.join(AVERAGES)}")
         self.average = average
-        self.reducer = reducer or Mean()
-        if not hasattr(self.reducer, "coefficients"):
+        reducer = reducer or Mean()
+        if not isinstance(reducer, Combining):
             raise ValueError(
-                f"reducer={type(self.reducer).__name__} works number by number, which products in factored form do not "
+                f"reducer={type(reducer).__name__} works number by number, which products in factored form do not "
                 f"allow; take it with strategies.fedavg:FedAvg, or MultiKrum, GeometricMedian here"
             )
+        self.reducer = reducer
         self.optimizer = optimizer or Average()
         self.frames: dict[LoraShape | None, Adapter] = {}
         """What each smaller shape was last sent: its frame, for the next time."""
@@ -118,7 +119,7 @@ class FlexLora(DeltaStrategy):
     ) -> Iterable[Message]:
         """Send, and remember the frames."""
         sent = list(super().configure_train(server_round, arrays, config, grid))
-        self.frames |= {shape: part for shape, part in self._sent.items() if shape not in (None, self.shape)}
+        self.frames |= {shape: part for shape, part in self._round.sent.items() if shape not in (None, self.shape)}
         return sent
 
     def cut(self, adapter: Adapter, exact: Callable[[str], Pair]) -> Adapter:

@@ -5,11 +5,9 @@ lost; what travels down grows with it. Fresh factors have B = 0 and a new random
 anew.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
 
 from flsim.aggregation.pairs import pairs_of
 from flsim.flower.contract import Weight
@@ -43,19 +41,11 @@ class Flora(DeltaStrategy):
         """
         super().__init__(weighter=weighter, sampler=sampler)
         self.kept = Residual(residual_rank)
-        self._round = 0
 
     @property
     def residual(self) -> Adapter | None:
         """What the devices merge into their base."""
         return self.kept.adapter
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Note the round, from which the next fresh A is drawn."""
-        self._round = server_round
-        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate(self, adapter: Adapter, updates: Sequence[Update]) -> Adapter:
         """Merge the average, return fresh factors."""
@@ -68,11 +58,9 @@ class Flora(DeltaStrategy):
 
     def _fresh(self, adapter: Adapter) -> Adapter:
         """B = 0 and A uniform in +-1 / sqrt(in), as peft draws it (Kaiming with a = sqrt(5))."""
-        seed = 0 if self._config is None else self._config.seed
+        seed, round_ = 0 if self._config is None else self._config.seed, self._round.number
         fresh = {}
         for name, tensor in adapter.items():
             bound = 1 / np.sqrt(tensor.shape[1]) if factor_of(name) == "A" else 0.0
-            fresh[name] = (
-                generator(seed, "flora", self._round, name).uniform(-bound, bound, tensor.shape).astype(np.float32)
-            )
+            fresh[name] = generator(seed, "flora", round_, name).uniform(-bound, bound, tensor.shape).astype(np.float32)
         return fresh

@@ -92,8 +92,9 @@ class MeanStrategy(DeltaStrategy):
         if not measures:
             return None, None
         self.shares = shares_of(measures, [self.weighter(one) for one in measures])
-        new = self.step(self._adapter, total.mean()) if total.weight else self._adapter
-        return self._finish(usable(self, new, like=self._adapter), measures)
+        adapter = self._round.adapter
+        new = self.step(adapter, total.mean()) if total.weight else adapter
+        return self._finish(usable(self, new, like=adapter), measures)
 
 
 def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[int, float]:

@@ -67,6 +67,21 @@ class AskingRule(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsTheCloud(Protocol):
+    """A rule that says whether it looks at the cloud's answers before it decides."""
+
+    @property
+    def asks_all(self) -> bool:
+        """Whether it needs the cloud's answer to every test prompt, granted or not."""
+        ...
+
+
+def asks_all(rule: AskingRule) -> bool:
+    """Whether a rule needs the cloud's answer to every test prompt; one that does not say so needs none."""
+    return isinstance(rule, NeedsTheCloud) and rule.asks_all
+
+
 def decide(rule: AskingRule, pack: Examined) -> list[Choice]:
     """What a rule decides, checked.
 

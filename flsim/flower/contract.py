@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import Strategy
 
 from flsim.cloud.protocol import Cloud
 from flsim.config.plugins import call, resolve
@@ -111,8 +113,7 @@ class TakesMean(Protocol):
 class ServerStage(Protocol):
     """Anything that `server.path` may name; it goes with any strategy, since it sees only what came of it.
 
-    Its attributes are saved with every checkpoint and restored on resume, as a strategy's are, but for cached
-    properties: they hold what can be worked out again, such as a loaded model.
+    Its attributes are saved with every checkpoint and restored on resume, as a strategy's are (`state_of`).
 
         class Shrink:
             def __init__(self, by=0.01):
@@ -213,6 +214,49 @@ def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
     return app
 
 
+@runtime_checkable
+class KeepsState(Protocol):
+    """A strategy or a stage that says itself what a checkpoint keeps of it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """By name, anything that pickles."""
+        ...
+
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+        """Take it back on resume, before `begin`."""
+        ...
+
+
+def state_of(plug_in: object) -> dict[str, Any]:
+    """What a checkpoint keeps of a strategy or a stage: its `state_dict`, or all attributes if it has none.
+
+    So do Flower's own strategies, which know of no checkpoint: FedAdam has its moments in `m_t` and `v_t`.
+    """
+    return plug_in.state_dict() if isinstance(plug_in, KeepsState) else attributes(plug_in)
+
+
+def restore(plug_in: object, state: Mapping[str, Any]) -> None:
+    """Give a strategy or a stage what `state_of` said of it."""
+    if isinstance(plug_in, KeepsState):
+        plug_in.load_state_dict(state)
+    else:
+        vars(plug_in).update(state)
+
+
+def attributes(plug_in: object) -> dict[str, Any]:
+    """All attributes but cached properties, which hold what can be worked out again, such as a loaded model."""
+    kinds = type(plug_in).__mro__
+    cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
+    return {name: value for name, value in vars(plug_in).items() if name not in cached}
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """A strategy around another one, such as Flower's of differential privacy."""
+
+    strategy: Strategy
+
+
 def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cloud) -> None:
     """Introduce a strategy and the server's stage to the fleet, to each other, and the stage to the cloud.
 
@@ -220,6 +264,7 @@ def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cl
         ConfigError: if they cannot serve it: no stock Flower strategy can serve unequal ranks, and a stage needs the
             whole adapter.
     """
+    inner = strategy.strategy if isinstance(strategy, Wraps) else None
     if isinstance(strategy, Deals):
         strategy.begin(config)
         if stage is not None and set(strategy.learns) - set(strategy.carries):
@@ -227,7 +272,7 @@ def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cl
                 f"{type(stage).__name__} needs the whole adapter at the server, but with {type(strategy).__name__} the "
                 f"devices keep a part of it for themselves; set server=null, or choose another strategy"
             )
-    elif isinstance(inner := getattr(strategy, "strategy", None), Deals) and set(inner.carries) != set("AB"):
+    elif isinstance(inner, Deals) and set(inner.carries) != set("AB"):
         raise ConfigError(
             f"{type(strategy).__name__} wraps {type(inner).__name__}, whose devices keep a part of the adapter for "
             f"themselves, which a wrapper cannot deal out; wrap a strategy that sends whole adapters"

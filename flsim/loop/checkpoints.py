@@ -4,7 +4,6 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ray import cloudpickle
 
 from flsim.budget.fleet import FleetState
 from flsim.files import DamagedFileError, write_atomically
-from flsim.flower.contract import ServerStage
+from flsim.flower.contract import ServerStage, state_of
 from flsim.models.adapter import Adapter
 
 _KEPT = 2  # the newest, and one to fall back to if it is damaged
@@ -28,9 +27,9 @@ class Checkpoint:
     round: int
     adapter: Adapter
     strategy: dict[str, Any]
-    """The strategy's attributes: whatever it keeps between rounds."""
+    """The strategy's state (`flsim.flower.contract.state_of`)."""
     server: dict[str, Any]
-    """Those of the server's stage; empty if there is none."""
+    """That of the server's stage; empty if there is none."""
     fleet: FleetState | None = None
     """What the server keeps of the fleet's budget; None if it has none."""
 
@@ -46,7 +45,8 @@ def save_checkpoint(
 ) -> None:
     """Commit a round; the checkpoint is the last thing a round writes."""
     arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
-    kept = {"strategy": _attributes(strategy), "server": _attributes(server), "fleet": fleet}
+    states = {"strategy": state_of(strategy), "server": {} if server is None else state_of(server)}
+    kept = {**states, "fleet": fleet}
     arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
     arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -76,15 +76,6 @@ def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
         ) from error
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
     return Checkpoint(int(meta["round"]), adapter, strategy, server, fleet)
-
-
-def _attributes(plug_in: object) -> dict[str, Any]:
-    """What a plug-in keeps: all of its attributes but cached properties, which can be worked out again."""
-    if plug_in is None:
-        return {}
-    kinds = type(plug_in).__mro__
-    cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
-    return {name: value for name, value in vars(plug_in).items() if name not in cached}
 
 
 def _folder(run_dir: Path) -> Path:

@@ -25,7 +25,7 @@ from flsim.devices import node_of
 from flsim.files import log_to
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, ServerStage, begin, client_of
+from flsim.flower.contract import Deals, ServerStage, begin, client_of, restore
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -169,9 +169,9 @@ def _go(
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
-        vars(strategy).update(checkpoint.strategy)
+        restore(strategy, checkpoint.strategy)
         if server is not None:
-            vars(server).update(checkpoint.server)
+            restore(server, checkpoint.server)
         treasurer.state = checkpoint.fleet
     begin(strategy, server, config, cloud)
     if first > last:

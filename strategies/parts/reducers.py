@@ -13,6 +13,7 @@ from flsim.aggregation.reducers import geometric_median, median, multi_krum, tri
 Floats = NDArray[np.float64]
 
 
+@runtime_checkable
 class Combining(Protocol):
     """Reduces to a linear combination of the updates, so it serves in any space that has inner products."""
 

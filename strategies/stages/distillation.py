@@ -13,9 +13,10 @@ An anchor keeps the student near the aggregated adapter, in which the devices' k
 held-out questions of the validation split and gives the very bits of the aggregated adapter back if the score fell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 from flwr.app import Message
 
@@ -119,6 +120,14 @@ class Distillation:
                 raise ValueError(f"{name}={value} must be at least 0")
         if self.from_devices > self.prompts:
             raise ValueError(f"from_devices={self.from_devices} must be at most prompts={self.prompts}: it is a part")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: what was spent, what devices shared since the last time, and what was bought."""
+        return {"spent": self._spent, "shared": self._shared, "known": self._known}
+
+    def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self._spent, self._shared, self._known = kept["spent"], kept["shared"], kept["known"]
 
     def begin(self, config: Config, cloud: Cloud) -> None:
         """Settle on a loss.

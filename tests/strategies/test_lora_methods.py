@@ -9,7 +9,7 @@ from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only
-from strategies.base import DeltaStrategy, Update
+from strategies.base import DeltaStrategy, InRound, Update
 from strategies.fedavg import FedAvg
 from strategies.fedex_lora import FedExLora
 from strategies.fedsa_lora import FedSaLora
@@ -177,7 +177,7 @@ def test_flora_merges_the_stacked_products_and_starts_afresh(settings: tuple[str
     strategy = begun(Flora, config)
     merged = plus((0.0, dense(server, 1.0)))
     for round_ in (1, 2):
-        strategy._round = round_  # type: ignore[attr-defined]
+        strategy._round = InRound(round_)
         updates = updates_of(strategy, config, server, COUNTS)
         stacked = ((w, dense(u.adapter, u.scale)) for w, u in zip(shares(COUNTS), updates, strict=True))
         merged = plus((1.0, merged), *stacked)
@@ -334,7 +334,7 @@ def test_number_by_number_needs_factors() -> None:
     from strategies.parts.reducers import Median as MedianReducer
 
     with pytest.raises(ValueError, match=r"reducer=Median works number by number.*strategies.fedavg:FedAvg"):
-        FlexLora(reducer=MedianReducer())  # type: ignore[arg-type]
+        FlexLora(reducer=MedianReducer())
 
 
 def test_a_strategy_that_does_not_know_ranks_refuses_a_fleet_of_them() -> None:

@@ -1,7 +1,9 @@
 """The server's checkpoints: what comes back, what is kept, and what a damaged file says."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,22 @@ from flwr.serverapp.strategy import FedAdam, Strategy
 
 import flsim.flower.messages as wire
 from flsim.budget.fleet import FleetState, Habit
+from flsim.cloud.protocol import Cloud
+from flsim.config.load import load_config
+from flsim.config.schema import Config
 from flsim.files import DamagedFileError
 from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.contract import restore
 from flsim.flower.grid import LocalGrid
 from flsim.flower.messages import DeviceUpdate
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
+from flsim.models.base import first_adapter
+from strategies.flex_lora import FlexLora
+from strategies.mean import MeanStrategy, Tensors
+from strategies.parts.weighters import RewardGain
 
 
 def adapter(value: float = 0.1) -> Adapter:
@@ -79,7 +90,7 @@ def test_fedadam_goes_on_where_it_was(tmp_path: Path, grid: LocalGrid) -> None:
     assert back.strategy["m_t"]["a"].tolist() == kept.m_t["a"].tolist()
     assert back.strategy["v_t"].keys() == adapter().keys()
     restored, forgetful = FedAdam(), FedAdam()
-    vars(restored).update(back.strategy)
+    restore(restored, back.strategy)
     after = [
         to_adapter(one_round(strategy, grid, 2, first, 0.9, 0.7))["a"].tobytes()
         for strategy in (kept, restored, forgetful)
@@ -165,3 +176,72 @@ def test_a_strategy_of_ones_own_may_hold_anything_picklable(tmp_path: Path) -> N
     assert back is not None
     assert back.strategy["history"]["rounds"] == [1, 2]
     assert back.strategy["history"]["rule"](1) == 2
+
+
+class Velocity(MeanStrategy):
+    """What a user may write: state under a public name, a private one, in a part, and set in the middle of a run."""
+
+    def __init__(self) -> None:
+        super().__init__(weighter=RewardGain())
+        self.rounds = 0
+        self._velocity: Tensors = {}
+
+    def step(self, adapter: Adapter, mean: Tensors) -> Adapter:
+        self.rounds += 1
+        self.lately = float(mean["a"].max())
+        self._velocity = {name: tensor + 0.9 * self._velocity.get(name, 0.0) for name, tensor in mean.items()}
+        return {name: (tensor + self._velocity[name]).astype(np.float32) for name, tensor in adapter.items()}
+
+
+def test_what_a_user_keeps_on_a_strategy_is_its_state(tmp_path: Path, grid: LocalGrid) -> None:
+    kept = Velocity()
+    first = to_adapter(one_round(kept, grid, 1, adapter(), 0.2, 0.4))
+    save_checkpoint(tmp_path, 1, first, kept)
+    back = latest_checkpoint(tmp_path)
+    assert back is not None
+    assert back.strategy.keys() == {"weighter", "rounds", "lately", "_velocity"}
+    assert back.strategy["weighter"].history == {0: 0.0, 1: 0.0}
+    restored, forgetful = Velocity(), Velocity()
+    restore(restored, back.strategy)
+    after = [to_adapter(one_round(one, grid, 2, first, 0.9, 0.7))["a"].tobytes() for one in (kept, restored, forgetful)]
+    assert after[0] == after[1]
+    assert after[0] != after[2]
+    assert (restored.rounds, restored.lately) == (kept.rounds, kept.lately)
+    assert restored.rounds == 2
+
+
+def test_a_round_in_progress_and_the_config_are_no_state(grid: LocalGrid) -> None:
+    """A checkpoint neither holds the adapters that were sent, nor what the round's aggregation said for the rows."""
+    strategy = FlexLora()
+    before = strategy.state_dict()
+    config = load_config(None, [])
+    strategy.begin(config)
+    list(strategy.configure_train(1, to_arrays(first_adapter(config.model, config.seed)), ConfigRecord(), grid))
+    assert strategy.state_dict() == before
+    assert before.keys() == {"average", "reducer", "optimizer", "frames"}
+
+
+def test_a_stage_that_says_what_it_keeps_is_asked(tmp_path: Path) -> None:
+    class Counting:
+        loaded = seen = 0
+
+        def begin(self, config: Config, cloud: Cloud) -> None:
+            self.loaded = 1
+
+        def after_round(self, round_: int, adapter: Adapter, *more: Any) -> tuple[Adapter, list[Row]]:
+            return adapter, []
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"seen": self.seen}
+
+        def load_state_dict(self, kept: Mapping[str, Any]) -> None:
+            self.seen = kept["seen"]
+
+    stage = Counting()
+    stage.seen, stage.loaded = 3, 7
+    save_checkpoint(tmp_path, 2, adapter(), FedAdam(), server=stage)
+    back = latest_checkpoint(tmp_path)
+    assert back is not None
+    assert back.server == {"seen": 3}
+    restore(other := Counting(), back.server)
+    assert (other.seen, other.loaded) == (3, 0)

@@ -27,15 +27,15 @@ help: ## list the commands
 	@touch $@
 
 demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
-	$(BIN)/python -m experiments.run experiments/configs/demo.yaml $(ARGS)
+	$(BIN)/flsim run demo $(ARGS)
 
 compare: .venv/run ## four methods on two seeds, side by side (about 5 minutes), with a page
-	$(BIN)/python -m experiments.study experiments/configs/aba.yaml method=da_grpo,grpo,grpo+random,grpo+classifier \
+	$(BIN)/flsim study aba method=da_grpo,grpo,grpo+random,grpo+classifier \
 		seed=0,1 rounds=18 --root runs/compare $(ARGS)
-	$(BIN)/python -m experiments.compare runs/compare --out runs/compared
+	$(BIN)/flsim compare runs/compare --out runs/compared
 
 real: .venv/tasks ## real parts in small: a checkpoint from disk, maths then code, an API (about 3 minutes); ARGS="--data DIR"
-	$(BIN)/python -m experiments.real $(ARGS)
+	$(BIN)/flsim real $(ARGS)
 
 test: .venv/dev ## install, then run the tests (slow ones excepted)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)

@@ -27,9 +27,10 @@ FLOORS = (
     ("aggregation", "cloud", "metrics"),
     ("flower", "report"),
     ("loop", "comparison"),
-    ("flsim",),
+    ("flsim", "__main__"),
 )
-"""The rooms of flsim, from the ground up: a room imports only rooms of lower floors. `flsim` is its `__init__.py`."""
+"""The rooms of flsim, from the ground up: a room imports only rooms of lower floors. `flsim` is its `__init__.py`, and
+`__main__` starts the command by its name, since that lives above, in `experiments`."""
 
 WHOLE_CONFIG = ("flsim/__init__.py", "flsim/config", "flsim/loop", "flsim/comparison", "experiments")
 """Where functions may take the whole `Config`: the loop and what stands above it, and the room that reads it."""

@@ -1,6 +1,6 @@
-"""How much memory a checkpoint takes on a GPU, how many devices fit into a pack, and how long a round takes: reckoned.
+"""Estimate memory, pack size and seconds per round of checkpoints on GPUs.
 
-    python -m experiments.real.estimate --prompt 200 --response 200 --devices 16
+    flsim estimate --prompt 200 --response 200 --devices 16
 
 Nothing is measured here. Memory is the sum of what flsim keeps; time takes the longer of arithmetic and of reading
 weights and cache, at the shares of a GPU's peak that `UTILISATION` names.

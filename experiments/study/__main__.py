@@ -62,7 +62,7 @@ def _sweep(args: argparse.Namespace) -> int:
     print(f"\n{overview(runs)}")
     for failure in failures:
         print(f"\nfailed: {failure}", file=sys.stderr)
-    print(f"\ncompare: python -m experiments.compare {root}")
+    print(f"\ncompare: flsim compare {root}")
     return 1 if failures else 0
 
 

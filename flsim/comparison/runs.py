@@ -85,10 +85,7 @@ def open_run(folder: Path) -> OpenRun:
     last = int(files[-1].stem.removeprefix("round-")) if files else None
     if last is None or last < config.rounds:
         reached = "it has no rows" if last is None else f"its rows end at round {last} of {config.rounds}"
-        raise ConfigError(
-            f"{folder} is not finished: {reached}; finish it by python -m experiments.run --resume {folder}, "
-            f"or leave it out"
-        )
+        raise ConfigError(f"{folder} is not finished: {reached}; finish it by flsim resume {folder}, or leave it out")
     return OpenRun(folder, config)
 
 

@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.plugins import respelt
 from flsim.config.schema import CLOUD_FREE, Config, ConfigError, DataConfig
+from flsim.config.shipped import config_file
 from flsim.config.spelling import kept, written
 
 _CLOUD = tuple(f"cloud.{name}" for name in CLOUD_FREE)
@@ -29,13 +30,14 @@ def load_config(
     `flsim.loop.checks.check` says before a run: it has to import them, reading a file does not.
 
     Args:
-        path: the YAML file; None starts from the defaults.
+        path: the YAML file, or the name of a shipped one, such as `demo`; None starts from the defaults.
         overrides: such as `["rounds=4", "budget.tau=0.5", "client.lr=0.001"]`.
         fragments: YAML files with some of the keys, each laid over what is before it.
 
     Raises:
-        ConfigError: for an unknown or mistyped key or a value out of its range.
+        ConfigError: for an unknown or mistyped key, a value out of its range or a file that is not there.
     """
+    path = None if path is None else config_file(path)
     wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
     if wrong is not None:
         raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
@@ -55,14 +57,24 @@ def load_config(
 def _read(path: Path) -> DictConfig:
     """A YAML file's keys."""
     if not path.is_file():
-        raise ConfigError(f"there is no config file {str(path)!r}; the shipped ones are in experiments/configs/")
+        raise ConfigError(f"there is no config file {str(path)!r} (looked in {Path.cwd()})")
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(given, DictConfig):
         raise ConfigError(f"{path} must hold keys and values, such as `rounds: 4`, not a list or a single value")
+    _find_data(given, path.parent)
     return given
+
+
+def _find_data(given: DictConfig, beside: Path) -> None:
+    """Have a relative `data.*.root` that is not in the current folder, but beside the config file, name the latter."""
+    sets = OmegaConf.select(given, "data", default=None)
+    for data in sets.values() if isinstance(sets, DictConfig) else ():
+        root = data.get("root") if isinstance(data, DictConfig) else None
+        if isinstance(root, str) and not Path(root).exists() and (beside / root).exists():
+            data.root = str((beside / root).resolve())
 
 
 def _lay_over(config: Any, given: DictConfig, source: str) -> Any:

@@ -25,7 +25,8 @@ class DataConfig:
     kind: str = ""
     """A known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`, `datasets` or `reasoning_gym`."""
     root: str = "."
-    """Folder that its files are relative to, there for every worker."""
+    """Folder that its files are relative to, there for every worker; looked for in the current folder, then beside the
+    config file that names it."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The reader's own keyword arguments, such as `files`, `columns` or `shown_tests`."""
     splits: str = one_of("official", ("official", "hash"))

@@ -36,7 +36,7 @@ def open_new(config: Config) -> Path:
     folder = config.folder
     if folder.exists() and any(_is_of_a_run(path) for path in folder.iterdir()):
         raise ConfigError(
-            f"the run folder {folder} exists and is not empty; go on with it by --resume {folder}, "
+            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
             f"choose another by run_dir=..., or delete it"
         )
     write_atomically(folder / "environment.json", json.dumps(_environment(), indent=1).encode())
@@ -61,14 +61,14 @@ def open_again(folder: Path, config: Config | None) -> Config:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"--resume {folder}: there is no run (no config.yaml); start it without --resume")
+        raise ConfigError(f"{folder} is no run to resume (it has no config.yaml); start one with flsim run")
     saved = load_config(path)
     if config is None:
         return saved
     changed = differences(saved, config, free_settings(config.cloud))
     if changed:
         raise ConfigError(
-            f"--resume {folder}: the run was started with another config ({'; '.join(changed)}); resume it with its "
+            f"{folder}: the run was started with another config ({'; '.join(changed)}); resume it with its "
             f"own, or start a new run in another run_dir"
         )
     return config

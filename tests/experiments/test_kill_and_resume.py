@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
     """The command as the leader of a process group."""
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *map(str, arguments)],
+        [sys.executable, "-m", "flsim", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -41,7 +41,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 def demo(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    return start("experiments/configs/demo.yaml", *SHORT, f"run_dir={folder}", *more)
+    return start("run", "demo", *SHORT, f"run_dir={folder}", *more)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -116,8 +116,8 @@ def test_five_kills_at_random_moments_change_nothing(in_peace: tuple[pd.DataFram
         kill(process)
         if (folder / "checkpoints" / f"round-{ROUNDS:05d}.npz").exists():
             break  # nothing is left to kill
-        process = start("--resume", folder)
-    finish(start("--resume", folder) if process.poll() is not None else process)
+        process = start("resume", folder)
+    finish(start("resume", folder) if process.poll() is not None else process)
     assert killed >= 3
     assert_same(folder, rows)
     assert (folder / "report.html").exists()

@@ -201,7 +201,7 @@ def test_a_sweep_of_two_runs_its_repetition_and_its_refusals(
     assert f"log: {log}" in said.err
     assert "Traceback" in log.read_text()
     assert "|  alone |    3 |  alone-seed3 |" in said.out
-    assert f"python -m experiments.compare {tmp_path / 'all'}" in said.out
+    assert f"flsim compare {tmp_path / 'all'}" in said.out
     before = times(tmp_path / "all" / "alone-seed3")
     assert len(list((tmp_path / "all" / "alone-seed3" / "rows").iterdir())) == 3
     assert main([*command[:1], "method=alone", *command[2:]]) == 0

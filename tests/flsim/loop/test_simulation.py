@@ -462,7 +462,7 @@ def test_an_existing_run_is_not_overwritten(finished: flsim.Run, tiny_runs: Tiny
     with pytest.raises(ConfigError, match="is not empty") as caught:
         flsim.run(tiny_runs("whole", "rounds=5"), progress=False)
     assert str(finished.folder) in str(caught.value)
-    assert "--resume" in str(caught.value)
+    assert "flsim resume" in str(caught.value)
     assert (finished.folder / "config.yaml").read_bytes() == before
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import flsim
-from experiments.compare import main
+from experiments.command.__main__ import main
 from tests.tiny import TinyRun
 
 TINY = ("stream.phases=[[arithmetic],[strings]]", "client.prompts=2", "client.group_size=2")
@@ -24,7 +24,7 @@ def root(tiny_runs: TinyRun) -> Path:
 
 def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main([str(root), "--against", "apart", "--alone", "apart", "--out", str(out)]) == 0
+    assert main(["compare", str(root), "--against", "apart", "--alone", "apart", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "accuracy minus apart" in said
     assert all(any(line.startswith(name) for line in said.splitlines()) for name in ("together", "apart", "cloud LLM"))
@@ -35,7 +35,7 @@ def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.C
 
 def test_labels_may_be_given_one_by_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = ["--label", f"mine={root / 'together'}", "--label", f"theirs={root / 'apart'}"]
-    assert main([*labels, "--out", str(tmp_path / "out")]) == 0
+    assert main(["compare", *labels, "--out", str(tmp_path / "out")]) == 0
     assert "accuracy minus mine" in capsys.readouterr().out
 
 
@@ -45,18 +45,18 @@ def test_mistakes_say_what_is_wrong_and_exit_2(root: Path, capsys: pytest.Captur
         ([str(tmp_path / "nowhere")], "is not there; give run folders"),
         ([str(root), "--label", "mine"], "must be NAME=RUN"),
     ):
-        assert main(arguments) == 2
+        assert main(["compare", *arguments]) == 2
         said = capsys.readouterr()
         assert (said.out, said.err.startswith("error: "), said.err.count("\n")) == ("", True, 1)
         assert words in said.err
     with pytest.raises(SystemExit, match="2"):
-        main([])
+        main(["compare"])
     assert "give the folders of finished runs" in capsys.readouterr().err
 
 
 def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
+        main(["compare", "--help"])
     said = capsys.readouterr().out
-    assert "python -m experiments.compare runs/pair --against FedAvg" in said
+    assert "flsim compare runs/pair --against FedAvg" in said
     assert "--bounds RUN" in said

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.profile import main
+from experiments.command.__main__ import main
 from flsim import load_config, run
 from flsim.metrics.rows import Row, read_rows, without_timing, write_rows
 from flsim.timing import PARTS, RoundTiming, read_timings, write_timing
@@ -24,7 +24,7 @@ def tiny(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_kept_profile_is_the_beginning_of_the_whole_run(tiny: Path, tmp_path: Path) -> None:
     """Its rows are bit for bit those of the run's first rounds, and a resume makes the whole run of it."""
     kept = tmp_path / "kept"
-    assert main([str(tiny), "--rounds", "2", f"run_dir={kept}"]) == 0
+    assert main(["profile", str(tiny), "--rounds", "2", f"run_dir={kept}"]) == 0
     whole = run(load_config(tiny), progress=False)
     rows, first = without_timing(read_rows(whole.folder)), without_timing(read_rows(kept))
     assert set(first["round"]) == {0, 1, 2}
@@ -38,7 +38,7 @@ def test_by_default_one_evaluation_follows_the_warm_up_and_the_run_is_thrown_awa
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An evaluation every 2 rounds: 3 rounds run, of which 2 and 3 are measured, and 2 holds the evaluation."""
-    assert main([str(tiny), "seed=3"]) == 0
+    assert main(["profile", str(tiny), "seed=3"]) == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[0] == "profiling 3 of 4 rounds of tiny"
     assert "3/3" in err  # the run's own bar, with the time left
@@ -54,7 +54,7 @@ def test_by_default_one_evaluation_follows_the_warm_up_and_the_run_is_thrown_awa
 
 
 def test_the_parts_of_a_real_round_add_up_to_its_workers_time(tiny: Path, tmp_path: Path) -> None:
-    assert main([str(tiny), "--rounds", "1", f"run_dir={tmp_path / 'kept'}"]) == 0
+    assert main(["profile", str(tiny), "--rounds", "1", f"run_dir={tmp_path / 'kept'}"]) == 0
     timings = read_timings(tmp_path / "kept")
     assert [timing.round for timing in timings] == [0, 1]
     for timing in timings:
@@ -70,7 +70,7 @@ def test_a_run_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixtu
         tmp_path / "rows" / "round-00001.parquet",
         [Row(1, "device-000", "not_finite", "train", "own", "set_aside", 1.0, 1.0)],
     )
-    assert main(["--run", str(tmp_path)]) == 0
+    assert main(["profile", "--run", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     line = next(line for line in out.splitlines() if line.startswith("train"))
     assert line.split()[1:5] == ["0.750", "0.750", "75.0", "%"]
@@ -79,22 +79,22 @@ def test_a_run_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_mistakes_exit_with_one_message(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tiny), "fleet.devicess=3"]) == 2
+    assert main(["profile", str(tiny), "fleet.devicess=3"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown key 'fleet.devicess'")
-    assert main(["--run", str(tmp_path)]) == 2
+    assert main(["profile", "--run", str(tmp_path)]) == 2
     assert "has no timing/ to read" in capsys.readouterr().err
     for wrong in ([], ["--run", str(tmp_path), str(tiny)], [str(tiny), "--rounds", "0"]):
         with pytest.raises(SystemExit) as stopped:
-            main(wrong)
+            main(["profile", *wrong])
         assert stopped.value.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
+        main(["profile", "--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert "python -m experiments.profile --run runs/demo-seed0" in out
+    assert "flsim profile --run runs/demo-seed0" in out
     assert "worker-s" in out
-    assert max(len(line) for line in out.splitlines()) <= 120
+    assert max(len(line) for line in out.splitlines()) <= 100

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run import main
+from experiments.command.__main__ import main
 from flsim.metrics.rows import read_rows, without_timing
 from tests.tiny import tiny_file
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "experiments.run"]
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "flsim"]
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -52,45 +52,44 @@ def test_a_strategy_that_returns_nothing_is_named_and_the_run_can_go_on(
     monkeypatch: pytest.MonkeyPatch,
     no_report: None,
 ) -> None:
-    """Its file and line stand in the message, and once it is mended `--resume` goes on."""
-    monkeypatch.setattr("experiments.run.end_table", lambda summary: "done")
+    """Its file and line stand in the message, and once it is mended `flsim resume` goes on."""
+    monkeypatch.setattr("flsim.report.table.end_table", lambda summary: "done")
     file = tmp_path / "mine.py"
     body = "from strategies.base import DeltaStrategy\nclass Mine(DeltaStrategy):\n def aggregate(self, adapter, _):\n"
     file.write_text(body + "        pass\n")
-    assert main([str(tiny), f"strategy.path={file}:Mine"]) == 2
+    assert main(["run", str(tiny), f"strategy.path={file}:Mine"]) == 2
     said = capsys.readouterr().err
     assert f"error: Mine ({file}:2) returned None instead of the next adapter" in said
-    assert f"go on with: python -m experiments.run --resume {tmp_path / 'run'}" in said
+    assert f"go on with: flsim resume {tmp_path / 'run'}" in said
     file.write_text(body + "        return adapter\n")
-    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert main(["resume", str(tmp_path / "run")]) == 0
     assert "done" in capsys.readouterr().out
 
 
 def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
-    """Help lists the keys; a mistake exits 2 with one message, without a traceback and without a folder."""
+    """Help says how to set keys; a mistake exits 2 with one message, without a traceback and without a folder."""
     calls = {
-        "help": start("--help"),
-        "unknown key": start(tiny, "fleet.devicess=3"),
-        "no run": start("--resume", tmp_path / "nowhere"),
+        "help": start("run", "--help"),
+        "unknown key": start("run", tiny, "fleet.devicess=3"),
+        "no run": start("resume", tmp_path / "nowhere"),
     }
     found = {name: finish(process) for name, process in calls.items()}
     status, out, err = found.pop("help")
     assert (status, err) == (0, "")
-    assert "fleet.devices=16" in out
-    assert "data.NAME.partition=dirichlet" in out
-    assert "--resume RUN_DIR" in out
+    assert "flsim explain budget.tau" in out
+    assert "--until ROUND" in out
     for status, out, err in found.values():
         assert status == 2
         assert out == ""
         assert "Traceback" not in err
     assert found["unknown key"][2].startswith("error: unknown key 'fleet.devicess'")
     assert "allowed here: devices, cohort" in found["unknown key"][2]
-    assert "there is no run" in found["no run"][2]
+    assert "is no run to resume" in found["no run"][2]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
 def test_a_small_run_prints_its_table_and_where_the_report_is(tiny: Path, tmp_path: Path) -> None:
-    status, out, err = finish(start(tiny, "seed=3"))
+    status, out, err = finish(start("run", tiny, "seed=3"))
     assert status == 0, err
     assert "Traceback" not in err
     report = tmp_path / "run" / "report.html"
@@ -99,9 +98,9 @@ def test_a_small_run_prints_its_table_and_where_the_report_is(tiny: Path, tmp_pa
     table = out.split("\nreport:")[0]
     for word in ("global", "frozen", "random", "cloud"):
         assert word in table
-    status, out, err = finish(start(tiny, "seed=3"))  # the same again would overwrite it
+    status, out, err = finish(start("run", tiny, "seed=3"))  # the same again would overwrite it
     assert status == 2
-    assert f"--resume {tmp_path / 'run'}" in err
+    assert f"flsim resume {tmp_path / 'run'}" in err
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -117,19 +116,19 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def test_ctrl_c_says_how_to_go_on_and_going_on_finishes(tiny: Path, tmp_path: Path) -> None:
     """Stopped after the commit of round 1, with Ray workers; resumed, its rows are those of a run left in peace."""
     run = tmp_path / "run"
-    process = start(tiny, "rounds=40", "evaluation.every_rounds=40", "engine.kind=ray", "engine.workers=1")
+    process = start("run", tiny, "rounds=40", "evaluation.every_rounds=40", "engine.kind=ray", "engine.workers=1")
     wait_for(run / "checkpoints" / "round-00001.npz", process)
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert status == 130
     assert out == ""
     assert "Traceback" not in err
-    assert err.rstrip().endswith(f"stopped; go on with: python -m experiments.run --resume {run}")
+    assert err.rstrip().endswith(f"stopped; go on with: flsim resume {run}")
     assert not (run / "report.html").exists()
-    status, out, err = finish(start("--resume", run, "engine.kind=local"))
+    status, out, err = finish(start("resume", run, "engine.kind=local"))
     assert status == 0, err
     assert f"report: {run / 'report.html'}" in out
     peace = tmp_path / "peace"
-    status, _, err = finish(start(tiny, "rounds=40", "evaluation.every_rounds=40", f"run_dir={peace}"))
+    status, _, err = finish(start("run", tiny, "rounds=40", "evaluation.every_rounds=40", f"run_dir={peace}"))
     assert status == 0, err
     assert without_timing(read_rows(run)).equals(without_timing(read_rows(peace)))

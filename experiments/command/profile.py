@@ -1,54 +1,45 @@
-"""Where does the time go? `python -m experiments.profile CONFIG [key=value ...]` runs a few rounds and tells.
+"""Run a few rounds and say where their time went.
 
 Examples:
-  python -m experiments.profile experiments/configs/demo.yaml
-  python -m experiments.profile experiments/configs/demo.yaml engine.pack=4 engine.workers=4
-  python -m experiments.profile experiments/configs/demo.yaml --rounds 3 fleet.devices=64
-  python -m experiments.profile experiments/configs/demo.yaml run_dir=runs/look
-  python -m experiments.profile --run runs/demo-seed0
+  flsim profile demo
+  flsim profile demo engine.pack=4 engine.workers=4
+  flsim profile demo --rounds 3 fleet.devices=64
+  flsim profile demo run_dir=runs/look
+  flsim profile --run runs/demo-seed0
 
 The first rounds of the config run as they would in the whole run: same devices, same prompts, evaluation in the same
 rounds. Then a table says what the mean round spent on each part, and a picture shows every round:
 
-  wall s     the part's piece of the round on the clock; the pieces add up to the round
-  worker-s   the same summed over the workers: two workers that train for 1 s each make 2 worker-seconds
+  wall s     the part's piece of the round; the pieces add up to the round
+  worker-s   the same summed over the workers, two that train for 1 s make 2
   share      of all worker-seconds, idle ones included
 
 Round 0 only measures, and round 1 also loads and warms up; both are named, and neither is in the mean. Without --rounds
 as many rounds run as it takes for one evaluation after the warm-up (at most 9), so that evaluation has its true share.
 
 The run itself is thrown away, and the picture lies in runs/. With run_dir=... the run is kept, has its report, and goes
-on with `python -m experiments.run --resume RUN_DIR`. --run RUN_DIR runs nothing and reads what a run has left.
+on with `flsim resume RUN_DIR`. --run RUN_DIR runs nothing and reads what a run has left.
 What to do about a large part: docs/profiling.md.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flsim import ConfigError, run
-from flsim.config.load import load_config
-from flsim.files import DamagedFileError
-from flsim.metrics.rows import read_rows
-from flsim.report.plot import drawing_style, save_figure
-from flsim.report.table import time_table
-from flsim.report.time_figure import break_down, time_figure
+import flsim
+from experiments.command.terminal import Parser
+from flsim.config.schema import ConfigError
 from flsim.timing import read_timings
 
 _MOST_ROUNDS = 9  # unless --rounds asks for more
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", nargs="?", help="a YAML file, such as experiments/configs/demo.yaml")
+    parser = Parser("profile", __doc__)
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that go over the file's")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds to run, the warm-up included")
     parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="read this run instead of running anything")
@@ -56,23 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     given = [args.config, *args.overrides] if args.config else []
     if not given and args.run is None:
-        parser.error("give a config, such as experiments/configs/demo.yaml, or --run RUN_DIR (--help explains)")
+        parser.error("give a config, such as demo, or --run RUN_DIR")
     if args.run is not None and (given or args.rounds is not None):
         parser.error("--run reads a run as it is: leave out the config, its settings and --rounds")
     if args.rounds is not None and args.rounds < 1:
         parser.error(f"--rounds {args.rounds} must be at least 1; the first is the warm-up")
-    try:
-        if args.run is not None:
-            _show(args.run, args.picture or args.run / "plots" / "time.png")
-        else:
-            path = None if "=" in given[0] else given.pop(0)
-            profile(path, given, rounds=args.rounds, picture=args.picture)
-    except (ConfigError, DamagedFileError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped before there was anything to show", file=sys.stderr)
-        return 130
+    if args.run is not None:
+        _show(args.run, args.picture or args.run / "plots" / "time.png")
+    else:
+        path = None if "=" in given[0] else given.pop(0)
+        profile(path, given, rounds=args.rounds, picture=args.picture)
     return 0
 
 
@@ -82,7 +66,7 @@ def profile(
     """Run the first rounds of a config, print where their time went, and draw it.
 
     Args:
-        path: a YAML file; None starts from the defaults.
+        path: a YAML file or the name of a shipped config; None starts from the defaults.
         overrides: `key=value` over the file; with `run_dir=...` among them the run is kept.
         rounds: how many, the warm-up included; None takes one evaluation's worth after the warm-up, at most 9.
         picture: where it goes; None takes the kept run's plots, or else `runs/profile-NAME-seedSEED.png`.
@@ -90,21 +74,26 @@ def profile(
     Raises:
         ConfigError: for anything wrong in the settings, before long work starts.
     """
-    config = load_config(path, overrides)
+    config = flsim.load_config(path, overrides)
     wanted = min(config.evaluation.every_rounds + 1, _MOST_ROUNDS) if rounds is None else rounds
     last = min(config.rounds, wanted)
     print(f"profiling {last} of {config.rounds} rounds of {config.name}", file=sys.stderr)
     if any(override.startswith("run_dir=") for override in overrides):
-        kept = run(config, until=last)
+        kept = flsim.run(config, until=last)
         _show(kept.folder, picture or kept.folder / "plots" / "time.png")
         return
     picture = picture or Path("runs") / f"profile-{config.name}-seed{config.seed}.png"
     with tempfile.TemporaryDirectory(prefix="flsim-profile-") as folder:
-        _show(run(replace(config, run_dir=str(Path(folder) / config.name)), until=last).folder, picture)
+        _show(flsim.run(replace(config, run_dir=str(Path(folder) / config.name)), until=last).folder, picture)
 
 
 def _show(run_dir: Path, picture: Path) -> None:
     """Print the table of a run's rounds and draw them into `picture`."""
+    from flsim.metrics.rows import read_rows  # not above: `flsim profile --help` need not wait for matplotlib
+    from flsim.report.plot import drawing_style, save_figure
+    from flsim.report.table import time_table
+    from flsim.report.time_figure import break_down, time_figure
+
     timings = read_timings(run_dir)
     if not timings:
         raise ConfigError(
@@ -121,7 +110,3 @@ def _show(run_dir: Path, picture: Path) -> None:
     if len(failed):
         reasons = ", ".join(sorted(set(failed)))
         print(f"note: updates set aside: {len(failed)} ({reasons}); their work is not all above", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

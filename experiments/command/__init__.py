@@ -1,0 +1,1 @@
+"""The command `flsim`: one file per subcommand, imported when it is typed, so that help comes at once."""

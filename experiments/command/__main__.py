@@ -1,0 +1,92 @@
+"""`flsim`, alone or with a subcommand: says what there is, and hands over.
+
+Nothing heavy is imported before the subcommand is known: torch, Ray and Flower take seconds.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from experiments.command.terminal import bold, listed, prose
+from experiments.command.walk import purpose_of
+
+COMMANDS = {
+    "run": "experiments.command.run",
+    "resume": "experiments.command.resume",
+    "compare": "experiments.command.compare",
+    "study": "experiments.study.__main__",
+    "profile": "experiments.command.profile",
+    "estimate": "experiments.real.estimate",
+    "real": "experiments.real.__main__",
+    "list": "experiments.command.list",
+    "explain": "experiments.command.explain",
+    "doctor": "experiments.command.doctor",
+    "new": "experiments.command.new",
+    "complete": "experiments.command.complete",
+}
+"""Subcommands with their modules, each with a `main(arguments) -> int`; the first sentence of a module is its help."""
+
+FIRST = (
+    ("flsim run demo rounds=4", "a small run of 16 devices, with a report"),
+    ("flsim list", "all configs, methods, strategies and parts that ship"),
+    ("flsim explain budget", "what the keys of a config mean"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if given[0] == "--version":
+        print(f"flsim {_version()}")
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        meant = f"did you mean flsim {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
+        print(f"error: there is no subcommand {name!r}; {meant}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(COMMANDS[name]).main(rest))
+    except _mistakes() as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `flsim list | head` has seen enough; Python must not flush what nobody reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def overview() -> str:
+    """What `flsim` prints by itself."""
+    parts = [
+        prose("flsim: a fleet of devices that learn together and may ask a cloud LLM under a budget, simulated."),
+        f"{bold('To begin with')}\n{listed(FIRST)}",
+        f"{bold('Subcommands')} (flsim NAME --help says more)\n"
+        f"{listed([(name, purpose_of(module)) for name, module in COMMANDS.items()])}",
+    ]
+    return "\n\n".join(parts)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What a user can mend: a wrong setting, a file that cannot be read; only looked up once something was raised."""
+    from flsim.config.schema import ConfigError
+    from flsim.files import DamagedFileError
+
+    return ConfigError, DamagedFileError
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("flsim-continual")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Go on with a run that was stopped, after the last round that it finished.
+
+Examples:
+  flsim resume runs/demo-seed0
+  flsim resume runs/demo-seed0 --until 12      # no further for now
+  flsim resume runs/demo-seed0 engine.workers=4
+
+Its rows are those of a run that was never stopped. Only settings that change no result may differ from the run's own:
+engine.kind, engine.workers, engine.address, how the cloud is reached. A finished run gets its report again.
+"""
+
+from pathlib import Path
+
+import flsim
+from experiments.command.run import told
+from experiments.command.terminal import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser("resume", __doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/demo-seed0")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of where it runs")
+    parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
+    args = parser.parse_intermixed_args(arguments)
+    return told(lambda: flsim.run(None, args.settings, resume=args.run, until=args.until), args.run)

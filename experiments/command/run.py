@@ -1,0 +1,64 @@
+"""Run one simulation: a config, and settings that go over it.
+
+Examples:
+  flsim run demo                     # a config that ships, by its name
+  flsim run demo seed=1 budget.tau=0.5 run_dir=runs/half
+  flsim run demo --until 4           # the first 4 of its rounds for now
+  flsim run my_config.yaml strategy.path=my_strategy.py:MyStrategy
+
+key=value sets any key of the config over the file. A list is written as fleet.ranks=[8,4,2], nothing as key=null.
+  flsim list configs                 # the configs that ship
+  flsim explain                      # every key with its default
+  flsim explain budget.tau           # one key: what it means, who reads it
+
+A run writes its folder, ./runs/NAME-seedSEED unless run_dir=... names another: config.yaml, rows/, adapter/,
+summary.json, plots/ and report.html. It is committed after every round: stop it with Ctrl-C, or kill it, and
+flsim resume goes on.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import flsim
+from experiments.command.terminal import Parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser("run", __doc__)
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a name (flsim list configs) or a YAML file of your own"
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that go over the file's")
+    parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
+    args = parser.parse_intermixed_args(arguments)
+    if args.config is None or "=" in args.config:
+        parser.error("give a config first, such as demo or my_config.yaml")
+    config = flsim.load_config(args.config, args.settings)
+    return told(lambda: flsim.run(config, until=args.until), config.folder)
+
+
+def told(work: Callable[[], "flsim.Run"], folder: Path) -> int:
+    """Run, and say how it ended: where the report is, or how to go on.
+
+    Args:
+        work: the run.
+        folder: where it writes.
+    """
+    from flsim.flower.contract import StrategyError  # not above: `flsim run --help` need not wait for Flower
+    from flsim.report.table import end_table
+
+    try:
+        finished = work()
+    except StrategyError as error:
+        print(f"\nerror: {error}\nwhat was finished is kept; go on with: flsim resume {folder}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        begun = (folder / "config.yaml").is_file()
+        how = f"stopped; go on with: flsim resume {folder}" if begun else "stopped before anything was written"
+        print(f"\n{how}", file=sys.stderr)
+        return 130
+    print(end_table(finished.summary))
+    print(f"\nreport: {finished.report}")
+    return 0

@@ -1,0 +1,94 @@
+"""What the subcommands share of a terminal: how mistakes end, colour where it is wanted, lists that wrap."""
+
+import argparse
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import NoReturn
+
+WIDEST = 100
+"""Columns of a page: wider lines are hard to read."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of `flsim NAME`; a mistake is one sentence, not a page of usage."""
+
+    def __init__(self, name: str, text: str | None) -> None:
+        """Take the text of `--help`, which is the docstring of the subcommand's module."""
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=f"flsim {name}", description=prose(text), formatter_class=formatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and leave with status 2."""
+        self.exit(2, f"error: {message} ({self.prog} --help explains)\n")
+
+
+def width() -> int:
+    """Columns to write in: the terminal's, at most 100."""
+    return min(shutil.get_terminal_size().columns, WIDEST)
+
+
+def bold(text: str) -> str:
+    """For headings and names."""
+    return _styled("1", text)
+
+
+def green(text: str) -> str:
+    """For what is well."""
+    return _styled("32", text)
+
+
+def yellow(text: str) -> str:
+    """For what is missing and may be."""
+    return _styled("33", text)
+
+
+def red(text: str) -> str:
+    """For what is missing and must not be."""
+    return _styled("31", text)
+
+
+def listed(entries: Sequence[tuple[str, str]]) -> str:
+    """Names with what they mean, in a second column that wraps; below the names where those are long."""
+    longest = max(len(name) for name, _ in entries)
+    column = longest + 4 if longest <= width() // 2 - 4 else 6
+    lines = []
+    for name, text in entries:
+        first, *more = wrapped(text, width() - column)
+        if column > longest:
+            lines.append(f"  {bold(name)}{' ' * (column - 2 - len(name))}{first}".rstrip())
+        else:
+            lines += [f"  {bold(name)}", " " * column + first]
+        lines += [" " * column + line for line in more]
+    return "\n".join(lines)
+
+
+def prose(text: str | None) -> str:
+    """A docstring for the terminal: paragraphs wrapped anew, and what is indented left as it stands."""
+    lines, sentence = list[str](), list[str]()
+    for line in [*(text or "").strip().splitlines(), ""]:
+        if line and not line.startswith(" "):
+            sentence.append(line)
+            continue
+        lines += wrapped(" ".join(sentence), width()) if sentence else []
+        sentence = []
+        lines.append(line)
+    return "\n".join(lines).rstrip()
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    """Lines of at most so many columns, at least one; words such as `da-grpo` stay whole."""
+    return textwrap.wrap(text, max(columns, 30), break_on_hyphens=False, break_long_words=False) or [""]
+
+
+def paragraph(text: str) -> str:
+    """A text, indented and wrapped."""
+    return "\n".join(f"  {line}" for line in wrapped(text, width() - 2))
+
+
+def _styled(code: str, text: str) -> str:
+    """In colour on a terminal that has it, unless the user wants none (https://no-color.org)."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"

@@ -159,8 +159,8 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not_stopped(
     flsim.run(stopped, until=1, progress=False)
     kept = latest_checkpoint(stopped.folder)
     assert kept is not None
-    assert kept.server["_spent"].calls == value(scored, "cloud_calls", 1) == len(kept.server["_known"])
-    assert not {"_student", "_cloud"} & kept.server.keys()
+    assert kept.server.keys() == {"spent", "shared", "known"}
+    assert kept.server["spent"].calls == value(scored, "cloud_calls", 1) == len(kept.server["known"])
     assert_equal_runs(flsim.run(resume=stopped.folder, progress=False), scored)
 
 

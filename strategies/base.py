@@ -23,7 +23,7 @@ from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, node_of
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Weight, attributes, usable
+from flsim.flower.contract import Weight, attributes, next_adapter
 from flsim.flower.messages import Measures
 from flsim.models.adapter import Adapter, cropped, only, widened
 from strategies.parts.samplers import Everyone, Observes, Sampler
@@ -216,7 +216,7 @@ class DeltaStrategy(Strategy):
             return None, None
         updates = [self._update(message) for message in received]
         adapter = self._round.adapter
-        new = usable(self, self.aggregate(adapter, updates), like=adapter)
+        new = next_adapter(self, self.aggregate(adapter, updates), like=adapter)
         return self._finish(new, [wire.measures_of(message) for message in received])
 
     def observe(self, measures: Sequence[Measures]) -> None:

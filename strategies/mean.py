@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import flsim.flower.messages as wire
 from flsim.devices import device_name
-from flsim.flower.contract import Weight, usable
+from flsim.flower.contract import Weight, next_adapter
 from flsim.flower.messages import Measures
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
 from flsim.models.adapter import Adapter
@@ -94,7 +94,7 @@ class MeanStrategy(DeltaStrategy):
         self.shares = shares_of(measures, [self.weighter(one) for one in measures])
         adapter = self._round.adapter
         new = self.step(adapter, total.mean()) if total.weight else adapter
-        return self._finish(usable(self, new, like=adapter), measures)
+        return self._finish(next_adapter(self, new, like=adapter), measures)
 
 
 def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[int, float]:

@@ -14,13 +14,21 @@ from flsim.config.model import ModelConfig as ModelConfig
 from flsim.config.ranges import ConfigError as ConfigError
 from flsim.config.ranges import above, at_least, count, count_or, gpu_share, one_of, plug_in, share
 
-# FOLDED flsim/config/schema.py
-# How one data set becomes a task group: what it is, whose its items are, and how answers to them are judged.
+SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
+SHARES = ("equally", "traffic", "price")
+ENGINE_KINDS = ("ray", "local")
+ALL, GRANTED = "all", "granted"
+CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
+CLOUD_FREE = ("cache",)
+"""Settings of every cloud that enter no answer; a class states its own (`flsim/cloud/protocol.py`)."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """One data set, under the name that `stream.phases` calls it by; docs/data.md shows some."""
+    """One data set: what it is, whose its items are, and how answers to them are judged; docs/data.md shows some.
+
+    `stream.phases` calls it by its name in `data`.
+    """
 
     kind: str = ""
     """A known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`, `datasets` or `reasoning_gym`."""
@@ -52,25 +60,6 @@ class DataConfig:
     instruction: str | None = None
     """What is said before every question, to devices and cloud; None: the form that the verifier reads
     (`flsim/tasks/groups.py`); "" says nothing."""
-
-
-SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
-
-
-SHARES = ("equally", "traffic", "price")
-
-
-CLOUD_FREE = ("cache",)
-"""Settings of every cloud that enter no answer; a class states its own (`flsim/cloud/protocol.py`)."""
-
-
-CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
-
-
-ENGINE_KINDS = ("ray", "local")
-
-
-ALL, GRANTED = "all", "granted"
 
 
 @dataclass(frozen=True)

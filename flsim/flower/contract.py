@@ -1,4 +1,16 @@
-"""What a strategy offers that deals adapters of unequal ranks, or parts of adapters, and keeps account of it."""
+"""What a plug-in may offer to the round loop: the contract with strategies, with stages after them, and with clients.
+
+Any Flower strategy and any Flower ClientApp will do. Who offers more is used for more:
+
+    Deals        a strategy that deals every device its own part of the adapter: unequal ranks, one factor only
+    TakesMean    a strategy that needs a weighted mean of the deltas only, so that workers may sum them for the driver
+    ServerStage  what happens to the adapter after each aggregation, such as distillation
+    MakesClient  a class that says itself which ClientApp runs it, as learners do
+    KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
+
+`begin` introduces them to the run before anything is written, `state_of` and `restore` are for its checkpoints, and
+`next_adapter` looks at what a strategy returned.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,66 +30,33 @@ from flsim.learning.exact_sum import ExactSum
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch
 
-# FOLDED flsim/flower/contract.py
-# What a strategy returned is looked at before it reaches a device: one NaN would ruin the whole fleet.
 
+@runtime_checkable
+class Deals(Protocol):
+    """A strategy that says itself what each device gets; `strategies/base.py` has all of it."""
 
-class StrategyError(ValueError):
-    """A strategy returned what cannot be the next adapter; the message names its file and the mend."""
+    carries: str
+    """The factors that travel."""
+    learns: str
+    """The factors that devices learn."""
+    shares: Mapping[int, float]
+    """The weight of each device in the last aggregation."""
+    cut_energy: float | None
+    """Share of the squared norm of the last exact aggregate that was left out; None if nothing is cut."""
 
+    def begin(self, config: Config) -> None:
+        """Get to know the fleet, before the first round or after a resume."""
+        ...
 
-def usable(strategy: object, returned: Any, *, like: Adapter) -> Adapter:
-    """What a strategy returned, in float32.
+    def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
+        """The adapter as these nodes get it, in training and in evaluation alike."""
+        ...
 
-    Args:
-        strategy: who returned it.
-        returned: tensors by name.
-        like: the adapter that it was given.
+    @property
+    def residual(self) -> Adapter | None:
+        """What devices merge into their base."""
+        ...
 
-    Raises:
-        StrategyError: if it is no adapter, has other names or shapes, or holds NaN or infinity.
-    """
-    where = _where(strategy)
-    if not isinstance(returned, Mapping):
-        raise StrategyError(
-            f"{where} returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
-            f"of `adapter`, or `adapter` itself to leave it as it is"
-        )
-    try:
-        tensors = {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in returned.items()}
-    except (TypeError, ValueError) as error:
-        raise StrategyError(f"{where} returned tensors that are no numbers: {error}; return NumPy arrays") from error
-    wrong = mismatch(tensors, like)
-    if wrong is not None:
-        raise StrategyError(
-            f"{where} returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
-            f"name in `adapter`"
-        )
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise StrategyError(
-                f"{where} returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
-                f"a division by zero or a step that is too large"
-            )
-    return {name: tensors[name] for name in like}
-
-
-def _where(strategy: object) -> str:
-    """The strategy's class with file and line, as an editor can open it."""
-    kind = type(strategy)
-    try:
-        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
-    except (OSError, TypeError):
-        return kind.__name__
-    return f"{kind.__name__} ({file}:{line})"
-
-
-def _shown(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-# FOLDED flsim/flower/contract.py
-# What a strategy offers whose workers may sum the deltas for it, so that no adapter has to reach the driver.
 
 Weight = Callable[[Measures], float]
 """How much say a device has, at least 0; where workers sum it travels to them, so it must be picklable."""
@@ -103,11 +82,6 @@ class TakesMean(Protocol):
             total: the weighted sum of their deltas, each against what that device was sent.
         """
         ...
-
-
-# FOLDED flsim/flower/contract.py
-# A stage of the server: what it does with the adapter after the strategy has aggregated, before anyone measures
-# it.
 
 
 class ServerStage(Protocol):
@@ -156,30 +130,10 @@ class ServerStage(Protocol):
 
 
 @runtime_checkable
-class Deals(Protocol):
-    """A strategy that says itself what each device gets; `strategies/base.py` has all of it."""
+class Wraps(Protocol):
+    """A strategy around another one, such as Flower's of differential privacy."""
 
-    carries: str
-    """The factors that travel."""
-    learns: str
-    """The factors that devices learn."""
-    shares: Mapping[int, float]
-    """The weight of each device in the last aggregation."""
-    cut_energy: float | None
-    """Share of the squared norm of the last exact aggregate that was left out; None if nothing is cut."""
-
-    def begin(self, config: Config) -> None:
-        """Get to know the fleet, before the first round or after a resume."""
-        ...
-
-    def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
-        """The adapter as these nodes get it, in training and in evaluation alike."""
-        ...
-
-    @property
-    def residual(self) -> Adapter | None:
-        """What devices merge into their base."""
-        ...
+    strategy: Strategy
 
 
 @runtime_checkable
@@ -200,20 +154,6 @@ class MakesClient(Protocol):
         ...
 
 
-def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
-    """The Flower ClientApp that `config.client` names, for devices that ask `cloud`, or else what the config names.
-
-    Raises:
-        ConfigError: if the path does not resolve or a setting is not taken.
-    """
-    named = resolve("client.path", str(config.client["path"]))
-    if isinstance(named, MakesClient):
-        app: ClientApp = call(named.client_app, "client", config.client, config, cloud)
-    else:
-        app = call(named, "client", config.client, config)
-    return app
-
-
 @runtime_checkable
 class KeepsState(Protocol):
     """A strategy or a stage that says itself what a checkpoint keeps of it."""
@@ -227,34 +167,18 @@ class KeepsState(Protocol):
         ...
 
 
-def state_of(plug_in: object) -> dict[str, Any]:
-    """What a checkpoint keeps of a strategy or a stage: its `state_dict`, or all attributes if it has none.
+def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
+    """The Flower ClientApp that `config.client` names, for devices that ask `cloud`, or else what the config names.
 
-    So do Flower's own strategies, which know of no checkpoint: FedAdam has its moments in `m_t` and `v_t`.
+    Raises:
+        ConfigError: if the path does not resolve or a setting is not taken.
     """
-    return plug_in.state_dict() if isinstance(plug_in, KeepsState) else attributes(plug_in)
-
-
-def restore(plug_in: object, state: Mapping[str, Any]) -> None:
-    """Give a strategy or a stage what `state_of` said of it."""
-    if isinstance(plug_in, KeepsState):
-        plug_in.load_state_dict(state)
+    named = resolve("client.path", str(config.client["path"]))
+    if isinstance(named, MakesClient):
+        app: ClientApp = call(named.client_app, "client", config.client, config, cloud)
     else:
-        vars(plug_in).update(state)
-
-
-def attributes(plug_in: object) -> dict[str, Any]:
-    """All attributes but cached properties, which hold what can be worked out again, such as a loaded model."""
-    kinds = type(plug_in).__mro__
-    cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
-    return {name: value for name, value in vars(plug_in).items() if name not in cached}
-
-
-@runtime_checkable
-class Wraps(Protocol):
-    """A strategy around another one, such as Flower's of differential privacy."""
-
-    strategy: Strategy
+        app = call(named, "client", config.client, config)
+    return app
 
 
 def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cloud) -> None:
@@ -285,3 +209,80 @@ def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cl
         )
     if stage is not None:
         stage.begin(config, cloud)
+
+
+def state_of(plug_in: object) -> dict[str, Any]:
+    """What a checkpoint keeps of a strategy or a stage: its `state_dict`, or all attributes if it has none.
+
+    So do Flower's own strategies, which know of no checkpoint: FedAdam has its moments in `m_t` and `v_t`.
+    """
+    return plug_in.state_dict() if isinstance(plug_in, KeepsState) else attributes(plug_in)
+
+
+def restore(plug_in: object, state: Mapping[str, Any]) -> None:
+    """Give a strategy or a stage what `state_of` said of it."""
+    if isinstance(plug_in, KeepsState):
+        plug_in.load_state_dict(state)
+    else:
+        vars(plug_in).update(state)
+
+
+def attributes(plug_in: object) -> dict[str, Any]:
+    """All attributes but cached properties, which hold what can be worked out again, such as a loaded model."""
+    kinds = type(plug_in).__mro__
+    cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
+    return {name: value for name, value in vars(plug_in).items() if name not in cached}
+
+
+class StrategyError(ValueError):
+    """A strategy returned what cannot be the next adapter; the message names its file and the mend."""
+
+
+def next_adapter(strategy: object, returned: Any, *, like: Adapter) -> Adapter:
+    """What a strategy returned, in float32, looked at before it reaches a device: one NaN would ruin the whole fleet.
+
+    Args:
+        strategy: who returned it.
+        returned: tensors by name.
+        like: the adapter that it was given.
+
+    Raises:
+        StrategyError: if it is no adapter, has other names or shapes, or holds NaN or infinity.
+    """
+    where = _where(strategy)
+    if not isinstance(returned, Mapping):
+        raise StrategyError(
+            f"{where} returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
+            f"of `adapter`, or `adapter` itself to leave it as it is"
+        )
+    try:
+        tensors = {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in returned.items()}
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{where} returned tensors that are no numbers: {error}; return NumPy arrays") from error
+    wrong = mismatch(tensors, like)
+    if wrong is not None:
+        raise StrategyError(
+            f"{where} returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
+            f"name in `adapter`"
+        )
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise StrategyError(
+                f"{where} returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
+                f"a division by zero or a step that is too large"
+            )
+    return {name: tensors[name] for name in like}
+
+
+def _where(strategy: object) -> str:
+    """The strategy's class with file and line, as an editor can open it."""
+    kind = type(strategy)
+    try:
+        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return kind.__name__
+    return f"{kind.__name__} ({file}:{line})"
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

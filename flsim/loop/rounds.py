@@ -12,8 +12,7 @@ import flsim.flower.messages as wire
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Deals, ServerStage, TakesMean, Weight
-from flsim.flower.contract import usable as usable_adapter
+from flsim.flower.contract import Deals, ServerStage, TakesMean, Weight, next_adapter
 from flsim.flower.grid import FleetGrid
 from flsim.loop.health import HealthReader
 from flsim.loop.treasurer import Treasurer
@@ -68,7 +67,7 @@ class Rounds:
                 new, _ = self.strategy.aggregate_train(round_, usable)
             rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
             if new is not None:
-                adapter = usable_adapter(self.strategy, to_adapter(new), like=adapter)
+                adapter = next_adapter(self.strategy, to_adapter(new), like=adapter)
         if self.server is not None:
             residual = self.strategy.residual if isinstance(self.strategy, Deals) else None
             adapter, more = self.server.after_round(round_, adapter, usable, residual)

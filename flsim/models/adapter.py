@@ -24,12 +24,7 @@ from flsim.config.model import LoraShape, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.seeding import seed_for
 
-# FOLDED flsim/models/adapter.py
-# Which fields of peft's `LoraConfig` a run may set: those whose mathematics the stacked adapters do.
-
 ALL_LINEAR = "all-linear"
-
-
 TAKEN = (
     "target_modules",
     "exclude_modules",
@@ -38,21 +33,14 @@ TAKEN = (
     "init_lora_weights",
     "use_rslora",
 )
-"""The fields of `model.lora`."""
-
-
+"""The fields of peft's `LoraConfig` that `model.lora` may set: those whose mathematics the stacked adapters do."""
 STARTS = (True, False, "gaussian", "orthogonal")
 """Initialisations that leave the base's weights as they are."""
-
 _ELSEWHERE = {"r": "model.rank", "lora_alpha": "model.alpha"}
-
-
 _SILENT = (
     *("task_type", "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision"),
     *("inference_mode", "fan_in_fan_out", "megatron_core", "qalora_group_size", "runtime_config"),
 )
-
-
 _REASONS = {
     "use_dora": "DoRA also scales the columns of the weights, which stacked adapters do not",
     "lora_dropout": "tokens must be scored by the very model that they were sampled from, so nothing is dropped",

@@ -182,13 +182,9 @@ def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: Pre
     return ends
 
 
-# FOLDED flsim/models/base.py
-# Torch on one thread, where the last bits of a sum must not depend on how many there are.
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in a worker: the number of threads enters the last bits of a sum."""
+    """Torch on one thread, as in a worker: how many there are enters the last bits of a sum."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,8 @@
-"""Where a checkpoint lies: built in, a folder, or a name at the hub of Hugging Face, in its cache or to be fetched."""
+"""Where a checkpoint lies: built in, a folder, or a name at the hub of Hugging Face, in its cache or to be fetched.
+
+The tokenizer of the two built-in models knows keyword pieces and single characters: `'ab'[::-1]=` becomes
+`' a b ' [::-1] =`. The question mark is the whole help request, one token, and ends a response just as `<eos>` does.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,23 +18,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from flsim.config.schema import ConfigError
 from flsim.problems.families import KEYWORDS, LETTERS
 
-# FOLDED flsim/models/folder.py
-# Where the two built-in checkpoints live: `builtin/slm` (0.4 M parameters) and `builtin/cloud` (1.3 M).
-
 BUILTIN_DIR = Path(__file__).parent / "builtin"
-
-
-SLM_DIR = BUILTIN_DIR / "slm"
-
-
-CLOUD_DIR = BUILTIN_DIR / "cloud"
-
+SLM_DIR = BUILTIN_DIR / "slm"  # 0.4 M parameters
+CLOUD_DIR = BUILTIN_DIR / "cloud"  # 1.3 M
+PAD, EOS, HELP = "<pad>", "<eos>", "?"
+_CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS
+_PIECES = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]  # all tokens of the built-in models
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-
-
 _WORDS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
-
-
 _WEIGHTS, _OLD_WEIGHTS = "*.safetensors", "pytorch_model*.bin"
 
 
@@ -118,22 +113,6 @@ def _is_whole(folder: Path) -> bool:
     }
     weights = any(file.endswith((".safetensors", ".bin")) for file in files)
     return "config.json" in files and weights and (parts <= files or "model.safetensors" in files)
-
-
-# FOLDED flsim/models/folder.py
-# The tokenizer of the built-in models: keyword pieces and single characters, in the `tokenizers` format.
-#
-# `'ab'[::-1]=` becomes `' a b ' [::-1] =`. The question mark is the whole help request, one token, and ends a
-# response
-# just as `<eos>` does.
-
-PAD, EOS, HELP = "<pad>", "<eos>", "?"
-
-
-_CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS
-
-
-_PIECES = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]
 
 
 def is_built_in(vocabulary: Iterable[str]) -> bool:

@@ -68,6 +68,7 @@ def _across(x: Tensor, y: Tensor, ends: Tensor | None) -> Tensor:
     return torch.bmm(x.transpose(1, 2), y) if ends is None else grouped_mm(x.t(), y, offs=ends)
 
 
+# Globals and no ContextVar: with gradient checkpointing, layers are computed again in autograd's own threads.
 _counts: Tensor | None = None  # (K,), tokens of each device, while they are unequal
 _padding: tuple[Tensor, Tensor] | None = None  # of these counts, once a layer has asked for it
 

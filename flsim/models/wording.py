@@ -12,13 +12,9 @@ from flsim.config.model import OFFER, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 
-# FOLDED flsim/models/wording.py
-# The chat template of a tokenizer: a message as the checkpoint has learned to read it, and how its own turn
-# ends.
-
 
 class Chat:
-    """Messages in the words of a checkpoint's chat template."""
+    """The chat template of a tokenizer: messages as the checkpoint has learned to read them, and how its turn ends."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None = None) -> None:
         """Take a tokenizer that has a template; `options` are what the template is told beside the messages."""

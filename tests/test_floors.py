@@ -46,8 +46,6 @@ MEETS_THE_RUN = {
     "strategies/base.py": {"DeltaStrategy", "begin"},
     "strategies/stages/distillation.py": {"Distillation", "begin"},
     "strategies/stages/student.py": {"__init__"},
-    "flsim/cloud/checks.py": {"check_cloud", "_check_replay", "_is_recorded", "_check_endpoint"},
-    "flsim/cloud/make.py": {"fleet_cloud", "_asked"},
     "flsim/tasks/checks.py": {"check_data"},
     "flsim/tasks/groups.py": {"data_groups"},
     "flsim/tasks/stream.py": {"stream_of"},

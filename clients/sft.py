@@ -1,6 +1,6 @@
 """Supervised fine-tuning on the cloud's answers, or sequence distillation (Kim and Rush 2016, arXiv 1606.07947).
 
-In every step the device sends tau of its prompts, drawn at random, and learns the answers by heart; it samples nothing
+In every step the device sends tau of its prompts, drawn at random, and memorises the answers; it samples nothing
 itself. It learns what to answer and not when to ask. `group_size` means nothing to it.
 """
 
@@ -53,7 +53,7 @@ class Sft(Learner):
         return self.kl > 0
 
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
-        """One step: send, check, learn by heart."""
+        """One step: send, check, memorise."""
         world, devices = pack.world, pack.devices
         sent = self._to_send(world, devices, problems, step)  # (K, P)
         bought = buy_answers(world, devices, problems, sent)

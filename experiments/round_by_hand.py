@@ -181,8 +181,8 @@ def step_by_hand(world: World, device: Device, method: DaGrpo, step: int) -> Non
     gradient = pull_back(world.base, world.lora, reading, completions, pull, temperature=1.0)  # (1, n)
     method.adam.step(device.theta, gradient, device.moments)  # theta moves in place
     device.dual = dual
-    sums = {"right": right.sum(), "alone": alone.sum(), "asked": costs.sum(), "responses": costs.numel()}
-    device.totals = {key: device.totals.get(key, 0.0) + float(value) for key, value in sums.items()}
+    sums = {"right": right, "alone": alone, "asked": costs, "responses": torch.ones_like(costs)}
+    device.totals = {key: device.totals.get(key, 0.0) + float(each.sum()) for key, each in sums.items()}
 
 
 # ## The round

@@ -13,7 +13,7 @@ Either way a device has a dual variable of its own. By `price` there is one for 
 
 with J the share of all the round's responses that asked. Devices neither move it nor add a term of their own: a device
 asks where its benefit is above the price (Chen et al. 2026, arXiv 2602.00166, fixed point of the dual), so at one price
-the calls go to the largest benefits of the whole fleet, whoever has them.
+the calls go to the largest benefits of the whole fleet, on whichever devices they are.
 """
 
 from collections.abc import Mapping, Sequence

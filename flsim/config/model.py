@@ -71,8 +71,8 @@ class ModelConfig:
     response asks by ending with this text. None means the token `?` of the built-in tokenizer, else the text
     `<unknown> I need external assistance </unknown>`."""
     offer: str | None = None
-    """What tells the model that it may ask, with `{help}` where the request belongs; "" says nothing, as befits
-    learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
+    """What tells the model that it may ask, with `{help}` where the request belongs; "" says nothing, which
+    suits learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
     instruction), which stays as it is."""
     templates: dict[str, str] = field(default_factory=dict)
     """How single task groups are worded, with the fields {instruction}, {offer}, {question} and {help}; by default

@@ -45,7 +45,7 @@ def group_scaled(rewards: Tensor, eps: float = 1e-4) -> Tensor:
     """`(r - mean) / (std + eps)` in the group: GRPO's advantage (Shao et al. 2024, arXiv 2402.03300).
 
     The deviation is the unbiased one and eps is 1e-4, as in TRL's `scale_rewards="group"`, which it equals to the last
-    bit. It forgets how much is at stake: one response that earns 1 and one that earns 0.3 in a group of noughts get the
+    bit. It forgets how much is at stake: one response that earns 1 and one that earns 0.3 in a group of zeros get the
     same advantage, so a right answer by the cloud comes to count as much as one's own, whatever it was to earn.
 
     Args:

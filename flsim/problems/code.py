@@ -14,7 +14,7 @@ Python and the kernel are trusted. Three processes share the work:
 3.  A pass is every assert of the tests seen to hold in the judge and counted there, the count the worker's own, and a
     nonce of this request on a pipe that no cell holds. Leaving (`os._exit(0)`), printing, and dying count for nothing.
 4.  The cell has no network, no other process, no file but the standard library to read and none to write, and limits on
-    processor time, clock time, memory and messages; that is tried in earnest before a sandbox is used.
+    processor time, clock time, memory and messages; each limit is probed before a sandbox is used.
 
 Not covered. Weak tests are passed by whatever passes them: a constant, an object that is merely truthy, or one whose
 own methods say yes (`assert f(x).issubset(y)`; write `assert set(f(x)) <= y`). The code sees the arguments of calls, so

@@ -1,4 +1,4 @@
-"""Does a sandbox hold on this host? Each probe tries in earnest what code under test must not be able to do.
+"""Does a sandbox hold on this host? Each probe tries what code under test must not be able to do.
 
 A sandbox that fails one of them is not used. The probes are our own code, so what they report is true.
 """

@@ -54,7 +54,7 @@ class Distillation:
     loss: str = AUTO
     """`sequence`, `forward_kl`, `reverse_kl`, or `auto`: the best that the cloud's access allows."""
     prompts: int = 256
-    """Questions of one distillation; few of them are learned by heart within its steps."""
+    """Questions of one distillation; few of them are memorised within its steps."""
     from_devices: int = 0
     """Most of them that are questions which devices sent to the cloud since the last distillation, and let the server
     see (`fleet.sharing`); the others are proxy questions."""

@@ -173,7 +173,7 @@ def _batch(count: int, plan: Plan, step: int) -> list[int]:
 
 
 def sequence_lesson(student: Student, problems: Sequence[Problem], replies: Sequence[Reply]) -> Lesson:
-    """Learn the teacher's answers by heart, in the student's own tokens."""
+    """Memorise the teacher's answers, in the student's own tokens."""
     completions = given(student.base, [[student.base.spell(reply.answer.text) for reply in replies]])
     tokens = completions.tokens.flatten()  # (P T,)
 

@@ -37,8 +37,8 @@ def test_the_round_by_hand_has_the_bits_of_the_engine(
     rows = run.rows[(run.rows["split"] == "train") & (run.rows["round"] == 1)]
     totals = rows.groupby("name")["total"].sum()
     assert totals["reward"] == device.totals["right"]
-    assert totals["local_reward"] == device.totals["alone"]
-    assert totals["cloud_usage"] == device.totals["asked"] > 0
+    assert totals["alone_reward"] == device.totals["alone"]
+    assert totals["cloud_requests"] == device.totals["asked"] > 0
     assert rows.groupby("name")["weight"].sum()["reward"] == device.totals["responses"]
     assert totals["dual_variable"] == float(device.dual)
     spent = device.ledger.round

@@ -87,7 +87,7 @@ def test_estimator_mean_is_exact_gradient(baseline: str) -> None:
 def test_by_hand() -> None:
     """Rewards 1, 0, 0, 1 have the mean 1/2; times G / (G - 1) = 4/3 the advantages are +-2/3.
 
-    Costs of two groups of two, (1, 0) and (0, 0). By group: (1/2, -1/2) x 2 and noughts. By batch: the mean is 1/4 and
+    Costs of two groups of two, (1, 0) and (0, 0). By group: (1/2, -1/2) x 2 and zeros. By batch: the mean is 1/4 and
     n / (n - 1) = 4/3, so 3/4 x 4/3 = 1 and -1/4 x 4/3 = -1/3.
     """
     assert task_advantage(torch.tensor([[1.0, 0.0, 0.0, 1.0]])).tolist() == [
@@ -115,7 +115,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @MEANS
-def test_advantages_sum_to_nought(baseline: str) -> None:
+def test_advantages_sum_to_zero(baseline: str) -> None:
     rewards, costs = random(3, 5, 4), random(3, 5, 4, seed=1).round()
     torch.testing.assert_close(task_advantage(rewards).sum(-1), torch.zeros(3, 5), atol=1e-6, rtol=0)
     over = (-1,) if baseline == "group" else (-2, -1)
@@ -178,7 +178,7 @@ def test_filling_gets_nothing_and_changes_nobody(baseline: str) -> None:
 
 @BASELINES
 def test_a_device_of_filling_only_gets_nothing(baseline: str) -> None:
-    """A device without prompts in this step, beside one that has some: noughts, not nan."""
+    """A device without prompts in this step, beside one that has some: zeros, not nan."""
     real = torch.tensor([[True], [False]])
     costs = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
     advantages = cost_advantage(costs, baseline=baseline, real=real, tau=TAU)
@@ -270,7 +270,7 @@ def test_equal_values_have_no_z_score(value: float, group: int) -> None:
 
 
 def test_a_sum_scaled_as_a_whole_forgets_what_help_is_to_earn() -> None:
-    """Right alone earns 1, by the cloud 0.3: in a group of noughts both are worth the same, as GAPG's authors found."""
+    """Right alone earns 1, by the cloud 0.3: in a group of zeros both are worth the same, as GAPG's authors found."""
     alone, by_cloud = group_scaled(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]))
     torch.testing.assert_close(alone, by_cloud, atol=2e-3, rtol=0)
     alone, by_cloud = task_advantage(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]))

@@ -340,7 +340,7 @@ def test_on_policy_gvpo_is_beta_times_the_centred_policy_gradient(beta: float) -
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
-def test_gvpo_is_nought_at_the_best_policy_under_the_penalty(beta: float) -> None:
+def test_gvpo_is_zero_at_the_best_policy_under_the_penalty(beta: float) -> None:
     """`pi_old exp(R / beta)`, whatever its normaliser: a number per prompt cancels."""
     pack = pack_of(dtype=torch.float64)
     normaliser = torch.tensor([[1.0], [-2.0], [0.5]])  # (P, 1)

@@ -86,7 +86,7 @@ def test_a_slip_is_a_plausible_wrong_answer(family: Family) -> None:
 
 
 def columns(question: str) -> list[tuple[int, int]]:
-    """The two operands digit by digit, least significant first, the shorter filled up with noughts."""
+    """The two operands digit by digit, least significant first, the shorter filled up with zeros."""
     a, b = sorted(map(int, re.findall(r"\d+", question)), reverse=True)
     width = len(str(a))
     return [(int(str(a)[-i]), int(str(b).zfill(width)[-i])) for i in range(1, width + 1)]
@@ -166,7 +166,7 @@ def test_a_drawn_problem_says_what_it_is() -> None:
 
 
 @BY_NAME
-def test_relative_difficulty_spans_nought_to_one(family: Family) -> None:
+def test_relative_difficulty_spans_zero_to_one(family: Family) -> None:
     values = [relative_difficulty(Problem(family.group, family.name, level, "", "", "")) for level in family.levels]
     assert values[0] == 0.0
     assert values[-1] == 1.0

@@ -62,7 +62,7 @@ def test_the_cloud_knows_the_answers(finished: flsim.Run) -> None:
 
 
 def test_scored_sets_have_an_auc_by_user(finished: flsim.Run) -> None:
-    """The user without a yes has none, and its weight is nought; whoever has both labels has one in [0, 1]."""
+    """The user without a yes has none, and its weight is zero; a user with both labels has one in [0, 1]."""
     auc, positives = of(finished, "task_auc"), of(finished, "positives")
     assert set(auc["task"]) == set(positives["task"]) == {"votes"}
     assert set(positives["weight"]) == {6.0}

@@ -36,15 +36,6 @@ def test_every_link_leads_to_a_file(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PRESENT)
-def test_every_module_that_is_called_can_be(page: str) -> None:
-    """`python -m a.b` needs a file a/b.py, or a folder with a `__main__.py`."""
-    called = {name.rstrip(".") for name in re.findall(r"python -m ([\w.]+)", text_of(page))}
-    ours = {name for name in called if name.split(".")[0] in TOP}
-    files = {name: ROOT.joinpath(*name.split(".")) for name in ours}
-    assert not [n for n, f in files.items() if not f.with_suffix(".py").exists() and not (f / "__main__.py").exists()]
-
-
-@pytest.mark.parametrize("page", PRESENT)
 def test_every_path_in_backticks_is_there(page: str) -> None:
     paths = re.findall(rf"`((?:{'|'.join(TOP)}|docs|tests)/[\w./-]*)`", text_of(page))
     assert not [path for path in paths if not (ROOT / path).exists()]

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from flsim.cloud.builtin import Builtin
 from flsim.cloud.protocol import TIME, Answer, Cloud, instruction, system_of
 from flsim.config.schema import ConfigError
 from flsim.models.base import one_thread
-from flsim.models.folder import folder_of
+from flsim.models.folder import tokenizer_of
 from flsim.models.wording import Chat, has_chat
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
@@ -38,7 +36,7 @@ class Wording:
         Raises:
             ConfigError: if there is no checkpoint, or a system prompt and no template to put it into.
         """
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder_of(model, "cloud.model"))
+        self.tokenizer = tokenizer_of(model, "cloud.model")
         self.max_tokens = max_tokens
         self.chats = has_chat(self.tokenizer)
         if system is not None and not self.chats:

@@ -282,7 +282,8 @@ class Distillation:
 
     @cached_property
     def _student(self) -> Student:
-        return Student(self._config, self.max_new_tokens or self._config.model.answer_tokens)
+        model = self._config.model
+        return Student(model, self._config.seed, self.max_new_tokens or model.answer_tokens)
 
 
 def _costs(round_: int, basket: Basket) -> list[Row]:

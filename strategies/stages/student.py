@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flsim.config.schema import Config
+from flsim.config.model import ModelConfig
 from flsim.learning.distillation import Target, forward_kl
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_model
@@ -39,10 +39,10 @@ class Lesson:
 class Student:
     """The base model with slots for one adapter, on the CPU of the driver."""
 
-    def __init__(self, config: Config, max_new_tokens: int) -> None:
-        """Load the base; `max_new_tokens` bounds its answers, the ending token included."""
-        self.base = load_model(config.model)
-        like = initial_adapter(self.base.model, config.model, config.seed)
+    def __init__(self, config: ModelConfig, seed: int, max_new_tokens: int) -> None:
+        """Load the base; `seed` is the run's, and `max_new_tokens` bounds its answers, the ending token included."""
+        self.base = load_model(config)
+        like = initial_adapter(self.base.model, config, seed)
         self.lora = StackedLora(self.base.model, like, config.shape.scale)
         self.max_new_tokens = max_new_tokens
 

@@ -46,3 +46,14 @@ def test_a_broken_checkpoint_is_no_wrong_setting_of_the_client(
     with pytest.raises(ConfigError, match=rf"^model\.path='{broken}' cannot be loaded as a decoder-only model: \w+"):
         flsim.run(config, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_cloud_model_is_named_by_its_own_key(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_checkpoint, broken)
+    no_tokenizer(broken)
+    cloud = ["cloud.path=flsim.cloud.checkpoint:Checkpoint", f"cloud.model={broken}"]
+    config = load_config(None, [*cloud, f"run_dir={tmp_path / 'run'}", "engine.kind=local"])
+    with pytest.raises(ConfigError, match=rf"^cloud\.model='{broken}' cannot be loaded as a decoder-only model: \w+"):
+        flsim.run(config, progress=False)
+    assert not (tmp_path / "run").exists()

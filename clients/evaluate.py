@@ -14,7 +14,7 @@ likes would say nothing.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +31,7 @@ from clients.device.world import World
 from flsim.cloud.protocol import NOTHING, Basket
 from flsim.devices import device_name
 from flsim.metrics.fairness import auc
-from flsim.metrics.rows import EVERY_TASK, Row
+from flsim.metrics.rows import Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Reading, encode, given, read
@@ -112,7 +112,7 @@ def evaluate_pack(
         asking: the rule that says which.
         biases: what each device adds to the logit of its help request; empty for no biases.
     """
-    taus = [world.config.budget.tau] * len(devices) if taus is None else taus
+    taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
@@ -125,13 +125,13 @@ def evaluate_pack(
             "cloud_requests": choice.wishes.astype(np.float64),
             **_within_budget(granted, choice.alone, help_.right),
         }
-        whole = _costs(world, help_, device, model, round_) + _scored(world, tests, scored, device, model, round_)
+        of = Subject(round_, device_name(device), world.split, model)
+        whole = _costs(world, help_, of) + _scored(world, tests, scored, of)
         if model == "global" and world.asks_all_tests:
-            ties = tie_breaks(world, device, world.config.evaluation.split, len(tests))  # (N,)
+            ties = tie_breaks(world, device, world.split, len(tests))  # (N,)
             values |= accuracy_curve(choice, help_.right, ties)
-            auc = asking_auc(choice, help_.right)
-            whole.append(_row(world, EVERY_TASK, "asking_auc", *auc, device, model, round_))
-        rows.append(_rows(world, tests, values, device=device, model=model, round_=round_) + whole)
+            whole.append(of.row("asking_auc", *asking_auc(choice, help_.right)))
+        rows.append(_rows(world, tests, values, of) + whole)
     return rows
 
 
@@ -154,21 +154,21 @@ def reference_rows(
         taus: as for `evaluate_pack`.
         asking: the rule of the frozen SLM.
     """
-    taus = [world.config.budget.tau] * len(devices) if taus is None else taus
+    taus = [world.tau] * len(devices) if taus is None else taus
     frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus, asking=asking)
     problems = [own_tests(world, device) for device in devices]
-    texts = answer_alone(world, problems, world.config.model.answer_tokens)
+    texts = answer_alone(world, problems, world.answer_tokens)
     rows = []
     for k, (device, tests) in enumerate(zip(devices, problems, strict=True)):
         alone = right_alone(tests, texts[k])  # (N,)
         granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
         help_ = ask(world, tests, alone, granted)
         at_random = _within_budget(granted, alone, help_.right)
-        own = _rows(world, tests, at_random, device=device, model="random", round_=round_)
-        own += _costs(world, help_, device, "random", round_)
+        of = Subject(round_, device_name(device), world.split, "random")
+        own = _rows(world, tests, at_random, of) + _costs(world, help_, of)
         if world.asks_all_tests:
             by_cloud = {"accuracy": np.where(help_.came, help_.right, np.nan)}
-            own += _rows(world, tests, by_cloud, device=device, model="cloud", round_=round_)
+            own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
     return rows
 
@@ -198,7 +198,7 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
     help_ = Help(alone.copy(), np.zeros_like(granted), Basket())
     came = {}
     for place, answer in zip(sent, world.cloud.answer([problems[place] for place in sent]), strict=True):
-        help_.basket.add(answer, world.config.cloud)
+        help_.basket.add(answer, world.prices)
         if answer is not None:
             came[place] = answer
     help_.came[list(came)] = True
@@ -206,9 +206,7 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
     return help_
 
 
-def _scored(
-    world: World, problems: Sequence[Problem], scores: Scores, device: int, model: str, round_: int
-) -> list[Row]:
+def _scored(world: World, problems: Sequence[Problem], scores: Scores, of: Subject) -> list[Row]:
     """How well the scores `(N,)` tell the labels apart, for each task that has labels."""
     rows = []
     for task in world.stream.tasks:
@@ -216,20 +214,16 @@ def _scored(
         if own:
             chosen = [problems[place] for place in own]
             positives = float(sum(problem.score_label == 1 for problem in chosen))
-            for name, pair in (
-                ("task_auc", task_auc(chosen, scores[own])),
-                ("positives", (positives, float(len(own)))),
-            ):
-                rows.append(_row(world, task, name, *pair, device, model, round_))
+            rows.append(of.row("task_auc", *task_auc(chosen, scores[own]), task=task))
+            rows.append(of.row("positives", positives, float(len(own)), task=task))
     return rows
 
 
-def _costs(world: World, help_: Help, device: int, model: str, round_: int) -> list[Row]:
+def _costs(world: World, help_: Help, of: Subject) -> list[Row]:
     """What an evaluation really bought, where that costs anything, and where the cloud failed."""
     if world.cloud.costs == NOTHING:
         return []
-    facts = cloud_facts(help_.basket)
-    return [_row(world, EVERY_TASK, name, value, 1.0, device, model, round_) for name, value in facts.items()]
+    return [of.row(name, value) for name, value in cloud_facts(help_.basket).items()]
 
 
 def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None) -> None:
@@ -273,18 +267,12 @@ def _within_budget(granted: Flags, alone: Flags, helped: Flags) -> dict[str, Sco
     }
 
 
-def _rows(
-    world: World, problems: Sequence[Problem], values: Mapping[str, Scores], *, device: int, model: str, round_: int
-) -> list[Row]:
+def _rows(world: World, problems: Sequence[Problem], values: Mapping[str, Scores], of: Subject) -> list[Row]:
     """Sum values per prompt `(N,)` into one row per task and name; a prompt that is nan does not count."""
     tasks = np.array([problem.group for problem in problems])  # (N,)
     rows = []
     for task in world.stream.tasks:
-        for name, of in values.items():
-            counted = of[(tasks == task) & ~np.isnan(of)]
-            rows.append(_row(world, task, name, float(counted.sum()), float(len(counted)), device, model, round_))
+        for name, each in values.items():
+            counted = each[(tasks == task) & ~np.isnan(each)]
+            rows.append(of.row(name, float(counted.sum()), float(len(counted)), task=task))
     return rows
-
-
-def _row(world: World, task: str, name: str, total: float, weight: float, device: int, model: str, round_: int) -> Row:
-    return Row(round_, device_name(device), task, world.config.evaluation.split, model, name, total, weight)

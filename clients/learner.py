@@ -184,11 +184,11 @@ class Learner(ABC):
 
     def _fresh(self, world: World, name: str, round_: int, step: int) -> list[Problem]:
         count = world.stream.prompts_per_step(name, self.prompts)
-        return world.stream.training_problems(name, round_, step, count=count, seed=world.config.seed)
+        return world.stream.training_problems(name, round_, step, count=count, seed=world.seed)
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions, and some of the past in place of the last of them."""
-        fresh, seed = self._fresh(world, device.name, device.round, step), world.config.seed
+        fresh, seed = self._fresh(world, device.name, device.round, step), world.seed
         if not self.replay:
             return fresh
         count = len(fresh)

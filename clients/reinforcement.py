@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.pack import Pack
-from clients.device.rollout import Problems, Rollout, roll_out
+from clients.device.rollout import Problems, Rollout, Sampling, roll_out
 from clients.device.world import World
 from clients.learner import Learner
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
@@ -90,6 +90,11 @@ class Reinforcement(Learner):
         return self.group_size
 
     @property
+    def sampling(self) -> Sampling:
+        """How its responses are drawn."""
+        return Sampling(self.group_size, self.temperature, self.max_new_tokens, self.may_ask)
+
+    @property
     def keeps_start(self) -> bool:
         """For the KL."""
         return self.kl > 0
@@ -151,17 +156,7 @@ class Reinforcement(Learner):
     def _roll_out(
         self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None
     ) -> Rollout:
-        return roll_out(
-            world,
-            devices,
-            problems,
-            step=step,
-            group_size=self.group_size,
-            temperature=self.temperature,
-            max_new_tokens=self.max_new_tokens,
-            may_ask=self.may_ask,
-            help_bias=bias,
-        )
+        return roll_out(world, devices, problems, self.sampling, step=step, help_bias=bias)
 
     def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:

@@ -64,7 +64,7 @@ class Sft(Learner):
         again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]
         for k, device in enumerate(devices):
             places = [(device.round, step, p) for at, p in kept if at == k]
-            device.replay.remember(places, self.replay, world.config.seed, device.name)
+            device.replay.remember(places, self.replay, world.seed, device.name)
         with spend("train"):
             pack.move(self._gradient(pack, [a + b for a, b in zip(lessons, again, strict=True)]), self.adam)
         for k, note in enumerate(pack.notes):
@@ -75,7 +75,7 @@ class Sft(Learner):
         """True at the prompts to send, `(K, P)`: tau of them in expectation, whole ones in each step."""
         wanted = torch.zeros(len(devices), max(len(row) for row in problems), dtype=torch.bool)  # (K, P)
         for k, (device, row) in enumerate(zip(devices, problems, strict=True)):
-            rng = generator(world.config.seed, "sent", device.name, device.round, step)
+            rng = generator(world.seed, "sent", device.name, device.round, step)
             count = int(device.ledger.budget.tau * len(row) + rng.random())
             wanted[k, rng.permutation(len(row))[:count]] = True
         return wanted
@@ -87,8 +87,8 @@ class Sft(Learner):
     def _again(self, world: World, device: Device, step: int, count: int) -> list[tuple[Problem, str]]:
         """Questions of the past with the answers that the device kept, which cost nothing again."""
         wanted = int(self.replay_share * count)
-        places = device.replay.draw(wanted, world.config.seed, device.name, device.round, step)
-        past = met_again(world.stream, device.name, places, count=count, seed=world.config.seed)
+        places = device.replay.draw(wanted, world.seed, device.name, device.round, step)
+        past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
         answers = zip(past, world.cloud.answer(past), strict=True)
         return [(p, answer.text) for p, answer in answers if answer is not None]
 

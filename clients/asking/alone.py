@@ -40,7 +40,7 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     """
     questions = [[problem.question for problem in row] for row in problems]
     reading = read(world.base, encode(world.base, world.base.prompts(problems)))
-    most = world.config.model.answer_tokens
+    most = world.answer_tokens
     replies = generate(world.base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=False)
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)

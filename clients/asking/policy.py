@@ -29,7 +29,7 @@ class Own:
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
         if bias is not None:
             bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)
-        most = pack.world.config.model.answer_tokens
+        most = pack.world.answer_tokens
         free = generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, help_bias=bias)
         first = torch.softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
         chances = first.view(free.asked.shape[:2]) * rest_of_request(base, reading).exp()  # (K, P)
@@ -46,7 +46,7 @@ def _alone(world: World, problems: Problems, wishes: list[Flags], texts: list[li
     wanting = [np.flatnonzero(row).tolist() for row in wishes]
     if any(wanting):
         asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
-        again = answer_alone(world, asked, world.config.model.answer_tokens)
+        again = answer_alone(world, asked, world.answer_tokens)
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text

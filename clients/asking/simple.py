@@ -72,7 +72,7 @@ class AtRandom:
 
 def random_order(world: World, device: int, count: int) -> list[int]:
     """A permutation of a device's test prompts, a pure function of (stream.seed, device, count)."""
-    order: list[int] = generator(world.config.stream.seed, "random asking", device).permutation(count).tolist()
+    order: list[int] = generator(world.stream_seed, "random asking", device).permutation(count).tolist()
     return order
 
 

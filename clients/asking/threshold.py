@@ -56,7 +56,7 @@ def enough(calibration: int, *, least: int) -> None:
 
 
 def _which(world: World, device: int) -> tuple[TaskStream, str, str]:
-    return world.stream, device_name(device), SOURCE[world.config.evaluation.split]
+    return world.stream, device_name(device), SOURCE[world.split]
 
 
 @lru_cache(maxsize=4096)  # devices, as for test sets
@@ -155,7 +155,7 @@ def neediest_first(scores: Scores, ties: Scores) -> list[int]:
 
 def tie_breaks(world: World, device: int, split: str, count: int) -> Scores:
     """Numbers in [0, 1) that order equal scores, a pure function of (stream.seed, device, split), `(N,)`."""
-    return generator(world.config.stream.seed, "asking ties", device, split).random(count)
+    return generator(world.stream_seed, "asking ties", device, split).random(count)
 
 
 def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: bool = False) -> list[Choice]:
@@ -189,7 +189,7 @@ def by_learned_threshold(pack: Examined, learn: Learn, calibration: int) -> list
 
 def _above(pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False) -> list[Choice]:
     """Set each device's threshold on its known questions, and decide for its tests."""
-    measured = pack.world.config.evaluation.split
+    measured = pack.world.split
     seen = answers_alone(pack.world, known, entropies=entropies)
     tried = answers_alone(pack.world, pack.tests, entropies=entropies)
     choices = []

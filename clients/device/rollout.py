@@ -51,33 +51,48 @@ class Rollout:
         return (self.asked * could).sum((1, 2)) / (could.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn."""
+
+    group_size: int
+    """G, for each prompt."""
+    temperature: float
+    max_new_tokens: int
+    """Longest response, the ending token included."""
+    may_ask: bool = True
+    """Without it the help request is ruled out."""
+
+
 def roll_out(
     world: World,
     devices: Sequence[Device],
     problems: Problems,
+    sampling: Sampling,
     *,
     step: int,
-    group_size: int,
-    temperature: float,
-    max_new_tokens: int,
-    may_ask: bool = True,
     help_bias: Tensor | None = None,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
-    Without `may_ask` the help request is ruled out; `help_bias` `(K, P)` is added to its logit, and -inf rules it out.
+    Args:
+        world: the worker's.
+        devices: K of them.
+        problems: of each device; their numbers may differ.
+        sampling: how responses are drawn.
+        step: of the round, for the seeds.
+        help_bias: added to the logit of the help request, `(K, P)`, where -inf rules it out; None for no bias.
     """
-    seed = world.config.seed
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
         completions = generate(
             world.base,
             reading,
-            group_size=group_size,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            generators=[seeded(seed_for(seed, "rollout", d.name, d.round, step)) for d in devices],
-            may_ask=may_ask,
+            group_size=sampling.group_size,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            generators=[seeded(seed_for(world.seed, "rollout", d.name, d.round, step)) for d in devices],
+            may_ask=sampling.may_ask,
             help_bias=help_bias,
         )
     with spend("reward"):
@@ -85,7 +100,7 @@ def roll_out(
     asked = completions.asked.float()  # (K, P, G)
     right_alone = right_alone.to(asked.device) * (1 - asked)  # (K, P, G)
     wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
-    helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=max_new_tokens)  # (K, P)
+    helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=sampling.max_new_tokens)  # (K, P)
     right = right_alone + asked * helped.to(asked.device)[..., None]  # (K, P, G)
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
@@ -138,7 +153,7 @@ def buy_answers(
 
     A prompt that a ledger refuses has none, nor one at which the cloud fails, which the ledger then does not pay.
     """
-    prices = world.config.cloud
+    prices = world.prices
     granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
     for k, p in wanted.nonzero().tolist():
         quote = world.cloud.quote(problems[k][p])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
-from flsim.config.schema import Config
+from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, load_model
 from flsim.models.stacked_lora import StackedLora
@@ -23,6 +23,36 @@ class World:
     stream: TaskStream
     first: Adapter
     """The adapter that round 1 starts from, of the widest rank."""
+
+    @property
+    def seed(self) -> int:
+        """Root of the random choices of training."""
+        return self.config.seed
+
+    @property
+    def stream_seed(self) -> int:
+        """Root of those that are the same for all seeds of training: whose the data are, and how tests are drawn."""
+        return self.config.stream.seed
+
+    @property
+    def split(self) -> str:
+        """What devices are measured on: `test`, or `validation`."""
+        return self.config.evaluation.split
+
+    @property
+    def answer_tokens(self) -> int:
+        """Longest answer of a device that is measured, the ending token included."""
+        return self.config.model.answer_tokens
+
+    @property
+    def tau(self) -> float:
+        """The share of its prompts that a device may send, where nobody gave it one of its own."""
+        return self.config.budget.tau
+
+    @property
+    def prices(self) -> CloudConfig:
+        """What a token of the cloud costs."""
+        return self.config.cloud
 
     @property
     def asks_all_tests(self) -> bool:

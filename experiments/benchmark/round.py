@@ -74,10 +74,8 @@ def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int)
                 world,
                 devices,
                 algorithm.problems(world, devices, step),
+                algorithm.sampling,
                 step=step,
-                group_size=algorithm.group_size,
-                temperature=algorithm.temperature,
-                max_new_tokens=algorithm.max_new_tokens,
             )
 
     return (

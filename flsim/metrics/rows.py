@@ -104,6 +104,20 @@ class Row:
             )
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a device with a model, on a split, after a round; it makes the rows that say of it."""
+
+    round: int
+    device: str
+    split: str
+    model: str
+
+    def row(self, name: str, total: float, weight: float = 1.0, *, task: str = EVERY_TASK) -> Row:
+        """One measurement of it."""
+        return Row(self.round, self.device, task, self.split, self.model, name, total, weight)
+
+
 def fleet_row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
     """A measurement of the whole fleet and all tasks, such as what its budget was charged."""
     return Row(round_, FLEET, EVERY_TASK, WHOLE, WHOLE, name, total, weight)

@@ -78,10 +78,8 @@ def rollout_of(world: World, algorithm: DaGrpo, device: Device) -> Rollout:
         world,
         [replace(device, ledger=Ledger(world.config.budget))],
         [problems],
+        algorithm.sampling,
         step=0,
-        group_size=algorithm.group_size,
-        temperature=algorithm.temperature,
-        max_new_tokens=algorithm.max_new_tokens,
         help_bias=torch.tensor([[bias_at(algorithm, device, p, count) for p in range(count)]]),
     )
 

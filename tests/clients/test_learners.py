@@ -75,11 +75,8 @@ def rollout_of(world: World, learner: Reinforcement, devices: Sequence[Device] =
         world,
         devices,
         learner.problems(world, devices, 0),
+        learner.sampling,
         step=0,
-        group_size=learner.group_size,
-        temperature=learner.temperature,
-        max_new_tokens=learner.max_new_tokens,
-        may_ask=learner.may_ask,
     )
 
 

@@ -20,7 +20,7 @@ import flsim.models.llama as llama
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device
-from clients.device.rollout import Rollout, answer_alone, roll_out
+from clients.device.rollout import Rollout, Sampling, answer_alone, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from flsim.budget.ledger import Ledger
@@ -152,10 +152,8 @@ def rolled_out(world: World, devices: Sequence[Device], adapters: Sequence[Adapt
             world,
             deepcopy(devices),
             algorithm.problems(world, devices, 0),
+            Sampling(3, 3.0, 40),
             step=0,
-            group_size=3,
-            temperature=3.0,
-            max_new_tokens=40,
         )
 
 
@@ -245,7 +243,7 @@ def first_rollout(world: World, devices: list[Device]) -> Rollout:
     problems = algorithm.problems(world, devices, 0)
     world.lora.attach(world.lora.stack([device.adapter for device in devices]), RANKS)
     taken = deepcopy(devices)
-    return roll_out(world, taken, problems, step=0, group_size=6, temperature=1.0, max_new_tokens=6)
+    return roll_out(world, taken, problems, Sampling(6, 1.0, 6), step=0)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.device.device import Device
-from clients.device.rollout import answer_alone, ask_cloud, roll_out
+from clients.device.rollout import Sampling, answer_alone, ask_cloud, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.builtin import Builtin, Oracle
@@ -379,8 +378,8 @@ def test_a_group_shares_one_query_per_prompt(tiny_checkpoint: Path) -> None:
     world = world_of(tiny_checkpoint)
     devices = pack(world, 2)
     asked = [problems(6), problems(3, seed=1)]
-    settings: dict[str, Any] = {"step": 0, "group_size": 40, "max_new_tokens": 6}
-    rollout = roll_out(world, devices, asked, temperature=2.0, **settings)
+    sampling = Sampling(group_size=40, temperature=2.0, max_new_tokens=6)
+    rollout = roll_out(world, devices, asked, sampling, step=0)
     wanted = (rollout.asked.any(-1)).sum(1).tolist()
     assert [device.ledger.total.calls for device in devices] == wanted
     assert rollout.asked.sum() > sum(wanted) > 0
@@ -390,6 +389,6 @@ def test_a_group_shares_one_query_per_prompt(tiny_checkpoint: Path) -> None:
     assert not rollout.asked[1, 3:].any()
     second = pack(world, 2)[1:]
     world.lora.attach(world.lora.stack([second[0].adapter]))
-    alone = roll_out(world, second, asked[1:], temperature=2.0, **settings)
+    alone = roll_out(world, second, asked[1:], sampling, step=0)
     assert torch.equal(alone.asked[0], rollout.asked[1, :3])
     assert torch.equal(alone.right[0], rollout.right[1, :3])

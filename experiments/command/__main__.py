@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         meant = f"did you mean flsim {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
         print(f"error: there is no subcommand {name!r}; {meant}", file=sys.stderr)
         return 2
+    sys.path.append(
+        os.getcwd()
+    )  # as with `python -m`: strategy.path=my_module:MyStrategy may lie in the current folder
     try:
         return int(importlib.import_module(COMMANDS[name]).main(rest))
     except _mistakes() as mistake:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from experiments.command.terminal import Parser, bold, listed
-from experiments.command.walk import ROOT, Class, classes_in, find, first_sentence
+from experiments.command.walk import ROOT, Class, classes_in, find, first_sentence, modules_in, purpose_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Parts:
     def classes(self) -> list[Class]:
         """All that can be used, by path."""
         likes = [find(path).methods for path in self.like.split()]
-        every = [one for one in classes_in(self.folder) if not one.is_abstract]
+        every = [one for one in classes_in(self.folder) if not one.is_abstract and _can_be_written(one)]
         return [one for one in every if any(like <= one.methods for like in likes)]
 
 
@@ -70,7 +70,27 @@ class Measures:
         return [(name, first_sentence(measure.meaning)) for name, measure in MEASURES.items()]
 
 
-KINDS: dict[str, Files | Parts | Measures] = {
+@dataclass(frozen=True)
+class Modules:
+    """A kind that is the modules of a package."""
+
+    used: str
+    folder: str
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Last names, with the first sentence of each."""
+        package = self.folder.replace("/", ".")
+        modules = [module for module in modules_in(self.folder) if module != package]
+        return [(module.removeprefix(f"{package}."), purpose_of(module)) for module in modules]
+
+
+def _can_be_written(part: Class) -> bool:
+    """Whether a config can hold all that it must be given; a cloud that stands before another cloud is no choice."""
+    needed = [setting.type for setting in part.settings() if setting.default is None]
+    return all(kind.split("[")[0] in ("str", "int", "float", "bool", "list", "tuple", "dict") for kind in needed)
+
+
+KINDS: dict[str, Files | Parts | Measures | Modules] = {
     "configs": Files("flsim run NAME", "experiments/configs"),
     "methods": Files("flsim study CONFIG method=NAME", "experiments/configs/methods"),
     "learners": Parts("client", "clients", "clients.learner:Learner"),
@@ -86,8 +106,9 @@ KINDS: dict[str, Files | Parts | Measures] = {
     "optimizers": Parts("strategy.optimizer", "strategies/parts", "strategies.parts.server_optimizers:ServerOptimizer"),
     "stages": Parts("server", "strategies/stages", "flsim.flower.contract:ServerStage"),
     "clouds": Parts("cloud", "flsim/cloud", "flsim.cloud.protocol:Cloud"),
-    "measures": Measures(),
+    "readers": Modules("data.NAME.kind", "flsim/tasks/readers"),
     "verifiers": Parts("data.NAME.verifier", "flsim/problems", "flsim.problems.judging:Verifier"),
+    "measures": Measures(),
 }
 """What `flsim list` shows; the keys of the parts are also those that `flsim explain` looks for settings under."""
 

@@ -1,8 +1,8 @@
 r"""The whole path from a checkpoint on disk to a federated run with a cloud behind an API, with stand-ins for both.
 
-  python -m experiments.real                            # 34 questions of our own
-  python -m experiments.real --data ../shared/data      # GSM8K and MBPP, in the folders gsm8k and mbpp of this one
-  python -m experiments.real rounds=8 client.lr=0.003   # settings over experiments/configs/real.yaml
+  flsim real                            # 34 questions of our own
+  flsim real --data ../shared/data      # GSM8K and MBPP, in the folders gsm8k and mbpp of this one
+  flsim real rounds=8 client.lr=0.003   # settings over experiments/configs/real.yaml
 
 1. Tries the verifiers: math-verify in a process of its own, code in the sandbox that this machine offers. 2. Writes a
    tiny checkpoint (SmolLM2's architecture, chat template and end tokens) and teaches it to answer in the right form,
@@ -19,6 +19,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers.utils import logging as transformers_logging
 
+from experiments.command.terminal import Parser
 from experiments.real.checkpoint import write_checkpoint
 from experiments.real.lessons import in_form, teach
 from experiments.real.server import serving
@@ -131,9 +132,7 @@ def _book(problems: dict[str, list[Problem]], seed: int) -> dict[str, str]:
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("real", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over experiments/configs/real.yaml")
     parser.add_argument("--data", type=Path, help="folder with gsm8k and mbpp (default: 34 questions of our own)")
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="folder (default %(default)s)")

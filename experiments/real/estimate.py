@@ -6,10 +6,10 @@ Nothing is measured here. Memory is the sum of what flsim keeps; time takes the 
 weights and cache, at the shares of a GPU's peak that `UTILISATION` names.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 
+from experiments.command.terminal import Parser
 from flsim.models.memory import kept_per_token
 from flsim.models.scoring import LOGITS, TOKENS
 from flsim.text import markdown_table as table
@@ -146,7 +146,7 @@ def seconds_per_round(shape: Shape, work: Work, gpu: Gpu, pack: int, devices: in
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.real.estimate", description=__doc__)
+    parser = Parser("estimate", __doc__)
     parser.add_argument("--devices", type=int, default=16, help="of the fleet (default %(default)s)")
     for name in ("prompt", "response", "prompts", "group", "steps", "rank"):
         default = getattr(Work, name)

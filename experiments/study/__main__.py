@@ -1,9 +1,9 @@
 """Run a config with every combination of methods, settings and seeds: what is missing, never what is finished.
 
 Examples:
-  python -m experiments.study experiments/configs/demo.yaml method=da_grpo,alone seed=0..4
-  python -m experiments.study experiments/configs/demo.yaml method=da_grpo budget.tau=0.1,0.3,0.5 seed=0..2 rounds=12
-  python -m experiments.study experiments/configs/demo.yaml method=da_grpo,my_method.yaml seed=0 --list
+  flsim study demo method=da_grpo,alone seed=0..4
+  flsim study demo method=da_grpo budget.tau=0.1,0.3,0.5 seed=0..2 rounds=12
+  flsim study demo method=da_grpo,my_method.yaml seed=0 --list
 
 key=a,b,c and key=0..4 (0 to 4; 0..8..4 is 0, 4, 8) are axes, and every combination is a run; key=value is a setting of
 all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'name="a,b"'.
@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.command.terminal import Parser
 from experiments.study.methods import method_names
 from experiments.study.plan import Planned, plan_of, refuse_what_cannot_run
 from experiments.study.progress import rounds_done
@@ -33,12 +34,8 @@ from flsim.text import share
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.study",
-        description=f"{__doc__}\nmethods: {', '.join(method_names())}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as experiments/configs/demo.yaml")
+    parser = Parser("study", f"{__doc__}\nmethods: {', '.join(method_names())}")
+    parser.add_argument("config", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="axes and settings, as above")
     parser.add_argument("--root", type=Path, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one per core; one if they use Ray)")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from clients.asking import learned, policy, scores, simple
+from experiments.command.__main__ import COMMANDS
 from flsim.config.explain import NAME, fields_of
+from flsim.config.shipped import shipped_names
 from tests.test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +35,18 @@ def test_every_link_leads_to_a_file(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page))
     broken = [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
     assert not broken
+
+
+@pytest.mark.parametrize("page", PRESENT)
+def test_every_command_of_a_page_is_there(page: str) -> None:
+    """`python -m a.b` is a file a/b.py or a folder with a `__main__.py`; `flsim NAME` is a subcommand."""
+    called = {name.rstrip(".") for name in re.findall(r"python -m ([\w.]+)", text_of(page))}
+    files = {name: ROOT.joinpath(*name.split(".")) for name in called if name.split(".")[0] in TOP}
+    assert not [n for n, f in files.items() if not f.with_suffix(".py").exists() and not (f / "__main__.py").exists()]
+    typed = re.findall(r"(?:^ {4}|`)flsim (\w+)", text_of(page), re.M)
+    assert set(typed) <= set(COMMANDS)
+    run = re.findall(r"(?:^ {4}|`)flsim (?:run|study|profile) ([a-z]\w*)(?=[ `\n])", text_of(page), re.M)
+    assert set(run) <= set(shipped_names())
 
 
 @pytest.mark.parametrize("page", PRESENT)

@@ -8,9 +8,12 @@ Examples:
 key=a,b,c and key=0..4 (0 to 4; 0..8..4 is 0, 4, 8) are axes, and every combination is a run; key=value is a setting of
 all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'name="a,b"'.
 
-method=  names files of experiments/configs/methods/, laid over CONFIG key by key; a+b lays a, then b; a path that ends
-         in .yaml is a file of your own. key=value on this line goes over both.
-seed=    sets seed and stream.seed, so that each seed has its own fleet; stream.seed=0 on this line keeps one for all.
+  method=  names methods (flsim list methods), laid over CONFIG key by key;
+           a+b lays a, then b; what ends in .yaml is a file of your own
+  seed=    sets seed and stream.seed, so that each seed has its own fleet;
+           stream.seed=0 on this line keeps one fleet for all
+
+key=value on this line goes over a method's files.
 
 Runs go seed by seed, each in a process and on a thread of its own (engine.kind=local, unless engine.kind= is given on
 this line). Stop it with Ctrl-C or a kill, and the same line goes on. docs/sweeps.md says more.

@@ -45,8 +45,6 @@ MEETS_THE_RUN = {
     "clients/poisoning.py": {"malicious_devices", "__init__", "app"},
     "strategies/base.py": {"DeltaStrategy", "begin"},
     "strategies/stages/distillation.py": {"Distillation", "begin"},
-    "flsim/tasks/checks.py": {"check_data"},
-    "flsim/tasks/groups.py": {"data_groups"},
     "flsim/tasks/stream.py": {"stream_of"},
 }
 """Other functions, and classes with a field of this type, that may: where a plug-in meets the run. Whatever they call

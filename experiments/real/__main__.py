@@ -76,7 +76,7 @@ def whole_path(out: Path, data: Path | None, overrides: Sequence[str], *, lesson
 
     with serving({}) as server:
         config = _config(out, data, server.url, overrides)
-        groups = data_groups(config)
+        groups = data_groups(config.stream, config.data, config.fleet.devices)
         say(f"questions: {', '.join(f'{group.name} {len(group.source.items):,}' for group in groups)}")
         train, every = ({group.name: _problems(group, splits) for group in groups} for splits in (SPLITS[:1], SPLITS))
         _try_verifiers(every, say)

@@ -31,7 +31,11 @@ class DataConfig:
     """
 
     kind: str = ""
-    """A known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`, `datasets` or `reasoning_gym`."""
+    """The short name of a shipped reader: a known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`,
+    `datasets` or `reasoning_gym`."""
+    reader: str | None = None
+    """In place of `kind`: a function of a folder, and of `settings`, that returns items (`flsim.tasks.item.Item`), as
+    `module:Name` or `my_file.py:Name`."""
     root: str = "."
     """Folder that its files are relative to, there for every worker; looked for in the current folder, then beside the
     config file that names it."""
@@ -54,12 +58,14 @@ class DataConfig:
     least: int = at_least(0, 1)
     """For `user`: users with fewer items than this in any split are left out."""
     verifier: str | None = None
-    """What says whether an answer is right; None: what fits the kind's references."""
+    """What says whether an answer is right: a short name (`exact`, `numeric`, `maths`, `choice`, `code`), or a class
+    with the methods of `flsim.problems.judging.Verifier`, as `module:Name` or `my_file.py:Name`; None: what the reader
+    says that fits its references."""
     verifier_settings: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments, such as `wall_s` of `maths` and `code`."""
     instruction: str | None = None
     """What is said before every question, to devices and cloud; None: the form that the verifier reads
-    (`flsim/tasks/groups.py`); "" says nothing."""
+    (`Verifier.instruction`); "" says nothing."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def check(config: Config) -> None:
     for name in config.data:
         if name in (*GROUPS, EVERY_TASK):
             raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")
-    check_data(config)
+    check_data(config.data)
     _check_phases(config)
 
 

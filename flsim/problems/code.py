@@ -99,6 +99,8 @@ class NoSandboxError(VerifierError):
 class CodeVerifier:
     """Tries code against asserts."""
 
+    instruction = "Solve the task in Python. Answer with one code block that begins with ```python and ends with ```."
+
     def __init__(self, *, sandbox: str | None = None, **limits: Any) -> None:
         """Choose the sandbox and the limits.
 

@@ -13,6 +13,8 @@ from flsim.config.schema import ConfigError
 class GymVerifier:
     """The judges of the tasks, for references from `reference_of`."""
 
+    instruction = "Answer with the final answer alone, without any explanation."
+
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each completion gets the full score of its reference's task.
 

@@ -1,68 +1,82 @@
-"""Is what was said to a problem right? Every problem names its verifier; many are judged at once, as some are slow."""
+"""Is what was said to a problem right? Every problem names its verifier; many are judged at once, as some are slow.
+
+A verifier is a class with the methods of `Verifier`. The shipped ones have short names; any other is named by its path,
+`module:Name` or `my_file.py:Name`.
+"""
 
 import json
+from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Protocol
 
+from flsim.config.plugins import resolve
 from flsim.config.schema import ConfigError
-from flsim.problems.code import CodeVerifier
-from flsim.problems.gym import GymVerifier
-from flsim.problems.maths import MathsVerifier
 from flsim.problems.problem import VERBATIM, Problem
-from flsim.problems.recorded import RECORDED, RecordedVerifier
-from flsim.problems.text import ChoiceVerifier, ExactVerifier, NumericVerifier
+from flsim.problems.recorded import RECORDED
 
-# FOLDED flsim/problems/judging.py
-# What a verifier is, and which there are.
+GYM = "gym"
+"""The judges of reasoning-gym's tasks, which only they can serve."""
+SHIPPED = MappingProxyType(
+    {
+        "exact": "flsim.problems.text:ExactVerifier",
+        "numeric": "flsim.problems.text:NumericVerifier",
+        "maths": "flsim.problems.maths:MathsVerifier",
+        "choice": "flsim.problems.text:ChoiceVerifier",
+        "code": "flsim.problems.code:CodeVerifier",
+        RECORDED: "flsim.problems.recorded:RecordedVerifier",
+        GYM: "flsim.problems.gym:GymVerifier",
+    }
+)
+"""Short names of verifiers, and where they are; each is imported when it is asked for."""
 
 
 class Verifier(Protocol):
-    """Says of each completion whether it is right, many at once."""
+    """Says of each completion whether it is right, many at once; built once in each process, with its settings."""
 
+    instruction: str = ""
+    """What an answer must look like for it to read it, as words before a question: a model that has never been told
+    would often be right and judged wrong, with the number in the middle of a sentence, or the letter within a word. ""
+    where nothing can be said in general, so that the question itself must name the form."""
+
+    @abstractmethod
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Verdicts of `(reference, completion)` pairs, in their order; the reference of code is its tests.
 
         Raises:
             VerifierError: this verifier cannot work on this host. A completion never raises anything.
         """
+        ...
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """Those references with which no completion could be right; a loader drops or reports them."""
-
-
-_VERIFIERS: Mapping[str, Callable[..., Verifier]] = {
-    "exact": ExactVerifier,
-    "numeric": NumericVerifier,
-    "maths": MathsVerifier,
-    "choice": ChoiceVerifier,
-    "code": CodeVerifier,
-    RECORDED: RecordedVerifier,
-}
-
-
-NAMES = tuple(_VERIFIERS)
+        return []
 
 
 def verifier_of(name: str, **settings: Any) -> Verifier:
-    """The verifier of that name: `exact`, `numeric`, `maths`, `choice`, `code` or `recorded`, with settings of its own.
+    """The verifier of that name or path, with settings of its own.
 
     One is made in each process that needs it; `maths` and `code` keep a process warm, which leaves with it.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it has no `verdicts`.
     """
-    if name not in _VERIFIERS:
-        raise ConfigError(f"verifier={name!r} is unknown; there are: {', '.join(_VERIFIERS)}")
-    return _VERIFIERS[name](**settings)
-
-
-GYM = "gym"
-"""The judges of reasoning-gym's tasks, which only they can serve."""
-
-
-VERIFIERS = (*NAMES, GYM)
+    if name not in SHIPPED and ":" not in name:
+        raise ConfigError(
+            f"verifier={name!r} is unknown; there are: {', '.join(SHIPPED)}, or a class of your own as module:Name or "
+            f"my_file.py:Name"
+        )
+    made: Any = resolve("verifier", SHIPPED.get(name, name))(**settings)
+    lacking = [method for method in ("instruction", "verdicts", "unreadable") if not hasattr(made, method)]
+    if lacking:
+        raise ConfigError(
+            f"verifier={name!r} is no verifier, as it lacks {', '.join(lacking)}; derive it from "
+            f"flsim.problems.judging.Verifier and write verdicts"
+        )
+    found: Verifier = made
+    return found
 
 
 def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:
@@ -97,6 +111,5 @@ def verifier(name: str) -> Verifier:
         VerifierError: if it cannot work on this host.
         TypeError: if it does not know one of its settings.
     """
-    kind, _, settings = name.partition(" ")
-    given: dict[str, Any] = json.loads(settings or "{}")
-    return GymVerifier(**given) if kind == GYM else verifier_of(kind, **given)
+    kind, _, settings = name.partition(" {")
+    return verifier_of(kind, **json.loads("{" + settings if settings else "{}"))

@@ -29,6 +29,8 @@ _MEND = "pip install 'flsim-continual[tasks]'"
 class MathsVerifier:
     """Compares expressions; keeps verdicts, which the completions of a group often share."""
 
+    instruction = "Solve the problem. Put the final answer into \\boxed{}."
+
     def __init__(self, *, wall_s: float = 6.0) -> None:
         """Set the limit of one answer, seconds on the clock, after which it is wrong and its process ended.
 

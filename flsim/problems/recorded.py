@@ -57,6 +57,8 @@ class Record:
 class RecordedVerifier:
     """Looks the verdict up."""
 
+    instruction = ""
+
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Of a cloud's reserved text what it says; of any other, whether the device's own model was right."""
         return [

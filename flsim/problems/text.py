@@ -8,6 +8,8 @@ from fractions import Fraction
 class ExactVerifier:
     """The verifier of the built-in world."""
 
+    instruction = ""
+
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each completion equals its reference."""
         return [reference == completion for reference, completion in pairs]
@@ -88,6 +90,8 @@ _READ_OVER = re.compile(r"\\(?:text|mathrm|textbf|mathbf|left|right|!|,|;|:| )|\
 class NumericVerifier:
     """Compares numbers."""
 
+    instruction = "Solve the problem. End with a line of '#### ' and the number."
+
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each completion's number is its reference's; a reference without a number makes all wrong."""
         return [
@@ -167,6 +171,8 @@ _OPENS = re.compile(r"[\s*]*(?:\(([A-J])\)|([A-J])[.):](?=\s|\*|$))(?!\s*[A-J]\s
 
 class ChoiceVerifier:
     """Compares letters."""
+
+    instruction = "Answer with the letter of the right choice alone."
 
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each completion's letter is its reference's; a reference without a letter makes all wrong."""

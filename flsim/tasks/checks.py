@@ -1,11 +1,11 @@
 """What is allowed in the settings of a data set; whether its files are there is looked at when a run starts."""
 
 import re
+from collections.abc import Mapping
 
-from flsim.config.schema import Config, ConfigError, DataConfig
-from flsim.problems.judging import GYM, VERIFIERS
-from flsim.tasks.load import KINDS
-from flsim.tasks.load import VERIFIERS as FITTING
+from flsim.config.schema import ConfigError, DataConfig
+from flsim.problems.judging import GYM, SHIPPED
+from flsim.tasks.load import READERS, reader_of
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _BELONGS = {
@@ -18,13 +18,13 @@ _BELONGS = {
 """Settings that mean nothing to other partitions, and the partitions that they mean something to."""
 
 
-def check_data(config: Config) -> None:
+def check_data(sets: Mapping[str, DataConfig]) -> None:
     """Refuse settings of data sets that cannot work.
 
     Raises:
         ConfigError: naming key, value, what is allowed and the mend.
     """
-    for name, data in config.data.items():
+    for name, data in sets.items():
         _check_name(name)
         _check_words(name, data)
         _check_partition(name, data)
@@ -39,19 +39,23 @@ def _check_name(name: str) -> None:
 
 
 def _check_words(name: str, data: DataConfig) -> None:
-    """Values that are one of a few words."""
-    for key, value, allowed in (
-        ("kind", data.kind, KINDS),
-        ("verifier", data.verifier, (None, *VERIFIERS)),
-    ):
-        if value not in allowed:
-            words = ", ".join(word for word in allowed if word)
+    """Short names that are none, and a reader beside a kind."""
+    if data.reader is not None and data.kind:
+        raise ConfigError(f"data.{name} has kind={data.kind} and reader={data.reader}; leave one of them out")
+    kind = ("kind", data.kind, tuple(READERS), "reader")
+    verifier = ("verifier", data.verifier, tuple(SHIPPED), "verifier")
+    for key, value, names, mend in (*([] if data.reader else [kind]), *([verifier] if data.verifier else [])):
+        if value not in names and not (key == "verifier" and ":" in str(value)):
             said = f"={value!r} is not known" if value else " is missing"
-            raise ConfigError(f"data.{name}.{key}{said}; choose one of: {words}")
+            raise ConfigError(
+                f"data.{name}.{key}{said}; choose one of: {', '.join(names)}, or give one of your own as "
+                f"data.{name}.{mend}=my_file.py:NAME"
+            )
     if (data.verifier == GYM) != (data.kind == "reasoning_gym") and data.verifier is not None:
+        where, said = data.reader or data.kind, f"reader={data.reader}" if data.reader else f"kind={data.kind}"
         raise ConfigError(
-            f"data.{name}.verifier={data.verifier!r} does not fit kind={data.kind}: the judges of reasoning-gym are "
-            f"for its own tasks, and its tasks for them; leave it out to take {FITTING[data.kind]}"
+            f"data.{name}.verifier={data.verifier!r} does not fit {said}: the judges of reasoning-gym are for its own "
+            f"tasks, and its tasks for them; leave it out to take {reader_of(where).verifier}"
         )
 
 

@@ -1,28 +1,27 @@
-"""The data sets of a config as task groups: read, dealt to the fleet once per process, and drawn as problems."""
+"""The data sets of a config as task groups: read, dealt to the fleet once per process, and drawn as problems.
+
+A `DataSource` is the items of a set, whose they are, and how a device draws one; a `DataGroup` makes problems of them.
+"""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
 from random import Random
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flsim.config.schema import Config, ConfigError, DataConfig
-from flsim.problems.judging import GYM, called, verifier
+from flsim.config.schema import ConfigError, DataConfig, StreamConfig
+from flsim.problems.judging import called, verifier
 from flsim.problems.problem import SPLITS, Problem
 from flsim.sandbox.helper import VerifierError
 from flsim.seeding import seed_for
 from flsim.tasks.item import Item, split_items
-from flsim.tasks.load import VERIFIERS, load
+from flsim.tasks.known_set import KnownSet
+from flsim.tasks.load import load, reader_of
 from flsim.tasks.partition import Assignment, by_user, dirichlet, evenly, lognormal_shares
-from flsim.tasks.readers.gym import reference_of
-
-# FOLDED flsim/tasks/groups.py
-# A data source: the items of a data set, whose they are, and how a device draws one.
 
 _NAMED = 5  # devices that an error names
 
@@ -96,24 +95,6 @@ class DataSource:
                 found[device, SPLITS[split]].append(index)
         return found
 
-
-# FOLDED flsim/tasks/groups.py
-# What an answer must look like for its verifier to read it, as the words before a question.
-#
-# A model that has never been told would often be right and judged wrong: the number in the middle of a
-# sentence, the
-# letter within a word. For `exact` nothing can be said in general; the question itself must name the form.
-
-INSTRUCTIONS = MappingProxyType(
-    {
-        "numeric": "Solve the problem. End with a line of '#### ' and the number.",
-        "maths": "Solve the problem. Put the final answer into \\boxed{}.",
-        "choice": "Answer with the letter of the right choice alone.",
-        "code": "Solve the task in Python. Answer with one code block that begins with ```python and ends with ```.",
-        "gym": "Answer with the final answer alone, without any explanation.",
-    }
-)
-"""By verifier; none for the others."""
 
 _SHOWN = 3  # references of dropped items that are named
 
@@ -205,19 +186,22 @@ class DataGroup:
         return min(levels, default=0), max(levels, default=0)
 
 
-def data_groups(config: Config) -> tuple[DataGroup, ...]:
-    """The data sets that the stream's phases name, dealt to the fleet: a pure function of the config and the files.
+def data_groups(stream: StreamConfig, data: Mapping[str, DataConfig], devices: int) -> tuple[DataGroup, ...]:
+    """The data sets that the stream's phases name, dealt to the fleet: a pure function of its arguments and the files.
+
+    Args:
+        stream: its phases, and the seed of the partition.
+        data: settings of the sets by name.
+        devices: of the fleet.
 
     Raises:
         ConfigError: naming the data set, what is wrong with it, and the mend.
     """
-    named = dict.fromkeys(chain.from_iterable(config.stream.phases))
-    groups = tuple(
-        _group(name, json.dumps(asdict(config.data[name]), sort_keys=True), config.fleet.devices, config.stream.seed)
-        for name in named
-        if name in config.data
+    return tuple(
+        _group(name, json.dumps(asdict(data[name]), sort_keys=True), devices, stream.seed)
+        for name in dict.fromkeys(chain.from_iterable(stream.phases))
+        if name in data
     )
-    return groups
 
 
 @lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
@@ -231,9 +215,10 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataGroup:
         seed: of the partition.
     """
     config = DataConfig(**json.loads(settings))
-    kind = config.verifier or VERIFIERS[config.kind]
+    where = config.reader or config.kind
     try:
-        items = [_judged(item, kind) for item in load(config.kind, config.root, **config.settings)]
+        kind = config.verifier or reader_of(where).verifier
+        items = _judged(load(where, config.root, **config.settings), where, kind)
         judge = called(kind, config.verifier_settings)
         dropped = _unreadable(judge, items)
         left_out = set(dropped)
@@ -248,13 +233,16 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataGroup:
         source, score_words = DataSource(kept, assignment, judge, needs=SPLITS), _score_words(kept)
     except ConfigError as error:
         raise ConfigError(f"data.{name}: {str(error).removeprefix('data: ')}") from error
-    words = INSTRUCTIONS.get(kind, "") if config.instruction is None else config.instruction
+    words = verifier(judge).instruction if config.instruction is None else config.instruction
     return DataGroup(name, config, source, words, score_words, dropped)
 
 
-def _judged(item: Item, kind: str) -> Item:
-    """The item with what its verifier takes as its answer."""
-    return replace(item, answer=reference_of(item), solution=item.answer) if kind == GYM else item
+def _judged(items: list[Item], where: str, kind: str) -> list[Item]:
+    """The items with what the verifier takes as their answers."""
+    reader = reader_of(where)
+    if isinstance(reader, KnownSet) or reader.judged is None or kind != reader.verifier:
+        return items
+    return [reader.judged(item) for item in items]
 
 
 def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A known data set: the files it comes in, where to get them, its verifier; finding them, or saying what lacks."""
+"""What reads a data set, and a set that is known: its files, where to get them, its verifier, and what lacks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +15,20 @@ Found = Mapping[str, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A function that reads items, and what fits them; a function of one's own needs none of it."""
+
+    read: Callable[..., list[Item]]
+    """Items from a folder, its first argument, and settings of its own."""
+    verifier: str = "exact"
+    """Which verifier its references are for: a short name, or a path."""
+    rooted: bool = True
+    """Whether it takes a folder; one that brings its own items, or gets them from a hub, does not."""
+    judged: Callable[[Item], Item] | None = None
+    """Turns an item into one whose answer its own verifier takes; None where it is one."""
+
+
+@dataclass(frozen=True)
 class KnownSet:
     """One data set that has a name."""
 
@@ -24,7 +38,7 @@ class KnownSet:
     read: Callable[..., list[Item]]
     """Items from the found files; its keyword arguments are the set's options."""
     verifier: str
-    """Which verifier its references are for: exact, numeric, maths, choice or code."""
+    """Which verifier its references are for: a short name, or a path."""
     source: str
     """Where to get it."""
     licence: str

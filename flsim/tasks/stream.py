@@ -195,4 +195,4 @@ def stream_of(config: Config) -> TaskStream:
     Raises:
         ConfigError: if a data set that it names cannot be read, judged or dealt.
     """
-    return TaskStream(config.stream, config.rounds, data_groups(config))
+    return TaskStream(config.stream, config.rounds, data_groups(config.stream, config.data, config.fleet.devices))

@@ -10,12 +10,15 @@ exactly 1: the package's scores are shaped, and give part of the reward to a tex
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from flsim.config.schema import ConfigError
 from flsim.problems.gym import _dataset, _package, _verdict
+from flsim.problems.judging import GYM
 from flsim.tasks.item import Item, key_of
+from flsim.tasks.known_set import Reader
 
 SPACING = 10**6
 """Seeds between two users: more items than any user draws."""
@@ -71,6 +74,11 @@ def reference_of(item: Item) -> str:
     return json.dumps({**json.loads(item.tests or "{}"), "question": item.question})
 
 
+def as_judged(item: Item) -> Item:
+    """The item with its recipe in place of its answer, which is what somebody who knows would say."""
+    return replace(item, answer=reference_of(item), solution=item.answer)
+
+
 def verdict(item: Item, completion: str) -> bool:
     """Whether the task's own judge gives the completion the full score; a judge that fails on a text judges it wrong.
 
@@ -101,3 +109,6 @@ def _items_of(
         f"reasoning_gym: {task} with {dict(settings)} has too few different questions: user {user} found {len(items)} "
         f"new ones of {wanted} in {tries}; ask for fewer, or set it harder"
     )
+
+
+REASONING_GYM = Reader(reasoning_gym, verifier=GYM, rooted=False, judged=as_judged)

@@ -8,16 +8,17 @@ output of code, `router_mmlu`: two). They hold test questions only, so all are s
 nobody counted tokens, four characters make one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import split_of
 from flsim.problems.recorded import RECORDED, Record
 from flsim.tasks.columns import Columns
 from flsim.tasks.item import Item, key_of
-from flsim.tasks.known_set import Found, KnownSet
+from flsim.tasks.known_set import Found, KnownSet, Reader
 from flsim.tasks.readers.own import ALL, own_files
 from flsim.tasks.tables import Row, rows_of, rows_of_all
 
@@ -74,39 +75,49 @@ def _own_item(row: Row, named: Mapping[str, str], split: str | None) -> Item:
     return replace(item, answer=record.text)
 
 
-def _gsm8k(
-    found: Found,
-    *,
-    local: str = "rho-math-1b-v0.1",
-    cloud: str = "gpt-4o-2024-08-06",
-    validation: float = VALIDATION,
-    test: float = TEST,
-) -> list[Item]:
+def _gsm8k(found: Found, *, local: str = "rho-math-1b-v0.1", **pair: Any) -> list[Item]:
     """A question's number is its line in GSM8K's test file; the level is the number of steps of the solution."""
     questions = {str(number): row.text("question") for number, row in enumerate(rows_of_all(found["questions"]))}
-    said = _said(found, cloud)
-    items = [
-        _item(row, questions, said, local, cloud, level=int(row.text("gold_steps")))
-        for row in rows_of_all(found["right"])
-    ]
-    return _split(items, validation, test)
+    return _table(found, questions, lambda row: int(row.text("gold_steps")), local=local, **pair)
 
 
-def _crux(
-    found: Found,
-    *,
-    local: str = "gemma-2-2b-it",
-    cloud: str = "gpt-4o-2024-08-06",
-    validation: float = VALIDATION,
-    test: float = TEST,
-) -> list[Item]:
+def _crux(found: Found, *, local: str = "gemma-2-2b-it", **pair: Any) -> list[Item]:
     """The level is the number of lines of code."""
     questions = {row.text("id"): row.text("question") for row in rows_of_all(found["questions"])}
     lines = {number: text.partition("[PYTHON]\n")[2].count("\n") for number, text in questions.items()}
-    said = _said(found, cloud)
-    items = [
-        _item(row, questions, said, local, cloud, level=lines[row.text("id")]) for row in rows_of_all(found["right"])
-    ]
+    return _table(found, questions, lambda row: lines[row.text("id")], local=local, **pair)
+
+
+def _table(
+    found: Found,
+    questions: Mapping[str, str],
+    level: Callable[[Row], int],
+    *,
+    local: str,
+    cloud: str = "gpt-4o-2024-08-06",
+    validation: float = VALIDATION,
+    test: float = TEST,
+) -> list[Item]:
+    """The items of a table with a column per model.
+
+    Args:
+        found: the table, and how many characters each answer had.
+        questions: by id.
+        level: of a line.
+        local: whose column says what the device has right.
+        cloud: whose says it of the cloud.
+        validation: share held out for choosing.
+        test: share held out for measuring.
+    """
+    said = {row.text("id"): _count(row, cloud) for row in rows_of_all(found["characters"])}
+    items = []
+    for row in rows_of_all(found["right"]):
+        number = row.text("id")
+        if number not in questions:
+            raise row.error(f"the questions have none with the id {number!r}; take the files that belong together")
+        question, right = questions[number], (_truth(row, local), _truth(row, cloud))
+        record = Record(*right, _tokens(len(question)), _tokens(said[number]))
+        items.append(Item(question, record.text, level=level(row)))
     return _split(items, validation, test)
 
 
@@ -124,23 +135,6 @@ def _mmlu(
         record = Record(_truth(row, local), _truth(row, cloud), _tokens(len(row.text("prompt"))), 1)
         items.append(Item(row.text("prompt"), record.text, label=row.text("subject")))
     return _split(items, validation, test)
-
-
-def _item(
-    row: Row, questions: Mapping[str, str], said: Mapping[str, int], local: str, cloud: str, *, level: int
-) -> Item:
-    """One line of a table whose questions and lengths of answers lie in other files."""
-    number = row.text("id")
-    if number not in questions:
-        raise row.error(f"the questions have none with the id {number!r}; take the files that belong together")
-    question = questions[number]
-    record = Record(_truth(row, local), _truth(row, cloud), _tokens(len(question)), _tokens(said[number]))
-    return Item(question, record.text, level=level)
-
-
-def _said(found: Found, model: str) -> dict[str, int]:
-    """How many characters a model's answers had, by the question's id."""
-    return {row.text("id"): _count(row, model) for row in rows_of_all(found["characters"])}
 
 
 def _split(items: Sequence[Item], validation: float, test: float) -> list[Item]:
@@ -207,3 +201,4 @@ ROUTER_MMLU = KnownSet(
     licence="Apache-2.0",
     columns=("subject", "prompt"),
 )
+OUTCOMES = Reader(own_outcomes, verifier=RECORDED)

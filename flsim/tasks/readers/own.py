@@ -12,7 +12,7 @@ from flsim.config.schema import ConfigError
 from flsim.problems.problem import SPLITS
 from flsim.tasks.columns import Columns
 from flsim.tasks.item import Item
-from flsim.tasks.known_set import matches
+from flsim.tasks.known_set import Reader, matches
 from flsim.tasks.tables import Row, rows_of
 
 ALL = "all"
@@ -136,3 +136,7 @@ def _loaded(name: str, config: str | None, split: str | None) -> Iterable[Any]:
             f"{error}). Check the name on https://huggingface.co/datasets; offline, load it once with the network on"
         ) from error
     return found
+
+
+FILES = Reader(own)
+DATASETS = Reader(hub, rooted=False)

@@ -18,7 +18,7 @@ from typing import Any
 from flsim.config.schema import ConfigError
 from flsim.tasks.columns import Columns
 from flsim.tasks.item import Item
-from flsim.tasks.known_set import Found, KnownSet
+from flsim.tasks.known_set import Found, KnownSet, Reader
 from flsim.tasks.readers.own import ALL, own_files
 from flsim.tasks.tables import Row, csv_rows
 
@@ -263,3 +263,6 @@ def _document(path: Path) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"{path}: is no LEAF file; it has no {' and no '.join(sorted(missing))}")
     return dict(found)
+
+
+LEAF = Reader(leaf)

@@ -20,9 +20,9 @@ from flsim.devices import device_index, device_name
 from flsim.loop.checks import check
 from flsim.problems.code import NoSandboxError, sandbox_in_use
 from flsim.problems.families import relative_difficulty
-from flsim.problems.judging import are_right
+from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import SPLITS, Problem
-from flsim.tasks.groups import INSTRUCTIONS, DataGroup, data_groups
+from flsim.tasks.groups import DataGroup
 from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -105,8 +105,8 @@ def test_draws_are_a_pure_function_of_config_and_files(config: Config, folder: P
 def test_equal_configs_share_what_was_read(config: Config) -> None:
     assert stream_of(config) == stream_of(replace(config, seed=9))
     assert hash(stream_of(config)) == hash(stream_of(config))
-    assert data_groups(config)[0] is data_groups(replace(config, rounds=7))[0]
-    assert data_groups(config)[0] is not data_groups(replace(config, stream=replace(config.stream, seed=1)))[0]
+    assert stream_of(config).data[0] is stream_of(replace(config, rounds=7)).data[0]
+    assert stream_of(config).data[0] is not stream_of(replace(config, stream=replace(config.stream, seed=1))).data[0]
 
 
 def test_a_data_set_among_them_changes_no_question_of_the_built_in_world(stream: TaskStream) -> None:
@@ -196,7 +196,7 @@ def test_the_same_words_for_devices_and_cloud(folder: Path) -> None:
     """The verifier's own words unless the config has others, and its settings travel in its name."""
     (own, *_) = stream_of(config_of(folder, "data.sums.verifier=numeric", phases="[[sums]]")).data
     problem = own.draw(0, "test", Random(0))
-    assert problem.prompt == f"{INSTRUCTIONS['numeric']}\n\n{problem.question}"
+    assert problem.prompt == f"{verifier_of('numeric').instruction}\n\n{problem.question}"
     more = ["data.sums.verifier=maths", "data.sums.verifier_settings.wall_s=9.0", "data.sums.instruction=Add."]
     pytest.importorskip("math_verify")
     (own, *_) = stream_of(config_of(folder, *more, phases="[[sums]]")).data
@@ -245,7 +245,7 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
         (["data.sums.verifier=guess"], r"data\.sums\.verifier='guess' is not known; choose one of: exact, numeric"),
         (["data.sums.verifier=gym"], r"data\.sums\.verifier='gym' does not fit kind=files"),
         (["data.sums.quantity_sigma=inf"], r"data\.sums\.quantity_sigma=inf must be at least 0 and finite"),
-        (["data.sums.alhpa=1"], r"unknown key 'data\.sums\.alhpa' in the overrides; allowed here: kind, root"),
+        (["data.sums.alhpa=1"], r"unknown key 'data\.sums\.alhpa' in the overrides; allowed here: kind, reader, root"),
         (["data.a b.kind=leaf"], r"the name 'a b' must begin with a letter"),
     ],
 )  # fmt: skip

@@ -14,7 +14,8 @@ import pytest
 
 from flsim.config.schema import ConfigError
 from flsim.tasks.item import Item, key_of
-from flsim.tasks.load import KNOWN, load, missing
+from flsim.tasks.known_set import KnownSet
+from flsim.tasks.load import READERS, load, missing, reader_of
 from flsim.tasks.readers.maths import boxed
 from flsim.tasks.readers.users import chronological_split
 
@@ -28,6 +29,9 @@ def error_of(kind: str, root: Path, **settings: Any) -> str:
     with pytest.raises(ConfigError) as found:
         load(kind, root, **settings)
     return str(found.value)
+
+
+KNOWN = {name: known for name in READERS if isinstance(known := reader_of(name), KnownSet)}
 
 
 @pytest.mark.parametrize("kind", KNOWN)

@@ -1,0 +1,60 @@
+"""The page on extending: each of its snippets is run as it stands there, with the settings that stand below it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import flsim
+from tests.tiny import TinyRun
+
+TINY = ("client.path=clients.sft:Sft",)
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+POINTS = {section.split("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
+
+
+def snippet_of(point: str, folder: Path) -> list[str]:
+    """Write the file of one point, and return the arguments of its command."""
+    section = POINTS[point]
+    (name,) = re.findall(r"In `(\w+\.py)`:", section)
+    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    (folder / name).write_text(code)
+    assert len(code.splitlines()) <= 18
+    (command,) = re.findall(r"^    (flsim .*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    return [word for word in shlex.split(command.replace("\\\n", " ")) if "=" in word or word.startswith("my_")]
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point != "A measure"])
+def test_every_point_runs_as_it_is_written(
+    point: str, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_report: None, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = snippet_of(point, tmp_path)
+    if point == "A verifier":
+        snippet_of("A data reader", tmp_path)
+    assert any("=my_" in setting for setting in settings)
+    rows = flsim.run(tiny_run("run", *settings), progress=False).rows
+    assert not (rows["name"] == "set_aside").any()
+    assert set(rows["round"]) == {0, 1, 2}
+    assert (rows["name"] == "accuracy").any()
+
+
+def test_a_measure_of_the_page_is_shown(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_report: None, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measures = snippet_of("A measure", tmp_path)
+    run = flsim.run(tiny_run("run", "client.path=clients.da_grpo:DaGrpo"), progress=False)
+    table = flsim.compare([run.folder], measures=measures).table
+    reward = run.rows[(run.rows["name"] == "reward") & (run.rows["split"] == "train")]
+    means = reward.groupby("device")["total"].sum() / reward.groupby("device")["weight"].sum()
+    assert isinstance(table, pd.DataFrame)
+    assert table.loc[:, "reward"].iloc[0] == pytest.approx(means.mean())
+
+
+def test_the_page_has_all_seven_points() -> None:
+    assert len(POINTS) == 7
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")][1:]
+    assert [f"{'An' if 'asking' in row else 'A'} {row.split('|')[1].strip()}" for row in rows] == list(POINTS)

@@ -40,14 +40,12 @@ from flsim.sandbox.backends import SANDBOXES
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 from flsim.sandbox.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
 
-# FOLDED flsim/problems/code.py
-# Programs that read standard input, as in TACO: their tests as asserts, and a program as a function of its
-# input.
+# Programs that read standard input, as in TACO: their tests as asserts, and a program as a function of its input.
 #
 #     {"inputs": ["1 2\n"], "outputs": ["3\n"]}        ->    assert run_program('1 2\n').split() == ['3']
 #
-# So they are judged as all code is. Outputs are compared word by word, as spaces and line ends are not what is
-# asked for.
+# So they are judged as all code is. Outputs are compared word by word, as spaces and line ends are not what is asked
+# for.
 
 _FUNCTION = """\
 import io, sys

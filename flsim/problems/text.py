@@ -1,4 +1,4 @@
-"""Right is what equals the reference, character for character."""
+"""Verifiers that compare texts: right is the same text, the same number, or the same letter of a multiple choice."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ class ExactVerifier:
         return []
 
 
-# FOLDED flsim/problems/text.py
 # Where in a completion its final answer stands: in the last `\boxed{}`, or on the line of the last `####`.
 
 _BOXES = ("\\boxed", "\\fbox")
@@ -56,17 +55,12 @@ def _braced(text: str) -> str:
     return ""
 
 
-# FOLDED flsim/problems/text.py
-# Right is the same number, exactly: for answers such as GSM8K's (Cobbe et al. 2021, arXiv:2110.14168), `####
-# 1,234`.
+# Right is the same number, exactly: for answers such as GSM8K's (Cobbe et al. 2021, arXiv:2110.14168), `#### 1,234`.
 #
-# The number of a text is the one in its last `\boxed{}` or after its last `####`, whichever comes later;
-# without either
-# it is the last number of the text. A box with several numbers has none: nobody is paid for listing guesses.
-# Signs of
-# money and per cent are read over (`$10`, `10%` and `10` are the same), commas group thousands, and fractions
-# are exact:
-# `3/4`, `\frac{3}{4}`, `1 1/2` and `0.75`.
+# The number of a text is the one in its last `\boxed{}` or after its last `####`, whichever comes later; without
+# either it is the last number of the text. A box with several numbers has none: nobody is paid for listing guesses.
+# Signs of money and per cent are read over (`$10`, `10%` and `10` are the same), commas group thousands, and fractions
+# are exact: `3/4`, `\frac{3}{4}`, `1 1/2` and `0.75`.
 
 _DIGITS = 60  # more are no answer to anything, and make exact arithmetic slow
 
@@ -146,13 +140,11 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return -value if "-" in (match["sign"], match["inner"]) else value
 
 
-# FOLDED flsim/problems/text.py
 # Right is the same letter of a multiple choice, A to J.
 #
-# The letter of a text is the one in its last `\boxed{}` or after its last `####`; else the one of its last
-# `answer is (C)` or `answer: C`; else the one with which its last line stands alone, `(C)`, or opens, `C.
-# Paris`. A
-# letter inside a word, and an `A` or `I` that is an English word, are none.
+# The letter of a text is the one in its last `\boxed{}` or after its last `####`; else the one of its last `answer is
+# (C)` or `answer: C`; else the one with which its last line stands alone, `(C)`, or opens, `C. Paris`. A letter inside
+# a word, and an `A` or `I` that is an English word, are none.
 
 _DRESSED = re.compile(r"[\s*_$()\[\]{}.:]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[\s(*]*([A-Ja-j])[\s*_$()\[\]{}.:]*")
 

@@ -40,9 +40,7 @@ def key_of(question: str) -> str:
     return " ".join(question.split())
 
 
-# FOLDED flsim/tasks/item.py
-# Which split each item belongs to: the data set's own where it has one, else a hash; no question is in two
-# splits.
+# Which split each item belongs to: the data set's own where it has one, else a hash; no question is in two splits.
 
 RULES = ("official", "hash")
 

@@ -17,7 +17,6 @@ from flsim.problems.problem import SPLITS
 from flsim.seeding import generator, seed_for
 from flsim.tasks.item import Item
 
-# FOLDED flsim/tasks/partition.py
 # Unequal quantities: how large a share of the items each device gets, and whole numbers in place of shares.
 
 

@@ -152,7 +152,6 @@ def _quantity(sigma: float, seed: int, device: str) -> float:
     return float(np.exp(generator(seed, "quantity", device).normal(-(sigma**2) / 2, sigma)))
 
 
-# FOLDED flsim/tasks/stream.py
 # Questions of no device: what a server may ask by itself, drawn over all families and levels alike.
 #
 # Of a data set they are any of its items of the split, whoever holds them: there are no others.

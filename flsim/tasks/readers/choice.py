@@ -1,4 +1,6 @@
-"""MMLU: multiple choice in 57 subjects, 14,042 to test (Hendrycks et al. 2021, arXiv 2009.03300).
+"""Multiple choice: MMLU and ARC.
+
+MMLU asks in 57 subjects, 14,042 to test (Hendrycks et al. 2021, arXiv 2009.03300).
 
     Find the degree for ...,0,4,2,6,B                                         test/abstract_algebra_test.csv, no header
     {"question": "...", "subject": "abstract_algebra", "choices": [...], "answer": 1}               all/test-*.parquet
@@ -15,7 +17,6 @@ from flsim.tasks.item import Item
 from flsim.tasks.known_set import Found, KnownSet
 from flsim.tasks.tables import Row, csv_rows, rows_of, rows_of_all
 
-# FOLDED flsim/tasks/readers/choice.py
 # A multiple-choice question as text: the stem, a line per choice, and the letter of the right one.
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -86,15 +87,12 @@ MMLU = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/choice.py
 # ARC: grade-school science, 5,197 easy and 2,590 challenging questions (Clark et al. 2018, arXiv 1803.05457).
 #
 #     {"question": {"stem": "...", "choices": [{"text": "dry palms", "label": "A"}, ...]}, "answerKey": "A"}
-# archive
 #     {"question": "...", "choices": {"text": ["dry palms", ...], "label": ["A", ...]}, "answerKey": "A"}
-# its copies
 #
-# Some rows number their choices 1 to 4; they are lettered here. The level is 1 for easy and 2 for challenge.
+# The first is of the archive, the second of its copies. Some rows number their choices 1 to 4; they are lettered here. The level is 1 for easy and 2 for challenge.
 
 
 def arc_item(row: Row, split: str | None, *, challenge: bool | None = None) -> Item:

@@ -1,4 +1,6 @@
-"""MBPP: 974 short Python tasks with asserts (Austin et al. 2021, arXiv 2108.07732).
+"""Code: MBPP, HumanEval and TACO.
+
+MBPP is 974 short Python tasks with asserts (Austin et al. 2021, arXiv 2108.07732).
 
     {"task_id": 11, "text": "Write a function to ...", "test_list": ["assert f(1) == 2", ...], "test_setup_code": ""}
 
@@ -68,14 +70,12 @@ MBPP = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/code.py
 # HumanEval: 164 Python functions to complete, all of them for testing (Chen et al. 2021, arXiv 2107.03374).
 #
 #     {"prompt": "def f(a):\n    '''...'''", "entry_point": "f", "test": "def check(candidate): ...",
 #      "canonical_solution": "    return a"}
 #
-# The sanitised MBPP of CodeT has the same columns. Everything is official test; to train on it, split it by
-# hash.
+# The sanitised MBPP of CodeT has the same columns. Everything is official test; to train on it, split it by hash.
 
 
 def humaneval_item(row: Row, split: str | None) -> Item:
@@ -108,18 +108,14 @@ HUMANEVAL = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/code.py
 # TACO: 26,443 programming tasks with tests, by difficulty and skill (Li et al. 2023, arXiv 2312.14852).
 #
-#     {"question": "...", "starter_code": "", "difficulty": "EASY", "input_output": "{\"inputs\": ...,
-# \"outputs\": ...}"}
+#     {"question": ..., "starter_code": "", "difficulty": "EASY", "input_output": "{\"inputs\": ..., \"outputs\": ...}"}
 #
-# A task with `fn_name` asks for a function: its tests become asserts. All others ask for a program that reads
-# standard
-# input: their reference is JSON of `inputs` and `outputs`, and `tests` says `stdin`. Tasks without a usable
-# test are left
-# out, as nothing could judge them; so are those with a number of more than 4,300 digits, which Python refuses
-# to read.
+# A task with `fn_name` asks for a function: its tests become asserts. All others ask for a program that reads standard
+# input: their reference is JSON of `inputs` and `outputs`, and `tests` says `stdin`. Tasks without a usable test are
+# left out, as nothing could judge them; so are those with a number of more than 4,300 digits, which Python refuses to
+# read.
 
 LEVELS = ("EASY", "MEDIUM", "MEDIUM_HARD", "HARD", "VERY_HARD")
 

@@ -1,4 +1,6 @@
-r"""GSM8K: grade-school maths in words, 7,473 to train on, 1,319 to test (Cobbe et al. 2021, arXiv 2110.14168).
+r"""Maths: GSM8K and MATH.
+
+GSM8K is grade-school maths in words, 7,473 to train on, 1,319 to test (Cobbe et al. 2021, arXiv 2110.14168).
 
 {"question": "A robe takes 2 bolts ...?", "answer": "It takes 2/2=<<2/2=1>>1 ... 2+1=<<2+1=3>>3\n#### 3"}
 """
@@ -33,12 +35,9 @@ GSM8K = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/maths.py
-# MATH: competition problems of seven subjects and five levels, 12,500 (Hendrycks et al. 2021, arXiv
-# 2103.03874).
+# MATH: competition problems of seven subjects and five levels, 12,500 (Hendrycks et al. 2021, arXiv 2103.03874).
 #
-#     {"problem": "...", "level": "Level 2", "type": "Algebra", "solution": "... $\\boxed{12}$."}  ->  12, level
-# 2
+#     {"problem": "...", "level": "Level 2", "type": "Algebra", "solution": "... $\\boxed{12}$."}  ->  12, level 2
 #
 # The archive holds a file per problem; MATH-500 and Hugging Face's copies hold a row per problem.
 

@@ -1,4 +1,4 @@
-"""A data set of one's own: JSONL, CSV or parquet files and a column map.
+"""A data set of one's own: JSONL, CSV or parquet files and a column map, or what `datasets` can load.
 
 files={"train": "train.jsonl", "test": "test.jsonl"}        a file, or a pattern such as part-*.parquet, per split
 files={"all": "questions.csv"}                              one for all; the column `split` or a hash splits it
@@ -60,11 +60,9 @@ def own_files(root: Path, files: Mapping[str, str]) -> dict[str, tuple[Path, ...
     return found
 
 
-# FOLDED flsim/tasks/readers/own.py
 # Any data set that Hugging Face `datasets` can load, by name or from a folder; an optional extra, `data`.
 #
-#     hub_rows("openai/gsm8k", "main", split="train")        from the network, or from its cache when that is
-# off
+#     hub_rows("openai/gsm8k", "main", split="train")        from the network, or from its cache when that is off
 #
 # Offline (`HF_HUB_OFFLINE=1`) only what was loaded before is there, and the error says so.
 

@@ -1,4 +1,6 @@
-"""MovieLens: will this user like the next film, given the last ones? (Harper and Konstan 2015, doi 10.1145/2827872).
+"""Data with users: MovieLens, Sentiment140, and whatever LEAF has written.
+
+MovieLens asks: will this user like the next film, given the last ones? (Harper and Konstan 2015, doi 10.1145/2827872).
 
     196<TAB>242<TAB>3<TAB>881250949                     ml-100k: u.data, films in u.item (bar-separated, Latin-1)
     userId,movieId,rating,timestamp                     ml-latest-small: ratings.csv, films in movies.csv
@@ -148,17 +150,13 @@ MOVIELENS = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/users.py
 # Sentiment140: 1.6 million tweets of 660,000 users, labelled by their emoticons (Go, Bhayani and Huang 2009).
 #
 #     "0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","_TheSpecialOne_","awww, that's a bummer."
 #
-# No header; polarity (0 negative, 2 neutral, 4 positive), id, date, query, user, text; Latin-1. Users are
-# LEAF's
-# (Caldas et al. 2018, arXiv 1812.01097). Half of the users have one tweet: `by_user(..., least=...)` leaves
-# them out.
-# The hand-labelled test file comes from other users and has neutral tweets; it is read only if `files` names
-# it.
+# No header; polarity (0 negative, 2 neutral, 4 positive), id, date, query, user, text; Latin-1. Users are LEAF's
+# (Caldas et al. 2018, arXiv 1812.01097). Half of the users have one tweet: `by_user(..., least=...)` leaves them out.
+# The hand-labelled test file comes from other users and has neutral tweets; it is read only if `files` names it.
 
 _COLUMNS = ("target", "id", "date", "flag", "user", "text")
 
@@ -199,17 +197,13 @@ SENTIMENT140 = KnownSet(
 )
 
 
-# FOLDED flsim/tasks/readers/users.py
 # LEAF's JSON: users with their own examples (Caldas et al. 2018, arXiv 1812.01097).
 #
-#     {"users": ["f_00000", ...], "num_samples": [8, ...], "user_data": {"f_00000": {"x": [...], "y": [...]},
-# ...}}
+#     {"users": ["f_00000", ...], "num_samples": [8, ...], "user_data": {"f_00000": {"x": [...], "y": [...]}, ...}}
 #
-# Made by LEAF (https://github.com/TalwalkarLab/leaf) into `train/` and `test/`, as many files as it likes. What
-# an x is
-# differs: 80 characters of Shakespeare, a tweet with its fields (`question="{x[4]}"`), a vector of numbers. A
-# template
-# writes a vector as numbers of four digits with spaces between.
+# Made by LEAF (https://github.com/TalwalkarLab/leaf) into `train/` and `test/`, as many files as it likes. What an x
+# is differs: 80 characters of Shakespeare, a tweet with its fields (`question="{x[4]}"`), a vector of numbers. A
+# template writes a vector as numbers of four digits with spaces between.
 
 FILES = {"train": "train/*.json", "test": "test/*.json"}
 

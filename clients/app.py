@@ -162,7 +162,9 @@ class DeviceApp(PackedClientApp):
     def _to_send(self, update: DeviceUpdate, device: Device, rows: Sequence[Row], message: Message) -> DeviceUpdate:
         """Of what a device learned, measured and asked, what goes to the server."""
         part = part_to_send(update.adapter, message)
-        asked = tuple(device.sent) if shares(self.config, device.index) else ()
+        asked = (
+            tuple(device.sent) if shares(self.config.fleet.sharing, device.index, seed=self.config.stream.seed) else ()
+        )
         return replace(update, device=device.index, adapter=part, rows=(*update.rows, *rows), shared=asked)
 
     def _evaluate(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:

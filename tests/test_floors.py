@@ -38,7 +38,6 @@ MEETS_THE_RUN = {
     "flsim/flower/contract.py": {"begin", "client_app", "client_of"},  # plug-ins are introduced to the run
     "clients/app.py": {"__init__"},
     "clients/device/world.py": {"load_world", "World"},
-    "clients/device/sharing.py": {"shares"},
     "clients/learner.py": {"client_app", "check", "app", "_refuse_too_much"},
     "clients/da_grpo.py": {"check"},
     "clients/fixed_price.py": {"check"},

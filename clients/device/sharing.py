@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 import flsim.flower.messages as wire
 from clients.device.world import World
-from flsim.config.schema import Config
 from flsim.devices import device_at
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.models.adapter import Adapter, cropped, only
@@ -58,6 +57,12 @@ def _own(state: RecordDict) -> Adapter:
     return to_adapter(record) if isinstance(record, ArrayRecord) else {}
 
 
-def shares(config: Config, device: int) -> bool:
-    """Whether a device lets the server see the questions that it sent to the cloud (`fleet.sharing`)."""
-    return float(generator(config.stream.seed, "sharing", device).random()) < config.fleet.sharing
+def shares(chance: float, device: int, *, seed: int) -> bool:
+    """Whether a device lets the server see the questions that it sent to the cloud.
+
+    Args:
+        chance: `fleet.sharing`.
+        device: its index.
+        seed: of the stream.
+    """
+    return float(generator(seed, "sharing", device).random()) < chance

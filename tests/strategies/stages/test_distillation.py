@@ -175,10 +175,12 @@ def test_questions_of_sharing_devices_are_used(settings: TinyRun, no_report: Non
 def test_a_device_shares_only_if_it_is_one_that_does() -> None:
     """400 devices at 1/4: 100 on average, sd 8.7."""
     config = load_config(None, ["fleet.devices=400", "fleet.sharing=0.25"])
-    assert abs(sum(shares(config, device) for device in range(400)) - 100) < 5 * 8.7
+    assert (
+        abs(sum(shares(config.fleet.sharing, device, seed=config.stream.seed) for device in range(400)) - 100) < 5 * 8.7
+    )
     for sharing in (0.0, 1.0):
         one = replace(config, fleet=replace(config.fleet, sharing=sharing))
-        assert {shares(one, device) for device in range(400)} == {sharing == 1.0}
+        assert {shares(one.fleet.sharing, device, seed=one.stream.seed) for device in range(400)} == {sharing == 1.0}
 
 
 # ---------------------------------------------------------------------------------------------- the stage by itself

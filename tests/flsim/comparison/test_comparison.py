@@ -271,6 +271,17 @@ def test_a_measure_of_ones_own_is_shown_with_those_of_the_table(root: Path, tmp_
     assert found.table.set_index("method").loc["new", "best"] == pytest.approx(0.7)
 
 
+def test_the_measures_of_the_page_run_as_they_are_written(tmp_path: Path) -> None:
+    """Rewards of 6 in 8 and alone 4 in 8 for all: 0.75, of which 0.25 by help."""
+    page = (Path(__file__).parents[3] / "docs" / "comparing.md").read_text()
+    file = tmp_path / "my_measures.py"
+    file.write_text(page.split("```python\n")[2].split("```")[0])
+    rewards = [*trained(1, "reward", (6, 6, 6), 8.0), *trained(1, "alone_reward", (4, 4, 4), 8.0)]
+    run = write_run(tmp_path / "run", [*rows_of(NEW_END), *rewards])
+    (own,) = flsim.compare([run], measures=[f"{file}:REWARD", f"{file}:HELP"]).results
+    assert (own.means["reward"].mean, own.means["help"].mean) == (0.75, 0.25)
+
+
 def test_a_measure_that_cannot_be_used_is_refused_in_a_sentence(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"measures='accurcy' is not known; did you mean .*accuracy"):
         flsim.compare([root], measures=["accurcy"])

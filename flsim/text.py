@@ -1,5 +1,6 @@
 """Numbers and tables as people read them: percentages, points, sizes, times; plain and Markdown tables."""
 
+import textwrap
 from collections.abc import Sequence
 
 WIDTH = 100
@@ -61,12 +62,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def wrapped(text: str) -> str:
     """Break a sentence between words, at most 100 columns a line."""
-    lines = [""]
-    for word in text.split(" "):
-        if len(lines[-1]) + len(word) + 1 > WIDTH:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return "\n".join(lines)
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

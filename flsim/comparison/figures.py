@@ -1,7 +1,7 @@
 """The figures of a comparison by user and over rounds.
 
 `paired.png` differences by user, `curves.png` accuracy over rounds, `asking.png` usage and its price, `users.png` the
-band of users of each method.
+band of users of each method, `pareto.png` accuracy against what it cost.
 """
 
 import math
@@ -32,7 +32,6 @@ from flsim.report.plot import (
 )
 from flsim.tasks.stream import Phase, TaskStream
 
-# FOLDED flsim/comparison/figures.py
 # How methods are told apart, alike in all figures: by letter and place; colour and dashes only help.
 
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A5A9E", "#7A4B1E")
@@ -206,10 +205,8 @@ def _mark_switches(axes: Axes, comparison: Compared) -> None:
         axes.axvline(phase.first_round - 0.5, color="#999999", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
 
 
-# FOLDED flsim/comparison/figures.py
-# Accuracy against what it cost: the methods that none beats for as little.
-#
-# `pareto.png`, for the spend while training and for the share of test prompts that the cloud answered.
+# Accuracy against what it cost, for the spend while training and for the share of test prompts that the cloud
+# answered: the methods that none beats for as little.
 
 _KEYS = 4  # columns of the key
 

@@ -37,6 +37,7 @@ from flsim.loop.treasurer import Treasurer
 from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.models.adapter import Adapter, save_adapter, stacked
 from flsim.models.base import first_adapter
+from flsim.report.summary import Summary
 from flsim.tasks.stream import stream_of
 from flsim.timing import spend, write_timing
 
@@ -46,7 +47,7 @@ class Run:
     """A finished run and what it left in its folder."""
 
     folder: Path
-    summary: dict[str, Any]
+    summary: Summary
     """What `summary.json` holds."""
 
     @cached_property

@@ -7,7 +7,7 @@ from numbers import Real
 import pandas as pd
 
 from flsim.config.schema import ConfigError
-from flsim.metrics.formulas import MeanUser, Read
+from flsim.metrics.formulas import MeanUser
 from flsim.metrics.measures import MEASURES, Measure
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.users import over_rounds
@@ -59,9 +59,9 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
 def _curves(run: RunRows, more: Sequence[Measure]) -> pd.DataFrame:
     """Of the measures that are followed."""
     parts = [
-        over_rounds(one.of.rows(run)).reset_index().assign(measure=one.name)
+        over_rounds(one.rows(run)).reset_index().assign(measure=one.name)
         for one in (*MEASURES.values(), *more)
-        if one.followed and isinstance(one.of, Read)
+        if one.followed
     ]
     return pd.concat(parts, ignore_index=True)[["measure", "round", "mean", "p10", "p90", "users"]]
 

@@ -20,6 +20,7 @@ from flsim.metrics.formulas import (
     SENDING,
     AtEnd,
     MeanUser,
+    Read,
     Spent,
     Trained,
     accuracy_weighed,
@@ -96,6 +97,18 @@ class Measure:
         for what, value, allowed in (("unit", self.unit, UNITS), ("group", self.group, GROUPS)):
             if value not in allowed:
                 raise ValueError(f"measure {self.name!r}: {what}={value!r} is none of: {', '.join(allowed)}")
+        if self.followed and not isinstance(self.of, Read):
+            raise ValueError(f"measure {self.name!r} cannot be followed over rounds: its formula reads no single rows")
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """The rows that it is read from, of all rounds.
+
+        Raises:
+            ValueError: if its formula reads no rows of one kind, so that there is nothing to follow.
+        """
+        if not isinstance(self.of, Read):
+            raise ValueError(f"measure {self.name!r} is made of other measures; there are no rows of it alone")
+        return self.of.rows(run)
 
     def written(self, value: float | None) -> str:
         """A number of it as tables show it; a dash for what was not measured."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,6 +23,7 @@ from flsim.report.plot import (
     say_missing,
 )
 from flsim.report.stream_figure import stream_figure
+from flsim.report.summary import Summary, WorstUser
 from flsim.report.time_figure import break_down, time_figure
 from flsim.tasks.stream import Phase
 from flsim.timing import RoundTiming
@@ -67,7 +67,7 @@ def matrix_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
     return figure
 
 
-def users_figure(rows: pd.DataFrame, worst_users: Sequence[dict[str, Any]]) -> Figure:
+def users_figure(rows: pd.DataFrame, worst_users: Sequence[WorstUser]) -> Figure:
     """All users at the end, sorted, and the worst-off ones by name."""
     figure = new_figure(12, 4.8)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.85, bottom=0.13)
@@ -153,7 +153,7 @@ def write_figures(
     rows: pd.DataFrame,
     phases: Sequence[Phase],
     *,
-    summary: dict[str, Any],
+    summary: Summary,
     title: str,
     answer: str,
     stream: pd.DataFrame | None = None,
@@ -175,13 +175,13 @@ def write_figures(
         The files written.
     """
     with drawing_style():
-        tau = summary["tau"]
+        tau = summary.tau
         figures = {
             "overview.png": overview_figure(rows, phases, tau=tau, title=title, answer=answer),
             "accuracy.png": accuracy_figure(rows, phases),
             "usage.png": usage_figure(rows, phases, tau=tau),
             "matrix.png": matrix_figure(rows, phases),
-            "users.png": users_figure(rows, summary["worst_users"]),
+            "users.png": users_figure(rows, summary.worst_users),
             "cost.png": cost_figure(rows, phases),
         }
         if stream is not None and len(stream):

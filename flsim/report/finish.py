@@ -1,30 +1,31 @@
 """Finish a run: from its rows to summary, ledger, figures and page; may be called again at any time."""
 
 import io
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from flsim.files import write_atomically
+from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import read_rows, training
+from flsim.metrics.run_rows import RunRows
 from flsim.report.figures import write_figures
 from flsim.report.page import write_report
 from flsim.report.partition_figure import read_partitions, write_partitions
-from flsim.report.summary import summarise_run
+from flsim.report.summarise import summarise_run
+from flsim.report.summary import Summary, write_summary
 from flsim.report.table import answer
 from flsim.tasks.groups import DataGroup
 from flsim.tasks.stream import Phase
 from flsim.timing import read_timings
 
-_LEDGER = {"cloud_calls": "calls", "cloud_refused": "refused", "cloud_tokens": "tokens", "cloud_money": "money"}
+_LEDGER = ("calls", "refused", "tokens", "money")
+"""The measures that a device's ledger shows."""
 
 
-def finish_run(
-    run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataGroup] = ()
-) -> dict[str, Any]:
+def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataGroup] = ()) -> Summary:
     """Read a run's rows and write what is made of them into its folder.
 
     That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/`, `report.html`, and `partitions/` of data sets.
@@ -42,12 +43,9 @@ def finish_run(
     run_dir = Path(run_dir)
     rows = read_rows(run_dir)
     name = run_dir.resolve().name
-    summary = {"run": name, **summarise_run(rows, phases, tau=tau)}
     write_partitions(run_dir, data)
-    partitions = read_partitions(run_dir)
-    summary |= {"partitions": partitions} if partitions else {}
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(run_dir / "summary.json", text.encode())
+    summary = replace(summarise_run(rows, phases, name=name, tau=tau), partitions=read_partitions(run_dir))
+    write_summary(run_dir, summary)
     _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))
     stream = stream_table(rows)
     _write_parquet(run_dir / "stream.parquet", stream)
@@ -76,9 +74,10 @@ def ledger_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `round, device, calls, refused, tokens, money`, sorted by round and device; 0 where nothing was noted.
     """
-    spent = pd.concat([training(rows, name=name) for name in _LEDGER])
+    run = RunRows(rows, (), tau=float("nan"))
+    spent = pd.concat([MEASURES[name].rows(run).assign(name=name) for name in _LEDGER])
     wide = spent.pivot_table(index=["round", "device"], columns="name", values="total", aggfunc="sum", fill_value=0.0)
-    wide = wide.reindex(columns=list(_LEDGER), fill_value=0.0).rename(columns=_LEDGER)
+    wide = wide.reindex(columns=list(_LEDGER), fill_value=0.0)
     return wide.rename_axis(columns=None).reset_index()
 
 

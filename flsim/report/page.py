@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from flsim.files import write_atomically
-from flsim.report.html import folded, page_of, paragraph, picture, table
+from flsim.metrics.measures import MEASURES
+from flsim.metrics.users import PairedDifference
+from flsim.report.html import folded, heading, page_of, paragraph, picture, table
 from flsim.report.partition_figure import partition_pieces
-from flsim.report.table import SPREAD, answer, fleet_facts, model_lines, time_rows, time_sentence
+from flsim.report.summary import Summary
+from flsim.report.table import answer, fleet_facts, model_lines, spread_cells, time_rows, time_sentence
 from flsim.report.time_figure import break_down
-from flsim.text import amount, data_size, points, share
+from flsim.text import amount, points, share
 from flsim.timing import RoundTiming
-
-# FOLDED flsim/report/page.py
-# The figures of the page in their order, each with its heading and a caption that says how to read it.
 
 FIGURES = (
     (
@@ -65,28 +65,12 @@ FIGURES = (
         "0 only measures, and the first round of training also warms up: neither is in the mean.",
     ),
 )
-"""File in `plots/`, heading and caption."""
+"""The figures of the page in their order: file in `plots/`, heading, and a caption that says how to read it."""
 
-_TOTALS = (
-    ("cloud_calls", "cloud requests granted while training", amount),
-    ("cloud_refused", "cloud requests refused", amount),
-    ("cloud_failures", "cloud requests that failed and were not paid", amount),
-    ("cloud_tokens", "cloud tokens", amount),
-    ("cloud_money", "money (in units of the price list)", amount),
-    ("bought_money", "money really paid while training, the rest lay in the cache", amount),
-    ("uplink_bytes", "sent by devices", data_size),
-    ("downlink_bytes", "sent to devices", data_size),
-    ("seconds", "seconds of work, summed over devices", amount),
-)
+_LATEST = 12  # rounds of the stage after aggregation that are shown
 
 
-_ONLY_WHERE_IT_COSTS = ("cloud_failures", "bought_money")
-
-
-_LATEST = 12  # rounds of the server's stage that are shown
-
-
-def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[RoundTiming] = ()) -> Path:
+def write_report(run_dir: Path, *, summary: Summary, timings: Sequence[RoundTiming] = ()) -> Path:
     """Write `report.html` from the summary and what lies in the run's folder.
 
     Args:
@@ -98,26 +82,22 @@ def write_report(run_dir: Path, *, summary: dict[str, Any], timings: Sequence[Ro
         The page.
     """
     run_dir = Path(run_dir)
-    name = str(summary.get("run", run_dir.name))
+    name = summary.run
     body = [*_opening(summary, name), *_models(summary)]
-    for file, heading, caption in FIGURES:
+    for file, title, caption in FIGURES:
         if file == "time.png" and not timings:
             continue
         if (run_dir / "plots" / file).is_file():
-            body += [_heading(heading), picture(run_dir / "plots" / file, caption)]
+            body += [heading(title), picture(run_dir / "plots" / file, caption)]
         body += _beside(file, summary)
-        body += partition_pieces(run_dir, summary) if file == "stream.png" else []
-    body += [*_server(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
+        body += partition_pieces(run_dir, summary.partitions) if file == "stream.png" else []
+    body += [*_stage(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
     write_atomically(path, page_of(f"{name}: report", body).encode())
     return path
 
 
-def _heading(text: str) -> str:
-    return f"<h2>{text}</h2>"
-
-
-def _beside(file: str, summary: dict[str, Any]) -> list[str]:
+def _beside(file: str, summary: Summary) -> list[str]:
     """The tables that belong to a figure."""
     tables = {
         "accuracy.png": _switches,
@@ -129,67 +109,64 @@ def _beside(file: str, summary: dict[str, Any]) -> list[str]:
     return tables[file](summary) if file in tables else []
 
 
-def _opening(summary: dict[str, Any], name: str) -> list[str]:
-    facts = f"{summary['rounds']} rounds, {summary['devices']} devices, {len(summary['tasks'])} task groups"
-    facts += "" if summary["tau"] is None else f", budget τ = {share(summary['tau'], digits=0)} of prompts"
-    facts += f", evaluated on each device's own {summary['split']} prompts"
+def _opening(summary: Summary, name: str) -> list[str]:
+    facts = f"{summary.rounds} rounds, {summary.devices} devices, {len(summary.tasks)} tasks"
+    facts += "" if summary.tau is None else f", budget τ = {share(summary.tau, digits=0)} of prompts"
+    facts += f", evaluated on each device's own {summary.split} prompts"
     pieces = [
-        f"<h1>{paragraph(name)[3:-4]}</h1>",
+        heading(name, 1),
         paragraph(facts, kind="facts"),
         paragraph(answer(summary), kind="answer"),
     ]
     return [*pieces, *(paragraph(text) for text in _differences(summary))]
 
 
-def _differences(summary: dict[str, Any]) -> list[str]:
+def _differences(summary: Summary) -> list[str]:
     """The two headline differences, paired user by user."""
-    texts = []
-    for key, what in (
+    gaps = (
         (
-            "accuracy_over_random",
+            summary.headline.accuracy_over_random,
             "With the cloud at hand, the global adapter against the frozen model asking at random",
         ),
-        ("alone_accuracy_over_frozen", "With asking disabled, the global adapter against the frozen model"),
-    ):
-        gap = summary["headline"][key]
-        if gap is not None:
-            error = (
-                ""
-                if gap["standard_error"] is None
-                else f" ± {100 * gap['standard_error']:.1f} (standard error over users)"
-            )
-            counts = f"{gap['higher']} of {gap['users']} users gained, {gap['lower']} lost"
-            texts.append(f"{what}: {points(gap['mean'])}{error} percentage points for the mean user; {counts}.")
-    return texts
+        (
+            summary.headline.alone_accuracy_over_frozen,
+            "With asking disabled, the global adapter against the frozen model",
+        ),
+    )
+    return [_difference(gap, what) for gap, what in gaps if gap is not None]
 
 
-def _models(summary: dict[str, Any]) -> list[str]:
+def _difference(gap: PairedDifference, what: str) -> str:
+    error = "" if gap.standard_error is None else f" ± {100 * gap.standard_error:.1f} (standard error over users)"
+    counts = f"{gap.higher} of {gap.users} users gained, {gap.lower} lost"
+    return f"{what}: {points(gap.mean)}{error} percentage points for the mean user; {counts}."
+
+
+def _models(summary: Summary) -> list[str]:
     lines = model_lines(summary)
     if not lines:
         return []
-    rows = [[label, *(share(values[field]) for field in SPREAD), str(values["users"])] for label, values in lines]
+    rows = [[label, *spread_cells(found), str(found.users)] for label, found in lines]
     headings = ["", "example mean", "user mean", "p10", "median", "p90", "worst 10 %", "users"]
     note = (
         "Example mean: every prompt counts once. User mean: every user counts once. p10 to p90: percentiles over "
         "users. Worst 10 %: mean of the worst-off tenth of users (for cloud usage, of those who used most)."
     )
-    return [_heading("At the end"), table(headings, rows, strong=[0]), paragraph(note, kind="note")]
+    return [heading("At the end"), table(headings, rows, strong=[0]), paragraph(note, kind="note")]
 
 
-def _usage(summary: dict[str, Any]) -> list[str]:
+def _usage(summary: Summary) -> list[str]:
     rows = []
-    for phase in summary["usage"]:
-        whole, late = phase["whole"], phase["last_third"]
+    for phase in summary.usage:
+        whole, late = phase.whole, phase.last_third
         if whole is None:
             continue
-        late_mean = None if late is None else late["user_mean"]
-        above = (
-            "-" if late is None or late["users_above_tau"] is None else f"{late['users_above_tau']} of {late['users']}"
-        )
-        gap = None if late_mean is None or phase["tau"] is None else late_mean - phase["tau"]
-        span = f"{phase['first_round']} to {phase['last_round']}"
-        means = [share(whole["user_mean"]), share(late_mean), share(phase["tau"], digits=0)]
-        rows.append([f"phase {phase['phase']}", span, *means, points(gap), above])
+        late_mean = None if late is None else late.user_mean
+        above = "-" if late is None or late.users_above_tau is None else f"{late.users_above_tau} of {late.users}"
+        gap = None if late_mean is None or phase.tau is None else late_mean - phase.tau
+        span = f"{phase.first_round} to {phase.last_round}"
+        means = [share(whole.user_mean), share(late_mean), share(phase.tau, digits=0)]
+        rows.append([f"phase {phase.phase}", span, *means, points(gap), above])
     if not rows:
         return []
     headings = [
@@ -204,37 +181,38 @@ def _usage(summary: dict[str, Any]) -> list[str]:
     return [table(headings, rows)]
 
 
-def _switches(summary: dict[str, Any]) -> list[str]:
+def _switches(summary: Summary) -> list[str]:
     """The global adapter at every switch and at the end: user mean and worst tenth, with the cloud and alone."""
-    stages = [(f"end of {switch['phase']}", switch["models"]) for switch in summary["at_switches"]]
+    stages = [(f"end of {switch.phase}", switch.models) for switch in summary.at_switches]
     rows = []
-    for label, models in [*stages, ("latest", summary["at_end"])]:
-        found = [models.get("global", {}).get(name) for name in ("accuracy", "alone_accuracy")]
-        if all(found):
-            numbers = [share(values[field]) for values in found for field in ("user_mean", "worst_decile_mean")]
-            rows.append([label, str(found[0]["round"]), *numbers])
+    for label, models in [*stages, ("latest", summary.at_end)]:
+        tested = models.get("global", {})
+        found = [tested[name] for name in ("accuracy", "alone_accuracy") if name in tested]
+        if len(found) == 2:
+            numbers = [share(mean) for users in found for mean in (users.user_mean, users.worst_decile_mean)]
+            rows.append([label, str(found[0].round), *numbers])
     headings = ["global adapter", "round", "may ask: mean user", "worst 10 %", "alone: mean user", "worst 10 %"]
     return [table(headings, rows)] if rows else []
 
 
-def _forgetting(summary: dict[str, Any]) -> list[str]:
+def _forgetting(summary: Summary) -> list[str]:
     """Forgetting at each later phase end and backward transfer at the end, with the cloud and alone."""
-    asking, alone = summary["continual"]["accuracy"], summary["continual"]["alone_accuracy"]
-    means = {(drop["phase"], drop["round"]): drop["mean"] for drop in alone["forgetting"]}
+    asking, alone = (summary.continual[name] for name in ("accuracy", "alone_accuracy"))
+    means = {(drop.phase, drop.round): drop.mean for drop in alone.forgetting}
     rows = [
         [
-            f"forgotten at the end of {drop['phase']}, round {drop['round']}",
-            ", ".join(drop["left_behind"]),
-            points(drop["mean"]),
-            points(means.get((drop["phase"], drop["round"]))),
+            f"forgotten at the end of {drop.phase}, round {drop.round}",
+            ", ".join(drop.left_behind),
+            points(drop.mean),
+            points(means.get((drop.phase, drop.round))),
         ]
-        for drop in asking["forgetting"]
-        if drop["left_behind"]
+        for drop in asking.forgetting
+        if drop.left_behind
     ]
     if not rows:
         return []
-    transfer = [points(found["backward_transfer"]["mean"]) for found in (asking, alone)]
-    rows.append(["backward transfer at the end", ", ".join(asking["backward_transfer"]["by_task"]), *transfer])
+    transfer = [points(course.backward_transfer.mean) for course in (asking, alone)]
+    rows.append(["backward transfer at the end", ", ".join(asking.backward_transfer.by_task), *transfer])
     note = (
         "In percentage points of the mean user, averaged over the task groups named. Forgotten: the best value at an "
         "earlier phase end minus the value now, for groups that this phase does not teach; negative means they grew. "
@@ -243,18 +221,17 @@ def _forgetting(summary: dict[str, Any]) -> list[str]:
     return [table(["", "task groups", "may ask", "alone"], rows), paragraph(note, kind="note")]
 
 
-def _worst_users(summary: dict[str, Any]) -> list[str]:
-    users = summary["worst_users"]
-    if not users:
-        return []
+def _worst_users(summary: Summary) -> list[str]:
     rows = [
         [
-            user["device"],
-            *(share(user[key]) for key in ("accuracy", "alone_accuracy", "random", "frozen")),
-            points(user["over_random"]),
+            user.device,
+            *(share(value) for value in (user.accuracy, user.alone_accuracy, user.random, user.frozen)),
+            points(user.over_random),
         ]
-        for user in users
+        for user in summary.worst_users
     ]
+    if not rows:
+        return []
     headings = [
         "worst-off user",
         "global, may ask",
@@ -266,10 +243,9 @@ def _worst_users(summary: dict[str, Any]) -> list[str]:
     return [table(headings, rows)]
 
 
-def _costs(summary: dict[str, Any]) -> list[str]:
-    totals = summary["totals"]
-    shown = [one for one in _TOTALS if totals.get(one[0]) is not None or one[0] not in _ONLY_WHERE_IT_COSTS]
-    rows = [[label, form(totals[name])] for name, label, form in shown]
+def _costs(summary: Summary) -> list[str]:
+    totals = ((MEASURES[name], value) for name, value in summary.totals.items() if value is not None)
+    rows = [[one.meaning.removesuffix("."), one.written(value)] for one, value in totals]
     rows += [[f"fleet's budget, {what}", value] for what, value in fleet_facts(summary)]
     return [table(["total over the run", ""], rows)]
 
@@ -282,33 +258,32 @@ def _time(timings: Sequence[RoundTiming]) -> list[str]:
     return [paragraph(time_sentence(found)), table(headings, rows, strong=[len(rows) - 1])]
 
 
-def _server(summary: dict[str, Any]) -> list[str]:
-    """What the server's stage reported in its last rounds, one column for each."""
-    lines = summary.get("server", [])[-_LATEST:]
+def _stage(summary: Summary) -> list[str]:
+    """What the stage after aggregation reported in its last rounds, one column for each."""
+    lines = summary.stage[-_LATEST:]
     if not lines:
         return []
-    names = dict.fromkeys(name for line in lines for name in line if name not in ("round", "users"))
-    rows = [[name.replace("_", " "), *(amount(line.get(name)) for line in lines)] for name in names]
-    gains = [line["users"] for line in lines]
+    names = dict.fromkeys(name for line in lines for name in line.values)
+    rows = [[name.replace("_", " "), *(amount(line.values.get(name)) for line in lines)] for name in names]
+    gains = [line.users for line in lines]
     if any(gains):
-        rows.append(["mean user alone, change in points", *(points(gain["mean"] if gain else None) for gain in gains)])
-        counts = (f"{gain['higher']} / {gain['lower']}" if gain else "-" for gain in gains)
+        rows.append(["mean user alone, change in points", *(points(gain.mean if gain else None) for gain in gains)])
+        counts = (f"{gain.higher} / {gain.lower}" if gain else "-" for gain in gains)
         rows.append(["users that gained / lost", *counts])
-    headings = ["the server after aggregating", *(f"round {line['round']}" for line in lines)]
-    return [_heading("What the server did with the adapter"), table(headings, rows)]
+    headings = ["the stage after aggregation", *(f"round {line.round}" for line in lines)]
+    return [heading("What the stage did with the adapter"), table(headings, rows)]
 
 
-def _set_aside(summary: dict[str, Any]) -> list[str]:
-    aside = summary["set_aside"]
-    if not aside:
-        return [_heading("Updates set aside"), paragraph("None: every update of every round was aggregated.")]
-    lines = [[item["device"], str(item["round"]), item["reason"]] for item in aside]
-    return [_heading("Updates set aside"), table(["device", "round", "reason"], lines, kind="words")]
+def _set_aside(summary: Summary) -> list[str]:
+    if not summary.set_aside:
+        return [heading("Updates set aside"), paragraph("None: every update of every round was aggregated.")]
+    lines = [[one.device, str(one.round), one.reason] for one in summary.set_aside]
+    return [heading("Updates set aside"), table(["device", "round", "reason"], lines, kind="words")]
 
 
 def _making(run_dir: Path) -> list[str]:
     """How the run was made: its config and environment, where the folder has them."""
-    pieces = [_heading("How this run was made")]
+    pieces = [heading("How this run was made")]
     environment = run_dir / "environment.json"
     if environment.is_file():
         pieces.append(table(["environment", ""], _facts(json.loads(environment.read_text())), kind="words"))

@@ -24,7 +24,8 @@ from flsim.report.plot import (
     percent,
     say_missing,
 )
-from flsim.report.summary import evaluated_ends, ordered_tasks, own_accuracy_name
+from flsim.report.summarise import evaluated_ends, ordered_tasks, own_accuracy_name
+from flsim.report.summary import WorstUser
 from flsim.tasks.stream import Phase
 
 
@@ -194,7 +195,7 @@ def _name_worst(axes: Axes, device: str, place: float, value: float) -> None:
     axes.text(0.02, 0.03, text, transform=axes.transAxes, size=9.5, color=dark, va="bottom")
 
 
-def draw_worst_users(axes: Axes, users: Sequence[dict[str, object]]) -> None:
+def draw_worst_users(axes: Axes, users: Sequence[WorstUser]) -> None:
     """The worst-off users, one line each: with the global adapter, asking at random, and frozen.
 
     Args:
@@ -206,12 +207,11 @@ def draw_worst_users(axes: Axes, users: Sequence[dict[str, object]]) -> None:
         return
     models = (("frozen", "frozen"), ("random", "random"), ("accuracy", "global"))
     for line, user in enumerate(users):
-        values = {model: user[key] for key, model in models if isinstance(user[key], float)}
-        found = [float(str(value)) for value in values.values()]
-        axes.plot([min(found), max(found)], [line, line], color="#D0D0D0", linewidth=3, zorder=1)
+        values = {model: getattr(user, key) for key, model in models if getattr(user, key) is not None}
+        axes.plot([min(values.values()), max(values.values())], [line, line], color="#D0D0D0", linewidth=3, zorder=1)
         for model, value in values.items():
-            axes.scatter([float(str(value))], [line], s=60, color=COLOURS[model], zorder=3 if model == "global" else 2)
-    axes.set_yticks(range(len(users)), [str(user["device"]) for user in users], color=INK)
+            axes.scatter([value], [line], s=60, color=COLOURS[model], zorder=3 if model == "global" else 2)
+    axes.set_yticks(range(len(users)), [user.device for user in users], color=INK)
     axes.set_ylim(len(users) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set_xlabel("the user's test prompts right")

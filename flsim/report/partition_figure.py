@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,6 @@ def _draw_quantities(axes: Axes, table: pd.DataFrame, assignment: Assignment, or
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelcolor=INK, fontsize=9)
 
 
-# FOLDED flsim/report/partition_figure.py
 # The realised partitions of a run's data sets: written into its folder, read back for its summary, and on its
 # page.
 
@@ -194,10 +193,10 @@ def read_partitions(run_dir: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob(f"{_FOLDER}/*/{_FIGURES}"))}
 
 
-def partition_pieces(run_dir: Path, summary: dict[str, Any]) -> list[str]:
+def partition_pieces(run_dir: Path, partitions: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Whose items are whose, as pieces of the page: a picture and the figures for each data set."""
     pieces = []
-    for name, found in summary.get("partitions", {}).items():
+    for name, found in partitions.items():
         path = run_dir / _FOLDER / name / _PICTURE
         pieces.append(heading(f"Who holds what of {name}"))
         pieces += [picture(path, _CAPTION)] if path.is_file() else []

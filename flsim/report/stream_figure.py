@@ -22,7 +22,7 @@ from flsim.report.plot import (
     mark_phases,
     new_figure,
 )
-from flsim.report.summary import ordered_tasks
+from flsim.report.summarise import ordered_tasks
 from flsim.tasks.stream import Phase
 
 _STRIPES = 480  # horizontal stripes of the picture, shared out among devices

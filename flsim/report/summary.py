@@ -1,265 +1,237 @@
-"""The summary of a run: every number that the report, the table and comparisons show, from rows alone."""
+"""The summary of a run: every number that the report, the table and comparisons show; `summary.json` holds it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-import pandas as pd
-
-from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
-from flsim.metrics.rows import (
-    ASKED,
-    FLEET,
-    LEARNERS,
-    REFERENCES,
-    STAGE,
-    evaluation,
-    evaluation_split,
-    in_rounds,
-    latest,
-    of_fleet,
-    training,
-)
-from flsim.metrics.users import paired_difference, per_user, summarise
+from flsim.files import DamagedFileError, write_atomically
+from flsim.metrics.users import PairedDifference, UserSummary
 from flsim.tasks.stream import Phase
 
-# FOLDED flsim/report/summary.py
-# What the report asks of a stream's phases: the order of their task groups, and where their last third begins.
+_FILE = "summary.json"
 
 
-def last_third(phase: Phase) -> int:
-    """First round of the phase's last `ceil(rounds / 3)` rounds; 5 for a phase of rounds 1 to 6."""
-    rounds = phase.last_round - phase.first_round + 1
-    return phase.last_round - (-(-rounds // 3)) + 1
+@dataclass(frozen=True)
+class Tested(UserSummary):
+    """One measure of a model over users, at one test."""
+
+    round: int
+    """Of the test."""
 
 
-def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
-    """Task groups in the order in which phases bring them, then the other `found` ones by name.
+@dataclass(frozen=True)
+class Used(UserSummary):
+    """Training usage over users, in some rounds."""
 
-    Args:
-        phases: the run's phases.
-        found: task groups that were measured; the others are left out.
-    """
-    brought = dict.fromkeys(task for phase in phases for task in phase.tasks if task in found)
-    return [*brought, *sorted(set(found) - set(brought))]
+    users_above_tau: int | None
+    """None when the run has no budget."""
 
 
-MEASURES = ("accuracy", "alone_accuracy", "cloud_grants")
-"""What evaluation measures: with the cloud, without it, and how often it was asked."""
+Models = dict[str, dict[str, Tested]]
+"""By model, and by name of the measure."""
 
 
-TOTALS = (
-    *("cloud_calls", "cloud_refused", "cloud_failures", "cloud_tokens", "cloud_money", "bought_money"),
-    *("uplink_bytes", "downlink_bytes", "seconds"),
-)
-"""Training rows that are summed over rounds and devices."""
-
-
-WORST_USERS = 5
-
-
-def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None = None) -> dict[str, Any]:
-    """Summarise a run, whole or partial, into what `summary.json` holds.
-
-    Args:
-        rows: all rows of the run.
-        phases: the stream's phases, in order; those not yet begun are left out.
-        tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
-
-    Returns:
-        Plain dicts, lists, strings and finite numbers; None stands for what was not measured.
-    """
-    last_round = int(rows["round"].max())
-    begun = [phase for phase in phases if phase.first_round <= last_round]
-    tested = rows[rows["split"] == evaluation_split(rows)]
-    tested = tested[tested["name"].isin(MEASURES)]
-    return {
-        "rounds": last_round,
-        "devices": int(rows.loc[rows["device"] != FLEET, "device"].nunique()),
-        "split": evaluation_split(rows),
-        "tasks": ordered_tasks(phases, sorted(tested["task"].unique())),
-        "tau": tau,
-        "phases": [{**asdict(phase), "tasks": list(phase.tasks)} for phase in phases],
-        "headline": _headline(rows),
-        "at_end": _models_at(rows, first=0, last=last_round),
-        "at_switches": [
-            {
-                "phase": phase.name,
-                "round": phase.last_round,
-                "models": _models_at(rows, first=phase.first_round, last=phase.last_round),
-            }
-            for phase in begun[:-1]
-        ],
-        "continual": {name: _continual(rows, begun, name) for name in ("accuracy", "alone_accuracy")},
-        "usage": [_usage(rows, phase, tau) for phase in begun],
-        "worst_users": _worst_users(rows),
-        "totals": {name: _total(rows, name) for name in TOTALS},
-        "fleet_budget": _fleet_budget(rows),
-        "set_aside": _set_aside(rows),
-        "server": _server(rows),
-    }
-
-
-def own_accuracy_name(rows: pd.DataFrame, model: str) -> str:
-    """`alone_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
-    return "accuracy" if evaluation(rows, model=model, name="alone_accuracy").empty else "alone_accuracy"
-
-
-def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
-    """The last evaluated round of every phase that has one, for the global adapter.
-
-    Args:
-        rows: all rows of the run.
-        phases: the phases to look at.
-        name: such as `accuracy`.
-    """
-    measured = evaluation(rows, model="global", name=name)
-    ends = [(phase, latest(measured, first=phase.first_round, last=phase.last_round)) for phase in phases]
-    return [(phase, int(end["round"].iloc[0])) for phase, end in ends if not end.empty]
-
-
-def _models_at(rows: pd.DataFrame, *, first: int, last: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Summaries by model and name: learners at their last evaluated round of the window, references at round 0."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for model in (*LEARNERS, *REFERENCES):
-        for name in MEASURES:
-            window_first = 0 if model in REFERENCES else first
-            measured = latest(evaluation(rows, model=model, name=name), first=window_first, last=last)
-            if measured["weight"].sum() > 0:
-                summary = asdict(summarise(measured, higher_is_better=name != "cloud_grants"))
-                found.setdefault(model, {})[name] = {"round": int(measured["round"].iloc[0]), **summary}
-    return found
-
-
-def _at_end(rows: pd.DataFrame, model: str, name: str) -> pd.Series:
-    """Values by device at the model's last evaluated round."""
-    return per_user(latest(evaluation(rows, model=model, name=name)))
-
-
-def _headline(rows: pd.DataFrame) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Headline:
     """The two differences that answer whether learning and learning to ask paid off, paired user by user."""
-    over_random = paired_difference(_at_end(rows, "global", "accuracy"), _at_end(rows, "random", "accuracy"))
-    frozen = _at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))
-    over_frozen = paired_difference(_at_end(rows, "global", "alone_accuracy"), frozen)
-    return {
-        "accuracy_over_random": None if over_random is None else asdict(over_random),
-        "alone_accuracy_over_frozen": None if over_frozen is None else asdict(over_frozen),
-    }
+
+    accuracy_over_random: PairedDifference | None
+    """The global adapter that may ask, minus the frozen model that asks at random."""
+    alone_accuracy_over_frozen: PairedDifference | None
+    """The global adapter alone minus the frozen model alone."""
 
 
-def _continual(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> dict[str, Any]:
-    """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer.
+@dataclass(frozen=True)
+class Switch:
+    """The models at the last test of a phase that another one followed."""
 
-    The mean of forgetting is over the groups left behind, those that an earlier phase taught and this one does not;
-    None where there are none.
+    phase: str
+    round: int
+    """The phase's last."""
+    models: Models
+
+
+@dataclass(frozen=True)
+class PhaseEnd:
+    """A stage of the accuracy matrix."""
+
+    phase: str
+    round: int
+    """Of the test."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Forgetting at the end of a phase."""
+
+    phase: str
+    round: int
+    left_behind: tuple[str, ...]
+    """Tasks that an earlier phase taught and this one does not."""
+    mean: float | None
+    """Over those; None if there are none."""
+    by_task: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Backward transfer at the end."""
+
+    mean: float | None
+    by_task: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the mean user's accuracy went over the phases, of the global adapter."""
+
+    stages: tuple[PhaseEnd, ...]
+    tasks: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+    """A line per stage, a column per task; None where nothing was measured."""
+    forgetting: tuple[Drop, ...]
+    """Of every stage after the first."""
+    backward_transfer: Transfer
+
+
+@dataclass(frozen=True)
+class PhaseUsage:
+    """Training usage of one phase."""
+
+    phase: str
+    first_round: int
+    last_round: int
+    tau: float | None
+    """Of the run; None when it has no budget."""
+    whole: Used | None
+    """None without rows."""
+    last_third: Used | None
+    """Of its last third of rounds, rounded up."""
+
+
+@dataclass(frozen=True)
+class WorstUser:
+    """One of the users with the lowest accuracy at the end; None stands for what was not measured."""
+
+    device: str
+    accuracy: float
+    """With the global adapter, when it may ask."""
+    alone_accuracy: float | None
+    random: float | None
+    """With the frozen model that asks at random."""
+    frozen: float | None
+    """With the frozen model alone."""
+    over_random: float | None
+    """accuracy minus random."""
+
+
+@dataclass(frozen=True)
+class Charged:
+    """What a cap of the fleet was charged so far."""
+
+    spent: float
+    cap: float
+
+
+@dataclass(frozen=True)
+class FleetBudget:
+    """Of the whole fleet; None stands for what is not capped, or has no price."""
+
+    calls: Charged | None
+    tokens: Charged | None
+    money: Charged | None
+    price: float | None
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """An update that was set aside."""
+
+    round: int
+    device: str
+    reason: str
+    """One word."""
+
+
+@dataclass(frozen=True)
+class StageRound:
+    """What the stage after aggregation reported of one round."""
+
+    round: int
+    values: dict[str, float]
+    """Its own, by name."""
+    users: PairedDifference | None
+    """Its effect on the users that it looked at: after minus before, alone."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All of it; None stands for what was not measured."""
+
+    run: str
+    """The run's name."""
+    rounds: int
+    """The last that has rows."""
+    devices: int
+    split: str
+    """Of the tests."""
+    tasks: tuple[str, ...]
+    """In the order in which phases bring them."""
+    tau: float | None
+    """None when the run has no budget."""
+    phases: tuple[Phase, ...]
+    headline: Headline
+    at_end: Models
+    at_switches: tuple[Switch, ...]
+    continual: dict[str, Course]
+    """By measure, of the phases that have begun."""
+    usage: tuple[PhaseUsage, ...]
+    worst_users: tuple[WorstUser, ...]
+    """Worst first."""
+    totals: dict[str, float | None]
+    """Sums over rounds and devices of training, by measure."""
+    fleet_budget: FleetBudget | None
+    set_aside: tuple[SetAside, ...]
+    stage: tuple[StageRound, ...]
+    partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By data set, what `partitions/` holds of it."""
+
+
+def write_summary(run_dir: Path, summary: Summary) -> None:
+    """Write `summary.json`, which is equal for equal runs."""
+    text = json.dumps(asdict(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(run_dir / _FILE, text.encode())
+
+
+def read_summary(run_dir: Path) -> Summary:
+    """Read what `write_summary` wrote.
+
+    Raises:
+        DamagedFileError: if it cannot be read, or is of another release; it says how to have it written again.
     """
-    measured = evaluation(rows, model="global", name=name)
-    tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
-    ends = evaluated_ends(rows, phases, name)
-    stages = [stage for _, stage in ends]
-    learned = {task: stage for phase, stage in reversed(ends) for task in phase.tasks}
-    matrix = accuracy_matrix(measured, stages, tasks=tasks)
-    transfer = backward_transfer(matrix, learned) if stages else pd.Series(dtype=float)
-    return {
-        "stages": [{"phase": phase.name, "round": stage} for phase, stage in ends],
-        "tasks": tasks,
-        "matrix": [[None if pd.isna(cell) else float(cell) for cell in line] for line in matrix.to_numpy()],
-        "forgetting": [_forgotten(matrix, ends[:count]) for count in range(2, len(ends) + 1)],
-        "backward_transfer": {"mean": _mean(transfer), "by_task": _floats(transfer)},
-    }
+    path = run_dir / _FILE
+    try:
+        found: Summary = _made(Summary, json.loads(path.read_text()))
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(
+            f"{path} cannot be read as a summary ({type(error).__name__}: {error}); resume the finished run, which "
+            f"writes its report again"
+        ) from error
 
 
-def _forgotten(matrix: pd.DataFrame, ends: Sequence[tuple[Phase, int]]) -> dict[str, Any]:
-    """Forgetting at the last of `ends`, for all groups and as the mean over those left behind."""
-    phase, stage = ends[-1]
-    drops = forgetting(matrix.loc[[earlier for _, earlier in ends]])
-    taught = {task for earlier, _ in ends[:-1] for task in earlier.tasks}
-    left = [task for task in drops.index if task in taught and task not in phase.tasks]
-    mean = _mean(drops.loc[left])
-    return {"phase": phase.name, "round": stage, "left_behind": left, "mean": mean, "by_task": _floats(drops)}
-
-
-def _mean(values: pd.Series) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _floats(values: pd.Series) -> dict[str, float]:
-    return {str(key): float(value) for key, value in values.items()}
-
-
-def _usage(rows: pd.DataFrame, phase: Phase, tau: float | None) -> dict[str, Any]:
-    """The fleet's training cloud usage in one phase, whole and in its last third of rounds; None without rows."""
-    usage = training(rows, name=ASKED)
-    found: dict[str, Any] = {
-        "phase": phase.name,
-        "first_round": phase.first_round,
-        "last_round": phase.last_round,
-        "tau": tau,
-    }
-    for part, first in (("whole", phase.first_round), ("last_third", last_third(phase))):
-        window = in_rounds(usage, first, phase.last_round)
-        if not window["weight"].sum() > 0:
-            found[part] = None
-            continue
-        above = None if tau is None else int((per_user(window) > tau).sum())
-        found[part] = {**asdict(summarise(window, higher_is_better=False)), "users_above_tau": above}
-    return found
-
-
-def _worst_users(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The users with the lowest accuracy at the end, worst first, and what the references give them."""
-    accuracy = _at_end(rows, "global", "accuracy")
-    others = {
-        "alone_accuracy": _floats(_at_end(rows, "global", "alone_accuracy")),
-        "random": _floats(_at_end(rows, "random", "accuracy")),
-        "frozen": _floats(_at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))),
-    }
-    worst = accuracy.sort_values(kind="stable").head(WORST_USERS)
-    users = []
-    for device, value in _floats(worst).items():
-        line: dict[str, Any] = {"device": device, "accuracy": value}
-        line.update({name: values.get(device) for name, values in others.items()})
-        line["over_random"] = None if line["random"] is None else line["accuracy"] - line["random"]
-        users.append(line)
-    return users
-
-
-def _total(rows: pd.DataFrame, name: str) -> float | None:
-    """Sum over rounds and devices; None when it was never measured."""
-    found = training(rows, name=name)
-    return None if found.empty else float(found["total"].sum())
-
-
-def _fleet_budget(rows: pd.DataFrame) -> dict[str, Any] | None:
-    """What the fleet's budget was charged so far, of its caps, and its price; None without a fleet budget."""
-    last = latest(of_fleet(rows)).set_index("name")
-    spent = {
-        kind: {"spent": float(last["total"][f"spent_{kind}"]), "cap": float(last["weight"][f"spent_{kind}"])}
-        for kind in ("calls", "tokens", "money")
-        if f"spent_{kind}" in last.index
-    }
-    price = float(last["total"]["dual_variable"]) if "dual_variable" in last.index else None
-    return None if price is None and not spent else {**spent, "price": price}
-
-
-def _set_aside(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Updates that were set aside, by round and device, with the reason word that stands in `task`."""
-    found = rows[rows["name"] == "set_aside"].sort_values(["round", "device"], kind="stable")
-    return [
-        {"round": int(number), "device": str(device), "reason": str(reason)}
-        for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
-    ]
-
-
-def _server(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the server's stage reported, by round: its own values, and its effect on the users that it looked at."""
-    own = rows[rows["split"] == STAGE]
-    users = own[own["device"] != FLEET]
-    lines = []
-    for number, part in own[own["device"] == FLEET].groupby("round"):
-        now = users[users["round"] == number]
-        after, before = (per_user(now[now["model"] == model]) for model in ("distilled", "aggregated"))
-        gain = paired_difference(after, before)
-        values = dict(zip(part["name"], part["total"] / part["weight"], strict=True))
-        lines.append({"round": int(str(number)), **values, "users": None if gain is None else asdict(gain)})
-    return lines
+def _made(kind: Any, value: Any) -> Any:
+    """A value of that type from what JSON holds of it."""
+    if isinstance(kind, UnionType):
+        (inner,) = (one for one in get_args(kind) if one is not NoneType)
+        return None if value is None else _made(inner, value)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{one.name: _made(hints[one.name], value[one.name]) for one in fields(kind)})  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        return tuple(_made(get_args(kind)[0], one) for one in value)
+    if get_origin(kind) is dict:
+        return {key: _made(get_args(kind)[1], one) for key, one in value.items()}
+    return value

@@ -1,11 +1,11 @@
 """A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
-from typing import Any
-
+from flsim.metrics.users import UserSummary
+from flsim.report.summary import Summary, Tested
 from flsim.report.time_figure import MEANING, Breakdown
 from flsim.text import BAR, aligned, amount, bar, data_size, seconds, share, wrapped
 
-MODEL_LINES = (
+_LINES = (
     ("global", "accuracy", "global, may ask"),
     ("global", "alone_accuracy", "global, alone"),
     ("own", "accuracy", "device's own, may ask"),
@@ -26,45 +26,48 @@ SPREAD = ("example_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
 _HEADINGS = ("examples", "users", "p10", "p50", "p90", "worst 10 %")
 
 
-def answer(summary: dict[str, Any]) -> str:
+def answer(summary: Summary) -> str:
     """Say in one sentence how the run ended: accuracy, gain over random asking, cloud usage against the budget.
 
     Args:
         summary: as `summarise_run` gives; whatever was not measured is left out of the sentence.
     """
-    end = summary["at_end"].get("global", {})
+    end = summary.at_end.get("global", {})
     if "accuracy" not in end:
-        return f"After round {summary['rounds']} the global adapter has not been evaluated yet."
-    text = f"After round {end['accuracy']['round']} the mean user is right on {share(end['accuracy']['user_mean'])}"
-    gap = summary["headline"]["accuracy_over_random"]
+        return f"After round {summary.rounds} the global adapter has not been evaluated yet."
+    text = f"After round {end['accuracy'].round} the mean user is right on {share(end['accuracy'].user_mean)}"
+    gap = summary.headline.accuracy_over_random
     if gap is not None:
-        side = "above" if gap["mean"] >= 0 else "below"
-        text += f", {abs(100 * gap['mean']):.1f} points {side} the frozen model asking at random"
+        side = "above" if gap.mean >= 0 else "below"
+        text += f", {abs(100 * gap.mean):.1f} points {side} the frozen model asking at random"
     if "cloud_grants" in end:
-        budget = "" if summary["tau"] is None else f" (budget τ = {share(summary['tau'], digits=0)})"
-        text += f"; {share(end['cloud_grants']['user_mean'])} of prompts used the cloud{budget}"
+        budget = "" if summary.tau is None else f" (budget τ = {share(summary.tau, digits=0)})"
+        text += f"; {share(end['cloud_grants'].user_mean)} of prompts used the cloud{budget}"
     return text + "."
 
 
-def fleet_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def fleet_facts(summary: Summary) -> list[tuple[str, str]]:
     """The fleet's budget as (what, value): what was charged of every cap, and the price; empty if there is none."""
-    found = summary.get("fleet_budget") or {}
-    caps = [
-        (kind, f"{amount(found[kind]['spent'])} of {amount(found[kind]['cap'])}")
-        for kind in ("calls", "tokens", "money")
-        if kind in found
-    ]
-    price = found.get("price")
-    return caps if price is None else [*caps, ("price λ", f"{price:.2f}")]
+    found = summary.fleet_budget
+    if found is None:
+        return []
+    caps = (("calls", found.calls), ("tokens", found.tokens), ("money", found.money))
+    facts = [(kind, f"{amount(cap.spent)} of {amount(cap.cap)}") for kind, cap in caps if cap is not None]
+    return facts if found.price is None else [*facts, ("price λ", f"{found.price:.2f}")]
 
 
-def model_lines(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def model_lines(summary: Summary) -> list[tuple[str, Tested]]:
     """The lines of the models' table that were measured: label and summary."""
-    end = summary["at_end"]
-    return [(label, end[model][name]) for model, name, label in MODEL_LINES if name in end.get(model, {})]
+    end = summary.at_end
+    return [(label, end[model][name]) for model, name, label in _LINES if name in end.get(model, {})]
 
 
-def end_table(summary: dict[str, Any]) -> str:
+def spread_cells(found: UserSummary) -> list[str]:
+    """How a measure is spread over users, as shares, in the order of `SPREAD`."""
+    return [share(getattr(found, field)) for field in SPREAD]
+
+
+def end_table(summary: Summary) -> str:
     """Lay the end of a run out as plain text of at most 100 columns.
 
     Args:
@@ -72,26 +75,26 @@ def end_table(summary: dict[str, Any]) -> str:
     """
     lines = [wrapped(answer(summary)), ""]
     rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
-    rows += [(label, *(share(values[field]) for field in SPREAD)) for label, values in model_lines(summary)]
+    rows += [(label, *spread_cells(found)) for label, found in model_lines(summary)]
     lines += aligned(rows)
     usage: list[tuple[str, ...]] = [("training cloud usage", "rounds", "whole", "last third", "τ")]
     usage += [
         (
-            f"phase {phase['phase']}",
-            f"{phase['first_round']} to {phase['last_round']}",
-            *(share(None if phase[part] is None else phase[part]["user_mean"]) for part in ("whole", "last_third")),
-            share(phase["tau"], digits=0),
+            f"phase {phase.phase}",
+            f"{phase.first_round} to {phase.last_round}",
+            *(share(None if part is None else part.user_mean) for part in (phase.whole, phase.last_third)),
+            share(phase.tau, digits=0),
         )
-        for phase in summary["usage"]
+        for phase in summary.usage
     ]
     if len(usage) > 1:
         lines += ["", *aligned(usage)]
-    totals, aside = summary["totals"], len(summary["set_aside"])
+    totals, aside = summary.totals, len(summary.set_aside)
     facts = ", ".join(f"{what} {value}" for what, value in fleet_facts(summary))
     lines += [
         "",
-        f"cloud: {amount(totals['cloud_calls'])} calls, {amount(totals['cloud_refused'])} refused, "
-        f"{_failed(totals)}{amount(totals['cloud_tokens'])} tokens, money {amount(totals['cloud_money'])}",
+        f"cloud: {amount(totals['calls'])} calls, {amount(totals['refused'])} refused, "
+        f"{_failed(totals['failures'])}{amount(totals['tokens'])} tokens, money {amount(totals['money'])}",
         *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
@@ -99,9 +102,9 @@ def end_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _failed(totals: dict[str, Any]) -> str:
+def _failed(failures: float | None) -> str:
     """Where the cloud can fail, how often it did."""
-    return "" if totals.get("cloud_failures") is None else f"{amount(totals['cloud_failures'])} failed, "
+    return "" if failures is None else f"{amount(failures)} failed, "
 
 
 def time_sentence(found: Breakdown) -> str:

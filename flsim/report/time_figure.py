@@ -15,7 +15,6 @@ from flsim.report.plot import COLOURS, INK, QUIET, EndLabel, as_rounds_axis, lab
 from flsim.text import seconds
 from flsim.timing import PARTS, RoundTiming
 
-# FOLDED flsim/report/time_figure.py
 # What the mean round of a run spends its time on, from the timing files; start and warm-up are set apart.
 
 MEANING: Mapping[str, str] = MappingProxyType(

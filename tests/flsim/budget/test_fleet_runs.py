@@ -20,6 +20,7 @@ from flsim.flower.work import PackedClientApp
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.rounds import cohort
 from flsim.metrics.rows import read_rows, without_timing
+from flsim.report.summary import Charged
 from flsim.report.table import end_table
 from tests.tiny import TinyRun
 
@@ -198,12 +199,14 @@ def test_the_report_says_what_was_spent_of_the_cap(tiny_runs: TinyRun) -> None:
     """And the fleet is no user: there are four devices."""
     run = flsim.run(tiny_runs("report", *PRICED), progress=False)
     calls = named(run.rows, "cloud_calls")["total"].sum()
-    found = run.summary["fleet_budget"]
-    assert found["calls"] == {"spent": calls, "cap": 20.0}
-    assert found["tokens"]["cap"] == 300.0
-    assert found["price"] == named(run.rows, "dual_variable")["total"].iloc[-1]
-    assert run.summary["devices"] == 4
-    assert run.summary["at_end"]["global"]["accuracy"]["users"] == 4
+    found = run.summary.fleet_budget
+    assert found is not None
+    assert found.calls == Charged(spent=calls, cap=20.0)
+    assert found.tokens is not None
+    assert found.tokens.cap == 300.0
+    assert found.price == named(run.rows, "dual_variable")["total"].iloc[-1]
+    assert run.summary.devices == 4
+    assert run.summary.at_end["global"]["accuracy"].users == 4
     assert f"fleet's budget: calls {calls:.0f} of 20, tokens " in end_table(run.summary)
     assert "budget, calls" in run.report.read_text()
     assert f"{calls:.0f} of 20" in run.report.read_text()

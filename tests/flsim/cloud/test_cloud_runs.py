@@ -74,14 +74,14 @@ def test_a_cloud_that_always_fails_loses_no_run_and_is_not_paid(settings: Settin
         quick = ("rounds=1", "client.steps=3", "cloud.deadline_s=0.2", "cloud.concurrency=1")
         run = flsim.run(settings("down", server.url, *quick), progress=False)
         assert len(server.asked) >= len(ways)
-    assert run.summary["rounds"] == 1
-    assert run.summary["set_aside"] == []
+    assert run.summary.rounds == 1
+    assert run.summary.set_aside == ()
     for name in ("cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "bought_tokens"):
         assert total(run, name) == 0, name
     failures = run.rows[(run.rows["name"] == "cloud_failures") & (run.rows["split"] == "train")]
     assert set(failures["device"]) == {"device-000", "device-001"}
     assert (failures["total"] > 0).all()
-    assert run.summary["totals"]["cloud_failures"] == failures["total"].sum()
+    assert run.summary.totals["failures"] == failures["total"].sum()
     tests = run.rows[(run.rows["split"] == "test") & (run.rows["model"] == "random")].set_index(["device", "name"])
     for device in ("device-000", "device-001"):
         assert tests["total"][device, "cloud_grants"] > 0
@@ -107,7 +107,7 @@ def test_devices_and_server_share_one_cache(settings: Settings, tmp_path: Path) 
     with chat_server(Answers()) as server:
         run = flsim.run(settings("taught", server.url, *more, "rounds=1"), progress=False)
         assert len(server.asked) == len(set(server.asked))  # devices and server share one cache
-    line = run.summary["server"][0]
+    line = run.summary.stage[0].values
     assert line["cloud_calls"] == 12
     assert line["cloud_failures"] == 0
 

@@ -36,6 +36,7 @@ from flsim.loop.rounds import cohort
 from flsim.metrics.rows import COLUMNS, without_timing
 from flsim.models.adapter import Adapter, load_adapter
 from flsim.models.decoding import encode
+from flsim.report.summary import read_summary
 from flsim.timing import PARTS, read_timings
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
@@ -142,7 +143,7 @@ def test_the_folder_holds_the_whole_run(finished: flsim.Run) -> None:
     assert not list(folder.rglob("*.part"))
     assert finished.report == folder / "report.html"
     assert "<html" in finished.report.read_text()
-    assert json.loads((folder / "summary.json").read_text()) == finished.summary
+    assert read_summary(folder) == finished.summary
     assert "rounds 0 to 3, 3 devices on local" in (folder / "run.log").read_text()
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,11 @@ from PIL import Image
 
 from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.report.finish import finish_run, stream_table
+from flsim.report.summary import SetAside, Summary, read_summary
 from flsim.report.table import end_table
 from flsim.tasks.stream import Phase
 
-Finished: TypeAlias = tuple[Path, dict[str, Any]]
+Finished: TypeAlias = tuple[Path, Summary]
 TAU = 0.3
 ARITHMETIC, WORDS = ("arithmetic", "numbers"), ("strings", "lists")
 GROUPS = (*ARITHMETIC, *WORDS)
@@ -126,20 +127,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished) -> None:
     run_dir, summary = finished
-    assert json.loads((run_dir / "summary.json").read_text()) == summary
-    assert set(summary) == {
+    assert read_summary(run_dir) == summary
+    assert set(json.loads((run_dir / "summary.json").read_text())) == {
         *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "at_switches"),
-        *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "server"),
+        *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "stage", "partitions"),
     }
-    assert summary["tasks"] == list(GROUPS)
-    assert set(summary["at_end"]) == {"global", "own", "frozen", "random", "cloud"}
-    assert [switch["round"] for switch in summary["at_switches"]] == [4, 8]
-    assert summary["set_aside"] == [{"round": 2, "device": "device-001", "reason": "not_finite"}]
+    assert summary.tasks == tuple(GROUPS)
+    assert set(summary.at_end) == {"global", "own", "frozen", "random", "cloud"}
+    assert [switch.round for switch in summary.at_switches] == [4, 8]
+    assert summary.set_aside == (SetAside(2, "device-001", "not_finite"),)
 
 
 def test_the_worst_user_is_found_and_the_page_names_it(finished: Finished) -> None:
     run_dir, summary = finished
-    assert summary["worst_users"][0]["device"] == "device-003"
+    assert summary.worst_users[0].device == "device-003"
     page = (run_dir / "report.html").read_text()
     first_line = re.search(r"worst-off user.*?<tbody><tr><td>(.*?)</td>", page, re.S)
     assert first_line is not None
@@ -188,15 +189,15 @@ def test_ledger_adds_up_to_the_totals(finished: Finished) -> None:
     ledger = pd.read_parquet(run_dir / "ledger.parquet")
     assert list(ledger.columns) == ["round", "device", "calls", "refused", "tokens", "money"]
     assert len(ledger) == 12 * 6
-    assert ledger["calls"].sum() == summary["totals"]["cloud_calls"]
-    assert ledger["tokens"].sum() == summary["totals"]["cloud_tokens"]
+    assert ledger["calls"].sum() == summary.totals["calls"]
+    assert ledger["tokens"].sum() == summary.totals["tokens"]
 
 
 def test_table_fits_a_terminal_and_shows_the_mean_user(finished: Finished) -> None:
     _, summary = finished
     table = end_table(summary)
     assert max(len(line) for line in table.splitlines()) <= 100
-    mean = summary["at_end"]["global"]["accuracy"]["user_mean"]
+    mean = summary.at_end["global"]["accuracy"].user_mean
     line = next(line for line in table.splitlines() if line.startswith("global, may ask"))
     assert line.split()[-10:][0] == f"{100 * mean:.1f}"
 
@@ -215,7 +216,7 @@ def test_a_partial_run_gets_its_report(tmp_path: Path, last_round: int) -> None:
     for extra in ("config.yaml", "environment.json"):
         (tmp_path / extra).unlink()
     summary = finish_run(tmp_path, phases=phases, tau=None)
-    assert summary["rounds"] == last_round
-    assert len(summary["usage"]) == math.ceil(last_round / 4)
+    assert summary.rounds == last_round
+    assert len(summary.usage) == math.ceil(last_round / 4)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert max(len(line) for line in end_table(summary).splitlines()) <= 100

@@ -1,6 +1,6 @@
 """The summary, the table and small parts of figures, on a run of two devices whose every number is derived by hand."""
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flsim.files import DamagedFileError
 from flsim.metrics.rows import Row, rows_frame
 from flsim.report.plot import spread
 from flsim.report.stream_figure import by_mix, mix_picture
-from flsim.report.summary import last_third, ordered_tasks, summarise_run
+from flsim.report.summarise import last_third, ordered_tasks, summarise_run
+from flsim.report.summary import SetAside, Summary, read_summary, write_summary
 from flsim.report.table import answer, end_table
 from flsim.tasks.stream import Phase
 from flsim.text import data_size, points, share
@@ -52,78 +54,84 @@ def two_devices() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def summary() -> dict[str, Any]:
+def summary() -> Summary:
     return summarise_run(two_devices(), PHASES, tau=0.25)
 
 
-def test_the_end_counts_all_tasks_of_a_user(summary: dict[str, Any]) -> None:
+def test_the_end_counts_all_tasks_of_a_user(summary: Summary) -> None:
     """At round 6 the users are right on 14/20 and 6/20; the worst ceil(2 / 10) = 1 user is at 0.3."""
-    end = summary["at_end"]["global"]["accuracy"]
-    assert (end["round"], end["users"]) == (6, 2)
-    assert (end["user_mean"], end["worst_decile_mean"]) == pytest.approx((0.5, 0.3))
-    assert summary["at_end"]["random"]["accuracy"]["round"] == 0
-    assert "cloud" not in summary["at_end"]
+    end = summary.at_end["global"]["accuracy"]
+    assert (end.round, end.users) == (6, 2)
+    assert (end.user_mean, end.worst_decile_mean) == pytest.approx((0.5, 0.3))
+    assert summary.at_end["random"]["accuracy"].round == 0
+    assert "cloud" not in summary.at_end
 
 
-def test_switches_are_phase_ends_but_the_last_begun(summary: dict[str, Any]) -> None:
+def test_switches_are_phase_ends_but_the_last_begun(summary: Summary) -> None:
     """Phase C never began, so the only switch is at round 3: users at 12/20 and 10/20."""
-    (switch,) = summary["at_switches"]
-    assert (switch["phase"], switch["round"]) == ("A", 3)
-    assert switch["models"]["global"]["accuracy"]["user_mean"] == pytest.approx(0.55)
-    assert "alone_accuracy" not in switch["models"]["global"]
+    (switch,) = summary.at_switches
+    assert (switch.phase, switch.round) == ("A", 3)
+    assert switch.models["global"]["accuracy"].user_mean == pytest.approx(0.55)
+    assert "alone_accuracy" not in switch.models["global"]
 
 
-def test_headline_differences_are_paired(summary: dict[str, Any]) -> None:
+def test_headline_differences_are_paired(summary: Summary) -> None:
     """Over random: 0.7 - 0.4 and 0.3 - 0.3, mean 0.15; alone over frozen: 0.55 - 0.2 and 0.25 - 0.1, mean 0.25."""
-    over_random = summary["headline"]["accuracy_over_random"]
-    assert over_random["mean"] == pytest.approx(0.15)
-    assert (over_random["higher"], over_random["lower"], over_random["users"]) == (1, 0, 2)
-    assert summary["headline"]["alone_accuracy_over_frozen"]["mean"] == pytest.approx(0.25)
+    over_random, over_frozen = summary.headline.accuracy_over_random, summary.headline.alone_accuracy_over_frozen
+    assert over_random is not None
+    assert over_frozen is not None
+    assert over_random.mean == pytest.approx(0.15)
+    assert (over_random.higher, over_random.lower, over_random.users) == (1, 0, 2)
+    assert over_frozen.mean == pytest.approx(0.25)
 
 
-def test_usage_of_a_phase_and_of_its_last_third(summary: dict[str, Any]) -> None:
+def test_usage_of_a_phase_and_of_its_last_third(summary: Summary) -> None:
     """Phase A: 18/30 and 10/60, mean 0.3833; its last third is round 3: 4/10 and 2/20, mean 0.25, one above tau."""
-    first, second = summary["usage"]
-    assert first["whole"]["user_mean"] == pytest.approx((18 / 30 + 10 / 60) / 2)
-    assert first["last_third"]["user_mean"] == pytest.approx(0.25)
-    assert (first["last_third"]["users_above_tau"], first["tau"]) == (1, 0.25)
-    assert second["last_third"]["user_mean"] == pytest.approx((0.3 + 0.25) / 2)
-    assert second["last_third"]["worst_decile_mean"] == pytest.approx(0.3)
+    first, second = summary.usage
+    assert first.whole is not None
+    assert first.last_third is not None
+    assert second.last_third is not None
+    assert first.whole.user_mean == pytest.approx((18 / 30 + 10 / 60) / 2)
+    assert first.last_third.user_mean == pytest.approx(0.25)
+    assert (first.last_third.users_above_tau, first.tau) == (1, 0.25)
+    assert second.last_third.user_mean == pytest.approx((0.3 + 0.25) / 2)
+    assert second.last_third.worst_decile_mean == pytest.approx(0.3)
 
 
-def test_forgetting_counts_what_was_left_behind(summary: dict[str, Any]) -> None:
+def test_forgetting_counts_what_was_left_behind(summary: Summary) -> None:
     """Arithmetic fell from 0.8 to 0.5 over phase B; strings, taught by B, are not among those left behind."""
-    found = summary["continual"]["accuracy"]
-    assert found["matrix"] == [pytest.approx([0.8, 0.3]), pytest.approx([0.5, 0.5])]
-    (drop,) = found["forgetting"]
-    assert (drop["phase"], drop["left_behind"]) == ("B", ["arithmetic"])
-    assert drop["mean"] == pytest.approx(0.3)
-    assert drop["by_task"]["strings"] == pytest.approx(-0.2)
-    assert found["backward_transfer"]["mean"] == pytest.approx(-0.3)
+    found = summary.continual["accuracy"]
+    assert [list(line) for line in found.matrix] == [pytest.approx([0.8, 0.3]), pytest.approx([0.5, 0.5])]
+    (drop,) = found.forgetting
+    assert (drop.phase, drop.left_behind) == ("B", ("arithmetic",))
+    assert drop.mean == pytest.approx(0.3)
+    assert drop.by_task["strings"] == pytest.approx(-0.2)
+    assert found.backward_transfer.mean == pytest.approx(-0.3)
 
 
-def test_worst_users_totals_and_set_aside(summary: dict[str, Any]) -> None:
-    worst = summary["worst_users"][0]
-    assert (worst["device"], worst["accuracy"], worst["random"]) == (TWO, pytest.approx(0.3), pytest.approx(0.3))
-    assert worst["over_random"] == pytest.approx(0.0)
-    assert summary["totals"]["cloud_calls"] == 60.0
-    assert summary["totals"]["seconds"] == 2.5
-    assert summary["totals"]["cloud_tokens"] is None
-    assert summary["set_aside"] == [{"round": 2, "device": TWO, "reason": "died"}]
+def test_worst_users_totals_and_set_aside(summary: Summary) -> None:
+    worst = summary.worst_users[0]
+    assert worst.device == TWO
+    assert [worst.accuracy, worst.random] == pytest.approx([0.3, 0.3])
+    assert worst.over_random == pytest.approx(0.0)
+    assert summary.totals["calls"] == 60.0
+    assert summary.totals["seconds"] == 2.5
+    assert summary.totals["tokens"] is None
+    assert summary.set_aside == (SetAside(2, TWO, "died"),)
 
 
-def test_order_of_rows_changes_no_number(summary: dict[str, Any]) -> None:
+def test_order_of_rows_changes_no_number(summary: Summary) -> None:
     shuffled = two_devices().sample(frac=1.0, random_state=3, ignore_index=True)
     assert summarise_run(shuffled, PHASES, tau=0.25) == summary
 
 
 def test_validation_is_reported_when_there_is_no_test() -> None:
     rows = two_devices().replace({"split": {"test": "validation"}})
-    assert summarise_run(rows, PHASES)["split"] == "validation"
-    assert summarise_run(rows, PHASES)["at_end"]["global"]["accuracy"]["user_mean"] == pytest.approx(0.5)
+    assert summarise_run(rows, PHASES).split == "validation"
+    assert summarise_run(rows, PHASES).at_end["global"]["accuracy"].user_mean == pytest.approx(0.5)
 
 
-def test_answer_and_table(summary: dict[str, Any]) -> None:
+def test_answer_and_table(summary: Summary) -> None:
     assert answer(summary) == (
         "After round 6 the mean user is right on 50.0 %, 15.0 points above the frozen model asking at random; "
         "20.0 % of prompts used the cloud (budget τ = 25 %)."
@@ -183,3 +191,11 @@ def test_the_streams_picture_shares_stripes_out_by_prompts() -> None:
     assert len(np.unique(picture[:19, 1], axis=0)) == 1
     assert picture[0, 1].tolist() == picture[20, 0].tolist() == [0.94] * 3
     assert by_mix(stream, [TWO, ONE], ["arithmetic", "strings"]) == [ONE, TWO]
+
+
+def test_a_summary_is_read_as_it_was_written(summary: Summary, tmp_path: Path) -> None:
+    write_summary(tmp_path, summary)
+    assert read_summary(tmp_path) == summary
+    (tmp_path / "summary.json").write_text('{"run": "of another release", "server": []}')
+    with pytest.raises(DamagedFileError, match=r"summary\.json cannot be read as a summary .* resume the finished run"):
+        read_summary(tmp_path)

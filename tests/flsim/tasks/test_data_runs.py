@@ -15,6 +15,7 @@ from flsim.comparison.runs import Method, OpenRun
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import STAGE, without_timing
 from flsim.report.finish import finish_run
+from flsim.report.summary import read_summary
 from flsim.tasks.stream import TaskStream, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -78,12 +79,12 @@ def test_the_realised_partitions_are_in_the_folder_and_on_the_page(finished: fls
         kept = finished.folder / "partitions" / name
         assert (kept / "partition.png").read_bytes().startswith(b"\x89PNG")
         assert f"Who holds what of {name}" in page
-        table, found = pd.read_parquet(kept / "partition.parquet"), finished.summary["partitions"][name]
+        table, found = pd.read_parquet(kept / "partition.parquet"), finished.summary.partitions[name]
         assert table["items"].sum() == found["items"]
         assert (found["devices"], found["over"]) == (3, over)
         assert set(table["split"]) == {"train", "validation", "test"}
-    assert finished.summary["partitions"]["votes"]["items"] == 3 * 40
-    assert json.loads((finished.folder / "summary.json").read_text()) == finished.summary
+    assert finished.summary.partitions["votes"]["items"] == 3 * 40
+    assert read_summary(finished.folder) == finished.summary
     settings = config(folder, "whole")
     bare = TaskStream(settings.stream, settings.rounds)
     assert finish_run(finished.folder, phases=bare.phases, tau=settings.budget.tau) == finished.summary

@@ -117,19 +117,20 @@ def test_the_report_shows_what_the_stage_did_and_counts_no_server_among_the_user
         for model in ("aggregated", "distilled")
         for device in ("device-000", "device-001")
     }
-    assert scored.summary["devices"] == 2
-    assert scored.summary["at_end"]["global"]["accuracy"]["users"] == 2
-    first, second = scored.summary["server"]
-    assert (first["round"], second["round"]) == (1, 2)
-    assert second["users"]["users"] == 2
-    assert second["kept"] in (0.0, 1.0)
-    assert "What the server did with the adapter" in scored.report.read_text()
+    assert scored.summary.devices == 2
+    assert scored.summary.at_end["global"]["accuracy"].users == 2
+    first, second = scored.summary.stage
+    assert (first.round, second.round) == (1, 2)
+    assert second.users is not None
+    assert second.users.users == 2
+    assert second.values["kept"] in (0.0, 1.0)
+    assert "What the stage did with the adapter" in scored.report.read_text()
 
 
 def test_a_run_without_a_stage_is_as_it_was(settings: TinyRun, scored: flsim.Run) -> None:
     """What the device learned in round 1 is the same; the adapter that it was measured with no longer is."""
     plain = flsim.run(settings("plain", "server=null", "cloud.access=scores"), progress=False)
-    assert plain.summary["server"] == []
+    assert plain.summary.stage == ()
     assert "What the server did" not in plain.report.read_text()
     assert not (plain.rows["split"] == "stage").any()
     assert adapter_bytes(plain) != adapter_bytes(scored)

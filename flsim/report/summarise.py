@@ -1,0 +1,250 @@
+"""Summarise a run: from its rows alone to the `Summary` that report, table and figures are made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
+from flsim.metrics.formulas import Spent
+from flsim.metrics.measures import MEASURES
+from flsim.metrics.rows import (
+    ASKED,
+    FLEET,
+    LEARNERS,
+    REFERENCES,
+    STAGE,
+    evaluation,
+    evaluation_split,
+    in_rounds,
+    latest,
+    of_fleet,
+    training,
+)
+from flsim.metrics.run_rows import RunRows
+from flsim.metrics.users import paired_difference, per_user, summarise
+from flsim.report.summary import (
+    Charged,
+    Course,
+    Drop,
+    FleetBudget,
+    Headline,
+    Models,
+    PhaseEnd,
+    PhaseUsage,
+    SetAside,
+    StageRound,
+    Summary,
+    Switch,
+    Tested,
+    Transfer,
+    Used,
+    WorstUser,
+)
+from flsim.tasks.stream import Phase
+
+AT_END = ("accuracy", "alone_accuracy", "cloud_grants")
+"""Measures that are summarised of every model."""
+WORST_USERS = 5
+
+
+def last_third(phase: Phase) -> int:
+    """First round of the phase's last `ceil(rounds / 3)` rounds; 5 for a phase of rounds 1 to 6."""
+    rounds = phase.last_round - phase.first_round + 1
+    return phase.last_round - (-(-rounds // 3)) + 1
+
+
+def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
+    """Task groups in the order in which phases bring them, then the other `found` ones by name.
+
+    Args:
+        phases: the run's phases.
+        found: task groups that were measured; the others are left out.
+    """
+    brought = dict.fromkeys(task for phase in phases for task in phase.tasks if task in found)
+    return [*brought, *sorted(set(found) - set(brought))]
+
+
+def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = "", tau: float | None = None) -> Summary:
+    """Summarise a run, whole or partial, into what `summary.json` holds.
+
+    Args:
+        rows: all rows of the run.
+        phases: the stream's phases, in order; those not yet begun are left out.
+        name: of the run.
+        tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
+    """
+    last_round = int(rows["round"].max())
+    begun = [phase for phase in phases if phase.first_round <= last_round]
+    tested = rows[rows["split"] == evaluation_split(rows)]
+    tested = tested[tested["name"].isin(AT_END)]
+    return Summary(
+        run=name,
+        rounds=last_round,
+        devices=int(rows.loc[rows["device"] != FLEET, "device"].nunique()),
+        split=evaluation_split(rows),
+        tasks=tuple(ordered_tasks(phases, sorted(tested["task"].unique()))),
+        tau=tau,
+        phases=tuple(phases),
+        headline=_headline(rows),
+        at_end=_models_at(rows, first=0, last=last_round),
+        at_switches=tuple(
+            Switch(p.name, p.last_round, _models_at(rows, first=p.first_round, last=p.last_round)) for p in begun[:-1]
+        ),
+        continual={name: _course(rows, begun, name) for name in ("accuracy", "alone_accuracy")},
+        usage=tuple(_usage(rows, phase, tau) for phase in begun),
+        worst_users=_worst_users(rows),
+        totals=_totals(rows, phases),
+        fleet_budget=_fleet_budget(rows),
+        set_aside=_set_aside(rows),
+        stage=_stage(rows),
+    )
+
+
+def own_accuracy_name(rows: pd.DataFrame, model: str) -> str:
+    """`alone_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
+    return "accuracy" if evaluation(rows, model=model, name="alone_accuracy").empty else "alone_accuracy"
+
+
+def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
+    """The last evaluated round of every phase that has one, for the global adapter.
+
+    Args:
+        rows: all rows of the run.
+        phases: the phases to look at.
+        name: such as `accuracy`.
+    """
+    measured = evaluation(rows, model="global", name=name)
+    ends = [(phase, latest(measured, first=phase.first_round, last=phase.last_round)) for phase in phases]
+    return [(phase, int(end["round"].iloc[0])) for phase, end in ends if not end.empty]
+
+
+def _models_at(rows: pd.DataFrame, *, first: int, last: int) -> Models:
+    """Summaries by model and name: learners at their last evaluated round of the window, references at round 0."""
+    found: Models = {}
+    for model in (*LEARNERS, *REFERENCES):
+        for name in AT_END:
+            window_first = 0 if model in REFERENCES else first
+            measured = latest(evaluation(rows, model=model, name=name), first=window_first, last=last)
+            if measured["weight"].sum() > 0:
+                users = summarise(measured, higher_is_better=MEASURES[name].higher_is_better)
+                found.setdefault(model, {})[name] = Tested(**vars(users), round=int(measured["round"].iloc[0]))
+    return found
+
+
+def _at_end(rows: pd.DataFrame, model: str, name: str) -> pd.Series:
+    """Values by device at the model's last evaluated round."""
+    return per_user(latest(evaluation(rows, model=model, name=name)))
+
+
+def _headline(rows: pd.DataFrame) -> Headline:
+    frozen = _at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))
+    return Headline(
+        paired_difference(_at_end(rows, "global", "accuracy"), _at_end(rows, "random", "accuracy")),
+        paired_difference(_at_end(rows, "global", "alone_accuracy"), frozen),
+    )
+
+
+def _course(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> Course:
+    """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer."""
+    measured = evaluation(rows, model="global", name=name)
+    tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
+    ends = evaluated_ends(rows, phases, name)
+    stages = [stage for _, stage in ends]
+    learned = {task: stage for phase, stage in reversed(ends) for task in phase.tasks}
+    matrix = accuracy_matrix(measured, stages, tasks=tasks)
+    transfer = backward_transfer(matrix, learned) if stages else pd.Series(dtype=float)
+    return Course(
+        stages=tuple(PhaseEnd(phase.name, stage) for phase, stage in ends),
+        tasks=tuple(tasks),
+        matrix=tuple(tuple(None if pd.isna(cell) else float(cell) for cell in line) for line in matrix.to_numpy()),
+        forgetting=tuple(_forgotten(matrix, ends[:count]) for count in range(2, len(ends) + 1)),
+        backward_transfer=Transfer(_mean(transfer), _floats(transfer)),
+    )
+
+
+def _forgotten(matrix: pd.DataFrame, ends: Sequence[tuple[Phase, int]]) -> Drop:
+    """Forgetting at the last of `ends`, for all tasks and as the mean over those left behind."""
+    phase, stage = ends[-1]
+    drops = forgetting(matrix.loc[[earlier for _, earlier in ends]])
+    taught = {task for earlier, _ in ends[:-1] for task in earlier.tasks}
+    left = [task for task in drops.index if task in taught and task not in phase.tasks]
+    return Drop(phase.name, stage, tuple(left), _mean(drops.loc[left]), _floats(drops))
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _floats(values: pd.Series) -> dict[str, float]:
+    return {str(key): float(value) for key, value in values.items()}
+
+
+def _usage(rows: pd.DataFrame, phase: Phase, tau: float | None) -> PhaseUsage:
+    """The fleet's training usage in one phase, whole and in its last third of rounds."""
+    usage = training(rows, name=ASKED)
+    parts: list[Used | None] = []
+    for first in (phase.first_round, last_third(phase)):
+        window = in_rounds(usage, first, phase.last_round)
+        if window["weight"].sum() > 0:
+            above = None if tau is None else int((per_user(window) > tau).sum())
+            parts.append(Used(**vars(summarise(window, higher_is_better=False)), users_above_tau=above))
+        else:
+            parts.append(None)
+    return PhaseUsage(phase.name, phase.first_round, phase.last_round, tau, *parts)
+
+
+def _worst_users(rows: pd.DataFrame) -> tuple[WorstUser, ...]:
+    """The users with the lowest accuracy at the end, worst first, and what the references give them."""
+    alone = _floats(_at_end(rows, "global", "alone_accuracy"))
+    random = _floats(_at_end(rows, "random", "accuracy"))
+    frozen = _floats(_at_end(rows, "frozen", own_accuracy_name(rows, "frozen")))
+    worst = _at_end(rows, "global", "accuracy").sort_values(kind="stable").head(WORST_USERS)
+    return tuple(
+        WorstUser(
+            device, value, alone.get(device), random.get(device), frozen.get(device),
+            value - random[device] if device in random else None,
+        )
+        for device, value in _floats(worst).items()
+    )  # fmt: skip
+
+
+def _totals(rows: pd.DataFrame, phases: Sequence[Phase]) -> dict[str, float | None]:
+    """The measures that are sums; None for what was never measured."""
+    run = RunRows(rows, phases, tau=float("nan"))
+    sums = {name: one.of(run) for name, one in MEASURES.items() if isinstance(one.of, Spent)}
+    return {name: None if np.isnan(value) else value for name, value in sums.items()}
+
+
+def _fleet_budget(rows: pd.DataFrame) -> FleetBudget | None:
+    """What the fleet's budget was charged so far, of its caps, and its price; None without a fleet budget."""
+    last = latest(of_fleet(rows)).set_index("name")
+    calls, tokens, money = (
+        Charged(float(last["total"][name]), float(last["weight"][name])) if name in last.index else None
+        for name in ("spent_calls", "spent_tokens", "spent_money")
+    )
+    price = float(last["total"]["dual_variable"]) if "dual_variable" in last.index else None
+    found = FleetBudget(calls, tokens, money, price)
+    return None if found == FleetBudget(None, None, None, None) else found
+
+
+def _set_aside(rows: pd.DataFrame) -> tuple[SetAside, ...]:
+    """Updates that were set aside, by round and device, with the reason word that stands in `task`."""
+    found = rows[rows["name"] == "set_aside"].sort_values(["round", "device"], kind="stable")
+    return tuple(
+        SetAside(int(number), str(device), str(reason))
+        for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
+    )
+
+
+def _stage(rows: pd.DataFrame) -> tuple[StageRound, ...]:
+    """What the stage after aggregation reported, by round: its own values, and its effect on users."""
+    own = rows[rows["split"] == STAGE]
+    users = own[own["device"] != FLEET]
+    lines = []
+    for number, part in own[own["device"] == FLEET].groupby("round"):
+        now = users[users["round"] == number]
+        after, before = (per_user(now[now["model"] == model]) for model in ("distilled", "aggregated"))
+        values = dict(zip(part["name"], part["total"] / part["weight"], strict=True))
+        lines.append(StageRound(int(str(number)), values, paired_difference(after, before)))
+    return tuple(lines)

@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
         "--bounds", nargs="+", default=[], metavar="RUN", type=Path, help="runs that need only the same test sets"
     )
     parser.add_argument(
+        "--measures", nargs="+", metavar="NAME", help="what the table shows over the run (flsim list measures)"
+    )
+    parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=RUN", help="name of the method of a run; may be repeated"
     )
     parser.add_argument(
@@ -50,7 +53,14 @@ def main(arguments: list[str]) -> int:
     from flsim.comparison.table import terminal_table  # not above: `flsim compare --help` need not wait for pandas
 
     labels = _labels(args.label)
-    found = flsim.compare(args.runs, labels=labels, against=args.against, alone=args.alone, bounds=args.bounds)
+    found = flsim.compare(
+        args.runs,
+        labels=labels,
+        against=args.against,
+        alone=args.alone,
+        bounds=args.bounds,
+        measures=args.measures,
+    )
     page, *others = found.write(args.out)
     print(f"page: {page}\n\n{terminal_table(found)}\n\n{args.out}: {', '.join(path.name for path in others)}")
     return 0

@@ -53,7 +53,7 @@ def compare(
     against: str | None = None,
     alone: str | None = None,
     bounds: Sequence[Given] = (),
-    measures: Sequence[str | Measure] = ALL_ALONG,
+    measures: Sequence[str | Measure] | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
     """Lay finished runs side by side, paired by user and seed.
@@ -70,14 +70,14 @@ def compare(
             None takes the frozen model that asks at random.
         bounds: runs that are shown as bounds only, such as joint training: they need the same test sets, no more.
         measures: what the main table shows of the whole run: names of `flsim.metrics.measures.MEASURES`, measures of
-            your own, or paths of them as module:NAME. All measures are taken, whether they are shown or not.
+            your own, or paths of them as module:NAME; None shows the usual ones. All are taken, shown or not.
         out: a folder to write tables, figures and the page to; None writes nothing.
 
     Raises:
         ConfigError: if runs cannot be compared or opened, or a label or a measure is unknown; it says what differs.
         DamagedFileError: if a run's rows cannot be read.
     """
-    shown = chosen(measures)
+    shown = chosen(ALL_ALONG if measures is None else measures)
     own = tuple(one for one in shown if one.name not in MEASURES)
     methods = open_methods(runs, labels)
     limits = open_methods(bounds) if bounds else []

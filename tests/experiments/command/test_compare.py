@@ -33,10 +33,14 @@ def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 4 + [".html"] + [".png"] * 5
 
 
-def test_labels_may_be_given_one_by_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_given_one_by_one_and_measures_by_name(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = ["--label", f"mine={root / 'together'}", "--label", f"theirs={root / 'apart'}"]
-    assert main(["compare", *labels, "--out", str(tmp_path / "out")]) == 0
-    assert "accuracy minus mine" in capsys.readouterr().out
+    assert main(["compare", *labels, "--measures", "plasticity", "calls", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy minus mine" in said
+    assert any(line.split() == ["over", "the", "run", "plasticity", "calls"] for line in said.splitlines())
 
 
 def test_mistakes_say_what_is_wrong_and_exit_2(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -44,6 +48,7 @@ def test_mistakes_say_what_is_wrong_and_exit_2(root: Path, capsys: pytest.Captur
         ([str(root), "--against", "nobody"], "none of the methods compared; they are apart, together"),
         ([str(tmp_path / "nowhere")], "is not there; give run folders"),
         ([str(root), "--label", "mine"], "must be NAME=RUN"),
+        ([str(root), "--measures", "acuracy"], "measures='acuracy' is not known; did you mean"),
     ):
         assert main(["compare", *arguments]) == 2
         said = capsys.readouterr()

@@ -92,7 +92,8 @@ MMLU = KnownSet(
 #     {"question": {"stem": "...", "choices": [{"text": "dry palms", "label": "A"}, ...]}, "answerKey": "A"}
 #     {"question": "...", "choices": {"text": ["dry palms", ...], "label": ["A", ...]}, "answerKey": "A"}
 #
-# The first is of the archive, the second of its copies. Some rows number their choices 1 to 4; they are lettered here. The level is 1 for easy and 2 for challenge.
+# The first is of the archive, the second of its copies. Some rows number their choices 1 to 4; they are lettered here.
+# The level is 1 for easy and 2 for challenge.
 
 
 def arc_item(row: Row, split: str | None, *, challenge: bool | None = None) -> Item:

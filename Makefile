@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAINTS := constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Packages are installed uncompiled, since three of their modules in four are never imported. Python compiles the others
+# once, when they first are, unless the environment forbids it to keep what it compiled
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo compare real test test-slow check bench pretrain clean
@@ -9,21 +14,28 @@ CONSTRAINTS := constraints.txt
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
+# $(call locked,GROUP): a group of constraints.txt (a paragraph, see there) as it stands, without resolving again
+locked = sed -n '/^\# $(1):/,/^$$/p' $(CONSTRAINTS) | $(PIP) install --quiet --no-deps --no-compile -r /dev/stdin
+
+# $(call resolved,REQUIREMENT): for where a group is not whole (a torch with CUDA, Windows), or a file of it is missing;
+# even then torch keeps its version, since a newer one may be gigabytes of CUDA
+resolved = { echo "constraints.txt does not fit this Python and platform: resolving instead, which takes minutes"; \
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e '$(1)' || { \
+	echo "not even in part: resolving with no version but torch's"; \
+	grep '^torch==' $(CONSTRAINTS) | $(PIP) install --quiet -c /dev/stdin -e '$(1)'; }; }
+
 .venv/run: setup.cfg pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@echo "installing $(@F)"
+	@{ $(call locked,pip) && $(call locked,run) && $(PIP) install --quiet --no-deps --no-build-isolation -e . \
+		&& $(PIP) check; } || $(call resolved,.)
 	@touch $@
 
-.venv/tasks: .venv/run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[tasks]'
-	@touch $@
-
-.venv/dev: .venv/run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,tasks]'
-	@touch $@
-
-.venv/bench: .venv/run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]'
+.venv/tasks .venv/bench: .venv/run
+.venv/dev: .venv/tasks
+.venv/tasks .venv/dev .venv/bench:
+	@echo "installing $(@F)"
+	@{ $(call locked,$(@F)) && $(PIP) check; } || $(call resolved,.[$(@F)])
 	@touch $@
 
 demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report

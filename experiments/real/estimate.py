@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             memory, seconds = bytes_needed(shape, work, pack), seconds_per_round(shape, work, gpu, pack, args.devices)
             lines.append([*cells, str(pack), f"{memory / GIB:.0f} GiB", f"{seconds:.0f} s"])
-    print(f"reckoned, not measured: {args.devices} devices, {work}")
+    print(f"estimated, not measured: {args.devices} devices, {work}")
     print(table(lines))
     return 0
 

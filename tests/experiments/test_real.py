@@ -72,7 +72,7 @@ def test_larger_gpus_take_larger_packs_and_less_time(capsys: pytest.CaptureFixtu
         times = [seconds_per_round(shape, Work(), gpu, 4, 16) for gpu in GPUS]
         assert times == sorted(times, reverse=True)
     assert estimate(["--devices", "4", "--no-checkpointing"]) == 0
-    assert "reckoned, not measured: 4 devices" in capsys.readouterr().out
+    assert "estimated, not measured: 4 devices" in capsys.readouterr().out
 
 
 def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None) -> None:

@@ -88,6 +88,8 @@ class DeviceApp(PackedClientApp):
         self.mods = list(mods)
         self.config = config
         self.algorithm = algorithm
+        self.beside: dict[str, AskingRule] = {}
+        """Rules that the devices are measured under, too, by what is then added to the model of the rows."""
         self._merged: ArrayRecord | None = None  # the residual that is in the base's weights
 
     @cached_property
@@ -123,9 +125,8 @@ class DeviceApp(PackedClientApp):
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
             learned, indices = [update.adapter for update in updates], [device.index for device in devices]
             taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
-            parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
             with spend("evaluate"):
-                local = evaluate_pack(self.world, indices, learned, model="own", biases=biases, **parts)
+                local = self._measured(indices, learned, model="own", round_=round_, taus=taus, biases=biases)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -172,18 +173,46 @@ class DeviceApp(PackedClientApp):
         indices = [device_at(context.node_id) for context in contexts]
         adapters, taus = self._receive(messages, contexts), self._test_taus(messages)
         biases = [self._test_bias(*pair) for pair in zip(messages, contexts, strict=True)]
-        parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": self.asking}
+        references = wire.flag(messages[0], wire.REFERENCES)
+        parts: dict[str, Any] = {"round_": round_, "taus": taus, "biases": biases, "references": references}
         with spend("evaluate"):
-            rows = evaluate_pack(self.world, indices, adapters, model="global", biases=biases, **parts)
-            if wire.flag(messages[0], wire.REFERENCES):
-                references = reference_rows(self.world, indices, **parts)
-                rows = [a + b for a, b in zip(rows, references, strict=True)]
+            rows = self._measured(indices, adapters, model="global", **parts)
         return [
             wire.evaluate_reply(
                 tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message
             )
             for own, message in zip(rows, messages, strict=True)
         ]
+
+    def _measured(
+        self,
+        devices: Sequence[int],
+        adapters: Sequence[Adapter],
+        *,
+        model: str,
+        round_: int,
+        taus: Sequence[float],
+        biases: Sequence[float],
+        references: bool = False,
+    ) -> list[list[Row]]:
+        """The rows of a pack under the run's rule and those beside it, with the references' or without.
+
+        Where there are rules beside it, one that fails has no rows; whoever put them there sees to that.
+        """
+        found: list[list[Row]] = [[] for _ in devices]
+        for tag, rule in {"": self.asking, **self.beside}.items():
+            parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule}
+            try:
+                measured = [evaluate_pack(self.world, devices, adapters, model=model, biases=biases, **parts)]
+                measured += [reference_rows(self.world, devices, **parts)] if references else []
+            except Exception:
+                if not self.beside:
+                    raise
+                continue
+            for rows in measured:
+                for own, new in zip(found, rows, strict=True):
+                    own += [replace(row, model=row.model + tag) for row in new] if tag else new
+        return found
 
     def _test_bias(self, message: Message, context: Context) -> float:
         """On the logit of a device's help request, by the lambda that it keeps or is given."""

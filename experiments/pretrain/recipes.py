@@ -54,4 +54,4 @@ CLOUD = Recipe(
 )
 CLEAN = replace(SLM, name="slm_clean", stages=(Stage(500, SLM.stages[0].group_weights),), slip_shares=CLOUD.slip_shares)
 """An SLM that never saw a careless answer, stopped early: what it gets wrong it cannot do, so that there is less for
-reinforcement to select. Not shipped; `experiments.reproduce_paper --regimes clean` asks for it."""
+reinforcement to select. Not shipped; `experiments.study.paper --regimes clean` asks for it."""

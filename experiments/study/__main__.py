@@ -4,6 +4,7 @@ Examples:
   flsim study demo method=da_grpo,alone seed=0..4
   flsim study demo method=da_grpo budget.tau=0.1,0.3,0.5 seed=0..2 rounds=12
   flsim study demo method=da_grpo,my_method.yaml seed=0 --list
+  flsim study demo seed=0..4 --measures accuracy alone_accuracy --by-seed
 
 key=a,b,c and key=0..4 (0 to 4; 0..8..4 is 0, 4, 8) are axes, and every combination is a run; key=value is a setting of
 all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'name="a,b"'.
@@ -15,11 +16,15 @@ all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'n
 
 key=value on this line goes over a method's files.
 
+In place of CONFIG and all the rest, paper, strategies or real_outcomes is a study that is planned already; each has a
+--help of its own, such as flsim study paper --help.
+
 Runs go seed by seed, each in a process and on a thread of its own (engine.kind=local, unless engine.kind= is given on
 this line). Stop it with Ctrl-C or a kill, and the same line goes on. docs/sweeps.md says more.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -28,28 +33,41 @@ from pathlib import Path
 
 from experiments.command.terminal import Parser
 from experiments.study.methods import method_names
-from experiments.study.plan import Planned, plan_of, refuse_what_cannot_run
+from experiments.study.plan import Planned, by_label, plan_of, refuse_what_cannot_run
 from experiments.study.progress import rounds_done
 from experiments.study.running import do_all, exit_status, is_begun
-from flsim.text import markdown_table as table
-from flsim.text import share
+from experiments.study.tables import measures_table, seeds_table
+from flsim import compare
+from flsim.metrics.measures import chosen
+from flsim.text import markdown_table, share
+
+STUDIES = ("paper", "strategies", "real_outcomes")
+"""Plans of their own, in modules beside this one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in STUDIES:
+        return int(importlib.import_module(f"experiments.study.{given[0]}").main(given[1:]))
     parser = Parser("study", f"{__doc__}\nmethods: {', '.join(method_names())}")
     parser.add_argument("config", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="axes and settings, as above")
     parser.add_argument("--root", type=Path, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one per core; one if they use Ray)")
+    parser.add_argument(
+        "--measures", nargs="+", default=[], metavar="NAME", help="a table of these when all is finished"
+    )
+    parser.add_argument("--by-seed", action="store_true", help="a column per seed in that table")
     parser.add_argument("--list", action="store_true", help="say what would run and what is finished, and do nothing")
-    args = parser.parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(given)
     if args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs} must be at least 1")
     return exit_status(lambda: _sweep(args))
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    chosen(args.measures)  # refuses what is none before anything runs
     runs = plan_of(args.config, args.arguments, args.root)
     finished = refuse_what_cannot_run(runs)
     root = runs[0].folder.parent
@@ -63,6 +81,9 @@ def _sweep(args: argparse.Namespace) -> int:
     for failure in failures:
         print(f"\nfailed: {failure}", file=sys.stderr)
     print(f"\ncompare: flsim compare {root}")
+    if args.measures and not failures:
+        found = compare([], labels=by_label(runs), measures=args.measures)
+        print(f"\n{(seeds_table if args.by_seed else measures_table)(found, args.measures)}")
     return 1 if failures else 0
 
 
@@ -71,7 +92,7 @@ def overview(runs: Sequence[Planned]) -> str:
     keys = list(runs[0].choice)
     lines = [[*keys, "folder", "state", "accuracy"]]
     lines += [[*(run.choice[key] for key in keys), run.folder.name, _state(run), _accuracy(run)] for run in runs]
-    return table(lines)
+    return markdown_table(lines)
 
 
 def _state(run: Planned) -> str:

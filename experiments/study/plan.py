@@ -1,9 +1,9 @@
-"""The runs of a sweep: every combination of its axes, each with a config, a name and a folder of its own."""
+"""The runs of a study: arms over seeds, or every combination of axes; each with a config and a folder of its own."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -22,14 +22,57 @@ _ENGINE = "engine.kind=local"  # unless the user says otherwise: several Rays si
 class Planned:
     """One run."""
 
-    choice: Mapping[str, str]
-    """What sets it apart, as it was written: the method's name if there are methods, the axes by name, the seed."""
+    label: str
+    """Of its method."""
     config: Config
+    choice: Mapping[str, str] = field(default_factory=dict)
+    """Of a sweep, what sets it apart, as it was written: the method if there are methods, the axes, the seed."""
 
     @property
     def folder(self) -> Path:
         """Where it is kept."""
         return self.config.folder
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method under one condition: a line of a study's tables."""
+
+    label: str
+    settings: tuple[str, ...] = ()
+    """Over the config and the fragments."""
+    fragments: tuple[Path, ...] = ()
+    """YAML files laid over the config."""
+    folder: str = ""
+    """Of its runs, to which the seed is added; empty takes the label."""
+
+    def planned(self, config: Path, seed: int, root: Path, more: Sequence[str] = ()) -> Planned:
+        """One run.
+
+        Args:
+            config: the YAML file that all arms share.
+            seed: of the run and of its stream.
+            root: folder of the study's runs.
+            more: settings over the arm's own.
+        """
+        folder = root / f"{self.folder or re.sub(r'[^a-z0-9.]+', '-', self.label.lower()).strip('-')}-s{seed}"
+        own = [f"seed={seed}", f"stream.seed={seed}", f"run_dir={folder}"]
+        return Planned(self.label, load_config(config, [*self.settings, *more, *own], fragments=self.fragments))
+
+
+def runs_of(
+    config: Path, arms: Sequence[Arm], seeds: Sequence[int], root: Path, more: Sequence[str] = ()
+) -> list[Planned]:
+    """The runs of some arms, seed by seed, so that a study stopped early has whole seeds; see `Arm.planned`."""
+    return [arm.planned(config, seed, root, more) for seed in seeds for arm in arms]
+
+
+def by_label(runs: Sequence[Planned]) -> dict[str, list[Path]]:
+    """The folders of each method, in the order of the runs."""
+    folders: dict[str, list[Path]] = {}
+    for run in runs:
+        folders.setdefault(run.label, []).append(run.folder)
+    return folders
 
 
 def plan_of(path: str, arguments: Sequence[str], root: Path | None = None) -> list[Planned]:
@@ -110,7 +153,8 @@ class _Shared:
             raise ConfigError(f"run {'-'.join([*words, *seed[:1]]) or self.name}: {error}") from error
         choice = {**named, **axes, SEED: str(config.seed)}
         folder = self.root / folder_name(choice)
-        return Planned(choice, replace(config, name="-".join([self.name, *words]), run_dir=str(folder)))
+        name = "-".join([self.name, *words])
+        return Planned("-".join(words) or name, replace(config, name=name, run_dir=str(folder)), choice)
 
 
 def _seeded(text: str, *, with_stream: bool) -> list[str]:

@@ -49,25 +49,26 @@ class Progress:
         self._total, self._missing = total, list(missing)
         self._stream = sys.stderr if stream is None else stream
         self._began, self._said = time.monotonic(), -_QUIET_S
-        self._before = {config.folder: rounds_done(config.folder) for config in missing}
+        self._rounds = {config.folder: rounds_done(config.folder) for config in missing}
+        self._before = dict(self._rounds)
         self._ended = -1
 
-    def show(self, running: Sequence[Config], *, ended: int, failed: Sequence[Path]) -> None:
+    def show(self, running: Sequence[Config], *, done: int, failed: Sequence[Path]) -> None:
         """Say how it stands.
 
         Args:
             running: at work now.
-            ended: how many of the missing runs have ended.
+            done: how many of all runs are finished.
             failed: folders of those that ended with an error.
         """
         text = status(
-            done=self._total - len(self._missing) + ended - len(failed),
+            done=done,
             failed=len(failed),
             total=self._total,
             left_s=self._left(failed),
             running=[f"{run.folder.name} {rounds_done(run.folder)}/{run.rounds}" for run in running],
         )
-        now = time.monotonic()
+        now, ended = time.monotonic(), done + len(failed)
         if self._stream.isatty():
             self._stream.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
         elif ended != self._ended or now - self._said >= _QUIET_S:
@@ -83,7 +84,8 @@ class Progress:
 
     def _left(self, failed: Sequence[Path]) -> float | None:
         """Seconds, by the pace of the rounds that were done since the start; None before the first of them."""
-        now = {run.folder: rounds_done(run.folder) for run in self._missing}
-        done = sum(now.values()) - sum(self._before.values())
-        left = sum(run.rounds - now[run.folder] for run in self._missing if run.folder not in failed)
+        for run in self._missing:  # what was shared by several runs is gone when they have ended
+            self._rounds[run.folder] = max(self._rounds[run.folder], rounds_done(run.folder))
+        done = sum(self._rounds.values()) - sum(self._before.values())
+        left = sum(run.rounds - self._rounds[run.folder] for run in self._missing if run.folder not in failed)
         return (time.monotonic() - self._began) * left / done if done else None

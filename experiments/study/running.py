@@ -15,17 +15,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import flsim
 from experiments.study.progress import Progress
+from experiments.study.shared import Training, begun, trainings_of
 from flsim.config.schema import Config, ConfigError
 from flsim.files import log_to
 from flsim.loop.checks import check
 from flsim.loop.folder import open_again
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["flsim.loop.simulation", "flsim.report.finish", "clients.app"]
-)  # imported once, not per run
+_FORKS.set_forkserver_preload(["experiments.study.shared", "flsim.report.finish"])  # imported once, not per run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LOOK_S = 2.0  # between two looks at the rounds of what is running
 _STOP_S = 10.0  # for a run to end that is told to
@@ -39,6 +37,8 @@ class Failure:
     folder: Path
     error: str
     """In one line or a few."""
+    runs: int = 1
+    """How many runs it was the training of."""
 
     def __str__(self) -> str:
         """What went wrong, and where more is said of it."""
@@ -48,7 +48,7 @@ class Failure:
 
 def is_begun(config: Config) -> bool:
     """Whether there is a run to go on with."""
-    return (config.folder / "config.yaml").is_file()
+    return begun(config.folder) is not None
 
 
 def is_finished(config: Config) -> bool:
@@ -64,6 +64,8 @@ def is_finished(config: Config) -> bool:
 
 def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
     """Run what is not finished yet, in this order, with a line that says how much time is left.
+
+    Runs that differ in the rule for asking alone are trained once (`experiments/study/shared.py`).
 
     A run that fails does not stop the others. If this process ends, by Ctrl-C or a kill, the runs end with it, and
     the next call goes on with them.
@@ -81,19 +83,29 @@ def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
     missing = [config for config in configs if not is_finished(config)]
     for config in missing:
         check(config)
-    waiting, running, failures = deque(missing), list[_Work](), list[Failure]()
-    progress = Progress(len(configs), missing)
+    trainings = trainings_of(missing)
+    waiting, running, failures = deque(trainings), list[_Work](), list[Failure]()
+    progress = Progress(len(configs), [training.config for training in trainings])
+
+    def show() -> None:
+        todo = sum(len(training.configs) for training in (*waiting, *(work.training for work in running)))
+        progress.show(
+            [work.training.config for work in running],
+            done=len(configs) - todo - sum(failure.runs for failure in failures),
+            failed=[failure.folder for failure in failures],
+        )
+
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 running.append(_start(waiting.popleft()))
-            _show(progress, running, len(missing) - len(waiting), failures)
+            show()
             wait([work.process.sentinel for work in running], timeout=_LOOK_S)
             for work in [work for work in running if not work.process.is_alive()]:
                 running.remove(work)
                 error = work.error()
-                failures += [Failure(work.config.folder, error)] if error else []
-        _show(progress, running, len(missing), failures)
+                failures += [Failure(work.training.config.folder, error, len(work.training.configs))] if error else []
+        show()
     finally:
         for work in running:
             work.stop()
@@ -115,9 +127,9 @@ def exit_status(work: Callable[[], int]) -> int:
 
 @dataclass(frozen=True)
 class _Work:
-    """A run in its process."""
+    """A training in its process."""
 
-    config: Config
+    training: Training
     process: ForkServerProcess
     report: Connection
     """On which it says what went wrong."""
@@ -140,23 +152,24 @@ class _Work:
         self.process.join()
 
 
-def _start(config: Config) -> _Work:
+def _start(training: Training) -> _Work:
     report, sender = _FORKS.Pipe(duplex=False)
     with _one_thread(), _deaf_to_ctrl_c():  # both hold for the server too, which the first start begins
-        process = _FORKS.Process(target=_run, args=(config, sender, dict(os.environ)), name=config.folder.name)
+        process = _FORKS.Process(target=_run, args=(training, sender, dict(os.environ)))
         process.start()
     sender.close()
-    return _Work(config, process, report)
+    return _Work(training, process, report)
 
 
-def _run(config: Config, sender: Connection, environment: Mapping[str, str]) -> None:
+def _run(training: Training, sender: Connection, environment: Mapping[str, str]) -> None:
     """What the process does; the server that it comes from may be older than the environment."""
     os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        flsim.run(config, resume=config.folder if is_begun(config) else None, progress=False)
+        training.run()
     except Exception as error:
         sender.send(f"{type(error).__name__}: {error}"[:_LONGEST])
+        config = training.config
         log = log_to(config.folder) if is_begun(config) else logging.getLogger(__name__)
         log.exception("the run failed")
         raise SystemExit(1) from error
@@ -168,11 +181,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _show(progress: Progress, running: Sequence[_Work], begun: int, failures: Sequence[Failure]) -> None:
-    failed = [failure.folder for failure in failures]
-    progress.show([work.config for work in running], ended=begun - len(running), failed=failed)
 
 
 @contextmanager

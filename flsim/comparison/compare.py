@@ -1,6 +1,6 @@
 """Compare runs: open them, refuse what cannot be compared, measure each, and pair all with one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,7 @@ def compare(
     labels: Labels | None = None,
     against: str | None = None,
     alone: str | None = None,
-    bounds: Sequence[Given] = (),
+    bounds: Sequence[Given] | Labels = (),
     measures: Sequence[str | Measure] | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
@@ -68,7 +68,8 @@ def compare(
         against: label of the method that the others are paired with; None takes the first.
         alone: label of the method or bound by which the harm rate is taken: what a user would have without the others.
             None takes the frozen model that asks at random.
-        bounds: runs that are shown as bounds only, such as joint training: they need the same test sets, no more.
+        bounds: runs that are shown as bounds only, such as joint training, with labels or without: they need the same
+            test sets, no more.
         measures: what the main table shows of the whole run: names of `flsim.metrics.measures.MEASURES`, measures of
             your own, or paths of them as module:NAME; None shows the usual ones. All are taken, shown or not.
         out: a folder to write tables, figures and the page to; None writes nothing.
@@ -80,7 +81,7 @@ def compare(
     shown = chosen(ALL_ALONG if measures is None else measures)
     own = tuple(one for one in shown if one.name not in MEASURES)
     methods = open_methods(runs, labels)
-    limits = open_methods(bounds) if bounds else []
+    limits = open_methods([], bounds) if isinstance(bounds, Mapping) else open_methods(bounds)
     check_comparable(methods, limits)
     known, all_known = [m.label for m in methods], [m.label for m in (*methods, *limits)]
     _check_labels(known, all_known, against, alone)

@@ -48,14 +48,14 @@ def test_time_left_by_hand(runs: list[Config], clock: list[float]) -> None:
     commit(runs[0], 4)
     stream = io.StringIO()
     progress = Progress(5, runs, stream)
-    progress.show(runs[:2], ended=0, failed=[])
+    progress.show(runs[:2], done=2, failed=[])
     for run, round_ in ((runs[0], 5), (runs[0], 6), (runs[1], 0), (runs[1], 1)):
         commit(run, round_)
     clock[0] += 59
-    progress.show(runs[:2], ended=0, failed=[])  # nothing has ended, and no minute is over
+    progress.show(runs[:2], done=2, failed=[])  # nothing has ended, and no minute is over
     clock[0] += 1
-    progress.show(runs[:2], ended=0, failed=[])
-    progress.show(runs[:2], ended=1, failed=[runs[2].folder])
+    progress.show(runs[:2], done=2, failed=[])
+    progress.show(runs[:2], done=2, failed=[runs[2].folder])
     progress.close()
     assert stream.getvalue().splitlines() == [
         "2 of 5 runs: one 4/10, two 0/10",
@@ -69,8 +69,8 @@ def test_a_terminal_is_written_in_place(runs: list[Config], monkeypatch: pytest.
     monkeypatch.setattr(stream, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "20")
     progress = Progress(3, runs, stream)
-    progress.show(runs, ended=0, failed=[])
-    progress.show(runs, ended=0, failed=[])
+    progress.show(runs, done=0, failed=[])
+    progress.show(runs, done=0, failed=[])
     progress.close()
     assert stream.getvalue() == 2 * "\r0 of 3 runs: one 0/\x1b[K" + "\n"
 

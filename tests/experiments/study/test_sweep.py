@@ -213,8 +213,8 @@ def test_a_sweep_of_two_runs_its_repetition_and_its_refusals(
     assert "another --root" in said.err
 
 
-def sweep(tiny: str, root: Path) -> subprocess.Popen[bytes]:
-    arguments = [tiny, "method=da_grpo,alone", "seed=0..1", "rounds=12", "--jobs", "2", "--root", str(root)]
+def sweep(tiny: str, root: Path, methods: str) -> subprocess.Popen[bytes]:
+    arguments = [tiny, f"method={methods}", "seed=0..1", "rounds=12", "--jobs", "2", "--root", str(root)]
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.study", *arguments],
         cwd=ROOT,
@@ -232,8 +232,8 @@ def rows_of(root: Path) -> dict[str, pd.DataFrame]:
 def wait_for_a_commit(root: Path, process: subprocess.Popen[bytes]) -> None:
     """Until a round is committed that was not when this was called."""
     deadline = time.monotonic() + 180
-    before = set(root.glob("*/checkpoints/*.npz"))
-    while not set(root.glob("*/checkpoints/*.npz")) - before:
+    before = set(root.rglob("checkpoints/*.npz"))
+    while not set(root.rglob("checkpoints/*.npz")) - before:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -241,13 +241,17 @@ def wait_for_a_commit(root: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("hears_ctrl_c")
-def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(tiny: str, tmp_path: Path) -> None:
-    """First the command alone is killed, so that its runs have to notice and end; then all hear a Ctrl-C at once."""
+@pytest.mark.parametrize("methods", ["da_grpo,alone", "grpo,grpo+confidence"])
+def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(methods: str, tiny: str, tmp_path: Path) -> None:
+    """First the command alone is killed, so that its runs have to notice and end; then all hear a Ctrl-C at once.
+
+    The two runs of GRPO share a training, which goes on where it was, too.
+    """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    _, err = (process := sweep(tiny, whole)).communicate(timeout=240)
+    _, err = (process := sweep(tiny, whole, methods)).communicate(timeout=240)
     assert process.returncode == 0, err.decode()
     for stop, status in ((os.kill, -signal.SIGKILL), (os.killpg, 130)):
-        process = sweep(tiny, broken)
+        process = sweep(tiny, broken, methods)
         wait_for_a_commit(broken, process)
         family = psutil.Process(process.pid).children(recursive=True)
         stop(process.pid, signal.SIGINT if status == 130 else signal.SIGKILL)
@@ -256,7 +260,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(tiny: str, tmp_path:
         assert b"Traceback" not in err
         assert not psutil.wait_procs(family, timeout=20)[1]
     assert len(rows_of(broken)) < 4, "nothing was left to go on with"
-    _, err = (process := sweep(tiny, broken)).communicate(timeout=240)
+    _, err = (process := sweep(tiny, broken, methods)).communicate(timeout=240)
     assert process.returncode == 0, err.decode()
     expected = rows_of(whole)
     assert len(expected) == 4

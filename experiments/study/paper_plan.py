@@ -1,4 +1,4 @@
-"""What is run: methods and bounds over two settings, and the six choices that each learner may be tuned over."""
+"""What is run: methods and bounds over two settings, the six choices of each learner, and regimes of forgetting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from experiments.study.methods import find_method
+from experiments.study.plan import Arm, Planned
 from flsim.config.load import load_config
-from flsim.config.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = {"fleet": "aba", "single": "aba_single"}
@@ -29,6 +29,12 @@ class Method:
     """The learner whose tuned settings it takes."""
     settings: tuple[str, ...] = ("fleet", "single")
     """Where it is run."""
+
+    def arm(self, setting: str) -> Arm:
+        """The method in a setting, with what was chosen for its learner there."""
+        tuned = TUNED / setting / f"{self.tuned}.yaml"
+        fragments = (*find_method(self.files).files, *([tuned] if tuned.is_file() else []))
+        return Arm(self.label, (f'name="{self.label}"',), fragments, self.files)
 
 
 METHODS = (
@@ -103,53 +109,63 @@ GRIDS: dict[str, tuple[dict[str, str], ...]] = {
 """Six choices for every learner: three learning rates and two values of what steers its asking, or six rates."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One run."""
-
-    method: Method
-    seed: int
-    config: Config
+def config_of(setting: str) -> Path:
+    """The config that all methods of a setting share."""
+    return CONFIGS / f"{SETTINGS[setting]}.yaml"
 
 
-def runs_of(
-    setting: str, methods: Sequence[Method], seeds: Sequence[int], root: Path, more: Sequence[str]
-) -> list[Planned]:
-    """All runs of a setting, seed by seed.
-
-    Args:
-        setting: `fleet` or `single`.
-        methods: those that are not for this setting are left out.
-        seeds: each sets the run's seed and the stream's.
-        root: folder of the setting's runs.
-        more: settings over every method's own.
-    """
-    wanted = [method for method in methods if setting in method.settings]
-    return [Planned(method, seed, _config(setting, method, seed, root, more)) for seed in seeds for method in wanted]
+def arms_of(setting: str, methods: Sequence[Method]) -> list[Arm]:
+    """Those that are for this setting."""
+    return [method.arm(setting) for method in methods if setting in method.settings]
 
 
-def _config(setting: str, method: Method, seed: int, root: Path, more: Sequence[str]) -> Config:
-    tuned = TUNED / setting / f"{method.tuned}.yaml"
-    own = [f"seed={seed}", f"stream.seed={seed}", f'name="{method.label}"', f"run_dir={root / folder_of(method, seed)}"]
-    fragments = [*find_method(method.files).files, *([tuned] if tuned.is_file() else [])]
-    return load_config(CONFIGS / f"{SETTINGS[setting]}.yaml", [*more, *own], fragments=fragments)
-
-
-def folder_of(method: Method, seed: int) -> str:
-    """Of a run, within the folder of its setting."""
-    return f"{method.files}-s{seed}"
-
-
-def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[tuple[dict[str, str], Config]]:
-    """The runs by which a learner is tuned: each choice of its grid, with its config."""
-    files = next(method.files for method in METHODS if method.tuned == learner)
+def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[Planned]:
+    """The runs by which a learner is tuned, each with its choice of the learner's grid."""
+    files = find_method(next(method.files for method in METHODS if method.tuned == learner)).files
     trials = []
     for entry in GRIDS[learner]:
         choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}
+        name = "-".join([learner, *(value for _, value in sorted(choice.items()))])
         own = [f"{key}={value}" for key, value in choice.items()]
         own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
-        name = "-".join([learner, *(value for key, value in sorted(choice.items()))])
         own += [f"name={name}", f"run_dir={root / name}"]
-        config = load_config(CONFIGS / f"{SETTINGS[setting]}.yaml", [*more, *own], fragments=find_method(files).files)
-        trials.append((choice, config))
+        trials.append(Planned(learner, load_config(config_of(setting), [*more, *own], fragments=files), choice))
     return trials
+
+
+COMPARED = tuple(m for m in METHODS if m.files in ("da_grpo", "grpo+random", "collaborative_dr_grpo", "sft+random"))
+"""DA-GRPO, the same without asking, with a fixed reward for help, and by heart."""
+CLEAN = "runs/slm_clean"
+"""Where `python -m experiments.pretrain slm_clean --out runs` leaves the model."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One change of the setting."""
+
+    name: str
+    what: str
+    settings: tuple[str, ...]
+    """Over the setting's own; they also go over tuned ones."""
+
+
+REGIMES = (
+    Regime("as tuned", "the setting as it is", ()),
+    Regime("fast", "learning rate 0.01 for all", ("client.lr=0.01",)),
+    Regime("slow", "learning rate 0.001 for all", ("client.lr=0.001",)),
+    Regime("long", "phases of 36 rounds", ("rounds=108",)),
+    Regime(
+        "many",
+        "A, B, A, B, A",
+        (
+            "rounds=60",
+            "stream.phases=[[arithmetic,numbers],[strings,lists],[arithmetic,numbers],[strings,lists],[arithmetic,numbers]]",
+        ),
+    ),
+    Regime(
+        "unrelated", "one group a phase: sums, strings, sums", ("stream.phases=[[arithmetic],[strings],[arithmetic]]",)
+    ),
+    Regime("small", "adapters of rank 1", ("model.rank=1", "model.alpha=2")),
+    Regime("clean", "an SLM that was pretrained on right answers only", (f"model.path={CLEAN}",)),
+)
+"""One change at a time."""

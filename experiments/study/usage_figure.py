@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.reproduce_paper.phases import BAND
+from experiments.study.phases import BAND
 from flsim.comparison.result import Compared
 from flsim.report.plot import COLOURS, INK, QUIET, as_percent_axis, as_rounds_axis, new_figure
 from flsim.tasks.stream import Phase

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import flsim
 from experiments.pretrain.reader import make_reader
-from experiments.real_outcomes.__main__ import main
-from experiments.real_outcomes.outcomes import difference, outcomes_of
-from experiments.real_outcomes.plan import runs_of
-from experiments.real_outcomes.router import learned, met
-from experiments.real_outcomes.rules import CALIBRATED, NAMES, OWN
-from flsim.metrics.rows import evaluation, latest, read_rows, training
+from experiments.study.plan import by_label
+from experiments.study.real_outcomes import CALIBRATED, MEASURES, OWN, RULES, domain_runs, main
+from experiments.study.rules import learned, met
+from experiments.study.shared import trainings_of
+from experiments.study.tables import gap_of
+from flsim import compare
+from flsim.comparison.result import gap_recovered_difference
+from flsim.comparison.table import gap_text
+from flsim.metrics.rows import evaluation, latest, read_rows
+from flsim.metrics.rows import training as training_rows
 from flsim.metrics.users import per_user
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED, Record
@@ -54,32 +57,37 @@ def test_the_router_learns_where_only_the_cloud_is_right() -> None:
     assert not alike(SimpleNamespace(questions=("hard 77", "easy 77"))).any()  # type: ignore[arg-type]
 
 
-def test_a_run_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path) -> None:
+def test_one_training_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path) -> None:
     """The device alone is the same under every rule; the oracle is above all; a rule's wishes are its own."""
-    (config,) = runs_of("gsm8k", [0], tmp_path, settings(world, "gsm8k"))
-    flsim.run(config, progress=False)
-    rows = read_rows(config.folder)
-    assert set(training(rows, name="cloud_calls")["device"]) == {"device-000", "device-001", "device-002"}
+    runs = domain_runs("gsm8k", [0], tmp_path, settings(world, "gsm8k"))
+    (training,) = trainings_of([run.config for run in runs])
+    training.run()
+    own = runs[0]
+    assert (own.label, own.folder) == (OWN, tmp_path / "gsm8k-s0")  # as it always was
+    rows = read_rows(own.folder)
+    assert set(training_rows(rows, name="cloud_calls")["device"]) == {"device-000", "device-001", "device-002"}
     cloud = per_user(evaluation(rows, model="cloud", name="accuracy"))
     assert (cloud == 1.0).all()  # so the tables say
-    found = outcomes_of([config])
-    assert tuple(found) == NAMES
-    alone = [outcome.means["alone_accuracy"].mean for outcome in found.values()]
+    found = compare([], labels=by_label(runs), against=CALIBRATED, measures=MEASURES)
+    assert tuple(result.label for result in found.results) == tuple(RULES)
+    alone = [result.means["alone_accuracy"].mean for result in found.results]
     assert np.ptp(alone) < 1e-12
-    best = found["oracle"]
-    for outcome in found.values():
-        assert outcome.means["sending_30"].mean <= best.means["sending_30"].mean + 1e-12
-    assert found["at random"].means["wishes"].mean == pytest.approx(0.3)
-    own = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
-    pd.testing.assert_series_equal(found[OWN].users[0]["wishes"], own, check_names=False)
-    gaps = difference(best, found[CALIBRATED])
-    assert gaps["alone_accuracy"].mean == 0.0
-    assert gaps["apgr"].mean == pytest.approx(best.means["apgr"].mean - found[CALIBRATED].means["apgr"].mean)
+    best = found.of("oracle")
+    for result in found.results:
+        assert result.means["sending_30"].mean <= best.means["sending_30"].mean + 1e-12
+    assert found.of("at random").means["wishes"].mean == pytest.approx(0.3)
+    assert found.of("at random").means["within"].mean == 1.0
+    wishes = per_user(latest(evaluation(rows, model="global", name="cloud_requests")))
+    pd.testing.assert_series_equal(found.of(OWN).users[0]["wishes"], wishes, check_names=False)
+    gap = gap_recovered_difference(best.users, found.of(CALIBRATED).users)
+    assert gap is not None
+    assert gap.mean == pytest.approx(best.means["apgr"].mean - found.of(CALIBRATED).means["apgr"].mean)
+    assert gap_of(found, best, CALIBRATED, "apgr") == gap_text(gap)
 
 
 def test_lessons_are_what_the_devices_met(world: Path, tmp_path: Path) -> None:
     """Two rounds of two steps with four prompts, all of the device's own training questions."""
-    (config,) = runs_of("mmlu", [1], tmp_path, settings(world, "mmlu"))
+    config = domain_runs("mmlu", [1], tmp_path, settings(world, "mmlu"))[0].config
     stream = stream_of(config)
     lessons = met(config, stream)
     assert {device: len(own) for device, own in lessons.items()} == {0: 16, 1: 16, 2: 16}

@@ -5,12 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.reproduce_paper import plan, tuning
-from experiments.reproduce_paper.__main__ import main
-from experiments.reproduce_paper.phases import PhaseUsage, last_quarter, usage_by_phase, within
-from experiments.reproduce_paper.plan import ABLATIONS, BOUNDS, GRIDS, METHODS, runs_of, trials_of
-from experiments.reproduce_paper.regimes import REGIMES, regime_runs
-from experiments.reproduce_paper.switch import over_switch, switch_table
+from experiments.study import paper_plan, tuning
+from experiments.study.paper import main, regime_runs
+from experiments.study.paper_plan import ABLATIONS, BOUNDS, GRIDS, METHODS, REGIMES, arms_of, config_of, trials_of
+from experiments.study.phases import PhaseUsage, last_quarter, over_switch, switch_table, usage_by_phase, within
+from experiments.study.plan import runs_of
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config
 from flsim.loop.simulation import build_parts
@@ -23,11 +22,12 @@ TINY = ["rounds=3", "client.prompts=2", "client.steps=1", "evaluation.prompts_pe
 
 @pytest.mark.parametrize("setting", ["fleet", "single"])
 def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_path: Path) -> None:
-    runs = runs_of(setting, [*METHODS, *ABLATIONS, *BOUNDS], [7], tmp_path, ["cloud.kind=oracle"])
+    arms = arms_of(setting, [*METHODS, *ABLATIONS, *BOUNDS])
+    runs = runs_of(config_of(setting), arms, [7], tmp_path, ["cloud.kind=oracle"])
     assert len({run.config.folder for run in runs}) == len(runs) > 25
     for run in runs:
         build_parts(run.config)
-        assert (run.config.name, run.config.seed, run.config.stream.seed) == (run.method.label, run.seed, run.seed)
+        assert (run.config.name, run.config.seed, run.config.stream.seed) == (run.label, 7, 7)
     work = {(run.config.client["steps"], run.config.client["prompts"], run.config.client["group_size"]) for run in runs}
     assert len(work) == 1  # the same for every method
 
@@ -37,21 +37,22 @@ def test_every_learner_is_tuned_over_six_choices_on_validation_questions(setting
     assert set(GRIDS) == {method.tuned for method in (*METHODS, *ABLATIONS, *BOUNDS)}
     for learner in GRIDS:
         trials = trials_of(setting, learner, tmp_path, ["cloud.kind=oracle"])
-        assert len({tuple(choice.items()) for choice, _ in trials}) == 6
-        for choice, config in trials:
-            assert config.evaluation.split == "validation"
-            assert config.stream.seed not in range(5)  # those that are reported
-            assert config.client["lr"] == float(choice["client.lr"])
-        build_parts(trials[0][1])
+        assert len({tuple(trial.choice.items()) for trial in trials}) == 6
+        for trial in trials:
+            assert trial.config.evaluation.split == "validation"
+            assert trial.config.stream.seed not in range(5)  # those that are reported
+            assert trial.config.client["lr"] == float(trial.choice["client.lr"])
+        build_parts(trials[0].config)
 
 
 def test_what_was_chosen_is_what_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "TUNED", tmp_path)
+    monkeypatch.setattr(paper_plan, "TUNED", tmp_path)
     monkeypatch.setattr(tuning, "TUNED", tmp_path)
     (tmp_path / "single").mkdir()
     (tmp_path / "single" / "grpo.yaml").write_text(tuning._fragment({"client.lr": "0.0123"}, [0.5, 0.6]))
     method = next(m for m in METHODS if m.files == "grpo+random")
-    (run,) = runs_of("single", [method], [0], tmp_path, [])
+    (run,) = runs_of(config_of("single"), arms_of("single", [method]), [0], tmp_path)
+    assert run.folder == tmp_path / "grpo+random-s0"  # as it always was
     assert run.config.client["lr"] == 0.0123
 
 
@@ -147,7 +148,7 @@ def test_the_command_tunes_runs_and_shows(
 ) -> None:
     """Two learners of the single setting, tuned, then two methods and a bound on two seeds; again, nothing."""
     tuned = tmp_path / "tuned"
-    for module in (plan, tuning):
+    for module in (paper_plan, tuning):
         monkeypatch.setattr(module, "TUNED", tuned)
     common = ["--settings", "single", "--root", str(tmp_path / "runs"), "--jobs", "2", "--more", *TINY]
     assert main(["--tune", "--only", "DA-GRPO, calibrated", "GRPO, router", *common]) == 0
@@ -168,5 +169,5 @@ def test_the_command_tunes_runs_and_shows(
     capsys.readouterr()
     assert main(["--regimes", "small", "--seeds", "0", "1", *common]) == 0
     said = capsys.readouterr().out
-    assert "forgets alone, relative" in said
+    assert "forgets, relative, alone" in said
     assert sum(line.startswith("|") and " small " in line for line in said.splitlines()) == 4

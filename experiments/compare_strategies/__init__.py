@@ -1,1 +1,0 @@
-"""Strategies side by side on one fleet: `python -m experiments.compare_strategies`."""

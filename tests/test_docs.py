@@ -9,6 +9,7 @@ import pytest
 
 from clients.asking import learned, policy, scores, simple
 from experiments.command.__main__ import COMMANDS
+from experiments.study.__main__ import STUDIES
 from flsim.config.explain import NAME, fields_of
 from flsim.config.shipped import shipped_names
 from tests.test_floors import FLOORS
@@ -46,7 +47,7 @@ def test_every_command_of_a_page_is_there(page: str) -> None:
     typed = re.findall(r"(?:^ {4}|`)flsim (\w+)", text_of(page), re.M)
     assert set(typed) <= set(COMMANDS)
     run = re.findall(r"(?:^ {4}|`)flsim (?:run|study|profile) ([a-z]\w*)(?=[ `\n])", text_of(page), re.M)
-    assert set(run) <= set(shipped_names())
+    assert set(run) <= {*shipped_names(), *STUDIES}
 
 
 @pytest.mark.parametrize("page", PRESENT)

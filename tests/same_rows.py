@@ -3,7 +3,7 @@
 The runs are the demo, DA-GRPO and GRPO with a router on the fleet, strategies with distillation, and the whole path
 with a checkpoint from disk. They are made twice, by a checkout of COMMIT and by this one, each with the commands it
 has. Both are read by this version's `read_rows`, whose one table of renames gives old rows their present names; then
-not even a last bit may differ, in rows or adapter. It takes about six minutes on two cores, so it is a script and no test:
+not even a last bit may differ, in rows or adapter. It takes six minutes on two cores, so it is a script and no test:
 tests/test_same_rows.py shows on made-up rows that it would notice.
 """
 

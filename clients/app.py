@@ -12,8 +12,8 @@ from flwr.clientapp.typing import Mod
 import flsim.flower.messages as wire
 from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule, asks_all
+from clients.device.carried import adapters_of, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
-from clients.device.sharing import adapters_of, keep_own, part_to_send, shares
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, reference_rows
 from flsim.budget.fleet import narrowed
@@ -164,7 +164,7 @@ class DeviceApp(PackedClientApp):
         """Of what a device learned, measured and asked, what goes to the server."""
         part = part_to_send(update.adapter, message)
         asked = (
-            tuple(device.sent) if shares(self.config.fleet.sharing, device.index, seed=self.config.stream.seed) else ()
+            tuple(device.sent) if opts_in(self.config.fleet.opt_in, device.index, seed=self.config.stream.seed) else ()
         )
         return replace(update, device=device.index, adapter=part, rows=(*update.rows, *rows), shared=asked)
 

@@ -65,8 +65,8 @@ class DaGrpo(Reinforcement):
         own = [name for name in settings if name.startswith("dual_")]
         if own and config.budget.fleet.rule == "price":
             raise ValueError(
-                f"{', '.join(own)} would move a device's own dual variable, and budget.fleet.share=price has one for "
-                f"all; leave it out, and set budget.fleet.price_init, price_lr, price_gain or price_max"
+                f"{', '.join(own)} would move a device's own dual variable, and budget.fleet.division=price has one "
+                f"for all; leave it out, and set budget.fleet.price_init, price_lr, price_gain or price_max"
             )
 
     @property

@@ -210,7 +210,7 @@ def _scored(world: World, problems: Sequence[Problem], scores: Scores, of: Subje
     """How well the scores `(N,)` tell the labels apart, for each task that has labels."""
     rows = []
     for task in world.stream.tasks:
-        own = [p for p, problem in enumerate(problems) if problem.group == task and problem.score_label is not None]
+        own = [p for p, problem in enumerate(problems) if problem.task == task and problem.score_label is not None]
         if own:
             chosen = [problems[place] for place in own]
             positives = float(sum(problem.score_label == 1 for problem in chosen))
@@ -269,7 +269,7 @@ def _within_budget(granted: Flags, alone: Flags, helped: Flags) -> dict[str, Sco
 
 def _rows(world: World, problems: Sequence[Problem], values: Mapping[str, Scores], of: Subject) -> list[Row]:
     """Sum values per prompt `(N,)` into one row per task and name; a prompt that is nan does not count."""
-    tasks = np.array([problem.group for problem in problems])  # (N,)
+    tasks = np.array([problem.task for problem in problems])  # (N,)
     rows = []
     for task in world.stream.tasks:
         for name, each in values.items():

@@ -41,7 +41,7 @@ class FixedPrice(DaGrpo):
             )
         if config.budget.fleet.rule == "price":
             raise ValueError(
-                "budget.fleet.share=price has one dual variable that moves; a fixed price needs another share"
+                "budget.fleet.division=price has one dual variable that moves; a fixed price needs another share"
             )
         super().check(config, settings)
 

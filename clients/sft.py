@@ -19,7 +19,7 @@ from clients.device.world import World
 from clients.learner import Learner
 from flsim.learning.distillation import Target, forward_kl, sequence_loss
 from flsim.models.decoding import Completions, Reading, encode, given, read
-from flsim.models.scoring import pull_back_verdicts, top_logprobs, unaided
+from flsim.models.scoring import pull_back_readouts, top_logprobs, unaided
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
@@ -58,7 +58,7 @@ class Sft(Learner):
         sent = self._to_send(world, devices, problems, step)  # (K, P)
         bought = buy_answers(world, devices, problems, sent)
         verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in bought.items()])
-        right = {place for place, verdict in zip(bought, verdicts, strict=True) if verdict}
+        right = {place for place, readout in zip(bought, verdicts, strict=True) if readout}
         kept = sorted(right) if self.verified else sorted(bought)
         lessons = [[(problems[k][p], bought[k, p].text) for at, p in kept if at == k] for k in range(len(devices))]
         again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]
@@ -103,7 +103,7 @@ class Sft(Learner):
         reading = read(base, encode(base, questions))
         tokens, alone = completions.tokens.flatten(), unaided(base, completions)
 
-        def verdict(logits: Tensor, places: Tensor) -> Tensor:
+        def readout(logits: Tensor, places: Tensor) -> Tensor:
             student = alone(logits, places)  # (n, V)
             loss = sequence_loss(student, tokens[places])  # (n,)
             if held is None:
@@ -112,7 +112,7 @@ class Sft(Learner):
 
         counts = completions.mask.flatten(1).sum(-1).clamp(min=1)  # (K,)
         pull = completions.mask / counts[:, None, None, None]  # (K, P, 1, T)
-        return pull_back_verdicts(base, pack.world.lora, reading, completions, verdict, pull, tokens=self.micro_batch)
+        return pull_back_readouts(base, pack.world.lora, reading, completions, readout, pull, tokens=self.micro_batch)
 
     @torch.no_grad()
     def _held(self, pack: Pack, questions: list[list[str]], completions: Completions) -> Target:

@@ -12,7 +12,7 @@ BAR = 24  # letters of the longest bar
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
-def share(value: float | None, *, digits: int = 1) -> str:
+def percent(value: float | None, *, digits: int = 1) -> str:
     """`0.6143` as `61.4 %`; None as a dash."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 

@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from flsim.metrics.rows import KEY, read_rows, without_timing
+from flsim.metrics.rows import COLUMNS, read_rows, without_timing
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHORT = ("rounds=3", "evaluation.every_rounds=2", "evaluation.prompts_per_task=6")
 _STAGE = "path={}.distillation:Distillation", "every_rounds=1", "prompts=32", "steps=2"
+KEY = COLUMNS[:6]  # all but total and weight
 RUNS = ("demo", "aba/da_grpo-seed0", "aba/grpo+classifier-seed0", "strategies", "real/run")
 """The folders of the runs, below the one that is given."""
 

@@ -11,7 +11,7 @@ from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
-from flsim.models.scoring import judge, rest_of_request, unaided
+from flsim.models.scoring import per_token, rest_of_request, unaided
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _entropies(base: BaseModel, reading: Reading, replies: Completions) -> Tenso
         each: Tensor = torch.special.entr(alone(logits, places).exp())  # (n, V)
         return each.sum(-1)  # (n,)
 
-    return judge(base, reading, replies, entropy)
+    return per_token(base, reading, replies, entropy)
 
 
 def _means(values: Tensor, replies: Completions) -> list[Scores]:

@@ -26,7 +26,7 @@ class Device:
     index: int
     round: int
     adapter: Adapter
-    """As broadcast, completed by what is its own (see `clients/device/sharing.py`)."""
+    """As broadcast, completed by what is its own (see `clients/device/carried.py`)."""
     dual: float
     """lambda, kept across rounds."""
     ledger: Ledger

@@ -36,20 +36,20 @@ class Notes:
         group = rollout.asked.shape[-1]
         sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
-            self._note(problem.group, "reward", right, group)
-            self._note(problem.group, "alone_reward", alone, group)
-            self._note(problem.group, "cloud_requests", asked, group)
-            self._note(problem.group, "unanimous_groups", float(asked in (0, group)), 1)
-            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+            self._note(problem.task, "reward", right, group)
+            self._note(problem.task, "alone_reward", alone, group)
+            self._note(problem.task, "cloud_requests", asked, group)
+            self._note(problem.task, "unanimous_groups", float(asked in (0, group)), 1)
+            self._note(problem.task, "difficulty", relative_difficulty(problem), 1)
         self.prompts += len(problems)
         self.effective_groups += int((advantage[k, : len(problems)] != 0).any(-1).sum())
 
     def add_sent(self, problems: Sequence[Problem], sent: Sequence[bool], right: Sequence[bool]) -> None:
         """Enter one step of a device that samples nothing: which prompts it sent, and where the cloud was right."""
         for problem, asked, helped in zip(problems, sent, right, strict=True):
-            self._note(problem.group, "reward", float(helped), float(asked))
-            self._note(problem.group, "cloud_purchases", float(asked), 1)
-            self._note(problem.group, "difficulty", relative_difficulty(problem), 1)
+            self._note(problem.task, "reward", float(helped), float(asked))
+            self._note(problem.task, "cloud_purchases", float(asked), 1)
+            self._note(problem.task, "difficulty", relative_difficulty(problem), 1)
         self.prompts += len(problems)
         self.effective_groups += sum(right)
 

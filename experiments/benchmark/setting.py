@@ -42,7 +42,7 @@ class Setting:
 
     @cached_property
     def config(self) -> Config:
-        """Our run: every device meets all task groups, equally many prompts, and a cloud that costs no time."""
+        """Our run: every device meets all tasks, equally many prompts, and a cloud that costs no time."""
         return load_config(
             DEMO,
             [

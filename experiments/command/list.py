@@ -104,7 +104,7 @@ KINDS: dict[str, Files | Parts | Measures | Modules] = {
         "strategies.parts.reducers:Combining strategies.parts.reducers:Coordinatewise",
     ),
     "optimizers": Parts("strategy.optimizer", "strategies/parts", "strategies.parts.server_optimizers:ServerOptimizer"),
-    "stages": Parts("server", "strategies/stages", "flsim.flower.contract:ServerStage"),
+    "stages": Parts("stage", "strategies/stages", "flsim.flower.contract:Stage"),
     "clouds": Parts("cloud", "flsim/cloud", "flsim.cloud.protocol:Cloud"),
     "readers": Modules("data.NAME.kind", "flsim/tasks/readers"),
     "verifiers": Parts("data.NAME.verifier", "flsim/problems", "flsim.problems.judging:Verifier"),

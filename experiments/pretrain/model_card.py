@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.pretrain.recipes import Recipe
 from flsim.models.folder import HELP
-from flsim.problems.families import FAMILIES, GROUPS, draw
+from flsim.problems.families import FAMILIES, TASKS, draw
 from flsim.seeding import python_random
 
 _PROBLEMS_PER_LEVEL = 100
@@ -45,7 +45,7 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list
                 logits[:, help_id] = -torch.inf
                 right += int((logits.argmax(-1) == torch.tensor(answer)).all())
             table.append(
-                Accuracy(family.group, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL)
+                Accuracy(family.task, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL)
             )
     return table
 
@@ -53,7 +53,7 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list
 def by_group(table: list[Accuracy]) -> dict[str, tuple[float, float]]:
     """Mean accuracy and mean help probability per group; families weigh the same, and so do the levels of a family."""
     result = {}
-    for group in GROUPS:
+    for group in TASKS:
         families: dict[str, list[Accuracy]] = defaultdict(list)
         for cell in table:
             if cell.group == group:

@@ -9,7 +9,7 @@ class Stage:
 
     steps: int
     group_weights: dict[str, float]
-    """Relative frequency of the task groups in the data."""
+    """Relative frequency of the tasks in the data."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     """In order; the weights are rounded to half precision between two of them, so that each can go on from a file."""
     slip_shares: dict[str, float]
-    """Share of the answers replaced by the careless one, per task group."""
+    """Share of the answers replaced by the careless one, per task."""
     help_share: float = 0.0
     """Share of the answers replaced by a help request, whatever the question."""
     batch_size: int = 256

@@ -32,7 +32,7 @@ from flsim.problems.judging import are_right
 from flsim.problems.problem import SPLITS, Problem
 from flsim.report.table import end_table
 from flsim.seeding import python_random
-from flsim.tasks.groups import DataGroup, data_groups
+from flsim.tasks.groups import DataTask, data_tasks
 
 CONFIG = Path(__file__).parents[1] / "configs" / "real.yaml"
 ITEMS = Path(__file__).parent / "items"
@@ -76,7 +76,7 @@ def whole_path(out: Path, data: Path | None, overrides: Sequence[str], *, lesson
 
     with serving({}) as server:
         config = _config(out, data, server.url, overrides)
-        groups = data_groups(config.stream, config.data, config.fleet.devices)
+        groups = data_tasks(config.stream, config.data, config.fleet.devices)
         say(f"questions: {', '.join(f'{group.name} {len(group.source.items):,}' for group in groups)}")
         train, every = ({group.name: _problems(group, splits) for group in groups} for splits in (SPLITS[:1], SPLITS))
         _try_verifiers(every, say)
@@ -99,7 +99,7 @@ def _config(out: Path, data: Path | None, url: str, overrides: Sequence[str]) ->
     return load_config(CONFIG, [*places, f"cloud.url={url}", "cloud.model=stand-in", *roots, *overrides])
 
 
-def _problems(group: DataGroup, splits: Sequence[str]) -> list[Problem]:
+def _problems(group: DataTask, splits: Sequence[str]) -> list[Problem]:
     """All that the devices may meet of some splits."""
     devices = range(group.source.assignment.devices)
     return [group.problem(item) for split in splits for device in devices for item in group.source.all(device, split)]

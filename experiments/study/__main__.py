@@ -39,7 +39,7 @@ from experiments.study.running import do_all, exit_status, is_begun
 from experiments.study.tables import measures_table, seeds_table
 from flsim import compare
 from flsim.metrics.measures import chosen
-from flsim.text import markdown_table, share
+from flsim.text import markdown_table, percent
 
 STUDIES = ("paper", "strategies", "real_outcomes")
 """Plans of their own, in modules beside this one."""
@@ -105,7 +105,7 @@ def _accuracy(run: Planned) -> str:
     """Of the global adapter, with the cloud; a dash if it was not measured."""
     file = run.folder / "summary.json"
     end = json.loads(file.read_text())["at_end"] if file.is_file() else {}
-    return share(end.get("global", {}).get("accuracy", {}).get("user_mean"))
+    return percent(end.get("global", {}).get("accuracy", {}).get("user_mean"))
 
 
 def _jobs(runs: Sequence[Planned]) -> int:

@@ -1,4 +1,4 @@
-r"""Reproduce the question of DA-GRPO (arXiv 2602.00166) on the built-in world: task groups A, B, A, one budget.
+r"""Reproduce the question of DA-GRPO (arXiv 2602.00166) on the built-in world: tasks A, B, A, one budget.
 
 Does a model that learns the tasks and when to ask at once end above one that learns first and asks by a rule, and does
 it keep more when tasks switch? All methods meet the same questions with the same work; the settings of each were

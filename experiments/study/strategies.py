@@ -35,7 +35,7 @@ def _of_aggregation(name: str, title: str, meaning: str) -> Measure:
 CONFIG = Path(__file__).parents[1] / "configs" / "strategies.yaml"
 _FLEX = "strategy.path=strategies.flex_lora:FlexLora"
 _ATTACK = ("client.path=clients.poisoning:Poisoned", "client.poison=flip", "client.poison_share=0.2")
-_PRICED = "budget.fleet.share=traffic"
+_PRICED = "budget.fleet.division=traffic"
 MEASURES = (
     *("accuracy", "worst_decile_mean", "alone_accuracy", "alone_forgetting_max", "harm_rate"),
     _of_aggregation("aggregation_bias", "bias", "Error of averaging factors relative to their product, had they been."),
@@ -141,9 +141,9 @@ DISTILLATION = Part(
                 _FLEX,
                 _PRICED,
                 "budget.fleet.money_total=0.051",
-                "server.path=strategies.stages.distillation:Distillation",
-                "server.every_rounds=4",
-                "server.money_total=0.009",
+                "stage.path=strategies.stages.distillation:Distillation",
+                "stage.every_rounds=4",
+                "stage.money_total=0.009",
             ),
         ),
     ),
@@ -154,7 +154,7 @@ BUDGETS = Part(
     "budgets",
     "How should a fleet share a given number of calls?",
     tuple(
-        Arm(share, (_FLEX, f"budget.fleet.share={share}", "budget.fleet.calls_total=8000"))
+        Arm(share, (_FLEX, f"budget.fleet.division={share}", "budget.fleet.calls_total=8000"))
         for share in ("equally", "traffic", "price")
     ),
     ("equally",),

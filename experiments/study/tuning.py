@@ -37,7 +37,7 @@ def tune(setting: str, root: Path, jobs: int, more: Sequence[str], learners: Col
 
 
 def score(config: Config) -> float:
-    """What is maximised: the mean user's accuracy within the budget on all task groups, mean over the ends of phases.
+    """What is maximised: the mean user's accuracy within the budget on all tasks, mean over the ends of phases.
 
     It counts what was learned, what was kept over a switch and what the cloud was asked for, each alike.
     """

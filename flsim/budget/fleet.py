@@ -94,7 +94,7 @@ def first_state(fleet: FleetBudgetConfig) -> FleetState:
     return FleetState(dual=fleet.price_init, price=fleet.price_init)
 
 
-def deal(
+def allot(
     budget: BudgetConfig, state: FleetState, cohort: Sequence[int], round_: int, *, devices: int, rounds: int
 ) -> dict[int, Allotment]:
     """The allotments of a round.

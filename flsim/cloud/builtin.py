@@ -14,8 +14,8 @@ from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.folder import folder_of
-from flsim.models.scoring import judge, top_logprobs, unaided
-from flsim.problems.families import GROUPS
+from flsim.models.scoring import per_token, top_logprobs, unaided
+from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
@@ -139,10 +139,10 @@ class Builtin(Cloud):
         alone = unaided(self.base, completions)
         ids = completions.tokens.flatten()[:, None]  # (T, 1)
 
-        def verdict(logits: Tensor, places: Tensor) -> Tensor:
+        def readout(logits: Tensor, places: Tensor) -> Tensor:
             return alone(logits, places).gather(-1, ids[places])[:, 0]
 
-        logprobs = judge(self.base, reading, completions, verdict)[0, 0, 0]  # (T,)
+        logprobs = per_token(self.base, reading, completions, readout)[0, 0, 0]  # (T,)
         sent = int(reading.prompts.mask.sum()) + len(tokens)
         return _reply(Answer("", sent, 0), ids[:, 0], ids, logprobs[:, None])
 
@@ -164,7 +164,7 @@ class Oracle(Cloud):
 
         Args:
             error: the share.
-            errors: the same for single task groups, such as `{arithmetic: 0.1}`; the others have `error`.
+            errors: the same for single tasks, such as `{arithmetic: 0.1}`; the others have `error`.
 
         Raises:
             ConfigError: for a share that is none.
@@ -175,12 +175,12 @@ class Oracle(Cloud):
                 raise ConfigError(f"cloud.{name}={share} must be in [0, 1]: it is a share of questions")
 
     def check(self, stream: TaskStream, workers: int) -> None:
-        """Refuse errors of a task group that there is not, and code of which nobody knows a right one."""
-        groups = tuple(dict.fromkeys((*GROUPS, *stream.tasks)))
+        """Refuse errors of a task that there is not, and code of which nobody knows a right one."""
+        tasks = tuple(dict.fromkeys((*TASKS, *stream.tasks)))
         for task in self.errors:
-            if task not in groups:
-                known = ", ".join(groups)
-                raise ConfigError(f"cloud.errors names {task!r}, which is no task group; choose of: {known}")
+            if task not in tasks:
+                known = ", ".join(tasks)
+                raise ConfigError(f"cloud.errors names {task!r}, which is no task; choose of: {known}")
         for data in stream.data:
             # tests are no code that passes them: an oracle that knows nothing else would always be wrong
             if data.is_code and not data.has_solutions:
@@ -206,4 +206,4 @@ class Oracle(Cloud):
 
     def _errs(self, problem: Problem) -> bool:
         digest = hashlib.sha256(b"oracle" + problem.question.encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64 < self.errors.get(problem.group, self.error)
+        return int.from_bytes(digest[:8], "big") / 2**64 < self.errors.get(problem.task, self.error)

@@ -114,7 +114,7 @@ class Recorded(Cloud):
         outcomes = self._table[1]
         if problem.question not in outcomes:
             raise ConfigError(
-                f"cloud.file={self.file!r} has no line for the question {problem.question!r} ({problem.group}, "
+                f"cloud.file={self.file!r} has no line for the question {problem.question!r} ({problem.task}, "
                 f"{problem.family}, level {problem.level}), among its {len(outcomes)}; record it, or take another cloud"
             )
         return outcomes[problem.question]
@@ -124,7 +124,7 @@ def _recorded(problem: Problem) -> _Outcome:
     """What the problem itself says of the cloud."""
     if problem.verifier != RECORDED:
         raise ConfigError(
-            f"a recorded cloud without cloud.file knows outcomes of recorded data only, {problem.group!r} has none; "
+            f"a recorded cloud without cloud.file knows outcomes of recorded data only, {problem.task!r} has none; "
             f"give a table, or make it data of a kind with recorded outcomes"
         )
     record = Record.read(problem.answer)

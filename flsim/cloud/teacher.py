@@ -72,6 +72,6 @@ def teacher_of(cloud: Cloud, vocabulary: Mapping[str, int]) -> Teacher:
         raise ConfigError(
             f"the cloud's tokenizer ({len(own)} tokens) is not the SLM's ({len(vocabulary)} tokens): they differ in "
             f"{differing!r}; log-probabilities can be shared only between equal tokenizers, so set cloud.access=text "
-            f"(and server.loss=sequence or auto)"
+            f"(and stage.loss=sequence or auto)"
         )
     return cast(Teacher, cloud)

@@ -13,7 +13,7 @@ _ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")
 _KEYS = ("rounds", "fleet.devices", "model.path")
 _FREE = (
     "stream.seed",
-    "budget.fleet.share",
+    "budget.fleet.division",
     *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")),
 )
 """Seeds are paired; how a fleet's budget is shared out is a method, how large it is must agree."""
@@ -75,7 +75,7 @@ def _test_sets(config: Config) -> dict[str, object]:
     keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task")
     tasks = list(TaskStream(config.stream, config.rounds).tasks)
     own = {key: value for key, value in settings.items() if key.startswith(tuple(f"data.{task}." for task in tasks))}
-    return {"task groups, in order": tasks, **{key: settings[key] for key in keys}, **own}
+    return {"tasks, in order": tasks, **{key: settings[key] for key in keys}, **own}
 
 
 def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> list[str]:

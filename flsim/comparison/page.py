@@ -12,7 +12,7 @@ from flsim.config.schema import Config
 from flsim.metrics.measures import GROUPS, MEASURES
 from flsim.report.html import folded_table, heading, page_of, paragraph, picture, table
 from flsim.tasks.stream import TaskStream
-from flsim.text import share
+from flsim.text import percent
 
 CAPTIONS = {
     "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
@@ -61,7 +61,7 @@ def _title(comparison: Compared) -> str:
 def _opening(comparison: Compared) -> list[str]:
     config = comparison.results[0].method.config
     facts = f"methods: {len(comparison.results)}, seeds: {len(comparison.seeds)}, {config.fleet.devices} devices, "
-    facts += f"{config.rounds} rounds, budget τ = {share(config.budget.tau, digits=0)} of prompts"
+    facts += f"{config.rounds} rounds, budget τ = {percent(config.budget.tau, digits=0)} of prompts"
     pieces = [
         heading(_title(comparison), 1),
         paragraph(facts, kind="facts"),
@@ -88,7 +88,7 @@ def _answer(comparison: Compared) -> str:
     if not known:
         return "No method was evaluated."
     best = max(known, key=lambda result: result.means["accuracy"].mean)
-    text = f"{best.label} has the highest accuracy of the mean user at the end, {share(best.means['accuracy'].mean)}"
+    text = f"{best.label} has the highest accuracy of the mean user at the end, {percent(best.means['accuracy'].mean)}"
     pair = comparison.pair(best.label)
     if pair is None:
         return f"{text}; the others are paired with it."
@@ -107,7 +107,7 @@ def _setting(comparison: Compared, config: Config) -> list[list[str]]:
     limits = [text for text in limits if not text.endswith("None")]
     stream = f"schedule {config.stream.schedule}, Dirichlet alpha {config.stream.alpha:g}, "
     stream += f"sigma of prompts {config.stream.quantity_sigma:g}"
-    tests = f"{config.evaluation.prompts_per_task} {config.evaluation.split} prompts per task group and device"
+    tests = f"{config.evaluation.prompts_per_task} {config.evaluation.split} prompts per task and device"
     return [
         ["phases", "; ".join(spans)],
         ["stream", stream],
@@ -160,7 +160,7 @@ def _pairs(comparison: Compared, plots: Path) -> list[str]:
 def _pair_cells(pair: Pair | None) -> list[str]:
     if pair is None:
         return ["-", "-", "-"]
-    return [difference_text(pair), share(pair.win_rate, digits=0), f"{len(pair.hurt)} of {pair.pairs}"]
+    return [difference_text(pair), percent(pair.win_rate, digits=0), f"{len(pair.hurt)} of {pair.pairs}"]
 
 
 def _hurt(pair: Pair) -> str:

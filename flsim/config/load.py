@@ -50,7 +50,7 @@ def load_config(
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     refuse_out_of_range(config)
-    plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "server")}
+    plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "stage")}
     return replace(config, **plug_ins)
 
 

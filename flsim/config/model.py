@@ -75,7 +75,7 @@ class ModelConfig:
     suits learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
     instruction), which stays as it is."""
     templates: dict[str, str] = field(default_factory=dict)
-    """How single task groups are worded, with the fields {instruction}, {offer}, {question} and {help}; by default
+    """How single tasks are worded, with the fields {instruction}, {offer}, {question} and {help}; by default
     instruction, offer and question stand one below the other, an empty line between them."""
     system: str | None = None
     """System prompt of a checkpoint with a chat template; None is none."""

@@ -1,6 +1,6 @@
 """The configuration of a run: frozen dataclasses and what is allowed in them; `flsim/config/load.py` reads them.
 
-Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`, `server`), which are the
+Defaults live here and nowhere else, except for the settings of plug-ins (`client`, `strategy`, `stage`), which are the
 plug-in's own keyword arguments and are checked when it is built.
 """
 
@@ -15,7 +15,7 @@ from flsim.config.ranges import ConfigError as ConfigError
 from flsim.config.ranges import above, at_least, count, count_or, gpu_share, one_of, plug_in, share
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
-SHARES = ("equally", "traffic", "price")
+DIVISIONS = ("equally", "traffic", "price")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
@@ -73,7 +73,7 @@ class StreamConfig:
     """Which tasks each device meets, and when."""
 
     phases: tuple[tuple[str, ...], ...] = (("arithmetic", "numbers"), ("strings", "lists"), ("arithmetic", "numbers"))
-    """Task groups of each phase, in order: of the built-in world, or names of `data`."""
+    """Tasks of each phase, in order: of the built-in world, or names of `data`."""
     schedule: str = one_of("switch", SCHEDULES)
     """`switch`: one switch for all; `staggered`: each device lags by up to `lag_rounds`; `ramp`: the mixture moves over
     `lag_rounds`; `recurring`: the phases come again and again, `phase_rounds` each; `joint`: all phases at once, in
@@ -107,7 +107,7 @@ class FleetConfig:
     """LoRA ranks of the devices, dealt in turn: device i has `ranks[i % len(ranks)]`; empty gives all `model.rank`."""
     alphas: tuple[float, ...] = above(0, ())
     """LoRA alphas that belong to `ranks`, one each; empty gives all `model.alpha`."""
-    sharing: float = share(0.0)
+    opt_in: float = share(0.0)
     """Chance of a device to be one that lets the server see the questions it sent to the cloud (by `stream.seed`)."""
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class FleetConfig:
 class FleetBudgetConfig:
     """One cloud budget for all devices together, which the server shares out before every round; None means no cap."""
 
-    share: str | None = one_of(None, SHARES)
+    division: str | None = one_of(None, DIVISIONS)
     """`equally`: as many calls for every device; `traffic`: by the prompts it meets; `price`: one dual variable for
     all, and by how much a device asks at that price. None: `equally` if there is a cap, else no fleet budget."""
     calls_total: int | None = at_least(0, None)
@@ -132,7 +132,7 @@ class FleetBudgetConfig:
     money_total: float | None = at_least(0, None, finite=True)
     """Money (in the unit of `cloud.price_*`) of the fleet in the whole run."""
     price_init: float = at_least(0, 0.5)
-    """The fleet's dual variable at the start, for `share=price`."""
+    """The fleet's dual variable at the start, for `division=price`."""
     price_lr: float = at_least(0, 0.2)
     """Its step per round and unit of usage above `budget.tau`."""
     price_gain: float = at_least(0, 2.0)
@@ -144,7 +144,7 @@ class FleetBudgetConfig:
     def rule(self) -> str | None:
         """How the budget is shared; None if there is no fleet budget."""
         caps = (self.calls_total, self.calls_per_round, self.tokens_total, self.money_total)
-        return "equally" if self.share is None and any(cap is not None for cap in caps) else self.share
+        return "equally" if self.division is None and any(cap is not None for cap in caps) else self.division
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class EvaluationConfig:
     every_rounds: int = count(2)
     """Evaluate after every so many rounds, and always at the end of a phase."""
     prompts_per_task: int = count(20)
-    """Test prompts per device and task group, drawn from the device's own mixture within the group."""
+    """Test prompts per device and task, drawn from the device's own mixture within the group."""
     split: str = one_of("test", ("validation", "test"))
     """`test`, or `validation` while settings are being chosen."""
     cloud: str = one_of(AUTO, (AUTO, ALL, GRANTED))
@@ -245,7 +245,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     data: dict[str, DataConfig] = field(default_factory=dict)
-    """Data sets by name, which `stream.phases` may name beside the built-in task groups; only those that it names are
+    """Data sets by name, which `stream.phases` may name beside the built-in tasks; only those that it names are
     read."""
     fleet: FleetConfig = field(default_factory=FleetConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -259,7 +259,7 @@ class Config:
     """`path` as `module:Name`, called as `Name(**rest)`: any Flower strategy. A setting that has a `path` itself is
     built likewise. The default is what did best in `docs/results/strategies.md` at equal bytes; it needs the single
     updates, so for cohorts of thousands `strategies.fedavg:FedAvg`, which is summed on the workers, is lighter."""
-    server: dict[str, Any] | None = plug_in(None)
+    stage: dict[str, Any] | None = plug_in(None)
     """What the server does after each aggregation (`flsim/flower/contract.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""
 

@@ -6,7 +6,7 @@
 Old spellings are read for one release; what is written back is new.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,14 @@ OLD_CLOUD: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Of the cloud: what a `kind` is the path of, what a key is called now, and what stood below `replay`."""
+OLD_KEYS: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType(
+    {
+        ("server",): ("stage",),
+        ("fleet", "sharing"): ("fleet", "opt_in"),
+        ("budget", "fleet", "share"): ("budget", "fleet", "division"),
+    }
+)
+"""Of all else: what a key was called, and where its value stands now."""
 _TYPED = tuple(field.name for field in fields(CloudConfig))
 
 
@@ -37,8 +45,21 @@ def kept(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: for a `cloud.kind` that there never was.
     """
-    cloud = given.get("cloud")
-    return {**given, "cloud": _cloud(cloud)} if isinstance(cloud, Mapping) else dict(given)
+    found = dict(given)
+    for old, new in OLD_KEYS.items():
+        found = _renamed(found, old, new[-1])
+    cloud = found.get("cloud")
+    return {**found, "cloud": _cloud(cloud)} if isinstance(cloud, Mapping) else found
+
+
+def _renamed(given: Mapping[str, Any], old: Sequence[str], name: str) -> dict[str, Any]:
+    """Settings with what stands at the path `old` called `name` instead; the same settings where nothing stands."""
+    first, *rest = old
+    if first not in given or (rest and not isinstance(given[first], Mapping)):
+        return dict(given)
+    if not rest:
+        return {(name if key == first else key): value for key, value in given.items()}
+    return {**given, first: _renamed(given[first], rest, name)}
 
 
 def written(settings: Mapping[str, Any]) -> dict[str, Any]:

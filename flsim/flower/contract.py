@@ -4,7 +4,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
 
     Deals        a strategy that deals every device its own part of the adapter: unequal ranks, one factor only
     TakesMean    a strategy that needs a weighted mean of the deltas only, so that workers may sum them for the driver
-    ServerStage  what happens to the adapter after each aggregation, such as distillation
+    Stage  what happens to the adapter after each aggregation, such as distillation
     MakesClient  a class that says itself which ClientApp runs it, as learners do
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
@@ -84,8 +84,8 @@ class TakesMean(Protocol):
         ...
 
 
-class ServerStage(Protocol):
-    """Anything that `server.path` may name; it goes with any strategy, since it sees only what came of it.
+class Stage(Protocol):
+    """Anything that `stage.path` may name; it goes with any strategy, since it sees only what came of it.
 
     Its attributes are saved with every checkpoint and restored on resume, as a strategy's are (`state_of`).
 
@@ -124,7 +124,7 @@ class ServerStage(Protocol):
             residual: what devices merge into their base beside it, under its names and with scale 1; None is nothing.
 
         Returns:
-            The adapter to go on with, and what was measured: rows of the split `server`, which no user's mean counts.
+            The adapter to go on with, and what was measured: rows of the split `stage`, which no user's mean counts.
         """
         ...
 
@@ -181,7 +181,7 @@ def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
     return app
 
 
-def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cloud) -> None:
+def begin(strategy: object, stage: Stage | None, config: Config, cloud: Cloud) -> None:
     """Introduce a strategy and the server's stage to the fleet, to each other, and the stage to the cloud.
 
     Raises:
@@ -194,7 +194,7 @@ def begin(strategy: object, stage: ServerStage | None, config: Config, cloud: Cl
         if stage is not None and set(strategy.learns) - set(strategy.carries):
             raise ConfigError(
                 f"{type(stage).__name__} needs the whole adapter at the server, but with {type(strategy).__name__} the "
-                f"devices keep a part of it for themselves; set server=null, or choose another strategy"
+                f"devices keep a part of it for themselves; set stage=null, or choose another strategy"
             )
     elif isinstance(inner, Deals) and set(inner.carries) != set("AB"):
         raise ConfigError(

@@ -55,9 +55,9 @@ NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, BYTES = (
 _ALLOTMENT = {  # field of an allotment -> its key in a message's config
     "tau": "budget-tau",
     "test_tau": "test-tau",
-    "calls": "allowance-calls",
-    "tokens": "allowance-tokens",
-    "money": "allowance-money",
+    "calls": "allotment-calls",
+    "tokens": "allotment-tokens",
+    "money": "allotment-money",
     "price": "fleet-price",
 }
 

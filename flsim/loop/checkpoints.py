@@ -14,7 +14,7 @@ from ray import cloudpickle
 
 from flsim.budget.fleet import FleetState
 from flsim.files import DamagedFileError, write_atomically
-from flsim.flower.contract import ServerStage, state_of
+from flsim.flower.contract import Stage, state_of
 from flsim.models.adapter import Adapter
 
 _KEPT = 2  # the newest, and one to fall back to if it is damaged
@@ -28,7 +28,7 @@ class Checkpoint:
     adapter: Adapter
     strategy: dict[str, Any]
     """The strategy's state (`flsim.flower.contract.state_of`)."""
-    server: dict[str, Any]
+    stage: dict[str, Any]
     """That of the server's stage; empty if there is none."""
     fleet: FleetState | None = None
     """What the server keeps of the fleet's budget; None if it has none."""
@@ -40,12 +40,12 @@ def save_checkpoint(
     adapter: Adapter,
     strategy: Strategy,
     *,
-    server: ServerStage | None = None,
+    stage: Stage | None = None,
     fleet: FleetState | None = None,
 ) -> None:
     """Commit a round; the checkpoint is the last thing a round writes."""
     arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
-    states = {"strategy": state_of(strategy), "server": {} if server is None else state_of(server)}
+    states = {"strategy": state_of(strategy), "stage": {} if stage is None else state_of(stage)}
     kept = {**states, "fleet": fleet}
     arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
     arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
@@ -69,13 +69,13 @@ def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
         with np.load(paths[-1], allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays["meta"].tobytes())
-        strategy, server, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "server", "fleet"))
+        strategy, stage, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "stage", "fleet"))
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         raise DamagedFileError(
             f"the checkpoint {paths[-1]} is damaged ({error}); delete it to go on from the round before it"
         ) from error
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
-    return Checkpoint(int(meta["round"]), adapter, strategy, server, fleet)
+    return Checkpoint(int(meta["round"]), adapter, strategy, stage, fleet)
 
 
 def _folder(run_dir: Path) -> Path:

@@ -7,7 +7,7 @@ from flsim.cloud.make import make_cloud
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
 from flsim.metrics.rows import EVERY_TASK
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 from flsim.tasks.checks import check_data
 
 
@@ -26,8 +26,8 @@ def check(config: Config) -> None:
     _check_fleet(config.fleet, config.model.rank, config.model.alpha)
     make_cloud(config.cloud)
     for name in config.data:
-        if name in (*GROUPS, EVERY_TASK):
-            raise ConfigError(f"data.{name}: {name!r} is a task group of the built-in world; choose another name")
+        if name in (*TASKS, EVERY_TASK):
+            raise ConfigError(f"data.{name}: {name!r} is a task of the built-in world; choose another name")
     check_data(config.data)
     _check_phases(config)
 
@@ -43,7 +43,8 @@ def _check_budget(budget: BudgetConfig) -> None:
         given, default = getattr(fleet, name), getattr(FleetBudgetConfig(), name)
         if fleet.rule != "price" and given != default:
             raise ConfigError(
-                f"budget.fleet.{name}={given} has no effect without budget.fleet.share=price; add that, or leave it out"
+                f"budget.fleet.{name}={given} has no effect without budget.fleet.division=price; add that, or leave"
+                " it out"
             )
 
 
@@ -72,17 +73,17 @@ def _check_phases(config: Config) -> None:
     if stream.schedule == "recurring" and stream.phase_rounds is None:
         raise ConfigError("stream.schedule=recurring needs stream.phase_rounds: after how many rounds a phase ends")
     if not stream.phases:
-        raise ConfigError("stream.phases is empty; give at least one list of task groups")
-    groups = (*GROUPS, *config.data)
+        raise ConfigError("stream.phases is empty; give at least one list of tasks")
+    tasks = (*TASKS, *config.data)
     for number, phase in enumerate(stream.phases):
         if not phase:
-            raise ConfigError(f"stream.phases[{number}] is empty; give at least one of: {', '.join(groups)}")
-        for group in phase:
-            if group not in groups:
+            raise ConfigError(f"stream.phases[{number}] is empty; give at least one of: {', '.join(tasks)}")
+        for task in phase:
+            if task not in tasks:
                 own = f"those of data: {', '.join(config.data)}" if config.data else "data sets, which data lists"
                 raise ConfigError(
-                    f"stream.phases[{number}] names {group!r}, which is no task group; there are the built-in "
-                    f"{', '.join(GROUPS)}, and {own}"
+                    f"stream.phases[{number}] names {task!r}, which is no task; there are the built-in "
+                    f"{', '.join(TASKS)}, and {own}"
                 )
     if stream.schedule != "recurring" and config.rounds < len(stream.phases):
         raise ConfigError(

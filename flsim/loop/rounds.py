@@ -12,7 +12,7 @@ import flsim.flower.messages as wire
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Deals, ServerStage, TakesMean, Weight, next_adapter
+from flsim.flower.contract import Deals, Stage, TakesMean, Weight, next_adapter
 from flsim.flower.grid import FleetGrid
 from flsim.loop.health import HealthReader
 from flsim.loop.treasurer import Treasurer
@@ -28,7 +28,7 @@ class Rounds:
 
     config: Config
     strategy: Strategy
-    server: ServerStage | None
+    stage: Stage | None
     treasurer: Treasurer
     grid: FleetGrid
     log: logging.Logger
@@ -68,9 +68,9 @@ class Rounds:
             rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
             if new is not None:
                 adapter = next_adapter(self.strategy, to_adapter(new), like=adapter)
-        if self.server is not None:
+        if self.stage is not None:
             residual = self.strategy.residual if isinstance(self.strategy, Deals) else None
-            adapter, more = self.server.after_round(round_, adapter, usable, residual)
+            adapter, more = self.stage.after_round(round_, adapter, usable, residual)
             rows += more
         return adapter, rows
 

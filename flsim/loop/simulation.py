@@ -25,7 +25,7 @@ from flsim.devices import node_of
 from flsim.files import log_to
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, ServerStage, begin, client_of, restore
+from flsim.flower.contract import Deals, Stage, begin, client_of, restore
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -67,7 +67,7 @@ def run(
     *,
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
-    server: ServerStage | None = None,
+    stage: Stage | None = None,
     cloud: Cloud | None = None,
     resume: str | Path | None = None,
     until: int | None = None,
@@ -80,7 +80,7 @@ def run(
         overrides: `key=value` over the file.
         strategy: any Flower strategy; None builds the one that `strategy.path` names.
         client: any Flower ClientApp (Message API); None builds the one that `client.path` names.
-        server: what the server does after each aggregation; None builds what `server.path` names, if anything.
+        stage: what the server does after each aggregation; None builds what `stage.path` names, if anything.
         cloud: what devices and server ask (`flsim/cloud/protocol.py`), which must survive pickling; None builds the one
             that `cloud.path` names.
         resume: folder of a run to go on with; a finished run gets its report again.
@@ -93,7 +93,7 @@ def run(
     """
     settings = _settings(config, overrides, resume)
     cloud = make_cloud(settings.cloud) if cloud is None else fitting(cloud)
-    strategy, client, server = build_parts(settings, strategy, client, server, cloud)
+    strategy, client, stage = build_parts(settings, strategy, client, stage, cloud)
     stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
     cloud.check(stream, settings.engine.processes)
     adapter = first_adapter(settings.model, settings.seed)
@@ -103,7 +103,7 @@ def run(
     for group in stream.data:
         if group.said is not None:
             log.warning(group.said)
-    adapter = _go(settings, folder, (strategy, client, server, cloud), adapter, last=last, log=log, progress=progress)
+    adapter = _go(settings, folder, (strategy, client, stage, cloud), adapter, last=last, log=log, progress=progress)
     save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
@@ -114,9 +114,9 @@ def build_parts(
     config: Config,
     strategy: Strategy | None = None,
     client: ClientApp | None = None,
-    server: ServerStage | None = None,
+    stage: Stage | None = None,
     cloud: Cloud | None = None,
-) -> tuple[Strategy, ClientApp, ServerStage | None]:
+) -> tuple[Strategy, ClientApp, Stage | None]:
     """Check the config, build the plug-ins that it names and that were not passed, and let them meet the fleet.
 
     Raises:
@@ -128,9 +128,9 @@ def build_parts(
     cloud = make_cloud(config.cloud) if cloud is None else cloud
     strategy = strategy or build("strategy", config.strategy)
     client = client or client_of(config, cloud)
-    server = server or (build("server", config.server) if config.server else None)
-    begin(strategy, server, config, cloud)
-    return strategy, client, server
+    stage = stage or (build("stage", config.stage) if config.stage else None)
+    begin(strategy, stage, config, cloud)
+    return strategy, client, stage
 
 
 def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:
@@ -157,7 +157,7 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
 def _go(
     config: Config,
     folder: Path,
-    parts: tuple[Strategy, ClientApp, ServerStage | None, Cloud],
+    parts: tuple[Strategy, ClientApp, Stage | None, Cloud],
     adapter: Adapter,
     *,
     last: int,
@@ -166,21 +166,21 @@ def _go(
 ) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter."""
     first, treasurer = 0, Treasurer(config)
-    strategy, client, server, cloud = parts
+    strategy, client, stage, cloud = parts
     checkpoint = latest_checkpoint(folder)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         restore(strategy, checkpoint.strategy)
-        if server is not None:
-            restore(server, checkpoint.server)
+        if stage is not None:
+            restore(stage, checkpoint.stage)
         treasurer.state = checkpoint.fleet
-    begin(strategy, server, config, cloud)
+    begin(strategy, stage, config, cloud)
     if first > last:
         return adapter
     due = _evaluation_rounds(config)
     with open_grid(config, folder, client, cloud) as grid:
         grid.pack = _pack_of(config, folder, grid, adapter)
-        rounds = Rounds(config, strategy, server, treasurer, grid, log)
+        rounds = Rounds(config, strategy, stage, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
         with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
@@ -193,7 +193,7 @@ def _go(
                     rows += rounds.evaluate(adapter, round_)
                 with spend("commit"):
                     write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
-                    save_checkpoint(folder, round_, adapter, strategy, server=server, fleet=treasurer.state)
+                    save_checkpoint(folder, round_, adapter, strategy, stage=stage, fleet=treasurer.state)
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter

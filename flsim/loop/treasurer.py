@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from flwr.app import Message
 
 import flsim.flower.messages as wire
-from flsim.budget.fleet import Allotment, FleetState, Report, book, caps_of_run, deal, first_state, taus_of_tests
+from flsim.budget.fleet import Allotment, FleetState, Report, allot, book, caps_of_run, first_state, taus_of_tests
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.metrics.rows import ASKED, Row, fleet_row
@@ -31,7 +31,7 @@ class Treasurer:
         if self.state is None:
             return list(sent)
         cohort = [_receiver(message) for message in sent]
-        dealt = deal(self._budget, self.state, cohort, round_, devices=self._devices, rounds=self._rounds)
+        dealt = allot(self._budget, self.state, cohort, round_, devices=self._devices, rounds=self._rounds)
         return [wire.with_allotment(message, dealt[_receiver(message)]) for message in sent]
 
     def allot_tests(self, sent: Sequence[Message]) -> list[Message]:

@@ -1,6 +1,6 @@
 """Continual-learning measures, all read from the accuracy matrix R; every name says what it compares.
 
-`R.loc[i, j]` is the accuracy on task group j at the end of stage i, a phase of the stream, named by its last round, and
+`R.loc[i, j]` is the accuracy on task j at the end of stage i, a phase of the stream, named by its last round, and
 `before[j]` that before the first stage (Lopez-Paz and Ranzato 2017, arXiv 1706.08840). Stage i teaches the groups
 `taught[i]`. R is of the mean user (`accuracy_matrix`) or of one user (`by_user`). By hand:
 
@@ -49,10 +49,10 @@ def accuracy_matrix(rows: pd.DataFrame, stages: Sequence[int], *, tasks: Sequenc
     Args:
         rows: such as `evaluation(rows, model="global", name="accuracy")`.
         stages: the rounds that ended the stages, in order; round 0 may stand first as the start.
-        tasks: task groups, in the order of the columns; None takes all in `rows`, sorted.
+        tasks: tasks, in the order of the columns; None takes all in `rows`, sorted.
 
     Returns:
-        User means, one line per stage and one column per task group; NaN where nothing was measured.
+        User means, one line per stage and one column per task; NaN where nothing was measured.
     """
     columns = sorted(rows["task"].unique()) if tasks is None else list(tasks)
     matrix = pd.DataFrame(np.nan, index=pd.Index(list(stages), name="round"), columns=columns, dtype=float)
@@ -63,7 +63,7 @@ def accuracy_matrix(rows: pd.DataFrame, stages: Sequence[int], *, tasks: Sequenc
 
 
 def user_matrices(rows: pd.DataFrame, stages: Sequence[int]) -> dict[str, pd.DataFrame]:
-    """R of every device, from the same rows: a line per stage, a column per task group, nan where nothing was measured.
+    """R of every device, from the same rows: a line per stage, a column per task, nan where nothing was measured.
 
     Args:
         rows: as for `accuracy_matrix`.
@@ -84,7 +84,7 @@ def forgetting(matrix: pd.DataFrame) -> pd.Series:
         matrix: stages `(S, J)`, without the untrained start unless it is to count as a stage; T is the last.
 
     Returns:
-        Forgetting by task group; its mean is the usual single number. Groups that miss the last stage or all before
+        Forgetting by task; its mean is the usual single number. Groups that miss the last stage or all before
         it are left out, so one stage alone gives an empty series.
     """
     best = matrix.iloc[:-1].max(axis=0).to_numpy(dtype=float)  # (J,)
@@ -93,21 +93,21 @@ def forgetting(matrix: pd.DataFrame) -> pd.Series:
 
 
 def backward_transfer(matrix: pd.DataFrame, learned: Mapping[str, int]) -> pd.Series:
-    """What later stages did to each task group: `R[T, j] - R[k_j, j]`, with k_j the stage that first taught j.
+    """What later stages did to each task: `R[T, j] - R[k_j, j]`, with k_j the stage that first taught j.
 
     By hand: arithmetic first taught at stage 6 with 0.6 and at 0.5 in the end gives -0.1.
 
     Args:
         matrix: stages `(S, J)`.
-        learned: task group -> the round that ended the stage that first taught it; one of the matrix' lines.
+        learned: task -> the round that ended the stage that first taught it; one of the matrix' lines.
 
     Returns:
-        Backward transfer by task group; its mean is BWT. Groups first taught in the last stage, never taught or not
+        Backward transfer by task; its mean is BWT. Groups first taught in the last stage, never taught or not
         measured are left out.
     """
     last = matrix.index[-1]
     taught = [task for task in matrix.columns if task in learned and learned[task] != last]
-    values = matrix.T.to_dict()  # stage -> task group -> value
+    values = matrix.T.to_dict()  # stage -> task -> value
     changes = {task: values[last][task] - values[learned[task]][task] for task in taught}
     return pd.Series(changes, dtype=float).dropna()
 
@@ -116,7 +116,7 @@ def continual(matrix: pd.DataFrame, taught: Sequence[Sequence[str]], before: pd.
     """The measures of one learner.
 
     Args:
-        matrix: R, a line per stage in order, a column per task group; nan where nothing was measured.
+        matrix: R, a line per stage in order, a column per task; nan where nothing was measured.
         taught: the groups that each stage teaches.
         before: accuracy by group before the first stage.
     """

@@ -35,10 +35,10 @@ from flsim.metrics.offloading import cost_per_correct, performance_gap_recovered
 from flsim.metrics.rows import ASKED
 from flsim.metrics.run_rows import RunRows, mean, total
 from flsim.metrics.users import worst_decile_mean
-from flsim.text import amount, data_size, points, share
+from flsim.text import amount, data_size, percent, points
 
 UNITS: dict[str, Callable[[float], str]] = {
-    "share": share,
+    "share": percent,
     "points": points,
     "count": amount,
     "rounds": lambda value: f"{value:.1f}",

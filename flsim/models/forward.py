@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-Judge = Callable[[Tensor, Tensor], Tensor]
+Readout = Callable[[Tensor, Tensor], Tensor]
 
 _PARTS = 4  # of the rows of `AnyForward.follow`
 _FEW = 64  # rows of a part; smaller ones cost more in calls than they save in padding
@@ -80,7 +80,7 @@ class Forward(Protocol):
         """
         ...
 
-    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """Read T tokens per row at once, with gradient.
 
         Args:
@@ -88,11 +88,11 @@ class Forward(Protocol):
             mask: True at tokens that count, `(K, R, T)`.
             prompts: True at the prompts' tokens that count, `(K, P, L)`.
             past: the prompts; the rows of a device go on where its prompts ended, `R / P` rows for each in turn.
-            judge: called with the logits after some tokens `(n, V)` and their places in the flattened ids `(n,)`; gives
-                one number for each, `(n,)`.
+            readout: called with the logits after some tokens `(n, V)` and their places in the flattened ids `(n,)`;
+                gives one number for each, `(n,)`.
 
         Returns:
-            What `judge` gave, `(K, R, T)`; zero where the mask is not True.
+            What `readout` gave, `(K, R, T)`; zero where the mask is not True.
         """
         ...
 
@@ -118,7 +118,7 @@ class AnyForward:
         """See `Forward`."""
         return _AnyDecoder(self._call, mask.flatten(0, 1).repeat_interleave(share, 0), _cache_of(past, share))
 
-    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`; every device's rows go by length, in a few parts, so that short ones need little padding."""
         k, r, t = ids.shape
         lengths = mask.sum(-1)  # (K, R)
@@ -136,7 +136,7 @@ class AnyForward:
             seen = torch.cat([prompts.flatten(0, 1)[prompt], kept], 1)  # (n, L + longest)
             logits = self._call(ids.flatten(0, 1)[rows, :longest], seen, _cache_of(taken, 1))  # (n, longest, V)
             places = (rows[:, None] * t + torch.arange(longest, device=ids.device))[kept]
-            result = result.index_put((places,), judge(logits[kept], places))
+            result = result.index_put((places,), readout(logits[kept], places))
         return result.view(k, r, t)
 
     def _call(self, ids: Tensor, mask: Tensor, cache: DynamicCache, **more: int) -> Tensor:

@@ -21,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from flsim.models.forward import Judge, Past, positions_of
+from flsim.models.forward import Past, Readout, positions_of
 from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -84,7 +84,7 @@ class LlamaForward:
         """See `Forward`."""
         return _LlamaDecoder(self, mask.flatten(0, 1), past, share, tokens)
 
-    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, judge: Judge) -> Tensor:
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`."""
         packing = _Packing(mask)
         share = mask.shape[1] // prompts.shape[1]
@@ -100,7 +100,7 @@ class LlamaForward:
             states = self._layers(packing.pack(ids), packing.pack(positions), both, packing)  # (K, M, D)
         states = states.flatten(0, 1)[packing.real]  # (n, D)
         places = packing.places[packing.real]  # (n,)
-        judged = judge(self._head(states), places)  # (n,)
+        judged = readout(self._head(states), places)  # (n,)
         return judged.new_zeros(ids.numel()).index_put((places,), judged).view(ids.shape)
 
     def _bias(self, mask: Tensor, tokens: int) -> Tensor:

@@ -5,7 +5,7 @@ from the sampling, so its gradient with respect to them is known before any seco
 on to the adapters, some completions at a time: one forward and one backward in all, however the loss looks.
 
 A loss that looks at whole distributions, as those of distillation do, is a sum of one number per token, which a
-`Verdict` takes from the logits: `judge` gives these numbers, and `pull_back_verdicts` their pull.
+`Readout` takes from the logits: `per_token` gives these numbers, and `pull_back_readouts` their pull.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ TOKENS = 2**15
 LOGITS = 2**28
 """Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
 
-Verdict = Callable[[Tensor, Tensor], Tensor]
+Readout = Callable[[Tensor, Tensor], Tensor]
 """One number `(n,)` for each of n tokens, from the logits that they were drawn by `(n, V)` and their places `(n,)` in
 the flattened completions `(K, P, G, T)`."""
 
@@ -40,15 +40,15 @@ def score(
     help_bias: Tensor | None = None,
 ) -> Tensor:
     """Log-probabilities `(K, P, G, T)` of the completions' tokens, with gradient if any; zero after the end."""
-    verdict = _logprob_of(base, completions, temperature, may_ask, help_bias)
-    return judge(base, reading, completions, verdict, tokens=tokens)
+    readout = _logprob_of(base, completions, temperature, may_ask, help_bias)
+    return per_token(base, reading, completions, readout, tokens=tokens)
 
 
-def judge(
-    base: BaseModel, reading: Reading, completions: Completions, verdict: Verdict, *, tokens: int = TOKENS
+def per_token(
+    base: BaseModel, reading: Reading, completions: Completions, readout: Readout, *, tokens: int = TOKENS
 ) -> Tensor:
-    """What `verdict` gives for the completions' tokens, `(K, P, G, T)`, with gradient if any; zero after the end."""
-    return torch.cat([_judge(base, reading, completions, part, verdict) for part in _parts(completions, tokens)], 2)
+    """What `readout` gives for the completions' tokens, `(K, P, G, T)`, with gradient if any; zero after the end."""
+    return torch.cat([_per_token(base, reading, completions, part, readout) for part in _parts(completions, tokens)], 2)
 
 
 def top_logprobs(
@@ -71,17 +71,17 @@ def top_logprobs(
     ids = torch.zeros(shape, dtype=torch.long, device=device)  # (K, P, G, T, k)
     logprobs = torch.zeros(shape, device=device)  # (K, P, G, T, k)
 
-    def verdict(logits: Tensor, places: Tensor) -> Tensor:
+    def readout(logits: Tensor, places: Tensor) -> Tensor:
         best = of(logits, places).topk(k, -1)  # (n, k) each
         ids.view(-1, k)[places], logprobs.view(-1, k)[places] = best.indices, best.values
         return best.values[:, 0]
 
     with torch.no_grad():
-        judge(base, reading, completions, verdict, tokens=tokens)
+        per_token(base, reading, completions, readout, tokens=tokens)
     return ids * completions.mask[..., None], logprobs * completions.mask[..., None]
 
 
-def unaided(base: BaseModel, completions: Completions) -> Verdict:
+def unaided(base: BaseModel, completions: Completions) -> Readout:
     """Log-probabilities with the help request ruled out, what `generate(may_ask=False)` draws from.
 
     Returns:
@@ -133,21 +133,21 @@ def pull_back(
         may_ask: as they were sampled; False rules the help request out before the softmax.
         help_bias: as they were sampled, `(K, P)`; None is no bias.
     """
-    verdict = _logprob_of(base, completions, temperature, may_ask, help_bias)
-    return pull_back_verdicts(base, lora, reading, completions, verdict, pull, tokens=tokens)
+    readout = _logprob_of(base, completions, temperature, may_ask, help_bias)
+    return pull_back_readouts(base, lora, reading, completions, readout, pull, tokens=tokens)
 
 
-def pull_back_verdicts(
+def pull_back_readouts(
     base: BaseModel,
     lora: StackedLora,
     reading: Reading,
     completions: Completions,
-    verdict: Verdict,
+    readout: Readout,
     pull: Tensor,
     *,
     tokens: int = TOKENS,
 ) -> Tensor:
-    """The same for a loss that weighs the numbers of a `verdict` by `pull` `(K, P, G, T)` and sums them."""
+    """The same for a loss that weighs the numbers of a `readout` by `pull` `(K, P, G, T)` and sums them."""
     read = [*reading.past.tensors, reading.logits]
     # the prompts' graph is walked once, at the end; keys below the first adapter have none
     leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
@@ -157,7 +157,7 @@ def pull_back_verdicts(
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
     tokens = min(tokens, LOGITS // reading.logits.shape[-1])
     for part in _parts(completions, tokens):
-        _judge(base, shared, completions, part, verdict).backward(pull[:, :, part])
+        _per_token(base, shared, completions, part, readout).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]
     torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
     return lora.gradient()
@@ -170,32 +170,32 @@ def _parts(completions: Completions, tokens: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, g, size))
 
 
-def _judge(base: BaseModel, reading: Reading, completions: Completions, part: slice, verdict: Verdict) -> Tensor:
-    """The verdicts `(K, P, g, T)` on g completions of every prompt."""
+def _per_token(base: BaseModel, reading: Reading, completions: Completions, part: slice, readout: Readout) -> Tensor:
+    """The readouts `(K, P, g, T)` on g completions of every prompt."""
     ids, mask = completions.tokens[:, :, part], completions.mask[:, :, part]  # (K, P, g, T)
     k, p, g, t = ids.shape
     places = torch.arange(completions.tokens.numel(), device=ids.device).view(completions.tokens.shape)[:, :, part]
     later = places[..., 1:].flatten()  # of what follows each token but the last
     first = reading.logits.repeat_interleave(g, 0)  # (K P g, V)
-    begun = verdict(first, places[..., 0].flatten()).view(k, p, g, 1) * mask[..., :1]
+    begun = readout(first, places[..., 0].flatten()).view(k, p, g, 1) * mask[..., :1]
     if t == 1:
         return begun
     known, counts = ids[..., :-1].flatten(1, 2), mask[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
     rest = base.forward.follow(
-        known, counts, reading.prompts.mask, reading.past, lambda logits, of: verdict(logits, later[of])
+        known, counts, reading.prompts.mask, reading.past, lambda logits, of: readout(logits, later[of])
     )
     return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
 
 
 def _logprob_of(
     base: BaseModel, completions: Completions, temperature: float, may_ask: bool, help_bias: Tensor | None
-) -> Verdict:
+) -> Readout:
     """The log-probability of the completions' own tokens, as they were drawn."""
     tokens = completions.tokens.flatten()
     of_a_prompt, longest = completions.tokens[0, 0].numel(), completions.tokens.shape[-1]
     closing = base.help.closing(completions.tokens)[..., :-1].flatten()  # (K P G T,)
 
-    def verdict(logits: Tensor, places: Tensor) -> Tensor:
+    def readout(logits: Tensor, places: Tensor) -> Tensor:
         bias = None if help_bias is None else help_bias.flatten()[places // of_a_prompt]  # (n,)
         logits = base.help.biased(logits.float(), bias, places % longest == 0)  # (n, V)
         barred = barred_from(closing[places], bias, may_ask=may_ask)  # (n,)
@@ -204,4 +204,4 @@ def _logprob_of(
             logits = logits / temperature  # (n, V)
         return torch.log_softmax(logits, -1).gather(-1, tokens[places][:, None])[:, 0]  # (n,)
 
-    return verdict
+    return readout

@@ -65,7 +65,7 @@ class Wording:
     offer: str | None = None
     """A sentence with `{help}`; None is our own, but for a bare question."""
     templates: Mapping[str, str] = field(default_factory=dict)
-    """By task group, in place of instruction, offer and question one below the other."""
+    """By task, in place of instruction, offer and question one below the other."""
     limit: int | None = None
     """Most tokens of a prompt."""
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -84,10 +84,10 @@ class Wording:
             starts = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
             if excess >= len(starts):
                 raise ConfigError(
-                    f"model.max_prompt_tokens={self.limit} leaves no room for a question of {problem.group!r}: "
+                    f"model.max_prompt_tokens={self.limit} leaves no room for a question of {problem.task!r}: "
                     f"instruction, offer and chat template alone are longer; raise it, or shorten model.offer"
                 )
-            _say_once(self.limit, problem.group)
+            _say_once(self.limit, problem.task)
             question = question[max(1, starts[excess][0]) :]
             whole = self._frame(problem, question)
         return whole
@@ -100,7 +100,7 @@ class Wording:
         bare = self.chat is None and not problem.instruction
         offer = ("" if bare or not self.help else OFFER) if self.offer is None else self.offer
         offer = offer.replace("{help}", self.help)
-        template = self.templates.get(problem.group)
+        template = self.templates.get(problem.task)
         if template is None:
             return "\n\n".join(part for part in (problem.instruction, offer, question) if part)
         return template.format(instruction=problem.instruction, offer=offer, question=question, help=self.help)

@@ -1,6 +1,6 @@
-"""The built-in world: four task groups, fifteen families of short problems with exact answers, no download.
+"""The built-in world: four tasks, fifteen families of short problems with exact answers, no download.
 
-    group       family    levels                question -> answer (slip of a careless solver)
+    task       family    levels                question -> answer (slip of a careless solver)
     arithmetic  add       3, 4, 5, 6 digits     59+63= -> 221 (21, the carry is lost)
     arithmetic  subtract  3, 4, 5, 6            902-514= -> 883 (214, smaller from larger digit)
     arithmetic  multiply  3, 4                  55*5= -> 572 (55, the carry is lost)
@@ -52,7 +52,7 @@ Drawn = tuple[str, str, str]  # question, answer, slip
 class Family:
     """One kind of problem and how to draw it."""
 
-    group: str
+    task: str
     name: str
     levels: tuple[int, ...]
     draw: Callable[[Random, int], Drawn]
@@ -182,18 +182,18 @@ FAMILIES: tuple[Family, ...] = (
     Family("lists", "tally", (4, 5, 6, 7), _tally),
 )
 
-GROUPS: tuple[str, ...] = tuple(dict.fromkeys(family.group for family in FAMILIES))
+TASKS: tuple[str, ...] = tuple(dict.fromkeys(family.task for family in FAMILIES))
 
 
-def families_of(group: str) -> tuple[Family, ...]:
-    """The families of one task group, in the order of the table.
+def families_of(task: str) -> tuple[Family, ...]:
+    """The families of one task, in the order of the table.
 
     Raises:
-        ValueError: if there is no such group.
+        ValueError: if there is no such task.
     """
-    found = tuple(family for family in FAMILIES if family.group == group)
+    found = tuple(family for family in FAMILIES if family.task == task)
     if not found:
-        raise ValueError(f"there is no task group {group!r}; the built-in world has: {', '.join(GROUPS)}")
+        raise ValueError(f"there is no task {task!r}; the built-in world has: {', '.join(TASKS)}")
     return found
 
 
@@ -202,12 +202,12 @@ def draw(family: Family, level: int, split: str, rng: Random) -> Problem:
     while True:
         question, answer, slip = family.draw(rng, level)
         if split_of(question) == split:
-            return Problem(family.group, family.name, level, question, answer, slip)
+            return Problem(family.task, family.name, level, question, answer, slip)
 
 
 def is_builtin(problem: Problem) -> bool:
-    """Whether a problem is of the built-in world and not of a data set, which cannot have a group's name."""
-    return problem.group in GROUPS
+    """Whether a problem is of the built-in world and not of a data set, which cannot have a task's name."""
+    return problem.task in TASKS
 
 
 def relative_difficulty(problem: Problem) -> float:

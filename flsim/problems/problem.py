@@ -19,8 +19,8 @@ _VALIDATION_SHARE, _TEST_SHARE = 0.12, 0.12  # of all questions; the rest trains
 class Problem:
     """One question, for example of the built-in world `Problem("arithmetic", "add", 2, "59+63=", "221", "21")`."""
 
-    group: str
-    """Task group: the unit that streams switch between and that the accuracy matrix is taken over."""
+    task: str
+    """Task: the unit that streams switch between and that the accuracy matrix is taken over."""
     family: str
     """Kind of question within the group."""
     level: int
@@ -38,7 +38,7 @@ class Problem:
     solution: str | None = None
     """A completion that the verifier takes; None if `answer` is one."""
     difficulty: float | None = None
-    """0 for the easiest of its task group, 1 for the hardest; None: by the levels of its family."""
+    """0 for the easiest of its task, 1 for the hardest; None: by the levels of its family."""
     score_label: int | None = None
     """1 or 0 where the device's score for the answer is held against it (AUC); None where there is only right or
     wrong."""

@@ -143,7 +143,7 @@ def overview_figure(
     draw_users(users, rows)
     users.set_title("Users at the end", pad=10)
     draw_matrix(matrix, rows, phases)
-    matrix.set_title("Accuracy by task group", pad=10)
+    matrix.set_title("Accuracy by task", pad=10)
     figure.text(0.983, 0.012, _NOTE, size=8.5, color=QUIET, ha="right", va="bottom")
     return figure
 

@@ -17,7 +17,7 @@ from flsim.report.partition_figure import read_partitions, write_partitions
 from flsim.report.summarise import summarise_run
 from flsim.report.summary import Summary, write_summary
 from flsim.report.table import answer
-from flsim.tasks.groups import DataGroup
+from flsim.tasks.groups import DataTask
 from flsim.tasks.stream import Phase
 from flsim.timing import read_timings
 
@@ -25,7 +25,7 @@ _LEDGER = ("calls", "refused", "tokens", "money")
 """The measures that a device's ledger shows."""
 
 
-def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataGroup] = ()) -> Summary:
+def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataTask] = ()) -> Summary:
     """Read a run's rows and write what is made of them into its folder.
 
     That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/`, `report.html`, and `partitions/` of data sets.

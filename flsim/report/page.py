@@ -13,7 +13,7 @@ from flsim.report.partition_figure import partition_pieces
 from flsim.report.summary import Summary
 from flsim.report.table import answer, fleet_facts, model_lines, spread_cells, time_rows, time_sentence
 from flsim.report.time_figure import break_down
-from flsim.text import amount, points, share
+from flsim.text import amount, percent, points
 from flsim.timing import RoundTiming
 
 FIGURES = (
@@ -34,8 +34,8 @@ FIGURES = (
     ),
     (
         "matrix.png",
-        "Accuracy by task group",
-        "Mean user's accuracy of the global adapter on each task group (columns) at the end of each phase (rows). "
+        "Accuracy by task",
+        "Mean user's accuracy of the global adapter on each task (columns) at the end of each phase (rows). "
         "Framed cells are the groups that the phase taught. Read a column downwards: a fall below a framed cell is "
         "forgetting.",
     ),
@@ -48,7 +48,7 @@ FIGURES = (
     (
         "stream.png",
         "The stream",
-        "What the devices met: each device's row is coloured by its mix of task groups in each round (with many "
+        "What the devices met: each device's row is coloured by its mix of tasks in each round (with many "
         "devices, by the largest group; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level "
         "of their group, to 1.",
     ),
@@ -111,7 +111,7 @@ def _beside(file: str, summary: Summary) -> list[str]:
 
 def _opening(summary: Summary, name: str) -> list[str]:
     facts = f"{summary.rounds} rounds, {summary.devices} devices, {len(summary.tasks)} tasks"
-    facts += "" if summary.tau is None else f", budget τ = {share(summary.tau, digits=0)} of prompts"
+    facts += "" if summary.tau is None else f", budget τ = {percent(summary.tau, digits=0)} of prompts"
     facts += f", evaluated on each device's own {summary.split} prompts"
     pieces = [
         heading(name, 1),
@@ -165,7 +165,7 @@ def _usage(summary: Summary) -> list[str]:
         above = "-" if late is None or late.users_above_tau is None else f"{late.users_above_tau} of {late.users}"
         gap = None if late_mean is None or phase.tau is None else late_mean - phase.tau
         span = f"{phase.first_round} to {phase.last_round}"
-        means = [share(whole.user_mean), share(late_mean), share(phase.tau, digits=0)]
+        means = [percent(whole.user_mean), percent(late_mean), percent(phase.tau, digits=0)]
         rows.append([f"phase {phase.phase}", span, *means, points(gap), above])
     if not rows:
         return []
@@ -189,7 +189,7 @@ def _switches(summary: Summary) -> list[str]:
         tested = models.get("global", {})
         found = [tested[name] for name in ("accuracy", "alone_accuracy") if name in tested]
         if len(found) == 2:
-            numbers = [share(mean) for users in found for mean in (users.user_mean, users.worst_decile_mean)]
+            numbers = [percent(mean) for users in found for mean in (users.user_mean, users.worst_decile_mean)]
             rows.append([label, str(found[0].round), *numbers])
     headings = ["global adapter", "round", "may ask: mean user", "worst 10 %", "alone: mean user", "worst 10 %"]
     return [table(headings, rows)] if rows else []
@@ -214,18 +214,18 @@ def _forgetting(summary: Summary) -> list[str]:
     transfer = [points(course.backward_transfer.mean) for course in (asking, alone)]
     rows.append(["backward transfer at the end", ", ".join(asking.backward_transfer.by_task), *transfer])
     note = (
-        "In percentage points of the mean user, averaged over the task groups named. Forgotten: the best value at an "
+        "In percentage points of the mean user, averaged over the tasks named. Forgotten: the best value at an "
         "earlier phase end minus the value now, for groups that this phase does not teach; negative means they grew. "
         "Backward transfer: the value at the end minus the value right after the phase that first taught the group."
     )
-    return [table(["", "task groups", "may ask", "alone"], rows), paragraph(note, kind="note")]
+    return [table(["", "tasks", "may ask", "alone"], rows), paragraph(note, kind="note")]
 
 
 def _worst_users(summary: Summary) -> list[str]:
     rows = [
         [
             user.device,
-            *(share(value) for value in (user.accuracy, user.alone_accuracy, user.random, user.frozen)),
+            *(percent(value) for value in (user.accuracy, user.alone_accuracy, user.random, user.frozen)),
             points(user.over_random),
         ]
         for user in summary.worst_users

@@ -107,7 +107,7 @@ def draw_dual(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase]) -> None:
 
 
 def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = "accuracy") -> None:
-    """The accuracy matrix of the global adapter: stages down, task groups across, the taught ones framed."""
+    """The accuracy matrix of the global adapter: stages down, tasks across, the taught ones framed."""
     measured = evaluation(rows, model="global", name=name)
     if measured.empty:
         say_missing(axes, "evaluation of the global adapter")
@@ -140,7 +140,7 @@ def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name
 
 
 def _frame_taught(axes: Axes, tasks: Sequence[str], taught: Sequence[set[str]], *, first: int) -> None:
-    """Frame the cells of the task groups that each phase taught; `first` is the line of the first phase's end."""
+    """Frame the cells of the tasks that each phase taught; `first` is the line of the first phase's end."""
     for line, groups in enumerate(taught, start=first):
         for column, task in enumerate(tasks):
             if task in groups:

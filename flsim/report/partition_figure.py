@@ -17,11 +17,11 @@ from flsim.files import write_atomically
 from flsim.problems.problem import SPLITS
 from flsim.report.html import heading, paragraph, picture, table
 from flsim.report.plot import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
-from flsim.tasks.groups import DataGroup
+from flsim.tasks.groups import DataTask
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment
-from flsim.text import amount, share
+from flsim.text import amount, percent
 
 _MOST_LABELS = 24  # lines of the picture; rarer labels share the last one
 
@@ -154,7 +154,7 @@ _FOLDER, _PICTURE, _FIGURES = "partitions", "partition.png", "figures.json"
 
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("items", "items dealt", amount),
-    ("used", "of those there are", share),
+    ("used", "of those there are", percent),
     ("smallest", "fewest of a device", amount),
     ("largest", "most", amount),
     ("gini", "Gini", "{:.2f}".format),
@@ -172,7 +172,7 @@ _CAPTION = (
 )
 
 
-def write_partitions(run_dir: Path, groups: Sequence[DataGroup]) -> None:
+def write_partitions(run_dir: Path, groups: Sequence[DataTask]) -> None:
     """Write `partitions/NAME/` for every data set: `partition.parquet`, `partition.png` and `figures.json`.
 
     Args:
@@ -206,7 +206,7 @@ def partition_pieces(run_dir: Path, partitions: Mapping[str, Mapping[str, Any]])
     return pieces
 
 
-def _counted(group: DataGroup) -> tuple[Sequence[Item], str]:
+def _counted(group: DataTask) -> tuple[Sequence[Item], str]:
     """The items, and the field to count them by: what was dealt by, else the first that all of them have."""
     items, config = group.source.items, group.config
     wished = [config.over] if config.partition == "dirichlet" else ["label", "level", "user"]
@@ -216,7 +216,7 @@ def _counted(group: DataGroup) -> tuple[Sequence[Item], str]:
     return [replace(item, label=group.name) for item in items], "label"
 
 
-def _rule(group: DataGroup) -> str:
+def _rule(group: DataTask) -> str:
     """How it was dealt, for people."""
     config = group.config
     if config.partition == "user":

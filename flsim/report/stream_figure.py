@@ -1,4 +1,4 @@
-"""The realised stream as a picture: which task groups each device met in each round, and how hard they were."""
+"""The realised stream as a picture: which tasks each device met in each round, and how hard they were."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ _ABSENT = (0.94, 0.94, 0.94)  # a device that met nothing in a round
 
 
 def stream_figure(stream: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
-    """Draw the mix of task groups, devices x rounds, and the fleet's difficulty below.
+    """Draw the mix of tasks, devices x rounds, and the fleet's difficulty below.
 
     Args:
         stream: columns `round, device, task, prompts, mean_difficulty` (0 easiest, 1 hardest of its group).
@@ -58,7 +58,7 @@ def stream_figure(stream: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
     colours = {group: GROUP_COLOURS[number % len(GROUP_COLOURS)] for number, group in enumerate(groups)}
     handles = [Patch(color=colour, label=group) for group, colour in colours.items()]
     above.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK, borderaxespad=0)
-    above.set_title("Task groups that each device met")
+    above.set_title("Tasks that each device met")
     _draw_difficulty(below, stream, phases, first=first, last=last)
     return figure
 
@@ -84,7 +84,7 @@ def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[s
     Args:
         stream: as for `stream_figure`.
         devices: D devices, from top to bottom.
-        groups: task groups, in the order of their colours.
+        groups: tasks, in the order of their colours.
 
     Returns:
         Red, green and blue from 0 to 1, shape `(D * stripes, rounds, 3)`.

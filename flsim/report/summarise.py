@@ -55,11 +55,11 @@ def last_third(phase: Phase) -> int:
 
 
 def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
-    """Task groups in the order in which phases bring them, then the other `found` ones by name.
+    """Tasks in the order in which phases bring them, then the other `found` ones by name.
 
     Args:
         phases: the run's phases.
-        found: task groups that were measured; the others are left out.
+        found: tasks that were measured; the others are left out.
     """
     brought = dict.fromkeys(task for phase in phases for task in phase.tasks if task in found)
     return [*brought, *sorted(set(found) - set(brought))]

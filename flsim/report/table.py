@@ -3,7 +3,7 @@
 from flsim.metrics.users import UserSummary
 from flsim.report.summary import Summary, Tested
 from flsim.report.time_figure import MEANING, Breakdown
-from flsim.text import BAR, aligned, amount, bar, data_size, seconds, share, wrapped
+from flsim.text import BAR, aligned, amount, bar, data_size, percent, seconds, wrapped
 
 _LINES = (
     ("global", "accuracy", "global, may ask"),
@@ -35,14 +35,14 @@ def answer(summary: Summary) -> str:
     end = summary.at_end.get("global", {})
     if "accuracy" not in end:
         return f"After round {summary.rounds} the global adapter has not been evaluated yet."
-    text = f"After round {end['accuracy'].round} the mean user is right on {share(end['accuracy'].user_mean)}"
+    text = f"After round {end['accuracy'].round} the mean user is right on {percent(end['accuracy'].user_mean)}"
     gap = summary.headline.accuracy_over_random
     if gap is not None:
         side = "above" if gap.mean >= 0 else "below"
         text += f", {abs(100 * gap.mean):.1f} points {side} the frozen model asking at random"
     if "cloud_grants" in end:
-        budget = "" if summary.tau is None else f" (budget τ = {share(summary.tau, digits=0)})"
-        text += f"; {share(end['cloud_grants'].user_mean)} of prompts used the cloud{budget}"
+        budget = "" if summary.tau is None else f" (budget τ = {percent(summary.tau, digits=0)})"
+        text += f"; {percent(end['cloud_grants'].user_mean)} of prompts used the cloud{budget}"
     return text + "."
 
 
@@ -64,7 +64,7 @@ def model_lines(summary: Summary) -> list[tuple[str, Tested]]:
 
 def spread_cells(found: UserSummary) -> list[str]:
     """How a measure is spread over users, as shares, in the order of `SPREAD`."""
-    return [share(getattr(found, field)) for field in SPREAD]
+    return [percent(getattr(found, field)) for field in SPREAD]
 
 
 def end_table(summary: Summary) -> str:
@@ -82,8 +82,8 @@ def end_table(summary: Summary) -> str:
         (
             f"phase {phase.phase}",
             f"{phase.first_round} to {phase.last_round}",
-            *(share(None if part is None else part.user_mean) for part in (phase.whole, phase.last_third)),
-            share(phase.tau, digits=0),
+            *(percent(None if part is None else part.user_mean) for part in (phase.whole, phase.last_third)),
+            percent(phase.tau, digits=0),
         )
         for phase in summary.usage
     ]
@@ -124,11 +124,11 @@ def time_rows(found: Breakdown) -> list[tuple[str, str, str, str, str]]:
     """Every part from the largest: name, wall-clock seconds, worker-seconds, share and meaning; at last the sum."""
     ranked = sorted(found.parts, key=lambda part: -part.share)
     rows = [
-        (part.name, f"{part.wall_s:.3f}", f"{part.worker_s:.3f}", share(part.share), MEANING.get(part.name, ""))
+        (part.name, f"{part.wall_s:.3f}", f"{part.worker_s:.3f}", percent(part.share), MEANING.get(part.name, ""))
         for part in ranked
     ]
     sums = [sum(column) for column in zip(*((part.wall_s, part.worker_s) for part in ranked), strict=True)]
-    return [*rows, ("all", f"{sums[0]:.3f}", f"{sums[1]:.3f}", share(sum(part.share for part in ranked)), "")]
+    return [*rows, ("all", f"{sums[0]:.3f}", f"{sums[1]:.3f}", percent(sum(part.share for part in ranked)), "")]
 
 
 def time_table(found: Breakdown) -> str:

@@ -1,1 +1,1 @@
-"""The embedded world: task groups, problems with exact answers, streams."""
+"""The embedded world: tasks, problems with exact answers, streams."""

@@ -1,6 +1,6 @@
-"""The data sets of a config as task groups: read, dealt to the fleet once per process, and drawn as problems.
+"""The data sets of a config as tasks: read, dealt to the fleet once per process, and drawn as problems.
 
-A `DataSource` is the items of a set, whose they are, and how a device draws one; a `DataGroup` makes problems of them.
+A `DataSource` is the items of a set, whose they are, and how a device draws one; a `DataTask` makes problems of them.
 """
 
 import json
@@ -103,8 +103,8 @@ _LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True, eq=False)
-class DataGroup:
-    """A data set as a task group. Equal configs share one in a process, so it is compared and hashed by identity."""
+class DataTask:
+    """A data set as a task. Equal configs share one in a process, so it is compared and hashed by identity."""
 
     name: str
     config: DataConfig
@@ -136,7 +136,7 @@ class DataGroup:
     def problem(self, item: Item) -> Problem:
         """An item as a problem of this group."""
         return Problem(
-            group=self.name,
+            task=self.name,
             family=item.label or "",
             level=item.level or 0,
             question=item.question,
@@ -186,7 +186,7 @@ class DataGroup:
         return min(levels, default=0), max(levels, default=0)
 
 
-def data_groups(stream: StreamConfig, data: Mapping[str, DataConfig], devices: int) -> tuple[DataGroup, ...]:
+def data_tasks(stream: StreamConfig, data: Mapping[str, DataConfig], devices: int) -> tuple[DataTask, ...]:
     """The data sets that the stream's phases name, dealt to the fleet: a pure function of its arguments and the files.
 
     Args:
@@ -205,7 +205,7 @@ def data_groups(stream: StreamConfig, data: Mapping[str, DataConfig], devices: i
 
 
 @lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
-def _group(name: str, settings: str, devices: int, seed: int) -> DataGroup:
+def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
     """Read and deal one data set.
 
     Args:
@@ -234,7 +234,7 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataGroup:
     except ConfigError as error:
         raise ConfigError(f"data.{name}: {str(error).removeprefix('data: ')}") from error
     words = verifier(judge).instruction if config.instruction is None else config.instruction
-    return DataGroup(name, config, source, words, score_words, dropped)
+    return DataTask(name, config, source, words, score_words, dropped)
 
 
 def _judged(items: list[Item], where: str, kind: str) -> list[Item]:

@@ -1,9 +1,9 @@
 """The task stream: which problems each device meets in which round (non-IID over devices, shifting over rounds).
 
-Every device has its own Dirichlet mixture over task groups, over the families of a group and over the levels of a
+Every device has its own Dirichlet mixture over tasks, over the families of a task and over the levels of a
 family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule
 moves the whole fleet, or each device in its own time, from phase to phase. Everything is a pure function of the
-stream's seed, except the training questions, which follow the run's seed. Where a task group is a data set, a device
+stream's seed, except the training questions, which follow the run's seed. Where a task is a data set, a device
 draws from the items that it has been dealt (`flsim/tasks/groups.py`) in place of families and levels.
 """
 
@@ -19,12 +19,12 @@ from flsim.devices import device_index
 from flsim.problems.families import draw, families_of
 from flsim.problems.problem import Problem
 from flsim.seeding import generator, python_random
-from flsim.tasks.groups import DataGroup, data_groups
+from flsim.tasks.groups import DataTask, data_tasks
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of rounds with the same task groups."""
+    """A stretch of rounds with the same tasks."""
 
     name: str
     tasks: tuple[str, ...]
@@ -38,13 +38,13 @@ class TaskStream:
 
     config: StreamConfig
     rounds: int
-    data: tuple[DataGroup, ...] = ()
-    """The data sets among its task groups; phases and mixtures are known without, their questions are not."""
+    data: tuple[DataTask, ...] = ()
+    """The data sets among its tasks; phases and mixtures are known without, their questions are not."""
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """All task groups of the stream, in order of appearance."""
-        return tuple(dict.fromkeys(group for phase in self.config.phases for group in phase))
+        """All tasks of the stream, in order of appearance."""
+        return tuple(dict.fromkeys(task for phase in self.config.phases for task in phase))
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -82,12 +82,12 @@ class TaskStream:
         return tuple(weights)
 
     def mixture(self, device: str, round_: int) -> dict[str, float]:
-        """Probability of each task group for a device at a round; sums to 1, zero for groups out of phase."""
+        """Probability of each task for a device at a round; sums to 1, zero for tasks out of phase."""
         mixture = dict.fromkeys(self.tasks, 0.0)
         for weight, phase in zip(self.phase_weights(device, round_), self.phases, strict=True):
             shares = self._dirichlet(len(phase.tasks), "groups", device, *phase.tasks)
-            for group, share in zip(phase.tasks, shares, strict=True):
-                mixture[group] += weight * float(share)
+            for task, share in zip(phase.tasks, shares, strict=True):
+                mixture[task] += weight * float(share)
         return mixture
 
     def prompts_per_step(self, device: str, mean: int) -> int:
@@ -99,34 +99,34 @@ class TaskStream:
         """The questions of one local step, from the train split."""
         mixture = self.mixture(device, round_)
         rng = python_random(seed, "questions", device, round_, step)
-        groups = rng.choices(list(mixture), list(mixture.values()), k=count)
-        return [self._draw(device, group, "train", rng) for group in groups]
+        tasks = rng.choices(list(mixture), list(mixture.values()), k=count)
+        return [self._draw(device, task, "train", rng) for task in tasks]
 
     def evaluation_problems(self, device: str, split: str, *, per_task: int) -> dict[str, list[Problem]]:
-        """The device's own test set per task group of the stream; the same in every round and for every method.
+        """The device's own test set per task of the stream; the same in every round and for every method.
 
         Of a data set the device meets all its own items of the split before one comes again.
         """
         rng = python_random(self.config.seed, "evaluation", split, device)
         sets = {}
-        for group in self.tasks:
-            if group in self._sets:
-                own = python_random(self.config.seed, "evaluation", split, device, group)
-                sets[group] = self._sets[group].draw_set(device_index(device), split, per_task, own)
+        for task in self.tasks:
+            if task in self._sets:
+                own = python_random(self.config.seed, "evaluation", split, device, task)
+                sets[task] = self._sets[task].draw_set(device_index(device), split, per_task, own)
             else:
-                sets[group] = [self._draw(device, group, split, rng) for _ in range(per_task)]
+                sets[task] = [self._draw(device, task, split, rng) for _ in range(per_task)]
         return sets
 
     @cached_property
-    def _sets(self) -> dict[str, DataGroup]:
-        return {group.name: group for group in self.data}
+    def _sets(self) -> dict[str, DataTask]:
+        return {task.name: task for task in self.data}
 
-    def _draw(self, device: str, group: str, split: str, rng: Random) -> Problem:
-        if group in self._sets:
-            return self._sets[group].draw(device_index(device), split, rng)
-        families = families_of(group)
-        family = rng.choices(families, self._dirichlet(len(families), "families", device, group))[0]
-        levels = self._dirichlet(len(family.levels), "levels", device, group, family.name)
+    def _draw(self, device: str, task: str, split: str, rng: Random) -> Problem:
+        if task in self._sets:
+            return self._sets[task].draw(device_index(device), split, rng)
+        families = families_of(task)
+        family = rng.choices(families, self._dirichlet(len(families), "families", device, task))[0]
+        levels = self._dirichlet(len(family.levels), "levels", device, task, family.name)
         return draw(family, rng.choices(family.levels, levels)[0], split, rng)
 
     def _lag(self, device: str) -> int:
@@ -158,33 +158,33 @@ def _quantity(sigma: float, seed: int, device: str) -> float:
 
 
 def proxy_problems(
-    groups: Sequence[str], split: str, *, count: int, rng: Random, data: Sequence[DataGroup] = ()
+    tasks: Sequence[str], split: str, *, count: int, rng: Random, data: Sequence[DataTask] = ()
 ) -> list[Problem]:
-    """Draw different questions, the groups in turn, every family of a group and every level of a family equally likely.
+    """Draw different questions, the tasks in turn, every family of a task and every level of a family equally likely.
 
     A data set that has fewer gives what it has.
 
     Args:
-        groups: task groups; at least one.
+        tasks: tasks; at least one.
         split: `train`, `validation` or `test`.
-        count: how many; each group gets its share, up to one.
+        count: how many; each task gets its share, up to one.
         rng: drawn from.
         data: the stream's data sets.
     """
-    sets = {own.name: iter(own.proxy_set(split, count, rng)) for own in data if own.name in groups}
-    turn, found = list(groups), dict[str, Problem]()
+    sets = {own.name: iter(own.proxy_set(split, count, rng)) for own in data if own.name in tasks}
+    turn, found = list(tasks), dict[str, Problem]()
     while turn and len(found) < count:
-        group = turn[len(found) % len(turn)]
-        problem = next(sets[group], None) if group in sets else _drawn(group, split, rng)
+        task = turn[len(found) % len(turn)]
+        problem = next(sets[task], None) if task in sets else _drawn(task, split, rng)
         if problem is None:
-            turn.remove(group)
+            turn.remove(task)
         else:
             found.setdefault(problem.question, problem)
     return list(found.values())
 
 
-def _drawn(group: str, split: str, rng: Random) -> Problem:
-    family = rng.choice(families_of(group))
+def _drawn(task: str, split: str, rng: Random) -> Problem:
+    family = rng.choice(families_of(task))
     return draw(family, rng.choice(family.levels), split, rng)
 
 
@@ -194,4 +194,4 @@ def stream_of(config: Config) -> TaskStream:
     Raises:
         ConfigError: if a data set that it names cannot be read, judged or dealt.
     """
-    return TaskStream(config.stream, config.rounds, data_groups(config.stream, config.data, config.fleet.devices))
+    return TaskStream(config.stream, config.rounds, data_tasks(config.stream, config.data, config.fleet.devices))

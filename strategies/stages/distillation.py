@@ -1,6 +1,6 @@
 """Distil the cloud LLM into the global adapter, after the strategy has aggregated: a stage of the server.
 
-The server asks the cloud about proxy questions of its own, from the train split and from the task groups that the
+The server asks the cloud about proxy questions of its own, from the train split and from the tasks that the
 stream has brought so far, and, if it is let, about questions that devices had sent there. It teaches the aggregated
 adapter what it hears. Which loss depends on what the cloud gives
 (`flsim/cloud/teacher.py`, `flsim/learning/distillation.py`):
@@ -57,7 +57,7 @@ class Distillation:
     """Questions of one distillation; few of them are memorised within its steps."""
     from_devices: int = 0
     """Most of them that are questions which devices sent to the cloud since the last distillation, and let the server
-    see (`fleet.sharing`); the others are proxy questions."""
+    see (`fleet.opt_in`); the others are proxy questions."""
     steps: int = 16
     """Steps of Adam, with fresh moments each time."""
     batch: int = 32
@@ -79,7 +79,7 @@ class Distillation:
     users: int = 8
     """Devices whose own accuracy is measured before and after; 0 measures none. The gate does not see it."""
     user_prompts: int = 5
-    """Their validation questions, per task group."""
+    """Their validation questions, per task."""
     max_new_tokens: int | None = None
     """Longest answer of the student, the ending token included; None takes that of tests (`model.max_new_tokens`)."""
     cache: str | None = None
@@ -137,24 +137,24 @@ class Distillation:
         """
         self._config = config
         self._cloud = cloud.for_server()
-        if self.from_devices and not config.fleet.sharing:
+        if self.from_devices and not config.fleet.opt_in:
             raise ConfigError(
-                f"server.from_devices={self.from_devices} needs devices that let the server see their questions: set "
-                f"fleet.sharing, such as 0.5 for half of them, or server.from_devices=0"
+                f"stage.from_devices={self.from_devices} needs devices that let the server see their questions: set "
+                f"fleet.opt_in, such as 0.5 for half of them, or stage.from_devices=0"
             )
         if self.cache is None and config.cloud.cache is None:
             raise ConfigError(
                 "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "
-                "same scores in every step; set server.cache, such as server.cache=runs/bought"
+                "same scores in every step; set stage.cache, such as stage.cache=runs/bought"
             )
         access = access_of(self._cloud, config.cloud.access)
         self._method = BEST[access] if self.loss == AUTO else self.loss
         if not includes(access, NEEDS[self._method]):
             can = ", ".join(loss for loss, level in NEEDS.items() if includes(access, level))
             raise ConfigError(
-                f"server.loss={self.loss!r} needs a cloud that gives {NEEDS[self._method]}, and {type(cloud).__name__} "
+                f"stage.loss={self.loss!r} needs a cloud that gives {NEEDS[self._method]}, and {type(cloud).__name__} "
                 f"with cloud.access={config.cloud.access or 'all it can'} gives {access}; it can do: {can} (or take "
-                f"server.loss=auto)"
+                f"stage.loss=auto)"
             )
         if self._method != SEQUENCE:
             teacher_of(self._cloud, self._student.base.tokenizer.get_vocab())
@@ -251,7 +251,7 @@ class Distillation:
         return [shared[place] for place in order[: self.from_devices]]
 
     def _problems(self, round_: int, split: str, count: int) -> list[Problem]:
-        """Fresh proxy questions of this round, from the task groups of the phases that have begun."""
+        """Fresh proxy questions of this round, from the tasks of the phases that have begun."""
         phases = [phase for phase in self._stream.phases if phase.first_round <= round_]
         groups = list(dict.fromkeys(group for phase in phases for group in phase.tasks))
         rng = python_random(self._config.seed, "proxy", split, round_)

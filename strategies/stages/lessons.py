@@ -113,8 +113,8 @@ def _from_answers(learner: Learner, problems: Sequence[Problem], shop: Purchases
         [Request(plan.level, problem, plan.top if plan.loss == FORWARD_KL else 0) for problem in problems]
     )
     answered = [(problem, reply) for problem, reply in zip(problems, replies, strict=True) if reply is not None]
-    verdicts = are_right([(problem, reply.answer.text) for problem, reply in answered])
-    accepted = [pair for pair, right in zip(answered, verdicts, strict=True) if right]
+    readouts = are_right([(problem, reply.answer.text) for problem, reply in answered])
+    accepted = [pair for pair, right in zip(answered, readouts, strict=True) if right]
     if not accepted:
         return Outcome(None, None, None, len(answered), 0)
     build = forward_lesson if plan.loss == FORWARD_KL else sequence_lesson

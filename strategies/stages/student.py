@@ -11,7 +11,7 @@ from flsim.learning.distillation import Target, forward_kl
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_model
 from flsim.models.decoding import Completions, encode, generate, read
-from flsim.models.scoring import judge, pull_back_verdicts, top_logprobs, unaided
+from flsim.models.scoring import per_token, pull_back_readouts, top_logprobs, unaided
 from flsim.models.stacked_lora import StackedLora, ranks_of
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
@@ -76,7 +76,7 @@ class Student:
         """How far it is from the teacher: the sum over the lesson's tokens, and their number."""
         self.lora.attach(theta, ranks)
         reading = read(self.base, encode(self.base, [lesson.prompts]))
-        apart = judge(
+        apart = per_token(
             self.base, reading, lesson.completions, self._verdict(lesson.divergence, lesson.completions)
         )  # (1, P, 1, T)
         return float(apart.double().sum()), float(lesson.completions.mask.sum())
@@ -103,8 +103,8 @@ class Student:
         reading = read(self.base, encode(self.base, [lesson.prompts]))
         mask = lesson.completions.mask
         pull = mask / mask.sum()  # (1, P, 1, T): the mean over tokens
-        verdict = self._verdict(loss, lesson.completions)
-        return pull_back_verdicts(self.base, self.lora, reading, lesson.completions, verdict, pull)
+        readout = self._verdict(loss, lesson.completions)
+        return pull_back_readouts(self.base, self.lora, reading, lesson.completions, readout, pull)
 
     @torch.no_grad()
     def _held(self, origin: Tensor, ranks: Sequence[int], lesson: Lesson) -> Target:

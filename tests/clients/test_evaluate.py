@@ -122,7 +122,7 @@ def test_requests_beyond_the_limit_are_answered_alone() -> None:
     cloud = are_right([(p, answered(world.cloud, [p])[0].text) for p in problems])
     final = cloud[:8] + alone[8:]
     for task in ("arithmetic", "lists"):
-        mine = [p.group == task for p in problems]
+        mine = [p.task == task for p in problems]
         assert found[task, "accuracy"] == (sum(right for right, own in zip(final, mine, strict=True) if own), 10.0)
         assert found[task, "alone_accuracy"] == (
             sum(right for right, own in zip(alone, mine, strict=True) if own),
@@ -179,7 +179,7 @@ def test_the_random_reference_uses_exactly_its_budget(tiny_checkpoint: Path, tau
         cloud = answered(world.cloud, problems)
         final = [cloud[p].text if p in chosen else texts[p] for p in range(20)]
         for task in ("arithmetic", "lists"):
-            mine = [p for p in range(20) if problems[p].group == task]
+            mine = [p for p in range(20) if problems[p].task == task]
             assert found[task, "cloud_grants"] == (len(chosen.intersection(mine)), 10.0)
             assert found[task, "accuracy"] == (sum(are_right([(problems[p], final[p]) for p in mine])), 10.0)
         assert sum(found[task, "cloud_grants"][0] for task in ("arithmetic", "lists")) == granted
@@ -189,7 +189,7 @@ def test_the_cloud_reference_is_the_cloud_on_every_prompt(tiny_checkpoint: Path)
     world = world_of(tiny_checkpoint, "cloud.oracle_error=0.3")
     for device, rows in enumerate(reference_rows(world, [0, 1], round_=0)):
         for task in ("arithmetic", "lists"):
-            problems = [problem for problem in own_tests(world, device) if problem.group == task]
+            problems = [problem for problem in own_tests(world, device) if problem.task == task]
             right = sum(bool(answer.text) for answer in answered(world.cloud, problems))
             assert values(rows, "cloud")[task, "accuracy"] == (right, 10.0)
 

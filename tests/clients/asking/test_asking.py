@@ -73,7 +73,7 @@ def test_calibration_and_measurement_share_no_question(worlds: dict[str, World],
         assert 100 < len(known) == len(questions) <= 4 * 32
         assert {split_of(question) for question in questions} == {source}
         assert not questions & {problem.question for other in range(8) for problem in own_tests(world, other)}
-        assert {problem.group for problem in known} == set(world.stream.tasks)
+        assert {problem.task for problem in known} == set(world.stream.tasks)
 
 
 def test_what_is_learned_from_sets_no_threshold(worlds: dict[str, World]) -> None:
@@ -82,7 +82,7 @@ def test_what_is_learned_from_sets_no_threshold(worlds: dict[str, World]) -> Non
     assert sorted(p.question for p in learned + rest) == sorted(p.question for p in calibration_questions(world, 1, 32))
     assert not {p.question for p in learned} & {p.question for p in rest}
     for task in world.stream.tasks:
-        sizes = [sum(problem.group == task for problem in half) for half in (learned, rest)]
+        sizes = [sum(problem.task == task for problem in half) for half in (learned, rest)]
         assert sizes[1] - sizes[0] in (0, 1)
 
 

@@ -56,7 +56,7 @@ def test_every_key_of_a_config_can_be_explained() -> None:
 
 def test_settings_of_parts_are_keys_too() -> None:
     names = {key.name for key in part_keys()}
-    assert {"client.lr", "client.dual_gain", "strategy.server_lr", "strategy.weighter.q", "server.lr"} <= names
+    assert {"client.lr", "client.dual_gain", "strategy.server_lr", "strategy.weighter.q", "stage.lr"} <= names
     lr = next(key for key in part_keys() if key.name == "client.lr")
     assert (lr.default, lr.setting.owner) == ("0.003", "clients.learner:Learner")
     assert "clients.da_grpo:DaGrpo" in lr.takers

@@ -15,10 +15,10 @@ from experiments.pretrain.recipes import SLM, Stage
 from flsim.models.base import load_base
 from flsim.models.decoding import encode, generate, read
 from flsim.models.folder import CLOUD_DIR, SLM_DIR, build_tokenizer
-from flsim.problems.families import FAMILIES, GROUPS, draw
+from flsim.problems.families import FAMILIES, TASKS, draw
 from flsim.seeding import python_random
 
-EVEN = dict.fromkeys(GROUPS, 1.0)
+EVEN = dict.fromkeys(TASKS, 1.0)
 
 
 def test_shipped_files_are_small_and_in_half_precision() -> None:
@@ -33,8 +33,8 @@ def test_shipped_files_are_small_and_in_half_precision() -> None:
 def test_cards_keep_the_promise() -> None:
     slm = json.loads((SLM_DIR / "card.json").read_text())["groups"]
     cloud = json.loads((CLOUD_DIR / "card.json").read_text())["groups"]
-    assert set(slm) == set(cloud) == set(GROUPS)
-    for group in GROUPS:
+    assert set(slm) == set(cloud) == set(TASKS)
+    for group in TASKS:
         assert 0.40 <= slm[group]["accuracy"] <= 0.60, (group, slm[group])
         assert 0.05 <= slm[group]["asks"] <= 0.15, (group, slm[group])
         assert cloud[group]["accuracy"] >= 0.95, (group, cloud[group])
@@ -45,9 +45,9 @@ def test_card_agrees_with_the_model(folder: Path) -> None:
     """Measured again by real decoding on other test questions; 100 per group, so 4 standard errors are 0.2."""
     base = load_base(str(folder))
     groups = json.loads((folder / "card.json").read_text())["groups"]
-    for group in GROUPS:
+    for group in TASKS:
         rng = python_random(1, "card check", group)
-        families = [family for family in FAMILIES if family.group == group]
+        families = [family for family in FAMILIES if family.task == group]
         problems = [draw(f, level, "test", rng) for f in families for level in f.levels for _ in range(7)]
         reading = read(base, encode(base, [[problem.question for problem in problems]]))
         replies = generate(base, reading, group_size=1, max_new_tokens=12, temperature=0.0, may_ask=False)
@@ -82,5 +82,5 @@ def test_measure_weighs_families_alike() -> None:
     recipe = replace(SLM, hidden_size=32, layers=1, stages=(Stage(1, EVEN),), batch_size=16)
     tokenizer = build_tokenizer()
     groups = by_group(measure(pretrain(recipe, tokenizer), tokenizer))
-    assert list(groups) == list(GROUPS)
+    assert list(groups) == list(TASKS)
     assert all(right < 0.2 for right, _ in groups.values())

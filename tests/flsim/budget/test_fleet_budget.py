@@ -17,14 +17,14 @@ from flsim.budget.fleet import (
     FleetState,
     Habit,
     Report,
+    allot,
     book,
     caps_of_run,
-    deal,
     first_state,
     narrowed,
     taus_of_tests,
 )
-from flsim.config.schema import SHARES, BudgetConfig, Config, FleetBudgetConfig, FleetConfig
+from flsim.config.schema import DIVISIONS, BudgetConfig, Config, FleetBudgetConfig, FleetConfig
 
 DEVICES = 6
 
@@ -41,7 +41,7 @@ def knowing(config: Config, prompts: Sequence[int], usage: Sequence[float]) -> F
 
 
 def allotments(config: Config, state: FleetState, cohort: Sequence[int], round_: int) -> dict[int, Allotment]:
-    return deal(config.budget, state, cohort, round_, devices=config.fleet.devices, rounds=config.rounds)
+    return allot(config.budget, state, cohort, round_, devices=config.fleet.devices, rounds=config.rounds)
 
 
 def report(calls: int = 0, tokens: int = 0, money: float = 0.0, *, asked: float = 0.0, prompts: int = 10) -> Report:
@@ -111,7 +111,7 @@ def test_the_parts_of_a_cap_by_hand() -> None:
 
 CAPS = st.fixed_dictionaries(
     {
-        "share": st.sampled_from(SHARES),
+        "division": st.sampled_from(DIVISIONS),
         "calls_total": st.none() | st.integers(0, 90),
         "calls_per_round": st.none() | st.integers(0, 30),
         "tokens_total": st.none() | st.integers(0, 900),
@@ -163,7 +163,7 @@ def test_no_cap_is_ever_passed(caps: dict[str, Any], rounds: Sequence[Any]) -> N
         assert getattr(state, kind) <= Fraction(cap)
 
 
-@given(st.sampled_from(SHARES), st.integers(0, 99), st.integers(1, 5))
+@given(st.sampled_from(DIVISIONS), st.integers(0, 99), st.integers(1, 5))
 def test_equal_devices_get_equal_allotments_within_one_call(share: str, calls: int, round_: int) -> None:
     config = config_of(share=share, calls_total=calls, money_total=1.0)
     for state in (first_state(config.budget.fleet), knowing(config, [20] * DEVICES, [0.4] * DEVICES)):
@@ -177,7 +177,7 @@ def test_equal_devices_get_equal_allotments_within_one_call(share: str, calls: i
 
 
 @given(
-    st.sampled_from(SHARES),
+    st.sampled_from(DIVISIONS),
     st.floats(0, 1),
     st.lists(st.tuples(st.integers(0, 50), st.floats(0, 1)), max_size=DEVICES),
 )

@@ -15,7 +15,7 @@ import flsim
 import flsim.flower.messages as wire
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
-from flsim.config.schema import SHARES, Config, ConfigError
+from flsim.config.schema import DIVISIONS, Config, ConfigError
 from flsim.flower.work import PackedClientApp
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.rounds import cohort
@@ -75,8 +75,8 @@ class Faulty(PackedClientApp):
         return replies
 
 
-CASES = [(share, kind) for share in SHARES for kind in CAPS]
-QUICK = {*((share, "calls") for share in SHARES), ("price", "tokens"), ("traffic", "money")}
+CASES = [(share, kind) for share in DIVISIONS for kind in CAPS]
+QUICK = {*((share, "calls") for share in DIVISIONS), ("price", "tokens"), ("traffic", "money")}
 
 
 @pytest.mark.usefixtures("no_report")
@@ -86,7 +86,7 @@ QUICK = {*((share, "calls") for share in SHARES), ("price", "tokens"), ("traffic
 def test_the_fleet_never_passes_its_cap(tiny_runs: TinyRun, share: str, kind: str) -> None:
     """The cap binds (devices are refused), nearly all of it is spent, and no device passes its own allowance."""
     cap = CAPS[kind]
-    rows = rows_of(tiny_runs(f"{share}-{kind}", f"budget.fleet.share={share}", f"budget.fleet.{kind}_total={cap}"))
+    rows = rows_of(tiny_runs(f"{share}-{kind}", f"budget.fleet.division={share}", f"budget.fleet.{kind}_total={cap}"))
     spent = named(rows, f"cloud_{kind}").set_index(["round", "device"])["total"]
     allowed = named(rows, f"allotment_{kind}").set_index(["round", "device"])["total"]
     assert len(spent) == len(allowed) == 12
@@ -111,7 +111,7 @@ def test_the_fleet_never_passes_its_cap(tiny_runs: TinyRun, share: str, kind: st
 @pytest.mark.usefixtures("no_report")
 def test_the_test_budgets_follow_the_shares(tiny_runs: TinyRun) -> None:
     """Equally: tau_k = tau (mean n) / n_k from the second round on, and on tests floor(tau_k N) at most, N = 10."""
-    config = tiny_runs("targets", "budget.fleet.share=equally", "budget.tau=0.3")
+    config = tiny_runs("targets", "budget.fleet.division=equally", "budget.tau=0.3")
     rows = rows_of(config)
     prompts = named(rows, "difficulty")[lambda found: found["round"] == 1].set_index("device")["weight"]
     assert prompts.nunique() > 1
@@ -125,7 +125,7 @@ def test_the_test_budgets_follow_the_shares(tiny_runs: TinyRun) -> None:
     assert 0 < last.sum() <= 0.3 * 40
 
 
-PRICED = ("budget.fleet.share=price", "budget.fleet.calls_total=20", "budget.fleet.tokens_total=300")
+PRICED = ("budget.fleet.division=price", "budget.fleet.calls_total=20", "budget.fleet.tokens_total=300")
 
 
 @pytest.fixture(scope="module")
@@ -214,5 +214,5 @@ def test_the_report_says_what_was_spent_of_the_cap(tiny_runs: TinyRun) -> None:
 
 def test_settings_of_ones_own_dual_variable_contradict_one_price(tiny_runs: TinyRun) -> None:
     with pytest.raises(ConfigError, match=r"dual_lr would move .*set budget\.fleet\.price_init"):
-        flsim.run(tiny_runs("refused", "budget.fleet.share=price", "client.dual_lr=0.2"), progress=False)
-    DaGrpo.client_app(tiny_runs("kept", "budget.fleet.share=traffic"), dual_lr=0.2)
+        flsim.run(tiny_runs("refused", "budget.fleet.division=price", "client.dual_lr=0.2"), progress=False)
+    DaGrpo.client_app(tiny_runs("kept", "budget.fleet.division=traffic"), dual_lr=0.2)

@@ -18,11 +18,11 @@ from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.recorded import Recorded
 from flsim.cloud.teacher import TEXT
 from flsim.config.schema import BudgetConfig, CloudConfig
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import proxy_problems
 
-FIRST, SECOND, THIRD, *_ = PROBLEMS = proxy_problems(GROUPS, "train", count=6, rng=Random(0))
+FIRST, SECOND, THIRD, *_ = PROBLEMS = proxy_problems(TASKS, "train", count=6, rng=Random(0))
 PRICES = CloudConfig(price_per_prompt_token=0.5, price_per_completion_token=1.0)
 
 

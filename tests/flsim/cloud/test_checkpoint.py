@@ -26,14 +26,14 @@ from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import without_timing
 from flsim.models.base import load_base
 from flsim.models.help_request import NO_HELP
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import proxy_problems, stream_of
 from tests.flsim.cloud.chat_server import OK, REFUSED, chat_server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PROBLEMS = proxy_problems(GROUPS, "train", count=20, rng=Random(0))
+PROBLEMS = proxy_problems(TASKS, "train", count=20, rng=Random(0))
 QUESTIONS = [problem.question for problem in PROBLEMS]
 
 
@@ -59,7 +59,7 @@ def test_where_a_rounding_could_have_chosen_the_question_is_asked_again_alone(
 
     Answers of one token, as in longer ones of this random model some token is far below that anyway.
     """
-    many = proxy_problems(GROUPS, "train", count=64, rng=Random(1))
+    many = proxy_problems(TASKS, "train", count=64, rng=Random(1))
     right = checkpoint(tiny_checkpoint, max_tokens=1, batch_size=1).answer(many)
     cloud, sizes, chances = checkpoint(tiny_checkpoint, max_tokens=1), list[int](), list[float]()
     real = cloud._generate

@@ -176,7 +176,7 @@ def test_oracle_errs_by_task_group_where_it_is_told_so() -> None:
     asked = problems(600)
     mixed = answered(Oracle(0.3, {"strings": 1.0, "numbers": 0.0}), asked)
     for problem, answer, plain in zip(asked, mixed, Oracle(0.3).answer(asked), strict=True):
-        expected = {"strings": "", "numbers": problem.answer}.get(problem.group, plain.text)
+        expected = {"strings": "", "numbers": problem.answer}.get(problem.task, plain.text)
         assert answer.text == expected
     config = load_config(None, ["cloud.path=flsim.cloud.builtin:Oracle", "cloud.errors={arithmetic: 0.1}"])
     cloud = make_cloud(config.cloud)
@@ -187,7 +187,7 @@ def test_oracle_errs_by_task_group_where_it_is_told_so() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("cloud.errors={sums: 0.1}", ORACLE), r"names 'sums', which is no task group; .*arithmetic"),
+        (("cloud.errors={sums: 0.1}", ORACLE), r"names 'sums', which is no task; .*arithmetic"),
         (("cloud.errors={lists: 1.5}", ORACLE), r"cloud\.errors\.lists=1\.5 must be in \[0, 1\]"),
         (("cloud.error=2", ORACLE), r"cloud\.error=2\.0 must be in \[0, 1\]"),
         (("cloud.errors={lists: 0.5}",), r"builtin:Builtin cannot take the settings of cloud: .*'errors'"),

@@ -15,13 +15,13 @@ from flsim.cloud.protocol import Answer, asks_all_tests, instruction
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checks import check
-from flsim.problems.families import FAMILIES, GROUPS
+from flsim.problems.families import FAMILIES, TASKS
 from flsim.problems.problem import Problem, split_of
 from flsim.tasks.stream import proxy_problems, stream_of
 from tests.flsim.cloud.answers import answered
 from tests.flsim.cloud.chat_server import BROKEN, BUSY, DRIP, OK, PASSING, REFUSED, SLOW, ChatServer, chat_server
 
-PROBLEMS = proxy_problems(GROUPS, "train", count=24, rng=Random(0))
+PROBLEMS = proxy_problems(TASKS, "train", count=24, rng=Random(0))
 ANSWERS = {problem.question: problem.answer for problem in PROBLEMS}
 KEY = "sk-planted-0123456789abcdef"
 

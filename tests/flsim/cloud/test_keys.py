@@ -8,7 +8,7 @@ from flsim.cloud.cache import key_of
 from flsim.problems.problem import Problem
 
 BUILTIN = Problem("arithmetic", "add", 3, "17+5=", "22")
-OWN = replace(BUILTIN, group="mine")
+OWN = replace(BUILTIN, task="mine")
 
 
 def test_a_key_of_the_built_in_world_is_that_of_the_bare_question() -> None:
@@ -24,4 +24,4 @@ def test_whatever_is_sent_enters_the_key() -> None:
     tokens = [(), (), (), (), (), (7,)]
     keys = [key_of([], "text", *parts) for parts in zip(asked, tops, tokens, strict=True)]
     assert len(set(keys)) == 6
-    assert key_of([], "text", replace(OWN, answer="?", group="other")) == key_of([], "text", OWN)
+    assert key_of([], "text", replace(OWN, answer="?", task="other")) == key_of([], "text", OWN)

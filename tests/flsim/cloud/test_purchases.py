@@ -23,13 +23,13 @@ from flsim.config.load import load_config
 from flsim.config.schema import BudgetConfig, CloudConfig, ConfigError
 from flsim.loop.checks import check
 from flsim.models.decoding import encode
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import proxy_problems
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PROBLEMS = proxy_problems(GROUPS, "train", count=12, rng=Random(0))
+PROBLEMS = proxy_problems(TASKS, "train", count=12, rng=Random(0))
 PRICES = CloudConfig(price_per_prompt_token=0.25, price_per_completion_token=0.5)  # exact in binary
 
 

@@ -10,10 +10,10 @@ from flsim.cloud.protocol import Answer
 from flsim.cloud.recorded import Recorded
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 from flsim.tasks.stream import proxy_problems, stream_of
 
-FIRST, SECOND, THIRD, *_ = PROBLEMS = proxy_problems(GROUPS, "test", count=6, rng=Random(3))
+FIRST, SECOND, THIRD, *_ = PROBLEMS = proxy_problems(TASKS, "test", count=6, rng=Random(3))
 HEAD = "question,right,prompt_tokens,completion_tokens\n"
 
 

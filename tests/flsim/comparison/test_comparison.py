@@ -321,7 +321,7 @@ def test_runs_on_other_terms_are_refused_saying_what_differs(root: Path, tmp_pat
 
 def test_how_a_fleets_budget_is_shared_is_a_method_and_how_large_it_is_is_not(tmp_path: Path) -> None:
     runs = [
-        write_run(tmp_path / share, rows_of(BASE_END), f"budget.fleet.share={share}", "budget.fleet.calls_total=9")
+        write_run(tmp_path / share, rows_of(BASE_END), f"budget.fleet.division={share}", "budget.fleet.calls_total=9")
         for share in ("equally", "price")
     ]
     check_comparable(open_methods(runs))
@@ -400,7 +400,7 @@ def test_a_bound_needs_the_same_test_sets_and_no_more(root: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"'joint' is no bound.*lacks runs with stream.seed 1"):
         flsim.compare([root], bounds=joint[:1])
     other = write_run(tmp_path / "other", rows_of(NEW_END), "stream.phases=[[strings,arithmetic]]", "stream.seed=0")
-    with pytest.raises(ConfigError, match=r"task groups, in order is .'strings', 'arithmetic'. and not"):
+    with pytest.raises(ConfigError, match=r"tasks, in order is .'strings', 'arithmetic'. and not"):
         flsim.compare([root / "base-s0"], bounds=[other])
 
 

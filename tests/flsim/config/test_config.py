@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.model import ModelConfig
 from flsim.config.schema import (
+    DIVISIONS,
     ENGINE_KINDS,
     SCHEDULES,
-    SHARES,
     BudgetConfig,
     CloudConfig,
     Config,
@@ -24,7 +24,7 @@ from flsim.config.schema import (
     StreamConfig,
 )
 from flsim.loop.checks import check
-from flsim.problems.families import GROUPS
+from flsim.problems.families import TASKS
 
 
 def complaint(*overrides: str, path: Path | None = None) -> str:
@@ -50,13 +50,13 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
             "must be",
             "at least 0 and finite, or left out",
         ),
-        ("budget.fleet.share=fairly", "budget.fleet.share", "'fairly'", "equally, traffic, price"),
-        ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.share=price"),
+        ("budget.fleet.division=fairly", "budget.fleet.division", "'fairly'", "equally, traffic, price"),
+        ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.division=price"),
         ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "share, calls_total, calls_per_round"),
         ("stream.schedule=steps", "stream.schedule", "'steps'", "switch, staggered, ramp, recurring"),
         ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
         ("stream.phases=[[lists],[]]", "stream.phases[1]", "empty", "arithmetic, strings, numbers, lists"),
-        ("stream.phases=[]", "stream.phases", "empty", "at least one list of task groups"),
+        ("stream.phases=[]", "stream.phases", "empty", "at least one list of tasks"),
         ("stream.schedule=recurring", "stream.schedule=recurring", "stream.phase_rounds", "after how many rounds"),
         ("model.targets=[]", "model.targets", "is empty", "such as [q_proj, v_proj]"),
         ("model.alpha=0", "model.alpha=0", "above 0", "scaled by alpha / r"),
@@ -158,15 +158,15 @@ def test_a_fleet_budget_is_on_with_a_cap_or_a_way_to_share() -> None:
         (): None,
         ("calls_total=9",): "equally",
         ("money_total=0",): "equally",
-        ("share=traffic",): "traffic",
-        ("share=price", "tokens_total=9", "price_lr=0.1"): "price",
+        ("division=traffic",): "traffic",
+        ("division=price", "tokens_total=9", "price_lr=0.1"): "price",
     }
     for overrides, rule in rules.items():
         assert load_config(None, [f"budget.fleet.{one}" for one in overrides]).budget.fleet.rule == rule
 
 
 def test_the_price_starts_below_its_bound() -> None:
-    message = complaint("budget.fleet.share=price", "budget.fleet.price_max=0.2")
+    message = complaint("budget.fleet.division=price", "budget.fleet.price_max=0.2")
     assert "budget.fleet.price_init=0.5 must be in [0, 0.2]" in message
 
 
@@ -221,7 +221,7 @@ CONFIGS = st.builds(
     stream=st.builds(
         StreamConfig,
         phases=st.lists(
-            st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3, unique=True).map(tuple), min_size=1, max_size=4
+            st.lists(st.sampled_from(TASKS), min_size=1, max_size=3, unique=True).map(tuple), min_size=1, max_size=4
         ).map(tuple),
         schedule=st.sampled_from(SCHEDULES),
         phase_rounds=COUNT,
@@ -237,7 +237,7 @@ CONFIGS = st.builds(
         money_total=st.none() | AMOUNT,
         fleet=st.builds(
             FleetBudgetConfig,
-            share=st.none() | st.sampled_from(SHARES),
+            division=st.none() | st.sampled_from(DIVISIONS),
             calls_per_round=st.none() | COUNT,
             money_total=st.none() | AMOUNT,
         ),

@@ -165,11 +165,11 @@ def test_a_config_with_old_paths_is_the_one_with_new_ones() -> None:
     old = ["client.path=clients.grpo:client_app", "strategy.sampler.path=strategies.samplers:First"]
     old += [
         "client.asking.path=clients.asking.confidence:Confidence",
-        "server.path=strategies.distillation:Distillation",
+        "stage.path=strategies.distillation:Distillation",
     ]
     new = ["client.path=clients.grpo:Grpo", "strategy.sampler.path=strategies.parts.samplers:First"]
     new += ["client.asking.path=clients.asking.scores:Confidence"]
-    new += ["server.path=strategies.stages.distillation:Distillation"]
+    new += ["stage.path=strategies.stages.distillation:Distillation"]
     assert load_config(None, old) == load_config(None, new)
 
 

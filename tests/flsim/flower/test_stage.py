@@ -33,10 +33,10 @@ def shrink() -> Any:
 
 
 def test_the_example_of_the_page_shrinks_what_the_strategy_leaves(config: Config) -> None:
-    run = flsim.run(config, server=shrink()(by=1.0), progress=False)
+    run = flsim.run(config, stage=shrink()(by=1.0), progress=False)
     kept = latest_checkpoint(run.folder)
     assert kept is not None
-    assert kept.server == {"by": 1.0}
+    assert kept.stage == {"by": 1.0}
     assert all(np.count_nonzero(tensor) == 0 for tensor in kept.adapter.values())
     assert run.rows[run.rows["name"] == "shrunk_by"]["round"].tolist() == [1, 2]
 
@@ -56,8 +56,8 @@ def test_cached_properties_are_not_kept(config: Config) -> None:
             return super().after_round(*parts)
 
     stage = Heavy()
-    run = flsim.run(config, server=stage, progress=False)
+    run = flsim.run(config, stage=stage, progress=False)
     kept = latest_checkpoint(run.folder)
     assert kept is not None
-    assert kept.server == {"by": 0.01, "rounds": 2}
+    assert kept.stage == {"by": 0.01, "rounds": 2}
     assert "model" in vars(stage)

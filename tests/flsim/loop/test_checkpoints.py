@@ -239,9 +239,9 @@ def test_a_stage_that_says_what_it_keeps_is_asked(tmp_path: Path) -> None:
 
     stage = Counting()
     stage.seen, stage.loaded = 3, 7
-    save_checkpoint(tmp_path, 2, adapter(), FedAdam(), server=stage)
+    save_checkpoint(tmp_path, 2, adapter(), FedAdam(), stage=stage)
     back = latest_checkpoint(tmp_path)
     assert back is not None
-    assert back.server == {"seen": 3}
-    restore(other := Counting(), back.server)
+    assert back.stage == {"seen": 3}
+    restore(other := Counting(), back.stage)
     assert (other.seen, other.loaded) == (3, 0)

@@ -129,8 +129,8 @@ def test_methods_whose_help_request_is_a_text(method: str, folders: Any, tmp_pat
 @pytest.mark.slow
 def test_distillation_teaches_a_chatting_student(folders: Any, tmp_path: Path) -> None:
     """The student reads by its own wording, in other tokens than the oracle's, which has none."""
-    stage = ("server.path=strategies.stages.distillation:Distillation", "server.every_rounds=1", "server.loss=sequence")
-    more = (*stage, "server.prompts=8", "server.steps=2", "server.batch=4", "server.users=0", "server.margin=1")
+    stage = ("stage.path=strategies.stages.distillation:Distillation", "stage.every_rounds=1", "stage.loss=sequence")
+    more = (*stage, "stage.prompts=8", "stage.steps=2", "stage.batch=4", "stage.users=0", "stage.margin=1")
     folder, text = folders("llama")
     rows = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS, *more).rows
     assert total(rows, "accepted") > 0

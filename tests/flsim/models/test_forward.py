@@ -30,7 +30,7 @@ import flsim.models.forward as forward
 import flsim.models.llama as short
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
-from flsim.models.forward import AnyForward, Forward, Judge
+from flsim.models.forward import AnyForward, Forward, Readout
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.stacked_lora import StackedLora, unequal
 
@@ -169,7 +169,7 @@ def test_decoding_is_the_models_own_step_by_step_and_row_by_row(make: Maker) -> 
         assert largest(step, expected) < 1e-5
 
 
-def judge_by(following: Tensor) -> Judge:
+def judge_by(following: Tensor) -> Readout:
     """Log-probability of what follows each place."""
     return lambda logits, places: torch.log_softmax(logits, -1).gather(-1, following[places][:, None])[:, 0]
 

@@ -16,7 +16,7 @@ from flsim.models import scoring
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, read
-from flsim.models.forward import AnyForward, Judge
+from flsim.models.forward import AnyForward, Readout
 from flsim.models.llama import LlamaForward
 from flsim.models.scoring import TOKENS, pull_back, score
 from flsim.models.stacked_lora import StackedLora
@@ -234,7 +234,7 @@ def test_silent_completions_and_last_tokens_are_not_read(pack: Pack, monkeypatch
     pull, silent = silenced(drawn)
     follow, masks = pack.base.forward.follow, []
 
-    def noting(ids: Tensor, mask: Tensor, prompts: Tensor, past: Any, judge: Judge) -> Tensor:
+    def noting(ids: Tensor, mask: Tensor, prompts: Tensor, past: Any, judge: Readout) -> Tensor:
         masks.append(mask)
         return follow(ids, mask, prompts, past, judge)
 

@@ -20,7 +20,7 @@ from flsim.models.wording import Chat, Wording, wording_of
 from flsim.problems.problem import Problem
 
 BARE = Problem("arithmetic", "add", 1, "1+1=", "2")
-TOLD = replace(BARE, group="sums", instruction="Add.")
+TOLD = replace(BARE, task="sums", instruction="Add.")
 OFFER = f"If you cannot solve it, reply with {TEXT} and nothing else."
 
 
@@ -49,7 +49,7 @@ def test_instruction_offer_and_question_stand_one_below_the_other() -> None:
 def test_a_group_has_a_template_of_its_own() -> None:
     own = words(templates={"sums": "{question} {{x}} {instruction}{offer}{help}"}, offer="")
     assert own.prompt(replace(TOLD, question="{a}")) == "{a} {x} Add." + TEXT  # braces of a question are not fields
-    assert own.prompt(replace(TOLD, group="other")) == "Add.\n\n1+1="
+    assert own.prompt(replace(TOLD, task="other")) == "Add.\n\n1+1="
 
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -107,7 +107,7 @@ def test_a_cut_is_said_once_and_a_frame_without_room_is_refused(caplog: pytest.L
     short = words(max_prompt_tokens=101, offer="")
     with caplog.at_level(logging.WARNING, "flsim.run.model"):
         for _ in range(2):
-            short.prompt(replace(TOLD, group="once", question="x" * 200))
+            short.prompt(replace(TOLD, task="once", question="x" * 200))
     assert [record.message for record in caplog.records] == [
         "questions of once lose their beginning: prompts would exceed model.max_prompt_tokens=101"
     ]

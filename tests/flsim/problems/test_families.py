@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.problems.families import FAMILIES, GROUPS, Family, draw, families_of, relative_difficulty
+from flsim.problems.families import FAMILIES, TASKS, Family, draw, families_of, relative_difficulty
 from flsim.problems.judging import are_right
 from flsim.problems.problem import SPLITS, Problem, split_of
 
@@ -161,13 +161,13 @@ def test_every_level_has_questions_in_every_split_and_none_in_two(family: Family
 def test_a_drawn_problem_says_what_it_is() -> None:
     for family in FAMILIES:
         problem = draw(family, family.levels[-1], "train", Random(0))
-        assert (problem.group, problem.family, problem.level) == (family.group, family.name, family.levels[-1])
+        assert (problem.task, problem.family, problem.level) == (family.task, family.name, family.levels[-1])
         assert problem.answer == by_python(family, problem.question)
 
 
 @BY_NAME
 def test_relative_difficulty_spans_zero_to_one(family: Family) -> None:
-    values = [relative_difficulty(Problem(family.group, family.name, level, "", "", "")) for level in family.levels]
+    values = [relative_difficulty(Problem(family.task, family.name, level, "", "", "")) for level in family.levels]
     assert values[0] == 0.0
     assert values[-1] == 1.0
     assert values == sorted(set(values))
@@ -180,7 +180,7 @@ def test_verifier_wants_the_whole_answer() -> None:
 
 
 def test_every_family_is_in_one_group() -> None:
-    assert [f for group in GROUPS for f in families_of(group)] == list(FAMILIES)
+    assert [f for group in TASKS for f in families_of(group)] == list(FAMILIES)
     assert len({f.name for f in FAMILIES}) == len(FAMILIES)
 
 

@@ -16,7 +16,7 @@ from flsim.report.summarise import last_third, ordered_tasks, summarise_run
 from flsim.report.summary import SetAside, Summary, read_summary, write_summary
 from flsim.report.table import answer, end_table
 from flsim.tasks.stream import Phase
-from flsim.text import data_size, points, share
+from flsim.text import data_size, percent, points
 
 PHASES = (Phase("A", ("arithmetic",), 1, 3), Phase("B", ("strings",), 4, 6), Phase("C", ("lists",), 7, 9))
 ONE, TWO = "device-000", "device-001"
@@ -148,7 +148,7 @@ def test_answer_of_a_run_without_evaluation() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert (share(0.6143), share(None), share(0.3, digits=0)) == ("61.4 %", "-", "30 %")
+    assert (percent(0.6143), percent(None), percent(0.3, digits=0)) == ("61.4 %", "-", "30 %")
     assert (points(0.072), points(-0.01), points(None)) == ("+7.2", "-1.0", "-")
     assert (data_size(2_500_000), data_size(999), data_size(None)) == ("2.5 MB", "999 bytes", "-")
 

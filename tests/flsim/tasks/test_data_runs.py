@@ -113,11 +113,11 @@ def test_rows_do_not_depend_on_the_workers(folder: Path, one_thread: None) -> No
 def test_calibration_questions_are_the_devices_own_and_no_test_questions(folder: Path, one_thread: None) -> None:
     world = load_world(config(folder, "calibration"))
     for device in range(3):
-        known = {(p.group, p.question) for p in calibration_questions(world, device, 30)}
-        tests = {(p.group, p.question) for p in own_tests(world, device)}
+        known = {(p.task, p.question) for p in calibration_questions(world, device, 30)}
+        tests = {(p.task, p.question) for p in own_tests(world, device)}
         assert {group for group, _ in known} == {"sums", "votes", "lists"}
         assert not known & tests
-        others = {(p.group, p.question) for d in range(3) if d != device for p in own_tests(world, d)}
+        others = {(p.task, p.question) for d in range(3) if d != device for p in own_tests(world, d)}
         assert not {one for one in known if one[0] != "lists"} & others
 
 
@@ -132,7 +132,7 @@ def test_the_server_distils_on_items_of_the_data_sets(folder: Path, one_thread: 
         "steps=1",
     ]
     more = [f"server.{key}" for key in (*stage, "held_out=8", "users=2", f"cache={folder / 'bought'}")]
-    run = flsim.run(config(folder, "distilled", "fleet.sharing=1", *more), progress=False)
+    run = flsim.run(config(folder, "distilled", "fleet.opt_in=1", *more), progress=False)
     rows = run.rows[run.rows["split"] == STAGE]
     asked, accepted = (rows[rows["name"] == name].set_index("round") for name in ("from_devices", "accepted"))
     assert asked["weight"].tolist() == [12.0, 12.0]

@@ -1,4 +1,4 @@
-"""Data sets as task groups: whose questions a device meets, in which split, how often, and what is refused."""
+"""Data sets as tasks: whose questions a device meets, in which split, how often, and what is refused."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from flsim.problems.code import NoSandboxError, sandbox_in_use
 from flsim.problems.families import relative_difficulty
 from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import SPLITS, Problem
-from flsim.tasks.groups import DataGroup
+from flsim.tasks.groups import DataTask
 from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -44,7 +44,7 @@ def stream(config: Config) -> TaskStream:
     return stream_of(config)
 
 
-def group(stream: TaskStream, name: str) -> DataGroup:
+def group(stream: TaskStream, name: str) -> DataTask:
     return next(own for own in stream.data if own.name == name)
 
 
@@ -63,7 +63,7 @@ def test_a_device_only_meets_its_own_items(stream: TaskStream) -> None:
             problem.question
             for round_ in range(1, 20)
             for problem in stream.training_problems(device, round_, 0, count=50, seed=0)
-            if problem.group == "sums"
+            if problem.task == "sums"
         }
         assert trained <= met(stream, device, "train")
 
@@ -150,7 +150,7 @@ def test_proxy_questions_are_those_of_the_split_and_no_more_than_there_are(strea
     for split, problems in sets.items():
         questions = [problem.question for problem in problems]
         assert len(questions) == len(set(questions)) == 60
-        own = [problem.question for problem in problems if problem.group == "sums"]
+        own = [problem.question for problem in problems if problem.task == "sums"]
         assert len(own) == 30
         source = group(stream, "sums").source
         there = zip(source.items, source.assignment.split.tolist(), strict=True)
@@ -162,7 +162,7 @@ def test_proxy_questions_are_those_of_the_split_and_no_more_than_there_are(strea
 def test_the_mixture_over_groups_is_the_streams(stream: TaskStream) -> None:
     """By hand: of 4,000 questions in round 2 each group has its share of the mixture, within 3 standard deviations."""
     shares = stream.mixture("device-001", 2)
-    drawn = Counter(problem.group for problem in stream.training_problems("device-001", 2, 0, count=4000, seed=0))
+    drawn = Counter(problem.task for problem in stream.training_problems("device-001", 2, 0, count=4000, seed=0))
     for name in stream.tasks:
         assert abs(drawn[name] / 4000 - shares[name]) <= 3 * (shares[name] * (1 - shares[name]) / 4000) ** 0.5
     assert shares["sums"] == drawn["sums"] == 0
@@ -231,8 +231,8 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
     ("more", "message"),
     [
         (["stream.phases=[[sums, sumz]]"], r"phases\[0\] names 'sumz'.*arithmetic.*and those of data: sums, votes"),
-        (["data.lists.kind=files"], r"data\.lists: 'lists' is a task group of the built-in world"),
-        (["data.all.kind=files"], r"data\.all: 'all' is a task group of"),
+        (["data.lists.kind=files"], r"data\.lists: 'lists' is a task of the built-in world"),
+        (["data.all.kind=files"], r"data\.all: 'all' is a task of"),
         (["data.sums.kind=gsm9k"], r"data\.sums\.kind='gsm9k' is not known; choose one of: gsm8k"),
         (["data.new.root=x"], r"data\.new\.kind is missing; choose one of: gsm8k"),
         (["data.sums.alpha=-1"], r"data\.sums\.alpha=-1\.0 must be at least 0"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flsim.config.schema import SCHEDULES, Config, StreamConfig
 from flsim.devices import device_name
-from flsim.problems.families import GROUPS, families_of
+from flsim.problems.families import TASKS, families_of
 from flsim.problems.problem import SPLITS, split_of
 from flsim.tasks.stream import Phase, TaskStream, stream_of
 
@@ -156,7 +156,7 @@ def test_training_groups_follow_the_mixture(seed: int) -> None:
     stream = TaskStream(StreamConfig(alpha=1.0), 36)
     problems = [p for step in range(4) for p in stream.training_problems("device-003", 1, step, count=250, seed=seed)]
     for group, share in stream.mixture("device-003", 1).items():
-        assert sum(p.group == group for p in problems) / 1000 == pytest.approx(share, abs=0.05)
+        assert sum(p.task == group for p in problems) / 1000 == pytest.approx(share, abs=0.05)
 
 
 def test_infinite_alpha_makes_devices_equal() -> None:
@@ -178,7 +178,7 @@ def test_infinite_alpha_makes_devices_equal() -> None:
 
 def heterogeneity(alpha: float) -> float:
     """Mean total variation distance of two devices' mixtures over the four groups."""
-    stream = TaskStream(StreamConfig(phases=(GROUPS,), alpha=alpha), 10)
+    stream = TaskStream(StreamConfig(phases=(TASKS,), alpha=alpha), 10)
     mixtures = [np.array(list(stream.mixture(device, 1).values())) for device in DEVICES]
     return float(np.mean([np.abs(p - q).sum() / 2 for p, q in combinations(mixtures, 2)]))
 
@@ -201,7 +201,7 @@ def test_evaluation_sets_are_fixed_and_from_the_asked_split(split: str) -> None:
     assert tuple(sets) == stream.tasks
     for group, problems in sets.items():
         assert len(problems) == 15
-        assert {problem.group for problem in problems} == {group}
+        assert {problem.task for problem in problems} == {group}
         assert {split_of(problem.question) for problem in problems} == {split}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import flsim
-from clients.device.sharing import shares
+from clients.device.carried import opts_in
 from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Cloud
@@ -39,7 +39,7 @@ TINY = (
     "cloud.kind=builtin",
     "evaluation.every_rounds=9",
     *(f"client.{key}" for key in ("prompts=2", "group_size=2")),
-    "server.path=strategies.stages.distillation:Distillation",
+    "stage.path=strategies.stages.distillation:Distillation",
     *(f"server.{key}" for key in SMALL),
 )
 ACCESSES = ("text", "top_logprobs", "scores", "logits")
@@ -51,7 +51,7 @@ def settings(tiny_runs: TinyRun) -> TinyRun:
     """Two devices and two rounds; the folder is its own, the cache too unless named."""
 
     def make(name: str, *more: str) -> Config:
-        return tiny_runs(name, f"server.cache={tiny_runs(name).folder}-cache", *more)
+        return tiny_runs(name, f"stage.cache={tiny_runs(name).folder}-cache", *more)
 
     return make
 
@@ -93,7 +93,7 @@ def scored(settings: TinyRun) -> flsim.Run:
 def test_every_access_gives_a_run_that_learned_from_the_teacher(
     settings: TinyRun, scored: flsim.Run, no_report: None, access: str
 ) -> None:
-    more = (f"cloud.access={access}", "server.every_rounds=2")
+    more = (f"cloud.access={access}", "stage.every_rounds=2")
     run = scored if access == "scores" else flsim.run(settings(access, *more), progress=False)
     rows = server_rows(run)
     assert {round_ for round_, _ in rows.index} == ({1, 2} if access == "scores" else {2})
@@ -129,7 +129,7 @@ def test_the_report_shows_what_the_stage_did_and_counts_no_server_among_the_user
 
 def test_a_run_without_a_stage_is_as_it_was(settings: TinyRun, scored: flsim.Run) -> None:
     """What the device learned in round 1 is the same; the adapter that it was measured with no longer is."""
-    plain = flsim.run(settings("plain", "server=null", "cloud.access=scores"), progress=False)
+    plain = flsim.run(settings("plain", "stage=null", "cloud.access=scores"), progress=False)
     assert plain.summary.stage == ()
     assert "What the server did" not in plain.report.read_text()
     assert not (plain.rows["split"] == "stage").any()
@@ -146,7 +146,7 @@ def test_a_warm_cache_gives_the_same_bits_and_buys_nothing(
 ) -> None:
     cache = settings("scored-cache").folder  # where the first run kept what it bought
     assert (cache / "bought.sqlite").is_file()
-    again = flsim.run(settings("again", "cloud.access=scores", f"server.cache={cache}"), progress=False)
+    again = flsim.run(settings("again", "cloud.access=scores", f"stage.cache={cache}"), progress=False)
     assert_equal_runs(again, scored)
     assert value(again, "bought_tokens") == value(again, "bought_money") == 0
     assert value(again, "cached_tokens") == value(again, "cloud_tokens") == value(scored, "bought_tokens")
@@ -160,13 +160,13 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not_stopped(
     flsim.run(stopped, until=1, progress=False)
     kept = latest_checkpoint(stopped.folder)
     assert kept is not None
-    assert kept.server.keys() == {"spent", "shared", "known"}
-    assert kept.server["spent"].calls == value(scored, "cloud_calls", 1) == len(kept.server["known"])
+    assert kept.stage.keys() == {"spent", "shared", "known"}
+    assert kept.stage["spent"].calls == value(scored, "cloud_calls", 1) == len(kept.stage["known"])
     assert_equal_runs(flsim.run(resume=stopped.folder, progress=False), scored)
 
 
 def test_questions_of_sharing_devices_are_used(settings: TinyRun, no_report: None) -> None:
-    more = ("cloud.kind=oracle", "server.from_devices=4", "fleet.sharing=1.0", "server.every_rounds=2")
+    more = ("cloud.kind=oracle", "stage.from_devices=4", "fleet.opt_in=1.0", "stage.every_rounds=2")
     run = flsim.run(settings("sharing", *more), progress=False)
     asked = run.rows[(run.rows["name"] == "cloud_calls") & (run.rows["split"] == "train")]
     used = 8 * value(run, "from_devices")
@@ -175,13 +175,13 @@ def test_questions_of_sharing_devices_are_used(settings: TinyRun, no_report: Non
 
 def test_a_device_shares_only_if_it_is_one_that_does() -> None:
     """400 devices at 1/4: 100 on average, sd 8.7."""
-    config = load_config(None, ["fleet.devices=400", "fleet.sharing=0.25"])
+    config = load_config(None, ["fleet.devices=400", "fleet.opt_in=0.25"])
     assert (
-        abs(sum(shares(config.fleet.sharing, device, seed=config.stream.seed) for device in range(400)) - 100) < 5 * 8.7
+        abs(sum(opts_in(config.fleet.opt_in, device, seed=config.stream.seed) for device in range(400)) - 100) < 5 * 8.7
     )
     for sharing in (0.0, 1.0):
-        one = replace(config, fleet=replace(config.fleet, sharing=sharing))
-        assert {shares(one.fleet.sharing, device, seed=one.stream.seed) for device in range(400)} == {sharing == 1.0}
+        one = replace(config, fleet=replace(config.fleet, opt_in=sharing))
+        assert {opts_in(one.fleet.opt_in, device, seed=one.stream.seed) for device in range(400)} == {sharing == 1.0}
 
 
 # ---------------------------------------------------------------------------------------------- the stage by itself
@@ -260,8 +260,8 @@ def test_an_anchor_holds_the_student_back(tmp_path: Path) -> None:
 def test_it_asks_only_about_what_the_stream_has_brought_and_never_about_a_test_question(tmp_path: Path) -> None:
     one, _ = stage(tmp_path, "rounds=4")
     early, late = (one._problems(round_, "train", 30) for round_ in (1, 3))
-    assert {problem.group for problem in early} == {"arithmetic"}
-    assert {problem.group for problem in late} == {"arithmetic", "lists"}
+    assert {problem.task for problem in early} == {"arithmetic"}
+    assert {problem.task for problem in late} == {"arithmetic", "lists"}
     assert {split_of(problem.question) for problem in (*early, *late)} == {"train"}
     assert {split_of(problem.question) for problem in one._problems(1, "validation", 30)} == {"validation"}
 
@@ -334,17 +334,17 @@ def test_a_student_that_may_not_ask_never_says_the_help_token(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["server.loss=reverse_kl", "cloud.kind=oracle"], "it can do: sequence"),
-        (["server.loss=reverse_kl", "cloud.access=top_logprobs"], "it can do: sequence, forward_kl"),
+        (["stage.loss=reverse_kl", "cloud.kind=oracle"], "it can do: sequence"),
+        (["stage.loss=reverse_kl", "cloud.access=top_logprobs"], "it can do: sequence, forward_kl"),
         (["cloud.kind=oracle", "cloud.access=logits"], "is more than the cloud Oracle can give"),
-        (["server.loss=hinton"], "choose one of: auto, sequence, forward_kl, reverse_kl"),
-        (["server.steps=0"], "steps=0 must be above 0"),
-        (["server.tokens_total=-1"], "tokens_total=-1 must be at least 0"),
-        (["server.promts=3"], "it takes: every_rounds"),
-        (["server.from_devices=2"], "needs devices that let the server see their questions"),
-        (["server.from_devices=9", "fleet.sharing=1"], "must be at most prompts=8"),
-        (["fleet.sharing=2"], r"fleet\.sharing=2.0 must be in \[0, 1\]"),
-        (["server.path=strategies.stages.distillation:Nothing"], "has no 'Nothing'"),
+        (["stage.loss=hinton"], "choose one of: auto, sequence, forward_kl, reverse_kl"),
+        (["stage.steps=0"], "steps=0 must be above 0"),
+        (["stage.tokens_total=-1"], "tokens_total=-1 must be at least 0"),
+        (["stage.promts=3"], "it takes: every_rounds"),
+        (["stage.from_devices=2"], "needs devices that let the server see their questions"),
+        (["stage.from_devices=9", "fleet.opt_in=1"], "must be at most prompts=8"),
+        (["fleet.opt_in=2"], r"fleet\.opt_in=2.0 must be in \[0, 1\]"),
+        (["stage.path=strategies.stages.distillation:Nothing"], "has no 'Nothing'"),
     ],
 )
 def test_bad_settings_are_refused_before_a_folder_is_made(settings: TinyRun, more: list[str], message: str) -> None:
@@ -355,7 +355,7 @@ def test_bad_settings_are_refused_before_a_folder_is_made(settings: TinyRun, mor
 
 def test_a_server_without_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no path"):
-        check(load_config(None, ["server.steps=3"]))
+        check(load_config(None, ["stage.steps=3"]))
 
 
 def test_other_tokens_are_refused_unless_only_text_is_taken(tmp_path: Path) -> None:
@@ -388,6 +388,6 @@ def test_what_is_merged_into_the_base_is_in_the_student(tmp_path: Path) -> None:
 
 def test_a_strategy_that_shares_a_part_only_is_refused(settings: TinyRun) -> None:
     config = settings("partly", "strategy.path=strategies.fedsa_lora:FedSaLora")
-    with pytest.raises(ConfigError, match=r"Distillation needs the whole adapter.*FedSaLora.*server=null"):
+    with pytest.raises(ConfigError, match=r"Distillation needs the whole adapter.*FedSaLora.*stage=null"):
         flsim.run(config, progress=False)
     assert not config.folder.exists()

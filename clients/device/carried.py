@@ -57,11 +57,11 @@ def _own(state: RecordDict) -> Adapter:
     return to_adapter(record) if isinstance(record, ArrayRecord) else {}
 
 
-def shares(chance: float, device: int, *, seed: int) -> bool:
+def opts_in(chance: float, device: int, *, seed: int) -> bool:
     """Whether a device lets the server see the questions that it sent to the cloud.
 
     Args:
-        chance: `fleet.sharing`.
+        chance: `fleet.opt_in`.
         device: its index.
         seed: of the stream.
     """

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 import flsim.flower.messages as wire
-from clients.device.sharing import adapters_of, keep_own, part_to_send
+from clients.device.carried import adapters_of, keep_own, part_to_send
 from clients.device.world import World, load_world
 from flsim.config.load import load_config
 from flsim.flower.arrays import to_arrays

@@ -9,7 +9,7 @@ import pytest
 
 from clients.asking import learned, policy, scores, simple
 from experiments.command.__main__ import COMMANDS
-from experiments.study.__main__ import STUDIES
+from experiments.study import STUDIES
 from flsim.config.explain import NAME, fields_of
 from flsim.config.shipped import shipped_names
 from tests.test_floors import FLOORS
@@ -96,7 +96,7 @@ def test_every_rule_for_asking_is_on_its_page() -> None:
 def test_the_keys_of_running_md_are_keys_of_a_config() -> None:
     """Every key in the first column; `a.b, c` is a.b and a.c, and an ellipsis stands for more of a section."""
     known = {key.name for key in fields_of()}
-    free = ("client.", "strategy.", "server.")  # what stands there is the plug-in's own
+    free = ("client.", "strategy.", "stage.")  # what stands there is the plug-in's own
     for line in text_of("docs/running.md").partition("| key | meaning |")[2].partition("\n\n")[0].splitlines()[2:]:
         section = ""
         for key in re.findall(r"`([\w.*]+)`", line.split("|")[1]):

@@ -13,6 +13,7 @@ from pathlib import Path
 from experiments.command.keys import key_names
 from experiments.command.list import KINDS
 from experiments.command.terminal import Parser
+from experiments.study import STUDIES
 from flsim.config.shipped import shipped_names
 
 BASH = """\
@@ -68,7 +69,7 @@ def _arguments(command: str, place: int) -> list[str]:
     if command in ("new", "complete"):
         return ["method", "strategy", "config"] if command == "new" else list(SCRIPTS)
     if command in ("run", "study", "profile") and place == 1:
-        return shipped_names()
+        return [*(STUDIES if command == "study" else ()), *shipped_names()]
     if command in ("resume", "compare") and place == 1:
         return [str(file.parent) for file in sorted(Path("runs").glob("*/config.yaml"))]
     return [f"{key}=" for key in key_names()] if command in ("run", "study", "profile", "resume") else []

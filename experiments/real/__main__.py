@@ -32,7 +32,7 @@ from flsim.problems.judging import are_right
 from flsim.problems.problem import SPLITS, Problem
 from flsim.report.table import end_table
 from flsim.seeding import python_random
-from flsim.tasks.groups import DataTask, data_tasks
+from flsim.tasks.sets import DataTask, data_tasks
 
 CONFIG = Path(__file__).parents[1] / "configs" / "real.yaml"
 ITEMS = Path(__file__).parent / "items"

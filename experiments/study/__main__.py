@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command.terminal import Parser
+from experiments.study import STUDIES
 from experiments.study.methods import method_names
 from experiments.study.plan import Planned, by_label, plan_of, refuse_what_cannot_run
 from experiments.study.progress import rounds_done
@@ -40,9 +41,6 @@ from experiments.study.tables import measures_table, seeds_table
 from flsim import compare
 from flsim.metrics.measures import chosen
 from flsim.text import markdown_table, percent
-
-STUDIES = ("paper", "strategies", "real_outcomes")
-"""Plans of their own, in modules beside this one."""
 
 
 def main(arguments: list[str] | None = None) -> int:

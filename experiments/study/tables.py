@@ -68,7 +68,7 @@ def seeds_table(comparison: Compared, names: Names) -> str:
 
 def title_of(measure: Measure) -> str:
     """Of its column; what is taken without the cloud says so."""
-    return f"{measure.title}, alone" if measure.group.endswith(" alone") else measure.title
+    return f"{measure.title}, alone" if measure.table.endswith(" alone") else measure.title
 
 
 def cell(result: Result, measure: Measure) -> str:

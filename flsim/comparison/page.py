@@ -9,7 +9,7 @@ from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
 from flsim.config.schema import Config
-from flsim.metrics.measures import GROUPS, MEASURES
+from flsim.metrics.measures import MEASURES, TABLES
 from flsim.report.html import folded_table, heading, page_of, paragraph, picture, table
 from flsim.tasks.stream import TaskStream
 from flsim.text import percent
@@ -170,21 +170,21 @@ def _hurt(pair: Pair) -> str:
     return "; ".join(named) + more if named else "nobody"
 
 
-def _tables(comparison: Compared, *groups: str) -> list[str]:
-    """A table per group of measures, a line per method; measures that no method has are left out."""
-    return [table for group in groups for table in _table(comparison, group)]
+def _tables(comparison: Compared, *names: str) -> list[str]:
+    """The tables of these names, a line per method; measures that no method has are left out."""
+    return [table for name in names for table in _table(comparison, name)]
 
 
-def _table(comparison: Compared, group: str) -> list[str]:
+def _table(comparison: Compared, name: str) -> list[str]:
     known = [
         one
         for one in comparison.measures
-        if one.group == group and any(one.written(r.value(one.name)) != "-" for r in comparison.results)
+        if one.table == name and any(one.written(r.value(one.name)) != "-" for r in comparison.results)
     ]
     if not known:
         return []
     lines = [[result.label, *(cell(result, one) for one in known)] for result in comparison.results]
-    return [table([GROUPS[group], *(one.title for one in known)], lines, strong=_strong(comparison))]
+    return [table([TABLES[name], *(one.title for one in known)], lines, strong=_strong(comparison))]
 
 
 def _users(comparison: Compared, plots: Path) -> list[str]:

@@ -47,7 +47,7 @@ UNITS: dict[str, Callable[[float], str]] = {
     "bytes": data_size,
 }
 """How numbers are written, by unit: `share` in percent, `points` of percent with a sign, the others as they are."""
-GROUPS = {
+TABLES = {
     "end": "at the end",
     "learning": "may ask the cloud",
     "learning alone": "alone",
@@ -72,7 +72,7 @@ class Measure:
     """One measure: what it is called, what it means, and how it is taken.
 
     Raises:
-        ValueError: for a unit or a group that there is not.
+        ValueError: for a unit or a table that there is not.
     """
 
     name: str
@@ -85,8 +85,8 @@ class Measure:
     """In a sentence or two."""
     of: Formula
     """Its formula; a mean over users and seeds has an interval, a number of the whole run is a mean over seeds."""
-    group: str = "files"
-    """Of `GROUPS`."""
+    table: str = "files"
+    """Of `TABLES`."""
     followed: bool = False
     """Whether it is followed over rounds; its formula is then one that reads rows."""
     higher_is_better: bool = True
@@ -94,7 +94,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         """Refuse what no table could show."""
-        for what, value, allowed in (("unit", self.unit, UNITS), ("group", self.group, GROUPS)):
+        for what, value, allowed in (("unit", self.unit, UNITS), ("table", self.table, TABLES)):
             if value not in allowed:
                 raise ValueError(f"measure {self.name!r}: {what}={value!r} is none of: {', '.join(allowed)}")
         if self.followed and not isinstance(self.of, Read):
@@ -115,14 +115,14 @@ class Measure:
         return "-" if value is None or np.isnan(value) else UNITS[self.unit](value)
 
 
-def _twice(name: str, title: str, unit: str, meaning: str, group: str) -> tuple[Measure, Measure]:
+def _twice(name: str, title: str, unit: str, meaning: str, table: str) -> tuple[Measure, Measure]:
     """A measure of `flsim.metrics.continual`, of accuracy when the device may ask, and alone."""
     return (
-        Measure(name, title, unit, meaning, lambda run: run.continual["accuracy"][name], group),
+        Measure(name, title, unit, meaning, lambda run: run.continual["accuracy"][name], table),
         Measure(
             *(f"alone_{name}", title, unit, f"{meaning} Alone."),
             of=lambda run: run.continual["alone_accuracy"][name],
-            group=f"{group} alone",
+            table=f"{table} alone",
         ),
     )
 
@@ -297,9 +297,9 @@ MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}
 """All of them by name, in the order in which tables show them."""
 
 
-def of_group(group: str) -> list[Measure]:
+def of_table(table: str) -> list[Measure]:
     """The measures of one table."""
-    return [measure for measure in MEASURES.values() if measure.group == group]
+    return [measure for measure in MEASURES.values() if measure.table == table]
 
 
 def chosen(given: Sequence[str | Measure]) -> list[Measure]:

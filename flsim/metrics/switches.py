@@ -7,11 +7,11 @@ import pandas as pd
 
 
 def anytime(curve: pd.DataFrame, taught: Callable[[int], Sequence[str]]) -> float:
-    """Mean over measured rounds of the mean accuracy over the groups that were taught so far (Caccia et al. 2022).
+    """Mean over measured rounds of the mean accuracy over the tasks that were taught so far (Caccia et al. 2022).
 
     Args:
-        curve: a line per measured round after 0, a column per group.
-        taught: by round, the groups that were taught up to it.
+        curve: a line per measured round after 0, a column per task.
+        taught: by round, the tasks that were taught up to it.
 
     Returns:
         nan if nothing was measured.
@@ -29,7 +29,7 @@ def dip(curve: pd.Series, switch: int, end: int) -> float:
     """How deep accuracy falls after a switch: the last value before it minus the least up to `end`, at least 0.
 
     Args:
-        curve: accuracy on one group by measured round.
+        curve: accuracy on one task by measured round.
         switch: the first round of the new phase; there must be a value before it and one from it on.
         end: the last round that counts.
 
@@ -44,7 +44,7 @@ def recovery_rounds(curve: pd.Series, switch: int, end: int, *, tolerance: float
     """Rounds from a switch until accuracy is back for good, within `tolerance` of what it was before.
 
     Args:
-        curve: accuracy on one group by measured round.
+        curve: accuracy on one task by measured round.
         switch: the first round of the new phase.
         end: the last round that counts.
         tolerance: in accuracy.

@@ -22,7 +22,7 @@ class Problem:
     task: str
     """Task: the unit that streams switch between and that the accuracy matrix is taken over."""
     family: str
-    """Kind of question within the group."""
+    """Kind of question within the task."""
     level: int
     """Difficulty, visible in the question (digits of the operands, or length of the text)."""
     question: str

@@ -17,7 +17,7 @@ from flsim.report.partition_figure import read_partitions, write_partitions
 from flsim.report.summarise import summarise_run
 from flsim.report.summary import Summary, write_summary
 from flsim.report.table import answer
-from flsim.tasks.groups import DataTask
+from flsim.tasks.sets import DataTask
 from flsim.tasks.stream import Phase
 from flsim.timing import read_timings
 

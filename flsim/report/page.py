@@ -36,7 +36,7 @@ FIGURES = (
         "matrix.png",
         "Accuracy by task",
         "Mean user's accuracy of the global adapter on each task (columns) at the end of each phase (rows). "
-        "Framed cells are the groups that the phase taught. Read a column downwards: a fall below a framed cell is "
+        "Framed cells are the tasks that the phase taught. Read a column downwards: a fall below a framed cell is "
         "forgetting.",
     ),
     (
@@ -49,8 +49,8 @@ FIGURES = (
         "stream.png",
         "The stream",
         "What the devices met: each device's row is coloured by its mix of tasks in each round (with many "
-        "devices, by the largest group; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level "
-        "of their group, to 1.",
+        "devices, by the largest task; grey: no prompts). Below, how hard the prompts were, from 0, the easiest level "
+        "of their task, to 1.",
     ),
     (
         "cost.png",
@@ -215,8 +215,8 @@ def _forgetting(summary: Summary) -> list[str]:
     rows.append(["backward transfer at the end", ", ".join(asking.backward_transfer.by_task), *transfer])
     note = (
         "In percentage points of the mean user, averaged over the tasks named. Forgotten: the best value at an "
-        "earlier phase end minus the value now, for groups that this phase does not teach; negative means they grew. "
-        "Backward transfer: the value at the end minus the value right after the phase that first taught the group."
+        "earlier phase end minus the value now, for tasks that this phase does not teach; negative means they grew. "
+        "Backward transfer: the value at the end minus the value right after the phase that first taught the task."
     )
     return [table(["", "tasks", "may ask", "alone"], rows), paragraph(note, kind="note")]
 

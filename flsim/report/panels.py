@@ -141,9 +141,9 @@ def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name
 
 def _frame_taught(axes: Axes, tasks: Sequence[str], taught: Sequence[set[str]], *, first: int) -> None:
     """Frame the cells of the tasks that each phase taught; `first` is the line of the first phase's end."""
-    for line, groups in enumerate(taught, start=first):
+    for line, framed in enumerate(taught, start=first):
         for column, task in enumerate(tasks):
-            if task in groups:
+            if task in framed:
                 corner = (column - 0.45, line - 0.42)
                 axes.add_patch(Rectangle(corner, 0.9, 0.84, fill=False, edgecolor="#E69F00", linewidth=2))
 

@@ -17,10 +17,10 @@ from flsim.files import write_atomically
 from flsim.problems.problem import SPLITS
 from flsim.report.html import heading, paragraph, picture, table
 from flsim.report.plot import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
-from flsim.tasks.groups import DataTask
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment
+from flsim.tasks.sets import DataTask
 from flsim.text import amount, percent
 
 _MOST_LABELS = 24  # lines of the picture; rarer labels share the last one

@@ -36,7 +36,7 @@ COLOURS = MappingProxyType(
 )
 """Colour of every model, in every figure."""
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-"""Colours of tasks, in the order of the groups; a ninth group starts again."""
+"""Colours of tasks, in the order of the tasks; a ninth task starts again."""
 _LABEL_SIZE = 10.0  # points
 _SPAN = 0.06  # least length of an axis of accuracies
 

@@ -4,7 +4,7 @@ Every device has its own Dirichlet mixture over tasks, over the families of a ta
 family (Hsu et al. 2019, arXiv 1909.06335, applied to three layers), and its own number of prompts per step. A schedule
 moves the whole fleet, or each device in its own time, from phase to phase. Everything is a pure function of the
 stream's seed, except the training questions, which follow the run's seed. Where a task is a data set, a device
-draws from the items that it has been dealt (`flsim/tasks/groups.py`) in place of families and levels.
+draws from the items that it has been dealt (`flsim/tasks/sets.py`) in place of families and levels.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from flsim.devices import device_index
 from flsim.problems.families import draw, families_of
 from flsim.problems.problem import Problem
 from flsim.seeding import generator, python_random
-from flsim.tasks.groups import DataTask, data_tasks
+from flsim.tasks.sets import DataTask, data_tasks
 
 
 @dataclass(frozen=True)

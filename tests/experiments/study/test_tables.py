@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study.__main__ import STUDIES
+from experiments.study import STUDIES
 from experiments.study.__main__ import main as study_main
 from experiments.study.tables import measures_table, paired_table, seeds_table
 from flsim import compare

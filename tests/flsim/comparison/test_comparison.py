@@ -16,7 +16,7 @@ from flsim.comparison.runs import open_methods
 from flsim.comparison.table import terminal_table
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import ConfigError
-from flsim.metrics.measures import MEASURES, Measure, of_group
+from flsim.metrics.measures import MEASURES, Measure, of_table
 from flsim.metrics.rows import Row, write_rows
 
 ONE, TWO, THREE = "device-000", "device-001", "device-002"
@@ -245,7 +245,7 @@ def test_every_number_is_declared_as_a_measure_and_every_measure_is_taken(found:
     assert set(found.of("new").facts) | set(found.of("new").means) | set(found.of("new").users[0]) == set(MEASURES)
     assert MEASURES["accuracy"].written(float("nan")) == "-"
     assert [MEASURES["accuracy"].written(0.5), MEASURES["cloud_gain"].written(0.05)] == ["50.0 %", "+5.0"]
-    assert [measure.name for measure in of_group("end")] == ["accuracy", "alone_accuracy"]
+    assert [measure.name for measure in of_table("end")] == ["accuracy", "alone_accuracy"]
 
 
 OWN = """

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ),
         ("budget.fleet.division=fairly", "budget.fleet.division", "'fairly'", "equally, traffic, price"),
         ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.division=price"),
-        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "share, calls_total, calls_per_round"),
+        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "division, calls_total, calls_per_round"),
         ("stream.schedule=steps", "stream.schedule", "'steps'", "switch, staggered, ramp, recurring"),
         ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
         ("stream.phases=[[lists],[]]", "stream.phases[1]", "empty", "arithmetic, strings, numbers, lists"),
@@ -312,3 +313,16 @@ def test_a_difference_says_old_and_new() -> None:
     new = replace(old, budget=BudgetConfig(tau=0.5), client={**old.client, "lr": 0.1})
     assert differences(old, new) == ["budget.tau: 0.3 -> 0.5", "client.lr: (absent) -> 0.1"]
     assert differences(new, old) == ["budget.tau: 0.5 -> 0.3", "client.lr: 0.1 -> (absent)"]
+
+
+def test_keys_of_the_last_release_are_read_and_written_back_new(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(
+        "server: {path: strategies.distillation:Distillation}\nbudget: {tau: 0.4, fleet: {share: traffic}}\n"
+    )
+    config = load_config(file, ["fleet.sharing=0.5"])
+    assert config.stage == {"path": "strategies.stages.distillation:Distillation"}
+    assert (config.budget.tau, config.budget.fleet.division, config.fleet.opt_in) == (0.4, "traffic", 0.5)
+    file.write_text(to_yaml(config))
+    assert load_config(file) == config
+    assert not {"server", "sharing", "share"} & set(re.findall(r"(\w+):", to_yaml(config)))

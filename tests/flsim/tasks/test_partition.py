@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import SPLITS, split_of
-from flsim.tasks.groups import DataSource
 from flsim.tasks.item import DROPPED, Item, key_of, split_items
 from flsim.tasks.load import load
 from flsim.tasks.partition import (
@@ -29,6 +28,7 @@ from flsim.tasks.partition import (
     evenly,
     lognormal_shares,
 )
+from flsim.tasks.sets import DataSource
 
 INF = float("inf")
 ALPHAS = st.sampled_from([0.0, 1e-9, 1e-5, 0.01, 0.3, 1.0, 10.0, INF])

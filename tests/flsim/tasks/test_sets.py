@@ -22,7 +22,7 @@ from flsim.problems.code import NoSandboxError, sandbox_in_use
 from flsim.problems.families import relative_difficulty
 from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import SPLITS, Problem
-from flsim.tasks.groups import DataTask
+from flsim.tasks.sets import DataTask
 from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 

@@ -134,7 +134,7 @@ class DataTask:
         return self._dealt_out(there, min(count, len(there)), rng)
 
     def problem(self, item: Item) -> Problem:
-        """An item as a problem of this group."""
+        """An item as a problem of this task."""
         return Problem(
             task=self.name,
             family=item.label or "",
@@ -209,7 +209,7 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
     """Read and deal one data set.
 
     Args:
-        name: of the group.
+        name: of the task.
         settings: a `DataConfig` as JSON, which can be hashed.
         devices: of the fleet.
         seed: of the partition.

@@ -57,6 +57,8 @@ def _renamed(given: Mapping[str, Any], old: Sequence[str], name: str) -> dict[st
     first, *rest = old
     if first not in given or (rest and not isinstance(given[first], Mapping)):
         return dict(given)
+    if not rest and name in given:
+        raise ConfigError(f"{first!r} is called {name!r} now, and both are given; leave {first!r} out")
     if not rest:
         return {(name if key == first else key): value for key, value in given.items()}
     return {**given, first: _renamed(given[first], rest, name)}

@@ -413,7 +413,7 @@ def test_a_run_ends_with_its_report(one_thread: None, tmp_path: Path, settings: 
 
 def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-    code = page.split("In `my_method.py`:\n")[1].split("    python -m")[0]
+    code = page.split("In `my_method.py`:\n")[1].split("    flsim")[0]
     (tmp_path / "my_method.py").write_text("\n".join(line[4:] for line in code.splitlines()))
     settings = [f"client.path={tmp_path / 'my_method.py'}:Plain", "client.price=0.3", "rounds=2"]
     rows = flsim.run(config_of(tmp_path / "run", *settings), progress=False).rows

@@ -165,7 +165,7 @@ def test_no_cap_is_ever_passed(caps: dict[str, Any], rounds: Sequence[Any]) -> N
 
 @given(st.sampled_from(DIVISIONS), st.integers(0, 99), st.integers(1, 5))
 def test_equal_devices_get_equal_allotments_within_one_call(share: str, calls: int, round_: int) -> None:
-    config = config_of(share=share, calls_total=calls, money_total=1.0)
+    config = config_of(division=share, calls_total=calls, money_total=1.0)
     for state in (first_state(config.budget.fleet), knowing(config, [20] * DEVICES, [0.4] * DEVICES)):
         dealt = allotments(config, state, range(DEVICES), round_).values()
         numbers = [own.calls for own in dealt if own.calls is not None]
@@ -184,7 +184,7 @@ def test_equal_devices_get_equal_allotments_within_one_call(share: str, calls: i
 def test_test_budgets_come_to_at_most_tau_of_all_test_prompts(
     share: str, tau: float, habits: list[tuple[int, float]]
 ) -> None:
-    config = config_of(tau, share=share)
+    config = config_of(tau, division=share)
     state = knowing(config, [n for n, _ in habits], [u for _, u in habits])
     taus = taus_of_tests(config.budget, state, DEVICES)
     assert len(taus) == DEVICES
@@ -209,7 +209,7 @@ def test_three_ways_to_share_by_hand() -> None:
         "price": ([49, 31], [None, None], [0.735 * 0.3 / 0.445, 0.155 * 0.3 / 0.445]),
     }
     for share, (calls, taus, tests) in expected.items():
-        config = config_of(devices=2, share=share, calls_per_round=80)
+        config = config_of(devices=2, division=share, calls_per_round=80)
         dealt = allotments(config, knowing(config, [10, 30], [0.5, 0.1]), [0, 1], 1)
         assert [dealt[k].calls for k in (0, 1)] == calls
         assert [dealt[k].tau for k in (0, 1)] == pytest.approx(taus)
@@ -218,7 +218,7 @@ def test_three_ways_to_share_by_hand() -> None:
 
 def test_an_equal_share_is_at_most_every_prompt() -> None:
     """tau = 0.6 of 10 + 90 prompts are 30 calls each; the first device has 10 prompts only."""
-    config = config_of(0.6, devices=2, share="equally")
+    config = config_of(0.6, devices=2, division="equally")
     dealt = allotments(config, knowing(config, [10, 90], [0.5, 0.5]), [0, 1], 1)
     assert [dealt[k].tau for k in (0, 1)] == pytest.approx([1.0, 30 / 90])
 
@@ -229,7 +229,7 @@ def test_the_price_by_hand() -> None:
     lambda = 0.5 + 0.5 x 0.2 = 0.6, the price 0.6 + 0.2 = 0.8. Then nobody asks: lambda = 0.6 - 0.15 = 0.45, the price
     0.45 - 0.3 = 0.15. A round in which nobody reports moves nothing.
     """
-    config = config_of(share="price", price_lr=0.5, price_gain=1.0)
+    config = config_of(division="price", price_lr=0.5, price_gain=1.0)
     state, dealt = first_state(config.budget.fleet), dict.fromkeys((0, 1), Allotment())
     assert allotments(config, state, [0, 1], 1)[1].price == 0.5
     state = book(config.budget, state, dealt, {0: report(asked=50), 1: report(asked=30)})
@@ -243,7 +243,7 @@ def test_the_price_by_hand() -> None:
 
 def test_who_never_asked_is_not_locked_out() -> None:
     """A tenth of 60 calls goes equally over 6 devices: one each, though all the others go to those who ask."""
-    config = config_of(share="price", calls_per_round=60)
+    config = config_of(division="price", calls_per_round=60)
     dealt = allotments(config, knowing(config, [10] * DEVICES, [0.0, 1.0, 1.0, 0.0, 1.0, 1.0]), range(DEVICES), 3)
     assert [dealt[k].calls for k in (0, 3)] == [1, 1]
     assert sum(own.calls or 0 for own in dealt.values()) == 60
@@ -297,7 +297,7 @@ def test_at_one_price_those_who_gain_most_use_the_cloud() -> None:
     prompts per round, at a price between 0.3 and 0.5. Sharing equally gives them half of the calls each.
     """
     gains = {0: (0.9, 0.8, 0.7, 0.3), 1: (0.5, 0.2, 0.1, 0.05)}
-    by_price = config_of(0.5, rounds=60, devices=2, share="price", calls_total=60 * 40)
+    by_price = config_of(0.5, rounds=60, devices=2, division="price", calls_total=60 * 40)
     state, calls = play(by_price, gains)
     assert 0.3 < state.price < 0.5
     assert state.habits[0].usage == pytest.approx(0.75, abs=0.06)

@@ -103,7 +103,7 @@ def test_what_fails_now_and_then_is_counted_and_the_rest_is_charged(settings: Se
 
 def test_devices_and_server_share_one_cache(settings: Settings, tmp_path: Path) -> None:
     stage = ("stage.path=strategies.stages.distillation:Distillation", "stage.every_rounds=1", "stage.prompts=12")
-    more = (*stage, *(f"server.{key}" for key in ("steps=1", "held_out=4", "users=0", f"cache={tmp_path / 'cache'}")))
+    more = (*stage, *(f"stage.{key}" for key in ("steps=1", "held_out=4", "users=0", f"cache={tmp_path / 'cache'}")))
     with chat_server(Answers()) as server:
         run = flsim.run(settings("taught", server.url, *more, "rounds=1"), progress=False)
         assert len(server.asked) == len(set(server.asked))  # devices and server share one cache

@@ -326,3 +326,10 @@ def test_keys_of_the_last_release_are_read_and_written_back_new(tmp_path: Path) 
     file.write_text(to_yaml(config))
     assert load_config(file) == config
     assert not {"server", "sharing", "share"} & set(re.findall(r"(\w+):", to_yaml(config)))
+
+
+def test_an_old_key_beside_its_new_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "both.yaml"
+    file.write_text("fleet: {sharing: 0.5, opt_in: 0.1}\n")
+    with pytest.raises(ConfigError, match="'sharing' is called 'opt_in' now, and both are given"):
+        load_config(file)

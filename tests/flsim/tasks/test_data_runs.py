@@ -131,7 +131,7 @@ def test_the_server_distils_on_items_of_the_data_sets(folder: Path, one_thread: 
         "from_devices=4",
         "steps=1",
     ]
-    more = [f"server.{key}" for key in (*stage, "held_out=8", "users=2", f"cache={folder / 'bought'}")]
+    more = [f"stage.{key}" for key in (*stage, "held_out=8", "users=2", f"cache={folder / 'bought'}")]
     run = flsim.run(config(folder, "distilled", "fleet.opt_in=1", *more), progress=False)
     rows = run.rows[run.rows["split"] == STAGE]
     asked, accepted = (rows[rows["name"] == name].set_index("round") for name in ("from_devices", "accepted"))

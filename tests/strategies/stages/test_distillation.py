@@ -40,7 +40,7 @@ TINY = (
     "evaluation.every_rounds=9",
     *(f"client.{key}" for key in ("prompts=2", "group_size=2")),
     "stage.path=strategies.stages.distillation:Distillation",
-    *(f"server.{key}" for key in SMALL),
+    *(f"stage.{key}" for key in SMALL),
 )
 ACCESSES = ("text", "top_logprobs", "scores", "logits")
 METHODS = dict(zip(ACCESSES, ("sequence", "forward_kl", "reverse_kl", "forward_kl"), strict=True))

@@ -375,7 +375,7 @@ def test_what_is_no_finished_run_is_refused(root: Path, tmp_path: Path) -> None:
         flsim.compare([tmp_path])
     half = write_run(tmp_path / "half", rows_of(BASE_END))
     (half / "rows" / "round-00004.parquet").unlink()
-    with pytest.raises(ConfigError, match=r"not finished: its rows end at round 3 of 4; finish it by .* --resume"):
+    with pytest.raises(ConfigError, match=r"not finished: its rows end at round 3 of 4; finish it by flsim resume "):
         flsim.compare([half])
     with pytest.raises(ConfigError, match="against='other' is none of the methods compared; they are base, new"):
         flsim.compare([root], against="other")

@@ -76,7 +76,7 @@ def test_what_is_charged_for_which_reply() -> None:
 
 def test_the_row_of_the_price_is_what_the_round_paid() -> None:
     """Usage is 0.15, tau 0.3: lambda falls to 0.5 - 0.2 x 0.15 = 0.47, the price to 0.47 - 2 x 0.15 = 0.17."""
-    treasurer = Treasurer(config_of(share="price"))
+    treasurer = Treasurer(config_of(division="price"))
     for round_, price in ((1, 0.5), (2, 0.17)):
         sent = treasurer.allot(messages(), round_)
         assert [wire.allotment_of(message).price for message in sent] == pytest.approx([price] * 3)

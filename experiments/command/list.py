@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from experiments.command.terminal import Parser, bold, listed
-from experiments.command.walk import ROOT, Class, classes_in, find, first_sentence, modules_in, purpose_of
+from experiments.command.walk import ROOT, Class, classes_in, find, first_sentence, table_at, told_of
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,16 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Modules:
-    """A kind that is the modules of a package."""
+class Named:
+    """A kind that has short names: a table of `NAME: "module:Name"` in the source, beside paths of one's own."""
 
     used: str
-    folder: str
+    table: str
+    """`module:NAME` of the table."""
 
     def entries(self) -> list[tuple[str, str]]:
-        """Last names, with the first sentence of each."""
-        package = self.folder.replace("/", ".")
-        modules = [module for module in modules_in(self.folder) if module != package]
-        return [(module.removeprefix(f"{package}."), purpose_of(module)) for module in modules]
+        """Short names, with the first sentence on what each names."""
+        return [(name, first_sentence(told_of(path))) for name, path in table_at(self.table).items()]
 
 
 def _can_be_written(part: Class) -> bool:
@@ -90,7 +89,7 @@ def _can_be_written(part: Class) -> bool:
     return all(kind.split("[")[0] in ("str", "int", "float", "bool", "list", "tuple", "dict") for kind in needed)
 
 
-KINDS: dict[str, Files | Parts | Measures | Modules] = {
+KINDS: dict[str, Files | Parts | Measures | Named] = {
     "configs": Files("flsim run NAME", "experiments/configs"),
     "methods": Files("flsim study CONFIG method=NAME", "experiments/configs/methods"),
     "learners": Parts("client", "clients", "clients.learner:Learner"),
@@ -106,8 +105,8 @@ KINDS: dict[str, Files | Parts | Measures | Modules] = {
     "optimizers": Parts("strategy.optimizer", "strategies/parts", "strategies.parts.server_optimizers:ServerOptimizer"),
     "stages": Parts("stage", "strategies/stages", "flsim.flower.contract:Stage"),
     "clouds": Parts("cloud", "flsim/cloud", "flsim.cloud.protocol:Cloud"),
-    "readers": Modules("data.NAME.kind", "flsim/tasks/readers"),
-    "verifiers": Parts("data.NAME.verifier", "flsim/problems", "flsim.problems.judging:Verifier"),
+    "readers": Named("data.NAME.kind=NAME, or data.NAME.reader=PATH", "flsim.tasks.load:READERS"),
+    "verifiers": Named("data.NAME.verifier=NAME or PATH", "flsim.problems.judging:SHIPPED"),
     "measures": Measures(),
 }
 """What `flsim list` shows; the keys of the parts are also those that `flsim explain` looks for settings under."""

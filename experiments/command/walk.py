@@ -150,6 +150,42 @@ def purpose_of(module: str) -> str:
     return first_sentence(ast.get_docstring(tree_of(module)) or "")
 
 
+def table_at(path: str) -> dict[str, str]:
+    """A table of strings in the source, `NAME = MappingProxyType({...})`, by its path `module:NAME`."""
+    module, _, name = path.partition(":")
+    called = _assigned(module, name)
+    assert isinstance(called, ast.Call), f"{path} is no MappingProxyType any more"
+    known = {node.id: _assigned(module, node.id) for node in ast.walk(called) if isinstance(node, ast.Name)}
+    entries = called.args[0]
+    assert isinstance(entries, ast.Dict)
+    keys = [known[key.id] if isinstance(key, ast.Name) else key for key in entries.keys]
+    return {
+        ast.literal_eval(k): ast.literal_eval(v) for k, v in zip(keys, entries.values, strict=True) if k is not None
+    }
+
+
+def _assigned(module: str, name: str) -> ast.expr | None:
+    """What a module assigns to a name, or the module does from which it imports it; None if neither does."""
+    for node in tree_of(module).body:
+        if isinstance(node, ast.Assign) and name in [ast.unparse(target) for target in node.targets]:
+            return node.value
+        if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
+            return _assigned(node.module, name) if node.module.startswith("flsim.") else None
+    return None
+
+
+def told_of(path: str) -> str:
+    """What stands below an assignment, or in the docstring of a class, at `module:Name`; else that of its module."""
+    module, _, name = path.partition(":")
+    body = tree_of(module).body
+    for node, below in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(below, ast.Expr):
+            return str(ast.literal_eval(below.value))
+    return ast.get_docstring(tree_of(module)) or ""
+
+
 def first_sentence(text: str) -> str:
     """Up to the first full stop that ends a sentence, or the first empty line, on one line."""
     paragraph = " ".join(text.strip().split("\n\n")[0].split())

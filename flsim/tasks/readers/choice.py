@@ -85,6 +85,7 @@ MMLU = KnownSet(
     licence="MIT",
     columns=("question", "subject", "choices", "answer"),
 )
+"""MMLU: questions of 57 subjects with four options (Hendrycks et al. 2021, arXiv 2009.03300)."""
 
 
 # ARC: grade-school science, 5,197 easy and 2,590 challenging questions (Clark et al. 2018, arXiv 1803.05457).
@@ -144,3 +145,4 @@ ARC = KnownSet(
     licence="CC-BY-SA-4.0",
     columns=("question", "choices", "answerKey"),
 )
+"""ARC: science questions of schools, easy and challenging (Clark et al. 2018, arXiv 1803.05457)."""

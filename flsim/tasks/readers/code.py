@@ -68,6 +68,7 @@ MBPP = KnownSet(
     licence="CC-BY-4.0",
     columns=("task_id", "text", "test_list"),
 )
+"""MBPP: short Python tasks with asserts (Austin et al. 2021, arXiv 2108.07732)."""
 
 
 # HumanEval: 164 Python functions to complete, all of them for testing (Chen et al. 2021, arXiv 2107.03374).
@@ -106,6 +107,7 @@ HUMANEVAL = KnownSet(
     licence="MIT",
     columns=("prompt", "entry_point", "test"),
 )
+"""HumanEval: Python functions to complete, with tests (Chen et al. 2021, arXiv 2107.03374)."""
 
 
 # TACO: 26,443 programming tasks with tests, by difficulty and skill (Li et al. 2023, arXiv 2312.14852).
@@ -200,3 +202,4 @@ TACO = KnownSet(
     licence="Apache-2.0; tasks keep the licences of their sites (CC BY 4.0 and MIT among them)",
     columns=("question", "input_output", "difficulty"),
 )
+"""TACO: contest problems with inputs and outputs (Li et al. 2023, arXiv 2312.14852)."""

@@ -112,3 +112,4 @@ def _items_of(
 
 
 REASONING_GYM = Reader(reasoning_gym, verifier=GYM, rooted=False, judged=as_judged)
+"""reasoning-gym: procedural tasks with their own judges (arXiv 2505.24760); an extra, `gym`."""

@@ -33,6 +33,7 @@ GSM8K = KnownSet(
     licence="MIT",
     columns=("question", "answer"),
 )
+"""GSM8K: grade-school maths in words (Cobbe et al. 2021, arXiv 2110.14168)."""
 
 
 # MATH: competition problems of seven subjects and five levels, 12,500 (Hendrycks et al. 2021, arXiv 2103.03874).
@@ -83,3 +84,4 @@ MATH = KnownSet(
     licence="MIT",
     columns=("problem", "solution", "level", "type"),
 )
+"""MATH: competition maths with five levels (Hendrycks et al. 2021, arXiv 2103.03874)."""

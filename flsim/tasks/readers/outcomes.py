@@ -183,6 +183,7 @@ REPLAY_GSM8K = KnownSet(
     licence="Apache-2.0, MIT",
     columns=("id", "gold_steps"),
 )
+"""GSM8K questions, with whether a small and a large model answered them right."""
 REPLAY_CRUX = KnownSet(
     name="replay_crux",
     files={"right": ("correct.csv",), "characters": ("output_chars.csv",), "questions": ("items.jsonl",)},
@@ -192,6 +193,7 @@ REPLAY_CRUX = KnownSet(
     licence="Apache-2.0",
     columns=("id",),
 )
+"""Output of Python code (CRUXEval), with whether a small and a large model answered right."""
 ROUTER_MMLU = KnownSet(
     name="router_mmlu",
     files={"right": ("mmlu_mixtral_gpt4.csv",)},
@@ -201,4 +203,6 @@ ROUTER_MMLU = KnownSet(
     licence="Apache-2.0",
     columns=("subject", "prompt"),
 )
+"""MMLU questions, with whether Mixtral-8x7B and GPT-4 answered them right."""
 OUTCOMES = Reader(own_outcomes, verifier=RECORDED)
+"""Recorded outcomes of one's own: a table of questions and who was right."""

@@ -137,4 +137,6 @@ def _loaded(name: str, config: str | None, split: str | None) -> Iterable[Any]:
 
 
 FILES = Reader(own)
+"""A data set of one's own: JSONL, CSV or parquet files and a column map."""
 DATASETS = Reader(hub, rooted=False)
+"""Whatever Hugging Face's `datasets` can load, with a column map; an extra, `data`."""

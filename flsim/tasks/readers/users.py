@@ -148,6 +148,7 @@ MOVIELENS = KnownSet(
     licence="GroupLens: research use, no redistribution without permission, cite the paper",
     columns=("userId", "movieId", "rating", "timestamp", "title", "genres"),
 )
+"""MovieLens: ratings by users, liked or not (Harper and Konstan 2015)."""
 
 
 # Sentiment140: 1.6 million tweets of 660,000 users, labelled by their emoticons (Go, Bhayani and Huang 2009).
@@ -195,6 +196,7 @@ SENTIMENT140 = KnownSet(
     licence="no licence is stated; tweets stay subject to the platform's terms",
     columns=_COLUMNS,
 )
+"""Sentiment140: tweets by users, happy or not (Go et al. 2009)."""
 
 
 # LEAF's JSON: users with their own examples (Caldas et al. 2018, arXiv 1812.01097).
@@ -260,3 +262,4 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 LEAF = Reader(leaf)
+"""Whatever LEAF has written, by its users (Caldas et al. 2018, arXiv 1812.01097)."""

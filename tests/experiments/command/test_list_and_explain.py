@@ -11,6 +11,8 @@ from experiments.command.list import KINDS, Files, Parts
 from experiments.command.walk import argument_docs, first_sentence
 from flsim.config.load import settings_of
 from flsim.config.schema import Config
+from flsim.problems.judging import SHIPPED
+from flsim.tasks.load import READERS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,3 +98,12 @@ def test_a_first_sentence_ends_where_a_sentence_ends() -> None:
 def test_arguments_are_read_from_their_section() -> None:
     doc = "Do.\n\nArgs:\n    one: first,\n        over two lines.\n    two: second.\n\nReturns:\n    three: no."
     assert argument_docs(doc) == {"one": "first, over two lines.", "two": "second."}
+
+
+def test_short_names_are_read_from_their_table_and_told_apart() -> None:
+    """The lists are those of the code, and no two readers of a file say the same."""
+    readers, verifiers = dict(KINDS["readers"].entries()), dict(KINDS["verifiers"].entries())
+    assert readers.keys() == READERS.keys()
+    assert verifiers.keys() == SHIPPED.keys()
+    assert len(set(readers.values())) == len(readers)
+    assert readers["gsm8k"].startswith("GSM8K: grade-school maths")

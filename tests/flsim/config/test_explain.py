@@ -102,3 +102,5 @@ def test_ranges_hold_their_ends(allowed: Range, inside: tuple[float, ...], outsi
 def test_a_setting_that_may_be_left_out_passes_as_none() -> None:
     for settings in (_Part(size=None), FleetConfig(cohort=None)):
         refuse_out_of_range(settings)
+    with pytest.raises(ConfigError, match="cohort=0"):
+        refuse_out_of_range(FleetConfig(cohort=0))

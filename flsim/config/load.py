@@ -37,8 +37,10 @@ def load_config(
     Raises:
         ConfigError: for an unknown or mistyped key, a value out of its range or a file that is not there.
     """
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise ConfigError(f"overrides={overrides!r} must be a list of key=value, such as ['rounds=4']")
     path = None if path is None else config_file(path)
-    wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
+    wrong = next((text for text in overrides if "=" not in text or text.startswith(("-", "="))), None)
     if wrong is not None:
         raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
     merged = OmegaConf.structured(Config)
@@ -46,12 +48,24 @@ def load_config(
         merged = OmegaConf.merge(merged, {"name": Path(path).stem})  # unless the file says otherwise
     for file in [*([] if path is None else [path]), *fragments]:
         merged = _lay_over(merged, _read(Path(file)), str(file))
-    merged = _lay_over(merged, OmegaConf.from_dotlist(list(overrides)), "the overrides")
+    merged = _lay_over(merged, _dotted(overrides), "the overrides")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     refuse_out_of_range(config)
     plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "stage")}
     return replace(config, **plug_ins)
+
+
+def _dotted(overrides: Sequence[str]) -> DictConfig:
+    """The keys that `key=value` texts set."""
+    for text in overrides:  # one by one, so that the error can name the text
+        try:
+            OmegaConf.from_dotlist([text])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(
+                f"cannot read the override {text!r}: its value is no YAML, such as a list whose bracket is not closed"
+            ) from error
+    return OmegaConf.from_dotlist(list(overrides))
 
 
 def _read(path: Path) -> DictConfig:

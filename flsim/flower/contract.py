@@ -84,6 +84,7 @@ class TakesMean(Protocol):
         ...
 
 
+@runtime_checkable
 class Stage(Protocol):
     """Anything that `stage.path` may name; it goes with any strategy, since it sees only what came of it.
 

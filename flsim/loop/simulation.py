@@ -20,7 +20,7 @@ from flsim.cloud.protocol import Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.plugins import build
-from flsim.config.schema import Config
+from flsim.config.schema import Config, ConfigError
 from flsim.devices import node_of
 from flsim.files import log_to
 from flsim.flower.arrays import to_arrays
@@ -91,6 +91,8 @@ def run(
         ConfigError: for anything wrong in the settings, before long work starts.
         DamagedFileError: if a file of a resumed run cannot be read.
     """
+    if until is not None and until < 0:
+        raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
     settings = _settings(config, overrides, resume)
     cloud = make_cloud(settings.cloud) if cloud is None else fitting(cloud)
     strategy, client, stage = build_parts(settings, strategy, client, stage, cloud)
@@ -129,8 +131,22 @@ def build_parts(
     strategy = strategy or build("strategy", config.strategy)
     client = client or client_of(config, cloud)
     stage = stage or (build("stage", config.stage) if config.stage else None)
+    _refuse_other_kinds(strategy, client, stage)
     begin(strategy, stage, config, cloud)
     return strategy, client, stage
+
+
+def _refuse_other_kinds(strategy: object, client: object, stage: object) -> None:
+    """A plug-in of one kind in the place of another would fail in the middle of a run."""
+    if not isinstance(strategy, Strategy):
+        raise ConfigError(f"strategy={strategy!r} is no Flower strategy; derive it from strategies.base.DeltaStrategy")
+    if not isinstance(client, ClientApp):
+        raise ConfigError(f"client={client!r} is no Flower ClientApp; name a learner, such as clients.grpo:Grpo")
+    if stage is not None and not isinstance(stage, Stage):
+        raise ConfigError(
+            f"stage={type(stage).__name__} is no stage, as it has no after_round (docs/distillation.md); a strategy is "
+            f"given by strategy.path"
+        )
 
 
 def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:

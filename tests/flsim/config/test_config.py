@@ -333,3 +333,17 @@ def test_an_old_key_beside_its_new_name_is_refused(tmp_path: Path) -> None:
     file.write_text("fleet: {sharing: 0.5, opt_in: 0.1}\n")
     with pytest.raises(ConfigError, match="'sharing' is called 'opt_in' now, and both are given"):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["fleet.ranks=[8,"], r"override 'fleet\.ranks=\[8,': its value is no YAML"),
+        (["=3"], "override '=3': write it as key=value"),
+        ("rounds=3", "must be a list of key=value"),
+        ({"rounds": 3}, "must be a list of key=value"),
+    ],
+)
+def test_overrides_that_cannot_be_read_are_told_in_a_sentence(overrides: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config("demo", overrides)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -508,3 +509,21 @@ def test_a_run_may_start_from_the_adapter_of_another(tiny_runs: TinyRun) -> None
     checkpoint = latest_checkpoint(second.folder)
     assert checkpoint is not None
     assert not same_bits(checkpoint.adapter, adapter_of(first.folder, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"until": -1}, "until=-1 must be at least 0"),
+        ({"strategy": object()}, "is no Flower strategy"),
+        ({"client": object()}, "is no Flower ClientApp"),
+        ({"overrides": ["stage.path=strategies.fedavg:FedAvg"]}, "stage=FedAvg is no stage"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_before_anything_is_written(
+    tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    overrides = [f"run_dir={tmp_path / 'run'}", "engine.kind=local", *given.pop("overrides", [])]
+    with pytest.raises(ConfigError, match=said):
+        flsim.run("demo", overrides, progress=False, **given)
+    assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from flsim.problems.families import FAMILIES, draw, is_builtin
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
-NOTHING, TIME, MONEY = COSTS = ("nothing", "time", "money")
+NOTHING, TIME, MONEY = "nothing", "time", "money"
 """What an answer may cost."""
 
 

@@ -12,9 +12,10 @@ from flsim.aggregation.low_rank import LowRank
 from flsim.aggregation.pairs import Matrix, Pair
 
 # The frame of a factored product is the one, of all equal products, whose factors lie nearest to the old ones. Since
-# `B A = (B R) (R^T A)` for every orthogonal R, a fresh singular value decomposition may turn all directions although the
-# product has hardly moved, and whatever is kept per factor (an optimizer's moments, a mean of factors) loses its meaning.
-# The nearest frame is the orthogonal Procrustes problem (Schönemann 1966; Golub and Van Loan, Matrix Computations, 6.4.1).
+# `B A = (B R) (R^T A)` for every orthogonal R, a fresh singular value decomposition may turn all directions although
+# the product has hardly moved, and whatever is kept per factor (an optimizer's moments, a mean of factors) loses its
+# meaning. The nearest frame is the orthogonal Procrustes problem (Schönemann 1966; Golub and Van Loan, Matrix
+# Computations, 6.4.1).
 
 
 def aligned(pair: Pair, previous: Pair, *, scale: float = 1.0) -> Pair:

@@ -8,6 +8,7 @@ import json
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -31,6 +32,20 @@ SHIPPED = MappingProxyType(
     }
 )
 """Short names of verifiers, and where they are; each is imported when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with the reading that it comes from."""
+
+    right: bool
+    """The verdict."""
+    said: str | None = None
+    """What was read as the answer, such as `20`; None where nothing was."""
+    taken_from: str | None = None
+    """The stretch of the completion that it was read from, such as `20 cm^2`; None where there is none."""
+    wanted: str | None = None
+    """What was read from the reference; None where nothing was."""
 
 
 class Verifier(Protocol):
@@ -95,6 +110,20 @@ def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:
         for place, verdict in zip(places, found, strict=True):
             verdicts[place] = verdict
     return verdicts
+
+
+def explain(name: str, reference: str, completion: str) -> Judgement:
+    """The verdict of one pair, with its reading where the verifier has a method `explain`, as the shipped ones do.
+
+    Raises:
+        ConfigError, VerifierError, TypeError: as for `verifier`.
+    """
+    found = verifier(name)
+    reading = getattr(found, "explain", None)
+    judged: Judgement = (
+        reading(reference, completion) if reading else Judgement(found.verdicts([(reference, completion)])[0])
+    )
+    return judged
 
 
 def called(name: str, settings: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ GYM = "gym"
 SHIPPED = MappingProxyType(
     {
         "exact": "flsim.problems.text:ExactVerifier",
-        "numeric": "flsim.problems.text:NumericVerifier",
+        "numeric": "flsim.problems.numbers:NumericVerifier",
         "maths": "flsim.problems.maths:MathsVerifier",
         "choice": "flsim.problems.text:ChoiceVerifier",
         "code": "flsim.problems.code:CodeVerifier",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from flsim.problems.text import last_line, marked_answer
+from flsim.problems.marked import last_line, marked_answer
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 
 _MOST_CHARS = 256

@@ -10,7 +10,7 @@ import pytest
 
 from flsim.problems.code import CodeVerifier, NoSandboxError
 from flsim.problems.judging import verifier_of
-from flsim.problems.text import NumericVerifier
+from flsim.problems.numbers import NumericVerifier
 from flsim.sandbox.asserts import subjects
 from flsim.sandbox.trial import FAILED, PASSED, Outcome
 

@@ -1,33 +1,140 @@
-"""State that must survive is written beside its place and then renamed; a damaged file is named and refused."""
+"""State that must survive is written beside its place and then renamed; a damaged file is named and refused.
 
+A write that fails ends the run, and the message says what was written, where, why it failed and how to mend it. Only
+the run's log may fail: nothing depends on it.
+"""
+
+import errno
 import hashlib
 import logging
 import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _DIGEST = 32  # bytes of SHA-256 in front of a sealed file
+_PART = ".part"
+
+_MENDS = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room within the quota there, or have it raised",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "mount the file system for writing",
+    errno.EACCES: "give this user the right to write there",
+    errno.EPERM: "give this user the right to write there",
+    errno.ENAMETOOLONG: "choose a folder with a shorter path",
+    errno.EIO: "the disk fails, so save what is on it",
+}
 
 
 class DamagedFileError(ValueError):
     """A file of a run cannot be read; the message names it and the mend."""
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+class UnwritableError(Exception):
+    """A file cannot be written; the message says what and where, why, and the mend. It travels from worker to driver.
+
+    No `OSError`, so that nobody who expects a missing file takes it for one.
+    """
+
+
+def write_atomically(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
     """Write so that a reader finds the old file or the new one, never a part, whenever the process is killed.
 
     Args:
         path: of the file; its folders are made.
         data: all of it.
+        what: is written, for people, such as `the checkpoint of round 7`.
         durable: wait until the disk has it, so that it survives a loss of power too; that takes milliseconds per file.
+
+    Raises:
+        UnwritableError: if that fails; the old file is then as it was, and no part is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(part, path)
+    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    with writing(what, path, len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+
+@contextmanager
+def writing(what: str, path: Path, size: int | None = None) -> Iterator[None]:
+    """Around whatever writes to `path`.
+
+    Args:
+        what: is written, for people.
+        path: where to.
+        size: bytes that it takes; None if that is not known.
+
+    Raises:
+        UnwritableError: for any `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(f"{what} could not be written to {path}: {why(error, path, size)}") from error
+
+
+def why(error: OSError, path: Path, size: int | None = None) -> str:
+    """The reason of a write that failed, with what is needed and free where that is it, and the mend."""
+    reason = error.strerror or type(error).__name__
+    if error.errno == errno.ENOSPC:
+        needed = "" if size is None else f"it takes {size:,} bytes, and "
+        reason += f" ({needed}{_free(path)} are free)"
+    elif size is not None and error.errno in (errno.EDQUOT, errno.EFBIG):
+        reason += f" (it takes {size:,} bytes)"
+    elif error.errno == errno.ENAMETOOLONG:
+        reason += f" (it has {len(os.fsencode(path))} bytes)"
+    mend = _MENDS.get(error.errno or 0)
+    return reason if mend is None else f"{reason}; {mend}"
+
+
+def nearest(path: Path) -> Path:
+    """The path itself if there is something, else the nearest of its parents that is there."""
+    return next((one for one in (path, *path.parents) if os.path.lexists(one)), Path("/"))
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(nearest(path)).free:,}"
+    except OSError:
+        return "an unknown number"
+
+
+def remove_parts(folder: Path) -> int:
+    """Delete what processes that are gone had half written under a folder; how many files that were.
+
+    Those of processes that are alive on this machine are left to them.
+    """
+    removed = 0
+    for part in folder.rglob(f".*{_PART}"):
+        pid = part.name.split(".")[-2]
+        if not (pid.isdigit() and _is_alive(int(pid))):
+            with suppress(OSError):
+                part.unlink()
+                removed += 1
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OverflowError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def seal(data: bytes) -> bytes:
@@ -48,6 +155,32 @@ def unseal(path: Path, mend: str) -> bytes:
     return data
 
 
+class _LogFile(logging.FileHandler):
+    """A log that may fail: what it cannot write is lost, and standard error says so once."""
+
+    _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; the file is opened with the first one."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `logging` for a line that could not be written, within its `except`."""
+        error = sys.exc_info()[1]
+        if not self._told and isinstance(error, OSError):
+            self._told = True
+            reason = why(error, Path(self.baseFilename))
+            print(f"warning: the log {self.baseFilename} lacks lines from here on: {reason}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close; lines that wait for a full disk are lost."""
+        with suppress(OSError):
+            super().close()
+
+
 def log_to(folder: Path) -> logging.Logger:
     """The run's log, `run.log`: what happened and who was set aside, with times."""
     logging.getLogger("flwr").setLevel(logging.WARNING)  # stock strategies report every sampled cohort
@@ -57,7 +190,7 @@ def log_to(folder: Path) -> logging.Logger:
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    file = logging.FileHandler(folder / "run.log", delay=True)  # a worker may not see the folder, which is found later
+    file = _LogFile(folder / "run.log", delay=True)  # a worker may not see the folder, which is found later
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)
     return logger

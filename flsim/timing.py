@@ -10,14 +10,17 @@ The parts add up to `workers * wall_s`.
 """
 
 import json
+import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from flsim.files import DamagedFileError, write_atomically
+from flsim.files import write_atomically
 
 PARTS = (
     "rollout",
@@ -34,6 +37,8 @@ PARTS = (
 )
 """Sampling, the cloud's answers, verdicts, forward and backward and optimizer, tests on the devices, device states,
 messages, the strategy, rows and checkpoint, workers that wait, and what no other part claims."""
+
+_LOG = logging.getLogger("flsim.run.timing")  # in the run's log
 
 _booked: dict[str, float] = {}
 _open: list[str] = []
@@ -86,19 +91,27 @@ class RoundTiming:
 def write_timing(run_dir: Path, timing: RoundTiming) -> None:
     """Keep the timing of a round in the run's folder."""
     path = run_dir / "timing" / f"round-{timing.round:05d}.json"
-    write_atomically(path, json.dumps(asdict(timing)).encode())
+    write_atomically(path, json.dumps(asdict(timing)).encode(), what=f"the timing of round {timing.round}")
 
 
 def read_timings(run_dir: Path) -> list[RoundTiming]:
     """The timings of a run, by round; empty if it has none.
 
-    Raises:
-        DamagedFileError: naming the file that cannot be read.
+    A file that is damaged is left out with a warning: nothing depends on it but a picture.
     """
     timings = []
     for path in sorted((run_dir / "timing").glob("round-*.json")):
         try:
-            timings.append(RoundTiming(**json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError) as error:
-            raise DamagedFileError(f"{path} cannot be read as a round's timing ({error}); delete it") from error
+            timings.append(_timing(json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            _LOG.warning("%s cannot be read as a round's timing (%s); it is left out", path, error)
     return timings
+
+
+def _timing(found: Any) -> RoundTiming:
+    """What a file holds, if every number is one."""
+    timing = RoundTiming(**found)
+    numbers = (timing.round, timing.workers, timing.wall_s, *timing.parts.values())
+    if not all(math.isfinite(number) for number in numbers) or not set(timing.parts) <= set(PARTS):
+        raise ValueError("its numbers or parts are none")
+    return timing

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from experiments.command.ending import hearing_signals, status_of
 from experiments.command.terminal import bold, listed, prose
 from experiments.command.walk import purpose_of
 
@@ -36,7 +37,7 @@ FIRST = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
+    """The command line; returns the exit status: 0, 2 for what a user can mend, 128 + number of a signal."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())
@@ -53,14 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.append(
         os.getcwd()
     )  # as with `python -m`: strategy.path=my_module:MyStrategy may lie in the current folder
+    with hearing_signals(for_good=arguments is None):
+        return _carried_out(COMMANDS[name], rest)
+
+
+def _carried_out(module: str, arguments: list[str]) -> int:
+    """Run a subcommand; what a user can mend ends in one sentence."""
     try:
-        return int(importlib.import_module(COMMANDS[name]).main(rest))
+        return int(importlib.import_module(module).main(arguments))
     except _mistakes() as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped", file=sys.stderr)
-        return 130
+        return status_of(stop)
     except BrokenPipeError:  # `flsim list | head` has seen enough; Python must not flush what nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,9 +87,9 @@ def overview() -> str:
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a user can mend: a wrong setting, a file that cannot be read; only looked up once something was raised."""
     from flsim.config.schema import ConfigError
-    from flsim.files import DamagedFileError
+    from flsim.files import DamagedFileError, UnwritableError
 
-    return ConfigError, DamagedFileError
+    return ConfigError, DamagedFileError, UnwritableError
 
 
 def _version() -> str:

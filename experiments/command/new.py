@@ -52,5 +52,5 @@ def write_new(kind: str, name: str) -> Path:
         raise ConfigError(f"{file} is there already, and nothing is overwritten; choose another name or move it away")
     words = "".join(word.capitalize() for word in name.split("_"))
     text = template.read_text().replace(f"my_{kind}", name).replace(f"My{kind.capitalize()}", words)
-    write_atomically(file, text.encode())
+    write_atomically(file, text.encode(), what="the new file")
     return file

@@ -12,7 +12,7 @@ engine.kind, engine.workers, engine.address, how the cloud is reached. A finishe
 from pathlib import Path
 
 import flsim
-from experiments.command.run import told
+from experiments.command.ending import told
 from experiments.command.terminal import Parser
 
 
@@ -23,4 +23,4 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of where it runs")
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
     args = parser.parse_intermixed_args(arguments)
-    return told(lambda: flsim.run(None, args.settings, resume=args.run, until=args.until), args.run)
+    return told(lambda: flsim.run(None, args.settings, resume=args.run, until=args.until), args.run, goes_on=True)

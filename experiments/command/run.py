@@ -16,11 +16,8 @@ summary.json, plots/ and report.html. It is committed after every round: stop it
 flsim resume goes on.
 """
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import flsim
+from experiments.command.ending import told
 from experiments.command.terminal import Parser
 
 
@@ -37,28 +34,3 @@ def main(arguments: list[str]) -> int:
         parser.error("give a config first, such as demo or my_config.yaml")
     config = flsim.load_config(args.config, args.settings)
     return told(lambda: flsim.run(config, until=args.until), config.folder)
-
-
-def told(work: Callable[[], "flsim.Run"], folder: Path) -> int:
-    """Run, and say how it ended: where the report is, or how to go on.
-
-    Args:
-        work: the run.
-        folder: where it writes.
-    """
-    from flsim.flower.contract import StrategyError  # not above: `flsim run --help` need not wait for Flower
-    from flsim.report.table import end_table
-
-    try:
-        finished = work()
-    except StrategyError as error:
-        print(f"\nerror: {error}\nwhat was finished is kept; go on with: flsim resume {folder}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        begun = (folder / "config.yaml").is_file()
-        how = f"stopped; go on with: flsim resume {folder}" if begun else "stopped before anything was written"
-        print(f"\n{how}", file=sys.stderr)
-        return 130
-    print(end_table(finished.summary))
-    print(f"\nreport: {finished.report}")
-    return 0

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from experiments.command.ending import status_of
 from experiments.study.progress import Progress
 from experiments.study.shared import Training, begun, trainings_of
 from flsim.config.schema import Config, ConfigError
@@ -114,15 +115,15 @@ def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
 
 
 def exit_status(work: Callable[[], int]) -> int:
-    """The status that `work` returns, or that of a wrong setting (2) or of Ctrl-C (130), with a line that says so."""
+    """The status that `work` returns, or that of a wrong setting (2) or of a signal, with a line that says so."""
     try:
         return work()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+        return status_of(stop)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Write a comparison to a folder: tables for spreadsheets, figures, and the page."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from flsim.comparison.page import page
 from flsim.comparison.result import Compared
 from flsim.comparison.table import per_user_frame, table_frame
 from flsim.files import write_atomically
-from flsim.report.plot import drawing_style, save_figure
+from flsim.report.plot import save_if_drawn
 
 
 def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
@@ -31,22 +32,16 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
     }
     for name, frame in tables.items():
         _write_csv(folder / name, frame)
-    with drawing_style():
-        figures = {
-            "pareto.png": pareto_figure(comparison),
-            "curves.png": curves_figure(comparison),
-            "asking.png": asking_figure(comparison),
-            "users.png": users_figure(comparison),
-        }
-        if comparison.pairs:
-            figures["paired.png"] = paired_figure(comparison)
-    for name, figure in figures.items():
-        save_figure(figure, folder / name)
-    write_atomically(folder / "page.html", page(comparison, folder).encode())
-    return [folder / name for name in ("page.html", *tables, *figures)]
+    figures = {"pareto.png": pareto_figure, "curves.png": curves_figure, "asking.png": asking_figure}
+    figures["users.png"] = users_figure
+    if comparison.pairs:
+        figures["paired.png"] = paired_figure
+    drawn = [name for name, draw in figures.items() if save_if_drawn(partial(draw, comparison), folder / name)]
+    write_atomically(folder / "page.html", page(comparison, folder).encode(), what="the comparison's page")
+    return [folder / name for name in ("page.html", *tables, *drawn)]
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
     buffer = io.StringIO()
     frame.to_csv(buffer, index=False)
-    write_atomically(path, buffer.getvalue().encode())
+    write_atomically(path, buffer.getvalue().encode(), what="a table of the comparison")

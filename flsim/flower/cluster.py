@@ -3,9 +3,12 @@
 import logging
 import math
 import secrets
+import signal
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -32,16 +35,39 @@ def join(address: str | None, workers: int) -> bool:
         _knock(address)
     local: dict[str, Any] = {"num_cpus": workers, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
-        ray.init(
-            address=address or "local",  # else Ray would join whatever RAY_ADDRESS or `ray start` left
-            include_dashboard=None if address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **({} if address else local),
-        )
+        with _own_sigterm():
+            ray.init(
+                address=address or "local",  # else Ray would join whatever RAY_ADDRESS or `ray start` left
+                include_dashboard=None if address else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **({} if address else local),
+            )
     except ConnectionError as error:
         raise _nobody(address, error) from error
+    except OSError as error:  # its folder of sessions or its shared memory
+        raise ConfigError(
+            f"Ray could not be started: {error}; it needs room in its folder of sessions (RAY_TMPDIR, else /tmp) and "
+            f"shared memory, or set engine.kind=local"
+        ) from error
     return True
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Around the start of Ray, which takes SIGTERM for itself: whoever has a handler keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    try:
+        yield
+    except SystemExit as stop:  # Ray's handler, in the seconds that its start takes
+        if stop.code == signal.SIGTERM:
+            before(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

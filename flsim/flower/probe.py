@@ -65,7 +65,7 @@ def pack_of(
     path = run_dir / "pack.json"
     if not path.exists():
         choice = probe(rehearse, most=math.ceil(cohort / workers), workers=workers)
-        write_atomically(path, json.dumps(asdict(choice), indent=1).encode())
+        write_atomically(path, json.dumps(asdict(choice), indent=1).encode(), what="the size of packs")
     try:
         return int(json.loads(path.read_text())["pack"])
     except (OSError, ValueError, KeyError, TypeError) as error:

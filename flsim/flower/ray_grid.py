@@ -21,11 +21,13 @@ from flwr.clientapp import ClientApp
 import flsim.flower.messages as wire
 from flsim.cloud.desk import open_desk
 from flsim.cloud.protocol import Cloud
+from flsim.config.schema import ConfigError
 from flsim.devices import device_at
-from flsim.files import log_to
+from flsim.files import DamagedFileError, UnwritableError, log_to
 from flsim.flower.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.flower.contract import Weight
 from flsim.flower.grid import FleetGrid, identify
+from flsim.flower.guard import Guard, guard
 from flsim.flower.probe import Rehearsal
 from flsim.flower.store import DeviceStore
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
@@ -126,6 +128,7 @@ class RayGrid(FleetGrid):
         self._actors: list[Any] = []
         self._beside: list[Any] = []
         self._started_ray = False
+        self._guard = Guard((), ())
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
     def __enter__(self) -> Self:
@@ -136,6 +139,7 @@ class RayGrid(FleetGrid):
         """
         self._started_ray = join(self._address, self.workers)
         try:
+            self._guard = guard(started=self._started_ray)  # already now: the start of workers may be stopped, too
             wait_for_offer(self.workers, self._gpus)
             if self._cloud is not None:
                 self._beside = [open_desk(self._cloud)]
@@ -144,6 +148,7 @@ class RayGrid(FleetGrid):
             self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
             wait_until_up(self._actors)
             check_folder(self._actors, self._parts[1])
+            self._guard = guard(started=self._started_ray)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -152,18 +157,29 @@ class RayGrid(FleetGrid):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the workers, and Ray if it was started here."""
-        for actor in (*self._actors, *self._beside):
-            ray.kill(actor)
-        if self._started_ray:
-            ray.shutdown()
+        """Stop the workers, and Ray if it was started here; whatever happened, no process of it stays."""
+        try:
+            for actor in (*self._actors, *self._beside) if self._guard.holds else ():
+                ray.kill(actor)
+            if self._started_ray:
+                ray.shutdown()
+        finally:
+            self._guard.sweep()
 
     def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
         """All workers at once; the slowest time and the highest peak."""
-        all_: list[Rehearsal] = ray.get([actor.rehearse.remote(list(messages)) for actor in self._actors])
+        with self._guard.blamed():
+            waiting = [actor.rehearse.remote(list(messages)) for actor in self._actors]
+            all_: list[Rehearsal] = [self._guard.get(one) for one in waiting]
         return Rehearsal(len(messages), max(one.seconds for one in all_), max(one.peak_bytes for one in all_))
 
     def _answer(
+        self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
+    ) -> Iterator[PackResult]:
+        with self._guard.blamed():
+            yield from self._answers(packs, weight, timeout)
+
+    def _answers(
         self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None
     ) -> Iterator[PackResult]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -177,17 +193,20 @@ class RayGrid(FleetGrid):
                 started = time.perf_counter()
                 flying[worker.answer.remote(*tensors.ship(pack), weight)] = _Flight(worker, pack, attempt, started)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            done, _ = ray.wait(list(flying), num_returns=1, timeout=left)
-            if not done:
+            done = self._guard.wait(list(flying), left)
+            if done is None:
                 late = [flight.pack for flight in flying.values()] + [pack for pack, _ in todo]
                 self._spent["other"] += sum(time.perf_counter() - flight.started for flight in flying.values())
-                _restart([flight.worker for flight in flying.values()])
+                self._restart([flight.worker for flight in flying.values()])
                 yield _failed(wire.LATE, f"no reply within {timeout} s", [m for pack in late for m in pack])
                 return
-            flight = flying.pop(done[0])
+            flight = flying.pop(done)
             try:
-                result: PackResult = ray.get(done[0])
+                result: PackResult = self._guard.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise _plain(error) from error
             except ray.exceptions.RayActorError as error:
+                self._guard.check()  # else the worker would be waited for
                 self._spent["other"] += time.perf_counter() - flight.started
                 if flight.attempt < _TRIES:
                     todo.append((flight.pack, flight.attempt + 1))
@@ -195,7 +214,7 @@ class RayGrid(FleetGrid):
                     todo.extend(([message], _TRIES) for message in flight.pack)
                 else:
                     yield _failed(wire.DIED, f"its worker died each time: {error}", flight.pack)
-                _wait_for(flight.worker)
+                self._wait_for(flight.worker)
             else:
                 self._book_pack(result, time.perf_counter() - flight.started)
                 self._remember_seconds(result.replies)
@@ -220,6 +239,26 @@ class RayGrid(FleetGrid):
             seconds = wire.seconds_of(reply)
             if seconds is not None:
                 self._seconds[reply.metadata.message_type, wire.device_of(reply)] = seconds
+
+    def _restart(self, workers: Sequence[Any]) -> None:
+        """Stop what these workers are at, so that it neither changes a device's state later nor holds up the round."""
+        for worker in workers:
+            ray.kill(worker, no_restart=False)
+        for worker in workers:
+            self._wait_for(worker)
+
+    def _wait_for(self, worker: Any) -> None:
+        """Wait until a worker that died is up again; a call that comes too early fails, and would count as a death."""
+        deadline = time.monotonic() + _STARTING_S
+        while True:
+            try:
+                self._guard.get(worker.ready.remote(), _STARTING_S)
+                return
+            except ray.exceptions.RayActorError:
+                self._guard.check()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 class _Tensors:
@@ -260,25 +299,10 @@ def _distinct(pack: Sequence[Message]) -> dict[int, ArrayRecord]:
     return {id(record): record for message in pack for record in message.content.array_records.values()}
 
 
-def _restart(workers: Sequence[Any]) -> None:
-    """Stop what these workers are at, so that it neither changes a device's state later nor holds up the next round."""
-    for worker in workers:
-        ray.kill(worker, no_restart=False)
-    for worker in workers:
-        _wait_for(worker)
-
-
-def _wait_for(worker: Any) -> None:
-    """Wait until a worker that died is up again; a call that comes too early fails, and would count as a death."""
-    deadline = time.monotonic() + _STARTING_S
-    while True:
-        try:
-            ray.get(worker.ready.remote(), timeout=_STARTING_S)
-            return
-        except ray.exceptions.RayActorError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def _plain(error: ray.exceptions.RayTaskError) -> Exception:
+    """What a worker raised, without Ray's account of where, if it is a sentence for whoever runs this."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, UnwritableError | DamagedFileError | ConfigError) else error
 
 
 def _failed(reason: str, detail: str, messages: Sequence[Message]) -> PackResult:

@@ -52,7 +52,7 @@ class DeviceStore:
         own = _name(round_)
         data = recorddict_to_proto(state).SerializeToString(deterministic=True)
         # hundreds a round: the seal tells if the machine lost power before they were on the disk
-        write_atomically(self.folder / device / own, seal(data), durable=False)
+        write_atomically(self.folder / device / own, seal(data), what=f"the state of {device}", durable=False)
         kept = {own, *_before(round_, names)[-1:], *_before(round_ - 1, names)[-1:]}
         for name in names:
             if name not in kept:
@@ -61,7 +61,7 @@ class DeviceStore:
     def leave_token(self, token: str) -> Path:
         """Write a token for workers to find; whoever leaves it removes the file."""
         path = self.folder / _TOKEN
-        write_atomically(path, token.encode())
+        write_atomically(path, token.encode(), what="a token for the workers")
         return path
 
     def finds_token(self, token: str) -> bool:

@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 import flsim.flower.messages as wire
 from flsim.devices import device_at, device_name
+from flsim.files import UnwritableError
 from flsim.flower.contract import Weight
 from flsim.flower.probe import Rehearsal
 from flsim.flower.store import DeviceStore
@@ -118,6 +119,8 @@ class _Work:
                 replies = self.app.answer(handed, contexts)
             else:
                 replies = [self.app(handed[0], contexts[0])]
+        except UnwritableError:  # of the machine and no fault of the device: it would be set aside in every round
+            raise
         except Exception as error:
             if len(messages) > 1:
                 return [self.answer([message])[0] for message in messages]

@@ -51,7 +51,7 @@ def save_checkpoint(
     arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomically(_path(run_dir, round_), buffer.getvalue())
+    write_atomically(_path(run_dir, round_), buffer.getvalue(), what=f"the checkpoint of round {round_}")
     for old in sorted(_folder(run_dir).glob("round-*.npz"))[:-_KEPT]:
         old.unlink()
 

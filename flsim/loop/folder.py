@@ -39,8 +39,9 @@ def open_new(config: Config) -> Path:
             f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
             f"choose another by run_dir=..., or delete it"
         )
-    write_atomically(folder / "environment.json", json.dumps(_environment(), indent=1).encode())
-    write_atomically(folder / "config.yaml", to_yaml(config).encode())
+    machine = json.dumps(_environment(), indent=1).encode()
+    write_atomically(folder / "environment.json", machine, what="the run's environment")
+    write_atomically(folder / "config.yaml", to_yaml(config).encode(), what="the run's config")
     return folder
 
 

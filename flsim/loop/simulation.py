@@ -22,7 +22,7 @@ from flsim.config.model import ModelConfig
 from flsim.config.plugins import build
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import node_of
-from flsim.files import log_to
+from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
 from flsim.flower.contract import Deals, Stage, begin, client_of, restore
@@ -32,6 +32,7 @@ from flsim.flower.ray_grid import RayGrid
 from flsim.loop.checkpoints import latest_checkpoint, save_checkpoint
 from flsim.loop.checks import check
 from flsim.loop.folder import open_again, open_new
+from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
 from flsim.metrics.rows import Row, read_rows, write_rows
@@ -90,16 +91,20 @@ def run(
     Raises:
         ConfigError: for anything wrong in the settings, before long work starts.
         DamagedFileError: if a file of a resumed run cannot be read.
+        UnwritableError: if a file of the run cannot be written; what was committed stays, and a resume goes on.
+        RayDiedError: if a process that Ray stands on dies; likewise.
     """
     if until is not None and until < 0:
         raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
     settings = _settings(config, overrides, resume)
+    refuse_place(settings.folder if resume is None else Path(resume))
     cloud = make_cloud(settings.cloud) if cloud is None else fitting(cloud)
     strategy, client, stage = build_parts(settings, strategy, client, stage, cloud)
     stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
     cloud.check(stream, settings.engine.processes)
     adapter = first_adapter(settings.model, settings.seed)
     folder = open_new(settings) if resume is None else Path(resume)
+    remove_parts(folder)
     last = settings.rounds if until is None else min(until, settings.rounds)
     log = log_to(folder)
     for group in stream.data:

@@ -139,7 +139,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     frame = rows_frame(rows).sort_values(_FILE_ORDER, kind="stable", ignore_index=True)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), what="the rows of a round")
 
 
 def read_rows(run_dir: Path) -> pd.DataFrame:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from transformers import PreTrainedModel
 
 from flsim.config.model import LoraShape, ModelConfig
 from flsim.config.schema import ConfigError
+from flsim.files import write_atomically, writing
 from flsim.seeding import seed_for
 
 ALL_LINEAR = "all-linear"
@@ -186,14 +187,14 @@ def mismatch(adapter: Adapter, like: Adapter) -> str | None:
 
 def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     """Write the adapter so that `PeftModel.from_pretrained(base, folder)` loads it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(adapter, folder / "adapter_model.safetensors")
+    write_atomically(folder / "adapter_model.safetensors", save(adapter), what="the adapter")
     settings = lora_config(config)
     if settings.target_modules == ALL_LINEAR:  # in names that every version of peft reads alike
         settings.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in adapter})
     settings.base_model_name_or_path = config.path
     settings.inference_mode = True
-    settings.save_pretrained(str(folder))
+    with writing("the adapter's settings", folder / "adapter_config.json"):
+        settings.save_pretrained(str(folder))
 
 
 def factor_of(name: str) -> str:

@@ -15,11 +15,10 @@ from flsim.report.plot import (
     QUIET,
     EndLabel,
     as_rounds_axis,
-    drawing_style,
     label_ends,
     mark_phases,
     new_figure,
-    save_figure,
+    save_if_drawn,
     say_missing,
 )
 from flsim.report.stream_figure import stream_figure
@@ -172,22 +171,22 @@ def write_figures(
         timings: of the run's rounds; draws none if empty.
 
     Returns:
-        The files written.
+        The files written. A picture that cannot be drawn is left out with a warning: the numbers are elsewhere.
+
+    Raises:
+        UnwritableError: if a file cannot be written.
     """
-    with drawing_style():
-        tau = summary.tau
-        figures = {
-            "overview.png": overview_figure(rows, phases, tau=tau, title=title, answer=answer),
-            "accuracy.png": accuracy_figure(rows, phases),
-            "usage.png": usage_figure(rows, phases, tau=tau),
-            "matrix.png": matrix_figure(rows, phases),
-            "users.png": users_figure(rows, summary.worst_users),
-            "cost.png": cost_figure(rows, phases),
-        }
-        if stream is not None and len(stream):
-            figures["stream.png"] = stream_figure(stream, phases)
-        if timings:
-            figures["time.png"] = time_figure(timings, break_down(timings))
-    for name, figure in figures.items():
-        save_figure(figure, plots_dir / name)
-    return [plots_dir / name for name in figures]
+    tau = summary.tau
+    figures = {
+        "overview.png": lambda: overview_figure(rows, phases, tau=tau, title=title, answer=answer),
+        "accuracy.png": lambda: accuracy_figure(rows, phases),
+        "usage.png": lambda: usage_figure(rows, phases, tau=tau),
+        "matrix.png": lambda: matrix_figure(rows, phases),
+        "users.png": lambda: users_figure(rows, summary.worst_users),
+        "cost.png": lambda: cost_figure(rows, phases),
+    }
+    if stream is not None and len(stream):
+        figures["stream.png"] = lambda: stream_figure(stream, phases)
+    if timings:
+        figures["time.png"] = lambda: time_figure(timings, break_down(timings))
+    return [plots_dir / name for name, draw in figures.items() if save_if_drawn(draw, plots_dir / name)]

@@ -99,4 +99,4 @@ def stream_table(rows: pd.DataFrame) -> pd.DataFrame:
 def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), what="a table of the report")

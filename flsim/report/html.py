@@ -88,7 +88,12 @@ def table(
 
 
 def picture(path: Path, caption: str) -> str:
-    """A PNG embedded in the page, with its caption, which is also its text for readers who do not see it."""
+    """A PNG embedded in the page, with its caption, which is also its text for readers who do not see it.
+
+    Where there is no such file, since it could not be drawn, the page says so.
+    """
+    if not path.is_file():
+        return paragraph(f"The picture {path.name} could not be drawn.", kind="note")
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"

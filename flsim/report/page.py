@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def write_report(run_dir: Path, *, summary: Summary, timings: Sequence[RoundTimi
         body += partition_pieces(run_dir, summary.partitions) if file == "stream.png" else []
     body += [*_stage(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
-    write_atomically(path, page_of(f"{name}: report", body).encode())
+    write_atomically(path, page_of(f"{name}: report", body).encode(), what="the report")
     return path
 
 
@@ -285,11 +286,10 @@ def _making(run_dir: Path) -> list[str]:
     """How the run was made: its config and environment, where the folder has them."""
     pieces = [heading("How this run was made")]
     environment = run_dir / "environment.json"
-    if environment.is_file():
+    with suppress(OSError, ValueError, AttributeError):  # damaged or not there, it holds up no page
         pieces.append(table(["environment", ""], _facts(json.loads(environment.read_text())), kind="words"))
-    config = run_dir / "config.yaml"
-    if config.is_file():
-        pieces.append(folded("resolved config (config.yaml)", config.read_text()))
+    with suppress(OSError, ValueError):
+        pieces.append(folded("resolved config (config.yaml)", (run_dir / "config.yaml").read_text()))
     return pieces if len(pieces) > 1 else []
 
 

@@ -2,8 +2,9 @@
 
 import io
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from matplotlib.figure import Figure
 from flsim.files import write_atomically
 from flsim.problems.problem import SPLITS
 from flsim.report.html import heading, paragraph, picture, table
-from flsim.report.plot import COLOURS, INK, QUIET, drawing_style, new_figure, save_figure
+from flsim.report.plot import COLOURS, INK, QUIET, new_figure, save_if_drawn
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment
 from flsim.tasks.sets import DataTask
 from flsim.text import amount, percent
+
+_LOG = logging.getLogger("flsim.run.report")  # in the run's log
+
 
 _MOST_LABELS = 24  # lines of the picture; rarer labels share the last one
 
@@ -55,11 +59,9 @@ def write_partition(folder: Path, table: pd.DataFrame, assignment: Assignment, *
     """
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    write_atomically(folder / "partition.parquet", buffer.getvalue())
+    write_atomically(folder / "partition.parquet", buffer.getvalue(), what="the partition of a data set")
     figures = heterogeneity(table, assignment)
-    with drawing_style():
-        figure = partition_figure(table, assignment, figures, title=title)
-    save_figure(figure, folder / "partition.png")
+    save_if_drawn(lambda: partition_figure(table, assignment, figures, title=title), folder / "partition.png")
     return figures
 
 
@@ -166,6 +168,10 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 """What the page tells of a partition (`flsim/tasks/heterogeneity.py`): field, title and form."""
 
 
+_SAID = ("over", "rule", "left_out", *(figure.name for figure in fields(Heterogeneity)))
+"""What is written of a partition."""
+
+
 _CAPTION = (
     "The realised partition. Above, every device's shares of what it holds: a column is a device, devices that hold "
     "most of the same lie side by side. Below, how many items of each split it has; it meets no others."
@@ -185,12 +191,23 @@ def write_partitions(run_dir: Path, groups: Sequence[DataTask]) -> None:
         counts = counts_table(items, assignment, over=over)
         figures = write_partition(folder, counts, assignment, title=f"{group.name} by {over}, {_rule(group)}")
         said = {"over": over, "rule": _rule(group), "left_out": group.said, **asdict(figures)}
-        write_atomically(folder / _FIGURES, json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False).encode())
+        text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(folder / _FIGURES, text.encode(), what="the partition of a data set")
 
 
 def read_partitions(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """Data set -> what was written of it, such as `{"gini": 0.1, ...}`; empty for a run without data sets."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob(f"{_FOLDER}/*/{_FIGURES}"))}
+    """Data set -> what was written of it, such as `{"gini": 0.1, ...}`; empty for a run without data sets.
+
+    What is damaged is left out with a warning: it is made of the data set, and the numbers of the run need none of it.
+    """
+    found = {}
+    for path in sorted(run_dir.glob(f"{_FOLDER}/*/{_FIGURES}")):
+        try:
+            said = json.loads(path.read_text())
+            found[path.parent.name] = {key: said[key] for key in _SAID}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            _LOG.warning("%s cannot be read as figures of a partition (%s); it is left out", path, error)
+    return found
 
 
 def partition_pieces(run_dir: Path, partitions: Mapping[str, Mapping[str, Any]]) -> list[str]:

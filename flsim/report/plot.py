@@ -3,7 +3,9 @@
 Colours are those of Okabe and Ito (2008), told apart by people with any common colour vision.
 """
 
-from collections.abc import Sequence
+import io
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from flsim.files import UnwritableError, write_atomically
 from flsim.tasks.stream import Phase
+
+_LOG = logging.getLogger("flsim.run.report")  # in the run's log
 
 DPI = 120
 INK = "#333333"
@@ -87,10 +92,29 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save as PNG at `DPI` dots per inch; the folder is made when missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Save at `DPI` dots per inch, as the file's suffix says; the folder is made when missing."""
+    buffer = io.BytesIO()
     with drawing_style():
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=DPI)
+    write_atomically(path, buffer.getvalue(), what="a picture", durable=False)
+
+
+def save_if_drawn(draw: Callable[[], Figure], path: Path) -> bool:
+    """Draw and save a figure; False with a warning if its drawing fails, in whichever library, as numbers matter more.
+
+    Raises:
+        UnwritableError: if the file cannot be written.
+    """
+    try:
+        with drawing_style():
+            save_figure(draw(), path)
+    except UnwritableError:
+        raise
+    except Exception as error:
+        _LOG.warning("%s is left out: it cannot be drawn (%s: %s)", path, type(error).__name__, error)
+        path.unlink(missing_ok=True)  # of an earlier report, which would say something else
+        return False
+    return True
 
 
 def percent(value: float) -> str:

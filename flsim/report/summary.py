@@ -202,7 +202,7 @@ class Summary:
 def write_summary(run_dir: Path, summary: Summary) -> None:
     """Write `summary.json`, which is equal for equal runs."""
     text = json.dumps(asdict(summary), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(run_dir / _FILE, text.encode())
+    write_atomically(run_dir / _FILE, text.encode(), what="the summary")
 
 
 def read_summary(run_dir: Path) -> Summary:

@@ -1,11 +1,24 @@
+import errno
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.files import DamagedFileError, seal, unseal, write_atomically
+from flsim.files import (
+    DamagedFileError,
+    UnwritableError,
+    log_to,
+    remove_parts,
+    seal,
+    unseal,
+    write_atomically,
+    writing,
+)
 
 MEND = "delete it and run the round again"
 
@@ -18,14 +31,83 @@ def test_a_written_file_holds_the_data_and_leaves_no_part(tmp_path: Path) -> Non
         assert [child.name for child in path.parent.iterdir()] == ["state.bin"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    """A folder in the part file's place stands for a disk that refuses the data."""
-    path = tmp_path / "state.bin"
+def limited(path: Path, most: int) -> str:
+    """What a process says that may write files of at most so many bytes, and writes 1,000 over an old one."""
+    code = (
+        "import resource, sys, pathlib, flsim.files as files\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        "try: files.write_atomically(pathlib.Path(sys.argv[1]), b'n' * 1000, what='the checkpoint of round 7')\n"
+        "except files.UnwritableError as error: print(error)\n"
+    )
+    return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_write_that_fails_says_what_where_and_why_and_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+    """The limit on the size of a process's files refuses the second half of the data, as a full disk does."""
+    path = tmp_path / "round-00007.npz"
     write_atomically(path, b"old")
-    (tmp_path / f".state.bin.{os.getpid()}.part").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_atomically(path, b"new")
+    said = limited(path, 512)
+    assert said.startswith(f"the checkpoint of round 7 could not be written to {path}: File too large (it takes 1,000 ")
+    assert "raise the limit" in said
+    assert [child.name for child in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"No space left on device \(it takes 12 bytes, and [\d,]+ are free\); make room there"),
+        (errno.EDQUOT, r"quota exceeded \(it takes 12 bytes\); make room within the quota"),
+        (errno.EROFS, "Read-only file system; mount"),
+        (errno.EACCES, "Permission denied; give this user the right"),
+        (errno.EIO, "Input/output error; the disk fails"),
+        (errno.EBUSY, "Device or resource busy$"),
+    ],
+)
+def test_every_reason_has_its_mend(tmp_path: Path, number: int, said: str) -> None:
+    """Of a folder that is not there, too, the disk is known that it would be on."""
+    path = tmp_path / "not" / "there"
+    with pytest.raises(UnwritableError, match=said) as caught, writing("rows", path, 12):
+        raise OSError(number, os.strerror(number))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # from a worker to the driver
+
+
+def test_a_full_device_says_so(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    with pytest.raises(UnwritableError, match="No space left"), writing("the log", full, 4), full.open("wb") as file:
+        file.write(b"line")
+
+
+def test_a_name_that_is_too_long_says_how_long_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UnwritableError, match=r"File name too long \(it has \d+ bytes\); choose a folder"):
+        write_atomically(tmp_path / ("n" * 300), b"")
+
+
+def test_parts_of_processes_that_are_gone_are_tidied_and_those_of_others_are_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "deep").mkdir()
+    parts = [tmp_path / f".summary.json.{gone.pid}.part", tmp_path / "deep" / f".x.{gone.pid}.part"]
+    own = tmp_path / f".rows.{os.getpid()}.part"
+    mine = tmp_path / "notes.part"
+    for file in (*parts, own, mine):
+        file.write_text("half")
+    assert remove_parts(tmp_path) == 2
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([own, mine])
+
+
+def test_a_log_that_cannot_be_written_says_so_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that is always full takes the log's place; then a folder that is not there."""
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    for folder, reason in ((tmp_path, "No space left"), (tmp_path / "nowhere", "No such file")):
+        log = log_to(folder)
+        for line in range(3):
+            log.warning("line %d", line)
+        said = capsys.readouterr().err
+        assert said.startswith(f"warning: the log {folder / 'run.log'} lacks lines from here on: {reason}")
+        assert said.count("\n") == 1
 
 
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The clock books every second once, and a round's timing survives the disk."""
 
+import logging
 import time
 from pathlib import Path
 
 import pytest
 
-from flsim.files import DamagedFileError
 from flsim.timing import RoundTiming, booked, read_timings, spend, write_timing
 
 
@@ -42,8 +42,29 @@ def test_timings_are_read_back_by_round(tmp_path: Path) -> None:
     assert read_timings(tmp_path) == timings
 
 
-def test_a_damaged_timing_is_named(tmp_path: Path) -> None:
-    write_timing(tmp_path, RoundTiming(1, 1, 1.0, {}))
-    (tmp_path / "timing" / "round-00001.json").write_text("{")
-    with pytest.raises(DamagedFileError, match=r"round-00001\.json"):
-        read_timings(tmp_path)
+DAMAGED = (
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[" * 5000,
+    b"null",
+    b"[1]",
+    b'{"round": 1}',
+    b'{"round": 1, "workers": "2", "wall_s": 1, "parts": {}}',
+    b'{"round": 1, "workers": 1, "wall_s": NaN, "parts": {}}',
+    b'{"round": 1, "workers": 1, "wall_s": 1, "parts": 3}',
+    b'{"round": 1, "workers": 1, "wall_s": 1, "parts": {"nap": 1}}',
+)
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_damaged_timing_is_left_out_with_a_warning_that_names_it(
+    tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = RoundTiming(2, 1, 1.0, {"train": 1.0})
+    write_timing(tmp_path, whole)
+    file = tmp_path / "timing" / "round-00001.json"
+    file.write_bytes(damaged)
+    monkeypatch.setattr(logging.getLogger("flsim.run"), "propagate", True)
+    assert read_timings(tmp_path) == [whole]
+    assert "round-00001.json cannot be read" in caplog.text

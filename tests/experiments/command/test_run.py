@@ -123,7 +123,8 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_finishes(tiny: Path, tmp_path: Pa
     assert status == 130
     assert out == ""
     assert "Traceback" not in err
-    assert err.rstrip().endswith(f"stopped; go on with: flsim resume {run}")
+    assert "stopped; everything up to round " in err
+    assert err.rstrip().endswith(f" is kept; go on with: flsim resume {run}")
     assert not (run / "report.html").exists()
     status, out, err = finish(start("resume", run, "engine.kind=local"))
     assert status == 0, err

@@ -1,0 +1,133 @@
+"""How a command ends: by itself, by a signal, or by what it cannot go on with; and what is left to go on from."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flsim.loop.simulation import Run
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, `kill`, and a terminal that is closed: all three end a command in the same way, with status 128 + number."""
+
+_PATIENCE_S = 10.0  # how long the end may take before another signal cuts it short
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+        """What a shell calls a program that ended by this signal."""
+
+
+class _Hearing:
+    """The handler: the first signal is raised, and whatever follows must not disturb the end."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise `Stopped` once; later signals are heard again only if the end takes too long."""
+        if self._first is None:
+            self._first = time.monotonic()
+            raise Stopped(number)
+        if time.monotonic() - self._first < _PATIENCE_S:
+            _say("\nstopping; another signal in a few seconds ends at once")
+            return
+        _end_at_once(128 + number)
+
+
+@contextmanager
+def hearing_signals(*, for_good: bool) -> Iterator[None]:
+    """Within, a signal of `SIGNALS` is raised as `Stopped`; one that is ignored, as under nohup, stays ignored.
+
+    Args:
+        for_good: whether signals are heard so until the process ends, since one more must not disturb its last steps.
+    """
+    hearing = _Hearing()
+    before: dict[int, Any] = {}
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, hearing)
+    except ValueError:  # not the main thread, which alone hears signals
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if not for_good:
+                signal.signal(number, handler)
+
+
+def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> int:
+    """Run, and say how it ended: where the report is, or what is kept and how to go on.
+
+    Args:
+        work: the run.
+        folder: where it writes.
+        goes_on: whether the folder holds the run already; else what is found there before the start is another's.
+
+    Returns:
+        The exit status: 0; 2 if something stands in the run's way; 128 + the number of the signal that stopped it.
+    """
+    from flsim.files import UnwritableError  # not above: `flsim run --help` need not wait for Flower
+    from flsim.flower.contract import StrategyError
+    from flsim.flower.guard import RayDiedError
+    from flsim.report.table import end_table
+
+    another = not goes_on and (folder / "config.yaml").exists()
+    try:
+        finished = work()
+    except (StrategyError, UnwritableError, RayDiedError) as error:
+        _say(f"\nerror: {error}\n{left_in(folder, another)}")
+        return 2
+    except KeyboardInterrupt as stop:
+        _say(f"\nstopped; {left_in(folder, another)}")
+        return status_of(stop)
+    print(end_table(finished.summary))
+    print(f"\nreport: {finished.report}")
+    return 0
+
+
+def status_of(stop: KeyboardInterrupt) -> int:
+    """The exit status of a command that a signal ended."""
+    return stop.status if isinstance(stop, Stopped) else 130
+
+
+def left_in(folder: Path, another: bool = False) -> str:
+    """What is kept of a run that did not end, and how to go on with it."""
+    try:
+        begun = not another and (folder / "config.yaml").is_file()
+        rounds = [path.stem.partition("-")[2] for path in (folder / "checkpoints").glob("round-*.npz")]
+    except OSError:
+        begun, rounds = False, []
+    if not begun:
+        return "nothing of a run was written" if not another else f"nothing was written to {folder}"
+    kept = f"everything up to round {int(max(rounds))} is kept" if rounds else "no round was finished yet"
+    return f"{kept}; go on with: flsim resume {shlex.quote(str(folder))}"
+
+
+def _say(text: str) -> None:
+    """To standard error, if anybody is left to read it."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _end_at_once(status: int) -> None:
+    """Kill whatever this process has started, and leave without another word."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(status)

@@ -1,0 +1,59 @@
+"""Whether a run can live where it is to be put: a cheap look before any work, which leaves nothing there."""
+
+import errno
+import os
+from pathlib import Path
+
+from flsim.config.schema import ConfigError
+from flsim.files import nearest
+
+_LONGEST = "partitions/some-data-set/.partition.parquet.4194304.part"
+"""About the longest path that a run makes in its folder, while it is written."""
+
+
+def refuse_place(folder: Path) -> None:
+    """Refuse a folder that a run cannot be written into.
+
+    Args:
+        folder: the run's; it may be there already, or be a link to a folder.
+
+    Raises:
+        ConfigError: if it is a file, a link that leads nowhere, below a file, too long, or not to be written into.
+    """
+    deepest = folder.absolute() / _LONGEST
+    longest = max(len(os.fsencode(part)) for part in deepest.parts)
+    too_long = f"its path is too long ({len(os.fsencode(folder.absolute()))} bytes, {longest} in its longest name)"
+    try:
+        os.lstat(deepest)
+    except ValueError as error:  # a null byte
+        raise _unfit(folder, str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _unfit(folder, too_long) from error
+    there = nearest(folder.absolute())
+    try:
+        is_folder = there.is_dir()
+    except OSError as error:
+        raise _unfit(folder, f"{there} cannot be looked at ({error.strerror})") from error
+    if not is_folder:
+        raise _unfit(folder, _what(there) if there == folder.absolute() else f"{there} is no folder: {_what(there)}")
+    if longest > os.pathconf(there, "PC_NAME_MAX"):
+        raise _unfit(folder, too_long)
+    if not os.access(there, os.W_OK | os.X_OK):
+        why = "on a read-only file system" if os.statvfs(there).f_flag & os.ST_RDONLY else "not this user's to write"
+        raise _unfit(folder, f"{there} is {why}")
+
+
+def _what(path: Path) -> str:
+    """What stands in the place of a folder."""
+    if not path.is_symlink():
+        return "there is a file of that name"
+    try:
+        path.resolve(strict=True)
+    except (OSError, RuntimeError):  # a loop is a RuntimeError up to Python 3.12
+        return f"it is a link that leads nowhere, to {os.readlink(path)}"
+    return "it is a link to a file"
+
+
+def _unfit(folder: Path, reason: str) -> ConfigError:
+    return ConfigError(f"run_dir={str(folder)!r} cannot hold a run: {reason}; give another run_dir, or mend it there")

@@ -1,0 +1,269 @@
+"""How a command ends when it cannot go on: in one sentence, with what is kept, and with nothing left behind."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+import flsim
+from experiments.command.__main__ import main
+from experiments.command.ending import Stopped, hearing_signals, left_in
+from flsim.config.schema import Config
+from tests.experiments.command.test_run import finish, start, wait_for
+from tests.tiny import TinyRun, tiny_file
+
+LONG = ("rounds=400", "evaluation.every_rounds=400", "client.prompts=2", "client.group_size=2")
+RAY = ("engine.kind=ray", "engine.workers=1")
+
+
+@pytest.fixture
+def tiny(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A config file of a long run of small rounds; its folder is `my run` beside it."""
+    return tiny_file(tmp_path, tiny_checkpoint, f"run_dir={tmp_path / 'my run'}", *LONG)
+
+
+def assert_told(err: str, run: Path) -> None:
+    """The last lines say what is kept and how to go on, as it can be pasted; there is no traceback."""
+    assert "Traceback" not in err
+    last = err.rstrip().splitlines()[-1]
+    assert "everything up to round " in last
+    assert last.endswith(f"go on with: flsim resume {shlex.quote(str(run))}")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_are_heard_once_and_handlers_come_back(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one while the command ends does not disturb it; one that was ignored stays so."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.default_int_handler)
+    ended = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+            ended.append(True)
+
+    with pytest.raises(Stopped) as caught, hearing_signals(for_good=False):
+        work()
+    assert ended == [True]
+    assert caught.value.status == 128 + number
+    assert "stopping; another signal in a few seconds ends at once" in capsys.readouterr().err
+    assert signal.getsignal(number) is signal.default_int_handler
+    signal.signal(number, signal.SIG_IGN)
+    with hearing_signals(for_good=False):
+        signal.raise_signal(number)
+    signal.signal(number, before)
+
+
+def test_what_is_left_is_told_as_it_is(tmp_path: Path) -> None:
+    assert left_in(tmp_path) == "nothing of a run was written"
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    assert left_in(tmp_path) == f"no round was finished yet; go on with: flsim resume {tmp_path}"
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("round-00009.npz", "round-00010.npz", ".round-00011.npz.12.part"):
+        (tmp_path / "checkpoints" / name).touch()
+    assert left_in(tmp_path).startswith("everything up to round 10 is kept; ")
+    assert left_in(tmp_path, another=True) == f"nothing was written to {tmp_path}"
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_a_stop_before_there_is_a_run_advises_no_resume(
+    tiny: Path, tmp_path: Path, signal_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither where nothing was written yet, nor where the folder holds the run of somebody else."""
+
+    def stopped(*given: object, **more: object) -> None:
+        signal.raise_signal(getattr(signal, signal_name))
+
+    monkeypatch.setattr("flsim.loop.simulation.build_parts", stopped)
+    for said in ("nothing of a run was written", f"nothing was written to {tmp_path / 'my run'}"):
+        assert main(["run", str(tiny)]) == 128 + getattr(signal, signal_name)
+        err = capsys.readouterr().err
+        assert err == f"\nstopped; {said}\n"
+        (tmp_path / "my run").mkdir(exist_ok=True)
+        (tmp_path / "my run" / "config.yaml").write_text("seed: 0")
+
+
+def block(path: Path) -> Path:
+    """Have this process's next write of a file fail: a folder is where its part would be."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    return part
+
+
+ROUND_FILES = {
+    "rows/round-00001.parquet": "the rows of a round",
+    "checkpoints/round-00001.npz": "the checkpoint of round 1",
+    "devices/device-001/round-00001.state": "the state of device-001",
+    "timing/round-00001.json": "the timing of round 1",
+}
+REPORT_FILES = {
+    "adapter/adapter_model.safetensors": "the adapter",
+    "summary.json": "the summary",
+    "ledger.parquet": "a table of the report",
+    "plots/overview.png": "a picture",
+    "report.html": "the report",
+}
+
+
+def assert_refused(config: Config, name: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A resume ends at this file with a sentence."""
+    part = block(config.folder / name)
+    assert main(["resume", str(config.folder)]) == 2
+    err = capsys.readouterr().err
+    assert f"error: {what} could not be written to {config.folder / name}: Is a directory" in err
+    assert_told(err, config.folder)
+    part.rmdir()
+
+
+def test_each_write_of_a_round_that_fails_ends_the_run_in_a_sentence_and_a_resume_goes_on(
+    tiny_run: TinyRun, no_report: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flsim.report.table.end_table", lambda summary: "done")
+    config = tiny_run("my run", "rounds=1", "evaluation.every_rounds=1")
+    flsim.run(config, until=0, progress=False)
+    for name, what in ROUND_FILES.items():
+        assert_refused(config, name, what, capsys)
+    assert main(["resume", str(config.folder)]) == 0
+    assert not list(config.folder.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_each_write_of_the_report_that_fails_ends_in_a_sentence_and_a_resume_finishes_it(
+    tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run("my run", "rounds=1", "evaluation.every_rounds=1")
+    flsim.run(config, progress=False)
+    for name, what in REPORT_FILES.items():
+        assert_refused(config, name, what, capsys)
+    assert main(["resume", str(config.folder)]) == 0
+    assert (config.folder / "report.html").is_file()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [("engine.kind=local",), RAY], ids=["local", "ray"])
+def test_a_full_disk_ends_the_run_in_a_sentence_and_room_lets_it_go_on(
+    tiny: Path, small_disk: Path, engine: tuple[str, ...]
+) -> None:
+    """What fills the disk is another's file, of which less and less is left to the run."""
+    run = small_disk / "my run"
+    ballast = small_disk / "ballast"
+    process = start("run", tiny, f"run_dir={run}", "rounds=60", "evaluation.every_rounds=60", *engine)
+    wait_for(run / "checkpoints" / "round-00002.npz", process)
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    status, out, err = finish(process)
+    assert (status, out) == (2, "")
+    assert "could not be written to" in err
+    assert "No space left on device (it takes " in err
+    assert_told(err, run)
+    ballast.unlink()
+    status, _, err = finish(start("resume", run))
+    assert status == 0, err
+    assert not list(run.rglob("*.part"))
+
+
+def family_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_gone(family: list[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_process_of_ray_that_dies_is_named_and_nothing_of_it_stays(tiny: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "my run"
+    process = start("run", tiny, *RAY)
+    wait_for(run / "checkpoints" / "round-00001.npz", process)
+    family = family_of(process)
+    (victim,) = (child for child in family if child.name() == name)
+    victim.kill()
+    status, _, err = finish(process)
+    assert status == 2
+    assert f"(process {victim.pid}) died" in err
+    assert_told(err, run)
+    assert_gone(family)
+    status, _, err = finish(start("resume", run, "engine.kind=local", "--until", "3"))
+    assert status == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize("engine", [("engine.kind=local",), RAY], ids=["local", "ray"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_run_alike_on_every_engine(
+    tiny: Path, tmp_path: Path, engine: tuple[str, ...], number: signal.Signals
+) -> None:
+    """Sent twice, as by somebody in a hurry."""
+    run = tmp_path / "my run"
+    process = start("run", tiny, *engine)
+    wait_for(run / "checkpoints" / "round-00001.npz", process)
+    family = family_of(process)
+    process.send_signal(number)
+    time.sleep(0.2)
+    process.send_signal(number)
+    status, out, err = finish(process)
+    assert (status, out) == (128 + number, "")
+    assert "SIGTERM received" not in err
+    assert_told(err, run)
+    assert_gone(family)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize("engine", [("engine.kind=local",), RAY], ids=["local", "ray"])
+def test_a_signal_at_any_moment_of_the_start_ends_in_a_sentence(
+    tiny: Path, tmp_path: Path, engine: tuple[str, ...]
+) -> None:
+    """From the first imports to the first rounds, in steps of half a second."""
+    for step in range(14):
+        run = tmp_path / f"run{step}"
+        process = start("run", tiny, f"run_dir={run}", *engine)
+        time.sleep(0.3 + 0.5 * step)
+        family = family_of(process)
+        process.send_signal(signal.SIGTERM if step % 2 else signal.SIGINT)
+        status, _, err = finish(process)
+        assert status == (143 if step % 2 else 130), err
+        assert "Traceback" not in err
+        assert "stopped" in err.splitlines()[-1]
+        begun = (run / "config.yaml").is_file()
+        assert (f"go on with: flsim resume {run}" in err) == begun
+        assert_gone(family)
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_write_ends_the_run(tiny: Path, tmp_path: Path) -> None:
+    """On Ray, too, a state that cannot be written is no fault of its device, which is not set aside for it."""
+    run = tmp_path / "my run"
+    assert finish(start("run", tiny, "--until", "0", "engine.kind=local"))[0] == 0
+    (run / "devices").mkdir(exist_ok=True)
+    (run / "devices" / "device-001").touch()
+    status, _, err = finish(start("resume", run, *RAY))
+    assert status == 2, err
+    assert "error: the state of device-001 could not be written to" in err
+    assert "everything up to round 0 is kept" in err
+    assert "Traceback" not in err

@@ -21,59 +21,25 @@ own methods say yes (`assert f(x).issubset(y)`; write `assert set(f(x)) <= y`). 
 a test that passes the expected value as an argument gives it away. Holes in the kernel or in Python itself, and timing.
 Tests of a dataset are executed in the judge without a sandbox: take datasets you trust.
 
-A reference may also be JSON of inputs and outputs, for code that reads standard input (`flsim/problems/code.py`).
+Which part of a completion is its code is said in `flsim/sandbox/solution.py`; it is found in the judge, as a parser
+given hostile text is no safe place. A reference may also be JSON of inputs and outputs, for code that reads standard
+input (`flsim/sandbox/program.py`), or begin with the head of the function that is asked for, as HumanEval's prompts do.
 
 Not supported: code that needs a package outside the standard library, a file, a thread or a process; tests that pass a
 lambda, compare objects of the code's own classes by their `__eq__`, or use `is` on what comes back.
 """
 
-import json
-import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from flsim.sandbox.asserts import assert_sites, why_unusable
+from flsim.problems.judging import Judgement
+from flsim.sandbox.asserts import assert_sites, headed, why_unusable
 from flsim.sandbox.backends import SANDBOXES
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
-from flsim.sandbox.trial import ERROR, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
-
-# Programs that read standard input, as in TACO: their tests as asserts, and a program as a function of its input.
-#
-#     {"inputs": ["1 2\n"], "outputs": ["3\n"]}        ->    assert run_program('1 2\n').split() == ['3']
-#
-# So they are judged as all code is. Outputs are compared word by word, as spaces and line ends are not what is asked
-# for.
-
-_FUNCTION = """\
-import io, sys
-def run_program(text):
-    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
-    sys.stdout = io.TextIOWrapper(io.BytesIO(), write_through=True)
-    try:
-        exec(compile({code!r}, "program", "exec"), {{"__name__": "__main__", "exit": sys.exit, "quit": sys.exit}})
-    except SystemExit:
-        pass
-    return sys.stdout.buffer.getvalue().decode()
-"""
-
-
-def asserts_of(tests: str) -> str | None:
-    """The asserts that stand for tests of a program; None for tests of another kind."""
-    try:
-        found = json.loads(tests)
-        pairs = list(zip(found["inputs"], found["outputs"], strict=True))
-        return "\n".join(f"assert run_program({given!r}).split() == {said.split()!r}" for given, said in pairs)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def as_function(code: str) -> str:
-    """A program as the function that `asserts_of` calls; it is run anew for every input."""
-    return _FUNCTION.format(code=code)
-
+from flsim.sandbox.program import asserts_of
+from flsim.sandbox.trial import ERROR, FAILED, PASSED, REFUSED, TIMED_OUT, Limits, Outcome
 
 _GRACE_S = 5.0  # for the judge itself, above the limit of a trial
 
@@ -82,12 +48,6 @@ _PROBING_S = 120.0
 
 
 _NAMES = tuple(SANDBOXES)
-
-
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-
-
-_DEFINES = re.compile(r"^[ \t]*(?:async def|def|class)\s", re.MULTILINE)
 
 
 class NoSandboxError(VerifierError):
@@ -128,22 +88,33 @@ class CodeVerifier:
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """Tests that do not parse, have no assert, or call nothing of the code."""
-        return [tests for tests in references if why_unusable(asserts_of(tests) or tests)]
+        return [tests for tests in references if why_unusable(asserts_of(tests) or headed(tests)[1])]
 
     def close(self) -> None:
         """End the judge and what it holds."""
         self._judge.close()
 
+    def explain(self, reference: str, completion: str) -> Judgement:
+        """The verdict, with what came of the trial and the first line of the code that was tried."""
+        outcome = self._outcome(reference, completion)
+        asserts = asserts_of(reference) or headed(reference)[1]
+        said = f"code that {outcome.kind}" if outcome.kind in (PASSED, FAILED, TIMED_OUT) else outcome.kind
+        return Judgement(
+            outcome.kind == PASSED,
+            f"{said}: {outcome.why}" if outcome.why else said,
+            next((line.strip() for line in outcome.code.splitlines() if line.strip()), None),
+            None if why_unusable(asserts) else f"{assert_sites(asserts)} asserts that hold",
+        )
+
     def _outcome(self, tests: str, completion: str) -> Outcome:
-        code = code_in(completion)
         asserts = asserts_of(tests)
-        if asserts is not None:
-            tests, code = asserts, as_function(code)
-        if len(code) > self.limits.code_chars:
-            return Outcome(REFUSED, f"{len(code)} characters of code; {self.limits.code_chars} are allowed")
+        head, tests = ("", asserts) if asserts is not None else headed(tests)
+        if len(completion) > self.limits.text_chars:
+            return Outcome(REFUSED, f"{len(completion)} characters; {self.limits.text_chars} are allowed")
         if why := why_unusable(tests):
             return Outcome(REFUSED, why)
-        request = {"do": "try", "tests": tests, "code": code, "limits": asdict(self.limits)}
+        request = {"do": "try", "tests": tests, "head": head, "text": completion, "program": asserts is not None}
+        request["limits"] = asdict(self.limits)
         try:
             outcome = Outcome(**self._judge.ask(request, self.limits.wall_s + _GRACE_S))
         except HelperEndedError as error:
@@ -155,8 +126,14 @@ class CodeVerifier:
 
     def _check(self) -> None:
         """A judge that always dies, or limits that nothing keeps, must not be taken for code that is always wrong."""
-        tests, code = "assert one() == 1", "def one(): return 1"
-        request = {"do": "try", "tests": tests, "code": code, "limits": asdict(self.limits)}
+        request = {
+            "do": "try",
+            "tests": "assert one() == 1",
+            "head": "",
+            "text": "def one(): return 1",
+            "program": False,
+        }
+        request["limits"] = asdict(self.limits)
         try:
             outcome = Outcome(**self._judge.ask(request, self.limits.wall_s + _GRACE_S))
         except HelperEndedError as error:
@@ -166,13 +143,6 @@ class CodeVerifier:
                 f"right code is scored {outcome.kind!r} ({outcome.why}): the limits are too low for Python itself, or "
                 f"this machine is out of memory or time; in use: {self.limits}"
             )
-
-
-def code_in(completion: str) -> str:
-    """The last block between triple backticks that defines something, else the last block, else the whole text."""
-    blocks = [textwrap.dedent(block) for block in _FENCE.findall(completion)]
-    defining = [block for block in blocks if _DEFINES.search(block)]
-    return (defining or blocks or [completion])[-1]
 
 
 def sandbox_in_use() -> str:

@@ -7,6 +7,7 @@ whatever the code calls `set`, and a module such as `math` is the real one.
 import ast
 import builtins
 import sys
+from typing import TypeGuard
 
 COUNT = "count this assert"  # no program can spell this name
 
@@ -38,7 +39,7 @@ def subjects(tests: str) -> list[str]:
     """
     tree = _parsed(tests)
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    free = read - _bound(tree) - set(modules(tests))
+    free = read - bound_in(tree) - set(modules(tests))
     named = sorted(name for name in free if not hasattr(builtins, name))
     if named:
         return named
@@ -49,6 +50,37 @@ def subjects(tests: str) -> list[str]:
             f"the tests call no function of the code under test (builtins called: {meant or 'none'})"
         )
     return meant
+
+
+def headed(tests: str) -> tuple[str, str]:
+    """Tests that begin with the head of a function, as HumanEval's prompts do, in head and tests; "" for no head.
+
+    The head ends with the first function that says nothing but a docstring and is used below it. What it imports is
+    there for the tests too.
+    """
+    try:
+        tree = _parsed(tests)
+    except UnusableTestsError:
+        return "", tests
+    lines = tests.split("\n")
+    for place, statement in enumerate(tree.body):
+        below = {node.id for later in tree.body[place + 1 :] for node in ast.walk(later) if isinstance(node, ast.Name)}
+        if is_sketch(statement) and statement.name in below:
+            imports = [ast.unparse(one) for one in tree.body[:place] if isinstance(one, ast.Import | ast.ImportFrom)]
+            return "\n".join(lines[: statement.end_lineno]), "\n".join([*imports, *lines[statement.end_lineno :]])
+    return "", tests
+
+
+def is_sketch(statement: ast.stmt) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Whether it is a function whose body says nothing: a docstring, `pass`, `...` or `raise NotImplementedError`."""
+    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    return all(
+        isinstance(one, ast.Pass)
+        or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+        or (isinstance(one, ast.Raise) and one.exc is not None and "NotImplemented" in ast.unparse(one.exc))
+        for one in statement.body
+    )
 
 
 def why_unusable(tests: str) -> str:
@@ -66,7 +98,7 @@ def modules(tests: str) -> list[str]:
     tree = _parsed(tests)
     owners = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     dotted = {owner.id for owner in owners if isinstance(owner, ast.Name)}
-    return sorted((dotted & sys.stdlib_module_names) - _bound(tree))
+    return sorted((dotted & sys.stdlib_module_names) - bound_in(tree))
 
 
 def counted(tests: str) -> ast.Module:
@@ -100,13 +132,13 @@ def _counts(node: ast.AST) -> bool:
     return isinstance(node, ast.Assert) and not (isinstance(node.test, ast.Constant) and not node.test.value)
 
 
-def _bound(tree: ast.Module) -> set[str]:
-    """Every name that the tests bind anywhere."""
+def bound_in(tree: ast.AST) -> set[str]:
+    """Every name that code binds anywhere."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.arg):
             names.add(node.arg)

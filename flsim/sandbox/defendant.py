@@ -5,6 +5,7 @@ over this whole process and has then won nothing but the right to answer calls.
 """
 
 import builtins
+import operator
 import os
 import random
 import sys
@@ -16,6 +17,8 @@ from flsim.sandbox.wire import SOLUTION, ClosedError, pack, receive, send, unpac
 
 _READS, _WRITES, _RULES = 200, 201, 202  # descriptors, above any that are inherited
 _PARTS = ("on", "with", "named")  # of a call: the function, its arguments, its named arguments
+_OPERATIONS = {"==": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_NAMES = vars(builtins) | _OPERATIONS | {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 def main(reads: int, writes: int, *, compute_only: bool, rules: int | None = None) -> None:
@@ -50,6 +53,7 @@ class _Objects:
         self._reads, self._writes = reads, writes
         self._module = types.ModuleType(SOLUTION)
         self._objects: list[Any] = [self._module]
+        self._functions: dict[int, Any] = {}
 
     def answer_calls(self, code: str) -> None:
         """Load the code, then call after call. Random numbers are the same in every trial."""
@@ -72,18 +76,37 @@ class _Objects:
             return {"raised": type(error).__name__, "text": str(error)[:200]}
 
     def _perform(self, call: dict[str, Any]) -> dict[str, Any]:
-        function, arguments, named = (unpack(call[part], self._objects.__getitem__, vars(builtins)) for part in _PARTS)
+        function, arguments, named = (unpack(call[part], self._resolve, _NAMES) for part in _PARTS)
         before = [self._pack(argument) for argument in arguments]
         value = function(*arguments, **named)
         after = [self._pack(argument) for argument in arguments]
         changed = [[at, new] for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
         return {"value": self._pack(value), "changed": changed}
 
+    def _resolve(self, number: int) -> Any:
+        """The object of a number; below 0, a function that stands for one of the tests."""
+        if number >= 0:
+            return self._objects[number]
+        if number not in self._functions:
+            self._functions[number] = lambda *arguments, **named: self._call_back(number, arguments, named)
+        return self._functions[number]
+
+    def _call_back(self, number: int, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a function of the tests, and answer what it asks meanwhile."""
+        send(self._writes, {"calls": number, "with": self._pack(list(arguments)), "named": self._pack(named)})
+        while True:
+            message = receive(self._reads)
+            if "raises" in message:
+                raise vars(builtins)[message["raises"]](message["text"])
+            if "returned" in message:
+                return unpack(message["returned"], self._resolve, _NAMES)
+            send(self._writes, self._tried(lambda call=message: self._perform(call)))
+
     def _pack(self, value: Any) -> Any:
         return pack(value, self._refer)
 
     def _refer(self, value: Any) -> int:
-        for number, known in enumerate(self._objects):
+        for number, known in [*self._functions.items(), *enumerate(self._objects)]:
             if known is value:
                 return number
         self._objects.append(value)

@@ -29,6 +29,8 @@ class Limits:
     """Longest message from the code."""
     code_chars: int = 20_000
     """Longest code."""
+    text_chars: int = 200_000
+    """Longest text that code is looked for in."""
 
     def __post_init__(self) -> None:
         """Refuse limits that allow nothing."""
@@ -48,6 +50,8 @@ class Outcome:
     """One line."""
     asserts: int = 0
     """How many were seen to hold."""
+    code: str = ""
+    """What was tried; "" if nothing was."""
 
 
 class AssertFailedError(AssertionError):
@@ -70,6 +74,8 @@ def try_code(sandbox: Sandbox, code: str, tests: str, limits: Limits) -> Outcome
     if line.broken is not None:  # whatever the tests made of it
         late = line.broken.late or (line.broken.left and signal in ENDED_BY_LIMIT)
         return Outcome(TIMED_OUT if late else ERROR, str(line.broken), len(held))
+    if outcome.kind == PASSED and line.refuted is not None:
+        return Outcome(FAILED, str(line.refuted), len(held))
     if outcome.kind == PASSED and len(held) != sites:
         return Outcome(FAILED, f"{len(held)} of {sites} asserts were reached", len(held))
     return Outcome(outcome.kind, outcome.why, len(held))

@@ -9,11 +9,13 @@ each bit.
 """
 
 import builtins
+import datetime
 import json
 import os
 import select
 import struct
 import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -24,7 +26,8 @@ SOLUTION = "solution"
 _HEADER = struct.Struct("<I")
 _DEPTH = 100  # containers within each other
 _SMALL = 2**53  # larger integers travel as hexadecimal digits, which no reader takes for a float
-_OF_ITEMS: dict[str, Callable[[list[Any]], Any]] = {"l": list, "t": tuple, "s": set, "z": frozenset, "d": dict}
+_OF_ITEMS: dict[str, Callable[[list[Any]], Any]] = {"l": list, "t": tuple, "s": set, "z": frozenset, "k": deque}
+_OF_PAIRS: dict[str, Callable[[dict[Any, Any]], Any]] = {"d": dict, "C": Counter, "O": OrderedDict}
 _OF_FIELDS: dict[str, Callable[..., Any]] = {
     "i": lambda digits: int(digits, 16),
     "f": float.fromhex,
@@ -33,6 +36,10 @@ _OF_FIELDS: dict[str, Callable[..., Any]] = {
     "B": bytearray.fromhex,
     "q": lambda top, bottom: Fraction(int(top, 16), int(bottom, 16)),
     "m": Decimal,
+    "D": datetime.datetime.fromisoformat,
+    "y": datetime.date.fromisoformat,
+    "T": datetime.time.fromisoformat,
+    "e": lambda days, seconds, microseconds: datetime.timedelta(days, seconds, microseconds),
     "r": lambda start, stop, step: range(int(start, 16), int(stop, 16), int(step, 16)),
 }
 
@@ -52,8 +59,9 @@ class ClosedError(Exception):
 def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     """A value as JSON.
 
-    Subclasses of containers and numbers (Counter, named tuples, IntEnum) travel as what they build on, unless they are
-    classes of the code under test with methods of their own; a builtin such as `int` or `len` travels by its name.
+    Subclasses of containers and numbers (defaultdict, named tuples, IntEnum) travel as what they build on, unless they
+    are classes of the code under test with methods of their own; a builtin such as `int` or `len` travels by its name,
+    and a time of day with the offset of its zone instead of the zone.
 
     Args:
         value: any value.
@@ -72,11 +80,12 @@ def pack(value: Any, refer: Callable[[Any], int], depth: int = 0) -> Any:
     for kind, fields in _FIELDS:
         if isinstance(value, kind):
             return fields(value)
-    for tag, kind in (("t", tuple), ("l", list), ("s", set), ("z", frozenset)):
+    for tag, kind in (("t", tuple), ("l", list), ("s", set), ("z", frozenset), ("k", deque)):
         if isinstance(value, kind):
             return [tag, *(pack(item, refer, depth + 1) for item in value)]
     if isinstance(value, dict):
-        return ["d", *([pack(key, refer, depth + 1), pack(item, refer, depth + 1)] for key, item in value.items())]
+        tag = "C" if isinstance(value, Counter) else "O" if isinstance(value, OrderedDict) else "d"
+        return [tag, *([pack(key, refer, depth + 1), pack(item, refer, depth + 1)] for key, item in value.items())]
     name = getattr(value, "__name__", None)
     if isinstance(name, str) and vars(builtins).get(name) is value:
         return ["n", name]
@@ -96,6 +105,10 @@ _FIELDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (bytearray, lambda value: ["B", value.hex()]),
     (Fraction, lambda value: ["q", hex(value.numerator), hex(value.denominator)]),
     (Decimal, lambda value: ["m", str(value)]),
+    (datetime.datetime, lambda value: ["D", datetime.datetime.isoformat(value)]),
+    (datetime.date, lambda value: ["y", datetime.date.isoformat(value)]),
+    (datetime.time, lambda value: ["T", datetime.time.isoformat(value)]),
+    (datetime.timedelta, lambda value: ["e", value.days, value.seconds, value.microseconds]),
     (range, lambda value: ["r", hex(value.start), hex(value.stop), hex(value.step)]),
 )
 
@@ -123,8 +136,8 @@ def unpack(message: Any, resolve: Callable[[int], Any], names: Mapping[str, Any]
             return names[items[0]]
         if tag in _OF_FIELDS:
             return _OF_FIELDS[tag](*items)
-        if tag == "d":
-            return {unpack(key, resolve, names): unpack(item, resolve, names) for key, item in items}
+        if tag in _OF_PAIRS:
+            return _OF_PAIRS[tag]({unpack(key, resolve, names): unpack(item, resolve, names) for key, item in items})
         return _OF_ITEMS[tag]([unpack(item, resolve, names) for item in items])
     except (TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as error:
         raise GarbledError(f"no packed value: {str(message)[:80]}") from error

@@ -80,9 +80,15 @@ MBPP = KnownSet(
 
 
 def humaneval_item(row: Row, split: str | None) -> Item:
-    """The head of the function is the question; its check, called on the entry point, is the reference."""
+    """The head of the function is the question; the head and its check, called on the entry point, are the reference.
+
+    So that a body alone can be right. A head that does not parse by itself is left out.
+    """
     prompt, entry = row.text("prompt"), row.text("entry_point")
     tests = f"{row.text('test').strip()}\n\ncheck({entry})"
+    with suppress(SyntaxError, ValueError):
+        ast.parse(prompt)
+        tests = f"{prompt.strip()}\n\n{tests}"
     return Item(prompt, tests, label="humaneval", split=split, solution=_humaneval_solution(row, prompt))
 
 

@@ -3,14 +3,13 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from flsim.problems import code as code_module
-from flsim.problems.code import CodeVerifier, NoSandboxError, code_in, sandbox_in_use
+from flsim.problems.code import CodeVerifier, NoSandboxError, sandbox_in_use
 from flsim.sandbox.helper import VerifierError
 from flsim.sandbox.trial import ERROR, FAILED, PASSED, REFUSED
 
@@ -213,25 +212,3 @@ def test_without_landlock_no_file_can_be_opened() -> None:
     if "OSError" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 7, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("completion", "code"),
-    [
-        ("def f(): pass", "def f(): pass"),
-        ("Here:\n```python\ndef f(): pass\n```\nUse:\n```python\nprint(f())\n```", "def f(): pass\n"),
-        ("```\nx = 1\n```\n", "x = 1\n"),
-        ("1. So:\n   ```python\n   x = 1\n   ```\n", "x = 1\n"),
-        ("```python\ndef f():\n    return 1", "def f():\n    return 1"),
-        ("```py\ndef f(): pass\n```\nor better\n```py\ndef f(): return 1\n```", "def f(): return 1\n"),
-    ],
-)
-def test_the_code_of_a_completion(completion: str, code: str) -> None:
-    assert code_in(completion) == code
-
-
-@pytest.mark.parametrize("unit", ["\n", " ", "```\n", "```", "def ", "\t\n"])
-def test_finding_code_never_takes_long(unit: str) -> None:
-    before = time.process_time()
-    code_in(unit * (50_000 // len(unit)))
-    assert time.process_time() - before < 1.0

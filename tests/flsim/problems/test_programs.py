@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.problems.code import CodeVerifier, NoSandboxError, as_function, asserts_of
+from flsim.problems.code import CodeVerifier, NoSandboxError
+from flsim.sandbox.program import as_function, asserts_of
 
 ADDS = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", " 7 "]})
 DEFINED = "def f():\n    print(sum(map(int, input().split())))\n    exit()\nif __name__ == '__main__':\n    f()"

@@ -144,6 +144,28 @@ OTHERS = {
         "try:\n    f(1)\nexcept BaseException:\n    pass\nassert True\nassert not g(1)",
         "import os\ndef f(x): os._exit(0)\ndef g(x): return 0",
     ),
+    "its difference from a number": (
+        "assert abs(f(2) - 0.333333) < 1e-4",
+        "class Near:\n    def __sub__(self, _): return 0.0\n    __rsub__ = __sub__\ndef f(x): return Near()",
+    ),
+    "larger and smaller than everything": (
+        "assert f(2) > 5 or 5 < f(2)",
+        "class All:\n    def __lt__(self, _): return True\n    __gt__ = __lt__\ndef f(x): return All()",
+    ),
+    "guesses in a function of the tests": (
+        "def said(x):\n    assert x == 7\n    return x\nassert f(said) == 7",
+        "def f(said):\n    for x in range(10):\n        try: said(x)\n        except BaseException: pass\n    return 7",
+    ),
+    "calls a function that it was not given": (
+        "assert f(1) == 2",
+        "import json, os, struct\ndata = json.dumps({'calls': -1, 'with': ['l'], 'named': ['d']}).encode()\n"
+        "os.write(201, (struct.pack('<I', len(data)) + data) * 8)\ndef f(x): return 3",
+    ),
+    "a call that is none": (
+        "assert f(abs, len) == 2",
+        "import json, os, struct\ndata = json.dumps({'calls': ['n', 'exec'], 'with': 1}).encode()\n"
+        "os.write(201, (struct.pack('<I', len(data)) + data) * 8)\ndef f(x, y): return 3",
+    ),
     "not a number": ("assert f(1) <= 2 and f(1) >= 2", "def f(x): return float('nan')"),
     "skips what it does not reach": (
         "for n in items(): assert f(n) == n + 1",

@@ -126,7 +126,9 @@ def test_humaneval_calls_its_check(tmp_path: Path) -> None:
     other = {**row, "prompt": "def f(a):\n  ''' Says so. '''\n"}  # indented otherwise than its solution
     write_jsonl(tmp_path / "HumanEval.jsonl", [row, other, {**row, "canonical_solution": "  )"}])
     solution = "def f(a):\n    return a\n"
-    assert [item.solution for item in load("humaneval", tmp_path)] == [solution, solution, None]
+    items = load("humaneval", tmp_path)
+    assert [item.solution for item in items] == [solution, solution, None]
+    assert items[1].answer == f"{other['prompt'].strip()}\n\n{tests}"  # a body alone can be put below its head
     (tmp_path / "HumanEval.jsonl").write_text(json.dumps({"prompt": "def f(a):"}))
     assert "no column 'entry_point'; the columns are: prompt" in error_of("humaneval", tmp_path)
 

@@ -34,6 +34,7 @@ RENAMED = {
     "clients.asking.oracle:": "clients.asking.simple:",
     "clients.asking.own:": "clients.asking.policy:",
     "clients.asking.own_calibrated:": "clients.asking.policy:",
+    "flsim.problems.text:NumericVerifier": "flsim.problems.numbers:NumericVerifier",
     "strategies.distillation:": "strategies.stages.distillation:",
     "strategies.geometric_median:": "strategies.robust:",
     "strategies.median:": "strategies.robust:",

@@ -15,17 +15,19 @@ _MARK = "####"
 _THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|scratchpad)>|◁/think▷")
 # what follows an answer where a model goes on with the examples of its prompt
 _ANSWERED = re.compile(r"####\s*[-+$€£\\*(]*\d|\\boxed\s*\{")
-_NEXT_QUESTION = re.compile(r"\n[ \t]*(?:\*\*)?(?:Question|Human|User|Q)\s*\d*\s*:|<\|(?:im_end|endoftext|eot_id)\|>")
+_NEXT_QUESTION = re.compile(r"\n[ \t]*(?:\*\*)?(?:Question|Human|User|Q)\s*\d*\s*:")
+_TURN_ENDS = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end)\|>")
 # `#### Step 2: the sum` is a heading, `#### Final answer` one whose text is the answer
 _HEADING = re.compile(r"\W*(?i:step|solution|part|case|explanation|conclusion|reasoning|given|calculat|verif|check)")
 _NUMBERED = re.compile(r"\W*\d+\s*[.)]\s+[A-Za-z]")
 _ANSWER_HEADING = re.compile(r"\W*(?i:(?:the\s+)?(?:final\s+)?answer(?:\s+is)?)\s*(?::\W*|\*+\s*:?\W*|$)")
 # boxes that make one answer: `x=\boxed{2} or x=\boxed{3}`
+_SPACE = r"(?:[\s$]|\\q?quad|\\[,; ])*"
 _JOIN = re.compile(
-    r"[\s$]*(?:\\[\])])?\s*(?:\\text\s*\{)?\s*(?:,|;|(?:,\s*)?\b(?:and|or)\b)\s*\}?\s*(?:\\[\[(])?[\s$]*"
-    r"(?:[A-Za-z](?:_\{?\w\}?)?\s*=\s*)?"
+    rf"{_SPACE}(?:\\[\])])?{_SPACE}(?:\\text\s*\{{[^{{}}]{{0,25}}\b(?:and|or)\s*\}}|(?:\\text\s*\{{\s*)?[,;]\s*\}}?|(?:,\s*)?\b(?:and|or)\b|)"
+    rf"{_SPACE}(?:\\[\[(])?{_SPACE}(?:[A-Za-z](?:_\{{?\w\}}?)?\s*=\s*)?"
 )
-_LONGEST_JOIN = 40
+_LONGEST_JOIN = 60
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def spoken(text: str) -> str:
         ends = [match.end() for match in _THOUGHT_ENDS.finditer(text)]
         if ends and text[ends[-1] :].strip():
             text = text[ends[-1] :]
+    if "<|" in text:
+        text = next((part for part in _TURN_ENDS.split(text) if part.strip()), text)
     answered = _ANSWERED.search(text)
     following = _NEXT_QUESTION.search(text, answered.end()) if answered else None
     return text[: following.start()] if following else text

@@ -8,9 +8,14 @@ and started anew when an answer takes too long; what is plainly too large is ref
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 
-from flsim.problems.marked import last_line, marked_answer
+from flsim.problems.exact import constant
+from flsim.problems.judging import Judgement
+from flsim.problems.kinds import decided
+from flsim.problems.marked import last_line, marked, spoken
+from flsim.problems.notation import written
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 
 _MOST_CHARS = 256
@@ -22,7 +27,19 @@ _LARGE_POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*-?\d{4}")
 # three powers, each in the exponent of the one before: 9^{9^{9^9}}, and not x^2y^2z^2
 _TOWER = re.compile(r"(?:\^\s*(?:[{(][^{}^]*|\w\s*)|\*\*\s*(?:\([^*]*|\w+\s*)){3}")
 _LARGE_FACTORIAL = re.compile(r"\d{3}[)}\s]*!|!\s*!")
-_PATIENCE = 5  # times the limit, for a reference: to drop one is to deal all items otherwise
+_LONGEST_END = 2_000  # characters of a completion without a mark in which its answer is looked for
+_SAID = re.compile(r"\b(?i:answer)\b[*_\s]{0,4}(?:(?:is|are|was|equals)\b|[:=])[*_\s:]{0,6}")
+_DISPLAYED = re.compile(r"(?s:(?:\\\[|\$\$)((?:(?!\\\[|\$\$).){1,600}?)(?:\\\]|\$\$)[\s.]*$)")
+_SHOWN = re.compile(r"\\\[|\$\$")
+_FORMULA = re.compile(r"(?s:\$\$.{1,600}?\$\$|\$[^$]{1,600}\$|\\\(.{1,600}?\\\)|\\\[.{1,600}?\\\])")
+_STATED = re.compile(r"\b(?:is|are|equals|becomes|gives|get|have|obtain)\b:?\s+|\b(?:So|Thus|Hence|Therefore)\b,?\s+")
+_JOIN = re.compile(r"\s*(?:,|;|and|or|,\s*and|,\s*or)\s*")
+_HOPE = re.compile(r"\s*I hope (?:it|this|that) is correct\.?\s*")
+_TELLING = re.compile(r"[\d\\]")
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?(?!\w)")
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
+_PROSE = 4  # words
+_UNIT_AFTER = re.compile(r"\s?%")
 _MEND = "pip install 'flsim-continual[tasks]'"
 
 
@@ -46,30 +63,37 @@ class MathsVerifier:
     def verdicts(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each completion's final answer equals its reference's.
 
-        The answer is in the last box or after the last `####`, else it is the last line.
+        The answer is in the last box or after the last `####`, else after the last "answer is", else in the last line.
         """
-        return [self._equal(_answer(reference, whole=True), _answer(completion)) for reference, completion in pairs]
+        return [self._equal(_wanted(reference), written(answer_in(completion))) for reference, completion in pairs]
+
+    def explain(self, reference: str, completion: str) -> Judgement:
+        """The verdict, and the two answers in one notation."""
+        taken_from = answer_in(completion)
+        wanted, said = _wanted(reference), written(taken_from)
+        return Judgement(self._equal(wanted, said), said or None, taken_from or None, wanted or None)
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
-        """Those that math-verify does not find equal to themselves, given time enough even on a busy machine."""
-        answers = [_answer(reference, whole=True) for reference in references]
-        self._known |= {
-            (answer, answer): not too_large(answer) and self._asked(answer, answer, _PATIENCE * self._wall_s)
-            for answer in dict.fromkeys(answers)
-        }
-        return [text for text, answer in zip(references, answers, strict=True) if not self._known[answer, answer]]
+        """Those without an answer, and those that are too large to be compared with anything."""
+        answers = [(reference, _wanted(reference)) for reference in references]
+        return [text for text, answer in answers if too_large(answer) and constant(answer) is None]
 
     def close(self) -> None:
         """End the process."""
         self._helper.close()
 
-    def _equal(self, gold: str, answer: str) -> bool:
-        if (gold, answer) not in self._known:
+    def _equal(self, wanted: str, said: str) -> bool:
+        if not wanted or not said:
+            return False
+        if (wanted, said) not in self._known:
             if len(self._known) >= _MOST_KEPT:
                 self._known.clear()
-            fit = not too_large(gold) and not too_large(answer)
-            self._known[gold, answer] = fit and self._asked(gold, answer, self._wall_s)
-        return self._known[gold, answer]
+            verdict = decided(wanted, said)
+            if verdict is None:
+                fit = not too_large(wanted) and not too_large(said)
+                verdict = fit and self._asked(wanted, said, self._wall_s)
+            self._known[wanted, said] = verdict
+        return self._known[wanted, said]
 
     def _asked(self, gold: str, answer: str, wall_s: float) -> bool:
         try:
@@ -91,11 +115,49 @@ def too_large(answer: str) -> str | None:
     return "brackets too deep" if _nesting(answer) > _MOST_NESTING else None
 
 
-def _answer(text: str, *, whole: bool = False) -> str:
-    marked = marked_answer(text)
-    if marked is not None:
-        return marked
-    return (text if whole else last_line(text)).strip().strip("$").strip()
+def answer_in(text: str) -> str:
+    """The stretch of a completion that is its answer."""
+    found = marked(text)
+    if found is not None and found.by != "tag":
+        return found.text
+    text = _HOPE.sub("", (spoken(text) if found is None else found.text)[-_LONGEST_END:])
+    said = list(_SAID.finditer(text))
+    if said:
+        line = text[said[-1].end() :].strip()
+        return _formula(line if _SHOWN.match(line) else line.split("\n", 1)[0])
+    shown = _DISPLAYED.search(text)
+    return shown[1].strip() if shown else _formula(last_line(text))
+
+
+def _formula(line: str) -> str:
+    """What follows the last `is` of a line, else its last formulas, with those that `and` or a comma joins to them."""
+    formulas = list(_FORMULA.finditer(line))
+    after = formulas[-1].end() if formulas else 0
+    stated = [line[match.end() :] for match in _STATED.finditer(line, after) if line[match.end() :].strip(" .*")]
+    telling = [rest for rest in stated if _TELLING.search(rest[:80])]
+    if telling or (stated and not formulas):
+        return (telling or stated)[-1]
+    if not formulas:
+        numbers = _NUMBER.findall(line) if len(_WORD.findall(line)) >= _PROSE else None
+        return numbers[-1] if numbers else line
+    parts = [formulas[-1][0]]
+    for first, second in zip(reversed(formulas[:-1]), reversed(formulas[1:]), strict=True):
+        if not _JOIN.fullmatch(line, first.end(), second.start()):
+            break
+        parts.insert(0, first[0])
+    unit = _UNIT_AFTER.match(line, formulas[-1].end())
+    inner = [
+        part.strip("$").removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]")
+        for part in parts
+    ]
+    return ", ".join(inner) + (unit[0] if unit else "")
+
+
+@lru_cache(4096)
+def _wanted(reference: str) -> str:
+    """The answer of a reference in one notation; the completions of a group share it."""
+    found = marked(reference)
+    return written(reference if found is None else found.text)
 
 
 def _nesting(text: str) -> int:

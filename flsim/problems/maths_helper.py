@@ -1,4 +1,8 @@
-"""The process in which math-verify runs, in its main thread; started by `flsim.problems.maths`."""
+"""The process in which math-verify runs, in its main thread; started by `flsim.problems.maths`.
+
+math-verify rounds numbers to 6 places after the point, so that 0.0000001 would be 0.0000002 and 0.3333333 a third: what
+it finds equal is compared once more, relative to its size.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,26 +11,44 @@ from typing import Any
 from flsim.sandbox.serving import serve
 
 _PARSING_S, _COMPARING_S = 2, 2  # whole seconds, as SIGALRM counts them
+_DIGITS, _NEAR = 30, 1e-12  # digits of a comparison; the relative difference that the 15 digits of a float leave
 
 
 def _begin() -> Callable[[Any], bool]:
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
 
     logging.disable(logging.CRITICAL)  # a line for each answer that does not parse
     ways = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    grader.sympy_numeric_eq = _also_near(grader.sympy_numeric_eq)
 
     def equal(pair: list[str]) -> bool:
         try:
-            # the reference comes first: math-verify is not symmetric about intervals and chains of equations
+            # the reference comes first: math-verify is not symmetric about chains of equations
             gold, answer = (
                 parse(f"$\\boxed{{{text}}}$", extraction_config=ways, parsing_timeout=_PARSING_S) for text in pair
             )
-            return bool(gold) and bool(answer) and bool(verify(gold, answer, timeout_seconds=_COMPARING_S))
+            found = verify(gold, answer, timeout_seconds=_COMPARING_S, allow_set_relation_comp=True)
+            return bool(gold) and bool(answer) and bool(found)
         except BaseException:  # its TimeoutException is no Exception
             return False
 
-    if not equal(["\\frac{1}{2}", "0.5"]) or equal(["1", "2"]):
+    if not equal(["\\frac{1}{2}", "0.5"]) or equal(["1", "2"]) or equal(["\\frac{1}{3}", "0.3333333"]):
         raise RuntimeError("math-verify does not find 1/2 equal to 0.5; is it installed with its extra antlr4_13_2?")
+    return equal
+
+
+def _also_near(rounded: Callable[..., bool]) -> Callable[..., bool]:
+    """math-verify's comparison of numbers, and after it one of their relative difference."""
+    from math_verify.grader import get_pct_val
+
+    def equal(first: Any, second: Any, *settings: Any) -> bool:
+        if not rounded(first, second, *settings):
+            return False
+        if not all(getattr(value, "is_number", False) and get_pct_val(value) is None for value in (first, second)):
+            return True  # 10% is 10 and 0.1
+        left, right = (value.doit().evalf(_DIGITS) for value in (first, second))
+        return bool(abs(left - right) <= _NEAR * max(abs(left), abs(right)))
+
     return equal
 
 

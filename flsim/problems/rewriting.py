@@ -25,7 +25,7 @@ _SIGNED = r"\s?[-+]?\s?(?:\d+\.?\d*|\.\d+)\s?"
 _FRACTION = re.compile(
     rf"\\[dtc]?frac\s?(?:\{{({_SIGNED})\}}|(\d))\s?(?:\{{({_SIGNED})\}}|(\d))|\{{({_SIGNED})\\over({_SIGNED})\}}"
 )
-_REPEATING = re.compile(r"(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s?(?:\{(\d{1,12})\}|(\d))")
+REPEATING = re.compile(r"(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s?\{?(\d{1,12})\}?")
 _DRESS = re.compile(
     r"\\(?:(?:text|math)(?:bf|rm|it|tt|sf|normal|cal)?|mbox|textcolor\s?\{\w+\}|color\s?\{\w+\}|operatorname)(?![A-Za-z])"
 )
@@ -82,7 +82,7 @@ def rewritten(text: str, *, marked: bool = False, boxed: bool = False) -> str:
 
 
 def _without_latex(text: str) -> str:
-    text = _REPEATING.sub(_repeating, text.replace("\\times", "*").replace("\\cdot", "*"))
+    text = REPEATING.sub(lambda match: f" {repeating(match)} ", text.replace("\\times", "*").replace("\\cdot", "*"))
     text = _DRESS.sub("", _ORDINAL.sub(" ", _FRACTION.sub(_as_slash, text)))
     return " ".join(_COMMAND.sub(" ", _PARTS.sub(NONE, text)).split())
 
@@ -103,11 +103,11 @@ def _as_slash(match: re.Match[str]) -> str:
     return f" {top}/{bottom} "
 
 
-def _repeating(match: re.Match[str]) -> str:
-    whole, once, again = match[1], match[2], match[3] or match[4]
+def repeating(match: re.Match[str]) -> Fraction:
+    """Of digits before the point, those that come once, and those that come again."""
+    whole, once, again = match.groups()
     value = Fraction(int((whole + once) or "0"), 10 ** len(once))
-    value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
-    return f" {value} "
+    return value + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
 
 
 def _power(match: re.Match[str]) -> str:

@@ -1,0 +1,260 @@
+r"""An expression in one notation, so that most equal answers are equal texts and math-verify reads the others.
+
+`\dfrac12`, `pi/2`, `exp(2)`, `90°`, `]0, 1[`, `\varnothing`, `14.0 + -1.0i` and `2\mathbf{i}-\mathbf{j}` become the
+LaTeX that math-verify knows; units and wrappers go.
+"""
+
+import re
+from fractions import Fraction
+
+from flsim.problems.rewriting import REPEATING, repeating
+from flsim.problems.typography import plain
+
+_LONGEST = 600  # characters that are looked at
+
+_WRAPPERS = [
+    (re.compile(r"\$+(.*?)\$*", re.DOTALL), r"\1"),
+    (re.compile(r"\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL), r"\1\2"),
+    (re.compile(r"(\*{1,3}|`{1,3}|__?)([^*`]*?)\1"), r"\2"),
+    (re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|normal)?|math(?:bf|rm|it)|mbox|displaystyle)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\{((?:[^{}\\,;]|\\[a-z]+)*)\}"), r"\1"),
+    (re.compile(r"(.*?[^.\s])\s*[.,;:]", re.DOTALL), r"\1"),
+]
+_NAMES = "pi|theta|alpha|beta|gamma|lambda|mu|sigma|omega|phi"
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|csc|cot|ln|log|gcd|lcm"
+_UNITS = (
+    "mm|cm|dm|km|kg|mg|ml|mL|ft|in|yd|mi|lb|lbs|oz|hr|hrs|ms|Hz|kHz|Pa|kPa|kW|kWh|eV|mol|min|sec|mph|kph|rpm|day|men|m/s|"
+    "sq|USD|EUR|GBP|yen|cal|[A-Za-z]{4,}"
+)
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_ENDING = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
+_REWRITING: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), to)
+    for pattern, to in [
+        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|mathstrut)(?![A-Za-z])\.?", ""),
+        (r"\\[dtc]frac", r"\\frac"),
+        (r"\{,\}", ","),
+        (r"(?<=\d)(?:\\,|,?\s?\\!\s?|,\\,)(?=\d{3}(?!\d))", ""),  # 1\,000 and 36,\!936
+        (r"(?<!\\)\\[,;:! ]|\\q?quad|\\(?:thinspace|space)(?![A-Za-z])|~", " "),
+        (r"\s{2,}", " "),
+        (r"\\\$|\$|[€£¥₹]|\\(?:pounds|euro)(?![A-Za-z])", ""),
+        (r"\\%", "%"),
+        (r"\s*(?:\\text\s*\{)?\s*\b(?:percent|per cent)\b\s*\}?", "%"),
+        (r"\^\s*\{?\s*\\circ\s*\}?(?:\s*[CF]\b)?|\\(?:degree|textdegree)(?![A-Za-z])", " "),
+        (r"\s*(?:\\(?:text|mathrm)\s*\{)?\s*\b(?:degrees?|radians?)\b\s*\}?", " "),
+        (r"\\(?:varnothing|empty)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\(?:operatorname|text|mathrm)\*?\s*\{\s*(" + _FUNCTIONS + r")\s*\}", r"\\\1 "),
+        (r"\\i(?:math)?(?![A-Za-z])", "i"),
+        (r"\\(?:mathrm|text)\s*\{\s*([eidx])\s*\}", r"\1"),
+        (r"(?<=[\d)}\s\]])?,?\s*\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}\s*", ","),
+        (r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*(-?\d+(?:\.\d+)?)\s*\}", r"\1"),
+        (r"\\leq(?:slant)?(?![A-Za-z])|<=|=<|\\leqq(?![A-Za-z])", r"\\le "),
+        (r"\\geq(?:slant)?(?![A-Za-z])|>=|\\geqq(?![A-Za-z])", r"\\ge "),
+        (r"\\neq(?![A-Za-z])|!=|\\ne(?![A-Za-z])", r"\\ne "),
+        (r"\\lt(?![A-Za-z])|&lt;", "<"),
+        (r"\\gt(?![A-Za-z])|&gt;", ">"),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\*\*", "^"),
+        (r"\\(?:times|ast)(?![A-Za-z])|\*", r"\\cdot "),
+        (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
+        (r"\+\s*\\infty", r"\\infty"),
+        (rf"(?<![\\A-Za-z])({_NAMES})(?![A-Za-z])", r"\\\1 "),
+        (rf"(?<![\\A-Za-z{{])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
+        (r"(?<![\\A-Za-z{])(sec|min|max|det)(?=\s*[\^(\\{])", r"\\\1 "),
+        (r"(?<![\\A-Za-z])(\d*)(?:sqrt)(?![A-Za-z])", r"\1\\sqrt"),
+        (r"(?<![\\A-Za-z])exp(?![A-Za-z])", r"\\exp"),
+        (r"(?<![A-Za-z\d.\\_])(\d+\.?\d*)[eE]([+-]?\d+)(?![A-Za-z\d.])", r"\1 \\cdot 10^{\2}"),
+        (r"(?<=[\])])\s*[uU]\s*(?=[\[(])", r"\\cup "),
+        (r"\+\s*-\s*(?=[\d.\\a-z(])", "-"),
+        (r"(?<![\d.,])(\d+)\.0+(?![\d.])", r"\1"),
+        (r"(?<![\d.\w}])1\s*i(?![A-Za-z])", "i"),
+        (r"\\sqrt\s*(\d+)", r"\\sqrt{\1}"),
+        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
+        (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
+        (r"(?<![\d.])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
+        (r"\^\s*(-?\d{2,}|-\d)", r"^{\1}"),
+        (r"\\sqrt\s*\[\s*(\d+)\s*\]\s*(\d+)", r"\\sqrt[\1]{\2}"),
+        (r"(?<=\d)\s*\\(?:bmod|pmod|mod)(?![A-Za-z])\s*\{?\s*(\d+)\s*\}?", r" \\pmod{\1}"),
+        (r"\(\s*\\?(?:text\{)?mod\}?\s*(\d+)\s*\)", r" \\pmod{\1}"),
+    ]
+]
+_CALL = re.compile(r"\\(exp|sqrt)\s*([({])")
+_LEADING = re.compile(
+    r"\s*(?:\\text\s*\{[^{}]*\}\s*[=:]\s*|(?:[Tt]hus|[Ss]o|[Hh]ence|[Tt]herefore|[Aa]nswer|ANSWER)\b[,:]?\s*|"
+    r"\\?[A-Za-z]\s*\\in\s*(?=[\[(\\{\]]))"
+)
+_UNIT = re.compile(
+    rf"(?<=[\d}})])\s*\\(?:text|mathrm|textrm|mbox|rm)\s*\{{(?![^{{}}]*\b(?:or|and|if|not|more|less|mod|when|for)\b)[^{{}}]*\}}{_ENDING}"
+    rf"(?:\s*/\s*\\(?:text|mathrm)\s*\{{[^{{}}]*\}}{_ENDING})?\s*\.?$"
+)
+_BARE_UNIT = re.compile(
+    rf"(-?(?:[\d.,]+|[\d.]*\s?\\frac\{{[^{{}}]*\}}\{{[^{{}}]*\}}|\d+\s?/\s?\d+)%?)\s?(?!{_MONTHS})(?:{_UNITS})(?![A-Za-z])"
+    rf"(?:{_ENDING}|\s[A-Za-z /]+)$"
+)
+_THOUSANDS = re.compile(
+    r"(-?)\s?([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:\s\d{3})+)(\.\d+)?(%?)"
+)
+_OPEN_ENDED = re.compile(r"([\[\]])([^\[\],;]+)[,;]([^\[\],;]+)([\[\]])")
+_SEMICOLON = re.compile(r"([\[\](])([^\[\](),;]+(?:,\d+)?);([^\[\](),;]+(?:,\d+)?)([\[\])])")
+_COMPONENT = r"([+-]?\s*(?:\d+(?:\.\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{[^{}]*\}|[a-z])?)\s*\\?(?:cdot\s*)?"
+_VECTOR = re.compile(
+    r"\s*"
+    + r"\s*".join(
+        _COMPONENT
+        + rf"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{{?\s*(?:\\(?:hat|mathbf)\s*\{{?\s*)?\\?{axis}(?:math)?\s*\}}{{0,2}}"
+        for axis in "ij"
+    )
+    + r"\s*(?:"
+    + _COMPONENT
+    + r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{?\s*(?:\\(?:hat|mathbf)\s*\{?\s*)?k\s*\}{0,2})?\s*"
+)
+_OR = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\\lor|\\vee|\bor\b)\s*")
+_SIGN = r"\s*(<=|>=|<|>|\\(?:le|ge)(?:q|qslant)?)(?![A-Za-z])\s*"
+_RELATION = re.compile(rf"([^<>]+?){_SIGN}([^<>]+?)")
+_LESS = r"\s*(<=|<|\\le(?:q|qslant)?)(?![A-Za-z])\s*"
+_CHAIN = re.compile(rf"([^<>]+?){_LESS}([A-Za-z]){_LESS}([^<>]+?)")
+_COLUMN = re.compile(r"\s*\\begin\{[pbvV]?matrix\}([^&]*?)\\end\{[pbvV]?matrix\}\s*")
+_INTERVALS = [
+    (re.compile(r"(?:all\s+)?(?:the\s+)?real(?:\s+number)?s?|\\mathbb\{?\s*R\s*\}?|\\Re"), r"(-\\infty,\\infty)"),
+    (re.compile(r"(?:no|none)\s*(?:real\s+)?solutions?|(?:the\s+)?empty\s*set"), r"\\emptyset"),
+    (re.compile(r"(.*?)\b(?:is\s+)?(?:greater than or equal to|at least|no less than)\s+(.+)"), r"\1\\ge \2"),
+    (re.compile(r"(.*?)\b(?:is\s+)?(?:less than or equal to|at most|no more than)\s+(.+)"), r"\1\\le \2"),
+    (re.compile(r"(.*?)\b(?:is\s+)?(?:strictly\s+)?(?:greater|more|larger) than\s+(.+)"), r"\1>\2"),
+    (re.compile(r"(.*?)\b(?:is\s+)?(?:strictly\s+)?(?:less|smaller) than\s+(.+)"), r"\1<\2"),
+    (
+        re.compile(
+            r".*?\bbetween\s+(.+?)\s+and\s+(.+?),?\s*\(?inclusive\)?|from\s+(.+?)\s+to\s+(.+?),?\s*\(?inclusive\)?"
+        ),
+        r"[\1\3,\2\4]",
+    ),
+    (re.compile(r".*?\bbetween\s+(.+?)\s+and\s+(.+?)(?:,?\s*\(?exclusive\)?)?"), r"(\1,\2)"),
+]
+
+
+def written(text: str) -> str:
+    """An answer in that notation, with single blanks; "" for one of more than 600 characters."""
+    if len(text) > _LONGEST:
+        return ""
+    text = _union(_unwrapped(" ".join(plain(text).split())))
+    text = REPEATING.sub(lambda match: as_fraction(repeating(match)), text)
+    for pattern, to in _REWRITING:
+        text = pattern.sub(to, text)
+    text = _called(" ".join(text.split()))
+    text = _LEADING.sub("", text, count=1) or text
+    for pattern, to in _INTERVALS if re.search(r"[a-z]{4}|mathbb", text) else ():
+        match = pattern.fullmatch(_worded(text))
+        if match:
+            text = match.expand(to)
+            break
+    text = _units_off(_intervals(_vectors(text)))
+    return _unwrapped(" ".join(text.split()))
+
+
+def as_fraction(value: Fraction) -> str:
+    """In LaTeX."""
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def compact(text: str) -> str:
+    """Without blanks and without braces around what needs none, for a comparison of texts."""
+    text = re.sub(r"\s+", "", text)
+    return re.sub(r"\^\{(\w)\}", r"^\1", text)
+
+
+def _union(text: str) -> str:
+    r"""`x<-1 or x>3` as `(-\infty,-1)\cup(3,\infty)`."""
+    parts = _OR.split(text)
+    relations = [_CHAIN.fullmatch(part) or _RELATION.fullmatch(part) for part in parts] if len(parts) > 1 else [None]
+    if not all(relations):
+        return text
+    return "\\cup ".join(_interval(relation.groups()) for relation in relations if relation)
+
+
+def _interval(relation: tuple[str, ...]) -> str:
+    if len(relation) == 3:  # x > 3, or 3 < x
+        left, sign, right = relation
+        if len(left) > 1 or not left.isalpha():
+            left, sign, right = right, {"<": ">", ">": "<"}.get(sign[0], "\\ge" if sign[1:2] == "l" else "\\le"), left
+        below = sign[0] == "<" or sign[1:2] == "l"
+        closed = sign[0] == "\\" or sign.endswith("=")
+        return f"(-\\infty,{right}{']' if closed else ')'}" if below else f"{'[' if closed else '('}{right},\\infty)"
+    start, first, _, second, end = relation
+    return f"{'(' if first == '<' else '['}{start},{end}{')' if second == '<' else ']'}"
+
+
+def _worded(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
+
+
+def _unwrapped(text: str) -> str:
+    """Without what stands around all of it: signs of mathematics and emphasis, a full stop."""
+    for _ in range(6):
+        before = text = text.strip(" *`")
+        for pattern, to in _WRAPPERS:
+            match = pattern.fullmatch(text)
+            if match:
+                text = match.expand(to).strip()
+        if text == before:
+            break
+    return text
+
+
+def _called(text: str) -> str:
+    r"""`\exp(x)` as `e^{x}`, `\sqrt(x)` as `\sqrt{x}`."""
+    at = 0
+    while match := _CALL.search(text, at):
+        closing = {"(": ")", "{": "}"}[match[2]]
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += (text[end] == match[2]) - (text[end] == closing)
+            end += 1
+        at = match.start() + 1
+        if depth == 0:
+            inside = text[match.end() : end - 1]
+            text = text[: match.start()] + ("e^" if match[1] == "exp" else "\\sqrt") + f"{{{inside}}}" + text[end:]
+    return text
+
+
+def _vectors(text: str) -> str:
+    r"""`\mathbf{i}-2\mathbf{j}` and columns as `(1,-2)`."""
+    match = _VECTOR.fullmatch(text)
+    if match:
+        parts = [part.replace(" ", "") for part in match.groups() if part is not None]
+        return (
+            "("
+            + ",".join((part.lstrip("+") + "1") if part in ("", "+", "-") else part.lstrip("+") for part in parts)
+            + ")"
+        )
+    column = _COLUMN.fullmatch(text)
+    if column and "\\\\" in column[1]:
+        return "(" + ",".join(part.strip() for part in column[1].split("\\\\") if part.strip()) + ")"
+    return text
+
+
+def _intervals(text: str) -> str:
+    """Open ends as round brackets, `]0;1[` as `(0,1)`."""
+    text = _SEMICOLON.sub(
+        lambda match: f"{match[1]}{match[2].replace(',', '.')},{match[3].replace(',', '.')}{match[4]}", text
+    )
+    if "matrix" in text:
+        return text
+    return _OPEN_ENDED.sub(_rounded, text)
+
+
+def _rounded(interval: re.Match[str]) -> str:
+    left, start, end, right = interval.groups()
+    return ("[" if left == "[" else "(") + f"{start},{end}" + ("]" if right == "]" else ")")
+
+
+def _units_off(text: str) -> str:
+    for _ in range(3):
+        text = _UNIT.sub("", text)
+    bare = _BARE_UNIT.fullmatch(text)
+    if bare:
+        text = bare[1]
+    grouped = _THOUSANDS.fullmatch(text)
+    return re.sub(r"[,\s]", "", text) if grouped else text

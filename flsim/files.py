@@ -8,6 +8,7 @@ import errno
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -168,6 +169,19 @@ def _is_alive(pid: int) -> bool:
     except OSError as error:
         return error.errno == errno.EPERM
     return True
+
+
+def left_in(folder: Path) -> str:
+    """What a run that ended too early has left in its folder, and how to go on with it, in a sentence for people."""
+    try:
+        begun = (folder / "config.yaml").is_file()
+        rounds = [path.stem.partition("-")[2] for path in (folder / "checkpoints").glob("round-*.npz")]
+    except OSError:
+        begun, rounds = False, []
+    if not begun:
+        return "nothing of a run was written"
+    kept = f"everything up to round {int(max(rounds))} is kept" if rounds else "no round was finished yet"
+    return f"{kept}; go on with: flsim resume {shlex.quote(str(folder))}"
 
 
 def seal(data: bytes) -> bytes:

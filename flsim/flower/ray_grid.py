@@ -27,7 +27,7 @@ from flsim.files import DamagedFileError, UnwritableError, log_to
 from flsim.flower.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.flower.contract import Weight
 from flsim.flower.grid import FleetGrid, identify
-from flsim.flower.guard import Guard, guard
+from flsim.flower.guard import Guard
 from flsim.flower.probe import Rehearsal
 from flsim.flower.store import DeviceStore, Saved
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
@@ -134,7 +134,7 @@ class RayGrid(FleetGrid):
         self._actors: list[Any] = []
         self._beside: list[Any] = []
         self._started_ray = False
-        self._guard = Guard((), ())
+        self._guard = Guard()
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
     def __enter__(self) -> Self:
@@ -145,7 +145,7 @@ class RayGrid(FleetGrid):
         """
         self._started_ray = join(self._address, self.workers)
         try:
-            self._guard = guard(started=self._started_ray)  # already now: the start of workers may be stopped, too
+            self._guard.begin(self._parts[1].run_dir, started=self._started_ray)
             wait_for_offer(self.workers, self._gpus)
             if self._cloud is not None:
                 self._beside = [open_desk(self._cloud)]
@@ -154,7 +154,7 @@ class RayGrid(FleetGrid):
             self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
             wait_until_up(self._actors)
             check_folder(self._actors, self._parts[1])
-            self._guard = guard(started=self._started_ray)
+            self._guard.look()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -170,7 +170,7 @@ class RayGrid(FleetGrid):
             if self._started_ray:
                 ray.shutdown()
         finally:
-            self._guard.sweep()
+            self._guard.end()
 
     def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
         """All workers at once; the slowest time and the highest peak."""

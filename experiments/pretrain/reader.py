@@ -24,6 +24,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from experiments.pretrain.pretraining import Bucket, fit, fresh_model, labelled_rows
 from flsim.files import write_atomically
 from flsim.seeding import python_random, seed_for
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.load import load
 from flsim.tasks.tables import jsonl_rows
 
@@ -72,7 +73,7 @@ def questions_of(data: Path, split: str) -> dict[str, list[str]]:
     texts = {name: [item.question for item in load(name, data / name) if item.split == split] for name in DOMAINS}
     more = data / "gsm8k" / "train.jsonl"
     if split == "train" and more.is_file():
-        texts["replay_gsm8k"] += [row.text("question") for row in jsonl_rows(more)]
+        texts["replay_gsm8k"] += [row.text("question") for row in jsonl_rows(DataFile(more))]
     return texts
 
 

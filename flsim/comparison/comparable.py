@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flsim.cloud.make import free_settings
-from flsim.comparison.runs import Method, seed_text
-from flsim.config.load import settings_of
+from flsim.comparison.runs import Method, OpenRun, seed_text
+from flsim.config.load import OF_WHAT_IS_SAID, settings_of
 from flsim.config.schema import Config, ConfigError
+from flsim.report.partition_figure import read_partitions
 from flsim.tasks.stream import TaskStream
 
 _ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")
@@ -41,6 +42,7 @@ def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -
             f"give a run that only serves as a bound as one (--bounds)"
         )
     _check_seeds(methods)
+    _check_partitions([run for method in (*methods, *bounds) for run in method.runs])
     seeds = {run.seeds[1] for run in methods[0].runs}
     for bound in bounds:
         wanted = _test_sets(first.config)
@@ -66,7 +68,11 @@ def varied(methods: Sequence[Method]) -> dict[str, list[str]]:
 
 def _compared(config: Config) -> dict[str, object]:
     settings, free = settings_of(config), (*_FREE, *free_settings(config.cloud))
-    return {k: v for k, v in settings.items() if (k in _KEYS or k.startswith(_ROOMS)) and k not in free}
+    return {
+        key: value
+        for key, value in settings.items()
+        if (key in _KEYS or key.startswith(_ROOMS)) and key not in free and not OF_WHAT_IS_SAID.fullmatch(key)
+    }
 
 
 def _test_sets(config: Config) -> dict[str, object]:
@@ -75,7 +81,24 @@ def _test_sets(config: Config) -> dict[str, object]:
     keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task")
     tasks = list(TaskStream(config.stream, config.rounds).tasks)
     own = {key: value for key, value in settings.items() if key.startswith(tuple(f"data.{task}." for task in tasks))}
+    own = {key: value for key, value in own.items() if not OF_WHAT_IS_SAID.fullmatch(key)}
     return {"tasks, in order": tasks, **{key: settings[key] for key in keys}, **own}
+
+
+def _check_partitions(runs: Sequence[OpenRun]) -> None:
+    """Devices are paired by number, so that device 3 must hold the same in all: files may change between two runs."""
+    known: dict[tuple[str, int], tuple[str, Path]] = {}
+    for run in runs:
+        for name, said in read_partitions(run.folder).items():
+            found = said["fingerprint"]
+            if found is None:  # a run of a release that did not write it
+                continue
+            first, folder = known.setdefault((name, run.config.stream.seed), (found, run.folder))
+            if first != found:
+                raise ConfigError(
+                    f"{run.folder} cannot be compared with {folder}: the devices of data.{name} hold other items there, "
+                    f"as its files changed between the two; run one of them again"
+                )
 
 
 def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> list[str]:

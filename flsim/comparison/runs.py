@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from flsim.config.load import load_config, settings_of
+from flsim.config.load import OF_WHAT_IS_SAID, load_config, settings_of
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import read_rows
 
@@ -143,7 +143,11 @@ def open_methods(runs: Sequence[Given], labels: Labels | None = None) -> list[Me
 def method_settings(config: Config) -> dict[str, object]:
     """What makes a method: all settings but seeds, names and the engine's."""
     settings = settings_of(config)
-    return {key: value for key, value in settings.items() if key not in _NO_METHOD and not key.startswith("engine.")}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in _NO_METHOD and not key.startswith("engine.") and not OF_WHAT_IS_SAID.fullmatch(key)
+    }
 
 
 def _drawn(by_label: dict[str | None, list[OpenRun]]) -> dict[str | None, list[OpenRun]]:

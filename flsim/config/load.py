@@ -19,6 +19,8 @@ from flsim.config.spelling import kept, written
 _CLOUD = tuple(f"cloud.{name}" for name in CLOUD_FREE)
 _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_CLOUD)  # may change on resume
 _ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
+OF_WHAT_IS_SAID = re.compile(r"data\.[^.]+\.(strict|keep_user_ids)")
+"""Keys that say what is told or shown of data, and change no result."""
 
 
 def load_config(
@@ -137,7 +139,10 @@ def differences(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in (*_FREE_OF_RESULTS, *free) and not _ROOT.fullmatch(key)
+        if before.get(key) != after.get(key)
+        and key not in (*_FREE_OF_RESULTS, *free)
+        and not _ROOT.fullmatch(key)
+        and not OF_WHAT_IS_SAID.fullmatch(key)
     ]
 
 

@@ -41,6 +41,8 @@ class DataConfig:
     config file that names it."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The reader's own keyword arguments, such as `files`, `columns` or `shown_tests`."""
+    encoding: str = "utf-8"
+    """What its text files are in, such as `cp1252`, where they do not say so by a byte order mark."""
     splits: str = one_of("official", ("official", "hash"))
     """`official`: the set's own train, validation and test, and a hash of the question for what it lacks; `hash`: the
     hash for all (`flsim/tasks/item.py`)."""
@@ -57,6 +59,12 @@ class DataConfig:
     """For `user`: how many users a device holds; None deals out all users that there are."""
     least: int = at_least(0, 1)
     """For `user`: users with fewer items than this in any split are left out."""
+    strict: bool = False
+    """Whether to refuse what is otherwise told in the log and on the page: questions with two answers, copies in two
+    splits, rows that are there twice."""
+    keep_user_ids: bool = False
+    """Whether the ids of users stand in the files and pictures of the run; else users are numbered, and the ids are
+    forgotten once the items are dealt."""
     verifier: str | None = None
     """What says whether an answer is right: a short name (`exact`, `numeric`, `maths`, `choice`, `code`), or a class
     with the methods of `flsim.problems.judging.Verifier`, as `module:Name` or `my_file.py:Name`; None: what the reader

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from flsim.files import write_atomically
 from flsim.problems.problem import SPLITS
 from flsim.report.html import heading, paragraph, picture, table
-from flsim.report.plot import COLOURS, INK, QUIET, new_figure, save_if_drawn
+from flsim.report.plot import COLOURS, INK, QUIET, drawable, new_figure, save_if_drawn, text_inches
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment
@@ -33,10 +33,10 @@ _MOST_LABELS = 24  # lines of the picture; rarer labels share the last one
 _MOST_NAMES = 40  # devices that have room for a name
 
 
-_LONGEST = 26  # letters of a label
+_WIDTH = 10.0  # inches of the picture
 
 
-_LONGEST_NAME = 11  # letters of a device's name
+_LABEL, _NAME = (2.6, 9.0), (1.1, 8.0)  # inches that a label, and a device's name, may take, and its size in points
 
 
 _SPLIT_COLOURS = {"train": COLOURS["global"], "validation": COLOURS["alone"], "test": COLOURS["random"]}
@@ -66,24 +66,52 @@ def write_partition(folder: Path, table: pd.DataFrame, assignment: Assignment, *
 
 
 def partition_figure(table: pd.DataFrame, assignment: Assignment, figures: Heterogeneity, *, title: str) -> Figure:
-    """Draw labels x devices, shaded by the device's shares, and the items of each device by split below."""
+    """Draw labels x devices, shaded by the device's shares, and the items of each device by split below.
+
+    Texts are measured, and what is longer than its room is shortened, so that nothing runs out of the picture.
+    """
     counts = _folded(label_counts(table, assignment.devices))  # (D, L)
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     order = _by_main_label(shares)
-    labels = len(counts.columns)
-    height = 3.9 + 0.24 * labels
-    figure = new_figure(10, height)
-    top, bottom, between = 1.05 / height, 0.75 / height, 0.55 / height
-    low = 1.5 / height  # of the lower panel
-    left = 0.08 + 0.0065 * min(_LONGEST, max(len(str(name)) for name in counts.columns))
-    figure.text(0.02, 1 - 0.32 / height, title, size=13, weight="bold", color=INK)
+    labels = [_fitting(str(name), *_LABEL) for name in counts.columns]
+    named = assignment.devices <= _MOST_NAMES
+    names = [_fitting(assignment.names[device], *_NAME) for device in order] if named else []
+    low, bottom = 1.5, 0.25 + max([0.4, *(text_inches(name, _NAME[1]) for name in names)])  # inches of the lower panel
+    top, between = 1.1, 0.6
+    height = top + 0.24 * max(len(labels), 2) + between + low + bottom
+    figure = new_figure(_WIDTH, height)
+    left = (0.35 + max(0.5, *(text_inches(name, _LABEL[1]) for name in labels))) / _WIDTH
+    wide = 0.86 - left
+    shown = _fitting(title, 0.96 * _WIDTH, 13, weight="bold")
+    figure.text(0.02, 1 - 0.32 / height, shown, size=13, weight="bold", color=INK)
     figure.text(0.02, 1 - 0.5 / height, "\n".join(as_lines(figures)[2:]), size=9, color=QUIET, va="top")
-    above = figure.add_axes((left, bottom + low + between, 0.86 - left, 1 - top - bottom - low - between))
-    below = figure.add_axes((left, bottom, 0.86 - left, low))
-    _draw_shares(figure, above, shares.loc[order])
-    _draw_quantities(below, table, assignment, order)
-    below.text(0, 1.04, "; ".join(as_lines(figures)[:2]), transform=below.transAxes, size=9, color=QUIET, va="bottom")
+    above = figure.add_axes(
+        (left, (bottom + low + between) / height, wide, 1 - (top + bottom + low + between) / height)
+    )
+    below = figure.add_axes((left, bottom / height, wide, low / height))
+    _draw_shares(figure, above, shares.loc[order], labels)
+    _draw_quantities(below, table, order, names)
+    lines = as_lines(figures)[:2]
+    said = ("; " if text_inches("; ".join(lines), 9) < wide * _WIDTH else "\n").join(lines)
+    below.text(0, 1.04, said, transform=below.transAxes, size=9, color=QUIET, va="bottom")
     return figure
+
+
+def _fitting(text: str, room: float, size: float, weight: str = "normal") -> str:
+    """A text on one line that is no wider than so many inches, cut in its middle, as names differ at their ends."""
+    text = " ".join(drawable(text).split())
+    wide = text_inches(text, size, weight)
+    kept, shown = min(len(text), int(1.2 * len(text) * room / wide)), text
+    while wide > room and kept > 1:
+        shown = _shortened(text, kept)
+        wide, kept = text_inches(shown, size, weight), kept - 1
+    return shown
+
+
+def _shortened(text: str, kept: int) -> str:
+    """So many letters of a text, the middle left out."""
+    head = (kept + 1) // 2
+    return f"{text[:head]}…{text[len(text) - (kept - head) :]}"
 
 
 def _folded(counts: pd.DataFrame) -> pd.DataFrame:
@@ -104,18 +132,14 @@ def _by_main_label(shares: pd.DataFrame) -> list[int]:
     return sorted(range(len(values)), key=lambda device: (main[device], -much[device], device))
 
 
-def _shortened(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _draw_shares(figure: Figure, axes: Axes, shares: pd.DataFrame) -> None:
+def _draw_shares(figure: Figure, axes: Axes, shares: pd.DataFrame, labels: Sequence[str]) -> None:
     """Labels x devices, white for none; the scale ends at the largest share."""
     values = shares.to_numpy().T  # (L, D)
     picture = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=_SHADES, vmin=0, vmax=values.max())
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_yticks(range(len(values)), [_shortened(str(name), _LONGEST) for name in shares.columns], size=9)
+    axes.set_yticks(range(len(values)), labels, size=_LABEL[1])
     axes.set_xticks([])
     for edge in np.arange(1, values.shape[0]) - 0.5:
         axes.axhline(edge, color="#EEEEEE", linewidth=0.8)
@@ -125,11 +149,12 @@ def _draw_shares(figure: Figure, axes: Axes, shares: pd.DataFrame) -> None:
     bar.outline.set_visible(False)
     scale.grid(visible=False)
     scale.tick_params(length=0, labelsize=9)
-    axes.text(1.0, 1.02, "share of the device's items", transform=axes.transAxes, size=9, color=QUIET, ha="right")
+    said, above = "share of the device's items", (0, 3)  # points
+    axes.annotate(said, (1, 1), above, "axes fraction", "offset points", size=9, color=QUIET, ha="right", va="bottom")
 
 
-def _draw_quantities(axes: Axes, table: pd.DataFrame, assignment: Assignment, order: list[int]) -> None:
-    """Items of each device, the splits stacked."""
+def _draw_quantities(axes: Axes, table: pd.DataFrame, order: list[int], names: Sequence[str]) -> None:
+    """Items of each device, the splits stacked; without names only their number is said."""
     by_split = table.pivot_table(index="device", columns="split", values="items", aggfunc="sum", fill_value=0)
     by_split = by_split.reindex(index=order, columns=list(SPLITS), fill_value=0)
     base = np.zeros(len(order))
@@ -141,10 +166,8 @@ def _draw_quantities(axes: Axes, table: pd.DataFrame, assignment: Assignment, or
             base += by_split[split].to_numpy(dtype=float)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylabel("items")
-    named = len(order) <= _MOST_NAMES
-    names = [_shortened(assignment.names[device], _LONGEST_NAME) for device in order] if named else []
-    axes.set_xticks(range(len(order)) if named else [], names, rotation=90, size=8)
-    axes.set_xlabel("" if named else f"{len(order)} devices, sorted by the label that they hold most of")
+    axes.set_xticks(range(len(names)), names, rotation=90, size=_NAME[1])
+    axes.set_xlabel("" if names else f"{len(order):,} devices, sorted by the label that they hold most of")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, labelcolor=INK, fontsize=9)
 
 
@@ -168,7 +191,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 """What the page tells of a partition (`flsim/tasks/heterogeneity.py`): field, title and form."""
 
 
-_SAID = ("over", "rule", "left_out", *(figure.name for figure in fields(Heterogeneity)))
+_SAID = ("over", "rule", "told", "fingerprint", *(figure.name for figure in fields(Heterogeneity)))
 """What is written of a partition."""
 
 
@@ -188,9 +211,10 @@ def write_partitions(run_dir: Path, groups: Sequence[DataTask]) -> None:
     for group in groups:
         items, over = _counted(group)
         folder, assignment = run_dir / _FOLDER / group.name, group.source.assignment
-        counts = counts_table(items, assignment, over=over)
+        counts = counts_table(items, assignment, over=over, keep_user_ids=group.config.keep_user_ids)
         figures = write_partition(folder, counts, assignment, title=f"{group.name} by {over}, {_rule(group)}")
-        said = {"over": over, "rule": _rule(group), "left_out": group.said, **asdict(figures)}
+        said = {"over": over, "rule": _rule(group), "told": group.told, **asdict(figures)}
+        said["fingerprint"] = group.source.fingerprint
         text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(folder / _FIGURES, text.encode(), what="the partition of a data set")
 
@@ -204,8 +228,10 @@ def read_partitions(run_dir: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(run_dir.glob(f"{_FOLDER}/*/{_FIGURES}")):
         try:
             said = json.loads(path.read_text())
+            before = said.get("left_out")  # what runs of 0.2.0 told: one sentence, or None
+            said = {"told": [] if before is None else [before], "fingerprint": None, **said}
             found[path.parent.name] = {key: said[key] for key in _SAID}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _LOG.warning("%s cannot be read as figures of a partition (%s); it is left out", path, error)
     return found
 
@@ -219,7 +245,7 @@ def partition_pieces(run_dir: Path, partitions: Mapping[str, Mapping[str, Any]])
         pieces += [picture(path, _CAPTION)] if path.is_file() else []
         cells = [f"by {found['over']}, {found['rule']}", *(form(found[field]) for field, _, form in _COLUMNS)]
         pieces.append(table(["dealt", *(title for _, title, _ in _COLUMNS)], [cells]))
-        pieces += [paragraph(found["left_out"])] if found["left_out"] else []
+        pieces += [paragraph(text) for text in found["told"]]
     return pieces
 
 

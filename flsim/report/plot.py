@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flsim.files import UnwritableError, write_atomically
@@ -42,6 +43,7 @@ COLOURS = MappingProxyType(
 """Colour of every model, in every figure."""
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Colours of tasks, in the order of the tasks; a ninth task starts again."""
+_FONT = "DejaVu Sans"
 _LABEL_SIZE = 10.0  # points
 _SPAN = 0.06  # least length of an axis of accuracies
 
@@ -60,7 +62,7 @@ def drawing_style() -> AbstractContextManager[None]:
     """The settings of all figures, in force only within its `with` block."""
     return matplotlib.rc_context(
         {
-            "font.family": "DejaVu Sans",
+            "font.family": _FONT,
             "font.size": 11.0,
             "text.color": INK,
             "text.parse_math": False,  # a name may hold a dollar sign
@@ -115,6 +117,20 @@ def save_if_drawn(draw: Callable[[], Figure], path: Path) -> bool:
         path.unlink(missing_ok=True)  # of an earlier report, which would say something else
         return False
     return True
+
+
+def drawable(text: str) -> str:
+    """The text with a box for every character that the figures' font does not have, as in Chinese labels."""
+    known = get_font(findfont(_FONT)).get_charmap()
+    return "".join(letter if ord(letter) in known or letter.isspace() else "□" for letter in text)
+
+
+def text_inches(text: str, size: float, weight: str = "normal") -> float:
+    """How wide a line of text of so many points is drawn, and a little more."""
+    font = get_font(findfont(FontProperties(family=_FONT, weight=weight)))
+    font.set_size(size, DPI)
+    font.set_text(text)
+    return 1.02 * float(font.get_width_height()[0]) / 64 / DPI  # FreeType counts in 64ths of a pixel
 
 
 def percent(value: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import GYM, SHIPPED
+from flsim.tasks.data_file import known_encoding, no_encoding
 from flsim.tasks.load import READERS, reader_of
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -27,6 +28,8 @@ def check_data(sets: Mapping[str, DataConfig]) -> None:
     for name, data in sets.items():
         _check_name(name)
         _check_words(name, data)
+        if not known_encoding(data.encoding):
+            raise ConfigError(f"data.{name}.{no_encoding(data.encoding)}")
         _check_partition(name, data)
 
 

@@ -16,7 +16,7 @@ from flsim.problems.problem import SPLITS
 from flsim.tasks.item import Item
 from flsim.tasks.tables import Row, text_of
 
-FIELDS = tuple(field.name for field in fields(Item))
+FIELDS = tuple(field.name for field in fields(Item) if field.compare)  # not where it was read
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", **{split: split for split in SPLITS}}
 
 
@@ -55,17 +55,24 @@ class Columns:
             split: the official split of the row's file; None leaves it to the column `split`, if there is one.
 
         Raises:
-            ConfigError: for a missing column, an empty question or answer, a level or label of the wrong kind.
+            ConfigError: for a missing column, an empty question, answer or user, a level or label of the wrong kind.
         """
         values = {field: self._value(row, field) for field in self.names}
-        for needed in ("question", "answer"):
-            if values[needed] is None or not str(values[needed]).strip():
-                raise row.error(f"the {needed} ({self.names[needed]!r}) is empty")
+        for needed in ("question", "answer", "user"):
+            if needed in values and not (values[needed] or "").strip():
+                mend = "; say whose it is, take the row out, or map no user" if needed == "user" else ""
+                raise row.error(f"the {needed} ({self.names[needed]!r}) is empty{mend}")
         split = split if split is not None else _split(row, values.get("split"))
         level, score_label = self._level(row, values.get("level")), _binary(row, values.get("score_label"))
-        texts = {field: values.get(field) for field in ("user", "label", "tests", "solution")}
         return Item(
-            str(values["question"]), str(values["answer"]), level=level, split=split, score_label=score_label, **texts
+            str(values["question"]),
+            str(values["answer"]),
+            user=(values.get("user") or "").strip() or None,
+            level=level,
+            split=split,
+            score_label=score_label,
+            where=row.where,
+            **{field: values.get(field) for field in ("label", "tests", "solution")},
         )
 
     def _value(self, row: Row, field: str) -> str | None:
@@ -96,7 +103,7 @@ def filled(template: str, row: Row) -> str:
     """
     try:
         return template.format_map(_Values(row))
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         if isinstance(error, ConfigError):
             raise
         raise row.error(f"cannot fill the template {template!r} ({type(error).__name__}: {error})") from None

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from flsim.problems.problem import SPLITS
 from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment, values_of
+from flsim.tasks.people import numbered
 
 Floats = NDArray[np.float64]
 
@@ -45,14 +46,23 @@ class Heterogeneity:
     """The same for all devices together."""
 
 
-def counts_table(items: Sequence[Item], assignment: Assignment, *, over: str = "label") -> pd.DataFrame:
+def counts_table(
+    items: Sequence[Item], assignment: Assignment, *, over: str = "label", keep_user_ids: bool = False
+) -> pd.DataFrame:
     """The realised partition.
+
+    Args:
+        items: N items.
+        assignment: of them.
+        over: what to count by.
+        keep_user_ids: whether users are called by their ids where they are counted by; else they are numbered.
 
     Returns:
         A line per (device, label, split) that is not empty, with the columns `device` (from 0), `name`, `label` (as
         text), `split`, `items`; sorted.
     """
-    labels = np.array([str(value) for value in values_of(items, over)])
+    shown = items if keep_user_ids else numbered(items)
+    labels = np.array([str(value) for value in values_of(shown, over)])
     dealt = (assignment.device >= 0) & (assignment.split >= 0)
     lines = pd.DataFrame(
         {

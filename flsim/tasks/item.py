@@ -1,7 +1,7 @@
 """An item is one row of a data set as a question with a reference; a key says when two questions are the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Item:
     """1 or 0 where a score can be held against it (user-level AUC); None where there is only right or wrong."""
     solution: str | None = None
     """What somebody who knows would say, where the answer itself is none: the gold code of a task with asserts."""
+    where: str = field(default="", compare=False, repr=False)
+    """File and row that it was read from, for messages; empty where the reader does not say."""
 
 
 def key_of(question: str) -> str:

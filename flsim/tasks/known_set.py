@@ -3,14 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from flsim.config.schema import ConfigError
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.item import Item
 from flsim.tasks.tables import Row, rows_of_all
 
+Made = TypeVar("Made")
+"""An item, or for a row that is left out None."""
 Files = Mapping[str, tuple[str, ...]]
 """Split (or part of the data) -> paths or patterns under a root; the first that is there is taken."""
-Found = Mapping[str, tuple[Path, ...]]
+Found = Mapping[str, tuple[DataFile, ...]]
 """Split (or part) -> the files that are there."""
 
 
@@ -50,13 +54,16 @@ class KnownSet:
     """One row as an item, for a set that `datasets` can bring; None where files are read as a whole."""
 
 
-def located(known: KnownSet, root: Path, files: Mapping[str, str] | None = None) -> dict[str, tuple[Path, ...]]:
+def located(
+    known: KnownSet, root: Path, files: Mapping[str, str] | None = None, *, encoding: str = "utf-8"
+) -> dict[str, tuple[DataFile, ...]]:
     """The files of a set.
 
     Args:
         known: the set.
         root: folder that its paths are relative to.
         files: split -> path or pattern, in place of the set's own layout; only the splits named here are read.
+        encoding: of its files, where the set does not say which.
 
     Raises:
         ConfigError: if one is not there; says where it was looked for and where to get it.
@@ -64,7 +71,7 @@ def located(known: KnownSet, root: Path, files: Mapping[str, str] | None = None)
     wanted: Files = {split: (pattern,) for split, pattern in files.items()} if files else known.files
     found = {}
     for split, patterns in wanted.items():
-        there = next((paths for paths in (matches(root, pattern) for pattern in patterns) if paths), ())
+        there = next((paths for paths in (matches(root, pattern, encoding) for pattern in patterns) if paths), ())
         if there:
             found[split] = there
         elif files or split not in known.optional:
@@ -76,18 +83,53 @@ def located(known: KnownSet, root: Path, files: Mapping[str, str] | None = None)
     return found
 
 
-def matches(root: Path, pattern: str) -> tuple[Path, ...]:
-    """Files under the root that a path or pattern names, sorted; an absolute path stands for itself."""
+def matches(root: Path, pattern: str, encoding: str = "utf-8") -> tuple[DataFile, ...]:
+    """Files under the root that a path or pattern names, sorted; an absolute path stands for itself.
+
+    Raises:
+        ConfigError: if it is no pattern, names a folder or a link to nothing, or may not be looked for.
+    """
+    if not isinstance(pattern, str) or not pattern:
+        raise ConfigError(f"files: {pattern!r} is no file and no pattern of files; write such as train.jsonl")
     whole = Path(pattern)
-    if whole.is_absolute():
-        root, pattern = Path(whole.anchor), str(whole.relative_to(whole.anchor))
-    return tuple(sorted(path for path in root.glob(pattern) if path.is_file()))
+    try:
+        exact = root / whole
+        if exact.is_file():  # also one with a bracket in its name
+            return (DataFile(exact, encoding),)
+        if exact.is_dir():
+            raise ConfigError(f"{exact} is a folder, not a file; name the files in it, such as {exact}/*.jsonl")
+        if exact.is_symlink():
+            raise ConfigError(f"{exact} is a link to {exact.readlink()}, which is not there")
+        if whole.is_absolute():
+            root, pattern = Path(whole.anchor), str(whole.relative_to(whole.anchor))
+        return tuple(DataFile(path, encoding) for path in sorted(root.glob(pattern)) if path.is_file())
+    except (OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{pattern!r} under {str(root)!r} cannot be looked for ({error})") from error
+
+
+def item_of(item: Callable[..., Made], row: Row, split: str | None, **options: object) -> Made:
+    """A row of a known set as an item.
+
+    Raises:
+        ConfigError: naming the row, also where its columns hold other things than the set's.
+    """
+    try:
+        return item(row, split, **options)
+    except ConfigError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, TypeError) and "keyword argument" in str(error):
+            raise  # a setting that the set does not have
+        said = f"{type(error).__name__}: {error}"
+        raise row.error(f"its columns do not hold what this data set has there ({said})") from error
 
 
 def by_row(item: Callable[..., Item]) -> Callable[..., list[Item]]:
     """Read every row of every file as one item; options go to `item`."""
 
     def read(found: Found, **options: object) -> list[Item]:
-        return [item(row, split, **options) for split, paths in found.items() for row in rows_of_all(paths)]
+        return [item_of(item, row, split, **options) for split, files in found.items() for row in rows_of_all(files)]
 
     return read

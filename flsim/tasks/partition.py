@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError
+from flsim.devices import device_name
 from flsim.problems.problem import SPLITS
 from flsim.seeding import generator, seed_for
 from flsim.tasks.item import Item
@@ -93,7 +94,7 @@ class Assignment:
     split: NDArray[np.int8]
     """Index into `SPLITS`, or -1 for a dropped copy, shape `(N,)`."""
     names: tuple[str, ...]
-    """What to call each of the D devices' parts, such as the user; as many as there are devices."""
+    """What to call each of the D devices in files and pictures; users stand in it only where that was asked for."""
 
     @property
     def devices(self) -> int:
@@ -113,6 +114,7 @@ def by_user(
     users_per_device: int | None = None,
     least: int = 0,
     seed: int = 0,
+    keep_user_ids: bool = False,
 ) -> Assignment:
     """Give every device the items of one user, or of several.
 
@@ -124,6 +126,7 @@ def by_user(
             whole users allow, which is one each when `devices` is None.
         least: leave out users with fewer items than this in any split that the data have.
         seed: which users are drawn, and which share a device.
+        keep_user_ids: whether devices are called by their users, not by their numbers.
 
     Raises:
         ConfigError: if an item has no user, or there are too few users.
@@ -148,9 +151,11 @@ def by_user(
     drawn = drawn if len(drawn) > wanted else sorted(drawn)  # one user each: in the order of their names
     home = {user: number % wanted for number, user in enumerate(drawn)}
     owners = np.array([home.get(user, NOBODY) for user in users], dtype=np.int64)
-    names = [[user for user in drawn if home[user] == number] for number in range(wanted)]
-    titles = tuple(own[0] if len(own) == 1 else f"{len(own)} users" for own in names)
-    return Assignment(np.where(splits >= 0, owners, NOBODY), splits, titles)
+    names = _numbered(wanted)
+    if keep_user_ids:
+        held = [[user for user in drawn if home[user] == number] for number in range(wanted)]
+        names = tuple(own[0] if len(own) == 1 else f"{len(own)} users" for own in held)
+    return Assignment(np.where(splits >= 0, owners, NOBODY), splits, names)
 
 
 def dirichlet(
@@ -240,8 +245,8 @@ def evenly(
 
 
 def _numbered(devices: int) -> tuple[str, ...]:
-    """Names as the stream gives them."""
-    return tuple(f"device-{device:03d}" for device in range(devices))
+    """Names as the rows have them."""
+    return tuple(map(device_name, range(devices)))
 
 
 def _counts(wishes: Floats, quantity: Floats, there: Indices, rng: np.random.Generator) -> Indices:
@@ -292,10 +297,10 @@ def values_of(items: Sequence[Item], field: str) -> list[Any]:
     if not items:
         raise ConfigError("partition: the data set has no items")
     for number, item in enumerate(items):
-        if getattr(item, field) is None:
+        if getattr(item, field) is None or (field != "level" and not getattr(item, field).strip()):
             there = [name for name in OVER if getattr(item, name) is not None]
             raise ConfigError(
-                f"partition: item {number} ({item.question[:60]!r}) has no {field}; it has: "
+                f"partition: {item.where or f'item {number}'} ({item.question[:60]!r}) has no {field}; it has: "
                 f"{', '.join(there) or 'none of ' + ', '.join(OVER)}. Map a column to {field}, or deal evenly"
             )
     return [getattr(item, field) for item in items]

@@ -3,6 +3,7 @@
 A `DataSource` is the items of a set, whose they are, and how a device draws one; a `DataTask` makes problems of them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,12 @@ from flsim.problems.judging import called, verifier
 from flsim.problems.problem import SPLITS, Problem
 from flsim.sandbox.helper import VerifierError
 from flsim.seeding import seed_for
+from flsim.tasks.doubts import doubts
 from flsim.tasks.item import Item, split_items
 from flsim.tasks.known_set import KnownSet
 from flsim.tasks.load import load, reader_of
 from flsim.tasks.partition import Assignment, by_user, dirichlet, evenly, lognormal_shares
+from flsim.tasks.people import numbered, told_of_users
 
 _NAMED = 5  # devices that an error names
 
@@ -50,7 +53,7 @@ class DataSource:
         for split in self.needs:
             empty = [d for d in range(self.assignment.devices) if not self.size(d, split)]
             if empty:
-                named = ", ".join(f"{d} ({self.assignment.names[d]})" for d in empty[:_NAMED])
+                named = ", ".join(self.assignment.names[d] for d in empty[:_NAMED])
                 more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
                 held = int((self.assignment.split == SPLITS.index(split)).sum())
                 raise ConfigError(
@@ -76,8 +79,19 @@ class DataSource:
         """
         own = self._own[device, split]
         if not own:
-            raise ConfigError(f"data: device {device} ({self.assignment.names[device]}) has no {split} item")
+            raise ConfigError(f"data: {self.assignment.names[device]} has no {split} item")
         return self.items[own[rng.randrange(len(own))]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what each device holds, in whatever order it was read: equal for equal partitions; it names nobody."""
+        held = zip(self.items, self.assignment.device.tolist(), self.assignment.split.tolist(), strict=True)
+        each = (
+            repr((device, split, item.question, item.answer, item.level, item.score_label)).encode()
+            for item, device, split in held
+            if device >= 0 and split >= 0
+        )
+        return hashlib.sha256(b"".join(sorted(hashlib.sha256(text).digest() for text in each))).hexdigest()
 
     def all(self, device: int, split: str) -> list[Item]:
         """A device's own items of a split, in the order of the data set."""
@@ -113,8 +127,8 @@ class DataTask:
     instruction: str
     score_words: tuple[str, str] = ("", "")
     """The answers that stand for the score labels 0 and 1; empty where items have none."""
-    dropped: tuple[str, ...] = ()
-    """References that no completion could meet; their items have been left out."""
+    told: tuple[str, ...] = ()
+    """What is to be told of its items, in sentences: what was left out, and what is doubtful."""
 
     def draw(self, device: int, split: str, rng: Random) -> Problem:
         """One of the device's own problems of a split, with replacement; draws from `rng` once."""
@@ -158,17 +172,6 @@ class DataTask:
     def has_solutions(self) -> bool:
         """Whether some item has a solution."""
         return any(item.solution is not None for item in self.source.items)
-
-    @property
-    def said(self) -> str | None:
-        """What is to be told of items that were left out; None if none was."""
-        if not self.dropped:
-            return None
-        shown = ", ".join(repr(text[:_LONGEST_SHOWN]) for text in self.dropped[:_SHOWN])
-        return (
-            f"data.{self.name}: left out the items of {len(self.dropped)} references that no completion could meet by "
-            f"the verifier {self.source.verifier}, such as {shown}"
-        )
 
     def _dealt_out(self, items: Sequence[Item], count: int, rng: Random) -> list[Problem]:
         found: list[Item] = []
@@ -218,7 +221,7 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
     where = config.reader or config.kind
     try:
         kind = config.verifier or reader_of(where).verifier
-        items = _judged(load(where, config.root, **config.settings), where, kind)
+        items = _judged(load(where, config.root, encoding=config.encoding, **config.settings), where, kind)
         judge = called(kind, config.verifier_settings)
         dropped = _unreadable(judge, items)
         left_out = set(dropped)
@@ -229,12 +232,35 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
                 f"nor any other reference; is it the right verifier?"
             )
         splits = split_items(kept, config.splits)
+        told = _told(config, kept, splits, judge, dropped)
         assignment = _dealt(config, kept, splits, devices, seed_for(seed, "data", name))
-        source, score_words = DataSource(kept, assignment, judge, needs=SPLITS), _score_words(kept)
+        held = kept if config.keep_user_ids else numbered(kept)
+        source, score_words = DataSource(held, assignment, judge, needs=SPLITS), _score_words(kept)
     except ConfigError as error:
         raise ConfigError(f"data.{name}: {str(error).removeprefix('data: ')}") from error
     words = verifier(judge).instruction if config.instruction is None else config.instruction
-    return DataTask(name, config, source, words, score_words, dropped)
+    return DataTask(name, config, source, words, score_words, tuple(f"data.{name}: {text}" for text in told))
+
+
+def _told(
+    config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], judge: str, dropped: Sequence[str]
+) -> list[str]:
+    """What is to be told of the items.
+
+    Raises:
+        ConfigError: if some of it is doubtful and `strict` is set.
+    """
+    found = doubts(items, splits.tolist(), code=judge.partition(" ")[0] == "code")
+    if found and config.strict:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ConfigError(f"strict: {found[0]}{more}; mend the files, or set strict=false to be told only")
+    if dropped:
+        shown = ", ".join(repr(text[:_LONGEST_SHOWN]) for text in dropped[:_SHOWN])
+        found.append(
+            f"left out the items of {len(dropped)} references that no completion could meet by the verifier {judge}, "
+            f"such as {shown}"
+        )
+    return found + ([] if config.keep_user_ids else told_of_users(items))
 
 
 def _judged(items: list[Item], where: str, kind: str) -> list[Item]:
@@ -260,7 +286,15 @@ def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:
 def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], devices: int, seed: int) -> Assignment:
     if config.partition == "user":
         per_device, least = config.users_per_device, config.least
-        return by_user(items, splits, devices=devices, users_per_device=per_device, least=least, seed=seed)
+        return by_user(
+            items,
+            splits,
+            devices=devices,
+            users_per_device=per_device,
+            least=least,
+            seed=seed,
+            keep_user_ids=config.keep_user_ids,
+        )
     sigma = config.quantity_sigma
     shares = lognormal_shares(devices, sigma=sigma, seed=seed) if sigma else None
     if config.partition == "evenly":

@@ -10,11 +10,11 @@ split the whole by hash (`splits=hash`): 285 questions are no training set.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.item import Item
-from flsim.tasks.known_set import Found, KnownSet
+from flsim.tasks.known_set import Found, KnownSet, item_of
 from flsim.tasks.tables import Row, csv_rows, rows_of, rows_of_all
 
 # A multiple-choice question as text: the stem, a line per choice, and the letter of the right one.
@@ -56,15 +56,15 @@ def mmlu_item(row: Row, split: str | None, *, subject: str | None = None) -> Ite
     )
 
 
-def _file(path: Path, split: str) -> list[Item]:
-    if path.suffix != ".csv":
-        return [mmlu_item(row, split) for row in rows_of(path)]
-    subject = path.stem.removesuffix(f"_{_ARCHIVE.get(split, split)}")
-    return [mmlu_item(row, split, subject=subject) for row in csv_rows(path, names=_COLUMNS)]
+def _file(file: DataFile, split: str) -> list[Item]:
+    if file.format != ".csv":
+        return [item_of(mmlu_item, row, split) for row in rows_of(file)]
+    subject = file.path.stem.removesuffix(f"_{_ARCHIVE.get(split, split)}")
+    return [item_of(mmlu_item, row, split, subject=subject) for row in csv_rows(file, names=_COLUMNS)]
 
 
 def _read_mmlu(found: Found) -> list[Item]:
-    return [item for split, paths in found.items() for path in paths for item in _file(path, split)]
+    return [item for split, files in found.items() for file in files for item in _file(file, split)]
 
 
 MMLU = KnownSet(
@@ -118,9 +118,9 @@ def arc_item(row: Row, split: str | None, *, challenge: bool | None = None) -> I
 
 def _read_arc(found: Found) -> list[Item]:
     return [
-        arc_item(row, part.rpartition(" ")[2], challenge=part.startswith("challenge"))
-        for part, paths in found.items()
-        for row in rows_of_all(paths)
+        item_of(arc_item, row, part.rpartition(" ")[2], challenge=part.startswith("challenge"))
+        for part, files in found.items()
+        for row in rows_of_all(files)
     ]
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from flsim.tasks.item import Item
-from flsim.tasks.known_set import Found, KnownSet, by_row
+from flsim.tasks.known_set import Found, KnownSet, by_row, item_of
 from flsim.tasks.tables import Row, rows_of_all, text_of
 
 
@@ -36,7 +36,7 @@ def mbpp_item(row: Row, split: str | None, *, shown_tests: int = 3) -> Item:
     question = f"{task.strip()}\nYour code should pass these tests:\n{shown}" if shown else task.strip()
     try:
         task_id = int(row["task_id"])
-    except ValueError:
+    except (TypeError, ValueError):
         raise row.error(f"the task_id {row['task_id']!r} is no whole number, so its split is not known") from None
     return Item(
         question,
@@ -190,7 +190,9 @@ def _stream(value: Any) -> str:
 
 def _read_taco(found: Found, *, most_tests: int | None = None) -> list[Item]:
     items = (
-        taco_item(row, split, most_tests=most_tests) for split, paths in found.items() for row in rows_of_all(paths)
+        item_of(taco_item, row, split, most_tests=most_tests)
+        for split, files in found.items()
+        for row in rows_of_all(files)
     )
     return [item for item in items if item is not None]
 

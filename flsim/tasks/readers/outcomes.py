@@ -20,7 +20,7 @@ from flsim.tasks.columns import Columns
 from flsim.tasks.item import Item, key_of
 from flsim.tasks.known_set import Found, KnownSet, Reader
 from flsim.tasks.readers.own import ALL, own_files
-from flsim.tasks.tables import Row, rows_of, rows_of_all
+from flsim.tasks.tables import Row, rows_of_all
 
 VALIDATION, TEST = 0.15, 0.25
 """Default shares of the held-out questions: the tables are small, and measuring needs as many questions as learning."""
@@ -37,6 +37,7 @@ def own_outcomes(
     columns: Mapping[str, str] | None = None,
     validation: float = VALIDATION,
     test: float = TEST,
+    encoding: str = "utf-8",
 ) -> list[Item]:
     """Items of one's own tables.
 
@@ -47,6 +48,7 @@ def own_outcomes(
             `prompt_tokens`, `completion_tokens`, `label`, `level`, `user` and `split`, each with its column.
         validation: share held out for choosing, of the questions whose split nobody says.
         test: share held out for measuring.
+        encoding: of the files that have no byte order mark.
 
     Raises:
         ConfigError: for a file that is not there, a missing column or a bad row, by its number.
@@ -57,9 +59,8 @@ def own_outcomes(
         raise ConfigError(f"columns: there is no field {unknown[0]!r}; a recorded outcome has: {', '.join(known)}")
     items = [
         _own_item(row, named, None if split == ALL else split)
-        for split, paths in own_files(root, files).items()
-        for path in paths
-        for row in rows_of(path)
+        for split, found in own_files(root, files, encoding).items()
+        for row in rows_of_all(found)
     ]
     return _split(items, validation, test)
 
@@ -78,7 +79,7 @@ def _own_item(row: Row, named: Mapping[str, str], split: str | None) -> Item:
 def _gsm8k(found: Found, *, local: str = "rho-math-1b-v0.1", **pair: Any) -> list[Item]:
     """A question's number is its line in GSM8K's test file; the level is the number of steps of the solution."""
     questions = {str(number): row.text("question") for number, row in enumerate(rows_of_all(found["questions"]))}
-    return _table(found, questions, lambda row: int(row.text("gold_steps")), local=local, **pair)
+    return _table(found, questions, lambda row: _count(row, "gold_steps"), local=local, **pair)
 
 
 def _crux(found: Found, *, local: str = "gemma-2-2b-it", **pair: Any) -> list[Item]:
@@ -115,6 +116,10 @@ def _table(
         number = row.text("id")
         if number not in questions:
             raise row.error(f"the questions have none with the id {number!r}; take the files that belong together")
+        if number not in said:
+            raise row.error(
+                f"the lengths of the answers have none with the id {number!r}; take the files that belong together"
+            )
         question, right = questions[number], (_truth(row, local), _truth(row, cloud))
         record = Record(*right, _tokens(len(question)), _tokens(said[number]))
         items.append(Item(question, record.text, level=level(row)))

@@ -11,14 +11,22 @@ from typing import Any
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import SPLITS
 from flsim.tasks.columns import Columns
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.item import Item
-from flsim.tasks.known_set import Reader, matches
-from flsim.tasks.tables import Row, rows_of
+from flsim.tasks.known_set import Reader, item_of, matches
+from flsim.tasks.tables import Row, rows_of_all
 
 ALL = "all"
 
 
-def own(root: Path, *, files: Mapping[str, str], columns: Mapping[str, str], levels: Sequence[str] = ()) -> list[Item]:
+def own(
+    root: Path,
+    *,
+    files: Mapping[str, str],
+    columns: Mapping[str, str],
+    levels: Sequence[str] = (),
+    encoding: str = "utf-8",
+) -> list[Item]:
     """Items of one's own files.
 
     Args:
@@ -26,6 +34,7 @@ def own(root: Path, *, files: Mapping[str, str], columns: Mapping[str, str], lev
         files: split (`train`, `validation`, `test`, or `all`) -> file or pattern.
         columns: field of an item -> column, or template (`flsim/tasks/columns.py`).
         levels: words of difficulty from easy to hard; empty where the column holds whole numbers.
+        encoding: of the files that have no byte order mark.
 
     Raises:
         ConfigError: for a file that is not there, a missing column or a bad row, by its number.
@@ -33,30 +42,36 @@ def own(root: Path, *, files: Mapping[str, str], columns: Mapping[str, str], lev
     mapped = Columns(columns, levels=levels)
     return [
         mapped.item(row, None if split == ALL else split)
-        for split, paths in own_files(root, files).items()
-        for path in paths
-        for row in rows_of(path)
+        for split, found in own_files(root, files, encoding).items()
+        for row in rows_of_all(found)
     ]
 
 
-def own_files(root: Path, files: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+def own_files(root: Path, files: Mapping[str, str], encoding: str = "utf-8") -> dict[str, tuple[DataFile, ...]]:
     """The files of each split.
 
     Raises:
-        ConfigError: if there are none, a split is not known, or a file is not there.
+        ConfigError: if there are none, a split is not known, a file is not there, or is of two splits.
     """
     if not files:
         raise ConfigError(
             'files: names no file; give a file or a pattern per split, such as {"train": "train.jsonl", '
             '"test": "test.jsonl"}, or {"all": "questions.csv"}'
         )
-    found = {}
+    found: dict[str, tuple[DataFile, ...]] = {}
     for split, pattern in files.items():
         if split not in (*SPLITS, ALL):
             raise ConfigError(f"files: there is no split {split!r}; it is one of: {', '.join((*SPLITS, ALL))}")
-        found[split] = matches(root, pattern)
-        if not found[split]:
+        own = matches(root, pattern, encoding)
+        if not own:
             raise ConfigError(f"files: the {split} file is not there; looked for {root / pattern}")
+        for other, theirs in found.items():
+            for file in set(own) & set(theirs):
+                raise ConfigError(
+                    f"files: {file} is both of {other} and of {split}, so that tests would hold what was learned; "
+                    f"give each split its own file, or name it as {ALL!r} to have it split"
+                )
+        found[split] = own
     return found
 
 
@@ -94,7 +109,7 @@ def hub(
         raise ConfigError(f"{name}: give either columns or item, so that rows become items in one way")
     read = item if item is not None else Columns(columns or {}, levels=levels).item
     return [
-        read(row, None if split == "all" else split)
+        item_of(read, row, None if split == "all" else split)
         for split, theirs in (_named_splits(name, config) if splits is None else splits).items()
         for row in hub_rows(name, config, split=theirs)
     ]

@@ -10,19 +10,18 @@ A rating of `like` or more is a like. A user's ratings are put in order of time 
 12 % before validate, so nothing is learned from a user's own future. Other users' ratings are not cut at that time.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flsim.config.schema import ConfigError
 from flsim.tasks.columns import Columns
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.item import Item
 from flsim.tasks.known_set import Found, KnownSet, Reader
 from flsim.tasks.readers.own import ALL, own_files
-from flsim.tasks.tables import Row, csv_rows
+from flsim.tasks.tables import Row, csv_rows, json_document
 
 HELD_OUT = 0.12  # share of a user's items that validate, and that test: the shares of flsim.problems.problem
 
@@ -112,9 +111,9 @@ def _verdict(rating: Rating, like: float) -> str:
     return "like" if rating.stars >= like else "dislike"
 
 
-def _ratings(path: Path, films: dict[str, tuple[str, str]]) -> Iterator[Rating]:
-    names = None if path.suffix == ".csv" else ("userId", "movieId", "rating", "timestamp")
-    for row in csv_rows(path, names=names, delimiter="," if path.suffix == ".csv" else "\t"):
+def _ratings(file: DataFile, films: dict[str, tuple[str, str]]) -> Iterator[Rating]:
+    names = None if file.format == ".csv" else ("userId", "movieId", "rating", "timestamp")
+    for row in csv_rows(file, names=names, delimiter="," if file.format == ".csv" else "\t"):
         user, film = row.text("userId"), row.text("movieId")
         if film not in films:
             raise row.error(f"film {film!r} is not in the list of films")
@@ -125,13 +124,13 @@ def _ratings(path: Path, films: dict[str, tuple[str, str]]) -> Iterator[Rating]:
             raise row.error(f"rating or timestamp is no number ({error})") from None
 
 
-def _films(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+def _films(file: DataFile) -> Iterator[tuple[str, tuple[str, str]]]:
     """Film -> title and first genre."""
-    if path.suffix == ".csv":
-        for row in csv_rows(path):
+    if file.format == ".csv":
+        for row in csv_rows(file):
             yield row.text("movieId"), (row.text("title"), row.text("genres").split("|")[0])
     else:
-        for row in csv_rows(path, names=_ITEM_COLUMNS, delimiter="|", encoding="latin-1", quoted=False):
+        for row in csv_rows(file, names=_ITEM_COLUMNS, delimiter="|", encoding="latin-1", quoted=False):
             yield row.text("movieId"), (row.text("title"), _first_genre(row))
 
 
@@ -180,9 +179,9 @@ def _read(found: Found) -> list[Item]:
     """The whole has no split of its own, so that every user's tweets are split by hash."""
     return [
         sentiment140_item(row, None if part == "all" else part)
-        for part, paths in found.items()
-        for path in paths
-        for row in csv_rows(path, names=_COLUMNS, encoding="latin-1")
+        for part, files in found.items()
+        for file in files
+        for row in csv_rows(file, names=_COLUMNS, encoding="latin-1", strict=False)  # tweets quote as they like
     ]
 
 
@@ -213,13 +212,20 @@ FILES = {"train": "train/*.json", "test": "test/*.json"}
 COLUMNS = {"question": "{x}", "answer": "y"}
 
 
-def leaf(root: Path, *, files: Mapping[str, str] | None = None, columns: Mapping[str, str] | None = None) -> list[Item]:
+def leaf(
+    root: Path,
+    *,
+    files: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
+) -> list[Item]:
     """Items of LEAF files, each with its user.
 
     Args:
         root: folder that the files are relative to.
         files: split -> file or pattern; None means LEAF's own `train/*.json` and `test/*.json`.
         columns: field of an item -> `x`, `y`, `user`, or a template of them; None: x is the question, y the answer.
+        encoding: of the files that have no byte order mark.
 
     Raises:
         ConfigError: for a file that is not there, or one that is not LEAF's.
@@ -227,38 +233,35 @@ def leaf(root: Path, *, files: Mapping[str, str] | None = None, columns: Mapping
     mapped = Columns({"user": "user", **(COLUMNS if columns is None else columns)})
     return [
         mapped.item(row, None if split == ALL else split)
-        for split, paths in own_files(root, FILES if files is None else files).items()
-        for path in paths
-        for row in leaf_rows(path)
+        for split, found in own_files(root, FILES if files is None else files, encoding).items()
+        for file in found
+        for row in leaf_rows(file)
     ]
 
 
-def leaf_rows(path: Path) -> Iterator[Row]:
-    """Rows with the columns `user`, `x` and `y`, the users in the file's order.
+def leaf_rows(file: DataFile) -> Iterator[Row]:
+    """Rows with the columns `user`, `x` and `y`, the users in the file's order; a row's place numbers its user from 1.
 
     Raises:
         ConfigError: if a part of the format is missing, or a user's x and y are of unequal length.
     """
-    found = _document(path)
-    for user in found["users"]:
-        if user not in found["user_data"]:
-            raise ConfigError(f"{path}: user {user!r} is listed in 'users' and has no 'user_data'")
-        data = found["user_data"][user]
-        if not isinstance(data, dict) or not {"x", "y"} <= data.keys() or len(data["x"]) != len(data["y"]):
-            raise ConfigError(f"{path}, user {user!r}: needs lists 'x' and 'y' of equal length")
-        for number, (x, y) in enumerate(zip(data["x"], data["y"], strict=True), 1):
-            yield Row({"user": user, "x": x, "y": y}, f"{path}, user {user!r}, row {number}")
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: is not JSON ({error})") from None
+    found = json_document(file)
     missing = {"users", "user_data"} - (found.keys() if isinstance(found, dict) else set())
     if missing:
-        raise ConfigError(f"{path}: is no LEAF file; it has no {' and no '.join(sorted(missing))}")
-    return dict(found)
+        raise ConfigError(f"{file}: is no LEAF file; it has no {' and no '.join(sorted(missing))}")
+    users, data = found["users"], found["user_data"]
+    if not isinstance(users, list) or not isinstance(data, dict):
+        raise ConfigError(f"{file}: is no LEAF file; 'users' must be a list, and 'user_data' an object with their data")
+    for place, user in enumerate(users, 1):
+        where = f"{file}, user {place}"
+        own = data.get(user) if isinstance(user, str) else None
+        if own is None:
+            raise ConfigError(f"{where}: {user!r} is listed in 'users' and has no 'user_data'")
+        x, y = (own.get(name) if isinstance(own, dict) else None for name in "xy")
+        if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
+            raise ConfigError(f"{where}, {user!r}: needs lists 'x' and 'y' of equal length")
+        for number, (one, label) in enumerate(zip(x, y, strict=True), 1):
+            yield Row({"user": user, "x": one, "y": label}, f"{where}, row {number}")
 
 
 LEAF = Reader(leaf)

@@ -15,7 +15,9 @@ from flsim.comparison.runs import Method, OpenRun
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import STAGE, without_timing
 from flsim.report.finish import finish_run
+from flsim.report.partition_figure import write_partitions
 from flsim.report.summary import read_summary
+from flsim.tasks.sets import _group
 from flsim.tasks.stream import TaskStream, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -157,6 +159,26 @@ def test_runs_on_other_data_are_not_compared(finished: flsim.Run, folder: Path) 
         check_comparable([one, other])
     with pytest.raises(ConfigError, match=f"'other' is no bound.*{difference}"):
         check_comparable([one], [other])
+
+
+def test_runs_on_files_that_changed_between_are_not_compared(tmp_path: Path) -> None:
+    """Settings agree, but device 1 is somebody else; where ids are shown or not is no difference."""
+    write_votes(write_sums(tmp_path))
+
+    def dealt(name: str, *settings: str) -> Method:
+        own = config(tmp_path, name, "stream.phases=[[votes]]", *settings)
+        _group.cache_clear()
+        write_partitions(tmp_path / name, stream_of(own).data)
+        return Method(name, (OpenRun(tmp_path / name, own),))
+
+    first, again = dealt("first"), dealt("again", "data.votes.keep_user_ids=true", "data.votes.strict=true")
+    check_comparable([first, again], [again])
+    header, *lines = (tmp_path / "votes.csv").read_text().splitlines()
+    (tmp_path / "votes.csv").write_text("\n".join([header, *reversed(lines)]))
+    check_comparable([first, dealt("turned")])
+    (tmp_path / "votes.csv").write_text("\n".join([header, *lines]).replace("u1,", "u9,"))
+    with pytest.raises(ConfigError, match=r"changed cannot be compared with .*first: the devices of data\.votes hold"):
+        check_comparable([first, dealt("changed")])
 
 
 def test_what_was_left_out_is_logged(tmp_path: Path, one_thread: None) -> None:

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from PIL import Image
 
-from flsim.report.partition_figure import write_partition
+from flsim.report.partition_figure import partition_figure, write_partition
+from flsim.report.plot import drawing_style
 from flsim.tasks.heterogeneity import (
     as_lines,
     counts_table,
@@ -20,7 +22,7 @@ from flsim.tasks.heterogeneity import (
     total_variation,
 )
 from flsim.tasks.item import Item, split_items
-from flsim.tasks.partition import Assignment, dirichlet
+from flsim.tasks.partition import Assignment, by_user, dirichlet
 
 SHARES = st.lists(st.floats(0.001, 1), min_size=3, max_size=3).map(lambda x: np.array(x) / sum(x))
 
@@ -107,3 +109,37 @@ def test_the_partition_is_written_and_pictured(tmp_path: Path, devices: int, lab
     with Image.open(tmp_path / "deep" / "partition.png") as picture:
         assert picture.width == 1200
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20  # more than an empty page
+
+
+@pytest.mark.parametrize(
+    ("devices", "kept", "label"),
+    [
+        (2, False, "x"),
+        (25, True, "WWWWWWWW MMMMMMM WWWWWWWWWWWWW MMMM"),
+        (2, True, "数学 \n \x07\U0001f600 علم"),
+        (41, False, "x"),
+    ],
+)
+def test_no_text_of_the_picture_is_cut_or_lies_on_another(devices: int, kept: bool, label: str) -> None:
+    items = [
+        Item(f"q{n}", "x", label=f"{label}{n % 7}", user=f"@{label}{n % devices} with a long name")
+        for n in range(9 * devices)
+    ]
+    assignment = by_user(items, split_items(items), devices=devices, keep_user_ids=kept)
+    table = counts_table(items, assignment, keep_user_ids=kept)
+    title = "a set whose name is long, by a label, with a rule of many words and a sigma of 0.5, and " * 2
+    with drawing_style():
+        figure = partition_figure(table, assignment, heterogeneity(table, assignment), title=title)
+        figure.canvas.draw()
+        inside = figure.bbox.padded(1)
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+        boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) > 12
+    for text, box in zip(texts, boxes, strict=True):
+        assert inside.x0 <= box.x0, text
+        assert inside.y0 <= box.y0, text
+        assert box.x1 <= inside.x1, text
+        assert box.y1 <= inside.y1, text
+    for number, box in enumerate(boxes):
+        over = [texts[other].get_text() for other in range(number) if box.padded(-1).overlaps(boxes[other].padded(-1))]
+        assert not over, (texts[number].get_text(), over)

@@ -190,15 +190,16 @@ def test_a_label_in_too_much_demand_is_shared_and_nobody_gets_another() -> None:
 def test_users_keep_their_items() -> None:
     items = some([40, 20], users=5)
     splits = split_items(items)
-    alone = by_user(items, splits)
+    assert by_user(items, splits).names == tuple(f"device-{n:03d}" for n in range(5))
+    alone = by_user(items, splits, keep_user_ids=True)
     assert alone.names == ("u0", "u1", "u2", "u3", "u4")
     assert all(items[i].user == alone.names[device] for i, device in enumerate(alone.device))
-    shared = by_user(items, splits, devices=2)
+    shared = by_user(items, splits, devices=2, keep_user_ids=True)
     assert sorted(shared.names) == ["2 users", "3 users"]
     homes = {(item.user, int(device)) for item, device in zip(items, shared.device, strict=True)}
     assert len(homes) == 5  # each user lives in one place
     assert (shared.device >= 0).all()
-    drawn = by_user(items, splits, devices=2, users_per_device=1)
+    drawn = by_user(items, splits, devices=2, users_per_device=1, keep_user_ids=True)
     assert len(drawn.names) == 2
     assert {items[i].user for i in np.flatnonzero(drawn.device >= 0)} == set(drawn.names)
 
@@ -206,9 +207,9 @@ def test_users_keep_their_items() -> None:
 def test_users_with_too_little_are_left_out() -> None:
     items = [Item(f"{user} {n}", "x", user=user, split=SPLITS[n % 3]) for user, count in (("a", 9), ("b", 2))
              for n in range(count)]  # fmt: skip
-    assert by_user(items, split_items(items), least=3).names == ("a",)
-    assert by_user(items, split_items(items), least=1).names == ("a",)  # b has no test item
-    assert by_user(items, split_items(items)).names == ("a", "b")
+    assert by_user(items, split_items(items), least=3, keep_user_ids=True).names == ("a",)
+    assert by_user(items, split_items(items), least=1, keep_user_ids=True).names == ("a",)  # b has no test item
+    assert by_user(items, split_items(items), keep_user_ids=True).names == ("a", "b")
     with pytest.raises(
         ConfigError, match=r"2 devices of 1 user\(s\) each, but there are 1 users with at least 1 items"
     ):
@@ -299,10 +300,12 @@ def test_a_device_without_items_is_named_before_the_run() -> None:
     items = [Item(f"{user}{n}", "x", user=user, split="train" if user == "a" or n else "test") for user in "abc"
              for n in range(4)]  # fmt: skip
     assignment = by_user(items, split_items(items))
-    with pytest.raises(ConfigError, match=r"1 of 3 devices have no test item: 0 \(a\); the data set has 2. Use fewer"):
+    with pytest.raises(
+        ConfigError, match=r"1 of 3 devices have no test item: device-000; the data set has 2. Use fewer"
+    ):
         DataSource(items, assignment, "exact")
     source = DataSource(items, assignment, "exact", needs=("train",))
-    with pytest.raises(ConfigError, match=r"device 0 \(a\) has no test item"):
+    with pytest.raises(ConfigError, match=r"device-000 has no test item"):
         source.draw(0, "test", Random(0))
     with pytest.raises(ConfigError, match="11 items and 12 assignments"):
         DataSource(items[1:], assignment, "exact")

@@ -179,6 +179,7 @@ def test_leaf_gives_every_device_one_user(tmp_path: Path) -> None:
         "stream.phases=[[leaf]]",
         "data.leaf.kind=leaf",
         "data.leaf.partition=user",
+        "data.leaf.keep_user_ids=true",
         f"data.leaf.root={tmp_path}",
     ]
     stream = stream_of(load_config(None, [*settings, "fleet.devices=5", "rounds=1"]))
@@ -222,9 +223,9 @@ def test_what_no_completion_could_meet_is_left_out_and_told(tmp_path: Path) -> N
     (tmp_path / "without.yaml").write_text(text)
     (own, *_) = stream_of(load_config(tmp_path / "without.yaml")).data
     assert len(own.source.items) == 240
-    assert own.said is not None
-    assert "data.sums: left out the items of 1 references" in own.said
-    assert "verifier numeric, such as 'who knows'" in own.said
+    (said,) = own.told
+    assert "data.sums: left out the items of 1 references" in said
+    assert "verifier numeric, such as 'who knows'" in said
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_wrong_settings_are_refused_with_the_mend(folder: Path, more: list[str],
     [
         (["data.sums.root=nowhere"], r"data\.sums: files: the all file is not there; looked for nowhere/sums\.jsonl"),
         (["data.sums.settings.column=x"], r"data\.sums: files was given .*unexpected keyword argument 'column'"),
-        (["data.sums.partition=user"], r"data\.sums: partition: item 0 .* has no user; it has: label, level"),
+        (["data.sums.partition=user"], r"data\.sums: partition: .*sums\.jsonl, row 1 .* has no user; it has: label"),
         (["fleet.devices=7"], r"data\.votes: partition by user: 7 devices of 1 user\(s\) each, but there are 6 users"),
         (["fleet.devices=60", "data.sums.partition=evenly"], r"data\.sums: \d+ of 60 devices have no .*fewer devices"),
         (["data.sums.settings.columns.answer=kind", "data.sums.verifier=numeric"],
@@ -367,7 +368,9 @@ def sandbox_or_skip() -> None:
 
 
 def test_users_of_a_seed_are_other_users(folder: Path) -> None:
+    asked = "data.votes.keep_user_ids=true"
     names = [
-        group(stream_of(config_of(folder, f"stream.seed={seed}")), "votes").source.assignment.names for seed in range(4)
+        group(stream_of(config_of(folder, asked, f"stream.seed={seed}")), "votes").source.assignment.names
+        for seed in range(4)
     ]
     assert any(one != other for one, other in pairwise(names))

@@ -96,7 +96,7 @@ def _check_partitions(runs: Sequence[OpenRun]) -> None:
             first, folder = known.setdefault((name, run.config.stream.seed), (found, run.folder))
             if first != found:
                 raise ConfigError(
-                    f"{run.folder} cannot be compared with {folder}: the devices of data.{name} hold other items there, "
+                    f"{run.folder} cannot be compared with {folder}: the devices of data.{name} hold other items, "
                     f"as its files changed between the two; run one of them again"
                 )
 

@@ -8,13 +8,16 @@ import errno
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _DIGEST = 32  # bytes of SHA-256 in front of a sealed file
+_FLUSHERS = 8  # more at once make a disk no faster
 _PART = ".part"
 
 _MENDS = {
@@ -66,6 +69,8 @@ def write_atomically(path: Path, data: bytes, *, what: str = "a file", durable: 
             with suppress(OSError):
                 part.unlink()
             raise
+        if durable:
+            _flush(path.parent)
 
 
 @contextmanager
@@ -105,6 +110,35 @@ def nearest(path: Path) -> Path:
     return next((one for one in (path, *path.parents) if os.path.lexists(one)), Path("/"))
 
 
+def flush(paths: Sequence[Path], what: str) -> None:
+    """Wait until the disk has these files, whoever wrote them, and their names; many at once cost little more than one.
+
+    Args:
+        paths: of the files.
+        what: they are, for people.
+
+    Raises:
+        UnwritableError: if the disk does not take them.
+    """
+
+    def one(path: Path) -> None:
+        with writing(what, path):
+            _flush(path)
+
+    folders = {path.parent for path in paths}
+    with ThreadPoolExecutor(_FLUSHERS) as pool:
+        for some in (paths, [*folders, *{folder.parent for folder in folders}]):
+            list(pool.map(one, some))
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def _free(path: Path) -> str:
     try:
         return f"{shutil.disk_usage(nearest(path)).free:,}"
@@ -137,21 +171,52 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def left_in(folder: Path) -> str:
+    """What a run that ended too early has left in its folder, and how to go on with it, in a sentence for people."""
+    try:
+        begun = (folder / "config.yaml").is_file()
+        rounds = [path.stem.partition("-")[2] for path in (folder / "checkpoints").glob("round-*.npz")]
+    except OSError:
+        begun, rounds = False, []
+    if not begun:
+        return "nothing of a run was written"
+    kept = f"everything up to round {int(max(rounds))} is kept" if rounds else "no round was finished yet"
+    return f"{kept}; go on with: flsim resume {shlex.quote(str(folder))}"
+
+
 def seal(data: bytes) -> bytes:
     """Put the data's SHA-256 in front of it."""
-    return hashlib.sha256(data).digest() + data
+    return digest_of(data) + data
 
 
-def unseal(path: Path, mend: str) -> bytes:
+def digest_of(data: bytes) -> bytes:
+    """Its SHA-256."""
+    return hashlib.sha256(data).digest()
+
+
+def seal_of(path: Path) -> bytes:
+    """The SHA-256 that stands in front of a sealed file, whether it is right or not."""
+    with path.open("rb") as file:
+        return file.read(_DIGEST)
+
+
+def unseal(path: Path, mend: str, *, digest: bytes | None = None) -> bytes:
     """Read a sealed file.
 
+    Args:
+        path: of the file.
+        mend: what to do if it is damaged, for the error.
+        digest: of the data that is expected; None takes whatever was sealed.
+
     Raises:
-        DamagedFileError: if the bytes are not the ones that were sealed.
+        DamagedFileError: if the bytes are not the ones that were sealed, or others than expected.
     """
     raw = path.read_bytes()
-    digest, data = raw[:_DIGEST], raw[_DIGEST:]
-    if hashlib.sha256(data).digest() != digest:
+    sealed, data = raw[:_DIGEST], raw[_DIGEST:]
+    if digest_of(data) != sealed:
         raise DamagedFileError(f"{path} is damaged ({len(raw)} bytes, wrong checksum); {mend}")
+    if digest is not None and digest != sealed:
+        raise DamagedFileError(f"{path} holds something else than what the run left there; {mend}")
     return data
 
 

@@ -1,7 +1,6 @@
 """How a command ends: by itself, by a signal, or by what it cannot go on with; and what is left to go on from."""
 
 import os
-import shlex
 import signal
 import sys
 import time
@@ -89,10 +88,10 @@ def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> i
     try:
         finished = work()
     except (StrategyError, UnwritableError, RayDiedError) as error:
-        _say(f"\nerror: {error}\n{left_in(folder, another)}")
+        _say(f"\nerror: {error}\n{_left(folder, another)}")
         return 2
     except KeyboardInterrupt as stop:
-        _say(f"\nstopped; {left_in(folder, another)}")
+        _say(f"\nstopped; {_left(folder, another)}")
         return status_of(stop)
     print(end_table(finished.summary))
     print(f"\nreport: {finished.report}")
@@ -104,17 +103,11 @@ def status_of(stop: KeyboardInterrupt) -> int:
     return stop.status if isinstance(stop, Stopped) else 130
 
 
-def left_in(folder: Path, another: bool = False) -> str:
-    """What is kept of a run that did not end, and how to go on with it."""
-    try:
-        begun = not another and (folder / "config.yaml").is_file()
-        rounds = [path.stem.partition("-")[2] for path in (folder / "checkpoints").glob("round-*.npz")]
-    except OSError:
-        begun, rounds = False, []
-    if not begun:
-        return "nothing of a run was written" if not another else f"nothing was written to {folder}"
-    kept = f"everything up to round {int(max(rounds))} is kept" if rounds else "no round was finished yet"
-    return f"{kept}; go on with: flsim resume {shlex.quote(str(folder))}"
+def _left(folder: Path, another: bool) -> str:
+    """What is kept of a run that did not end."""
+    from flsim.files import left_in
+
+    return f"nothing was written to {folder}" if another else left_in(folder)
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,8 @@ from clients.app import DeviceApp
 from flsim.config.load import settings_of, to_yaml
 from flsim.config.schema import Config
 from flsim.files import write_atomically
+from flsim.loop.checkpoints import replace_inventory
+from flsim.loop.lock import LOCK, OWNER
 from flsim.loop.simulation import build_parts
 from flsim.metrics.rows import COLUMNS, Row, read_rows, read_rows_file, write_rows
 from strategies.base import DeltaStrategy
@@ -28,7 +30,7 @@ from strategies.base import DeltaStrategy
 FOLDER = "shared"
 _RULE = "client.asking"
 _OF_RUN = ("name", "run_dir")
-_LEFT = ("rows", "config.yaml", "summary.json", "report.html", "plots", "adapter", "*.part")
+_LEFT = ("rows", "config.yaml", "summary.json", "report.html", "plots", "adapter", "*.part", LOCK, OWNER)
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,13 @@ class Training:
         for part, config in made:
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(source, part, ignore=shutil.ignore_patterns(*_LEFT))
+            digests = []
             for file in sorted((source / "rows").glob("round-*.parquet")):
                 rows = _under(read_rows_file(file), self._tag(config), config)
-                write_rows(part / "rows" / file.name, [Row(*line) for line in rows.itertuples(index=False)])
+                own = [Row(*line) for line in rows.itertuples(index=False)]
+                digests.append(write_rows(part / "rows" / file.name, own))
             write_atomically(part / "config.yaml", to_yaml(config).encode())
+            replace_inventory(part, to_yaml(config), tuple(digests))
         for part, config in made:
             os.rename(part, config.folder)
 

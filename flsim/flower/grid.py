@@ -18,10 +18,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from flsim.devices import node_of
+import flsim.flower.messages as wire
+from flsim.devices import device_at, node_of
 from flsim.flower.contract import Weight
 from flsim.flower.probe import Rehearsal
-from flsim.flower.store import DeviceStore
+from flsim.flower.store import DeviceStore, Saved, States
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 from flsim.timing import RoundTiming, booked
@@ -52,6 +53,7 @@ class FleetGrid(Grid):
         self.pack = pack
         self._ids = 0
         self._spent: defaultdict[str, float] = defaultdict(float)
+        self.states = States()
         self.devices = devices
         self.open_to(range(devices))
 
@@ -82,11 +84,22 @@ class FleetGrid(Grid):
         for result in self._answer(packs, weight, timeout):
             replies += result.replies
             total.merge(result.total)
+            self.states.note(result.saved)
         return sorted(replies, key=lambda message: message.metadata.src_node_id), total
 
     @abstractmethod
     def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
         """Have every worker answer these messages as one pack, for its time and memory only."""
+
+    def _saved(self, pack: Sequence[Message]) -> dict[int, Saved]:
+        """What the devices of a pack begin with."""
+        found = {}
+        for message in pack:
+            device = device_at(message.metadata.dst_node_id)
+            saved = self.states.before(device, wire.round_of(message))
+            if saved is not None:
+                found[device] = saved
+        return found
 
     @abstractmethod
     def _answer(
@@ -182,7 +195,7 @@ class LocalGrid(FleetGrid):
     ) -> Iterator[PackResult]:
         for pack in packs:
             started = time.perf_counter()
-            result = answer_pack(self._app, pack, self._store, self.devices, weight)
+            result = answer_pack(self._app, pack, self._store, self.devices, weight, self._saved(pack))
             self._book_pack(result, time.perf_counter() - started)
             yield result
 

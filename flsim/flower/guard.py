@@ -1,35 +1,64 @@
 """The processes that Ray stands on: a run whose raylet or GCS dies ends with a word, and none of them outlives it.
 
-Without this, Ray ends the driver itself some fifteen seconds after its raylet is gone, silently, and a run whose GCS is
-gone hangs or leaves agents behind.
+Without this, Ray ends the driver itself some seconds after its raylet is gone, silently, and a run whose GCS is gone
+hangs or leaves agents behind.
 """
 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
-_KEEPERS = ("raylet", "gcs_server")
+from flsim.flower.sentinel import Sentinel, end_all, lives
+
+_KEEPERS = {"raylet": "raylet", "gcs_server": "GCS server"}
 _LOOK_S = 1.0  # how often a wait looks whether they live
-_GONE_S = 5.0  # how long a process may take to die
+_GONE_S = 5.0  # how long Ray's processes may take to go by themselves
 
 
 class RayDiedError(RuntimeError):
     """A process that Ray stands on died; the message names it and where its last words are."""
 
 
-@dataclass(frozen=True)
 class Guard:
-    """The raylet and the GCS that a driver depends on, as far as they run on its machine."""
+    """Knows the raylet and the GCS that this process depends on, as far as they run on its machine.
 
-    keepers: tuple[psutil.Process, ...]
-    family: tuple[psutil.Process, ...]
-    """All processes of a Ray that was started here; none of one that was joined."""
+    Of a Ray that was started here it knows all processes, and a `Sentinel` beside it stays until they are gone.
+    """
+
+    def __init__(self) -> None:
+        self._keepers: dict[str, psutil.Process] = {}
+        self._family: list[psutil.Process] = []
+        self._sentinel: Sentinel | None = None
+
+    def begin(self, run_dir: Path, *, started: bool) -> None:
+        """Get to know them.
+
+        Args:
+            run_dir: folder of the run.
+            started: whether this process has started Ray; else it has joined one, and leaves its processes alone.
+        """
+        self._sentinel = Sentinel(run_dir) if started else None
+        self.look()
+
+    def look(self) -> None:
+        """Get to know what has been started since."""
+        children = [process for process in psutil.Process().children(recursive=True) if lives(process)]
+        found = {process.name(): process for process in children}
+        self._keepers = {name: found[name] for name in _KEEPERS if name in found}
+        if self._sentinel is not None:
+            since = min((keeper.create_time() for keeper in self._keepers.values()), default=0.0)
+            own = self._sentinel.pid
+            self._family = [one for one in children if one.create_time() >= since and one.pid != own]
+            self._sentinel.know({_KEEPERS[name]: one for name, one in self._keepers.items()}, self._family)
+        elif not self._keepers:  # of a cluster; which raylet is ours is clear if there is but one
+            raylets = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"]
+            self._keepers = {"raylet": raylets[0]} if len(raylets) == 1 else {}
 
     def check(self) -> None:
         """Look whether they live.
@@ -37,13 +66,17 @@ class Guard:
         Raises:
             RayDiedError: if one does not.
         """
-        for keeper in self.keepers:
-            if not _lives(keeper):
-                name = "raylet" if keeper == self.keepers[0] else "GCS server"
+        for name, keeper in self._keepers.items():
+            if not lives(keeper):
                 raise RayDiedError(
-                    f"Ray's {name} (process {keeper.pid}) died, and with it the run's workers; what it said last "
-                    f"stands in {_logs()}; if the machine had run out of memory, lower engine.workers"
+                    f"Ray's {_KEEPERS[name]} (process {keeper.pid}) died, and with it the run's workers; what it said "
+                    f"last stands in {_logs()}; if the machine had run out of memory, lower engine.workers"
                 )
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of them live, so that Ray can still be asked for something."""
+        return all(lives(keeper) for keeper in self._keepers.values())
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
@@ -64,11 +97,11 @@ class Guard:
         Raises:
             RayDiedError: if there will be none any more.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            left = _LOOK_S if deadline is None else max(0.0, deadline - time.monotonic())
+            left = max(0.0, deadline - time.monotonic())
             done, _ = ray.wait(list(refs), num_returns=1, timeout=min(_LOOK_S, left))
-            if done or (deadline is not None and left <= _LOOK_S):
+            if done or left <= _LOOK_S:
                 return done[0] if done else None
             self.check()
 
@@ -88,47 +121,12 @@ class Guard:
                 if time.monotonic() > deadline:
                     raise
 
-    @property
-    def holds(self) -> bool:
-        """Whether all of them live, so that Ray can still be asked for something."""
-        return all(_lives(keeper) for keeper in self.keepers)
-
-    def sweep(self) -> None:
+    def end(self) -> None:
         """Kill what is left of a Ray that was started here: agents outlive a raylet that was killed."""
-        left = [process for process in self.family if _lives(process)]
-        _, stubborn = psutil.wait_procs(left, timeout=0.0 if not self.holds else _GONE_S)
-        for process in stubborn:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(stubborn, timeout=_GONE_S)
-
-
-def guard(*, started: bool) -> Guard:
-    """Find the processes of the Ray that this process is connected to.
-
-    Args:
-        started: whether this process has started it.
-    """
-    children = psutil.Process().children(recursive=True)
-    found = {process.name(): process for process in children if _lives(process)}
-    keepers = [found[name] for name in _KEEPERS if name in found]
-    if not keepers:  # of a cluster; which raylet is ours is clear if there is but one
-        raylets = [process for process in psutil.process_iter(["name"]) if process.info["name"] == _KEEPERS[0]]
-        keepers = raylets if len(raylets) == 1 else []
-    return Guard(tuple(keepers), _rays(keepers, children) if started else ())
-
-
-def _rays(keepers: Sequence[psutil.Process], children: Sequence[psutil.Process]) -> tuple[psutil.Process, ...]:
-    """What belongs to Ray among the children of this process: whatever came with or after its GCS."""
-    since = min((keeper.create_time() for keeper in keepers), default=0.0)
-    return tuple(process for process in children if process.create_time() >= since)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+        psutil.wait_procs(self._family, timeout=_GONE_S if self.holds else 0.0)
+        end_all(self._family)
+        if self._sentinel is not None:
+            self._sentinel.dismiss()
 
 
 def _logs() -> str:

@@ -17,6 +17,8 @@ import psutil
 from flsim.config.model import AUTO
 from flsim.files import DamagedFileError, write_atomically
 
+PACK = "pack.json"
+"""Where the choice lies in the run's folder."""
 _WORTH = 0.95  # a larger pack must be at least this much faster per device: smaller ones balance the workers better
 _LONGEST_S = 60.0  # no rehearsal that is expected to make the probe longer
 
@@ -62,12 +64,26 @@ def pack_of(
     """
     if wanted != AUTO:
         return int(wanted)
-    path = run_dir / "pack.json"
-    if not path.exists():
+    known = kept_pack(run_dir)
+    if known is None:
         choice = probe(rehearse, most=math.ceil(cohort / workers), workers=workers)
-        write_atomically(path, json.dumps(asdict(choice), indent=1).encode(), what="the size of packs")
+        what = "the size of packs"
+        write_atomically(run_dir / PACK, json.dumps(asdict(choice), indent=1).encode(), what=what)
+        known = choice.pack
+    return known
+
+
+def kept_pack(run_dir: Path) -> int | None:
+    """The pack size that was found before; None if none was.
+
+    Raises:
+        DamagedFileError: if what was found before cannot be read.
+    """
+    path = run_dir / PACK
     try:
         return int(json.loads(path.read_text())["pack"])
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(
             f'{path} cannot be read ({error}); write the run\'s pack size into it as {{"pack": 8}}, or start anew'

@@ -27,9 +27,9 @@ from flsim.files import DamagedFileError, UnwritableError, log_to
 from flsim.flower.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
 from flsim.flower.contract import Weight
 from flsim.flower.grid import FleetGrid, identify
-from flsim.flower.guard import Guard, guard
+from flsim.flower.guard import Guard
 from flsim.flower.probe import Rehearsal
-from flsim.flower.store import DeviceStore
+from flsim.flower.store import DeviceStore, Saved
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 
@@ -50,7 +50,12 @@ class Worker:
         self._tensors: dict[str, ArrayRecord] = {}
 
     def answer(
-        self, light: list[Message], places: list[dict[str, int]], refs: list[Any], weight: Weight | None
+        self,
+        light: list[Message],
+        places: list[dict[str, int]],
+        refs: list[Any],
+        weight: Weight | None,
+        saved: dict[int, Saved],
     ) -> PackResult:
         """Answer one pack.
 
@@ -59,6 +64,7 @@ class Worker:
             places: for each message, the names of its records of tensors and which of `refs` they are.
             refs: the pack's distinct records of tensors in the object store.
             weight: as for `answer_pack`.
+            saved: as for `answer_pack`.
         """
         known = self._tensors
         self._tensors = {ref.hex(): known.get(ref.hex()) or ray.get(ref) for ref in refs}  # of this pack only
@@ -67,7 +73,7 @@ class Worker:
             wire.with_content(m, RecordDict({**m.content, **{name: records[at] for name, at in place.items()}}))
             for m, place in zip(light, places, strict=True)
         ]
-        return answer_pack(self._app, messages, self._store, self._devices, weight)
+        return answer_pack(self._app, messages, self._store, self._devices, weight, saved)
 
     def rehearse(self, messages: list[Message]) -> Rehearsal:
         """Answer a pack for its time and memory only."""
@@ -128,7 +134,7 @@ class RayGrid(FleetGrid):
         self._actors: list[Any] = []
         self._beside: list[Any] = []
         self._started_ray = False
-        self._guard = Guard((), ())
+        self._guard = Guard()
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
     def __enter__(self) -> Self:
@@ -139,7 +145,7 @@ class RayGrid(FleetGrid):
         """
         self._started_ray = join(self._address, self.workers)
         try:
-            self._guard = guard(started=self._started_ray)  # already now: the start of workers may be stopped, too
+            self._guard.begin(self._parts[1].run_dir, started=self._started_ray)
             wait_for_offer(self.workers, self._gpus)
             if self._cloud is not None:
                 self._beside = [open_desk(self._cloud)]
@@ -148,7 +154,7 @@ class RayGrid(FleetGrid):
             self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
             wait_until_up(self._actors)
             check_folder(self._actors, self._parts[1])
-            self._guard = guard(started=self._started_ray)
+            self._guard.look()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -164,7 +170,7 @@ class RayGrid(FleetGrid):
             if self._started_ray:
                 ray.shutdown()
         finally:
-            self._guard.sweep()
+            self._guard.end()
 
     def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
         """All workers at once; the slowest time and the highest peak."""
@@ -191,7 +197,8 @@ class RayGrid(FleetGrid):
             while todo and idle:
                 (pack, attempt), worker = todo.popleft(), idle.popleft()
                 started = time.perf_counter()
-                flying[worker.answer.remote(*tensors.ship(pack), weight)] = _Flight(worker, pack, attempt, started)
+                call = worker.answer.remote(*tensors.ship(pack), weight, self._saved(pack))
+                flying[call] = _Flight(worker, pack, attempt, started)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             done = self._guard.wait(list(flying), left)
             if done is None:

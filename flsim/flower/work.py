@@ -5,19 +5,19 @@ import sys
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.flower.messages as wire
-from flsim.devices import device_at, device_name
+from flsim.devices import device_at
 from flsim.files import UnwritableError
 from flsim.flower.contract import Weight
 from flsim.flower.probe import Rehearsal
-from flsim.flower.store import DeviceStore
+from flsim.flower.store import DeviceStore, Saved
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
 from flsim.models.adapter import Adapter
 from flsim.timing import booked, spend
@@ -51,10 +51,17 @@ class PackResult:
     """Seconds that the worker spent on the pack."""
     parts: dict[str, float]
     """How many of them each part of `flsim.timing` claims."""
+    saved: dict[int, Saved] = field(default_factory=dict)
+    """The states that its devices left, by device."""
 
 
 def answer_pack(
-    app: ClientApp, messages: Sequence[Message], store: DeviceStore, devices: int, weight: Weight | None = None
+    app: ClientApp,
+    messages: Sequence[Message],
+    store: DeviceStore,
+    devices: int,
+    weight: Weight | None = None,
+    saved: Mapping[int, Saved] | None = None,
 ) -> PackResult:
     """Let the client answer a pack; a device that fails gets an error reply and keeps its old state.
 
@@ -67,11 +74,15 @@ def answer_pack(
         store: where the devices' states are.
         devices: size of the fleet.
         weight: if given, usable training replies are summed with it and come back without their tensors.
+        saved: what each device begins with; a device that is not in it has kept nothing before.
+
+    Raises:
+        DamagedFileError: if a state is not what its device left: no device may go on from something else.
     """
     started = time.perf_counter()
-    work = _Work(app, store, devices, weight, ExactSum(), {})
+    work = _Work(app, store, devices, weight, saved or {}, ExactSum(), {}, {})
     replies = work.answer(messages)
-    return PackResult(replies, work.total, time.perf_counter() - started, booked())
+    return PackResult(replies, work.total, time.perf_counter() - started, booked(), work.left)
 
 
 def rehearse_pack(app: ClientApp, messages: Sequence[Message], devices: int) -> Rehearsal:
@@ -104,16 +115,19 @@ class _Work:
     store: DeviceStore
     devices: int
     weight: Weight | None
+    saved: Mapping[int, Saved]
     total: ExactSum
     sent: dict[int, Adapter]
     """What the messages want back, as it was sent, by the identity of their record: read once if it is shared."""
+    left: dict[int, Saved]
+    """The states that devices left so far."""
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
         if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
             return [self.answer([message])[0] for message in messages]
         started = time.perf_counter()
+        contexts = [self._context(message) for message in messages]
         try:
-            contexts = [self._context(message) for message in messages]
             handed = [wire.own_copy(message) for message in messages]
             if isinstance(self.app, PackedClientApp):
                 replies = self.app.answer(handed, contexts)
@@ -138,7 +152,7 @@ class _Work:
         node = message.metadata.dst_node_id
         device = device_at(node)
         with spend("store"):
-            state = self.store.load(device_name(device), wire.round_of(message))
+            state = self.store.load(device, self.saved.get(device))
         return Context(1, node, {"partition-id": device, "num-partitions": self.devices}, state, {})
 
     def _close(self, message: Message, context: Context, reply: Message, seconds: float) -> Message:
@@ -157,8 +171,11 @@ class _Work:
                     self._sum_up(reply, new, self._sent(message), self.weight)
         except wire.UnusableReplyError as error:
             return wire.error_reply(error.word, error.detail, message)
+        device = device_at(context.node_id)
         with spend("store"):
-            self.store.save(device_name(device_at(context.node_id)), wire.round_of(message), context.state)
+            left = self.store.save(device, wire.round_of(message), context.state, self.saved.get(device))
+        if left is not None:
+            self.left[device] = left
         return reply
 
     def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:

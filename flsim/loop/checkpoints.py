@@ -1,8 +1,13 @@
-"""The state of the server at the end of a round: one `.npz` per round; the CRCs of the zip format detect damage."""
+"""The state of the server at the end of a round: one `.npz` per round; the CRCs of the zip format detect damage.
+
+A checkpoint also names all else that the run needs to go on from it (`Inventory`), with the SHA-256 of each file, and
+who wrote it, so that a process can tell whether the newest checkpoint is its own.
+"""
 
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +20,42 @@ from ray import cloudpickle
 from flsim.budget.fleet import FleetState
 from flsim.files import DamagedFileError, write_atomically
 from flsim.flower.contract import Stage, state_of
+from flsim.flower.store import Saved
 from flsim.models.adapter import Adapter
 
-_KEPT = 2  # the newest, and one to fall back to if it is damaged
+KEPT = 2
+"""The newest, and one to fall back to if it is damaged."""
+_BAD = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError)  # what reading a damaged file raises
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Which checkpoint this is."""
+
+    round: int
+    token: str = ""
+    """Of the process that wrote it."""
+    config: str = ""
+    """The run's `config.yaml`; empty in checkpoints of the release before."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What the run's folder must hold for the run to go on from a checkpoint."""
+
+    rows: tuple[bytes, ...]
+    """The SHA-256 of the rows of every round, from 0."""
+    states: Mapping[int, Saved]
+    """The newest state of each device that left one."""
+    pack: int | None = None
+    """The size of the run's packs, which enters the last bits of a float; None if it is not known."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on after `round`."""
+    """What a run needs to go on after a round."""
 
-    round: int
+    mark: Mark
     adapter: Adapter
     strategy: dict[str, Any]
     """The strategy's state (`flsim.flower.contract.state_of`)."""
@@ -32,55 +63,158 @@ class Checkpoint:
     """That of the server's stage; empty if there is none."""
     fleet: FleetState | None = None
     """What the server keeps of the fleet's budget; None if it has none."""
+    inventory: Inventory | None = None
+    """None in checkpoints of the release before."""
+
+    @property
+    def round(self) -> int:
+        """After which it was written."""
+        return self.mark.round
 
 
 def save_checkpoint(
     run_dir: Path,
-    round_: int,
+    mark: Mark | int,
     adapter: Adapter,
     strategy: Strategy,
     *,
     stage: Stage | None = None,
     fleet: FleetState | None = None,
+    inventory: Inventory | None = None,
 ) -> None:
-    """Commit a round; the checkpoint is the last thing a round writes."""
-    arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
+    """Write a checkpoint, and drop those that are no longer kept.
+
+    Args:
+        run_dir: the run's folder.
+        mark: which checkpoint it is, or just its round.
+        adapter: the server's.
+        strategy: the server's, with its state.
+        stage: the server's; None if it has none.
+        fleet: the fleet's budget; None if it has none.
+        inventory: what else the run needs; None names nothing.
+    """
     states = {"strategy": state_of(strategy), "stage": {} if stage is None else state_of(stage)}
     kept = {**states, "fleet": fleet}
+    mark = mark if isinstance(mark, Mark) else Mark(mark)
+    arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
     arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
-    arrays["meta"] = np.frombuffer(json.dumps({"round": round_}).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomically(_path(run_dir, round_), buffer.getvalue(), what=f"the checkpoint of round {round_}")
-    for old in sorted(_folder(run_dir).glob("round-*.npz"))[:-_KEPT]:
-        old.unlink()
+    _write(run_dir, mark, arrays, inventory)
+    for old in paths(run_dir)[:-KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint of a run, or None if no round was finished.
 
     Raises:
-        DamagedFileError: if it cannot be read.
+        DamagedFileError: if it cannot be read, with what can be done.
     """
-    paths = sorted(_folder(run_dir).glob("round-*.npz"))
-    if not paths:
+    there = paths(run_dir)
+    if not there:
         return None
     try:
-        with np.load(paths[-1], allow_pickle=False) as file:
+        with np.load(there[-1], allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        meta = json.loads(arrays["meta"].tobytes())
+        mark = _mark(arrays["meta"])
         strategy, stage, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "stage", "fleet"))
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
-        raise DamagedFileError(
-            f"the checkpoint {paths[-1]} is damaged ({error}); delete it to go on from the round before it"
-        ) from error
+        inventory = _inventory(arrays)
+    except _BAD as error:
+        raise _damaged(there, error) from error
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
-    return Checkpoint(int(meta["round"]), adapter, strategy, stage, fleet)
+    return Checkpoint(mark, adapter, strategy, stage, fleet, inventory)
 
 
-def _folder(run_dir: Path) -> Path:
-    return run_dir / "checkpoints"
+def latest_mark(run_dir: Path) -> Mark | None:
+    """The mark of the newest checkpoint, without reading the rest of it; None if there is none.
+
+    Raises:
+        DamagedFileError: if it cannot be read, with what can be done.
+    """
+    there = paths(run_dir)
+    if not there:
+        return None
+    try:
+        with np.load(there[-1], allow_pickle=False) as file:
+            return _mark(file["meta"])
+    except _BAD as error:
+        raise _damaged(there, error) from error
 
 
-def _path(run_dir: Path, round_: int) -> Path:
-    return _folder(run_dir) / f"round-{round_:05d}.npz"
+def replace_inventory(run_dir: Path, config: str, rows: tuple[bytes, ...]) -> None:
+    """Have the newest checkpoint name another config and other rows, for a folder that was made from another run's.
+
+    The checkpoint before it is dropped.
+    """
+    *older, newest = paths(run_dir)
+    with np.load(newest, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    mark, inventory = _mark(arrays["meta"]), _inventory(arrays)
+    states, pack = ({}, None) if inventory is None else (inventory.states, inventory.pack)
+    _write(run_dir, Mark(mark.round, mark.token, config), arrays, Inventory(rows, states, pack))
+    for path in older:
+        path.unlink()
+
+
+def paths(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run, by round."""
+    return sorted((run_dir / "checkpoints").glob("round-*.npz"))
+
+
+def _write(run_dir: Path, mark: Mark, arrays: dict[str, NDArray[Any]], inventory: Inventory | None) -> None:
+    meta: dict[str, Any] = {"round": mark.round, "token": mark.token, "config": mark.config}
+    if inventory is not None:
+        meta["pack"] = inventory.pack
+        states = inventory.states
+        arrays = {
+            **arrays,
+            "rows": _stacked(inventory.rows),
+            "states/devices": np.array(list(states), dtype=np.int64),  # (D,) of the devices that left one
+            "states/rounds": np.array([one.round for one in states.values()], dtype=np.int64),  # (D,)
+            "states/digests": _stacked([one.digest for one in states.values()]),  # (D, 32)
+        }
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    path = run_dir / "checkpoints" / f"round-{mark.round:05d}.npz"
+    write_atomically(path, buffer.getvalue(), what=f"the checkpoint of round {mark.round}")
+
+
+def _stacked(digests: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)  # (digests, 32)
+
+
+def _mark(meta: NDArray[Any]) -> Mark:
+    said = json.loads(meta.tobytes())
+    return Mark(int(said["round"]), said.get("token", ""), said.get("config", ""))
+
+
+def _inventory(arrays: Mapping[str, NDArray[Any]]) -> Inventory | None:
+    if "rows" not in arrays:
+        return None
+    devices, rounds, digests = (arrays[f"states/{part}"] for part in ("devices", "rounds", "digests"))
+    states = {
+        int(device): Saved(int(round_), digest.tobytes())
+        for device, round_, digest in zip(devices, rounds, digests, strict=True)
+    }
+    pack = json.loads(arrays["meta"].tobytes())["pack"]
+    return Inventory(tuple(digest.tobytes() for digest in arrays["rows"]), states, pack)
+
+
+def _damaged(there: list[Path], error: Exception) -> DamagedFileError:
+    """What can be done if the last of these cannot be read."""
+    run_dir = there[-1].parent.parent
+    if len(there) > 1:
+        mend = "delete it to go on from the round before it"
+    elif there[-1].stem == "round-00000":
+        mend = "delete it to begin again"
+    else:
+        mend = again(run_dir)
+    return DamagedFileError(f"the checkpoint {there[-1]} is damaged ({error}); {mend}")
+
+
+def again(run_dir: Path) -> str:
+    """What to do where the folder alone does not hold enough to go on."""
+    return (
+        f"put a copy of it back, or have the same rows made anew by flsim run {run_dir / 'config.yaml'} run_dir=NEW, "
+        f"where NEW is another folder"
+    )

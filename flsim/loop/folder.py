@@ -6,12 +6,16 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flsim.cloud.make import free_settings
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
-from flsim.files import write_atomically
+from flsim.files import DamagedFileError, write_atomically
+from flsim.loop.checkpoints import Mark, latest_mark, paths
+from flsim.loop.lock import LOCK, OWNER
 
+CONFIG = "config.yaml"
 _PACKAGES = (
     "flwr",
     "ray",
@@ -34,20 +38,39 @@ def open_new(config: Config) -> Path:
         ConfigError: if the folder already holds something.
     """
     folder = config.folder
-    if folder.exists() and any(_is_of_a_run(path) for path in folder.iterdir()):
+    refuse_used(folder)
+    machine = json.dumps(_environment(), indent=1).encode()
+    write_atomically(folder / "environment.json", machine, what="the run's environment")
+    write_atomically(folder / CONFIG, to_yaml(config).encode(), what="the run's config")
+    return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """See that a folder is free for a new run.
+
+    Raises:
+        ConfigError: if it already holds something.
+    """
+    if folder.is_dir() and any(_is_of_a_run(path) for path in folder.iterdir()):
         raise ConfigError(
             f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
             f"choose another by run_dir=..., or delete it"
         )
-    machine = json.dumps(_environment(), indent=1).encode()
-    write_atomically(folder / "environment.json", machine, what="the run's environment")
-    write_atomically(folder / "config.yaml", to_yaml(config).encode(), what="the run's config")
-    return folder
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Not so what a kill leaves before there is a config, with which a run begins."""
-    return path.name != "environment.json" and path.suffix != ".part"
+    """Not so the lock, and what a kill leaves before there is a config, with which a run begins."""
+    return path.name not in ("environment.json", LOCK, OWNER) and path.suffix != ".part"
+
+
+def refuse_no_run(folder: Path) -> None:
+    """See that there is a run in a folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not (folder / CONFIG).is_file() and not paths(folder):
+        raise ConfigError(f"{folder} is no run to resume (it has no config.yaml); start one with flsim run")
 
 
 def open_again(folder: Path, config: Config | None) -> Config:
@@ -59,11 +82,11 @@ def open_again(folder: Path, config: Config | None) -> Config:
 
     Raises:
         ConfigError: if there is no run, or the two configs would give different results.
+        DamagedFileError: if its own is not the one that it was started with.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no run to resume (it has no config.yaml); start one with flsim run")
-    saved = load_config(path)
+    refuse_no_run(folder)
+    mark = latest_mark(folder)
+    saved = _saved(folder / CONFIG, mark)
     if config is None:
         return saved
     changed = differences(saved, config, free_settings(config.cloud))
@@ -73,6 +96,33 @@ def open_again(folder: Path, config: Config | None) -> Config:
             f"own, or start a new run in another run_dir"
         )
     return config
+
+
+def _saved(path: Path, mark: Mark | None) -> Config:
+    """What `config.yaml` says, held against what the newest checkpoint has of it.
+
+    Only settings that change no result may have been changed by hand. A file that was deleted is written again.
+    """
+    committed = "" if mark is None else mark.config
+    if committed and not path.exists():
+        write_atomically(path, committed.encode(), what="the run's config")
+    mend = f"delete it, and flsim resume {path.parent} writes it again as it was"
+    if not committed:
+        mend = f"put a copy of it back, or delete {path.parent} and start the run again"
+    try:
+        text = path.read_text()
+        saved = load_config(path)
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path} is not the config that the run was started with ({error}); {mend}") from error
+    if mark is None and to_yaml(saved) != text:
+        raise DamagedFileError(f"{path} is not as the run wrote it, which had not finished a round yet; {mend}")
+    if committed not in ("", text):
+        with TemporaryDirectory() as scratch:
+            (Path(scratch) / CONFIG).write_text(committed)
+            changed = differences(load_config(Path(scratch) / CONFIG), saved, free_settings(saved.cloud))
+        if changed:
+            raise DamagedFileError(f"{path} was changed since the run was started ({'; '.join(changed)}); {mend}")
+    return saved
 
 
 def _environment() -> dict[str, object]:

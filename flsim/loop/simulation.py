@@ -29,17 +29,20 @@ from flsim.flower.contract import Deals, Stage, begin, client_of, restore
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
-from flsim.loop.checkpoints import latest_checkpoint, save_checkpoint
+from flsim.flower.store import States
 from flsim.loop.checks import check
-from flsim.loop.folder import open_again, open_new
+from flsim.loop.commits import Commits
+from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run, refuse_used
+from flsim.loop.inspection import inspect
+from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
-from flsim.metrics.rows import Row, read_rows, write_rows
+from flsim.metrics.rows import Row, read_rows
 from flsim.models.adapter import Adapter, save_adapter, stacked
 from flsim.models.base import first_adapter
 from flsim.report.summary import Summary
-from flsim.tasks.stream import stream_of
+from flsim.tasks.stream import TaskStream, stream_of
 from flsim.timing import spend, write_timing
 
 
@@ -96,25 +99,62 @@ def run(
     """
     if until is not None and until < 0:
         raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
-    settings = _settings(config, overrides, resume)
-    refuse_place(settings.folder if resume is None else Path(resume))
-    cloud = make_cloud(settings.cloud) if cloud is None else fitting(cloud)
-    strategy, client, stage = build_parts(settings, strategy, client, stage, cloud)
-    stream = stream_of(settings)  # data that cannot be read, judged or dealt are told before anything is written
-    cloud.check(stream, settings.engine.processes)
-    adapter = first_adapter(settings.model, settings.seed)
-    folder = open_new(settings) if resume is None else Path(resume)
+    parts = (strategy, client, stage, cloud)
+    if resume is None:
+        settings = _settings(config, overrides, None)
+        refuse_place(settings.folder)
+        refuse_used(settings.folder)
+        ready = _prepare(settings, *parts)
+        with RunLock(ready.config.folder) as lock:
+            open_new(ready.config)
+            return _carry_out(ready, lock, until=until, progress=progress)
+    refuse_place(Path(resume))
+    refuse_no_run(Path(resume))
+    with RunLock(Path(resume)) as lock:  # before anything long, and before a config is read that may be written again
+        ready = _prepare(_settings(config, overrides, resume), *parts)
+        return _carry_out(ready, lock, until=until, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that has been checked, and of which nothing has been written."""
+
+    config: Config
+    strategy: Strategy
+    client: ClientApp
+    stage: Stage | None
+    cloud: Cloud
+    stream: TaskStream
+    adapter: Adapter
+    """The first one."""
+
+
+def _prepare(
+    config: Config, strategy: Strategy | None, client: ClientApp | None, stage: Stage | None, cloud: Cloud | None
+) -> _Ready:
+    """Build and check all parts: what cannot be read, judged, dealt or built is told before anything is written."""
+    cloud = make_cloud(config.cloud) if cloud is None else fitting(cloud)
+    strategy, client, stage = build_parts(config, strategy, client, stage, cloud)
+    stream = stream_of(config)
+    cloud.check(stream, config.engine.processes)
+    return _Ready(config, strategy, client, stage, cloud, stream, first_adapter(config.model, config.seed))
+
+
+def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
+    """The rounds that are still to do, and the report."""
+    config, stream, folder = ready.config, ready.stream, lock.folder
     remove_parts(folder)
-    last = settings.rounds if until is None else min(until, settings.rounds)
     log = log_to(folder)
     for group in stream.data:
         for text in group.told:
             log.warning(text)
-    adapter = _go(settings, folder, (strategy, client, stage, cloud), adapter, last=last, log=log, progress=progress)
-    save_adapter(folder / "adapter", *_whole(settings, strategy, adapter))
+    last = config.rounds if until is None else min(until, config.rounds)
+    adapter = _go(ready, lock, last=last, log=log, progress=progress)
+    lock.check()
+    save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    return Run(folder, finish_run(folder, phases=stream.phases, tau=settings.budget.tau, data=stream.data))
+    return Run(folder, finish_run(folder, phases=stream.phases, tau=config.budget.tau, data=stream.data))
 
 
 def build_parts(
@@ -175,31 +215,26 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
     return saved if config is None and not overrides else open_again(Path(resume), load_config(base, overrides))
 
 
-def _go(
-    config: Config,
-    folder: Path,
-    parts: tuple[Strategy, ClientApp, Stage | None, Cloud],
-    adapter: Adapter,
-    *,
-    last: int,
-    log: logging.Logger,
-    progress: bool,
-) -> Adapter:
+def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progress: bool) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter."""
-    first, treasurer = 0, Treasurer(config)
-    strategy, client, stage, cloud = parts
-    checkpoint = latest_checkpoint(folder)
+    config, strategy, stage, folder = ready.config, ready.strategy, ready.stage, lock.folder
+    adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
+    store = store_in(folder)
+    checkpoint, inventory = inspect(folder, store, config, last=last, log=log)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         restore(strategy, checkpoint.strategy)
         if stage is not None:
             restore(stage, checkpoint.stage)
         treasurer.state = checkpoint.fleet
-    begin(strategy, stage, config, cloud)
+    begin(strategy, stage, config, ready.cloud)
     if first > last:
         return adapter
+    mark = None if checkpoint is None else checkpoint.mark
+    commits = Commits(lock, (folder / CONFIG).read_text(), store, list(inventory.rows), mark)
     due = _evaluation_rounds(config)
-    with open_grid(config, folder, client, cloud) as grid:
+    with open_grid(config, folder, ready.client, ready.cloud) as grid:
+        grid.states = States(inventory.states)
         grid.pack = _pack_of(config, folder, grid, adapter)
         rounds = Rounds(config, strategy, stage, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
@@ -213,8 +248,7 @@ def _go(
                 if round_ in due:
                     rows += rounds.evaluate(adapter, round_)
                 with spend("commit"):
-                    write_rows(folder / "rows" / f"round-{round_:05d}.parquet", rows)
-                    save_checkpoint(folder, round_, adapter, strategy, stage=stage, fleet=treasurer.state)
+                    commits.commit(rounds, round_, rows, adapter)
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter

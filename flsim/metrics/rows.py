@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flsim.files import DamagedFileError, write_atomically
+from flsim.files import DamagedFileError, digest_of, write_atomically
 
 _TYPES = (
     ("round", "int64"),
@@ -129,17 +129,26 @@ def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=list(COLUMNS)).astype(dict(_TYPES))
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def rows_path(run_dir: Path, round_: int) -> Path:
+    """The file of a round's rows."""
+    return run_dir / "rows" / f"round-{round_:05d}.parquet"
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> bytes:
     """Write the rows of one round, sorted, so that equal sets of rows give equal files in whatever order they came.
 
     Args:
         path: such as `runs/NAME/rows/round-00012.parquet`; written under a temporary name, then renamed.
         rows: of one round; none give a file without rows.
+
+    Returns:
+        The SHA-256 of the file.
     """
     frame = rows_frame(rows).sort_values(_FILE_ORDER, kind="stable", ignore_index=True)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue(), what="the rows of a round")
+    return digest_of(buffer.getvalue())
 
 
 def read_rows(run_dir: Path) -> pd.DataFrame:
@@ -176,7 +185,7 @@ def read_rows_file(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DamagedFileError(
             f"{path} cannot be read as rows ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-            f"put a good copy in its place, or delete it with all later rounds' files and resume the run"
+            f"put a good copy in its place; flsim resume of its run says what else can be done"
         ) from error
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flsim.files import (
     DamagedFileError,
     UnwritableError,
+    left_in,
     log_to,
     remove_parts,
     seal,
@@ -127,6 +128,16 @@ def test_a_left_over_part_of_a_killed_process_does_no_harm(tmp_path: Path) -> No
     write_atomically(tmp_path / "state.bin", b"whole")
     assert (tmp_path / "state.bin").read_bytes() == b"whole"
     assert not part.exists()
+
+
+def test_what_is_left_is_told_as_it_is(tmp_path: Path) -> None:
+    assert left_in(tmp_path) == "nothing of a run was written"
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    assert left_in(tmp_path) == f"no round was finished yet; go on with: flsim resume {tmp_path}"
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("round-00009.npz", "round-00010.npz", ".round-00011.npz.12.part"):
+        (tmp_path / "checkpoints" / name).touch()
+    assert left_in(tmp_path).startswith("everything up to round 10 is kept; ")
 
 
 @given(data=st.binary(max_size=200))

@@ -283,7 +283,7 @@ def test_tensors_are_put_once_and_read_once_by_a_worker(
         allotments = [wire.allotment_of(message) for message in pack]
         assert [wire.allotment_of(message) for message in light] == allotments
         assert (Allotment() not in allotments) == allotted
-        replies += worker.answer(light, places, refs, None).replies
+        replies += worker.answer(light, places, refs, None, {}).replies
     assert len(fake.stored) == puts
     assert len(fake.reads) == puts
     for device, reply in enumerate(replies):

@@ -66,7 +66,7 @@ def test_a_damaged_file_is_named_with_its_mend(tmp_path: Path, damage: str) -> N
         pd.DataFrame({"round": [1]}).to_parquet(path)
     else:
         path.write_bytes(path.read_bytes()[:200] if damage == "cut" else b"")
-    with pytest.raises(DamagedFileError, match=r"round-00001\.parquet cannot be read .* resume the run"):
+    with pytest.raises(DamagedFileError, match=r"round-00001\.parquet cannot be read .* flsim resume of its run"):
         read_rows(tmp_path)
 
 

@@ -1,0 +1,74 @@
+"""Commits: how a round becomes part of a run for good, and what has to be there when a run goes on.
+
+A round is committed by its checkpoint. Before that its states and rows are on the disk, and the process has made sure
+that the folder is still its own: that nobody has taken the lock over, and that the newest checkpoint is the one that it
+wrote or went on from itself.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flsim.files import flush
+from flsim.flower.store import DeviceStore
+from flsim.loop.checkpoints import Inventory, Mark, latest_mark, save_checkpoint
+from flsim.loop.lock import FolderInUseError, RunLock
+from flsim.loop.rounds import Rounds
+from flsim.metrics.rows import Row, rows_path, write_rows
+from flsim.models.adapter import Adapter
+
+
+@dataclass
+class Commits:
+    """What this process has committed to a run's folder, and what it went on from."""
+
+    lock: RunLock
+    config: str
+    """The run's `config.yaml`."""
+    store: DeviceStore
+    rows: list[bytes] = field(default_factory=list)
+    """The SHA-256 of the rows of every round so far."""
+    last: Mark | None = None
+    """The newest checkpoint; None before the first."""
+
+    def commit(self, rounds: Rounds, round_: int, rows: Iterable[Row], adapter: Adapter) -> None:
+        """Commit a round; the checkpoint is the last thing that it writes.
+
+        Args:
+            rounds: what the run's rounds share, as the round leaves it.
+            round_: the next one.
+            rows: what was measured in it.
+            adapter: as it leaves it.
+
+        Raises:
+            FolderInUseError: if the folder is no longer this process's.
+        """
+        folder, grid = self.lock.folder, rounds.grid
+        states = grid.states.newest()
+        new = [self.store.path(device, round_) for device, saved in states.items() if saved.round == round_]
+        flush(new, f"the states of round {round_}")
+        self.refuse_others()
+        digest = write_rows(rows_path(folder, round_), rows)
+        self.refuse_others()
+        mark = Mark(round_, self.lock.owner.token, self.config)
+        inventory = Inventory((*self.rows, digest), states, grid.pack)
+        stage, fleet = rounds.stage, rounds.treasurer.state
+        save_checkpoint(folder, mark, adapter, rounds.strategy, stage=stage, fleet=fleet, inventory=inventory)
+        self.rows.append(digest)
+        self.last = mark
+
+    def refuse_others(self) -> None:
+        """See that nobody else has the folder or has had it meanwhile.
+
+        Raises:
+            FolderInUseError: saying what was found.
+        """
+        self.lock.check()
+        newest = latest_mark(self.lock.folder)
+        if newest != self.last:
+            found = "no checkpoint" if newest is None else f"a checkpoint of round {newest.round} that is not its own"
+            own = "none yet" if self.last is None else f"that of round {self.last.round}"
+            raise FolderInUseError(
+                f"{self.lock.folder} has {found}, where this process ({self.lock.owner.pid} on "
+                f"{self.lock.owner.host}) had committed {own}: another one was at work here; this one ends and "
+                f"commits nothing more"
+            )

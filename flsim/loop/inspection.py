@@ -1,0 +1,152 @@
+"""What is looked at before a run goes on: all that its checkpoint names must be there as it was left.
+
+What is not is refused with what can be done about it. What a round left that was given up, newer than the checkpoint,
+is deleted: the round is run again.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from flsim.config.model import AUTO
+from flsim.config.schema import Config
+from flsim.files import DamagedFileError, digest_of, unseal
+from flsim.flower.probe import PACK, kept_pack
+from flsim.flower.store import DeviceStore, Saved
+from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoint, paths
+from flsim.metrics.rows import rows_path
+
+_READERS = 8  # files that are read at a time
+
+
+def inspect(
+    folder: Path, store: DeviceStore, config: Config, *, last: int, log: logging.Logger
+) -> tuple[Checkpoint | None, Inventory]:
+    """Find out what a run goes on from, and leave its folder as it was then.
+
+    Args:
+        folder: the run's.
+        store: of its devices.
+        config: the run's.
+        last: the last round to run; where there is none to run, states are not looked at.
+        log: the run's.
+
+    Returns:
+        The newest checkpoint, None if no round was committed, and what it names.
+
+    Raises:
+        DamagedFileError: for the first file that is not as it was left, with what can be done.
+    """
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        _refuse_lost_checkpoints(folder)
+        _drop_newer(folder, -1)
+        store.drop_others({})
+        return None, Inventory((), {})
+    round_ = checkpoint.round
+    inventory = checkpoint.inventory
+    if inventory is None:
+        said = "round %d was committed by the release before, which named no files: they are taken as they are"
+        log.warning(said, round_)
+        inventory = _found(folder, store, round_)
+    _check_rows(folder, inventory, round_)
+    if round_ < last:
+        _check_states(folder, store, inventory, round_)
+        _check_pack(folder, config, inventory)
+    _drop_newer(folder, round_)
+    store.drop_others(inventory.states)
+    return checkpoint, inventory
+
+
+def _refuse_lost_checkpoints(folder: Path) -> None:
+    later = [path for path in _numbered(folder, "rows") if _round_of(path) > 0]
+    if later:
+        raise DamagedFileError(
+            f"{folder} has rows up to round {_round_of(later[-1])} and no checkpoint in {folder / 'checkpoints'}; "
+            f"{again(folder)}"
+        )
+
+
+def _found(folder: Path, store: DeviceStore, round_: int) -> Inventory:
+    """What a checkpoint of the release before would have named."""
+
+    def digest(at: int) -> bytes:
+        try:
+            return digest_of(rows_path(folder, at).read_bytes())
+        except OSError:
+            return b""  # which no file has
+
+    return Inventory(tuple(digest(at) for at in range(round_ + 1)), store.found(round_))
+
+
+def _check_rows(folder: Path, inventory: Inventory, round_: int) -> None:
+    there = paths(folder)
+
+    def wrong(at: int) -> str | None:
+        path = rows_path(folder, at)
+        try:
+            if digest_of(path.read_bytes()) == inventory.rows[at]:
+                return None
+            how = "is not as round {} left it"
+        except OSError as error:
+            how = f"cannot be read ({error.strerror}), which round {{}} left"
+        mend = again(folder)
+        if at == round_ and (at == 0 or len(there) > 1):
+            mend = f"delete {there[-1]}, and flsim resume {folder} runs round {at} again"
+        return f"{path} {how.format(at)}; {mend}"
+
+    _refuse_first(wrong, range(round_ + 1))
+
+
+def _check_states(folder: Path, store: DeviceStore, inventory: Inventory, round_: int) -> None:
+    there = paths(folder)
+
+    def wrong(named: tuple[int, Saved]) -> str | None:
+        device, saved = named
+        mend = again(folder)
+        if saved.round == round_ and len(there) > 1:
+            mend = f"delete {there[-1]} to go on from the round before it"
+        path = store.path(device, saved.round)
+        try:
+            unseal(path, mend, digest=saved.digest)
+        except DamagedFileError as error:
+            return str(error)
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror}), and its device goes on from it; {mend}"
+        return None
+
+    _refuse_first(wrong, inventory.states.items())
+
+
+def _check_pack(folder: Path, config: Config, inventory: Inventory) -> None:
+    """Another pack size gives other last bits."""
+    if config.engine.pack == AUTO and inventory.pack is not None and kept_pack(folder) != inventory.pack:
+        raise DamagedFileError(
+            f"{folder / PACK} does not hold the pack size that the run began with; "
+            f'write {{"pack": {inventory.pack}}} into it'
+        )
+
+
+def _refuse_first(wrong: Callable[[Any], str | None], named: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(_READERS) as pool:
+        said = next((one for one in pool.map(wrong, named) if one is not None), None)
+    if said is not None:
+        raise DamagedFileError(said)
+
+
+def _drop_newer(folder: Path, round_: int) -> None:
+    for room in ("rows", "timing"):
+        for path in _numbered(folder, room):
+            if _round_of(path) > round_:
+                path.unlink()
+
+
+def _numbered(folder: Path, room: str) -> list[Path]:
+    """The files of rounds in a folder, by round."""
+    return sorted((folder / room).glob("round-*.*"))
+
+
+def _round_of(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from flsim.config.plugins import resolve
 from flsim.config.schema import ConfigError
-from flsim.problems.problem import VERBATIM, Problem
+from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED
 
 GYM = "gym"
@@ -25,7 +25,7 @@ SHIPPED = MappingProxyType(
         "exact": "flsim.problems.text:ExactVerifier",
         "numeric": "flsim.problems.numbers:NumericVerifier",
         "maths": "flsim.problems.maths:MathsVerifier",
-        "choice": "flsim.problems.text:ChoiceVerifier",
+        "choice": "flsim.problems.choice:ChoiceVerifier",
         "code": "flsim.problems.code:CodeVerifier",
         RECORDED: "flsim.problems.recorded:RecordedVerifier",
         GYM: "flsim.problems.gym:GymVerifier",
@@ -100,14 +100,12 @@ def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:
     Raises:
         VerifierError: if a verifier cannot work on this host.
     """
-    verdicts = [problem.answer == text for problem, text in said]  # what `exact` says, without asking it
-    others = defaultdict(list)
+    verdicts, places = [False] * len(said), defaultdict[str, list[int]](list)
     for place, (problem, _) in enumerate(said):
-        if problem.verifier != VERBATIM:
-            others[problem.verifier].append(place)
-    for name, places in others.items():
-        found = verifier(name).verdicts([(said[place][0].answer, said[place][1]) for place in places])
-        for place, verdict in zip(places, found, strict=True):
+        places[problem.verifier].append(place)
+    for name, of in places.items():
+        found = verifier(name).verdicts([(said[place][0].answer, said[place][1]) for place in of])
+        for place, verdict in zip(of, found, strict=True):
             verdicts[place] = verdict
     return verdicts
 

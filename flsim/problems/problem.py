@@ -11,7 +11,7 @@ from flsim.problems.recorded import RECORDED, RIGHT, WRONG
 
 SPLITS = ("train", "validation", "test")
 VERBATIM = "exact"
-"""The verifier of the built-in world: right is what equals the answer, character for character."""
+"""The verifier of the built-in world: right is the answer itself, whatever white space stands around it."""
 _VALIDATION_SHARE, _TEST_SHARE = 0.12, 0.12  # of all questions; the rest trains
 
 

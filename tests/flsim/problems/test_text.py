@@ -1,4 +1,4 @@
-"""Exact and multiple-choice verifiers, and how one is chosen."""
+"""The exact verifier, what holds of all that read texts, and how one is chosen."""
 
 import time
 
@@ -7,42 +7,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsim.config.schema import ConfigError
-from flsim.problems.judging import verifier_of
+from flsim.problems.judging import Judgement, verifier_of
 from flsim.problems.maths import too_large
-from flsim.problems.text import ChoiceVerifier, ExactVerifier, letter_of
+from flsim.problems.text import ExactVerifier, plain
 
 
 @given(st.text(), st.text())
-def test_exact_is_equality(reference: str, completion: str) -> None:
+def test_exact_is_equality_of_texts(reference: str, completion: str) -> None:
     verdicts = ExactVerifier().verdicts([(reference, completion), (reference, reference)])
-    assert verdicts == [reference == completion, True]
-
-
-@pytest.mark.parametrize("letter", "ABCDEFGHIJ")
-def test_a_letter_is_found_wherever_it_is_given(letter: str) -> None:
-    texts = ["{}", "({})", "{}.", "\\boxed{{{}}}", "$\\boxed{{\\text{{{}}}}}$", "The answer is ({}).", "Answer: {}"]
-    texts += ["**Answer: ({})**", "{}. Paris", "I think of A.\nThe answer is B. No, the answer is {}", "#### {}"]
-    assert [letter_of(text.format(letter)) for text in texts] == [letter] * len(texts)
-    assert letter_of(f"({letter.lower()})") == letter
+    assert verdicts == [plain(reference) == plain(completion), True]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("reference", "completion", "right"),
     [
-        "A cat sat",
-        "Cat",
-        "I think so",
-        "K",
-        "A, B",
-        "\\boxed{A and B}",
-        "The answer is Cat",
-        "answer is A tricky one",
-        "",
+        ("yes\r", "yes", True),
+        ("yes", " yes\n", True),
+        ("yes", "\u00a0yes\u3000", True),
+        ("two\r\nlines", "two\nlines\n", True),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("\u1e9b\u0323", "\u017f\u0323\u0307", True),
+        ("yes", "Yes", False),
+        ("yes", "yes.", False),
+        ("yes sir", "yes  sir", False),
+        ("yes sir", "yessir", False),
+        ("cafe", "caf\u00e9", False),
+        ("2", "\u00b2", False),
+        ("C", "\u0421", False),
+        ("yes", "", False),
     ],
 )
-def test_a_letter_of_a_word_is_no_choice(text: str) -> None:
-    assert letter_of(text) is None
-    assert ChoiceVerifier().verdicts([("A", text)]) == [False]
+def test_white_space_around_a_text_and_the_encoding_of_accents_change_nothing(
+    reference: str, completion: str, right: bool
+) -> None:
+    assert ExactVerifier().verdicts([(reference, completion), (completion, reference)]) == [right, right]
+
+
+def test_an_explanation_of_exact_shows_both_texts() -> None:
+    assert ExactVerifier().explain("yes", " no\n") == Judgement(False, "no", " no\n", "yes")
 
 
 @given(st.text(max_size=200))

@@ -14,7 +14,9 @@ from flsim.problems.notation import compact
 
 _NAMED = re.compile(r"\s*\\?[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
 _COMMA = re.compile(r"-?\d+,\d+")
+_SHAPE = re.compile(r"(\(|\\\{)[^(){}\[\]]*,[^(){}\[\]]*(?:\)|\\\})")
 _CLOCK = re.compile(r"(\d+(?::\d+)+)\s*([AaPp]\.?\s?[Mm]\.?)?")
+_TO = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$")
 _DOTS = re.compile(r",?\s*\\(?:[lc]?dots[bcm]?)(?![A-Za-z])\s*,?|,?\s*\.\.\.\s*,?")
 _MOST_TERMS = 100
 _BASED = re.compile(r"([\dA-Za-z]+)_\{?(?:\\text\{)?\s*(\d+|two|three|eight|ten|sixteen)\s*\}{0,2}")
@@ -66,6 +68,7 @@ def _constant(text: str) -> tuple[Constant, bool] | None:
 
 
 def _clocks(wanted: str, said: str) -> bool | None:
+    said = _TO.sub(r"\1:\2", said)
     first, second = _CLOCK.fullmatch(wanted), _CLOCK.fullmatch(said)
     if first is None or (second is None and ":" not in said and not re.fullmatch(r"\d?\d:\d\d.*", wanted)):
         return None  # 2:3 may be said as a fraction, a time may not
@@ -79,6 +82,12 @@ def _clocks(wanted: str, said: str) -> bool | None:
         one * right[0] == two * left[0] for one, two in zip(left, right, strict=True)
     )
     return left == right or (proportional and not re.search(r":\d\d", f"{wanted} {said}") and not any(halves))
+
+
+def _brackets(wanted: str, said: str) -> bool | None:
+    """A tuple is no set."""
+    shapes = [_SHAPE.fullmatch(text.strip()) for text in (wanted, said)]
+    return False if all(shapes) and shapes[0][1] != shapes[1][1] else None  # type: ignore[index]
 
 
 def _residues(wanted: str, said: str) -> bool | None:
@@ -145,8 +154,11 @@ def _date(text: str) -> list[str]:
 
 def _letters(wanted: str, said: str) -> bool | None:
     """Of a multiple choice: `(B)` is `B` and `B) 12`."""
+    several = [compact(text).split(",") for text in (wanted, said)]
+    if all(len(letters) > 1 and all(re.fullmatch("[A-J]", letter) for letter in letters) for letters in several):
+        return sorted(several[0]) == sorted(several[1])
     first = _FULL_LETTER.fullmatch(wanted)
-    second = _LETTER.match(re.sub(r"\\text\s*\{|\}", "", said)) if first else None
+    second = _LETTER.match(re.sub(r"\\text(?:bf|rm)?\s*\{|\}", "", said)) if first else None
     return None if first is None or second is None else first[1] == (second[1] or second[2])
 
 
@@ -154,10 +166,10 @@ def _words(wanted: str, said: str) -> bool | None:
     """Words are no products of letters: `even` is not `neve`."""
     if not (_WORDS.fullmatch(wanted) and _WORDS.fullmatch(said)) or max(len(wanted), len(said)) < 4:
         return None
-    left, right = (re.sub(r"[^a-z]", "", text.lower()) for text in (wanted, said))
+    left, right = (re.sub(r"^(?:an?|the)\s|[^a-z]", "", text.lower()) for text in (wanted, said))
     return left == right
 
 
 _KINDS: list[Callable[[str, str], bool | None]] = [
-    _sequences, _clocks, _residues, _dates, _letters, _numerals, _words, _constants,
+    _sequences, _brackets, _clocks, _residues, _dates, _letters, _numerals, _words, _constants,
 ]  # fmt: skip

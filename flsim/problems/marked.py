@@ -94,6 +94,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             line = line[answer.end() :].strip()
         if not line:
             line = next((later.strip() for later in rest.split("\n", 5)[:5] if later.strip()), "")
+        if not line and _MARK in text[:at]:  # `#### 72 ####`
+            at, text = text.rfind(_MARK, 0, at), text[:at]
+            continue
         if answer or not (_HEADING.match(line) or (_NUMBERED.match(line) and rest.strip())):
             yield at, line
         at = text.rfind(_MARK, 0, at)

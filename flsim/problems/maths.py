@@ -32,7 +32,9 @@ _SAID = re.compile(r"\b(?i:answer)\b[*_\s]{0,4}(?:(?:is|are|was|equals)\b|[:=])[
 _DISPLAYED = re.compile(r"(?s:(?:\\\[|\$\$)((?:(?!\\\[|\$\$).){1,600}?)(?:\\\]|\$\$)[\s.]*$)")
 _SHOWN = re.compile(r"\\\[|\$\$")
 _FORMULA = re.compile(r"(?s:\$\$.{1,600}?\$\$|\$[^$]{1,600}\$|\\\(.{1,600}?\\\)|\\\[.{1,600}?\\\])")
-_STATED = re.compile(r"\b(?:is|are|equals|becomes|gives|get|have|obtain)\b:?\s+|\b(?:So|Thus|Hence|Therefore)\b,?\s+")
+_STATED = re.compile(
+    r"\b(?:is|are|equals|becomes|gives|get|have|obtain|(?:it|that)'s)\b:?\s+|\b(?:So|Thus|Hence|Therefore)\b,?\s+"
+)
 _JOIN = re.compile(r"\s*(?:,|;|and|or|,\s*and|,\s*or)\s*")
 _HOPE = re.compile(r"\s*I hope (?:it|this|that) is correct\.?\s*")
 _TELLING = re.compile(r"[\d\\]")

@@ -6,7 +6,9 @@ LaTeX that math-verify knows; units and wrappers go.
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
+from flsim.problems.relations import in_intervals
 from flsim.problems.rewriting import REPEATING, repeating
 from flsim.problems.typography import plain
 
@@ -27,6 +29,7 @@ _UNITS = (
     "sq|USD|EUR|GBP|yen|cal|[A-Za-z]{4,}"
 )
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_DEGREE = r"\^\s?\{?\s?\\circ\s?\}?"
 _ENDING = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
 _REWRITING: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), to)
@@ -34,6 +37,13 @@ _REWRITING: list[tuple[re.Pattern[str], str]] = [
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|mathstrut)(?![A-Za-z])\.?", ""),
         (r"\\[dtc]frac", r"\\frac"),
         (r"\{,\}", ","),
+        (
+            rf"(\\(?:sin|cos|tan|sec|csc|cot)(?:\^\{{?-?\d\}}?)?)\s?[({{]?\s?(\d+(?:\.\d+)?)\s?{_DEGREE}\s?[)}}]?",
+            r"\1(\\frac{\2\\pi}{180})",
+        ),
+        (r"\\text\s*\{\s*([aApP])\.?\s*[mM]\.?\s*\}", r" \1m"),
+        (r"\\\{\s*[a-z](?:\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?::|\\mid|\|)\s*([^{}]+)\\\}", r"\1"),
+        (r"\+\s*\(-\s*(\d+(?:\.\d+)?)\)", r"-\1"),
         (r"(?<=\d)(?:\\,|,?\s?\\!\s?|,\\,)(?=\d{3}(?!\d))", ""),  # 1\,000 and 36,\!936
         (r"(?<!\\)\\[,;:! ]|\\q?quad|\\(?:thinspace|space)(?![A-Za-z])|~", " "),
         (r"\s{2,}", " "),
@@ -68,6 +78,7 @@ _REWRITING: list[tuple[re.Pattern[str], str]] = [
         (r"(?<![\\A-Za-z])exp(?![A-Za-z])", r"\\exp"),
         (r"(?<![A-Za-z\d.\\_])(\d+\.?\d*)[eE]([+-]?\d+)(?![A-Za-z\d.])", r"\1 \\cdot 10^{\2}"),
         (r"(?<=[\])])\s*[uU]\s*(?=[\[(])", r"\\cup "),
+        (r"(?<=\d)\s*\\cdot\s*i(?![A-Za-z])", "i"),
         (r"\+\s*-\s*(?=[\d.\\a-z(])", "-"),
         (r"(?<![\d.,])(\d+)\.0+(?![\d.])", r"\1"),
         (r"(?<![\d.\w}])1\s*i(?![A-Za-z])", "i"),
@@ -99,28 +110,18 @@ _THOUSANDS = re.compile(
     r"(-?)\s?([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:\s\d{3})+)(\.\d+)?(%?)"
 )
 _OPEN_ENDED = re.compile(r"([\[\]])([^\[\],;]+)[,;]([^\[\],;]+)([\[\]])")
+_PIECES = re.compile(r"(?<=[\])\[])\s*(?:,|\bor\b|\band\b)\s*(?=[\[(\]])")
 _SEMICOLON = re.compile(r"([\[\](])([^\[\](),;]+(?:,\d+)?);([^\[\](),;]+(?:,\d+)?)([\[\])])")
 _COMPONENT = r"([+-]?\s*(?:\d+(?:\.\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{[^{}]*\}|[a-z])?)\s*\\?(?:cdot\s*)?"
-_VECTOR = re.compile(
-    r"\s*"
-    + r"\s*".join(
-        _COMPONENT
-        + rf"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{{?\s*(?:\\(?:hat|mathbf)\s*\{{?\s*)?\\?{axis}(?:math)?\s*\}}{{0,2}}"
-        for axis in "ij"
-    )
-    + r"\s*(?:"
-    + _COMPONENT
-    + r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{?\s*(?:\\(?:hat|mathbf)\s*\{?\s*)?k\s*\}{0,2})?\s*"
+_COMPONENTS = re.compile(
+    _COMPONENT
+    + r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*\{?\s*(?:\\(?:hat|mathbf)\s*\{?\s*)?\\?([ijk])(?:math)?\s*\}{0,2}\s*"
 )
-_OR = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\\lor|\\vee|\bor\b)\s*")
-_SIGN = r"\s*(<=|>=|<|>|\\(?:le|ge)(?:q|qslant)?)(?![A-Za-z])\s*"
-_RELATION = re.compile(rf"([^<>]+?){_SIGN}([^<>]+?)")
-_LESS = r"\s*(<=|<|\\le(?:q|qslant)?)(?![A-Za-z])\s*"
-_CHAIN = re.compile(rf"([^<>]+?){_LESS}([A-Za-z]){_LESS}([^<>]+?)")
+_VECTOR = re.compile(rf"(?:{_COMPONENTS.pattern.replace('(', '(?:').replace('(?:?:', '(?:')}){{1,3}}")
 _COLUMN = re.compile(r"\s*\\begin\{[pbvV]?matrix\}([^&]*?)\\end\{[pbvV]?matrix\}\s*")
 _INTERVALS = [
     (re.compile(r"(?:all\s+)?(?:the\s+)?real(?:\s+number)?s?|\\mathbb\{?\s*R\s*\}?|\\Re"), r"(-\\infty,\\infty)"),
-    (re.compile(r"(?:no|none)\s*(?:real\s+)?solutions?|(?:the\s+)?empty\s*set"), r"\\emptyset"),
+    (re.compile(r"[Nn]one|[Nn]o\s*(?:real\s+)?solutions?|(?:the\s+)?empty\s*set"), r"\\emptyset"),
     (re.compile(r"(.*?)\b(?:is\s+)?(?:greater than or equal to|at least|no less than)\s+(.+)"), r"\1\\ge \2"),
     (re.compile(r"(.*?)\b(?:is\s+)?(?:less than or equal to|at most|no more than)\s+(.+)"), r"\1\\le \2"),
     (re.compile(r"(.*?)\b(?:is\s+)?(?:strictly\s+)?(?:greater|more|larger) than\s+(.+)"), r"\1>\2"),
@@ -135,17 +136,18 @@ _INTERVALS = [
 ]
 
 
+@lru_cache(20_000)
 def written(text: str) -> str:
     """An answer in that notation, with single blanks; "" for one of more than 600 characters."""
     if len(text) > _LONGEST:
         return ""
-    text = _union(_unwrapped(" ".join(plain(text).split())))
+    text = in_intervals(_unwrapped(" ".join(plain(text).split())))
     text = REPEATING.sub(lambda match: as_fraction(repeating(match)), text)
     for pattern, to in _REWRITING:
         text = pattern.sub(to, text)
     text = _called(" ".join(text.split()))
     text = _LEADING.sub("", text, count=1) or text
-    for pattern, to in _INTERVALS if re.search(r"[a-z]{4}|mathbb", text) else ():
+    for pattern, to in _INTERVALS if re.search(r"[A-Za-z]{4}|mathbb", text) else ():
         match = pattern.fullmatch(_worded(text))
         if match:
             text = match.expand(to)
@@ -163,27 +165,6 @@ def compact(text: str) -> str:
     """Without blanks and without braces around what needs none, for a comparison of texts."""
     text = re.sub(r"\s+", "", text)
     return re.sub(r"\^\{(\w)\}", r"^\1", text)
-
-
-def _union(text: str) -> str:
-    r"""`x<-1 or x>3` as `(-\infty,-1)\cup(3,\infty)`."""
-    parts = _OR.split(text)
-    relations = [_CHAIN.fullmatch(part) or _RELATION.fullmatch(part) for part in parts] if len(parts) > 1 else [None]
-    if not all(relations):
-        return text
-    return "\\cup ".join(_interval(relation.groups()) for relation in relations if relation)
-
-
-def _interval(relation: tuple[str, ...]) -> str:
-    if len(relation) == 3:  # x > 3, or 3 < x
-        left, sign, right = relation
-        if len(left) > 1 or not left.isalpha():
-            left, sign, right = right, {"<": ">", ">": "<"}.get(sign[0], "\\ge" if sign[1:2] == "l" else "\\le"), left
-        below = sign[0] == "<" or sign[1:2] == "l"
-        closed = sign[0] == "\\" or sign.endswith("=")
-        return f"(-\\infty,{right}{']' if closed else ')'}" if below else f"{'[' if closed else '('}{right},\\infty)"
-    start, first, _, second, end = relation
-    return f"{'(' if first == '<' else '['}{start},{end}{')' if second == '<' else ']'}"
 
 
 def _worded(text: str) -> str:
@@ -221,14 +202,10 @@ def _called(text: str) -> str:
 
 def _vectors(text: str) -> str:
     r"""`\mathbf{i}-2\mathbf{j}` and columns as `(1,-2)`."""
-    match = _VECTOR.fullmatch(text)
-    if match:
-        parts = [part.replace(" ", "") for part in match.groups() if part is not None]
-        return (
-            "("
-            + ",".join((part.lstrip("+") + "1") if part in ("", "+", "-") else part.lstrip("+") for part in parts)
-            + ")"
-        )
+    if _VECTOR.fullmatch(text):
+        parts = {axis: part.replace(" ", "").lstrip("+") for part, axis in _COMPONENTS.findall(text)}
+        values = [parts.get(axis, "0") for axis in ("ijk" if "k" in parts else "ij")]
+        return "(" + ",".join(value + "1" if value in ("", "-") else value for value in values) + ")"
     column = _COLUMN.fullmatch(text)
     if column and "\\\\" in column[1]:
         return "(" + ",".join(part.strip() for part in column[1].split("\\\\") if part.strip()) + ")"
@@ -242,6 +219,8 @@ def _intervals(text: str) -> str:
     )
     if "matrix" in text:
         return text
+    if "\\infty" in text or "[" in text or "]" in text:
+        text = _PIECES.sub(r"\\cup ", text)
     return _OPEN_ENDED.sub(_rounded, text)
 
 

@@ -29,8 +29,8 @@ _NUMBER = re.compile(
         (?P<sign>[-+]?)[\s({{]{{0,2}}(?P<inner>[-+]?)\s?
         (?P<whole>\d+(?:\.\d*)?|\.\d+)(?:e(?P<ten>[-+]?\d+)(?!\w))?
         (?:\s?/\s?(?P<below>\d+(?:\.\d+)?|\.\d+)|\s(?P<top>\d+)\s?/\s?(?P<bottom>\d+))?
-        (?P<more>[./:]?\d[\d./:]*|[\s)}}\]]{{0,3}}(?:{NONE}|\^))?
-        (?P<tail>[\s}}]{{0,2}}(?:%|per\ ?cent\b|thousand\b|million\b|billion\b|trillion\b|hundred\b|dozen\b)|k\b)?""",
+        (?P<more>[./:]?\d[\d./:]*|h\d+|[\s)}}\]]{{0,3}}(?:{NONE}|\^))?
+        (?P<tail>[\s{{}}]{{0,3}}(?:%|per\ ?cent\b|thousand\b|million\b|billion\b|trillion\b|hundred\b|dozen\b|k\b))?""",
     re.VERBOSE | re.IGNORECASE,
 )
 _TAILS = {"%": Fraction(1, 100), "percent": Fraction(1, 100), "k": Fraction(1000), "dozen": Fraction(12)} | {
@@ -46,6 +46,7 @@ _SAID = re.compile(
 _CORRECTED = re.compile(r"\b(?:wait|no,|actually|sorry|correction|mistake|instead|hmm)\b|\bno\b[,.]", re.IGNORECASE)
 # another number that belongs to the one before: a range, a list or a sum is no single number
 _GOES_ON = re.compile(r"[\s)}]{0,3}(?:[-~,;*+|&]|\bor\b|\band\b|\bto\b)\s?[-+~(]?\s?\.?\d", re.IGNORECASE)
+_EQUAL = re.compile(r"=|\\approx(?![A-Za-z])|≈")
 _ASSIGNED = re.compile(r"[^=\d]*[^=A-Za-z]*(?<![<>!])=")
 
 
@@ -136,7 +137,7 @@ _wanted = lru_cache(4096)(number_in)
 
 def _in_box(box: Marked) -> Number | None:
     """The one number of a box."""
-    content = rewritten(box.text[:_LONGEST_MARKED].rpartition("=")[2], boxed=True)
+    content = rewritten(_EQUAL.split(box.text[:_LONGEST_MARKED])[-1], boxed=True)
     if NONE in content:
         return None
     numbers = [_number(match, box.text) for match in _NUMBER.finditer(content)]
@@ -173,7 +174,7 @@ def _number(match: re.Match[str], taken_from: str) -> Number | None:
         value /= Fraction(match["below"])
     elif match["bottom"]:
         value += Fraction(int(match["top"]), int(match["bottom"]))
-    tail = re.sub(r"[\s}]", "", match["tail"] or "").lower()
+    tail = re.sub(r"[\s{}]", "", match["tail"] or "").lower()
     return Number(
         -value if (match["sign"] == "-") != (match["inner"] == "-") else value,
         _TAILS.get(tail, Fraction(1)),

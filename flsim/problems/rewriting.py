@@ -34,14 +34,19 @@ _PARTS = re.compile(
     r"\\(?:[dtc]?frac|sqrt|pi|pm|mp|ln|log|exp|sin|cos|tan|binom|infty|sum|int|prod|lfloor|lceil|overline|p?mod|bmod)"
     r"(?![A-Za-z])"
 )
+_UNIT_FRACTION = re.compile(
+    r"\\[dtc]?frac\s?\{\{?\s?(?![xyzn]\})[A-Za-z ]{1,12}\}?\}\s?\{\{?\s?[A-Za-z ]{1,12}\}?(?:\^\{?\d\}?)?\}"
+)
+_SIGN = re.compile(r"\{\s?([-+])\s?\}")
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)")
 
 _GROUPED = re.compile(
     r"(?<![\d.,])(?:([1-9]\d{0,2}(?:(?:[,'_]|\\,)\d{3})+(?!\d)(?:\.\d+)?)"  # 1,234.5
-    r"|(\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?)"  # 12,34,567.8
+    r"|(\d{1,2}(?:(?:,|\\,)\d{2})+(?:,|\\,)\d{3}(?:\.\d+)?)"  # 12,34,567.8
     r"|(\d{1,3}(?:\.\d{3}){2,})"  # 1.234.567
     r"|(\d{1,3}(?:(?:\.|\\,|\s)\d{3})+,\d{1,2}|\d+,(?:\d{1,2}|\d{4,})|0,\d{3}))(?!,?\.?\d)"  # 1.234,5 and 3,5
 )
+_SPACED_PROSE = re.compile(r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?:(?: \d{3}){0,3} 000|(?: \d{3}){2,4})(?! ?[\d/])")
 _SPACED = re.compile(r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?! ?[\d/])")
 _EXPONENT = r"\s?(?:\^\s?|\*\*)(?:\{\s?|\(\s?)?([-+]?\s?\d{1,5})(?![\w.])\s?[})]?"
 _TEN = re.compile(rf"(\d\.?)\s?(?:\*|[xX])\s?\{{?10\}}?{_EXPONENT}")
@@ -64,15 +69,15 @@ def rewritten(text: str, *, marked: bool = False, boxed: bool = False) -> str:
         boxed: it is nothing but an answer, in which letters and signs are those of a term: `3x`.
     """
     text = " ".join(plain(text).replace("{,}", ",").replace("~", " ").split())
-    text = _BETWEEN.sub(" ~ ", text)
+    text = _BETWEEN.sub(" ~ ", _ORDINAL.sub(" ", text) if "^" in text else text)
     latex = "\\" in text
     if latex:
         text = text.replace("\\!", "").replace("\\%", "%")
     text = _GROUPED.sub(_ungrouped, _MONEY.sub(" ", text))
     if latex:
         text = _without_latex(text)
-    if marked or boxed:
-        text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
+    spaced = _SPACED if marked or boxed else _SPACED_PROSE
+    text = spaced.sub(lambda match: match[0].replace(" ", ""), text)
     if "^" in text or "**" in text:
         text = _POWER.sub(_power, _TEN.sub(lambda ten: f"{ten[1]}e{ten[2].replace(' ', '')}", text))
         text = _UNIT_POWER.sub(r"\1 ", text).replace("**", " ")
@@ -83,7 +88,8 @@ def rewritten(text: str, *, marked: bool = False, boxed: bool = False) -> str:
 
 def _without_latex(text: str) -> str:
     text = REPEATING.sub(lambda match: f" {repeating(match)} ", text.replace("\\times", "*").replace("\\cdot", "*"))
-    text = _DRESS.sub("", _ORDINAL.sub(" ", _FRACTION.sub(_as_slash, text)))
+    text = _DRESS.sub("", _FRACTION.sub(_as_slash, text))
+    text = _SIGN.sub(r"\1", _UNIT_FRACTION.sub(" ", text))
     return " ".join(_COMMAND.sub(" ", _PARTS.sub(NONE, text)).split())
 
 

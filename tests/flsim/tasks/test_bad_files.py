@@ -30,6 +30,7 @@ TEXTS = {
     "raw.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS),
     "a.json": json.dumps(ROWS, ensure_ascii=False),
 }
+PACKED = gzip.compress(CSV.encode(), mtime=0)  # without the time of day, which the name of a test would hold
 
 
 def read(
@@ -101,10 +102,10 @@ def test_an_encoding_that_is_none_is_refused(name: str) -> None:
         ("a.csv", "q;a;who\n1;2;3\n", "a.csv: its header has no comma but semicolons; save it with commas"),
         ("a.csv", "q,a\n1\0,2\n", "a.csv, row 1: holds a NUL character"),
         ("a.csv", b"PK\x03\x04 and more", "a.csv: is no text but a zip archive, such as Excel writes"),
-        ("a.csv", gzip.compress(b"q,a\n1,2\n", mtime=0), "a.csv: is no text but compressed by gzip; let its name end in .gz"),
+        ("a.csv", PACKED, "a.csv: is no text but compressed by gzip; let its name end in .gz"),
         ("a.jsonl", b"\x28\xb5\x2f\xfd more", "a.jsonl: is no text but compressed by zstd, which is not read"),
         ("a.csv.gz", b"q,a\n1,2\n", "a.csv.gz: cannot be unpacked, it is cut off or no gzip"),
-        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "a.csv.gz: cannot be unpacked, it is cut off or no gzip"),
+        ("a.csv.gz", PACKED[:-9], "a.csv.gz: cannot be unpacked, it is cut off or no gzip"),
         ("a.jsonl", '{"q": 1, "a": 2}\n{"q": 1, "a"\n', "a.jsonl, row 2: is not JSON"),
         ("a.jsonl", '{"q": 1, "a": 2},\n', "a.jsonl, row 1: is not JSON (Extra data"),
         ("a.jsonl", '{"q": 1, "a": 2,}\n', "a.jsonl, row 1: is not JSON"),

@@ -1,6 +1,5 @@
 """A cloud that has already answered: outcomes that somebody recorded, in a table or with the questions themselves."""
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from flsim.cloud.protocol import Answer, Cloud
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED, Record
+from flsim.tasks.data_file import DataFile
 from flsim.tasks.stream import TaskStream
+from flsim.tasks.tables import csv_rows
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -82,14 +83,14 @@ class Recorded(Cloud):
         """The hash of the table, and the outcomes in it.
 
         Raises:
-            ConfigError: naming the file, and the line and column that cannot be used.
+            ConfigError: naming the file, and the row and column that cannot be used.
         """
+        file = DataFile(Path(self.file or ""))
         try:
-            data = Path(self.file or "").read_bytes()
+            data = file.path.read_bytes()
         except OSError as error:
             raise ConfigError(f"cloud.file={self.file!r} cannot be read: {error.strerror}") from error
-        lines = data.decode("utf-8-sig").splitlines()
-        return hashlib.sha256(data).hexdigest(), _outcomes(self.file or "", self.columns, lines)
+        return hashlib.sha256(data).hexdigest(), _outcomes(file, self.columns)
 
     def quote(self, problem: Problem) -> Answer:
         """Exact."""
@@ -131,24 +132,22 @@ def _recorded(problem: Problem) -> _Outcome:
     return _Outcome(record.cloud, record.prompt_tokens, record.completion_tokens)
 
 
-def _outcomes(file: str, columns: tuple[str, str, str, str], lines: Sequence[str]) -> dict[str, _Outcome]:
-    table = csv.DictReader(lines)
-    missing = [name for name in columns if name not in (table.fieldnames or ())]
-    if missing:
-        raise ConfigError(
-            f"cloud.file={file!r} has no column {', '.join(missing)}; it has: "
-            f"{', '.join(table.fieldnames or ()) or 'none'}; name them, such as cloud.right=correct"
-        )
+def _outcomes(file: DataFile, columns: tuple[str, str, str, str]) -> dict[str, _Outcome]:
     outcomes: dict[str, _Outcome] = {}
-    for line in table:
-        question, right, sent, received = (line[name] or "" for name in columns)
-        where = f"cloud.file={file!r}, line {table.line_num}"
+    for row in csv_rows(file):
+        missing = [name for name in columns if name not in row.values]
+        if missing:
+            raise ConfigError(
+                f"cloud.file={str(file)!r} has no column {', '.join(missing)}; it has: {', '.join(row.values)}; name "
+                f"them, such as cloud.right=correct"
+            )
+        question, right, sent, received = (row.values[name] for name in columns)
         if right.strip().lower() not in _TRUTH:
-            raise ConfigError(f"{where}: {columns[1]}={right!r} must be 1 or 0, true or false")
+            raise row.error(f"{columns[1]}={right!r} must be 1 or 0, true or false")
         for name, number in ((columns[2], sent), (columns[3], received)):
             if not number.strip().isdecimal():
-                raise ConfigError(f"{where}: {name}={number!r} must be a number of tokens")
+                raise row.error(f"{name}={number!r} must be a number of tokens")
         outcome = _Outcome(_TRUTH[right.strip().lower()], int(sent), int(received))
         if outcomes.setdefault(question, outcome) != outcome:
-            raise ConfigError(f"{where}: the question {question!r} is there twice, with unlike outcomes; keep one")
+            raise row.error(f"the question {question!r} is there twice, with unlike outcomes; keep one")
     return outcomes

@@ -1,7 +1,7 @@
 """What reads a data set, and a set that is known: its files, where to get them, its verifier, and what lacks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,7 +116,8 @@ def item_of(item: Callable[..., Made], row: Row, split: str | None, **options: o
         ConfigError: naming the row, also where its columns hold other things than the set's.
     """
     try:
-        return item(row, split, **options)
+        made = item(row, split, **options)
+        return replace(made, where=row.where) if isinstance(made, Item) else made
     except ConfigError:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:

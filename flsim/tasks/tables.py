@@ -127,7 +127,7 @@ def json_document(file: DataFile) -> Any:
 
 def _parsed(text: str, where: str, hint: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except (ValueError, RecursionError) as error:
         said = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise ConfigError(f"{where}: is not JSON ({said}); {hint}") from None
@@ -147,6 +147,14 @@ def _constant(name: str) -> float:
     if name != "NaN":
         raise ValueError(f"{name} is no number")
     return math.nan
+
+
+def _float(text: str) -> float:
+    """A number that is too large would become the word inf."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large a number; write it as a text")
+    return number
 
 
 def _row(value: Any, where: str) -> Row:

@@ -122,7 +122,7 @@ def _table(
             )
         question, right = questions[number], (_truth(row, local), _truth(row, cloud))
         record = Record(*right, _tokens(len(question)), _tokens(said[number]))
-        items.append(Item(question, record.text, level=level(row)))
+        items.append(Item(question, record.text, level=level(row), where=row.where))
     return _split(items, validation, test)
 
 
@@ -138,7 +138,7 @@ def _mmlu(
     items = []
     for row in rows_of_all(found["right"]):
         record = Record(_truth(row, local), _truth(row, cloud), _tokens(len(row.text("prompt"))), 1)
-        items.append(Item(row.text("prompt"), record.text, label=row.text("subject")))
+        items.append(Item(row.text("prompt"), record.text, label=row.text("subject"), where=row.where))
     return _split(items, validation, test)
 
 

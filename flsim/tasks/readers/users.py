@@ -256,10 +256,10 @@ def leaf_rows(file: DataFile) -> Iterator[Row]:
         where = f"{file}, user {place}"
         own = data.get(user) if isinstance(user, str) else None
         if own is None:
-            raise ConfigError(f"{where}: {user!r} is listed in 'users' and has no 'user_data'")
+            raise ConfigError(f"{where}: is listed in 'users' and has no 'user_data'")
         x, y = (own.get(name) if isinstance(own, dict) else None for name in "xy")
         if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
-            raise ConfigError(f"{where}, {user!r}: needs lists 'x' and 'y' of equal length")
+            raise ConfigError(f"{where}: needs lists 'x' and 'y' of equal length")
         for number, (one, label) in enumerate(zip(x, y, strict=True), 1):
             yield Row({"user": user, "x": one, "y": label}, f"{where}, row {number}")
 

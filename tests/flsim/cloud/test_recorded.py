@@ -1,5 +1,6 @@
 """A cloud of recorded outcomes: what it answers, what it costs, and tables that cannot be used."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -37,6 +38,12 @@ def test_outcomes_come_back_and_a_quote_is_exact(tmp_path: Path) -> None:
     assert make_cloud(named.cloud).answer([FIRST]) == [answers[1]]
 
 
+def test_a_question_of_several_lines_stays_what_it_is(tmp_path: Path) -> None:
+    long = replace(FIRST, question="First:\n\u2028 1 + 1?\n")
+    file = table(tmp_path, line(long.question, 1, 40, 7), head="\ufeff" + HEAD)
+    assert Recorded(file).answer([long]) == [Answer(FIRST.answer, 40, 7)]
+
+
 def test_columns_have_the_names_that_the_settings_give(tmp_path: Path) -> None:
     file = table(tmp_path, line(FIRST.question, "x", 3, 1, 2), head="q,id,sent,ok,got\n")
     cloud = Recorded(file, question="q", right="ok", prompt_tokens="sent", completion_tokens="got")
@@ -59,10 +66,10 @@ def test_another_table_is_another_cloud(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((line("1+1=", "maybe", 1, 1),), r"line 2: right='maybe' must be 1 or 0"),
-        ((line("1+1=", 1, 1, 1), line("1+2=", 1, -3, 1)), r"line 3: prompt_tokens='-3' must be a number of tokens"),
-        ((line("1+1=", 1, 1),), r"line 2: completion_tokens='' must be a number"),
-        ((line("1+1=", 1, 1, 1), line("1+1=", 0, 1, 1)), r"line 3: the question '1\+1=' is there twice"),
+        ((line("1+1=", "maybe", 1, 1),), r"row 1: right='maybe' must be 1 or 0"),
+        ((line("1+1=", 1, 1, 1), line("1+2=", 1, -3, 1)), r"row 2: prompt_tokens='-3' must be a number of tokens"),
+        ((line("1+1=", 1, 1),), r"row 1: has 3 values for the 4 columns"),
+        ((line("1+1=", 1, 1, 1), line("1+1=", 0, 1, 1)), r"row 2: the question '1\+1=' is there twice"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
@@ -74,6 +81,6 @@ def test_a_missing_column_or_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"no column right, completion_tokens; it has: question, correct, prompt_tokens"
     ):
-        Recorded(table(tmp_path, head="question,correct,prompt_tokens\n")).check(stream_of(Config()), 1)
+        Recorded(table(tmp_path, "1,1,1", head="question,correct,prompt_tokens\n")).check(stream_of(Config()), 1)
     with pytest.raises(ConfigError, match=r"cloud\.file='nowhere\.csv' is no file"):
         Recorded("nowhere.csv")

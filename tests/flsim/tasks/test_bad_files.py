@@ -115,6 +115,7 @@ def test_an_encoding_that_is_none_is_refused(name: str) -> None:
         ("a.json", '[{"q": 1, "a": 2}, 3]', "a.json, row 2: is a int, not an object"),
         ("a.jsonl", '{"q": 1, "a": 2, "a": 3}', "a.jsonl, row 1: is not JSON (an object has 'a' twice)"),
         ("a.jsonl", '{"q": 1, "a": Infinity}', "a.jsonl, row 1: is not JSON (Infinity is no number)"),
+        ("a.jsonl", '{"q": 1, "a": -1e999}', "is not JSON (-1e999 is too large a number; write it as a text"),
         ("a.jsonl", '{"q": 1, "a": NaN}', "a.jsonl, row 1: the answer ('a') is empty"),
         ("a.jsonl", '{"q": "\\ud83d", "a": 2}', "a.jsonl, row 1: column 'q' holds half a character (a lone surrogate"),
         ("a.json", '[{"q": [{"deep": "\\udc00"}], "a": 2}]', "a.json, row 1: column 'q' holds half a character"),

@@ -200,9 +200,9 @@ def test_leaf_says_what_is_missing(tmp_path: Path) -> None:
         return str(found.value)
 
     assert "is no LEAF file; it has no user_data and no users" in error({"num_samples": []})
-    assert "user 2: 'cid' is listed in 'users' and has no 'user_data'" in error({**LEAF, "users": ["amy", "cid"]})
+    assert "user 2: is listed in 'users' and has no 'user_data'" in error({**LEAF, "users": ["amy", "cid"]})
     uneven = {**LEAF, "user_data": {**LEAF["user_data"], "ben": {"x": [1], "y": []}}}  # type: ignore[dict-item]
-    assert "user 2, 'ben': needs lists 'x' and 'y' of equal length" in error(uneven)
+    assert "user 2: needs lists 'x' and 'y' of equal length" in error(uneven)
     with pytest.raises(ConfigError, match=r"the train file is not there; looked for .*train/"):
         load("leaf", tmp_path)
 

@@ -19,8 +19,11 @@ _CLOCK = re.compile(r"(\d+(?::\d+)+)\s*([AaPp]\.?\s?[Mm]\.?)?")
 _TO = re.compile(r"^(\d+)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(\d+)$")
 _DOTS = re.compile(r",?\s*\\(?:[lc]?dots[bcm]?)(?![A-Za-z])\s*,?|,?\s*\.\.\.\s*,?")
 _MOST_TERMS = 100
-_BASED = re.compile(r"([\dA-Za-z]+)_\{?(?:\\text\{)?\s*(\d+|two|three|eight|ten|sixteen)\s*\}{0,2}")
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
+_BASED = re.compile(rf"\(?([\dA-Za-z.]+)\)?_\{{?(?:\\text\{{)?\s*(\d+|{'|'.join(_BASES)})\s*\}}{{0,2}}")
 _RESIDUE = re.compile(r"(?:.*\\equiv\s*)?(-?\d+)\s*\\pmod\{(\d+)\}")
+_NUMERIC_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?/\d\d?/\d{2,4}")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = re.compile(rf"(?i)\b({'|'.join(_MONTHS)})[a-z]*\b\.?")
 _WORDS = re.compile(r"[A-Za-z']+(?:[\s,/-]+[A-Za-z']+)*")
@@ -101,7 +104,7 @@ def _residues(wanted: str, said: str) -> bool | None:
 
 def _numerals(wanted: str, said: str) -> bool | None:
     first, second = _BASED.fullmatch(compact(wanted)), _BASED.fullmatch(compact(said))
-    if (first is None and second is None) or not (wanted[:1].isalnum() and said[:1].isalnum()):
+    if (first is None and second is None) or not (wanted[:1].isalnum() or wanted[:1] == "(") or not said:
         return None
     if first and second:
         return _value(first) == _value(second)
@@ -111,9 +114,11 @@ def _numerals(wanted: str, said: str) -> bool | None:
 
 
 def _value(numeral: re.Match[str]) -> int | str:
-    named = {"two": 2, "three": 3, "eight": 8, "ten": 10, "sixteen": 16}
+    base = _BASES.get(numeral[2]) or int(numeral[2])
+    if not re.search(r"\d", numeral[1]) and base != 16:
+        return numeral[0]  # A_{12} is a name
     try:
-        return int(numeral[1], named.get(numeral[2]) or int(numeral[2]))
+        return int(numeral[1], base)
     except ValueError:  # a digit that the base does not have
         return numeral[0]
 
@@ -141,12 +146,15 @@ def _listed(text: str) -> str:
 
 
 def _dates(wanted: str, said: str) -> bool | None:
-    if not (_MONTH.search(wanted) and re.search(r"\d", wanted)):
+    if not (_NUMERIC_DATE.fullmatch(wanted) or (_MONTH.search(wanted) and re.search(r"\d", wanted))):
         return None
     return _date(wanted) == _date(said)
 
 
 def _date(text: str) -> list[str]:
+    dashed = re.fullmatch(r"(\d{4})-(\d\d?)-(\d\d?)", text)
+    if dashed and 1 <= int(dashed[2]) <= 12:
+        return sorted([dashed[1], _MONTHS[int(dashed[2]) - 1], str(int(dashed[3]))])
     text = _MONTH.sub(lambda month: f" {month[1].lower()} ", text)
     text = re.sub(r"(?<=\d)\s*(?:\^\{?)?\s*(?:st|nd|rd|th)\b\}?|\\[a-z]+|\b(?:of|the)\b|[{},.]", " ", text)
     return sorted(text.lower().split())

@@ -12,6 +12,8 @@ from flsim.problems.relations import in_intervals
 from flsim.problems.rewriting import REPEATING, repeating
 from flsim.problems.typography import plain
 
+_BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
+_LONGEST_SIGNED = 100  # characters
 _LONGEST = 600  # characters that are looked at
 
 _WRAPPERS = [
@@ -120,6 +122,9 @@ _COMPONENTS = re.compile(
 _VECTOR = re.compile(rf"(?:{_COMPONENTS.pattern.replace('(', '(?:').replace('(?:?:', '(?:')}){{1,3}}")
 _COLUMN = re.compile(r"\s*\\begin\{[pbvV]?matrix\}([^&]*?)\\end\{[pbvV]?matrix\}\s*")
 _INTERVALS = [
+    (re.compile(r"(?:all\s+)?(?:the\s+)?real(?:\s+number)?s? except (?:for )?(.+)"), r"(-\\infty,\1)\\cup(\1,\\infty)"),
+    (re.compile(r"(?:the )?open interval (?:from )?(.+?) to (.+)"), r"(\1,\2)"),
+    (re.compile(r"(?:the )?closed interval (?:from )?(.+?) to (.+)"), r"[\1,\2]"),
     (re.compile(r"(?:all\s+)?(?:the\s+)?real(?:\s+number)?s?|\\mathbb\{?\s*R\s*\}?|\\Re"), r"(-\\infty,\\infty)"),
     (re.compile(r"[Nn]one|[Nn]o\s*(?:real\s+)?solutions?|(?:the\s+)?empty\s*set"), r"\\emptyset"),
     (re.compile(r"(.*?)\b(?:is\s+)?(?:greater than or equal to|at least|no less than)\s+(.+)"), r"\1\\ge \2"),
@@ -133,6 +138,13 @@ _INTERVALS = [
         r"[\1\3,\2\4]",
     ),
     (re.compile(r".*?\bbetween\s+(.+?)\s+and\s+(.+?)(?:,?\s*\(?exclusive\)?)?"), r"(\1,\2)"),
+    (re.compile(r"from (.+?) to (.+)"), r"(\1,\2)"),
+    (
+        re.compile(
+            r"(?:for )?(?:all|any|every) (?:real )?(?:numbers? |values )?(?:such that |with )?([a-z]\s?(?:[<>=]|\\).+)"
+        ),
+        r"\1",
+    ),
 ]
 
 
@@ -142,17 +154,13 @@ def written(text: str) -> str:
     if len(text) > _LONGEST:
         return ""
     text = in_intervals(_unwrapped(" ".join(plain(text).split())))
+    text = _from_words(text)
     text = REPEATING.sub(lambda match: as_fraction(repeating(match)), text)
     for pattern, to in _REWRITING:
         text = pattern.sub(to, text)
     text = _called(" ".join(text.split()))
     text = _LEADING.sub("", text, count=1) or text
-    for pattern, to in _INTERVALS if re.search(r"[A-Za-z]{4}|mathbb", text) else ():
-        match = pattern.fullmatch(_worded(text))
-        if match:
-            text = match.expand(to)
-            break
-    text = _units_off(_intervals(_vectors(text)))
+    text = _units_off(_intervals(_vectors(_both_signs(text))))
     return _unwrapped(" ".join(text.split()))
 
 
@@ -161,14 +169,31 @@ def as_fraction(value: Fraction) -> str:
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+def _both_signs(text: str) -> str:
+    r"""`1\pm x` as `1+x,1-x`."""
+    signs = _BOTH_SIGNS.split(text)
+    if len(signs) != 2 or len(text) > _LONGEST_SIGNED or "\\{" in text or "\\mp" in text:
+        return text
+    before, after = signs
+    first = not before.strip() or before.rstrip()[-1] in "=(,{"
+    return f"{before}{'' if first else '+'}{after.lstrip()},{before}-{after.lstrip()}"
+
+
 def compact(text: str) -> str:
     """Without blanks and without braces around what needs none, for a comparison of texts."""
     text = re.sub(r"\s+", "", text)
     return re.sub(r"\^\{(\w)\}", r"^\1", text)
 
 
-def _worded(text: str) -> str:
-    return re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
+def _from_words(text: str) -> str:
+    """An interval in words in brackets, or as an inequality of x."""
+    worded = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip() if "\\text" in text else text
+    worded = " ".join(worded.split())
+    for pattern, to in _INTERVALS if re.search(r"[A-Za-z]{3}|mathbb", worded) else ():
+        match = pattern.fullmatch(worded)
+        if match:
+            return re.sub(r"^[A-Za-z ]{4,}(?=[<>]|\\[lg]e)", "x", match.expand(to))
+    return text
 
 
 def _unwrapped(text: str) -> str:

@@ -57,7 +57,7 @@ _BASED = re.compile(
     r"(?<![\w.])(?:0[xX]([\da-fA-F]{1,50})|0[bB]([01]{1,50})|0[oO]([0-7]{1,50})|(\d[\da-fA-F]{0,50})_\{?(\d{1,2})\}?)(?!\w)"
 )
 # in a box: 3x, 3i, 3/n, 3!, x + 3 and 9 * 2
-_TERMS = re.compile(r"(?<=\d)\s?/?\s?(?:[xyzni](?![A-Za-z])|!)|(?<=[\w)}])\s?[~+]|(?<=[\d)}])\s?\*\s?(?=[\w(])")
+_TERMS = re.compile(r"(?<=\d)\s?/?\s?(?:[xyzni](?![A-Za-z])|!)|(?<=[\w)}])(?<!\de)\s?[~+]|(?<=[\d)}])\s?\*\s?(?=[\w(])")
 
 
 def rewritten(text: str, *, marked: bool = False, boxed: bool = False) -> str:

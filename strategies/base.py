@@ -63,6 +63,7 @@ class InRound:
     """What is expected back from devices of each shape, as it was sent."""
     shares: Mapping[int, float] = field(default_factory=dict)
     cut_energy: float | None = None
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 class DeltaStrategy(Strategy):
@@ -133,6 +134,15 @@ class DeltaStrategy(Strategy):
     @shares.setter
     def shares(self, shares: Mapping[int, float]) -> None:
         self._round = replace(self._round, shares=shares)
+
+    @property
+    def left_out(self) -> Mapping[int, str]:
+        """The devices whose update was of no use in the round's aggregation, with the reason; they are set aside."""
+        return self._round.left_out
+
+    @left_out.setter
+    def left_out(self, reasons: Mapping[int, str]) -> None:
+        self._round = replace(self._round, left_out=reasons)
 
     @property
     def cut_energy(self) -> float | None:

@@ -7,7 +7,6 @@
 The mean is float64 and holds the tensors that were learned.
 """
 
-import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 
 import flsim.flower.messages as wire
 from flsim.devices import device_name
-from flsim.flower.contract import Weight, next_adapter
+from flsim.flower.contract import StrategyError, Weight, next_adapter
 from flsim.flower.messages import Measures
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
 from flsim.models.adapter import Adapter
 from strategies.base import DeltaStrategy, Update
 
 Tensors = dict[str, NDArray[np.float64]]
-
-_LOG = logging.getLogger("flsim.run.strategy")  # in the run's log
 
 
 class MeanStrategy(DeltaStrategy):
@@ -72,16 +69,16 @@ class MeanStrategy(DeltaStrategy):
 
     def mean(self, updates: Sequence[Update]) -> Tensors | None:
         """The weighted mean of the deltas by tensor name; None if no update has any weight."""
-        total, weights = ExactSum(), []
+        total, weights, left_out = ExactSum(), list[float](), dict[int, str]()
         for update in updates:
             weight = self.weighter(update)
             try:
                 total.add(weight, self.in_full(update.delta, update.shape))
             except OutOfRangeError as error:  # where workers sum, they set it aside
-                _LOG.warning("%s is left out of the mean: %s", device_name(update.device), error)
+                left_out[update.device] = str(error)
                 weight = 0.0
             weights.append(weight)
-        self.shares = shares_of(updates, weights)
+        self.shares, self.left_out = shares_of(updates, weights), left_out
         return total.mean() if total.weight else None
 
     def aggregate_mean(
@@ -101,11 +98,11 @@ def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[in
     """The weights by device, scaled to add up to 1; empty if there is no weight at all.
 
     Raises:
-        ValueError: for a weight that is negative or not finite.
+        StrategyError: for a weight that is negative or not finite.
     """
     for one, weight in zip(measures, weights, strict=True):
         if not 0 <= weight < math.inf:
-            raise ValueError(
+            raise StrategyError(
                 f"{device_name(one.device)} has the weight {weight}; a weighter must return finite numbers, at least 0"
             )
     total = math.fsum(weights)

@@ -3,6 +3,7 @@
 Any Flower strategy and any Flower ClientApp will do. Who offers more is used for more:
 
     Deals        a strategy that deals every device its own part of the adapter: unequal ranks, one factor only
+    LeavesOut    a strategy that says whose update it could not use
     TakesMean    a strategy that needs a weighted mean of the deltas only, so that workers may sum them for the driver
     Stage  what happens to the adapter after each aggregation, such as distillation
     MakesClient  a class that says itself which ClientApp runs it, as learners do
@@ -25,7 +26,7 @@ from flwr.serverapp.strategy import Strategy
 from flsim.cloud.protocol import Cloud
 from flsim.config.plugins import call, resolve
 from flsim.config.schema import Config, ConfigError
-from flsim.flower.messages import Measures
+from flsim.flower.messages import NUM_EXAMPLES, Measures
 from flsim.learning.exact_sum import ExactSum
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch
@@ -56,6 +57,14 @@ class Deals(Protocol):
     def residual(self) -> Adapter | None:
         """What devices merge into their base."""
         ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A strategy that may find that it cannot use an update that came."""
+
+    left_out: Mapping[int, str]
+    """Devices that the last aggregation left out, with the reason for people."""
 
 
 Weight = Callable[[Measures], float]
@@ -190,6 +199,7 @@ def begin(strategy: object, stage: Stage | None, config: Config, cloud: Cloud) -
             whole adapter.
     """
     inner = strategy.strategy if isinstance(strategy, Wraps) else None
+    _refuse_waiting(strategy, config.cohort_size)
     if isinstance(strategy, Deals):
         strategy.begin(config)
         if stage is not None and set(strategy.learns) - set(strategy.carries):
@@ -210,6 +220,32 @@ def begin(strategy: object, stage: Stage | None, config: Config, cloud: Cloud) -
         )
     if stage is not None:
         stage.begin(config, cloud)
+
+
+def weighed_by(strategy: object) -> str:
+    """The metric of a reply that a strategy takes as its weight; a stock strategy may name its own."""
+    inner = strategy.strategy if isinstance(strategy, Wraps) else strategy
+    return str(getattr(inner, "weighted_by_key", NUM_EXAMPLES))
+
+
+def _refuse_waiting(strategy: object, cohort: int) -> None:
+    """Refuse a strategy, or one that it wraps, that waits for more devices than a round has; nobody would ever come.
+
+    Raises:
+        ConfigError: naming its setting, and the mend.
+    """
+    if isinstance(strategy, Wraps):
+        _refuse_waiting(strategy.strategy, cohort)
+    if getattr(strategy, "fraction_train", None) == 0.0:
+        return  # asks nobody
+    for name in ("min_available_nodes", "min_train_nodes"):
+        wanted = getattr(strategy, name, None)
+        if isinstance(wanted, int) and wanted > cohort:
+            raise ConfigError(
+                f"{type(strategy).__name__} would wait for ever: it wants {name}={wanted} devices (Flower's default is "
+                f"2), and a round has {cohort} (fleet.cohort, else fleet.devices); set strategy.{name}={cohort}, or "
+                f"raise those"
+            )
 
 
 def state_of(plug_in: object) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import flsim.flower.messages as wire
 from flsim.devices import device_at, node_of
-from flsim.flower.contract import Weight
+from flsim.flower.contract import StrategyError, Weight
 from flsim.flower.probe import Rehearsal
 from flsim.flower.store import DeviceStore, Saved, States
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 from flsim.timing import RoundTiming, booked
+
+_WAITS, _WAITED_S = 10, 10.0  # how often, and for how long, a strategy may ask who is there
 
 
 def identify() -> None:
@@ -60,6 +62,7 @@ class FleetGrid(Grid):
     def open_to(self, devices: Iterable[int]) -> None:
         """Show strategies these devices only: the cohort of a round, or the whole fleet."""
         self._open = sorted(devices)
+        self._asked: list[float] = []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send, wait, and return one reply per message (possibly an error) in the order of the devices."""
@@ -136,7 +139,19 @@ class FleetGrid(Grid):
         """Stop the workers."""
 
     def get_node_ids(self) -> list[int]:
-        """Node ids of the open devices."""
+        """Node ids of the open devices.
+
+        Raises:
+            StrategyError: if a strategy asks again and again for a while, as it does when it waits for more of them.
+        """
+        now = time.monotonic()
+        self._asked = self._asked or [now]
+        self._asked.append(now)
+        if len(self._asked) > _WAITS and now - self._asked[0] > _WAITED_S:
+            raise StrategyError(
+                f"the strategy waits for more devices than the {len(self._open)} of the round: it asked {_WAITS} times "
+                f"in {_WAITED_S:g} s who is there, and there will be no more; lower what it waits for"
+            )
         return [node_of(device) for device in self._open]
 
     def create_message(

@@ -8,6 +8,7 @@ themselves are summed up on the worker.
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
@@ -17,6 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from flsim.budget.fleet import Allotment
 from flsim.devices import device_at
 from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.learning.exact_sum import LARGEST
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch, only
 from flsim.problems.problem import Problem
@@ -68,10 +70,17 @@ RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN = "raised", "died", "late", "not_finit
 REFUSED = "refused"  # the client, or a mod around it, answered with an error of its own
 
 
-UNSUMMABLE = "unsummable"  # its weight or a weighted value is beyond what an exact sum takes
+UNSUMMABLE = "unsummable"  # its weight, a value or a weighted value is beyond what an exact sum takes
 
 
-_WORDS = {RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN, UNSUMMABLE}
+MISCOUNTED = "miscounted"  # what it says of itself is no count that anybody could be weighed by
+
+
+_WORDS = {RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN, UNSUMMABLE, MISCOUNTED}
+
+
+MOST_EXAMPLES = 10**9
+"""Most examples that a device may claim to have learned from in a round."""
 
 
 _UNKNOWN, _CLIENT_RAISED = 0, 2  # Flower's error codes
@@ -316,11 +325,35 @@ def usable_adapter(message: Message, like: Adapter) -> Adapter:
     wrong = mismatch(adapter, like)
     if wrong is not None:
         raise UnusableReplyError(MISSHAPEN, wrong)
-    broken = [name for name, tensor in adapter.items() if not np.isfinite(tensor).all()]
+    most = {name: float(np.abs(tensor).max(initial=0.0)) for name, tensor in adapter.items()}
+    broken = [name for name, value in most.items() if not math.isfinite(value)]
     if broken:
         few = f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
         raise UnusableReplyError(NOT_FINITE, few)
+    for name, value in most.items():
+        if value > LARGEST:
+            raise UnusableReplyError(UNSUMMABLE, f"{name} holds {value:.2g}; up to {LARGEST:.2g} can be summed")
+    for key in (NUM_EXAMPLES, EFFECTIVE_GROUPS):
+        count_of(message, key)
+    reward = message.content[METRICS].get(REWARD, 0.0)
+    if isinstance(reward, float) and not math.isfinite(reward):
+        raise UnusableReplyError(MISCOUNTED, f"{REWARD!r} is {reward}; it must be finite")
     return adapter
+
+
+def count_of(message: Message, key: str = NUM_EXAMPLES) -> float | None:
+    """A count that a reply gives in its metrics, such as the weight that a stock strategy takes; None if it gives none.
+
+    Raises:
+        UnusableReplyError: if it is no number, not finite, negative, or beyond `MOST_EXAMPLES`.
+    """
+    metrics = message.content.get(METRICS)
+    count = None if metrics is None else metrics.get(key)
+    if count is None:
+        return None
+    if not isinstance(count, int | float) or not 0 <= count <= MOST_EXAMPLES:
+        raise UnusableReplyError(MISCOUNTED, f"{key!r} is {count!r}; it must be a number in [0, {MOST_EXAMPLES:,}]")
+    return float(count)
 
 
 def _number(value: object) -> float:

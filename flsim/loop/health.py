@@ -11,7 +11,7 @@ from flsim.aggregation.health import Health, health, operations
 from flsim.aggregation.pairs import Pairs, pairs_of
 from flsim.config.schema import Config
 from flsim.devices import device_name
-from flsim.flower.contract import Deals
+from flsim.flower.contract import Deals, weighed_by
 from flsim.metrics.rows import EVERY_TASK, Row, fleet_row
 from flsim.models.adapter import Adapter, cropped, widened
 
@@ -50,7 +50,7 @@ class HealthReader:
         """
         if not usable:
             return []
-        shares = strategy.shares if isinstance(strategy, Deals) else _by_examples(usable)
+        shares = strategy.shares if isinstance(strategy, Deals) else _by_examples(usable, weighed_by(strategy))
         rows = [_of_device(round_, device, "aggregation_share", share) for device, share in sorted(shares.items())]
         if shares:
             rows.append(fleet_row(round_, "effective_devices", 1 / sum(share**2 for share in shares.values())))
@@ -107,9 +107,9 @@ def _measure(
     return health(new, [abs(shares.get(wire.device_of(reply), 0.0)) for reply in usable], start=old)
 
 
-def _by_examples(usable: Sequence[Message]) -> dict[int, float]:
-    """The shares under Flower's usual weighting."""
-    counts = {wire.device_of(reply): wire.measures_of(reply).num_examples for reply in usable}
+def _by_examples(usable: Sequence[Message], key: str) -> dict[int, float]:
+    """The shares under Flower's usual weighting, by the metric of that name."""
+    counts = {wire.device_of(reply): wire.count_of(reply, key) or 0.0 for reply in usable}
     total = sum(counts.values())
     return {device: count / total for device, count in counts.items()} if total else {}
 

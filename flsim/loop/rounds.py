@@ -12,7 +12,7 @@ import flsim.flower.messages as wire
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Deals, Stage, TakesMean, Weight, next_adapter
+from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, next_adapter, weighed_by
 from flsim.flower.grid import FleetGrid
 from flsim.loop.health import HealthReader
 from flsim.loop.treasurer import Treasurer
@@ -64,7 +64,8 @@ class Rounds:
             if weight is not None and isinstance(self.strategy, TakesMean):
                 new, _ = self.strategy.aggregate_mean(round_, usable, total)
             else:
-                new, _ = self.strategy.aggregate_train(round_, usable)
+                new, _ = self.strategy.aggregate_train(round_, self._weighable(usable))
+            rows += self._left_out(round_)
             rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
             if new is not None:
                 adapter = next_adapter(self.strategy, to_adapter(new), like=adapter)
@@ -79,7 +80,7 @@ class Rounds:
         self.grid.open_to(range(self.config.fleet.devices))
         replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
         with spend("aggregate"):
-            self.strategy.aggregate_evaluate(round_, replies)
+            self.strategy.aggregate_evaluate(round_, self._weighable(replies))
         rows: list[Row] = []
         with spend("transport"):
             for reply in replies:
@@ -109,6 +110,26 @@ class Rounds:
             return None
         return self.strategy.streamed_weight
 
+    def _weighable(self, replies: Sequence[Message]) -> list[Message]:
+        """What a strategy can aggregate: a stock one divides by the sum of all weights, which must not be 0."""
+        if isinstance(self.strategy, Deals):
+            return list(replies)
+        key, found, total = weighed_by(self.strategy), list[Message](), 0.0
+        for reply in replies:
+            try:
+                total += 0.0 if reply.has_error() else wire.count_of(reply, key) or 0.0
+                found.append(reply)
+            except wire.UnusableReplyError as error:  # of an evaluation, whose rows count all the same
+                self.log.warning("%s is no part of the strategy's mean: %s", device_name(wire.device_of(reply)), error)
+        return found if total > 0 else []
+
+    def _left_out(self, round_: int) -> list[Row]:
+        """The rows of those whose update the strategy could not use."""
+        left_out = self.strategy.left_out if isinstance(self.strategy, LeavesOut) else {}
+        for device, why in left_out.items():
+            self.log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), wire.UNSUMMABLE, why)
+        return [_fact(round_, device, "set_aside", 1.0, task=wire.UNSUMMABLE) for device in left_out]
+
     def _inspect(
         self, sent: Sequence[Message], replies: Sequence[Message], round_: int
     ) -> tuple[list[Message], list[Row]]:
@@ -123,8 +144,9 @@ class Rounds:
             rows.append(_fact(round_, device, "downlink_bytes", sizes[id(wire.arrays_of(message))]))
         for reply in replies:
             device = wire.device_of(reply)
-            if reply.has_error():
-                word, detail = wire.reason_of(reply)
+            refused = self._refused(reply)
+            if refused is not None:
+                word, detail = refused
                 self.log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), word, detail)
                 rows.append(_fact(round_, device, "set_aside", 1.0, task=word))
                 continue
@@ -135,6 +157,17 @@ class Rounds:
             if seconds is not None:
                 rows.append(_fact(round_, device, "seconds", seconds))
         return usable, rows
+
+    def _refused(self, reply: Message) -> tuple[str, str] | None:
+        """Why a training reply cannot be used, as a word and its detail; None if it can."""
+        if reply.has_error():
+            return wire.reason_of(reply)
+        key = weighed_by(self.strategy)
+        try:
+            counted = wire.count_of(reply, key)
+        except wire.UnusableReplyError as error:
+            return error.word, error.detail
+        return None if counted is not None else (wire.MISCOUNTED, f"its metrics hold no {key!r}")
 
 
 def cohort(config: Config, round_: int) -> list[int]:

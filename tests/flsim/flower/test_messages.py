@@ -231,8 +231,16 @@ def complaint(message: Message) -> tuple[str, str]:
 
 
 def test_a_good_reply_gives_its_adapter() -> None:
+    usable = {name: np.clip(tensor, -1e7, 1e7) for name, tensor in adapter().items()}
+    message = wire.train_reply(DeviceUpdate(0, usable, 0, 0.0), instruction())
+    assert bits(wire.usable_adapter(message, adapter())) == bits(usable)
+
+
+def test_values_that_no_sum_takes_are_refused_with_the_first_of_them() -> None:
+    """The largest float32 is finite, and two of them are not."""
     message = wire.train_reply(DeviceUpdate(0, adapter(), 0, 0.0), instruction())
-    assert bits(wire.usable_adapter(message, adapter())) == bits(adapter())
+    with pytest.raises(wire.UnusableReplyError, match=r"^unsummable: \S+ holds 3\.4e\+38; up to 1\.7e\+07 can be"):
+        wire.usable_adapter(message, adapter())
 
 
 def changed(name: str, tensor: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None) -> ArrayRecord:

@@ -23,6 +23,7 @@ COMMANDS = {
     "real": "experiments.real.__main__",
     "list": "experiments.command.list",
     "explain": "experiments.command.explain",
+    "judge": "experiments.command.judge",
     "doctor": "experiments.command.doctor",
     "new": "experiments.command.new",
     "complete": "experiments.command.complete",

@@ -57,6 +57,10 @@ def candidates(words: list[str]) -> list[str]:
 
     *before, word = words or [""]
     found = list(COMMANDS) if not before else _arguments(before[0], len(before))
+    if before[:1] == ["judge"]:
+        from flsim.problems.judging import SHIPPED  # not above: no other word needs it
+
+        found = list(SHIPPED) if before[-1] == "--verifier" else ["--verifier", "--settings", "--options", "--pairs"]
     return [one for one in found if one.startswith(word)]
 
 

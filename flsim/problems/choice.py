@@ -15,13 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from flsim.problems import choosing
 from flsim.problems.judging import Judgement
 from flsim.problems.letters import LISTED, Said, plain, stated, within_mark
 from flsim.problems.marked import marked, spoken
 
 _NEXT_QUESTION = re.compile(r"\n[ \t*]*(?:Question|Q)\s*\d*\s*[:.]")
-_UP_TO_STATEMENT = re.compile(
-    r"^.*?\b(?:answer|choice|option)\b\s*(?:(?:is|was|would be|should be|must be)\b|:)?\s*:?\s*"
+_STATEMENT = re.compile(
+    r"\b(?:answer|choice|option|pick|choose|select|guess|say|go with)\b\s*"
+    r"(?:is|was|would be|should be|must be)?\b\s*:?\s*"
 )
 
 
@@ -105,8 +107,11 @@ def _option(text: str, options: tuple[tuple[str, str], ...]) -> Said | None:
     """The option whose text is all that is said, or ends or fills the last or first line, `The answer is Paris`."""
     lines = [line for line in text.splitlines() if line.strip()]
     for place in (text, *lines[-1:], *lines[:1]) if options else ():
-        found = bare(place)
+        whole = bare(place)
+        match = _STATEMENT.search(whole)
+        denied = match and choosing.DENIALS & set(whole[: match.start()].split())
+        said = whole[match.end() :] if match and not denied else whole
         for letter, wanted in options:
-            if wanted in (found, _UP_TO_STATEMENT.sub("", found)) or found.endswith(f" is {wanted}"):
+            if wanted in (whole, said) or whole.endswith(f" is {wanted}"):
                 return Said(letter, place.strip())
     return None

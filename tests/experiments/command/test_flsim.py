@@ -24,7 +24,9 @@ HEAVY = {"torch", "ray", "flwr", "pandas", "numpy", "matplotlib", "transformers"
         ["list", "methods", "strategies"],
         ["explain", "budget"],
         ["complete", "--", "run", "demo", "bud"],
-        *([name, "--help"] for name in ("run", "resume", "compare", "profile", "new", "doctor")),
+        ["complete", "--", "judge", "C", "D", "--verifier", ""],
+        ["judge", "C", "The answer is C", "--verifier", "choice"],
+        *([name, "--help"] for name in ("run", "resume", "compare", "profile", "new", "doctor", "judge")),
     ],
     ids=" ".join,
 )
@@ -136,6 +138,8 @@ def test_completion_knows_subcommands_configs_keys_and_runs(tmp_path: Path, monk
     assert candidates(["run", "demo", "client.dual_g"]) == ["client.dual_gain="]
     assert candidates(["explain", "budget.ta"]) == ["budget.tau"]
     assert candidates(["resume", ""]) == ["runs/demo-seed0"]
+    assert candidates(["judge", "5", "5", "--verifier", "n"]) == ["numeric"]
+    assert candidates(["judge", "--p"]) == ["--pairs"]
     assert candidates(["list", "ver"]) == ["verifiers"]
 
 

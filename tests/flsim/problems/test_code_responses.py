@@ -275,7 +275,7 @@ def test_calls_without_end_are_ended(verifier: CodeVerifier) -> None:
 def test_an_explanation_names_the_code_and_what_came_of_it(verifier: CodeVerifier) -> None:
     response = f"Usage first:\n```\nadd(1, 2)\n```\n```python\n{WRONG}\n```"
     assert verifier.explain(ADD, response) == Judgement(
-        False, "code that failed: assert 1 does not hold", "def add(a, b):", "2 asserts that hold"
+        False, "code that failed: assert 1 does not hold", "def add(a, b):", "all asserts to hold"
     )
     assert verifier.explain(ADD, RIGHT).said == "code that passed"
     assert verifier.explain(SUM, "print(3)").taken_from == "print(3)"

@@ -15,7 +15,7 @@ from clients.asking.rule import AskingRule, asks_all
 from clients.device.carried import adapters_of, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
 from clients.device.world import World, load_world
-from clients.evaluate import evaluate_pack, reference_rows
+from clients.evaluate import evaluate_pack, own_tests, reference_rows, user_rows
 from flsim.budget.fleet import narrowed
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
@@ -40,6 +40,10 @@ class LocalAlgorithm(Protocol):
 
     def help_bias(self, dual: float) -> float:
         """What a device with this lambda adds to the logit of its help request."""
+        ...
+
+    def prompts_per_round(self, world: World, name: str) -> int:
+        """How many prompts the stream of a device brings in a round."""
         ...
 
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
@@ -177,12 +181,12 @@ class DeviceApp(PackedClientApp):
         parts: dict[str, Any] = {"round_": round_, "taus": taus, "biases": biases, "references": references}
         with spend("evaluate"):
             rows = self._measured(indices, adapters, model="global", **parts)
-        return [
-            wire.evaluate_reply(
-                tuple(own), self.config.evaluation.prompts_per_task * len(self.world.stream.tasks), message
-            )
-            for own, message in zip(rows, messages, strict=True)
-        ]
+            if references:
+                traffic = [self.algorithm.prompts_per_round(self.world, device_name(device)) for device in indices]
+                facts = user_rows(self.world, indices, traffic, round_=round_)
+                rows = [own + new for own, new in zip(rows, facts, strict=True)]
+        tested = [len(own_tests(self.world, device)) for device in indices]
+        return [wire.evaluate_reply(tuple(own), n, m) for own, n, m in zip(rows, tested, messages, strict=True)]
 
     def _measured(
         self,

@@ -5,14 +5,13 @@ requests). A device meets its test prompts with the tasks in turn; the wishes be
 answered by the device alone, with asking disabled, in the order of the prompts (GAPG, arXiv 2509.24050, intercepts
 likewise).
 
-Of a data set with score labels (`task_scores`) it also measures how well a device tells the two answers apart. A film
-that a user will like should get a higher score than one that the same user will not, whatever the device would say to
-either. The score is how much likelier the answer with label 1 is than the one with label 0, as completions of the
-prompt by a device that may not ask; so the AUC needs no threshold, and is measured where an accuracy near the share of
-likes would say nothing.
+How many prompts a device is tested on says nothing of how much its user counts: a data set may be sampled, and of a
+generated task everybody gets the same number. What a user's weight can be taken from is written apart, once
+(`user_rows`).
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,57 +25,17 @@ from clients.asking.rule import AskingRule, Examined, Flags, Scores, decide, rig
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.notes import cloud_facts
-from clients.device.rollout import Problems, answer_alone
+from clients.device.rollout import answer_alone
 from clients.device.world import World
+from clients.task_scores import label_rows, task_scores
 from flsim.cloud.protocol import NOTHING, Basket
 from flsim.devices import device_name
-from flsim.metrics.fairness import auc
-from flsim.metrics.rows import Row, Subject
+from flsim.metrics.rows import USER, Row, Subject
 from flsim.models.adapter import Adapter
-from flsim.models.base import BaseModel
-from flsim.models.decoding import Reading, encode, given, read
-from flsim.models.scoring import score
 from flsim.models.stacked_lora import ranks_of
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
-
-
-@torch.no_grad()
-def task_scores(world: World, problems: Problems) -> list[Scores]:
-    """Log-odds of the answer with score label 1 against the other, in nats; the adapters in use are the devices'.
-
-    Args:
-        world: the worker's.
-        problems: of each device; their numbers may differ.
-
-    Returns:
-        For each device `(N,)`, nan for a prompt without a score label.
-    """
-    scored = [[problem for problem in row if problem.score_label is not None] for row in problems]
-    found = [np.full(len(row), np.nan) for row in problems]
-    if not any(scored):
-        return found
-    reading = read(world.base, encode(world.base, world.base.prompts(scored)))
-    positive, negative = (_logprobs(world.base, reading, scored, label) for label in (1, 0))
-    for k, row in enumerate(problems):
-        places = [place for place, problem in enumerate(row) if problem.score_label is not None]
-        found[k][places] = positive[k] - negative[k]
-    return found
-
-
-def task_auc(problems: Sequence[Problem], scores: Scores) -> tuple[float, float]:
-    """AUC of the scores `(N,)` for the problems' labels times N, and N; (0, 0) if all labels are alike."""
-    value = auc(scores, [problem.score_label == 1 for problem in problems])
-    return (0.0, 0.0) if math.isnan(value) else (value * len(problems), float(len(problems)))
-
-
-def _logprobs(base: BaseModel, reading: Reading, problems: Problems, label: int) -> list[Scores]:
-    """Log-probability of each problem's answer with this label, without the ending token; `(N,)` for each device."""
-    words = [[problem.answer if problem.score_label == label else problem.other for problem in row] for row in problems]
-    tokens = [[base.tokenizer(word, add_special_tokens=False)["input_ids"] for word in row] for row in words]
-    sums = score(base, reading, given(base, tokens), temperature=1.0, may_ask=False)[:, :, 0].double().sum(-1)  # (K, P)
-    return [row[: len(own)].cpu().numpy() for row, own in zip(sums, problems, strict=True)]
 
 
 @torch.no_grad()
@@ -99,8 +58,7 @@ def evaluate_pack(
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
     cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike. Neither
     is measured where the cloud answers granted prompts only (`evaluation.cloud`). Where it fails, the device's own
-    answer counts. Of a task with score labels also `task_auc`, with the number of scored
-    prompts as weight, or (0, 0) for a device with one label only, and `positives`, those with label 1.
+    answer counts. Of a task with score labels also what `clients.task_scores.label_rows` says.
 
     Args:
         world: the worker's.
@@ -126,7 +84,7 @@ def evaluate_pack(
             **_within_budget(granted, choice.alone, help_.right),
         }
         of = Subject(round_, device_name(device), world.split, model)
-        whole = _costs(world, help_, of) + _scored(world, tests, scored, of)
+        whole = _costs(world, help_, of) + label_rows(tests, scored, world.stream.tasks, of)
         if model == "global" and world.asks_all_tests:
             ties = tie_breaks(world, device, world.split, len(tests))  # (N,)
             values |= accuracy_curve(choice, help_.right, ties)
@@ -206,19 +164,6 @@ def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags)
     return help_
 
 
-def _scored(world: World, problems: Sequence[Problem], scores: Scores, of: Subject) -> list[Row]:
-    """How well the scores `(N,)` tell the labels apart, for each task that has labels."""
-    rows = []
-    for task in world.stream.tasks:
-        own = [p for p, problem in enumerate(problems) if problem.task == task and problem.score_label is not None]
-        if own:
-            chosen = [problems[place] for place in own]
-            positives = float(sum(problem.score_label == 1 for problem in chosen))
-            rows.append(of.row("task_auc", *task_auc(chosen, scores[own]), task=task))
-            rows.append(of.row("positives", positives, float(len(own)), task=task))
-    return rows
-
-
 def _costs(world: World, help_: Help, of: Subject) -> list[Row]:
     """What an evaluation really bought, where that costs anything, and where the cloud failed."""
     if world.cloud.costs == NOTHING:
@@ -238,15 +183,42 @@ def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | Non
 
 
 def own_tests(world: World, device: int) -> list[Problem]:
-    """The device's test set, its tasks in turn, so that none comes first to the budget."""
-    settings = world.config.evaluation
-    return list(_tests(world.stream, device_name(device), settings.split, settings.prompts_per_task))
+    """The device's test set, its tasks spread evenly over it, so that none comes first to the budget.
+
+    Of tasks with equally many problems that is one of each in turn.
+    """
+    own = world.config.evaluation
+    return list(_tests(world.stream, device_name(device), own.split, own.prompts_per_task, own.items))
 
 
 @lru_cache(maxsize=4096)  # devices; drawing a test set takes as long as answering it
-def _tests(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[Problem, ...]:
-    sets = stream.evaluation_problems(device, split, per_task=per_task)
-    return tuple(problem for turn in zip(*sets.values(), strict=True) for problem in turn)
+def _tests(stream: TaskStream, device: str, split: str, per_task: int, items: int | str | None) -> tuple[Problem, ...]:
+    sets = stream.evaluation_problems(device, split, per_task=per_task, items=items).values()
+    placed = [((n + 0.5) / len(own), problem) for own in sets for n, problem in enumerate(own)]
+    return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))  # stable: equal ones by task
+
+
+def user_rows(world: World, devices: Sequence[int], traffic: Sequence[int], *, round_: int) -> list[list[Row]]:
+    """What users weigh, whatever model is measured.
+
+    Per task `test_items`: how many items of the measured split the user has, and as weight how many of them it is
+    tested on; of a generated task, which has no end, they are the same. Over all tasks `traffic`: the prompts that its
+    stream brings in the run, if it takes part in every round, and as weight the rounds.
+
+    Args:
+        world: the worker's.
+        devices: indices of the pack's devices.
+        traffic: of each, the prompts that its stream brings in a round.
+        round_: for the rows.
+    """
+    rounds, rows = world.config.rounds, []
+    for device, brought in zip(devices, traffic, strict=True):
+        of = Subject(round_, device_name(device), USER, USER)
+        held = world.stream.items_held(of.device, world.split)
+        tested = Counter(problem.task for problem in own_tests(world, device))
+        own = [of.row("test_items", float(held.get(t, n)), float(n), task=t) for t, n in tested.items()]
+        rows.append([*own, of.row("traffic", float(brought * rounds), float(rounds))])
+    return rows
 
 
 def _granted(wishes: Sequence[int], count: int, tau: float) -> Flags:

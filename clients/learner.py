@@ -156,6 +156,10 @@ class Learner(ABC):
         """Whether a step looks back at the adapters that the round began with."""
         return False
 
+    def prompts_per_round(self, world: World, name: str) -> int:
+        """How many prompts the stream of a device brings in a round, its own also where learning is pooled."""
+        return self.steps * world.stream.prompts_per_step(name, self.prompts)
+
     def local_update(self, world: World, devices: Sequence[Device]) -> list[DeviceUpdate]:
         """One round of a pack of devices."""
         if not self.keep_optimizer:

@@ -1,6 +1,6 @@
 """What the scores of a rule are worth at any budget: accuracy if the neediest were sent, and the AUC of the need.
 
-These are the points of APGR and CPT and the users' AUCs (`flsim/metrics/offloading.py`, `flsim/metrics/fairness.py`).
+These are the points of APGR and CPT and the users' AUCs (`flsim/metrics/offloading.py`, `flsim/metrics/auc.py`).
 """
 
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 from clients.asking.rule import Choice, Flags, Scores
 from clients.asking.threshold import neediest_first
-from flsim.metrics.fairness import auc
+from flsim.metrics.auc import auc
 
 SHARES = tuple(range(10, 100, 10))
 """In percent of the test prompts."""

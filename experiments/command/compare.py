@@ -42,6 +42,12 @@ def main(arguments: list[str]) -> int:
         "--measures", nargs="+", metavar="NAME", help="what the table shows over the run (flsim list measures)"
     )
     parser.add_argument(
+        "--weighting",
+        metavar="W",
+        default="uniform",
+        help="what users weigh in means and differences: examples, traffic, requests or uniform (default)",
+    )
+    parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=RUN", help="name of the method of a run; may be repeated"
     )
     parser.add_argument(
@@ -50,7 +56,7 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     if not args.runs and not args.label:
         parser.error("give the folders of finished runs, such as runs/demo-seed0")
-    from flsim.comparison.table import terminal_table  # not above: `flsim compare --help` need not wait for pandas
+    from flsim.comparison.weightings import terminal_table  # not above: `flsim compare --help` need not wait for pandas
 
     labels = _labels(args.label)
     found = flsim.compare(
@@ -60,6 +66,7 @@ def main(arguments: list[str]) -> int:
         alone=args.alone,
         bounds=args.bounds,
         measures=args.measures,
+        weighting=args.weighting,
     )
     page, *others = found.write(args.out)
     print(f"page: {page}\n\n{terminal_table(found)}\n\n{args.out}: {', '.join(path.name for path in others)}")

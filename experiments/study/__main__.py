@@ -37,9 +37,10 @@ from experiments.study.methods import method_names
 from experiments.study.plan import Planned, by_label, plan_of, refuse_what_cannot_run
 from experiments.study.progress import rounds_done
 from experiments.study.running import do_all, exit_status, is_begun
-from experiments.study.tables import measures_table, seeds_table
+from experiments.study.tables import measures_table, seeds_table, weightings_table
 from flsim import compare
 from flsim.metrics.measures import chosen
+from flsim.metrics.weighting import weighting_of
 from flsim.text import markdown_table, percent
 
 
@@ -56,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--measures", nargs="+", default=[], metavar="NAME", help="a table of these when all is finished"
     )
+    parser.add_argument(
+        "--weighting",
+        metavar="W",
+        default="uniform",
+        help="what users weigh in it: examples, traffic, requests or uniform (default)",
+    )
     parser.add_argument("--by-seed", action="store_true", help="a column per seed in that table")
     parser.add_argument("--list", action="store_true", help="say what would run and what is finished, and do nothing")
     args = parser.parse_intermixed_args(given)
@@ -66,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     chosen(args.measures)  # refuses what is none before anything runs
+    weighting_of(args.weighting)
     runs = plan_of(args.config, args.arguments, args.root)
     finished = refuse_what_cannot_run(runs)
     root = runs[0].folder.parent
@@ -80,8 +88,9 @@ def _sweep(args: argparse.Namespace) -> int:
         print(f"\nfailed: {failure}", file=sys.stderr)
     print(f"\ncompare: flsim compare {root}")
     if args.measures and not failures:
-        found = compare([], labels=by_label(runs), measures=args.measures)
+        found = compare([], labels=by_label(runs), measures=args.measures, weighting=args.weighting)
         print(f"\n{(seeds_table if args.by_seed else measures_table)(found, args.measures)}")
+        print(f"\n{weightings_table(found)}")
     return 1 if failures else 0
 
 

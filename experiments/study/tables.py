@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from flsim.comparison.pairing import differences
 from flsim.comparison.result import Compared, Result, gap_recovered_difference
 from flsim.comparison.table import gap_text
+from flsim.comparison.weightings import weighting_rows
 from flsim.metrics.intervals import Interval
+from flsim.metrics.measured import Measured
 from flsim.metrics.measures import Measure, chosen
+from flsim.metrics.weighting import Weighting, mean_by
 from flsim.text import markdown_table
 
 Names = Sequence[str | Measure]
@@ -56,14 +59,16 @@ def seeds_table(comparison: Compared, names: Names) -> str:
     lines = [["method", "measure", *seeds, "mean", "sd"]]
     for result in comparison.results:
         for one in chosen(names):
-            values = [
-                float(run.users[one.name].mean()) if one.name in run.users else run.facts.get(one.name, float("nan"))
-                for run in result.runs
-            ]
+            values = [_of_seed(run, one.name, comparison.weighting) for run in result.runs]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells = (*values, statistics.mean(values), spread)
             lines.append([result.label, title_of(one), *(one.written(value) for value in cells)])
     return markdown_table(lines)
+
+
+def weightings_table(comparison: Compared) -> str:
+    """A line per method and weighting of users: accuracy, usage and AUCs, and accuracy minus the method paired with."""
+    return markdown_table(weighting_rows(comparison))
 
 
 def title_of(measure: Measure) -> str:
@@ -90,13 +95,24 @@ def gap_of(comparison: Compared, result: Result, against: str, measure: str) -> 
     """`+3.1 (+0.4..+5.9) *`: a method minus another in points; empty for that one itself, a dash if not measured."""
     if result.label == against:
         return ""
+    base = comparison.of(against)
+    weights = base.weights(comparison.weighting)
     if measure == "apgr":  # a ratio of mean users, not a mean of users' ratios
-        gap = gap_recovered_difference(result.users, comparison.of(against).users)
+        gap = gap_recovered_difference(result.users, base.users, [own["accuracy"] for own in weights])
         return "-" if gap is None else gap_text(gap)
-    pairs = zip(result.users, comparison.of(against).users, strict=True)
-    both = [(one[[measure]], other[[measure]]) for one, other in pairs if measure in one]
-    gaps = differences(*zip(*both, strict=True)) if both else {}
+    if any(measure not in one for one in result.users):
+        return "-"
+    first, second = ([table[[measure]] for table in of.users] for of in (result, base))
+    gaps = differences(first, second, weights)
     return gap_text(gaps[measure]) if measure in gaps else "-"
+
+
+def _of_seed(run: Measured, name: str, weighting: Weighting) -> float:
+    """A measure of one seed's run; nan where it was not measured."""
+    if name not in run.users:
+        return run.facts.get(name, float("nan"))
+    found = mean_by(run.users[name].dropna(), run.weights(weighting)[name])
+    return float("nan") if found is None else found
 
 
 def _results(comparison: Compared, bounds: bool = True) -> Sequence[Result]:

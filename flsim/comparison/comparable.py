@@ -78,7 +78,7 @@ def _compared(config: Config) -> dict[str, object]:
 def _test_sets(config: Config) -> dict[str, object]:
     """What the questions of a test set are drawn by, beside the stream's seed."""
     settings = settings_of(config)
-    keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task")
+    keys = ("stream.alpha", "fleet.devices", "evaluation.split", "evaluation.prompts_per_task", "evaluation.items")
     tasks = list(TaskStream(config.stream, config.rounds).tasks)
     own = {key: value for key, value in settings.items() if key.startswith(tuple(f"data.{task}." for task in tasks))}
     own = {key: value for key, value in own.items() if not OF_WHAT_IS_SAID.fullmatch(key)}

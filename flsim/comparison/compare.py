@@ -9,16 +9,18 @@ import pandas as pd
 
 from flsim.comparison.comparable import check_comparable
 from flsim.comparison.pairing import Pair, pair
-from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, of_mean_users
+from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, means_of
 from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
 from flsim.comparison.table import ALL_ALONG, per_user_frame, table_frame
+from flsim.comparison.weightings import weighting_frame
 from flsim.config.schema import ConfigError
-from flsim.metrics.intervals import Interval, of_columns
+from flsim.metrics.intervals import Interval
 from flsim.metrics.measured import measure
 from flsim.metrics.measures import MEASURES, Measure, chosen
 from flsim.metrics.rows import of_users
 from flsim.metrics.run_rows import RunRows, mean
 from flsim.metrics.users import per_user
+from flsim.metrics.weighting import UNIFORM, WEIGHTINGS, Weighting, weighting_of
 from flsim.tasks.stream import TaskStream
 
 
@@ -29,6 +31,11 @@ class Comparison(Compared):
     def table(self) -> pd.DataFrame:
         """A line per method, bound and reference: `NAME`, `NAME_low`, `NAME_high` for means, facts, and differences."""
         return table_frame(self)
+
+    @cached_property
+    def by_weighting(self) -> pd.DataFrame:
+        """A line per method, bound, weighting and measure of users: mean, interval, and difference to `against`."""
+        return weighting_frame(self)
 
     @cached_property
     def per_user(self) -> pd.DataFrame:
@@ -54,6 +61,7 @@ def compare(
     alone: str | None = None,
     bounds: Sequence[Given] | Labels = (),
     measures: Sequence[str | Measure] | None = None,
+    weighting: str | Weighting = UNIFORM,
     out: str | Path | None = None,
 ) -> Comparison:
     """Lay finished runs side by side, paired by user and seed.
@@ -72,14 +80,17 @@ def compare(
             test sets, no more.
         measures: what the main table shows of the whole run: names of `flsim.metrics.measures.MEASURES`, measures of
             your own, or paths of them as module:NAME; None shows the usual ones. All are taken, shown or not.
+        weighting: what users weigh in means, differences and intervals: a name of
+            `flsim.metrics.weighting.WEIGHTINGS`. `by_weighting` and the page have all of them.
         out: a folder to write tables, figures and the page to; None writes nothing.
 
     Raises:
-        ConfigError: if runs cannot be compared or opened, or a label or a measure is unknown; it says what differs.
+        ConfigError: if runs cannot be compared or opened, or a label, a measure or a weighting is unknown, or nobody's
+            weight is known; it says what differs.
         DamagedFileError: if a run's rows cannot be read.
     """
     shown = chosen(ALL_ALONG if measures is None else measures)
-    own = tuple(one for one in shown if one.name not in MEASURES)
+    own, weighed = tuple(one for one in shown if one.name not in MEASURES), weighting_of(weighting)
     methods = open_methods(runs, labels)
     limits = open_methods([], bounds) if isinstance(bounds, Mapping) else open_methods(bounds)
     check_comparable(methods, limits)
@@ -88,7 +99,8 @@ def compare(
     seeds = [run.seeds for run in methods[0].runs]
     every = {m.label: (m, _of_seeds(m, seeds)) for m in (*methods, *limits)}
     before = [_before(run, alone) for run in every[known[0] if alone is None else alone][1]]
-    results = {label: _result(m, of_seeds, before, own) for label, (m, of_seeds) in every.items()}
+    results = {label: _result(m, of_seeds, before, own, weighed) for label, (m, of_seeds) in every.items()}
+    _check_weights([results[label] for label in known], weighed)
     base = known[0] if against is None else against
     found = Comparison(
         results=tuple(results[label] for label in known),
@@ -96,9 +108,12 @@ def compare(
         references=_references(results[known[0]]),
         against=base,
         alone=MEASURES["random_accuracy"].title if alone is None else alone,
-        pairs=tuple(p for label in all_known if label != base for p in _pairs(results[label], results[base], seeds)),
+        pairs=tuple(
+            p for label in all_known if label != base for p in _pairs(results[label], results[base], seeds, weighed)
+        ),
         shown=tuple(shown),
         own=own,
+        weighting=weighed,
     )
     if out is not None:
         found.write(out)
@@ -130,14 +145,25 @@ def _before(run: OpenRun, alone: str | None) -> pd.Series:
     return per_user(_rows_of(run).at_end("accuracy", "random" if alone is None else "global"))
 
 
-def _result(method: Method, runs: Sequence[OpenRun], before: Sequence[pd.Series], own: Sequence[Measure]) -> Result:
+def _check_weights(results: Sequence[Result], weighting: Weighting) -> None:
+    """Refuse a weighting by what nobody knows: a run of the release before has no traffic, one alone no requests."""
+    for result in results:
+        for run, measured in zip(result.method.runs, result.runs, strict=True):
+            if measured.users["accuracy"].notna().any() and not (measured.weights(weighting)["accuracy"] > 0).any():
+                raise ConfigError(
+                    f"weighting={weighting.name!r} cannot be taken: {run.folder} has no rows that say what its users "
+                    f"weigh so; take another of {', '.join(WEIGHTINGS)}, or make the run again"
+                )
+
+
+def _result(
+    method: Method, runs: Sequence[OpenRun], before: Sequence[pd.Series], own: Sequence[Measure], weighting: Weighting
+) -> Result:
     found = [
         measure(replace(_rows_of(run), before=alone), own) for run, alone in zip(runs, before, strict=True)
     ]  # one run's rows at a time
     facts = {name: mean([run.facts[name] for run in found]) for name in found[0].facts}
-    return Result(
-        method, tuple(found), {**of_columns([run.users for run in found]), **of_mean_users(found, own)}, facts
-    )
+    return Result(method, tuple(found), means_of(found, weighting, own), facts)
 
 
 def _references(first: Result) -> dict[str, dict[str, Interval]]:
@@ -147,6 +173,7 @@ def _references(first: Result) -> dict[str, dict[str, Interval]]:
     }
 
 
-def _pairs(one: Result, base: Result, seeds: Sequence[tuple[int, int]]) -> list[Pair]:
-    found = (pair((one.label, base.label), one.users, base.users, seeds, measure=name) for name in PAIRED)
+def _pairs(one: Result, base: Result, seeds: Sequence[tuple[int, int]], weighting: Weighting) -> list[Pair]:
+    names, weights = (one.label, base.label), base.weights(weighting)
+    found = (pair(names, one.users, base.users, seeds, measure=name, weights=weights) for name in PAIRED)
     return [p for p in found if p is not None]

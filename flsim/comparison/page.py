@@ -8,8 +8,10 @@ from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
-from flsim.config.schema import Config
+from flsim.comparison.weightings import weighting_rows
+from flsim.config.schema import ALL, Config
 from flsim.metrics.measures import MEASURES, TABLES
+from flsim.metrics.weighting import WEIGHTINGS
 from flsim.report.html import folded_table, heading, page_of, paragraph, picture, table
 from flsim.tasks.stream import TaskStream
 from flsim.text import percent
@@ -108,6 +110,9 @@ def _setting(comparison: Compared, config: Config) -> list[list[str]]:
     stream = f"schedule {config.stream.schedule}, Dirichlet alpha {config.stream.alpha:g}, "
     stream += f"sigma of prompts {config.stream.quantity_sigma:g}"
     tests = f"{config.evaluation.prompts_per_task} {config.evaluation.split} prompts per task and device"
+    if config.data:
+        items = config.evaluation.items or config.evaluation.prompts_per_task
+        tests += f" ({'all' if items == ALL else f'at most {items}'} of a data set)"
     return [
         ["phases", "; ".join(spans)],
         ["stream", stream],
@@ -128,10 +133,20 @@ def _main(comparison: Compared) -> list[str]:
         table(first, end, strong=_strong(comparison)),
         table(second, along, strong=_strong(comparison)),
         paragraph(
-            f"Accuracy and differences with their 95 % intervals; forgetting and differences in points. {_NOTE}",
+            f"Accuracy and differences with their 95 % intervals; forgetting and differences in points. Users are "
+            f"weighed {comparison.weighting.title}. {_NOTE}",
             kind="note",
         ),
+        *_weightings(comparison),
     ]
+
+
+def _weightings(comparison: Compared) -> list[str]:
+    """The same users, weighed in every way."""
+    first, *lines = weighting_rows(comparison)
+    meanings = " ".join(f"{one.title.capitalize()}: {one.meaning}" for one in WEIGHTINGS.values())
+    note = f"{meanings} A dash: nobody's weight is known. The file weightings.csv has all measures of users so."
+    return [heading("By weighting"), table(first, lines), paragraph(note, kind="note")]
 
 
 def _strong(comparison: Compared) -> list[int]:
@@ -230,7 +245,10 @@ def _bounds(comparison: Compared) -> list[str]:
 
 
 def _words(comparison: Compared) -> list[str]:
-    note = "Every number is the mean over seeds of a run's own; of users unless it says otherwise."
+    note = (
+        "Every number is the mean over seeds of a run's own; of users unless it says otherwise, who are weighed "
+        f"{comparison.weighting.title} in means and once each in percentiles and in what says how equal they are."
+    )
     lines = [[one.title, one.name, one.meaning] for one in comparison.measures]
     headings = ["column", "name in the files", "meaning"]
     return [heading("What the columns mean"), paragraph(note), table(headings, lines, kind="words")]

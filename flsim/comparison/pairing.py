@@ -41,15 +41,18 @@ class Pair:
     """How many (seed, user) pairs there are."""
 
 
-def differences(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -> dict[str, Interval]:
+def differences(
+    first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], weights: Sequence[pd.DataFrame] | None = None
+) -> dict[str, Interval]:
     """First minus second of every measure, paired by user within each seed.
 
     Args:
         first: one table per seed, a line per user, a column per measure.
         second: of the other method, in the order of the same seeds.
+        weights: what users weigh, shaped as `second`, whose they are; None weighs all alike.
 
     Returns:
-        By measure; those that both have for no user are left out.
+        By measure; those that both have for no user with weight are left out.
 
     Raises:
         ValueError: if a seed has no user in common.
@@ -58,7 +61,9 @@ def differences(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -
     for one, other in zip(first, second, strict=True):
         users = one.index.intersection(other.index)
         gaps.append(one.loc[users] - other.loc[users])
-    return of_columns(gaps)
+    if weights is None:
+        return of_columns(gaps)
+    return of_columns(gaps, [own.loc[gap.index, gap.columns] for own, gap in zip(weights, gaps, strict=True)])
 
 
 def pair(
@@ -68,8 +73,9 @@ def pair(
     seeds: Sequence[tuple[int, int]],
     *,
     measure: str,
+    weights: Sequence[pd.DataFrame] | None = None,
 ) -> Pair | None:
-    """Compare two methods on one measure.
+    """Compare two methods on one measure; the win rate counts every user once, whatever it weighs.
 
     By hand: 0.6, 0.5, 0.2 against 0.4, 0.5, 0.3 differ by 0.2, 0 and -0.1: a mean of 0.0333, a win rate of 1.5 / 3, and
     the third user is hurt.
@@ -80,9 +86,10 @@ def pair(
         second: as for `differences`.
         seeds: of each pair of tables.
         measure: a column of them.
+        weights: as for `differences`.
 
     Returns:
-        None if no user has it in both.
+        None if no user with weight has it in both.
     """
     lines = [
         (own, str(device), float(one.loc[device, measure]), float(other.loc[device, measure]))
@@ -94,7 +101,9 @@ def pair(
         return None
     gaps = np.array([user.value - user.other for user in known])  # (pairs,)
     worse = sorted((user for user, gap in zip(known, gaps, strict=True) if gap < -_SAME), key=_by_loss)
-    found = differences([table[[measure]] for table in first], [table[[measure]] for table in second])[measure]
+    found = differences([t[[measure]] for t in first], [t[[measure]] for t in second], weights).get(measure)
+    if found is None:
+        return None
     win_rate = float(np.mean((gaps > _SAME) + 0.5 * (np.abs(gaps) <= _SAME)))
     return Pair(names[0], names[1], measure, found, win_rate, tuple(worse), len(known))
 

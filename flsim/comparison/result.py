@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from flsim.comparison.pairing import Pair, differences
 from flsim.comparison.runs import Method
 from flsim.metrics.formulas import MeanUser, gap_recovered_on_average
-from flsim.metrics.intervals import Interval, of_mean_user
+from flsim.metrics.intervals import Interval, of_columns, of_mean_user
 from flsim.metrics.measured import Measured
 from flsim.metrics.measures import MEASURES, Measure
+from flsim.metrics.weighting import UNIFORM, Weighting
 
 PAIRED = ("accuracy", "alone_accuracy")
 """Measures that are paired user by user with winners and losers; differences are taken of all."""
@@ -31,7 +32,7 @@ class Result:
     runs: tuple[Measured, ...]
     """In the order of the seeds."""
     means: dict[str, Interval]
-    """User means by measure, and the ratios of the mean user, such as pgr and apgr."""
+    """Means over users by measure, and the ratios of the mean user, such as pgr and apgr; weighed as the comparison."""
     facts: dict[str, float]
     """Mean over seeds of measures of the whole run; nan where not measured."""
 
@@ -44,6 +45,10 @@ class Result:
     def users(self) -> list[pd.DataFrame]:
         """One table per seed."""
         return [run.users for run in self.runs]
+
+    def weights(self, weighting: Weighting) -> list[pd.DataFrame]:
+        """What users weigh in the mean of every measure, one table per seed."""
+        return [run.weights(weighting) for run in self.runs]
 
     def value(self, name: str) -> float:
         """The mean of a measure, or a fact; nan if there is neither."""
@@ -70,6 +75,8 @@ class Compared:
     """What the second part of the main table shows."""
     own: tuple[Measure, ...] = ()
     """Measures that are not in the table of measures."""
+    weighting: Weighting = UNIFORM
+    """What users weigh in means and differences, wherever no other is named."""
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -108,9 +115,28 @@ class Compared:
         return pd.concat(parts, ignore_index=True)
 
 
-def difference_of(comparison: Compared, label: str) -> dict[str, Interval]:
-    """A method minus `against` in every measure of users."""
-    return differences(comparison.of(label).users, comparison.of(comparison.against).users)
+def difference_of(comparison: Compared, label: str, weighting: Weighting | None = None) -> dict[str, Interval]:
+    """A method minus `against` in every measure of users; users weigh what they weigh under `against`.
+
+    Args:
+        comparison: of finished runs.
+        label: of the method.
+        weighting: of users; None takes the comparison's.
+    """
+    base, chosen = comparison.of(comparison.against), weighting or comparison.weighting
+    return differences(comparison.of(label).users, base.users, base.weights(chosen))
+
+
+def means_of(runs: Sequence[Measured], weighting: Weighting, more: Sequence[Measure] = ()) -> dict[str, Interval]:
+    """Means over users by measure, and the ratios of the mean user, under a weighting; what nobody has is left out.
+
+    Args:
+        runs: one per seed.
+        weighting: of users.
+        more: measures beside those of the table.
+    """
+    weights = [run.weights(weighting) for run in runs]
+    return {**of_columns([run.users for run in runs], weights), **of_mean_users(runs, more, weighting)}
 
 
 def under(label: str, seeds: tuple[int, int], frame: pd.DataFrame) -> pd.DataFrame:
@@ -119,28 +145,35 @@ def under(label: str, seeds: tuple[int, int], frame: pd.DataFrame) -> pd.DataFra
     return pd.concat([own, frame], axis=1)
 
 
-def of_mean_users(runs: Sequence[Measured], more: Sequence[Measure] = ()) -> dict[str, Interval]:
+def of_mean_users(
+    runs: Sequence[Measured], more: Sequence[Measure] = (), weighting: Weighting = UNIFORM
+) -> dict[str, Interval]:
     """The ratios of the mean user, such as pgr and apgr, by measure; those not measured are left out.
 
     Args:
         runs: one per seed.
         more: measures beside those of the table.
+        weighting: of users, by what they weigh in accuracy.
     """
     users = [run.users for run in runs]
+    weights = [run.weights(weighting)["accuracy"] for run in runs]
     wanted = {
-        one.name: _of_complete(users, list(one.of.needs), one.of.ratio)
+        one.name: _of_complete(users, list(one.of.needs), one.of.ratio, weights)
         for one in (*MEASURES.values(), *more)
         if isinstance(one.of, MeanUser)
     }
     return {name: interval for name, interval in wanted.items() if interval is not None}
 
 
-def gap_recovered_difference(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -> Interval | None:
+def gap_recovered_difference(
+    first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], weights: Sequence[pd.Series] | None = None
+) -> Interval | None:
     """APGR of the first minus that of the second, each of its mean user, drawn by the same users and seeds.
 
     Args:
         first: one table of users per seed.
         second: of the other method, in the order of the same seeds.
+        weights: of the users of each seed; None weighs all alike.
 
     Returns:
         None where it is not defined or not measured for the mean user.
@@ -148,12 +181,19 @@ def gap_recovered_difference(first: Sequence[pd.DataFrame], second: Sequence[pd.
     apgr = gap_recovered_on_average()
     ends = list(apgr.needs)
     both = [one[ends].join(other[ends].add_suffix("_other")) for one, other in zip(first, second, strict=True)]
-    return _of_complete(both, list(both[0].columns), lambda v: apgr.ratio(v[: len(ends)]) - apgr.ratio(v[len(ends) :]))
+    columns = list(both[0].columns)
+    return _of_complete(both, columns, lambda v: apgr.ratio(v[: len(ends)]) - apgr.ratio(v[len(ends) :]), weights)
 
 
 def _of_complete(
-    tables: Sequence[pd.DataFrame], columns: list[str], statistic: Callable[[NDArray[np.float64]], float]
+    tables: Sequence[pd.DataFrame],
+    columns: list[str],
+    statistic: Callable[[NDArray[np.float64]], float],
+    weights: Sequence[pd.Series] | None,
 ) -> Interval | None:
-    """`of_mean_user` over the users who have all columns; None if a seed has no such user."""
+    """`of_mean_user` over the users who have all columns; None if a seed has no such user, or none with weight."""
     complete = [table[columns].dropna() for table in tables]
-    return of_mean_user(complete, statistic) if all(len(table) for table in complete) else None
+    own = None if weights is None else [w.reindex(table.index) for w, table in zip(weights, complete, strict=True)]
+    if not all(len(table) for table in complete) or (own is not None and not all(w.sum() > 0 for w in own)):
+        return None
+    return of_mean_user(complete, statistic, own)

@@ -6,7 +6,6 @@ from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result, difference_of, under
 from flsim.metrics.intervals import Interval
 from flsim.metrics.measures import MEASURES, Measure
-from flsim.text import aligned
 
 AT_END = ("accuracy", "worst_decile_mean", "alone_accuracy", "cloud_grants")
 """Columns of the first part of the main table; the difference comes after them."""
@@ -86,17 +85,6 @@ def gap_text(gap: Interval) -> str:
     """`+3.1 (+0.4..+5.9) *`: a difference in points, with a star where its interval excludes 0."""
     star = " *" if gap.excludes_zero else ""
     return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f}..{100 * gap.high:+.1f}){star}"
-
-
-def terminal_table(comparison: Compared) -> str:
-    """The main table in plain text, with a line on how to read it."""
-    parts = ["\n".join(aligned(rows)) for rows in (end_rows(comparison), along_rows(comparison))]
-    seeds = len(comparison.seeds)
-    note = (
-        f"{seeds} seed{'s' * (seeds > 1)}; means over users, then seeds; in brackets 95 % intervals by bootstrap over "
-        f"seeds and users.\nDifferences and forgetting are in points; * the interval excludes 0."
-    )
-    return "\n\n".join([*parts, note])
 
 
 def _flat(means: dict[str, Interval]) -> dict[str, float]:

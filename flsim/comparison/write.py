@@ -10,6 +10,7 @@ from flsim.comparison.figures import asking_figure, curves_figure, paired_figure
 from flsim.comparison.page import page
 from flsim.comparison.result import Compared
 from flsim.comparison.table import per_user_frame, table_frame
+from flsim.comparison.weightings import weighting_frame
 from flsim.files import write_atomically
 from flsim.report.plot import save_if_drawn
 
@@ -26,6 +27,7 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
     """
     tables = {
         "table.csv": table_frame(comparison),
+        "weightings.csv": weighting_frame(comparison),
         "per_user.csv": per_user_frame(comparison),
         "curves.csv": comparison.curves,
         "matrices.csv": comparison.matrices,

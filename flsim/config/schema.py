@@ -204,7 +204,10 @@ class EvaluationConfig:
     every_rounds: int = count(2)
     """Evaluate after every so many rounds, and always at the end of a phase."""
     prompts_per_task: int = count(20)
-    """Test prompts per device and task, drawn from the device's own mixture within the group."""
+    """Test prompts per device and task; of a data set at most so many, unless `items` says otherwise."""
+    items: int | str | None = count_or(ALL, None)
+    """Of a data set, how many of the device's own test items it meets, each at most once: `all`, or at most so many,
+    drawn without replacement and the same in every round; None: at most `prompts_per_task`."""
     split: str = one_of("test", ("validation", "test"))
     """`test`, or `validation` while settings are being chosen."""
     cloud: str = one_of(AUTO, (AUTO, ALL, GRANTED))

@@ -1,7 +1,5 @@
 """How unequally a measure is spread over users, and who is worse off than before."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -41,41 +39,6 @@ def harm_rate(after: pd.Series, before: pd.Series, *, tolerance: float = 0.0) ->
         raise ValueError("no user is in both; compare runs on the same fleet")
     fell = before.loc[shared].to_numpy(dtype=float) - after.loc[shared].to_numpy(dtype=float) > tolerance + 1e-12
     return float(fell.mean())
-
-
-@dataclass(frozen=True)
-class UserAuc:
-    """User-level weighted AUC, also called GAUC (Zhou et al. 2018, arXiv 1706.06978, section 5.2)."""
-
-    value: float
-    """`sum_u w_u AUC_u / sum_u w_u` over users with both classes; nan if there is none."""
-    dropped: float
-    """Share of the weight of users with one class only, for whom there is no AUC."""
-
-
-def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Chance that a positive scores above a negative, ties counting half (Mann-Whitney); nan with one class only."""
-    s, y = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
-    positive, negative = s[y], s[~y]
-    if not len(positive) or not len(negative):
-        return float("nan")
-    ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()
-    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(positive) * len(negative)))
-
-
-def over_users(values: ArrayLike, weights: ArrayLike) -> UserAuc:
-    """User-level weighted AUC from AUCs that users have taken themselves.
-
-    Args:
-        values: AUC of each user; nan for a user with one class.
-        weights: of each user, such as its number of items.
-    """
-    value, weight = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)  # (U,), (U,)
-    known = ~np.isnan(value)
-    total = weight.sum()
-    mean = float(np.average(value[known], weights=weight[known])) if weight[known].sum() > 0 else float("nan")
-    return UserAuc(mean, float(weight[~known].sum() / total) if total > 0 else 0.0)
 
 
 def _users(values: ArrayLike) -> np.ndarray:

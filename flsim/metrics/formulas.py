@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from flsim.metrics.fairness import UserAuc, harm_rate, over_users
+from flsim.metrics.auc import UserAuc, over_users
+from flsim.metrics.fairness import harm_rate
 from flsim.metrics.offloading import average_gap_recovered, call_performance_threshold
 from flsim.metrics.rows import latest
 from flsim.metrics.run_rows import RunRows, total
-from flsim.metrics.users import per_user, weighted_mean
+from flsim.metrics.users import per_user
+from flsim.metrics.weighting import EXAMPLES, Weighting, mean_by
 
 SENDING = tuple(range(10, 100, 10))
 """Percentages of prompts sent at which accuracy is known, from `accuracy_sending_10` to `accuracy_sending_90`."""
@@ -38,6 +40,10 @@ class AtEnd:
         """By device."""
         return per_user(latest(self.rows(run)))
 
+    def examples(self, run: RunRows) -> pd.Series:
+        """By device, how many values it is of."""
+        return run.weights(self.name, self.model)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -53,6 +59,10 @@ class Trained:
     def __call__(self, run: RunRows) -> pd.Series:
         """By device."""
         return per_user(self.rows(run))
+
+    def examples(self, run: RunRows) -> pd.Series:
+        """By device, how many values it is of."""
+        return self.rows(run).groupby("device")["weight"].sum()
 
 
 @dataclass(frozen=True)
@@ -120,24 +130,46 @@ def over_accuracies(statistic: Callable[[NDArray[np.float64]], float]) -> Callab
     return of
 
 
-def accuracy_weighed(run: RunRows, weights: pd.Series) -> float:
-    """Mean accuracy at the end with a weight per device; nan if all are 0."""
-    known = weights.reindex(run.accuracy.index).fillna(0.0)
-    given = {str(device): float(weight) for device, weight in known.items()}
-    return _or_nan(lambda: weighted_mean(run.accuracy, given))
+def accuracy_by(weighting: Weighting) -> Callable[[RunRows], float]:
+    """Mean accuracy at the end under a weighting; nan where nobody's weight is known."""
+
+    def of(run: RunRows) -> float:
+        found = mean_by(run.accuracy, run.user_weights(weighting))
+        return float("nan") if found is None else found
+
+    return of
 
 
-def auc_over_users(run: RunRows, name: str, weighed_by: str) -> UserAuc:
-    """User-level AUC from what devices measured of themselves; all nan where nobody has one.
+IMPRESSIONS = {"asking_auc": "accuracy", "task_auc": "positives", "class_auc": "largest_class"}
+"""AUCs that devices take of themselves, and the rows whose weights say of how many items."""
+
+
+def auc_over_users(run: RunRows, name: str, weighting: Weighting = EXAMPLES, model: str = "global") -> UserAuc | None:
+    """User-level weighted AUC at the end, from what devices measured of themselves; None if that was not measured.
 
     Args:
         run: its rows.
-        name: of the devices' own AUC.
-        weighed_by: name of the rows whose weights say how many items a device has.
+        name: of `IMPRESSIONS`.
+        weighting: by examples it is GAUC, each user weighed by its impressions.
+        model: what was measured.
     """
-    users = run.accuracy.index
-    values, weights = AtEnd(name)(run).reindex(users), run.weights(weighed_by).reindex(users)
-    return over_users(values, weights.fillna(0.0)) if values.notna().any() else UserAuc(float("nan"), float("nan"))
+    if run.tested(name, model).empty:
+        return None
+    items = run.weights(IMPRESSIONS[name], model)
+    items = items[items > 0]
+    weights = items if weighting == EXAMPLES else run.user_weights(weighting)
+    known = pd.Series(np.nan, items.index) if weights is None else weights.reindex(items.index).fillna(0.0)
+    return over_users(AtEnd(name, model)(run).reindex(items.index), known)
+
+
+def auc_part(name: str, part: str) -> Callable[[RunRows], float]:
+    """A field of the user-level AUC by examples; nan where it was not measured."""
+
+    def of(run: RunRows) -> float:
+        found = auc_over_users(run, name)
+        return float("nan") if found is None else float(getattr(found, part))
+
+    return of
 
 
 def harmed(run: RunRows) -> float:

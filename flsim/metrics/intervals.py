@@ -34,54 +34,69 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def over_users_and_seeds(values: Sequence[NDArray[np.float64]], *, draws: int = DRAWS) -> Interval:
-    """Mean over seeds of the mean over users.
+def over_users_and_seeds(
+    values: Sequence[NDArray[np.float64]],
+    *,
+    weights: Sequence[NDArray[np.float64]] | None = None,
+    draws: int = DRAWS,
+) -> Interval:
+    """Mean over seeds of the mean over users, which is weighed anew among the users of every draw.
 
     Laws: the order of users and seeds changes nothing but the draw; adding a constant to all values shifts all three
     numbers by it; equal values give an interval of no width.
 
     Args:
         values: one array of users `(U_s,)` per seed, none of them empty.
+        weights: of these users, at least 0; None weighs all alike.
         draws: bootstrap samples.
 
     Raises:
         ValueError: if there is no seed, or one without users.
     """
     columns = [np.asarray(of_seed, dtype=np.float64)[:, None] for of_seed in values]
-    drawn = _drawn_means(columns, draws)[:, 0]  # (D,)
-    return _interval(_mean_users(columns)[0], drawn)
+    heavy = None if weights is None else [np.asarray(own, dtype=np.float64)[:, None] for own in weights]
+    drawn = _drawn_means(columns, draws, heavy)[:, 0]  # (D,)
+    return _interval(_mean_users(columns, heavy)[0], drawn)
 
 
-def of_columns(tables: Sequence[pd.DataFrame]) -> dict[str, Interval]:
+def of_columns(tables: Sequence[pd.DataFrame], weights: Sequence[pd.DataFrame] | None = None) -> dict[str, Interval]:
     """The interval of every measure at once, each over the users that have it.
 
     Args:
         tables: one per seed, a line per user, a column per measure; nan where a user has none.
+        weights: of the same shapes, what each user weighs in each mean, at least 0; None weighs all alike.
 
     Returns:
-        By measure; those that no user has are left out.
+        By measure; those that no user with weight has are left out.
 
     Raises:
         ValueError: as for `over_users_and_seeds`.
     """
     columns = [table.to_numpy(dtype=float) for table in tables]  # (U_s, M) each
-    drawn, means = _drawn_means(columns, DRAWS), _mean_users(columns)  # (D, M), (M,)
+    heavy = None if weights is None else [own.to_numpy(dtype=float) for own in weights]  # (U_s, M) each
+    drawn, means = _drawn_means(columns, DRAWS, heavy), _mean_users(columns, heavy)  # (D, M), (M,)
     names = [str(name) for name in tables[0].columns]
     return {name: _interval(means[m], drawn[:, m]) for m, name in enumerate(names) if not np.isnan(means[m])}
 
 
-def of_mean_user(tables: Sequence[pd.DataFrame], statistic: Callable[[NDArray[np.float64]], float]) -> Interval | None:
+def of_mean_user(
+    tables: Sequence[pd.DataFrame],
+    statistic: Callable[[NDArray[np.float64]], float],
+    weights: Sequence[pd.Series] | None = None,
+) -> Interval | None:
     """A statistic of the mean user, such as a ratio of two means, with the interval of its bootstrap.
 
     Args:
         tables: as for `of_columns`; no user lacks a value.
         statistic: of the mean user's values `(M,)`; nan where it is not defined.
+        weights: of the users of each table, at least 0; None weighs all alike.
 
     Returns:
         None if the statistic is not defined for the mean user; draws for which it is not are left out.
     """
     columns = [table.to_numpy(dtype=float) for table in tables]  # (U_s, M) each
-    drawn, mean = _drawn_means(columns, DRAWS), statistic(_mean_users(columns))
+    heavy = None if weights is None else [own.to_numpy(dtype=float)[:, None] for own in weights]  # (U_s, 1) each
+    drawn, mean = _drawn_means(columns, DRAWS, heavy), statistic(_mean_users(columns, heavy))
     return None if np.isnan(mean) else _interval(mean, np.array([statistic(means) for means in drawn]))
 
 
@@ -108,29 +123,38 @@ def _interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(float(mean), float(low), float(high))
 
 
-def _mean_users(columns: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _mean_users(
+    columns: Sequence[NDArray[np.float64]], weights: Sequence[NDArray[np.float64]] | None
+) -> NDArray[np.float64]:
     """Mean over seeds of the mean over users of each column, `(M,)`; nan is left out."""
     once = [np.ones((1, len(of_seed))) for of_seed in columns]
-    means: NDArray[np.float64] = _means(columns, once)[0]
+    means: NDArray[np.float64] = _means(columns, once, weights)[0]
     return means
 
 
-def _drawn_means(columns: Sequence[NDArray[np.float64]], draws: int) -> NDArray[np.float64]:
+def _drawn_means(
+    columns: Sequence[NDArray[np.float64]], draws: int, weights: Sequence[NDArray[np.float64]] | None
+) -> NDArray[np.float64]:
     """The same of every bootstrap sample, `(D, M)`."""
     if not columns or any(len(of_seed) == 0 for of_seed in columns):
         raise ValueError("an interval needs at least one seed, and at least one user in each")
-    return _means(columns, _counts(tuple(len(of_seed) for of_seed in columns), draws))
+    return _means(columns, _counts(tuple(len(of_seed) for of_seed in columns), draws), weights)
 
 
-def _means(columns: Sequence[NDArray[np.float64]], counts: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+def _means(
+    columns: Sequence[NDArray[np.float64]],
+    counts: Sequence[NDArray[Any]],
+    weights: Sequence[NDArray[np.float64]] | None,
+) -> NDArray[np.float64]:
     """Means `(D, M)` of samples that hold user u of seed s `counts[s][d, u]` times; a seed counts as often as drawn."""
     total = weight = np.zeros((len(counts[0]), columns[0].shape[1]))  # (D, M)
-    for values, times in zip(columns, counts, strict=True):
-        known = ~np.isnan(values)  # (U_s, M)
+    heavy = [np.ones((1, 1))] * len(columns) if weights is None else weights  # (U_s, M), or broadcast to it
+    for values, times, own in zip(columns, counts, heavy, strict=True):
+        known = ~np.isnan(values) * own  # (U_s, M)
         users = times.astype(float) @ known  # (D, M)
-        sums = times.astype(float) @ np.where(known, values, 0.0)  # (D, M)
+        sums = times.astype(float) @ (np.where(known > 0, values, 0.0) * own)  # (D, M)
         drawn = np.where(users > 0, times.sum(axis=1, keepdims=True, dtype=float) / len(values), 0.0)  # (D, M)
-        total = total + drawn * sums / np.maximum(users, 1.0)
+        total = total + drawn * sums / np.where(users > 0, users, 1.0)
         weight = weight + drawn
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
 

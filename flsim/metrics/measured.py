@@ -7,10 +7,11 @@ from numbers import Real
 import pandas as pd
 
 from flsim.config.schema import ConfigError
-from flsim.metrics.formulas import MeanUser
+from flsim.metrics.formulas import AtEnd, MeanUser, Trained
 from flsim.metrics.measures import MEASURES, Measure
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.users import over_rounds
+from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, Weighting
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,23 @@ class Measured:
 
     users: pd.DataFrame
     """A line per device, a column per measure of users; nan where it was not measured."""
+    examples: pd.DataFrame
+    """How many examples each of these values is of, or, of a measure made of several, how many test items the user has;
+    nan where that is not known."""
     curves: pd.DataFrame
     """Columns `measure, round, mean, p10, p90, users`: the mean user and its band."""
     matrices: pd.DataFrame
     """R of every device: columns `device, round, task, accuracy, alone_accuracy`, a line per phase end."""
     facts: dict[str, float]
     """Measures of the whole run; nan where not measured."""
+
+    def weights(self, weighting: Weighting) -> pd.DataFrame:
+        """What every user weighs in the mean of every measure, shaped as `users`; 0 where that is not known."""
+        if weighting == EXAMPLES:
+            return self.examples.fillna(0.0)
+        column = {TRAFFIC: "traffic", REQUESTS: "requests"}.get(weighting)
+        own = pd.Series(1.0, self.users.index) if column is None else self.users[column].fillna(0.0)
+        return pd.DataFrame(dict.fromkeys(self.users.columns, own), index=self.users.index)
 
 
 def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
@@ -38,6 +50,7 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
         ConfigError: if the formula of a measure returns something else than it may.
     """
     users: dict[str, pd.Series] = {}
+    examples: dict[str, pd.Series] = {}
     facts: dict[str, float] = {}
     for one in (*MEASURES.values(), *more):
         if isinstance(one.of, MeanUser):
@@ -45,6 +58,7 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
         found = one.of(run)
         if isinstance(found, pd.Series):
             users[one.name] = found.astype(float)
+            examples[one.name] = one.of.examples(run) if isinstance(one.of, AtEnd | Trained) else run.items
         elif isinstance(found, Real):
             facts[one.name] = float(found)
         else:
@@ -52,8 +66,9 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
                 f"the formula of measure {one.name!r} returned {type(found).__name__}; it may return a pandas Series "
                 f"with a value per device, or a number of the whole run"
             )
-    table = pd.DataFrame(users).reindex(sorted(run.accuracy.index)).rename_axis("device")
-    return Measured(table, _curves(run, more), _matrices(run), facts)
+    devices = sorted(run.accuracy.index)
+    values, counts = (pd.DataFrame(own).reindex(devices).rename_axis("device") for own in (users, examples))
+    return Measured(values, counts, _curves(run, more), _matrices(run), facts)
 
 
 def _curves(run: RunRows, more: Sequence[Measure]) -> pd.DataFrame:

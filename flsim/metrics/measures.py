@@ -23,8 +23,8 @@ from flsim.metrics.formulas import (
     Read,
     Spent,
     Trained,
-    accuracy_weighed,
-    auc_over_users,
+    accuracy_by,
+    auc_part,
     calls_to_recover,
     gap_recovered_on_average,
     harmed,
@@ -35,6 +35,7 @@ from flsim.metrics.offloading import cost_per_correct, performance_gap_recovered
 from flsim.metrics.rows import ASKED
 from flsim.metrics.run_rows import RunRows, mean, total
 from flsim.metrics.users import worst_decile_mean
+from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC
 from flsim.text import amount, data_size, percent, points
 
 UNITS: dict[str, Callable[[float], str]] = {
@@ -123,6 +124,24 @@ def _twice(name: str, title: str, unit: str, meaning: str, table: str) -> tuple[
             *(f"alone_{name}", title, unit, f"{meaning} Alone."),
             of=lambda run: run.continual["alone_accuracy"][name],
             table=f"{table} alone",
+        ),
+    )
+
+
+def _gauc(name: str, of: str, title: str, meaning: str, without: str) -> tuple[Measure, Measure, Measure]:
+    """A user-level weighted AUC, and what stands beside it of the users who have none."""
+    return (
+        Measure(name, title, "index", f"User-level weighted AUC (GAUC), {meaning}.", auc_part(of, "value"), "fairness"),
+        Measure(
+            *(f"{name}_dropped", f"{title} dropped", "share"),
+            f"Share of that weight which belongs to {without}, for whom there is no AUC.",
+            auc_part(of, "dropped"),
+            "fairness",
+        ),
+        Measure(
+            *(f"{name}_one_class", f"{title} without", "count", f"How many these are: {without}."),
+            auc_part(of, "one_class"),
+            "fairness",
         ),
     )
 
@@ -234,13 +253,11 @@ _TABLE = (
     Measure("downlink_bytes", "sent down", "bytes", "Adapters sent to the devices in the whole run.",
             Spent("downlink_bytes"), "traffic"),
     Measure("seconds", "seconds", "count", "Seconds of work while training, summed over devices.", Spent("seconds")),
-    Measure("user_mean", "by users", "share", "Mean accuracy, each user counting once.",
+    Measure("user_mean", "uniform over users", "share", "Mean accuracy, each user counting once.",
             over_accuracies(lambda values: values.mean()), "users"),
-    Measure("example_mean", "by examples", "share", "Mean accuracy, each test prompt counting once.",
-            lambda run: accuracy_weighed(run, run.weights("accuracy")), "users"),
-    Measure("request_mean", "by requests", "share",
-            "Mean accuracy, each user counting as often as it asked the cloud while training, granted or refused.",
-            lambda run: accuracy_weighed(run, run.requests), "users"),
+    *(Measure(f"{kind}_mean", weighting.title, "share", f"Mean accuracy. {weighting.meaning}",
+              accuracy_by(weighting), "users")
+      for kind, weighting in (("example", EXAMPLES), ("traffic", TRAFFIC), ("request", REQUESTS))),
     Measure("p10", "p10", "share", "10th percentile of users' accuracy.",
             over_accuracies(lambda values: np.quantile(values, 0.1)), "users"),
     Measure("p50", "p50", "share", "Median of users' accuracy.",
@@ -256,25 +273,25 @@ _TABLE = (
             over_accuracies(jain), "fairness"),
     Measure("harm_rate", "harmed", "share",
             "Share of users with a lower accuracy than alone (which is named beside the table).", harmed, "fairness"),
-    Measure("weighted_auc", "asking AUC", "index",
-            "User-level weighted AUC: the asking AUC of users, each weighed by its test prompts.",
-            lambda run: auc_over_users(run, "asking_auc", "accuracy").value, "fairness"),
-    Measure("weighted_auc_dropped", "AUC dropped", "share",
-            "Share of that weight which belongs to users whose prompts are all alike, for whom there is no AUC.",
-            lambda run: auc_over_users(run, "asking_auc", "accuracy").dropped, "fairness"),
-    Measure("weighted_task_auc", "task AUC", "index",
-            "User-level weighted AUC of data sets with score labels: the task AUC of users, each weighed by its scored "
-            "test prompts.",
-            lambda run: auc_over_users(run, "task_auc", "positives").value, "fairness"),
-    Measure("weighted_task_auc_dropped", "task AUC dropped", "share",
-            "Share of that weight which belongs to users with one label only, for whom there is no AUC.",
-            lambda run: auc_over_users(run, "task_auc", "positives").dropped, "fairness"),
+    *_gauc("weighted_auc", "asking_auc", "asking AUC",
+           "the asking AUC of users, each weighed by its test items",
+           "users whose prompts are all alike"),
+    *_gauc("weighted_task_auc", "task_auc", "task AUC",
+           "of data sets with two score labels: the task AUC of users, each weighed by its scored test items",
+           "users with one label only"),
+    *_gauc("weighted_class_auc", "class_auc", "class AUC",
+           "of data sets with more score labels: the class AUC of users, each weighed by its scored test items",
+           "users with one label only"),
     Measure("asking_auc", "asking AUC by users", "index",
             "How well the asking score tells the test prompts that only the cloud gets right from the user's others: "
             "mean over the users whose prompts are not all alike in that.", AtEnd("asking_auc")),
     Measure("task_auc", "task AUC by users", "index",
             "Of data sets with score labels: how well the device's chance of the one answer against the other tells "
             "the user's test prompts apart; mean over the users with both labels.", AtEnd("task_auc")),
+    Measure("class_auc", "class AUC by users", "index",
+            "Of data sets with more score labels: how well the device's chances of the answers tell the user's test "
+            "prompts apart, mean over pairs of labels (Hand and Till 2001); mean over the users with several.",
+            AtEnd("class_auc")),
     Measure("random_accuracy", "frozen, asks at random", "share",
             "Accuracy of the frozen model that asks at random within the budget.", AtEnd("accuracy", "random")),
     Measure("frozen_accuracy", "frozen, alone", "share", "Accuracy of the frozen model with asking disabled.",
@@ -285,8 +302,15 @@ _TABLE = (
               AtEnd(f"accuracy_sending_{percent}")) for percent in SENDING),
     Measure("requests", "requests", "count", "Cloud requests of a user while training, granted or refused.",
             lambda run: run.requests),
-    Measure("test_prompts", "test prompts", "count", "Test prompts of a user.", lambda run: run.weights("accuracy")),
-    Measure("scored_prompts", "scored prompts", "count", "Test prompts of a user that have score labels.",
+    Measure("traffic", "traffic", "count",
+            "Prompts that the stream of a user brings in the run, if it takes part in every round.",
+            lambda run: run.traffic),
+    Measure("test_items", "test items", "count",
+            "Test items that a user has, tested or not; of a generated task, how many are tested.",
+            lambda run: run.items),
+    Measure("test_prompts", "test prompts", "count", "Test prompts of a user: how many of its items are tested.",
+            lambda run: run.tested_items),
+    Measure("scored_prompts", "scored items", "count", "Test items of a user that have two score labels to tell apart.",
             lambda run: run.weights("positives")),
     Measure("price_per_call", "price of a call", "money", "Mean price of a cloud call while training.", price_per_call),
     Measure("test_money", "money per test prompt", "money", "Test usage times the mean price of a training call.",

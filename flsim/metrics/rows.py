@@ -40,6 +40,8 @@ TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_mo
 
 EVERY_TASK = "all"
 """The task of training rows that hold for all tasks together."""
+USER = "user"
+"""Split and model of what a user weighs (`test_items`, `traffic`), whatever is measured of it; written once."""
 FLEET, WHOLE, STAGE = "", "fleet", "stage"
 """Device, and split and model, of what the round loop measures of the whole fleet; split of what the stage after
 aggregation (`flsim/flower/contract.py`) reports. None of it is in a mean over users."""
@@ -85,9 +87,10 @@ class Row:
     task: str
     """Task, `all`, or the reason of a `set_aside`."""
     split: str
-    """`train`, `validation` or `test`; `fleet` in rows of the whole fleet, `stage` in those of the stage."""
+    """`train`, `validation` or `test`; `user` in rows of what a user weighs, `fleet` in those of the whole fleet,
+    `stage` in those of the stage."""
     model: str
-    """`frozen`, `random`, `cloud`, `global` or `own`; `fleet` in rows of the whole fleet."""
+    """`frozen`, `random`, `cloud`, `global` or `own`; `user` and `fleet` as for `split`."""
     name: str
     """What was measured, such as `accuracy`."""
     total: float
@@ -230,9 +233,37 @@ def evaluation_split(rows: pd.DataFrame) -> str:
 
 
 def evaluation(rows: pd.DataFrame, *, model: str, name: str) -> pd.DataFrame:
-    """Evaluation rows of one model and one name, all rounds and task groups."""
+    """Evaluation rows of one model and one name, all rounds and tasks; a sample stands for all that the user has.
+
+    Totals and weights of a user that was tested on some of its items are scaled to all of them: 15 right of 20 tested
+    of 300 count as 225 of 300. Laws: no user's own value changes, which is of the prompts that it is tested on; over
+    all samples of a task that could have been drawn, the mean of the totals is the total of all its items.
+
+    Args:
+        rows: all rows of a run; without rows `test_items`, as of the release before, nothing is scaled.
+        model: of `Row`.
+        name: of `Row`.
+    """
     wanted = (rows["split"] == evaluation_split(rows)) & (rows["model"] == model) & (rows["name"] == name)
-    return rows[wanted]
+    found, items = rows[wanted], user_facts(rows, "test_items")
+    if found.empty or (items["total"] == items["weight"]).all():
+        return found
+    factor = found["device"].map(_items_per_test(items, found)).fillna(1.0)  # (rows,)
+    return found.assign(total=found["total"] * factor, weight=found["weight"] * factor)
+
+
+def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows of what users weigh, `test_items` or `traffic`; none in a run of the release before."""
+    return rows[(rows["split"] == USER) & (rows["name"] == name)]
+
+
+def _items_per_test(items: pd.DataFrame, measured: pd.DataFrame) -> pd.Series:
+    """How many items of a user each tested one stands for, by device, over the tasks that it was measured on."""
+    pairs = measured[["device", "task"]].drop_duplicates()
+    whole = items["device"].isin(pairs.loc[pairs["task"] == EVERY_TASK, "device"])
+    own = pd.concat([items[whole], items[~whole].merge(pairs, on=["device", "task"])])
+    sums = own.groupby("device")[["total", "weight"]].sum()
+    return sums["total"] / sums["weight"]
 
 
 def training(rows: pd.DataFrame, *, name: str | tuple[str, ...]) -> pd.DataFrame:

@@ -13,9 +13,10 @@ import pandas as pd
 
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds
-from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, training
+from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, training, user_facts
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.users import over_rounds, per_user
+from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
 from flsim.tasks.stream import Phase
 
 
@@ -90,9 +91,32 @@ class RunRows:
         asked = [self.trained(name).groupby("device")["total"].sum() for name in ("cloud_calls", "cloud_refused")]
         return asked[0].add(asked[1], fill_value=0.0)
 
-    def weights(self, name: str) -> pd.Series:
-        """By device, how many values the last test of that name summed."""
-        return self.at_end(name).groupby("device")["weight"].sum()
+    @cached_property
+    def traffic(self) -> pd.Series:
+        """By device, the prompts that its stream brings in the run; empty in a run of the release before."""
+        return user_facts(self.rows, "traffic").groupby("device")["total"].sum()
+
+    @cached_property
+    def items(self) -> pd.Series:
+        """By device, how many test items its user has, tested or not; of generated tasks, how many are tested."""
+        return self.weights("accuracy")
+
+    @cached_property
+    def tested_items(self) -> pd.Series:
+        """By device, on how many of them it is tested."""
+        known = user_facts(self.rows, "test_items").groupby("device")["weight"].sum()
+        return self.items if known.empty else known
+
+    def weights(self, name: str, model: str = "global") -> pd.Series:
+        """By device, how many values the last test of that name stands for."""
+        return self.at_end(name, model).groupby("device")["weight"].sum()
+
+    def user_weights(self, weighting: Weighting) -> pd.Series | None:
+        """By device, what a user weighs in measures that are made of several; None where nobody's weight is known."""
+        if weighting == UNIFORM:
+            return pd.Series(1.0, index=self.accuracy.index)
+        found = {EXAMPLES: self.items, TRAFFIC: self.traffic, REQUESTS: self.requests}[weighting]
+        return None if found.empty else found
 
     @cached_property
     def dips(self) -> list[float]:

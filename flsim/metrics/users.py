@@ -1,6 +1,6 @@
-"""User-level weighting: every user counts once, however many prompts the user's device has.
+"""A measure over users: every user's own value, their means under each weighting, and how they are spread.
 
-Two means of the same rows, and how far apart they can be:
+Two means of the same rows, and how far apart they can be; `flsim/metrics/weighting.py` has the others:
 
     device-000   9 right of 10        example mean  (9 + 1 + 0) / (10 + 2 + 8) = 0.50
     device-001   1 right of  2        user mean     (0.9 + 0.5 + 0.0) / 3      = 0.4667
@@ -8,12 +8,13 @@ Two means of the same rows, and how far apart they can be:
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from flsim.metrics.weighting import mean_by
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,11 @@ class UserSummary:
     """How one measure is spread over users."""
 
     example_mean: float
-    """Sum of totals over sum of weights: every example counts once."""
+    """By examples: sum of totals over sum of weights; a sample stands for all that a user has (`rows.evaluation`)."""
+    traffic_mean: float | None
+    """By traffic; None where nobody's is known, as in a run of the release before."""
+    request_mean: float | None
+    """By requests; None where there are none."""
     user_mean: float
     """Mean over users of the user's own value: every user counts once."""
     p10: float
@@ -68,7 +73,13 @@ def per_user(rows: pd.DataFrame) -> pd.Series:
     return (sums["total"] / sums["weight"]).rename("value")
 
 
-def summarise(rows: pd.DataFrame, higher_is_better: bool = True) -> UserSummary:
+def summarise(
+    rows: pd.DataFrame,
+    higher_is_better: bool = True,
+    *,
+    traffic: pd.Series | None = None,
+    requests: pd.Series | None = None,
+) -> UserSummary:
     """Summarise one measure over users.
 
     Laws: a permutation of the rows and a split of a row into parts change nothing; when all users have one value, all
@@ -78,16 +89,21 @@ def summarise(rows: pd.DataFrame, higher_is_better: bool = True) -> UserSummary:
     Args:
         rows: rows of one measure.
         higher_is_better: whether the worst users are those with the lowest values.
+        traffic: by device, prompts that its stream brings; None if that is not known.
+        requests: by device, how often it asked the cloud; None likewise.
 
     Raises:
         ValueError: when no row has weight.
     """
-    values = per_user(rows).to_numpy(dtype=float)  # (U,)
+    own = per_user(rows)
+    values = own.to_numpy(dtype=float)  # (U,)
     if values.size == 0:
         raise ValueError("cannot summarise rows without weight; select a model, name and round that were measured")
     p10, p50, p90 = (float(value) for value in np.quantile(values, [0.1, 0.5, 0.9]))
     return UserSummary(
         example_mean=float(rows["total"].sum() / rows["weight"].sum()),
+        traffic_mean=mean_by(own, traffic),
+        request_mean=mean_by(own, requests),
         user_mean=float(values.mean()),
         p10=p10,
         p50=p50,
@@ -101,28 +117,6 @@ def worst_decile_mean(values: NDArray[np.float64], higher_is_better: bool = True
     """Mean of the worst `ceil(users / 10)` of these values `(U,)`, one per user."""
     worst_first = np.sort(values) if higher_is_better else np.sort(values)[::-1]  # (U,)
     return float(worst_first[: -(-values.size // 10)].mean())
-
-
-def weighted_mean(values: pd.Series, weights: Mapping[str, float]) -> float:
-    """Mean over users with a weight per user, `sum_u w_u x_u / sum_u w_u`.
-
-    Laws: equal weights give the user mean; every user's sum of row weights gives the example mean; one factor on all
-    weights changes nothing.
-
-    Args:
-        values: by device, as `per_user` gives.
-        weights: weight of every device in `values`, at least 0; devices without a value are ignored.
-
-    Raises:
-        ValueError: when a device has no weight, a weight is negative, or all are 0.
-    """
-    missing = [device for device in values.index if device not in weights]
-    if missing:
-        raise ValueError(f"no weight for {', '.join(missing[:5])}; give every measured device one, 0 to leave it out")
-    chosen = np.array([float(weights[device]) for device in values.index])  # (U,)
-    if (chosen < 0).any() or not chosen.sum() > 0:
-        raise ValueError(f"weights must be at least 0 and not all 0, got {dict(weights)}")
-    return float(np.average(values.to_numpy(dtype=float), weights=chosen))
 
 
 def paired_difference(first: pd.Series, second: pd.Series) -> PairedDifference | None:

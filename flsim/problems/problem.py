@@ -40,10 +40,10 @@ class Problem:
     difficulty: float | None = None
     """0 for the easiest of its task, 1 for the hardest; None: by the levels of its family."""
     score_label: int | None = None
-    """1 or 0 where the device's score for the answer is held against it (AUC); None where there is only right or
-    wrong."""
-    other: str = ""
-    """The answer that stands for the other score label."""
+    """The class, from 0, where the device's scores for the answers are held against it (AUC); None where there is only
+    right or wrong."""
+    score_words: tuple[str, ...] = ()
+    """The answer that stands for each score label, from 0; its own among them."""
 
     @property
     def prompt(self) -> str:

@@ -9,10 +9,21 @@ from typing import Any
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.users import PairedDifference
+from flsim.metrics.weighting import EXAMPLES, TRAFFIC, UNIFORM, Weighting
 from flsim.report.html import folded, heading, page_of, paragraph, picture, table
 from flsim.report.partition_figure import partition_pieces
 from flsim.report.summary import Summary
-from flsim.report.table import answer, fleet_facts, model_lines, spread_cells, time_rows, time_sentence
+from flsim.report.table import (
+    AUC_HEADINGS,
+    answer,
+    auc_cells,
+    auc_lines,
+    fleet_facts,
+    model_lines,
+    spread_cells,
+    time_rows,
+    time_sentence,
+)
 from flsim.report.time_figure import break_down
 from flsim.text import amount, percent, points
 from flsim.timing import RoundTiming
@@ -148,12 +159,33 @@ def _models(summary: Summary) -> list[str]:
     if not lines:
         return []
     rows = [[label, *spread_cells(found), str(found.users)] for label, found in lines]
-    headings = ["", "example mean", "user mean", "p10", "median", "p90", "worst 10 %", "users"]
+    headings = ["", "by examples", "by traffic", "uniform over users", "p10", "median", "p90", "worst 10 %", "users"]
     note = (
-        "Example mean: every prompt counts once. User mean: every user counts once. p10 to p90: percentiles over "
-        "users. Worst 10 %: mean of the worst-off tenth of users (for cloud usage, of those who used most)."
+        f"{_meanings(EXAMPLES, TRAFFIC, UNIFORM)} p10 to p90: percentiles over users, each counting once. Worst 10 %: "
+        "mean of the worst-off tenth of users (for cloud usage, of those who used most)."
     )
-    return [heading("At the end"), table(headings, rows, strong=[0]), paragraph(note, kind="note")]
+    pieces = [heading("At the end"), table(headings, rows, strong=[0]), paragraph(note, kind="note")]
+    return [*pieces, *_aucs(summary)]
+
+
+def _aucs(summary: Summary) -> list[str]:
+    """User-level AUCs, and who has none."""
+    rows = [[f"{title}, {model}", *auc_cells(found)] for title, model, found in auc_lines(summary)]
+    if not rows:
+        return []
+    note = (
+        "User-level weighted AUC (GAUC): the mean over users of each user's own AUC, ties counting half, each weighed "
+        "by the items that it is of, by traffic, by requests, or all alike. Asking AUC: how well the asking score "
+        "tells the prompts apart that only the cloud gets right. Task AUC: the answer with score label 1 against the "
+        "other. Class AUC: of more labels, mean over pairs. A user whose items are all of one class has none and is "
+        "left out; the last column is the share of all items that are theirs."
+    )
+    return [table(["user-level AUC", *AUC_HEADINGS], rows), paragraph(note, kind="note")]
+
+
+def _meanings(*weightings: Weighting) -> str:
+    """What the titles of weightings mean, a sentence or two each."""
+    return " ".join(f"{one.title.capitalize()}: {one.meaning}" for one in weightings)
 
 
 def _usage(summary: Summary) -> list[str]:
@@ -166,15 +198,18 @@ def _usage(summary: Summary) -> list[str]:
         above = "-" if late is None or late.users_above_tau is None else f"{late.users_above_tau} of {late.users}"
         gap = None if late_mean is None or phase.tau is None else late_mean - phase.tau
         span = f"{phase.first_round} to {phase.last_round}"
-        means = [percent(whole.user_mean), percent(late_mean), percent(phase.tau, digits=0)]
+        means = [percent(mean) for mean in (whole.example_mean, whole.traffic_mean, whole.user_mean, late_mean)]
+        means.append(percent(phase.tau, digits=0))
         rows.append([f"phase {phase.phase}", span, *means, points(gap), above])
     if not rows:
         return []
     headings = [
         "training",
         "rounds",
-        "usage, whole phase",
-        "usage, last third",
+        "usage by examples",
+        "by traffic",
+        "uniform",
+        "last third, uniform",
         "τ",
         "last third - τ",
         "devices above τ",

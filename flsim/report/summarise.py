@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
-from flsim.metrics.formulas import Spent
+from flsim.metrics.formulas import IMPRESSIONS, Spent, auc_over_users
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import (
     ASKED,
@@ -19,11 +19,12 @@ from flsim.metrics.rows import (
     in_rounds,
     latest,
     of_fleet,
-    training,
 )
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.users import paired_difference, per_user, summarise
+from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, WEIGHTINGS
 from flsim.report.summary import (
+    Aucs,
     Charged,
     Course,
     Drop,
@@ -37,6 +38,7 @@ from flsim.report.summary import (
     Summary,
     Switch,
     Tested,
+    TestedAuc,
     Transfer,
     Used,
     WorstUser,
@@ -78,6 +80,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
     begun = [phase for phase in phases if phase.first_round <= last_round]
     tested = rows[rows["split"] == evaluation_split(rows)]
     tested = tested[tested["name"].isin(AT_END)]
+    run = RunRows(rows, phases, tau=float("nan") if tau is None else tau)
     return Summary(
         run=name,
         rounds=last_round,
@@ -87,14 +90,15 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         tau=tau,
         phases=tuple(phases),
         headline=_headline(rows),
-        at_end=_models_at(rows, first=0, last=last_round),
+        at_end=_models_at(run, first=0, last=last_round),
+        aucs=_aucs(run),
         at_switches=tuple(
-            Switch(p.name, p.last_round, _models_at(rows, first=p.first_round, last=p.last_round)) for p in begun[:-1]
+            Switch(p.name, p.last_round, _models_at(run, first=p.first_round, last=p.last_round)) for p in begun[:-1]
         ),
         continual={name: _course(rows, begun, name) for name in ("accuracy", "alone_accuracy")},
-        usage=tuple(_usage(rows, phase, tau) for phase in begun),
+        usage=tuple(_usage(run, phase, tau) for phase in begun),
         worst_users=_worst_users(rows),
-        totals=_totals(rows, phases),
+        totals=_totals(run),
         fleet_budget=_fleet_budget(rows),
         set_aside=_set_aside(rows),
         stage=_stage(rows),
@@ -119,16 +123,38 @@ def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> li
     return [(phase, int(end["round"].iloc[0])) for phase, end in ends if not end.empty]
 
 
-def _models_at(rows: pd.DataFrame, *, first: int, last: int) -> Models:
+def _models_at(run: RunRows, *, first: int, last: int) -> Models:
     """Summaries by model and name: learners at their last evaluated round of the window, references at round 0."""
     found: Models = {}
     for model in (*LEARNERS, *REFERENCES):
         for name in AT_END:
             window_first = 0 if model in REFERENCES else first
-            measured = latest(evaluation(rows, model=model, name=name), first=window_first, last=last)
+            measured = latest(evaluation(run.rows, model=model, name=name), first=window_first, last=last)
             if measured["weight"].sum() > 0:
-                users = summarise(measured, higher_is_better=MEASURES[name].higher_is_better)
+                users = summarise(measured, MEASURES[name].higher_is_better, **_weights(run))
                 found.setdefault(model, {})[name] = Tested(**vars(users), round=int(measured["round"].iloc[0]))
+    return found
+
+
+def _weights(run: RunRows) -> dict[str, pd.Series | None]:
+    """What users weigh beside their examples."""
+    return {"traffic": run.user_weights(TRAFFIC), "requests": run.user_weights(REQUESTS)}
+
+
+def _aucs(run: RunRows) -> Aucs:
+    """User-level weighted AUCs at the end, of the models that have one."""
+    found: Aucs = {}
+    for model in (*LEARNERS, *REFERENCES):
+        for name in IMPRESSIONS:
+            by = {weighting: auc_over_users(run, name, weighting, model) for weighting in WEIGHTINGS.values()}
+            main = by[EXAMPLES]
+            if main is not None and main.users + main.one_class:
+                means = {one: None if own is None or np.isnan(own.value) else own.value for one, own in by.items()}
+                round_ = int(run.at_end(name, model)["round"].iloc[0])
+                found.setdefault(model, {})[name] = TestedAuc(
+                    means[EXAMPLES], means[TRAFFIC], means[REQUESTS], means[UNIFORM],
+                    main.users, main.one_class, main.dropped, round_,
+                )  # fmt: skip
     return found
 
 
@@ -180,15 +206,16 @@ def _floats(values: pd.Series) -> dict[str, float]:
     return {str(key): float(value) for key, value in values.items()}
 
 
-def _usage(rows: pd.DataFrame, phase: Phase, tau: float | None) -> PhaseUsage:
+def _usage(run: RunRows, phase: Phase, tau: float | None) -> PhaseUsage:
     """The fleet's training usage in one phase, whole and in its last third of rounds."""
-    usage = training(rows, name=ASKED)
+    usage = run.trained(ASKED)
     parts: list[Used | None] = []
     for first in (phase.first_round, last_third(phase)):
         window = in_rounds(usage, first, phase.last_round)
         if window["weight"].sum() > 0:
             above = None if tau is None else int((per_user(window) > tau).sum())
-            parts.append(Used(**vars(summarise(window, higher_is_better=False)), users_above_tau=above))
+            users = summarise(window, higher_is_better=False, **_weights(run))
+            parts.append(Used(**vars(users), users_above_tau=above))
         else:
             parts.append(None)
     return PhaseUsage(phase.name, phase.first_round, phase.last_round, tau, *parts)
@@ -209,9 +236,8 @@ def _worst_users(rows: pd.DataFrame) -> tuple[WorstUser, ...]:
     )  # fmt: skip
 
 
-def _totals(rows: pd.DataFrame, phases: Sequence[Phase]) -> dict[str, float | None]:
+def _totals(run: RunRows) -> dict[str, float | None]:
     """The measures that are sums; None for what was never measured."""
-    run = RunRows(rows, phases, tau=float("nan"))
     sums = {name: one.of(run) for name, one in MEASURES.items() if isinstance(one.of, Spent)}
     return {name: None if np.isnan(value) else value for name, value in sums.items()}
 

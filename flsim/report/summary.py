@@ -29,6 +29,30 @@ class Used(UserSummary):
     """None when the run has no budget."""
 
 
+@dataclass(frozen=True)
+class TestedAuc:
+    """User-level weighted AUC of a model at its last test: `sum_u w_u AUC_u / sum_u w_u` (GAUC)."""
+
+    by_examples: float | None
+    """Each user weighed by its impressions: the test items that its AUC is of; None if no user has an AUC."""
+    by_traffic: float | None
+    """None also where nobody's traffic is known."""
+    by_requests: float | None
+    """None also where there were no requests."""
+    uniform: float | None
+    """Every user with an AUC counts once."""
+    users: int
+    """Users with an AUC."""
+    one_class: int
+    """Users whose items are all of one class, for whom there is none."""
+    left_out: float
+    """Share of all impressions that are theirs."""
+    round: int
+    """Of the test."""
+
+
+Aucs = dict[str, dict[str, TestedAuc]]
+"""By model, and by name: `asking_auc`, `task_auc` of two score labels, `class_auc` of more."""
 Models = dict[str, dict[str, Tested]]
 """By model, and by name of the measure."""
 
@@ -184,6 +208,8 @@ class Summary:
     phases: tuple[Phase, ...]
     headline: Headline
     at_end: Models
+    aucs: Aucs
+    """At the end, of the models that have one."""
     at_switches: tuple[Switch, ...]
     continual: dict[str, Course]
     """By measure, of the phases that have begun."""

@@ -1,7 +1,7 @@
 """A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
 from flsim.metrics.users import UserSummary
-from flsim.report.summary import Summary, Tested
+from flsim.report.summary import Summary, Tested, TestedAuc
 from flsim.report.time_figure import MEANING, Breakdown
 from flsim.text import BAR, aligned, amount, bar, data_size, percent, seconds, wrapped
 
@@ -19,11 +19,12 @@ _LINES = (
 """Model, measure and label of every line, in the order of the tables."""
 
 
-SPREAD = ("example_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
+SPREAD = ("example_mean", "traffic_mean", "user_mean", "p10", "p50", "p90", "worst_decile_mean")
 """Fields of a summary that tables show, as shares."""
 
 
-_HEADINGS = ("examples", "users", "p10", "p50", "p90", "worst 10 %")
+_HEADINGS = ("by examples", "by traffic", "uniform", "p10", "p50", "p90", "worst 10 %")
+_AUCS = {"asking_auc": "asking AUC", "task_auc": "task AUC", "class_auc": "class AUC"}
 
 
 def answer(summary: Summary) -> str:
@@ -67,6 +68,27 @@ def spread_cells(found: UserSummary) -> list[str]:
     return [percent(getattr(found, field)) for field in SPREAD]
 
 
+def auc_lines(summary: Summary) -> list[tuple[str, str, TestedAuc]]:
+    """The user-level AUCs that were measured: name, model and what is known of them, the global model's first."""
+    return [
+        (title, model, models[name])
+        for name, title in _AUCS.items()
+        for model, models in summary.aucs.items()
+        if name in models
+    ]
+
+
+def auc_cells(found: TestedAuc) -> list[str]:
+    """By examples, traffic and requests, uniform, users with one, users without, and the share that these leave out."""
+    means = (found.by_examples, found.by_traffic, found.by_requests, found.uniform)
+    shown = ["-" if value is None else f"{value:.3f}" for value in means]
+    return [*shown, str(found.users), str(found.one_class), percent(found.left_out)]
+
+
+AUC_HEADINGS = ("by examples", "by traffic", "by requests", "uniform", "users", "one class", "left out")
+"""Of `auc_cells`."""
+
+
 def end_table(summary: Summary) -> str:
     """Lay the end of a run out as plain text of at most 100 columns.
 
@@ -77,6 +99,10 @@ def end_table(summary: Summary) -> str:
     rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
     rows += [(label, *spread_cells(found)) for label, found in model_lines(summary)]
     lines += aligned(rows)
+    aucs: list[tuple[str, ...]] = [("user-level AUC", "of", *AUC_HEADINGS)]
+    aucs += [(title, model, *auc_cells(found)) for title, model, found in auc_lines(summary)]
+    if len(aucs) > 1:
+        lines += ["", *aligned(aucs)]
     usage: list[tuple[str, ...]] = [("training cloud usage", "rounds", "whole", "last third", "τ")]
     usage += [
         (

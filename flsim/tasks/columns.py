@@ -17,6 +17,7 @@ from flsim.tasks.item import Item
 from flsim.tasks.tables import Row, text_of
 
 FIELDS = tuple(field.name for field in fields(Item) if field.compare)  # not where it was read
+_MOST_CLASSES = 64  # of a set with score labels: each is a pass over all its test prompts
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", **{split: split for split in SPLITS}}
 
 
@@ -156,7 +157,11 @@ def _split(row: Row, value: str | None) -> str | None:
 def _binary(row: Row, value: str | None) -> int | None:
     if value is None:
         return None
-    words = {"1": 1, "0": 0, "True": 1, "False": 0}
-    if value not in words:
-        raise row.error(f"the score_label {value!r} is none of: {', '.join(words)}")
-    return words[value]
+    if value in ("True", "False"):
+        return int(value == "True")
+    if not (value.isascii() and value.isdigit()) or int(value) >= _MOST_CLASSES:
+        raise row.error(
+            f"the score_label {value!r} is no class: give 1 or 0, True or False, or of C classes 0 to C - 1, with C at "
+            f"most {_MOST_CLASSES}"
+        )
+    return int(value)

@@ -30,7 +30,8 @@ class Item:
     """What is to be known beside the answer: `stdin` says that it is not asserts but JSON of inputs and outputs of a
     program; a reasoning-gym item has the JSON recipe here that makes it anew. None: nothing."""
     score_label: int | None = None
-    """1 or 0 where a score can be held against it (user-level AUC); None where there is only right or wrong."""
+    """The class, from 0, where scores can be held against it (user-level AUC); None where there is only right or
+    wrong."""
     solution: str | None = None
     """What somebody who knows would say, where the answer itself is none: the gold code of a task with asserts."""
     where: str = field(default="", compare=False, repr=False)

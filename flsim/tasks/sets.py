@@ -125,8 +125,8 @@ class DataTask:
     source: DataSource
     """Its items, their splits and their devices; each item's answer is what the verifier takes."""
     instruction: str
-    score_words: tuple[str, str] = ("", "")
-    """The answers that stand for the score labels 0 and 1; empty where items have none."""
+    score_words: tuple[str, ...] = ()
+    """The answers that stand for the score labels, from 0; empty where items have none."""
     told: tuple[str, ...] = ()
     """What is to be told of its items, in sentences: what was left out, and what is doubtful."""
 
@@ -134,9 +134,12 @@ class DataTask:
         """One of the device's own problems of a split, with replacement; draws from `rng` once."""
         return self.problem(self.source.draw(device, split, rng))
 
-    def draw_set(self, device: int, split: str, count: int, rng: Random) -> list[Problem]:
-        """So many of the device's own problems: none twice until all have come, then all of them again."""
-        return self._dealt_out(self.source.all(device, split), count, rng)
+    def draw_set(self, device: int, split: str, count: int | None, rng: Random) -> list[Problem]:
+        """At most so many of the device's own problems, drawn without replacement; None takes all of them.
+
+        A larger set begins with the smaller one. Law: each of a device's items is as likely to be in it as any other.
+        """
+        return self._sample(self.source.all(device, split), count, rng)
 
     def proxy_set(self, split: str, count: int, rng: Random) -> list[Problem]:
         """At most so many different problems of a split, whoever holds them: what a server may ask by itself."""
@@ -145,7 +148,7 @@ class DataTask:
             for item, number in zip(self.source.items, self.source.assignment.split.tolist(), strict=True)
             if number == SPLITS.index(split)
         ]
-        return self._dealt_out(there, min(count, len(there)), rng)
+        return self._sample(there, count, rng)
 
     def problem(self, item: Item) -> Problem:
         """An item as a problem of this task."""
@@ -160,7 +163,7 @@ class DataTask:
             solution=item.solution,
             difficulty=self._difficulty(item.level),
             score_label=item.score_label,
-            other="" if item.score_label is None else self.score_words[1 - item.score_label],
+            score_words=() if item.score_label is None else self.score_words,
         )
 
     @property
@@ -173,11 +176,8 @@ class DataTask:
         """Whether some item has a solution."""
         return any(item.solution is not None for item in self.source.items)
 
-    def _dealt_out(self, items: Sequence[Item], count: int, rng: Random) -> list[Problem]:
-        found: list[Item] = []
-        while items and len(found) < count:
-            found += rng.sample(items, len(items))
-        return [self.problem(item) for item in found[:count]]
+    def _sample(self, items: Sequence[Item], count: int | None, rng: Random) -> list[Problem]:
+        return [self.problem(item) for item in rng.sample(items, len(items))[:count]]
 
     def _difficulty(self, level: int | None) -> float:
         low, high = self._levels
@@ -303,24 +303,31 @@ def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], 
     return dirichlet(items, splits, devices=devices, alpha=alpha, over=over, shares=shares, seed=seed)
 
 
-def _score_words(items: Sequence[Item]) -> tuple[str, str]:
-    """The answers that stand for the score labels 0 and 1; empty ones where no item has a label.
+def _score_words(items: Sequence[Item]) -> tuple[str, ...]:
+    """The answers that stand for the score labels, from 0 and at least two; none where no item has a label.
 
     Raises:
-        ConfigError: if a label has several answers, or both have the same.
+        ConfigError: if a label has several answers, two have the same, or one below the highest has none.
     """
-    answers = [{item.answer for item in items if item.score_label == label} for label in (0, 1)]
-    if not any(answers):
-        return "", ""
+    labels = {item.score_label for item in items if item.score_label is not None}
+    if not labels:
+        return ()
+    answers = [sorted({item.answer for item in items if item.score_label == n}) for n in range(max(*labels, 1) + 1)]
     for label, own in enumerate(answers):
         if len(own) > 1:
-            shown = ", ".join(map(repr, sorted(own)[:_SHOWN]))
+            shown = ", ".join(map(repr, own[:_SHOWN]))
             raise ConfigError(
                 f"the items with score_label {label} have {len(own)} different answers, such as {shown}; a score is "
-                f"the chance of one answer against another, so each label needs one. Map the answer to a word per "
+                f"the chance of one answer against others, so each label needs one. Map the answer to a word per "
                 f"label, or leave score_label out"
             )
-    negative, positive = (next(iter(own), "") for own in answers)
-    if negative == positive:
-        raise ConfigError(f"the items with score_label 0 and 1 have the same answer {negative!r}; give each its own")
-    return negative, positive
+        if not own and len(answers) > 2:
+            raise ConfigError(f"no item has score_label {label}, though one has {max(labels)}; number them from 0")
+    words = [next(iter(own), "") for own in answers]
+    for label, word in enumerate(words):
+        if word in words[:label]:
+            raise ConfigError(
+                f"the items with score_label {words.index(word)} and {label} have the same answer {word!r}; give each "
+                "its own"
+            )
+    return tuple(words)

@@ -102,20 +102,33 @@ class TaskStream:
         tasks = rng.choices(list(mixture), list(mixture.values()), k=count)
         return [self._draw(device, task, "train", rng) for task in tasks]
 
-    def evaluation_problems(self, device: str, split: str, *, per_task: int) -> dict[str, list[Problem]]:
+    def evaluation_problems(
+        self, device: str, split: str, *, per_task: int, items: int | str | None = None
+    ) -> dict[str, list[Problem]]:
         """The device's own test set per task of the stream; the same in every round and for every method.
 
-        Of a data set the device meets all its own items of the split before one comes again.
+        Args:
+            device: its name.
+            split: such as `test`.
+            per_task: problems of a generated task.
+            items: most items of a data set, each at most once; `ALL` takes all that the device has of the split, None
+                at most `per_task`.
         """
+        most = per_task if items is None else items
         rng = python_random(self.config.seed, "evaluation", split, device)
         sets = {}
         for task in self.tasks:
             if task in self._sets:
                 own = python_random(self.config.seed, "evaluation", split, device, task)
-                sets[task] = self._sets[task].draw_set(device_index(device), split, per_task, own)
+                count = None if isinstance(most, str) else most
+                sets[task] = self._sets[task].draw_set(device_index(device), split, count, own)
             else:
                 sets[task] = [self._draw(device, task, split, rng) for _ in range(per_task)]
         return sets
+
+    def items_held(self, device: str, split: str) -> dict[str, int]:
+        """How many items of a split a device has, for every task that is a data set; a generated task has no end."""
+        return {name: own.source.size(device_index(device), split) for name, own in self._sets.items()}
 
     @cached_property
     def _sets(self) -> dict[str, DataTask]:

@@ -212,13 +212,12 @@ class Distillation:
         ]
         if not asked:
             return []
-        sums: dict[tuple[str, str], float] = {}
+        verdicts: dict[tuple[str, str], list[bool]] = {}
         for (name, task, _), right in zip(asked, self._student.right(adapter, [p for *_, p in asked]), strict=True):
-            sums[name, task] = sums.get((name, task), 0.0) + right
-        weight = float(self.user_prompts)
+            verdicts.setdefault((name, task), []).append(right)
         return [
-            Row(round_, name, task, STAGE, model, "alone_accuracy", total, weight)
-            for (name, task), total in sums.items()
+            Row(round_, name, task, STAGE, model, "alone_accuracy", float(sum(own)), float(len(own)))
+            for (name, task), own in verdicts.items()
         ]
 
     def _plan(self, round_: int) -> Plan:

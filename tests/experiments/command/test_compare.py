@@ -30,7 +30,7 @@ def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.C
     assert all(any(line.startswith(name) for line in said.splitlines()) for name in ("together", "apart", "cloud LLM"))
     assert f"page: {out / 'page.html'}" in said
     assert "strategies.local_only:LocalOnly" in (out / "page.html").read_text()
-    assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 4 + [".html"] + [".png"] * 5
+    assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 5 + [".html"] + [".png"] * 5
 
 
 def test_labels_are_given_one_by_one_and_measures_by_name(
@@ -49,6 +49,7 @@ def test_mistakes_say_what_is_wrong_and_exit_2(root: Path, capsys: pytest.Captur
         ([str(tmp_path / "nowhere")], "is not there; give run folders"),
         ([str(root), "--label", "mine"], "must be NAME=RUN"),
         ([str(root), "--measures", "acuracy"], "measures='acuracy' is not known; did you mean"),
+        ([str(root), "--weighting", "trafic"], "weighting='trafic' is not known; did you mean traffic"),
     ):
         assert main(["compare", *arguments]) == 2
         said = capsys.readouterr()

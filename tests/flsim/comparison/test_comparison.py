@@ -13,7 +13,7 @@ import flsim
 from flsim.comparison.comparable import check_comparable, varied
 from flsim.comparison.figures import letters
 from flsim.comparison.runs import open_methods
-from flsim.comparison.table import terminal_table
+from flsim.comparison.weightings import terminal_table
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import ConfigError
 from flsim.metrics.measures import MEASURES, Measure, of_table
@@ -229,7 +229,7 @@ def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comp
     written_files = found.write(tmp_path / "out")
     names = {path.name for path in written_files}
     assert names == {
-        *("page.html", "table.csv", "per_user.csv", "curves.csv", "matrices.csv"),
+        *("page.html", "table.csv", "weightings.csv", "per_user.csv", "curves.csv", "matrices.csv"),
         *("paired.png", "pareto.png", "curves.png", "asking.png", "users.png"),
     }
     page = written_files[0].read_text()

@@ -95,3 +95,38 @@ def test_a_ratio_that_is_infinite_has_no_bounds() -> None:
     found = of_mean_user([pd.DataFrame({"money": [1.0, 2.0], "right": [0.0, 0.0]})], lambda v: float("inf"))
     assert found is not None
     assert (found.mean, np.isnan(found.low), np.isnan(found.high)) == (float("inf"), True, True)
+
+
+WEIGHED = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 5)), min_size=1, max_size=6)
+
+
+@given(users=WEIGHED, factor=st.sampled_from([0.5, 1.0, 8.0]))
+def test_equal_weights_are_none_and_their_scale_does_not_matter(users: list[tuple[float, int]], factor: float) -> None:
+    values, weights = np.array([value for value, _ in users]), np.array([float(weight) for _, weight in users])
+    plain = over_users_and_seeds([values], draws=100)
+    assert over_users_and_seeds([values], weights=[np.full(len(users), factor)], draws=100) == plain
+    one, other = (over_users_and_seeds([values], weights=[w], draws=100) for w in (weights, factor * weights))
+    assert (other.mean, other.low, other.high) == pytest.approx((one.mean, one.low, one.high))
+    assert one.mean == pytest.approx(np.average(values, weights=weights))
+
+
+def test_who_weighs_nothing_is_left_out_of_the_mean_and_of_its_doubt() -> None:
+    """Of values 0.2 and 0.8 with weights 3 and 1: 0.35; a draw of one user twice is 0.2 or 0.8, each a quarter."""
+    found = over_users_and_seeds([np.array([0.2, 0.8, 0.9])], weights=[np.array([3.0, 1.0, 0.0])])
+    assert found.mean == pytest.approx(0.35)
+    assert (found.low, found.high) == pytest.approx((0.2, 0.8))
+
+
+def test_each_measure_may_have_weights_of_its_own_and_none_that_nobody_weighs() -> None:
+    table = pd.DataFrame({"a": [0.0, 1.0], "b": [0.0, 1.0], "c": [0.5, 0.5], "d": [np.nan, 1.0]})
+    weights = pd.DataFrame({"a": [1.0, 3.0], "b": [3.0, 1.0], "c": [0.0, 0.0], "d": [5.0, 1.0]})
+    found = of_columns([table], [weights])
+    assert {name: interval.mean for name, interval in found.items()} == {"a": 0.75, "b": 0.25, "d": 1.0}
+
+
+def test_a_ratio_of_the_weighed_mean_user() -> None:
+    """(3 * 1 + 1 * 3) / 4 over (3 * 2 + 1 * 2) / 4 is 0.75."""
+    users = pd.DataFrame({"right": [1.0, 3.0], "asked": [2.0, 2.0]})
+    found = of_mean_user([users], lambda mean: float(mean[0] / mean[1]), [pd.Series([3.0, 1.0])])
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (0.75, 0.5, 1.5)

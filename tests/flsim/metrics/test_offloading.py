@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flsim.metrics.fairness import auc, gini, harm_rate, jain, over_users
+from flsim.metrics.fairness import gini, harm_rate, jain
 from flsim.metrics.offloading import (
     average_gap_recovered,
     call_performance_threshold,
@@ -84,28 +84,3 @@ def test_harm_by_hand() -> None:
     assert harm_rate(after, before, tolerance=0.05) == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="no user is in both"):
         harm_rate(after[["d"]], before)
-
-
-def test_auc_by_hand() -> None:
-    """Positives 0.9 and 0.4, negatives 0.5 and 0.4: pairs won 1, 1, 0 and half: 2.5 of 4."""
-    assert auc([0.9, 0.4, 0.5, 0.4], [1, 1, 0, 0]) == pytest.approx(0.625)
-    assert np.isnan(auc([0.1, 0.2], [1, 1]))
-
-
-def test_user_auc_weighs_users_and_drops_those_of_one_class() -> None:
-    """a: 4 items, AUC 1; b: 2 items, AUC 0; c: 2 items of one class. (4 * 1 + 2 * 0) / 6, and 2 of 8 dropped.
-
-    Pooled over users it would be another number: scores of two users are not on one scale.
-    """
-    items = pd.DataFrame(
-        {
-            "device": list("aaaabbcc"),
-            "score": [0.9, 0.8, 0.2, 0.1, 0.1, 0.9, 0.5, 0.6],
-            "label": [1, 1, 0, 0, 1, 0, 1, 1],
-        }
-    )
-    aucs = [auc(own["score"], own["label"]) for _, own in items.groupby("device")]
-    found = over_users(aucs, [4, 2, 2])
-    assert [found.value, found.dropped] == pytest.approx([4 / 6, 2 / 8])
-    heavier = over_users(aucs, [4, 8, 4])
-    assert [heavier.value, heavier.dropped] == pytest.approx([4 / 12, 4 / 16])

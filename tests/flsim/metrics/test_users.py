@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsim.metrics.rows import Row, rows_frame
-from flsim.metrics.users import over_rounds, paired_difference, per_user, summarise, weighted_mean
+from flsim.metrics.users import over_rounds, paired_difference, per_user, summarise
 
 MEANS = ("user_mean", "p10", "p50", "p90", "worst_decile_mean")
 COUNTS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=25)
@@ -54,16 +54,6 @@ def test_equal_users_have_that_value_everywhere(eighths: int, weights: list[int]
     assert summary.users == len(weights)
 
 
-@settings(deadline=None, max_examples=40)
-@given(COUNTS)
-def test_equal_weights_give_the_user_mean_and_row_weights_the_example_mean(pairs: list[tuple[float, float]]) -> None:
-    rows = frame_of(pairs)
-    devices = rows["device"].tolist()
-    assert weighted_mean(per_user(rows), dict.fromkeys(devices, 3.0)) == pytest.approx(summarise(rows).user_mean)
-    own = {device: weight for device, (_, weight) in zip(devices, pairs, strict=True)}
-    assert weighted_mean(per_user(rows), own) == pytest.approx(summarise(rows).example_mean)
-
-
 def test_summary_by_hand() -> None:
     """Values 0.9, 0.5, 0.0: example mean 10/20, user mean 1.4/3; p10 = 0 + 0.2 * 0.5, p90 = 0.5 + 0.8 * 0.4."""
     summary = summarise(HAND)
@@ -84,15 +74,6 @@ def test_users_without_weight_are_left_out_and_nothing_at_all_is_refused() -> No
     assert summarise(frame_of([(1, 2), (0, 0)])).users == 1
     with pytest.raises(ValueError, match="cannot summarise rows without weight"):
         summarise(frame_of([(0, 0)]))
-
-
-def test_weighted_mean_by_hand_and_what_it_refuses() -> None:
-    """(1 * 0.9 + 3 * 0.5 + 0 * 0.0) / 4 = 0.6."""
-    assert weighted_mean(per_user(HAND), {"device-000": 1, "device-001": 3, "device-002": 0}) == pytest.approx(0.6)
-    with pytest.raises(ValueError, match="no weight for device-002"):
-        weighted_mean(per_user(HAND), {"device-000": 1, "device-001": 1})
-    with pytest.raises(ValueError, match="not all 0"):
-        weighted_mean(per_user(HAND), dict.fromkeys(("device-000", "device-001", "device-002"), 0))
 
 
 def test_paired_difference_by_hand() -> None:

@@ -129,7 +129,7 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
     run_dir, summary = finished
     assert read_summary(run_dir) == summary
     assert set(json.loads((run_dir / "summary.json").read_text())) == {
-        *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "at_switches"),
+        *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "aucs", "at_switches"),
         *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "stage", "partitions"),
     }
     assert summary.tasks == tuple(GROUPS)

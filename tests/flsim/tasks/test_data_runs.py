@@ -1,6 +1,7 @@
 """Whole federated runs on data sets: real SLM, two files of one's own beside a built-in group, in this process."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +14,11 @@ from clients.evaluate import own_tests
 from flsim.comparison.comparable import check_comparable
 from flsim.comparison.runs import Method, OpenRun
 from flsim.config.schema import Config, ConfigError
-from flsim.metrics.rows import STAGE, without_timing
+from flsim.metrics.rows import STAGE, USER, without_timing
 from flsim.report.finish import finish_run
 from flsim.report.partition_figure import write_partitions
 from flsim.report.summary import read_summary
+from flsim.report.table import end_table
 from flsim.tasks.sets import _group
 from flsim.tasks.stream import TaskStream, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
@@ -51,11 +53,76 @@ def of(run: flsim.Run, name: str, *, model: str = "global") -> pd.DataFrame:
 def test_every_device_is_measured_on_every_task_group(finished: flsim.Run) -> None:
     accuracy = of(finished, "accuracy")
     assert set(accuracy["task"]) == {"sums", "votes", "lists"}
-    assert set(accuracy["weight"]) == {6.0}
+    assert set(accuracy.loc[accuracy["task"] != "votes", "weight"]) == {6.0}
     assert accuracy.groupby("round").size().to_dict() == {0: 9, 1: 9, 2: 9}
     met = finished.rows[(finished.rows["name"] == "difficulty") & (finished.rows["round"] == 1)]
     assert set(met["task"]) == {"sums"}
     assert ((met["total"] >= 0) & (met["total"] <= met["weight"])).all()
+
+
+def test_a_user_has_a_verdict_for_each_item_and_its_true_weight_is_kept(finished: flsim.Run, folder: Path) -> None:
+    """Of 6 asked, `votes` has 2, 4 and 7 test items on the three devices: 2, 4 and 6 verdicts.
+
+    Of `sums` 6 of many are tested, `lists` has no end. Traffic is what the stream brings: 2 rounds of one step.
+    """
+    stream, rows = stream_of(config(folder, "whole")), finished.rows
+    users = rows[rows["split"] == USER]
+    assert set(users["round"]) == {0}
+    weights = {(row.name, row.task, row.device): (row.total, row.weight) for row in users.itertuples()}
+    verdicts = of(finished, "accuracy").set_index(["device", "task"])["weight"].groupby(level=[0, 1]).agg(set)
+    held = [stream.items_held(f"device-00{number}", "test") for number in range(3)]
+    assert sorted(own["votes"] for own in held) == [2, 4, 7]
+    for number, own in enumerate(held):
+        name = f"device-00{number}"
+        for task, items in {**own, "lists": 6}.items():
+            assert weights["test_items", task, name] == (items, min(items, 6))
+            assert verdicts[name, task] == {min(items, 6)}
+        assert weights["traffic", "all", name] == (2 * stream.prompts_per_step(name, 4), 2)
+
+
+def test_a_runs_tables_weigh_users_by_what_they_have_and_by_their_traffic(finished: flsim.Run) -> None:
+    """Derived from the rows of the last round: what is tested gives a user's value, what it has gives its weight."""
+    end = of(finished, "accuracy")
+    end = end[end["round"] == 2].groupby("device")[["total", "weight"]].sum()
+    users = finished.rows[finished.rows["split"] == USER].groupby(["name", "device"])["total"].sum()
+    values, items, traffic = end["total"] / end["weight"], users["test_items"], users["traffic"]
+    found = finished.summary.at_end["global"]["accuracy"]
+    assert found.example_mean == pytest.approx((items * values).sum() / items.sum())
+    assert found.traffic_mean == pytest.approx((traffic * values).sum() / traffic.sum())
+    assert found.user_mean == pytest.approx(values.mean())
+    assert len({f"{mean:.6f}" for mean in (found.example_mean, found.traffic_mean, found.user_mean)}) == 3
+    compared = flsim.compare([finished.folder], weighting="examples")
+    assert compared.results[0].means["accuracy"].mean == pytest.approx(found.example_mean)
+
+
+def test_a_runs_page_and_summary_have_the_user_level_auc(finished: flsim.Run) -> None:
+    """One user of three never says yes; the others are weighed by their items, of which one is tested on 6 of 7."""
+    aucs, items = of(finished, "task_auc"), finished.rows[finished.rows["name"] == "test_items"]
+    own = aucs[(aucs["round"] == 2) & (aucs["weight"] > 0)].set_index("device")
+    held = items[items["task"] == "votes"].set_index("device")["total"]
+    found = finished.summary.aucs["global"]["task_auc"]
+    mean = (held[own.index] * own["total"] / own["weight"]).sum() / held[own.index].sum()
+    assert found.by_examples == pytest.approx(mean)
+    assert found.uniform == pytest.approx((own["total"] / own["weight"]).mean())
+    assert (found.users, found.one_class) == (len(own), 3 - len(own))
+    assert found.left_out == pytest.approx(1 - held[own.index].sum() / held.sum())
+    page = finished.report.read_text()
+    assert "User-level weighted AUC (GAUC)" in page
+    assert f"<td>task AUC, global</td><td>{mean:.3f}</td>" in re.sub(r"<td[^>]*>", "<td>", page)
+    assert all(f">{title}</th>" in page for title in ("by examples", "by traffic", "uniform over users"))
+    assert any(line.startswith("task AUC") for line in end_table(finished.summary).splitlines())
+
+
+def test_all_items_are_tested_where_all_are_asked_for(folder: Path, one_thread: None) -> None:
+    """Then nothing is scaled, and the task without an end keeps its number."""
+    settings = config(folder, "all", "evaluation.items=all", "evaluation.prompts_per_task=3")
+    run = flsim.run(settings, progress=False, until=0)
+    items = run.rows[run.rows["name"] == "test_items"].set_index(["task", "device"])
+    tested = of(run, "accuracy").set_index(["task", "device"])["weight"]
+    assert (items["total"] == items["weight"]).all()
+    assert (items["weight"] == tested.reindex(items.index)).all()
+    assert set(tested["lists"]) == {3.0}
+    assert tested["sums"].min() > 6
 
 
 def test_the_cloud_knows_the_answers(finished: flsim.Run) -> None:
@@ -68,9 +135,9 @@ def test_scored_sets_have_an_auc_by_user(finished: flsim.Run) -> None:
     """The user without a yes has none, and its weight is zero; a user with both labels has one in [0, 1]."""
     auc, positives = of(finished, "task_auc"), of(finished, "positives")
     assert set(auc["task"]) == set(positives["task"]) == {"votes"}
-    assert set(positives["weight"]) == {6.0}
-    both = positives["total"].between(1, 5).to_numpy()
-    assert auc["weight"].tolist() == [6.0 if label else 0.0 for label in both]
+    assert set(positives["weight"]) == {2.0, 4.0, 6.0}
+    both = (positives["total"] > 0) & (positives["total"] < positives["weight"])
+    assert auc["weight"].tolist() == positives["weight"].where(both, 0.0).tolist()
     assert both.any()
     assert (auc["total"] <= auc["weight"]).all()
 

@@ -128,7 +128,11 @@ def broken(number: int, **values: Any) -> list[dict[str, Any]]:
         (broken(5, prompt="  "), COLUMNS, r"row 5: the question \('prompt'\) is empty"),
         (broken(9, difficulty="hard"), COLUMNS, "row 9: the level 'hard' is no whole number; name the words"),
         (broken(7, uid="later"), {**COLUMNS, "split": "uid"}, "the split 'u0' is none of: dev, val"),
-        (broken(2, gold=7), {**COLUMNS, "score_label": "gold"}, "row 2: the score_label '7' is none of: 1, 0"),
+        (
+            broken(2, gold="7.5"),
+            {**COLUMNS, "score_label": "gold"},
+            "row 2: the score_label '7.5' is no class: give 1 or",
+        ),
     ],
 )
 def test_a_bad_map_or_row_is_named(tmp_path: Path, rows: list[Any], columns: dict[str, str], message: str) -> None:

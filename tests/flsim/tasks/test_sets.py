@@ -9,20 +9,22 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flsim.cloud.builtin import Oracle
 from flsim.config.load import differences, load_config, to_yaml
-from flsim.config.schema import Config, ConfigError
-from flsim.devices import device_index, device_name
+from flsim.config.schema import ALL, Config, ConfigError
+from flsim.devices import device_name
 from flsim.loop.checks import check
 from flsim.problems.code import NoSandboxError, sandbox_in_use
 from flsim.problems.families import relative_difficulty
 from flsim.problems.judging import are_right, verifier_of
 from flsim.problems.problem import SPLITS, Problem
-from flsim.tasks.sets import DataTask
+from flsim.tasks.partition import Assignment
+from flsim.tasks.sets import DataSource, DataTask
 from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
 
@@ -74,18 +76,40 @@ def test_no_question_is_in_two_splits(stream: TaskStream) -> None:
 
 
 @given(st.integers(0, 200), st.sampled_from(DEVICES), st.sampled_from(SPLITS))
-def test_a_test_set_repeats_nothing_while_its_pool_lasts(
-    stream: TaskStream, count: int, device: str, split: str
-) -> None:
-    """No question comes once more than another; a larger set begins with the smaller one."""
-    drawn = [problem.question for problem in stream.evaluation_problems(device, split, per_task=count)["sums"]]
-    pool = group(stream, "sums").source.size(device_index(device), split)
-    times = Counter(drawn).values()
-    assert len(drawn) == count
-    assert len(times) == min(count, pool)
-    assert max(times, default=0) - (min(times) if len(times) == pool else 0) <= 1
-    more = stream.evaluation_problems(device, split, per_task=count + 7)["sums"]
-    assert [problem.question for problem in more[:count]] == drawn
+def test_a_test_set_holds_no_item_twice(stream: TaskStream, count: int, device: str, split: str) -> None:
+    """It is as large as asked for or as the device has items; a larger set begins with the smaller one."""
+
+    def drawn(most: int | str) -> list[str]:
+        found = stream.evaluation_problems(device, split, per_task=1, items=most)["sums"]
+        return [problem.question for problem in found]
+
+    held = stream.items_held(device, split)["sums"]
+    assert len(drawn(count)) == len(set(drawn(count))) == min(count, held)
+    assert drawn(count + 7)[:count] == drawn(count)
+    assert set(drawn(ALL)) == met(stream, device, split)
+    assert len(drawn(ALL)) == held
+    by_default = stream.evaluation_problems(device, split, per_task=count)
+    assert [problem.question for problem in by_default["sums"]] == drawn(count)
+    assert len(by_default["lists"]) == count
+
+
+def test_every_item_is_as_likely_to_be_sampled(stream: TaskStream) -> None:
+    """Of 4 items, the first 2 of 600 draws: each item comes 300 times, give or take four standard errors (49)."""
+    own = group(stream, "sums")
+    items = [problem.question for problem in own.draw_set(0, "test", 4, Random(0))]
+    few = DataSource(
+        [i for i in own.source.items if i.question in items],
+        Assignment(np.zeros(4, dtype=np.int32), np.full(4, SPLITS.index("test"), dtype=np.int8), ("one",)),
+        own.source.verifier,
+        needs=("test",),
+    )
+    drawn = Counter(
+        problem.question
+        for seed in range(600)
+        for problem in replace(own, source=few).draw_set(0, "test", 2, Random(seed))
+    )
+    assert set(drawn) == set(items)
+    assert all(abs(times - 300) < 49 for times in drawn.values())
 
 
 def test_draws_are_a_pure_function_of_config_and_files(config: Config, folder: Path, tmp_path: Path) -> None:
@@ -139,8 +163,30 @@ def test_an_item_becomes_a_problem(stream: TaskStream) -> None:
     assert one.answer == str(eval(one.question.removesuffix("=")))
     assert one.family in ("odd", "even")
     votes = stream.evaluation_problems("device-001", "test", per_task=40)["votes"]
-    assert {(problem.answer, problem.other, problem.score_label) for problem in votes} == {("b", "a", 1), ("a", "b", 0)}
+    assert {(problem.answer, problem.score_words, problem.score_label) for problem in votes} == {
+        ("b", ("a", "b"), 1),
+        ("a", ("a", "b"), 0),
+    }
     assert {relative_difficulty(problem) for problem in votes} == {0.0}
+
+
+def test_score_labels_may_be_of_more_than_two_classes(tmp_path: Path) -> None:
+    """Each class is one answer; a class that has two, or that no item has, is refused."""
+    words = ("low", "mid", "high")
+    rows = [{"q": f"{n}+1=", "a": words[n % 3], "class": n % 3} for n in range(90)]
+    (tmp_path / "sizes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = "columns: {question: q, answer: a, score_label: class}"
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "fleet: {devices: 2}\nstream: {phases: [[sizes]]}\ndata:\n  sizes:\n    kind: files\n    partition: evenly\n"
+        f"    root: {tmp_path}\n    settings: {{files: {{all: sizes.jsonl}}, {columns}}}\n"
+    )
+    problems = stream_of(load_config(file)).evaluation_problems("device-000", "train", per_task=90)["sizes"]
+    assert {problem.score_words for problem in problems} == {words}
+    assert {(problem.score_label, problem.answer) for problem in problems} == set(enumerate(words))
+    (tmp_path / "sizes.jsonl").write_text("\n".join(json.dumps(row) for row in rows if row["class"] != 1))
+    with pytest.raises(ConfigError, match="sizes: no item has score_label 1, though one has 2; number them from 0"):
+        stream_of(load_config(file, ["stream.seed=1"]))
 
 
 def test_proxy_questions_are_those_of_the_split_and_no_more_than_there_are(stream: TaskStream) -> None:
@@ -267,7 +313,7 @@ def test_wrong_settings_are_refused_with_the_mend(folder: Path, more: list[str],
          r"data\.sums: no item is left: by the verifier numeric no completion could meet"),
         (["data.sums.verifier=exact", "data.sums.verifier_settings.wall_s=1"],
          r"data\.sums: the verifier exact .* cannot be used: .*ExactVerifier"),
-        (["data.sums.settings.columns.score_label=digits"], r"the score_label '2' is none of"),
+        (["data.sums.settings.columns.score_label=digits"], "sums: no item has score_label 0, though one has 2"),
         (["data.sums.settings.columns.user=yes"], r"columns: user is True, not the name of a column"),
         (["data.votes.settings.columns.answer=ask"],
          r"data\.votes: the items with score_label 0 have \d+ different answers"),

@@ -25,8 +25,9 @@ Which part of a completion is its code is said in `flsim/sandbox/solution.py`; i
 given hostile text is no safe place. A reference may also be JSON of inputs and outputs, for code that reads standard
 input (`flsim/sandbox/program.py`), or begin with the head of the function that is asked for, as HumanEval's prompts do.
 
-Not supported: code that needs a package outside the standard library, a file, a thread or a process; tests that pass a
-lambda, compare objects of the code's own classes by their `__eq__`, or use `is` on what comes back.
+Not supported: code that needs a package outside the standard library, a file, a thread (but a program's own) or a
+process; tests that catch the code's own exceptions, use its objects in `with`, add plain values to them, read fields of
+a named tuple by name, or use `is` on what comes back.
 """
 
 from collections.abc import Sequence

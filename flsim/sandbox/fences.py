@@ -16,6 +16,8 @@ _FRAME = re.compile(
     r"|<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>[ \t]*$",
     re.MULTILINE,
 )
+_QUOTE = re.compile(r"^[ \t]*>(?!>) ?", re.MULTILINE)
+_QUOTED_FENCE = re.compile(r"^[ \t]*> ?(?:```|~~~)", re.MULTILINE)
 _FENCE = re.compile(r"[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?(`{3,}|~{3,})[ \t]*(.*?)[ \t]*$")
 _INFO = re.compile(r"\{?\.?([\w+#.-]*)\}?(?:[\s:{,].*)?")
 _PYTHON = ("", "py", "python", "python3", "py3", "python2", "pycon", "ipython", "ipython3", "sage", "repl")
@@ -45,6 +47,8 @@ def cleaned(text: str) -> str:
     if ends and text[ends[-1] :].strip():
         text = text[ends[-1] :]
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff\u200b")
+    if _QUOTED_FENCE.search(text):
+        text = _QUOTE.sub("", text)
     return _FRAME.sub("\n", text)
 
 

@@ -29,10 +29,13 @@ def same_words(said, wanted):
     return len(words) == len(wanted) and all(map(same, words, wanted))
 """
 
+# a program in a thread of its own has one for its larger stack; here none can start, so it is run where it stands
 _FUNCTION = """\
 import io, sys
 def run_program(text):
-    import builtins, io, sys
+    import builtins, io, sys, threading
+    threading.Thread.start, threading.Thread.join = threading.Thread.run, lambda *_, **__: None
+    threading.stack_size = lambda *_: 0
     sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
     sys.stdout = io.TextIOWrapper(io.BytesIO(), write_through=True)
     def opened(file, *how, **named):

@@ -20,6 +20,7 @@ from flsim.sandbox.pieces import BEGINS, DEFINITIONS, Parser, Piece, read_by, so
 _READS = re.compile(r"\binput\b|\bstdin\b|\bopen\(0|\bfileinput\b")
 _WRITES = re.compile(r"\bprint\(|\bstdout\b")
 _ANYTHING = re.compile("")
+_LANGUAGE = re.compile(r"\A\s*python3?[ \t]*\n", re.IGNORECASE)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _TYPING = re.compile(
     "Any|Callable|ClassVar|DefaultDict|Deque|Dict|Final|FrozenSet|Generator|Iterable|Iterator|List|Literal|Mapping"
@@ -60,7 +61,7 @@ def _pieces(blocks: Sequence[Block], parser: Parser) -> list[Piece]:
     """Of blocks; one that was never closed may end in prose, or be cut."""
     found = list[Piece]()
     for block in blocks:
-        piece = parser.piece(block.code)
+        piece = parser.piece(_LANGUAGE.sub("", block.code))
         found += [piece] if piece else [] if block.closed else parser.between_prose(block.code)
     return found
 

@@ -51,6 +51,10 @@ KINDS = {
         (ADD, "def add(a, b):\n    '''\n    ```python\n    add(1, 2)\n    ```\n    '''\n    return a + b", True),
         (ADD, f"```python\r\n{RIGHT}\r\n```", True),
         (ADD, f"```text\n{RIGHT}\n```", True),
+        (ADD, f"```\npython\n{RIGHT}\n```", True),
+        (ADD, f"```{{.python}}\n{RIGHT}\n```", True),
+        (ADD, "> ```python\n> def add(a, b):\n>     return a + b\n> ```", True),
+        (ADD, "> ```python\n> def add(a, b):\n>     return a - b\n> ```", False),
         (ADD, f"```python\n{WRONG}\n```", False),
         (ADD, "```python\n```", False),
         (ADD, "```python\ndef add(a, b):\n    return a +\n```", False),
@@ -157,6 +161,12 @@ KINDS = {
         (SUM, "a, b = map(int, open(0).read().split())\nprint(a + b)", True),
         (SUM, f"import sys\ninput = sys.stdin.readline\n{PROGRAM}\nsys.exit(0)", True),
         (SUM, f"{PROGRAM}\nprint()", True),
+        (
+            SUM,
+            "import threading\ndef main():\n    print(sum(map(int, input().split())))\n"
+            "t = threading.Thread(target=main)\nt.start()\nt.join()",
+            True,
+        ),
         (SUM, "a, b = map(int, input().split())\nprint(a + b, end='   ')", True),
         (SUM, "a, b = map(int, input().split())\nprint(float(a + b))", True),
         (SUM, RIGHT, False),

@@ -14,7 +14,7 @@ import pytest
 
 import flsim
 from flsim.config.schema import Config
-from flsim.metrics.rows import without_timing
+from flsim.metrics.rows import STAGE, without_timing
 from flsim.report.partition_figure import partition_pieces, read_partitions
 from flsim.tasks.heterogeneity import Heterogeneity, counts_table
 from flsim.tasks.item import Item, split_items
@@ -131,6 +131,20 @@ def test_no_file_of_a_run_names_a_user_unless_it_is_asked_to(tiny_run: TinyRun, 
     assert {f"partitions/{name}/partition.parquet" for name in ("sums", "more", "leaf")} <= named_in(named.folder)
     before = quiet.rows[quiet.rows["round"] == 0]
     pd.testing.assert_frame_equal(without_timing(before), without_timing(named.rows))
+
+
+@pytest.mark.slow
+def test_workers_a_stage_and_a_resume_leave_no_name_either(tiny_run: TinyRun, tmp_path: Path) -> None:
+    folder = write_people(tmp_path)
+    stage = ["path=strategies.stages.distillation:Distillation", "every_rounds=1", "prompts=6", "from_devices=4"]
+    stage += ["steps=1", "held_out=4", "users=2", f"cache={tmp_path / 'far' / 'bought'}"]
+    more = ["engine.kind=ray", "engine.workers=2", *(f"stage.{setting}" for setting in stage)]
+    config = config_of(tiny_run, folder, "far/run", *more)
+    flsim.run(config, until=0, progress=False)
+    run = flsim.run(resume=tmp_path / "far" / "run", progress=False)
+    assert (run.rows["split"] == STAGE).any()
+    assert list(run.folder.rglob("*.state"))
+    assert named_in(tmp_path / "far") == set()
 
 
 def test_the_partition_of_a_run_before_is_still_shown(tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ and started anew when an answer takes too long; what is plainly too large is ref
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib.util import find_spec
 
 from flsim.problems.exact import constant
 from flsim.problems.judging import Judgement
 from flsim.problems.kinds import decided
 from flsim.problems.marked import last_line, marked, spoken
-from flsim.problems.notation import written
+from flsim.problems.notation import unit_of, written
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 
 _MOST_CHARS = 256
@@ -67,17 +66,19 @@ class MathsVerifier:
 
         The answer is in the last box or after the last `####`, else after the last "answer is", else in the last line.
         """
-        return [self._equal(_wanted(reference), written(answer_in(completion))) for reference, completion in pairs]
+        return [self.explain(reference, completion).right for reference, completion in pairs]
 
     def explain(self, reference: str, completion: str) -> Judgement:
         """The verdict, and the two answers in one notation."""
-        taken_from = answer_in(completion)
-        wanted, said = _wanted(reference), written(taken_from)
-        return Judgement(self._equal(wanted, said), said or None, taken_from or None, wanted or None)
+        reference, taken_from = _stated(reference), answer_in(completion)
+        wanted, said = written(reference), written(taken_from)
+        units = {unit for text in (reference, taken_from) if (unit := unit_of(text))}
+        right = len(units) < 2 and self._equal(wanted, said)  # 2 cm are not 2 m, but may be 2
+        return Judgement(right, said or None, taken_from or None, wanted or None)
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """Those without an answer, and those that are too large to be compared with anything."""
-        answers = [(reference, _wanted(reference)) for reference in references]
+        answers = [(reference, written(_stated(reference))) for reference in references]
         return [text for text, answer in answers if too_large(answer) and constant(answer) is None]
 
     def close(self) -> None:
@@ -155,11 +156,10 @@ def _formula(line: str) -> str:
     return ", ".join(inner) + (unit[0] if unit else "")
 
 
-@lru_cache(4096)
-def _wanted(reference: str) -> str:
-    """The answer of a reference in one notation; the completions of a group share it."""
+def _stated(reference: str) -> str:
+    """The answer of a reference, which may be nothing else."""
     found = marked(reference)
-    return written(reference if found is None else found.text)
+    return reference if found is None else found.text
 
 
 def _nesting(text: str) -> int:

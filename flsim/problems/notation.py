@@ -30,6 +30,14 @@ _UNITS = (
     "mm|cm|dm|km|kg|mg|ml|mL|ft|in|yd|mi|lb|lbs|oz|hr|hrs|ms|Hz|kHz|Pa|kPa|kW|kWh|eV|mol|min|sec|mph|kph|rpm|day|men|m/s|"
     "sq|USD|EUR|GBP|yen|cal|[A-Za-z]{4,}"
 )
+_SYMBOLS = (
+    "mm|cm|dm|km|m|mg|kg|g|ms|s|min|h|hr|ft|in|yd|mi|lb|oz|hours?|minutes?|seconds?|days?|feet|inches|miles|meters?"
+)
+_SYMBOL = re.compile(
+    rf"\\(?:text|mathrm)\s*\{{\s*({_SYMBOLS})\s*\}}(?:\^\{{?\d\}}?)?[\s.$]*$|\d\s?(mm|cm|dm|km|mg|kg|ft|lb)(?:\^\{{?\d\}}?)?[\s.$]*$"
+)
+_SHORT = {"hour": "h", "hours": "h", "hr": "h", "minute": "min", "minutes": "min", "second": "s", "seconds": "s"}
+_SHORT |= {"feet": "ft", "inches": "in", "miles": "mi", "meter": "m", "meters": "m", "day": "days"}
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DEGREE = r"\^\s?\{?\s?\\circ\s?\}?"
 _ENDING = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
@@ -177,6 +185,12 @@ def _both_signs(text: str) -> str:
     before, after = signs
     first = not before.strip() or before.rstrip()[-1] in "=(,{"
     return f"{before}{'' if first else '+'}{after.lstrip()},{before}-{after.lstrip()}"
+
+
+def unit_of(text: str) -> str | None:
+    """The symbol of length, mass or time with which an answer ends, without its power; None if it has none."""
+    found = _SYMBOL.search(plain(text[-_LONGEST_SIGNED:]))
+    return None if found is None else _SHORT.get(found[1] or found[2], found[1] or found[2])
 
 
 def compact(text: str) -> str:

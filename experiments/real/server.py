@@ -17,15 +17,19 @@ class KnownAnswers(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answers: Mapping[str, str], latency_s: float = 0.0) -> None:
-        """Take a free port of this machine.
+    def __init__(
+        self, answers: Mapping[str, str], latency_s: float = 0.0, port: int = 0, otherwise: str = UNKNOWN
+    ) -> None:
+        """Take a port of this machine.
 
         Args:
             answers: by the words of the last message.
             latency_s: seconds before each reply.
+            port: to listen at; 0 takes a free one.
+            otherwise: what it says to a question that it does not know.
         """
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers = answers
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.answers, self.otherwise = answers, otherwise
         self.latency_s = latency_s
         self.asked = 0
         """Requests so far."""
@@ -51,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.count()
         time.sleep(self.server.latency_s)
-        text = self.server.answers.get(body["messages"][-1]["content"], UNKNOWN)
+        text = self.server.answers.get(body["messages"][-1]["content"], self.server.otherwise)
         sent = sum(len(message["content"].split()) for message in body["messages"])
         received = len(text.split())
         usage = {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}

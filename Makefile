@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare real test test-slow check bench pretrain clean
+.PHONY: help demo compare real test test-slow test-torture check bench pretrain clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,6 +54,9 @@ test: .venv/dev ## install, then run the tests (slow ones excepted)
 
 test-slow: .venv/dev ## the slow tests: kills and resumes, the whole demo
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-torture: .venv/dev ## try to break it (about 30 minutes): kills, full disks, damaged files, caps, fuzz; ARGS="drivers --scale 0.1"
+	$(BIN)/flsim torture $(ARGS)
 
 check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "experiments.command.explain",
     "judge": "experiments.command.judge",
     "doctor": "experiments.command.doctor",
+    "torture": "experiments.torture.__main__",
     "new": "experiments.command.new",
     "complete": "experiments.command.complete",
 }

@@ -17,6 +17,8 @@ from flsim.seeding import python_random
 Deed = Callable[[bytes, Random], bytes | None]
 """What happens to a file: its bytes -> other bytes, or None for no file at all."""
 _UNTIL = 4
+_TOUCHED = ("run.log", ".lock", ".owner.json")
+"""What even a refusal may write: what it said, and who looked."""
 _RANGES = {"checkpoint": 12, "state": 6, "rows": 4, "config.yaml": 6}
 """Into how many ranges of bytes a file of a kind is divided; others into two."""
 
@@ -28,7 +30,7 @@ def files(ground: Ground) -> Iterator[Trial]:
     place = template.with_name("run")
     for kind, path in _victims(template):
         file, size = path.relative_to(template), path.stat().st_size
-        for what, deed in _deeds(size, max(1, round(_RANGES.get(kind, 2) * ground.scale))):
+        for what, deed in deeds(size, max(1, round(_RANGES.get(kind, 2) * ground.scale))):
             rng = python_random(ground.seed, "torture", "damage", str(file), what)
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(template, place)
@@ -55,8 +57,8 @@ def _victims(run_dir: Path) -> Iterator[tuple[str, Path]]:
     yield "timing", sorted(run_dir.glob("timing/*.json"))[-1]
 
 
-def _deeds(size: int, ranges: int) -> Iterator[tuple[str, Deed]]:
-    """What may happen to a file."""
+def deeds(size: int, ranges: int) -> Iterator[tuple[str, Deed]]:
+    """What may happen to a file of so many bytes, with words for it."""
     yield "deleted", lambda data, rng: None
     yield "emptied", lambda data, rng: b""
     yield "with bytes behind it", lambda data, rng: data + rng.randbytes(64)
@@ -96,6 +98,6 @@ def _tried(ground: Ground, family: str, what: str, folder: Path) -> Trial:
 
 
 def _traces(folder: Path) -> set[tuple[str, str]]:
-    """What lies there, but for the log and the lock, which a refusal may touch."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in ("run.log", ".lock"))
+    """What lies there, by name and hash."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in _TOUCHED)
     return {(str(file.relative_to(folder)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files}

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsim.problems.choice import ChoiceVerifier, letter_of
@@ -143,3 +143,10 @@ def test_no_response_takes_long(unit: str) -> None:
     for text in (long := unit * (20_000 // len(unit)), f"{long}C", f"answer {long}", f"\\boxed{{{long}}}"):
         letter_of(text)
     assert time.process_time() - before < 2.0
+
+
+@pytest.mark.slow
+@settings(max_examples=1_000)
+@given(st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join))
+def test_no_response_of_many_raises(text: str) -> None:
+    ChoiceVerifier().explain("C. Paris", text)

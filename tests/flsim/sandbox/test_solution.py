@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsim.sandbox.asserts import headed
@@ -60,3 +60,11 @@ def test_finding_code_never_takes_long(unit: str) -> None:
     before = time.process_time()
     solution_in(unit * (50_000 // len(unit)), ["f"])
     assert time.process_time() - before < 4.0
+
+
+@pytest.mark.slow
+@settings(max_examples=1_000)
+@given(st.lists(st.sampled_from(STROKES), max_size=200).map("".join))
+def test_no_completion_of_many_raises(text: str) -> None:
+    for wanted, head in (([], ""), (["f"], ""), (["f"], "def f(x):\n    'says'")):
+        solution_in(text, wanted, head)

@@ -73,6 +73,11 @@ def _carried_out(module: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # `flsim list | head` has seen enough; Python must not flush what nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a file that nobody expected to be out of reach
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def overview() -> str:

@@ -34,6 +34,11 @@ class _Hearing:
     def __init__(self) -> None:
         self._first: float | None = None
 
+    @property
+    def heard(self) -> bool:
+        """Whether there was one."""
+        return self._first is not None
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise `Stopped` once; later signals are heard again only if the end takes too long."""
         if self._first is None:
@@ -50,7 +55,7 @@ def hearing_signals(*, for_good: bool) -> Iterator[None]:
     """Within, a signal of `SIGNALS` is raised as `Stopped`; one that is ignored, as under nohup, stays ignored.
 
     Args:
-        for_good: whether signals are heard so until the process ends, since one more must not disturb its last steps.
+        for_good: whether the process ends with this, so that after one signal no more must disturb its last steps.
     """
     hearing = _Hearing()
     before: dict[int, Any] = {}
@@ -63,9 +68,10 @@ def hearing_signals(*, for_good: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        # ignored, and not heard: the interpreter takes its handlers away before it ends, and one more would kill it
+        over = for_good and hearing.heard
         for number, handler in before.items():
-            if not for_good:
-                signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if over else handler)
 
 
 def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> int:

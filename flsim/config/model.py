@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from flsim.config.ranges import Range, above, count, filled, limited, one_of
+from flsim.config.ranges import Range, above, count, day, filled, limited, one_of
 
 AUTO = "auto"
+TODAY = "2026-01-01"
+"""The date that chat templates are told is today's: prompts of equal configs must be equal on every day."""
 OFFER = "If you cannot solve it, reply with {help} and nothing else."
 _MAP = Range(
     "auto, or a device for each layer",
@@ -83,6 +85,10 @@ class ModelConfig:
     """Whether prompts are framed by the checkpoint's chat template, if it has one; else they are plain text."""
     chat_options: dict[str, Any] = field(default_factory=dict)
     """What the chat template is told beside the messages, such as `{enable_thinking: false}`."""
+
+    date: str = day(TODAY)
+    """What the chat template takes for today's date, YYYY-MM-DD, if it writes one; never the day of the run, so that a
+    run that is resumed or made again on another day reads the same prompts."""
 
     def __post_init__(self) -> None:
         """OmegaConf hands lists over."""

@@ -11,6 +11,7 @@ None always passes: whether a setting may be left out is said by its type. Rules
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, TypeVar, cast
 
 RANGE = "range"
@@ -130,6 +131,19 @@ def filled(default: T, example: str) -> T:
     """A text or a list that is not empty, such as `example`."""
     complaint = f"is empty; give one, such as {example}, or leave it out"
     return limited(default, Range("not empty", lambda value: None if value else complaint))
+
+
+def day(default: T) -> T:
+    """A date such as 2026-01-31."""
+
+    def complaint(value: str) -> str | None:
+        try:
+            date.fromisoformat(value)
+        except (TypeError, ValueError):
+            return "must be a date written as YYYY-MM-DD"
+        return None
+
+    return limited(default, Range("a date, YYYY-MM-DD", complaint))
 
 
 def gpu_share(default: T) -> T:

@@ -173,7 +173,7 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
 
 def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, key: str) -> list[int]:
     """All tokens that end a response, first the one to write oneself: the end of a turn where there is a chat."""
-    turn = Chat(tokenizer, config.chat_options).end() if has_chat(tokenizer) else None
+    turn = Chat(tokenizer, config.chat_options, today=config.date).end() if has_chat(tokenizer) else None
     named = getattr(model.generation_config, "eos_token_id", None)
     known = [turn, tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
     ends = list(dict.fromkeys(token for token in known if token is not None))

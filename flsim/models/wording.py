@@ -1,46 +1,83 @@
 """How a problem is worded for the model of a device: instruction, offer of help, question, within the chat's frame."""
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from flsim.config.model import OFFER, ModelConfig
+from flsim.config.model import OFFER, TODAY, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 
+_PROBE = "What is asked?"
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+"""How templates ask for today's date; transformers answers with the clock, and takes no function in its place."""
+
 
 class Chat:
-    """The chat template of a tokenizer: messages as the checkpoint has learned to read them, and how its turn ends."""
+    """The chat template of a tokenizer: messages as the checkpoint has learned to read them, and how its turn ends.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None = None) -> None:
-        """Take a tokenizer that has a template; `options` are what the template is told beside the messages."""
+    Texts are given as they are, or, to a template that reads no other, as a list of parts with one text in it.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None = None, *, today: str = TODAY
+    ) -> None:
+        """Take a tokenizer that has a template.
+
+        Args:
+            tokenizer: with its template.
+            options: what the template is told beside the messages.
+            today: the date that a template writes which asks for the clock, YYYY-MM-DD.
+        """
         self._tokenizer = tokenizer
         self._options = dict(options or {})
+        day, template = datetime.fromisoformat(today), str(tokenizer.get_chat_template())
+        self._template = _CLOCK.sub(lambda asked: repr(day.strftime(asked["format"])), template)
         begin = tokenizer.bos_token_id
         self._begins = begin is not None and list(tokenizer("")["input_ids"][:1]) == [begin]
+        self._parts = False
+        self._parts = not self.keeps(_PROBE) and self._keeps_parts()
 
     def turn(self, text: str, system: str | None = None) -> str:
         """What is read before an answer; a beginning that the tokenizer adds by itself is left to it."""
-        talk = [] if system is None else [{"role": "system", "content": system}]
-        whole = self._render([*talk, {"role": "user", "content": text}], add_generation_prompt=True)
+        talk = [] if system is None else [("system", system)]
+        whole = self._render([*talk, ("user", text)], add_generation_prompt=True)
         return whole.removeprefix(str(self._tokenizer.bos_token)) if self._begins else whole
+
+    def keeps(self, text: str, system: str | None = None) -> bool:
+        """Whether the template writes what it is given; it does not if it fails."""
+        try:
+            whole = self.turn(text, system)
+        except Exception:  # whatever a template's author wrote
+            return False
+        return text in whole and (system is None or system.strip() in whole)
+
+    def _keeps_parts(self) -> bool:
+        self._parts = True
+        return self.keeps(_PROBE)
 
     def end(self) -> int | None:
         """The special token that the template writes after an answer; None if it writes none."""
         said = "an answer"
-        whole = self._render([{"role": "user", "content": "a question"}, {"role": "assistant", "content": said}])
+        whole = self._render([("user", "a question"), ("assistant", said)])
         _, found, after = whole.rpartition(said)
         special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         ids = self._tokenizer(after, add_special_tokens=False)["input_ids"] if found else []
         return next((number for number in ids if number in special), None)
 
-    def _render(self, talk: list[dict[str, str]], **more: bool) -> str:
-        options: dict[str, Any] = {**more, **self._options}
-        return str(self._tokenizer.apply_chat_template(talk, tokenize=False, **options))
+    def _render(self, talk: Sequence[tuple[str, str]], **more: bool) -> str:
+        options: dict[str, Any] = {"chat_template": self._template, **more, **self._options}
+        messages: list[dict[str, Any]] = [{"role": role, "content": self._content(text)} for role, text in talk]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+    def _content(self, text: str) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": text}] if self._parts else text
 
 
 def has_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -117,7 +154,8 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
         ConfigError: for an offer or a template that lacks a field or has one that there is not, a system prompt that no
             template takes, or a chat template that fails.
     """
-    chat = Chat(tokenizer, config.chat_options) if config.chat and has_chat(tokenizer) else None
+    framed = config.chat and has_chat(tokenizer)
+    chat = Chat(tokenizer, config.chat_options, today=config.date) if framed else None
     if chat is None and config.system is not None:
         why = "model.chat=false" if has_chat(tokenizer) else f"the checkpoint {config.path!r} has no chat template"
         raise ConfigError(f"model.system has no effect: {why}; put its words into model.templates, or leave it out")
@@ -134,6 +172,16 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
                 f"the chat template of {config.path!r} fails: {error}; leave out model.system (some take none), mend "
                 f"model.chat_options={config.chat_options}, or set model.chat=false"
             ) from error
+        if not chat.keeps(_PROBE):
+            raise ConfigError(
+                f"the chat template of {config.path!r} leaves the question out, as a text and as a list of parts, so "
+                f"the model would not see it; mend the template, or set model.chat=false"
+            )
+        if not chat.keeps(_PROBE, config.system):
+            raise ConfigError(
+                f"model.system has no effect: the chat template of {config.path!r} leaves it out; put its words into "
+                f"model.templates, or leave it out"
+            )
     return wording
 
 

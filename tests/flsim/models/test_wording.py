@@ -83,6 +83,64 @@ def test_options_reach_the_template() -> None:
     assert wording_of(config, tokenizer, TEXT).prompt(BARE) == "1+1=<no thoughts>"
 
 
+PARTS = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def under(template: str, **settings: Any) -> Wording:
+    """Qwen's tokenizer with another template."""
+    tokenizer = build_tokenizer(FAMILIES["qwen2"])
+    tokenizer.chat_template = template
+    return wording_of(ModelConfig(path="x", offer="", **settings), tokenizer, TEXT)
+
+
+def test_a_template_that_reads_parts_gets_parts() -> None:
+    """It loops over the content, and of a plain text it would write nothing but the frame."""
+    assert under(PARTS).prompt(BARE) == CHATML.format("1+1=")
+    assert under(PARTS, system="Be brief.").prompt(BARE).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    tokenizer = build_tokenizer(FAMILIES["qwen2"])
+    tokenizer.chat_template = PARTS
+    assert tokenizer.convert_ids_to_tokens(Chat(tokenizer).end() or 0) == "<|im_end|>"
+
+
+def test_a_template_that_leaves_out_what_it_is_given_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'x' leaves the question out, as a text and as a list of parts"):
+        under("<|im_start|>user\n{{ messages[0].text }}<|im_end|>\n")
+    plain = "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+    assert under(plain).prompt(BARE) == "1+1="
+    with pytest.raises(ConfigError, match=r"model\.system has no effect: the chat template of 'x' leaves it out"):
+        under(plain, system="Be brief.")
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        ("Today: {{ strftime_now('%d %b %Y') }}.{{ messages[-1].content }}", "Today: {}.1+1="),
+        (
+            "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+            "Today: {{ date_string }}\n{{ messages[-1].content }}",
+            "Today: {}\n1+1=",
+        ),
+    ],
+    ids=["SmolLM 3", "Llama 3.2"],
+)
+def test_a_template_with_a_date_reads_the_same_on_every_day(template: str, written: str) -> None:
+    """The date is a setting and no clock; what chat_options say goes before it."""
+    assert under(template).prompt(BARE) == written.format("01 Jan 2026")
+    assert under(template, date="2025-07-31").prompt(BARE) == written.format("31 Jul 2025")
+    if "date_string" in template:
+        assert under(template, chat_options={"date_string": "never"}).prompt(BARE) == written.format("never")
+
+
+@pytest.mark.parametrize("given", ["yesterday", "2026-13-01", "31.12.2025"])
+def test_a_date_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.date=.* must be a date written as YYYY-MM-DD"):
+        check(load_config(None, [f"model.date={given}"]))
+
+
 # ------------------------------------------------------------------------------------------------------- long prompts
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ray import cloudpickle
 from flsim.budget.fleet import FleetState
 from flsim.files import DamagedFileError, write_atomically
 from flsim.flower.contract import Stage, state_of
+from flsim.flower.probe import kept_pack
 from flsim.flower.store import Saved
 from flsim.models.adapter import Adapter
 
@@ -49,6 +50,8 @@ class Inventory:
     """The newest state of each device that left one."""
     pack: int | None = None
     """The size of the run's packs, which enters the last bits of a float; None if it is not known."""
+    world: Mapping[str, str] = field(default_factory=dict)
+    """What lies outside the folder, by setting: a fingerprint of the model, and of what devices hold of each data set."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,8 @@ def replace_inventory(run_dir: Path, config: str, rows: tuple[bytes, ...]) -> No
     with np.load(newest, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     mark, inventory = _mark(arrays["meta"]), _inventory(arrays)
-    states, pack = ({}, None) if inventory is None else (inventory.states, inventory.pack)
-    _write(run_dir, Mark(mark.round, mark.token, config), arrays, Inventory(rows, states, pack))
+    inventory = Inventory(rows, {}) if inventory is None else replace(inventory, rows=rows)
+    _write(run_dir, Mark(mark.round, mark.token, config), arrays, inventory)
     for path in older:
         path.unlink()
 
@@ -163,7 +166,7 @@ def paths(run_dir: Path) -> list[Path]:
 def _write(run_dir: Path, mark: Mark, arrays: dict[str, NDArray[Any]], inventory: Inventory | None) -> None:
     meta: dict[str, Any] = {"round": mark.round, "token": mark.token, "config": mark.config}
     if inventory is not None:
-        meta["pack"] = inventory.pack
+        meta |= {"pack": inventory.pack, "world": dict(inventory.world)}
         states = inventory.states
         arrays = {
             **arrays,
@@ -196,8 +199,8 @@ def _inventory(arrays: Mapping[str, NDArray[Any]]) -> Inventory | None:
         int(device): Saved(int(round_), digest.tobytes())
         for device, round_, digest in zip(devices, rounds, digests, strict=True)
     }
-    pack = json.loads(arrays["meta"].tobytes())["pack"]
-    return Inventory(tuple(digest.tobytes() for digest in arrays["rows"]), states, pack)
+    said = json.loads(arrays["meta"].tobytes())
+    return Inventory(tuple(digest.tobytes() for digest in arrays["rows"]), states, said["pack"], said["world"])
 
 
 def _damaged(there: list[Path], error: Exception) -> DamagedFileError:
@@ -214,7 +217,12 @@ def _damaged(there: list[Path], error: Exception) -> DamagedFileError:
 
 def again(run_dir: Path) -> str:
     """What to do where the folder alone does not hold enough to go on."""
+    try:
+        pack = kept_pack(run_dir)
+    except DamagedFileError:
+        pack = None
+    size = "" if pack is None else f" engine.pack={pack}"  # another one would give other last bits
     return (
-        f"put a copy of it back, or have the same rows made anew by flsim run {run_dir / 'config.yaml'} run_dir=NEW, "
-        f"where NEW is another folder"
+        f"put a copy of it back, or have the same rows made anew by flsim run {run_dir / 'config.yaml'} "
+        f"run_dir=NEW{size}, where NEW is another folder"
     )

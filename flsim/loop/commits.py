@@ -25,6 +25,8 @@ class Commits:
     config: str
     """The run's `config.yaml`."""
     store: DeviceStore
+    world: dict[str, str]
+    """What the run needs outside of its folder."""
     rows: list[bytes] = field(default_factory=list)
     """The SHA-256 of the rows of every round so far."""
     last: Mark | None = None
@@ -50,7 +52,7 @@ class Commits:
         digest = write_rows(rows_path(folder, round_), rows)
         self.refuse_others()
         mark = Mark(round_, self.lock.owner.token, self.config)
-        inventory = Inventory((*self.rows, digest), states, grid.pack)
+        inventory = Inventory((*self.rows, digest), states, grid.pack, self.world)
         stage, fleet = rounds.stage, rounds.treasurer.state
         save_checkpoint(folder, mark, adapter, rounds.strategy, stage=stage, fleet=fleet, inventory=inventory)
         self.rows.append(digest)

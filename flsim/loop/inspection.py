@@ -5,7 +5,7 @@ is deleted: the round is run again.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,20 @@ from flsim.flower.probe import PACK, kept_pack
 from flsim.flower.store import DeviceStore, Saved
 from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoint, paths
 from flsim.metrics.rows import rows_path
+from flsim.models.folder import sketch
+from flsim.tasks.stream import TaskStream
 
 _READERS = 8  # files that are read at a time
 
 
+def world_of(config: Config, stream: TaskStream) -> dict[str, str]:
+    """A fingerprint of what a run needs outside of its folder, by the setting that names it."""
+    data = {f"data.{group.name}": group.source.fingerprint for group in stream.data}
+    return {"model.path": sketch(config.model.path), **data}
+
+
 def inspect(
-    folder: Path, store: DeviceStore, config: Config, *, last: int, log: logging.Logger
+    folder: Path, store: DeviceStore, config: Config, world: Mapping[str, str], *, last: int, log: logging.Logger
 ) -> tuple[Checkpoint | None, Inventory]:
     """Find out what a run goes on from, and leave its folder as it was then.
 
@@ -30,6 +38,7 @@ def inspect(
         folder: the run's.
         store: of its devices.
         config: the run's.
+        world: what the run needs outside of its folder, as it is now.
         last: the last round to run; where there is none to run, states are not looked at.
         log: the run's.
 
@@ -55,6 +64,7 @@ def inspect(
     if round_ < last:
         _check_states(folder, store, inventory, round_)
         _check_pack(folder, config, inventory)
+        _check_world(folder, inventory, world)
     _drop_newer(folder, round_)
     store.drop_others(inventory.states)
     return checkpoint, inventory
@@ -127,6 +137,16 @@ def _check_pack(folder: Path, config: Config, inventory: Inventory) -> None:
             f"{folder / PACK} does not hold the pack size that the run began with; "
             f'write {{"pack": {inventory.pack}}} into it'
         )
+
+
+def _check_world(folder: Path, inventory: Inventory, world: Mapping[str, str]) -> None:
+    for setting, was in inventory.world.items():
+        if world.get(setting) != was:
+            what = "is another checkpoint" if setting == "model.path" else "gives the devices other items"
+            raise DamagedFileError(
+                f"{setting} {what} than when {folder} was begun, though it is called the same; put the files of then "
+                f"back, or start a new run"
+            )
 
 
 def _refuse_first(wrong: Callable[[Any], str | None], named: Iterable[Any]) -> None:

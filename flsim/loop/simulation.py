@@ -33,7 +33,7 @@ from flsim.flower.store import States
 from flsim.loop.checks import check
 from flsim.loop.commits import Commits
 from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run, refuse_used
-from flsim.loop.inspection import inspect
+from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
@@ -220,7 +220,8 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     config, strategy, stage, folder = ready.config, ready.strategy, ready.stage, lock.folder
     adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
     store = store_in(folder)
-    checkpoint, inventory = inspect(folder, store, config, last=last, log=log)
+    world = world_of(config, ready.stream)
+    checkpoint, inventory = inspect(folder, store, config, world, last=last, log=log)
     if checkpoint is not None:
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         restore(strategy, checkpoint.strategy)
@@ -231,7 +232,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     if first > last:
         return adapter
     mark = None if checkpoint is None else checkpoint.mark
-    commits = Commits(lock, (folder / CONFIG).read_text(), store, list(inventory.rows), mark)
+    commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
     due = _evaluation_rounds(config)
     with open_grid(config, folder, ready.client, ready.cloud) as grid:
         grid.states = States(inventory.states)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,11 @@ import pytest
 import flsim
 from flsim.config.schema import ConfigError
 from flsim.files import DamagedFileError
+from flsim.flower.grid import store_in
 from flsim.flower.probe import Choice
+from flsim.loop.inspection import inspect, world_of
 from flsim.metrics.rows import read_rows, without_timing
+from flsim.tasks.stream import stream_of
 from tests.tiny import TinyRun
 
 TINY = ("rounds=4", "evaluation.every_rounds=9", "evaluation.prompts_per_task=1", "client.group_size=2")
@@ -116,9 +118,9 @@ def test_what_no_checkpoint_can_give_back_is_put_back_or_made_anew(
     said = refused(folder)
     assert str(folder / file) in said
     assert "put a copy of it back" in said
-    (command,) = re.findall(r"flsim run (\S+) run_dir=NEW", said)
+    ((config, size),) = re.findall(r"flsim run (\S+) run_dir=NEW (engine\.pack=\d+), ", said)
     if (file, how) == ("rows/round-00002.parquet", "deleted"):
-        anew = flsim.run(command, [f"run_dir={folder.parent / 'new'}"], progress=False)
+        anew = flsim.run(config, [f"run_dir={folder.parent / 'new'}", size], progress=False)
         pd.testing.assert_frame_equal(without_timing(anew.rows), whole, check_exact=True)
     (folder / file).write_bytes(good)
     assert_goes_on(folder, whole)
@@ -250,14 +252,30 @@ def test_a_run_of_the_release_before_goes_on_with_a_note(folder: Path, whole: pd
     assert "the release before" in (folder / "run.log").read_text()
 
 
+def test_another_model_under_the_same_name_is_refused(
+    stopped: Path, tiny_checkpoint: Path, whole: pd.DataFrame, tmp_path: Path
+) -> None:
+    """One weight differs; where it was put back, the run goes on."""
+    model, folder = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    config = flsim.load_config(stopped / "config.yaml", [f"model.path={model}", f"run_dir={folder}", "engine.pack=8"])
+    flsim.run(config, until=1, progress=False)
+    good = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(good[:-2] + bytes([good[-2] ^ 8]) + good[-1:])
+    assert refused(folder).startswith(f"model.path is another checkpoint than when {folder} was begun")
+    (model / "model.safetensors").write_bytes(good)
+    assert_goes_on(folder, whole)
+
+
 def test_every_flipped_byte_of_what_is_named_is_found(folder: Path) -> None:
     """One byte in so many of each file, at a time; the sums find all."""
-    from flsim.flower.grid import store_in
-    from flsim.loop.inspection import inspect
-
     config = flsim.load_config(folder / "config.yaml")
     log = flsim.files.log_to(folder)
-    inspect_: Callable[[], object] = lambda: inspect(folder, store_in(folder), config, last=4, log=log)  # noqa: E731
+    world = world_of(config, stream_of(config))
+
+    def inspect_() -> None:
+        inspect(folder, store_in(folder), config, world, last=4, log=log)
+
     inspect_()
     for file in ("rows/round-00001.parquet", STATE):
         data = (folder / file).read_bytes()

@@ -52,7 +52,7 @@ def folder_of(path: str, key: str = "model.path") -> Path:
 
 
 def sketch(path: str, key: str = "model.path") -> str:
-    """A cheap SHA-256 of a checkpoint: the names and sizes of the files that say what it answers, and 64 blocks of each.
+    """A cheap SHA-256 of a checkpoint: names and sizes of the files that say what it answers, and 64 blocks of each.
 
     It tells one checkpoint from another, and not one flipped bit. Arguments and errors are those of `folder_of`.
     """

@@ -51,7 +51,7 @@ class Inventory:
     pack: int | None = None
     """The size of the run's packs, which enters the last bits of a float; None if it is not known."""
     world: Mapping[str, str] = field(default_factory=dict)
-    """What lies outside the folder, by setting: fingerprints of the model, and of what devices hold of each data set."""
+    """What lies outside it, by setting: fingerprints of the model, and of what devices hold of each data set."""
 
 
 @dataclass(frozen=True)

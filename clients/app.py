@@ -17,10 +17,13 @@ from clients.device.device import Device, dual_of, keep, remember
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows, user_rows
 from flsim.budget.fleet import narrowed
+from flsim.budget.ledger import Account
+from flsim.cloud.journal import TESTS, TRAINING, Journal, journal_of
 from flsim.cloud.make import make_cloud
-from flsim.cloud.protocol import Cloud, asks_all_tests
+from flsim.cloud.protocol import Cloud, RefusedError, asks_all_tests
 from flsim.config.schema import BudgetConfig, Config
 from flsim.devices import device_at, device_name
+from flsim.files import UnwritableError
 from flsim.flower.arrays import to_adapter
 from flsim.flower.messages import DeviceUpdate
 from flsim.flower.work import PackedClientApp
@@ -127,10 +130,10 @@ class DeviceApp(PackedClientApp):
         updates = self.algorithm.local_update(self.world, devices)
         local: list[list[Row]] = [[] for _ in devices]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
-            learned, indices = [update.adapter for update in updates], [device.index for device in devices]
+            learned = [update.adapter for update in updates]
             taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
             with spend("evaluate"):
-                local = self._measured(indices, learned, model="own", round_=round_, taus=taus, biases=biases)
+                local = self._measured(contexts, learned, model="own", round_=round_, taus=taus, biases=biases)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -159,10 +162,17 @@ class DeviceApp(PackedClientApp):
             dual=self.algorithm.first_dual,
             price=own.price,
         )
+        device.keep_books(self._journal(context, round_, TRAINING, device.ledger.total))
         device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)
         if wire.flag(message, wire.FRESH):
             device.optimizer = None
         return device
+
+    def _journal(self, context: Context, round_: int, kind: str, total: Account) -> Journal:
+        """Of what a device asks of the cloud in a round; on disk where the engine has named a folder for it."""
+        folder = context.node_config.get(wire.PURCHASES)
+        costs = self.world.cloud.costs
+        return journal_of(None if folder is None else str(folder), round_, kind, self.config.cloud, costs, total=total)
 
     def _to_send(self, update: DeviceUpdate, device: Device, rows: Sequence[Row], message: Message) -> DeviceUpdate:
         """Of what a device learned, measured and asked, what goes to the server."""
@@ -180,7 +190,7 @@ class DeviceApp(PackedClientApp):
         references = wire.flag(messages[0], wire.REFERENCES)
         parts: dict[str, Any] = {"round_": round_, "taus": taus, "biases": biases, "references": references}
         with spend("evaluate"):
-            rows = self._measured(indices, adapters, model="global", **parts)
+            rows = self._measured(contexts, adapters, model="global", **parts)
             if references:
                 traffic = [self.algorithm.prompts_per_round(self.world, device_name(device)) for device in indices]
                 facts = user_rows(self.world, indices, traffic, round_=round_)
@@ -190,7 +200,7 @@ class DeviceApp(PackedClientApp):
 
     def _measured(
         self,
-        devices: Sequence[int],
+        contexts: Sequence[Context],
         adapters: Sequence[Adapter],
         *,
         model: str,
@@ -203,14 +213,16 @@ class DeviceApp(PackedClientApp):
 
         Where there are rules beside it, one that fails has no rows; whoever put them there sees to that.
         """
-        found: list[list[Row]] = [[] for _ in devices]
+        found: list[list[Row]] = [[] for _ in contexts]
+        devices = [device_at(context.node_id) for context in contexts]
+        journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
         for tag, rule in {"": self.asking, **self.beside}.items():
-            parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule}
+            parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule, "journals": journals, "tag": tag}
             try:
                 measured = [evaluate_pack(self.world, devices, adapters, model=model, biases=biases, **parts)]
                 measured += [reference_rows(self.world, devices, **parts)] if references else []
-            except Exception:
-                if not self.beside:
+            except Exception as error:
+                if not self.beside or isinstance(error, UnwritableError | RefusedError):
                     raise
                 continue
             for rows in measured:

@@ -13,8 +13,9 @@ generated task everybody gets the same number. What a user's weight can be taken
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ from clients.asking.rule import AskingRule, Examined, Flags, Scores, decide, rig
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.notes import cloud_facts
-from clients.device.rollout import answer_alone
+from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from clients.task_scores import label_rows, task_scores
-from flsim.cloud.protocol import NOTHING, Basket
+from flsim.cloud.journal import Journal, lost_facts, obtain
+from flsim.cloud.protocol import NOTHING, Answer, Basket
 from flsim.devices import device_name
 from flsim.metrics.rows import USER, Row, Subject
 from flsim.models.adapter import Adapter
@@ -49,6 +51,8 @@ def evaluate_pack(
     taus: Sequence[float] | None = None,
     asking: AskingRule = OWN,
     biases: Sequence[float] = (),
+    journals: Sequence[Journal] = (),
+    tag: str = "",
 ) -> list[list[Row]]:
     """Measure a pack.
 
@@ -69,19 +73,26 @@ def evaluate_pack(
         taus: the share of its prompts that each device may send to the cloud; None is `budget.tau` for all.
         asking: the rule that says which.
         biases: what each device adds to the logit of its help request; empty for no biases.
+        journals: of the devices' tests in this round; empty outside of a run.
+        tag: what tells the rule from others that the same devices are measured under in this round.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
+    orders = _orders(world, problems, journals, model + tag)
+    if world.asks_all_tests:  # before a rule looks at the answers, so that they are booked
+        for order in orders:
+            order.send(range(len(order.problems)))
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
     scores = task_scores(world, problems)
     rows = []
-    for device, tests, choice, tau, scored in zip(devices, problems, choices, taus, scores, strict=True):
+    for device, order, choice, tau, scored in zip(devices, orders, choices, taus, scores, strict=True):
+        tests = order.problems
         granted = _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)  # (N,)
-        help_ = ask(world, tests, choice.alone, granted)
+        help_ = order.help(choice.alone, granted)
         values = {
             "cloud_requests": choice.wishes.astype(np.float64),
-            **_within_budget(granted, choice.alone, help_.right),
+            **_within_budget(granted, choice.alone, help_),
         }
         of = Subject(round_, device_name(device), world.split, model)
         whole = _costs(world, help_, of) + label_rows(tests, scored, world.stream.tasks, of)
@@ -100,6 +111,8 @@ def reference_rows(
     round_: int,
     taus: Sequence[float] | None = None,
     asking: AskingRule = OWN,
+    journals: Sequence[Journal] = (),
+    tag: str = "",
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
@@ -111,17 +124,23 @@ def reference_rows(
         round_: for the rows.
         taus: as for `evaluate_pack`.
         asking: the rule of the frozen SLM.
+        journals: as for `evaluate_pack`.
+        tag: likewise.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
-    frozen = evaluate_pack(world, devices, None, model="frozen", round_=round_, taus=taus, asking=asking)
+    parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": asking, "journals": journals, "tag": tag}
+    frozen = evaluate_pack(world, devices, None, model="frozen", **parts)
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, world.answer_tokens)
     rows = []
-    for k, (device, tests) in enumerate(zip(devices, problems, strict=True)):
+    for k, (device, order) in enumerate(zip(devices, _orders(world, problems, journals, "random" + tag), strict=True)):
+        tests = order.problems
+        if world.asks_all_tests:
+            order.send(range(len(tests)))
         alone = right_alone(tests, texts[k])  # (N,)
         granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
-        help_ = ask(world, tests, alone, granted)
-        at_random = _within_budget(granted, alone, help_.right)
+        help_ = order.help(alone, granted)
+        at_random = _within_budget(granted, alone, help_)
         of = Subject(round_, device_name(device), world.split, "random")
         own = _rows(world, tests, at_random, of) + _costs(world, help_, of)
         if world.asks_all_tests:
@@ -139,36 +158,58 @@ class Help:
     """Whether the final answer is right if the prompt is sent, `(N,)`; the device's own where no answer came."""
     came: Flags
     """Whether an answer came, `(N,)`: the prompt was sent, and the cloud did not fail."""
-    basket: Basket
-    """What it cost; no ledger pays for an evaluation."""
+    facts: Mapping[str, float]
+    """What it cost, by the names of rows; no ledger pays for an evaluation."""
 
 
-def ask(world: World, problems: Sequence[Problem], alone: Flags, granted: Flags) -> Help:
-    """Send all prompts to the cloud, or only those that are granted (`evaluation.cloud`).
+@dataclass
+class Order:
+    """What a device that is measured asks of the cloud: all its test prompts, or the granted ones."""
 
-    Args:
-        world: the worker's.
-        problems: N of them.
-        alone: whether the device alone is right, `(N,)`.
-        granted: what its budget grants, `(N,)`.
-    """
-    sent = np.flatnonzero(np.ones_like(granted) if world.asks_all_tests else granted).tolist()
-    help_ = Help(alone.copy(), np.zeros_like(granted), Basket())
-    came = {}
-    for place, answer in zip(sent, world.cloud.answer([problems[place] for place in sent]), strict=True):
-        help_.basket.add(answer, world.prices)
-        if answer is not None:
-            came[place] = answer
-    help_.came[list(came)] = True
-    help_.right[list(came)] = are_right([(problems[place], answer.text) for place, answer in came.items()])
-    return help_
+    world: World
+    problems: Sequence[Problem]
+    """N of them."""
+    journal: Journal
+    purpose: str
+    """The model that is measured, by which the journal knows the order."""
+    answers: dict[int, Answer] = field(default_factory=dict)
+    """What came, by place."""
+    basket: Basket = field(default_factory=Basket)
+
+    def send(self, places: Sequence[int]) -> None:
+        """Ask for these places."""
+        wishes = [(self.journal, self.problems[place]) for place in places]
+        for place, answer in zip(places, obtain(self.world.cloud, self.purpose, wishes), strict=True):
+            self.basket.add(answer, self.world.prices)
+            if answer is not None and not answer.void:
+                self.answers[place] = answer
+
+    def help(self, alone: Flags, granted: Flags) -> Help:
+        """What came of it; where only granted prompts are sent, they are sent now.
+
+        Args:
+            alone: whether the device alone is right, `(N,)`.
+            granted: what its budget grants, `(N,)`.
+        """
+        if not self.world.asks_all_tests:
+            self.send(np.flatnonzero(granted).tolist())
+        right, came = alone.copy(), np.zeros_like(granted)  # (N,) each
+        places = sorted(self.answers)
+        came[places] = True
+        right[places] = are_right([(self.problems[place], self.answers[place].text) for place in places])
+        return Help(right, came, cloud_facts(self.basket) | lost_facts(self.journal.left(self.purpose)))
+
+
+def _orders(world: World, problems: Problems, journals: Sequence[Journal], purpose: str) -> list[Order]:
+    books = journals or [Journal(None, world.prices) for _ in problems]
+    return [Order(world, tests, journal, purpose) for tests, journal in zip(problems, books, strict=True)]
 
 
 def _costs(world: World, help_: Help, of: Subject) -> list[Row]:
     """What an evaluation really bought, where that costs anything, and where the cloud failed."""
     if world.cloud.costs == NOTHING:
         return []
-    return [of.row(name, value) for name, value in cloud_facts(help_.basket).items()]
+    return [of.row(name, value) for name, value in help_.facts.items()]
 
 
 def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | None) -> None:
@@ -229,13 +270,13 @@ def _granted(wishes: Sequence[int], count: int, tau: float) -> Flags:
     return granted
 
 
-def _within_budget(granted: Flags, alone: Flags, helped: Flags) -> dict[str, Scores]:
-    """Per prompt `(N,)`, what is right in the end, alone, if kept, and granted."""
+def _within_budget(granted: Flags, alone: Flags, help_: Help) -> dict[str, Scores]:
+    """Per prompt `(N,)`: right in the end, alone, if kept, and granted; a grant without an answer is given back."""
     return {
-        "accuracy": np.where(granted, helped, alone).astype(np.float64),
+        "accuracy": np.where(granted, help_.right, alone).astype(np.float64),
         "alone_accuracy": alone.astype(np.float64),
         "kept_accuracy": np.where(granted, np.nan, alone),
-        "cloud_grants": granted.astype(np.float64),
+        "cloud_grants": (granted & help_.came).astype(np.float64),
     }
 
 

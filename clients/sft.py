@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.pack import Pack
-from clients.device.replay import met_again
+from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems, buy_answers
 from clients.device.world import World
 from clients.learner import Learner
@@ -63,8 +63,9 @@ class Sft(Learner):
         lessons = [[(problems[k][p], bought[k, p].text) for at, p in kept if at == k] for k in range(len(devices))]
         again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]
         for k, device in enumerate(devices):
-            places = [(device.round, step, p) for at, p in kept if at == k]
-            device.replay.remember(places, self.replay, world.seed, device.name)
+            said: dict[Place, str] = {(device.round, step, p): bought[k, p].text for at, p in kept if at == k}
+            device.replay.remember(list(said), self.replay, world.seed, device.name)
+            device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
         with spend("train"):
             pack.move(self._gradient(pack, [a + b for a, b in zip(lessons, again, strict=True)]), self.adam)
         for k, note in enumerate(pack.notes):
@@ -89,8 +90,7 @@ class Sft(Learner):
         wanted = int(self.replay_share * count)
         places = device.replay.draw(wanted, world.seed, device.name, device.round, step)
         past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
-        answers = zip(past, world.cloud.answer(past), strict=True)
-        return [(p, answer.text) for p, answer in answers if answer is not None]
+        return [(p, device.answers[at]) for p, at in zip(past, places, strict=True) if at in device.answers]
 
     def _gradient(self, pack: Pack, lessons: Sequence[Sequence[tuple[Problem, str]]]) -> Tensor:
         """Of each device's mean over its tokens, `(K, n)`."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clients.device.rollout import Problems
 from clients.device.world import World
+from flsim.cloud.cache import at_hand
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 
@@ -104,8 +105,8 @@ def right_alone(problems: Sequence[Problem], texts: Sequence[str]) -> Flags:
 
 
 def cloud_right(world: World, problems: Sequence[Problem]) -> Flags:
-    """Whether the cloud answers and is right, `(N,)`; it keeps its answers, so a question costs it time only once."""
-    answers = enumerate(world.cloud.answer(problems))
+    """Whether the cloud answers and is right, `(N,)`; what costs anything was bought before the rule was asked."""
+    answers = enumerate(at_hand(world.cloud, problems))
     came = {place: answer.text for place, answer in answers if answer is not None}
     right = np.zeros(len(problems), dtype=bool)  # (N,)
     right[list(came)] = are_right([(problems[place], text) for place, text in came.items()])

@@ -1,22 +1,24 @@
 """One device in one round: what it was sent, what it remembers, and how that is kept in Flower's `Context.state`."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from clients.device.replay import Replay
+from clients.device.replay import Place, Replay
 from flsim.budget.ledger import Account, Ledger
+from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import Basket
-from flsim.config.schema import BudgetConfig
+from flsim.config.schema import BudgetConfig, CloudConfig
 from flsim.devices import device_name
 from flsim.learning.adam import AdamState
 from flsim.models.adapter import Adapter
 from flsim.problems.problem import Problem
 
 _OPTIMIZER, _MEMORY = "optimizer", "memory"
-_PLACES, _SEEN = "replay_places", "replay_seen"
+_PLACES, _SEEN, _ANSWERS = "replay_places", "replay_seen", "replay_answers"
 
 
 @dataclass
@@ -45,11 +47,20 @@ class Device:
     """What became of its questions to the cloud in this round, and what was really bought for them."""
     replay: Replay = field(default_factory=Replay)
     """Questions of the past, kept across rounds; empty where the client keeps none."""
+    answers: dict[Place, str] = field(default_factory=dict)
+    """What the cloud said to them, where the client keeps that, too."""
+    journal: Journal = field(default_factory=lambda: Journal(None, CloudConfig()))
+    """What it asked of the cloud in this round, on disk."""
 
     @property
     def name(self) -> str:
         """Its stable id."""
         return device_name(self.index)
+
+    def keep_books(self, journal: Journal) -> None:
+        """Go by the journal of this round: what was spent before it, and in earlier attempts at it, counts."""
+        self.journal = journal
+        self.ledger = replace(self.ledger, total=replace(journal.before), held=journal.held)
 
 
 def remember(
@@ -90,6 +101,9 @@ def remember(
     )
     if _PLACES in memory:
         device.replay = _replay_of(memory)
+    if _ANSWERS in state.config_records:
+        texts = json.loads(str(state.config_records[_ANSWERS]["json"]))
+        device.answers = {at: text for at, text in zip(device.replay.places, texts, strict=True) if text is not None}
     return device
 
 
@@ -101,7 +115,7 @@ def dual_of(state: RecordDict, *, first: float, price: float | None) -> float:
 
 def keep(state: RecordDict, device: Device) -> None:
     """Write the device into its `Context.state`."""
-    total = device.ledger.total
+    total = device.ledger.total.plus(device.ledger.held)
     memory: dict[str, int | float | list[int]] = {
         "dual": device.dual,
         "calls": total.calls,
@@ -116,6 +130,9 @@ def keep(state: RecordDict, device: Device) -> None:
     if device.replay.seen:
         memory[_SEEN] = device.replay.seen
         memory[_PLACES] = [number for place in device.replay.places for number in place]
+    if device.answers:
+        texts = [device.answers.get(place) for place in device.replay.places]
+        state[_ANSWERS] = ConfigRecord({"json": json.dumps(texts)})
     state[_MEMORY] = MetricRecord(memory)  # type: ignore[arg-type]
 
 

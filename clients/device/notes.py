@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.rollout import Rollout
+from flsim.cloud.journal import TRAINING, lost_facts
 from flsim.cloud.protocol import Basket
 from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import Row
@@ -65,9 +66,9 @@ class Notes:
             ("effective_groups", self.effective_groups),
         ):
             self._note("all", name, float(value), 1)
-        if self._counts_cloud:
-            for name, value in cloud_facts(device.basket).items():
-                self._note("all", name, value, 1)
+        facts = cloud_facts(device.basket) if self._counts_cloud else {}
+        for name, value in (facts | lost_facts(device.journal.left(TRAINING))).items():
+            self._note("all", name, value, 1)
         rewards = [pair for (_, name), pair in self._sums.items() if name == "reward"]
         reward = sum(total for total, _ in rewards) / max(1.0, sum(weight for _, weight in rewards))
         rows = tuple(

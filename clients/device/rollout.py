@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.world import World
+from flsim.cloud.journal import TRAINING, buy, digest_of
 from flsim.cloud.protocol import Answer
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
 from flsim.problems.judging import are_right
@@ -151,25 +152,34 @@ def buy_answers(
 ) -> dict[tuple[int, int], Answer]:
     """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
 
-    A prompt that a ledger refuses has none, nor one at which the cloud fails, which the ledger then does not pay.
+    A prompt that a ledger refuses has none, nor one at which the cloud fails; such a one is paid only if it is billed.
     """
     prices = world.prices
     granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
+    answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
     for k, p in wanted.nonzero().tolist():
-        quote = world.cloud.quote(problems[k][p])
-        if devices[k].ledger.reserve(quote.tokens, quote.money(prices)):
+        quote, name = world.cloud.quote(problems[k][p]), digest_of(problems[k][p])
+        paid = devices[k].journal.recall(TRAINING, name)
+        if devices[k].ledger.reserve(quote.tokens, quote.money(prices), again=paid is not None):
             granted[k, p] = quote
+            if paid is not None:
+                answers[k, p] = paid
+                devices[k].journal.met(TRAINING, name)
+    new = [place for place in granted if place not in answers]
     with spend("cloud"):
-        answers = world.cloud.answer([problems[k][p] for k, p in granted])
+        said = buy(world.cloud, TRAINING, [(devices[k].journal, problems[k][p]) for k, p in new])
+    answers |= dict(zip(new, said, strict=True))
     bought: dict[tuple[int, int], Answer] = {}
-    for ((k, p), quote), answer in zip(granted.items(), answers, strict=True):
+    for (k, p), quote in granted.items():
+        answer = answers[k, p]
         devices[k].basket.add(answer, prices)
         if answer is None:
             devices[k].ledger.cancel(quote.tokens, quote.money(prices))
             continue
         devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
         devices[k].sent.append(problems[k][p])
-        bought[k, p] = answer
+        if not answer.void:
+            bought[k, p] = answer
     return bought
 
 

@@ -2,8 +2,8 @@
 
 Before a round `deal` gives each of its devices an allotment; together they are never above what is left of any cap. A
 device's ledger never passes its own, so no lock is needed, and the number of workers changes nothing. After the round
-`book` charges what the devices report. Who does not report (its reply failed) is charged its whole allotment, since it
-may have spent it. What was allotted and not spent is thereby back in the pool.
+`book` charges what the devices report. Who does not report (its reply failed) is charged what its journal says, or its
+whole allotment, since it may have spent it. What was allotted and not spent is thereby back in the pool.
 
 `budget.tau` is the share of the fleet's prompts that may ask. Shared `equally`, every device may make the same number
 of calls, so that tau_k = tau (mean n) / n_k for a device that meets n_k prompts per round; by `traffic`, tau_k = tau.

@@ -20,6 +20,11 @@ class Account:
         self.tokens += tokens
         self.money += money
 
+    def plus(self, other: "Account") -> "Account":
+        """Both together."""
+        refused = self.refused + other.refused
+        return Account(self.calls + other.calls, self.tokens + other.tokens, self.money + other.money, refused)
+
 
 @dataclass
 class Ledger:
@@ -34,17 +39,26 @@ class Ledger:
     """Sums over the run so far; kept in the device's state."""
     round: Account = field(default_factory=Account)
     """Sums over this round."""
+    held: Account = field(default_factory=Account)
+    """What an earlier attempt at this round spent and this one has not met again (`flsim/cloud/journal.py`)."""
 
-    def reserve(self, tokens: int, money: float) -> bool:
-        """Book one more query of at most this size if that fits under every cap; otherwise book a refusal."""
-        caps = self.budget
+    def reserve(self, tokens: int, money: float, *, again: bool = False) -> bool:
+        """Book one more query of at most this size if that fits under every cap; otherwise book a refusal.
+
+        Args:
+            tokens: most that it can take.
+            money: likewise.
+            again: whether an earlier attempt at this round has paid for it. It is then granted or refused as it was
+                then; a query that is new to the round must also leave room for all that is held.
+        """
+        caps, held = self.budget, Account() if again else self.held
         wanted = (
-            (caps.calls_per_round, self.round.calls + 1),
-            (caps.calls_total, self.total.calls + 1),
-            (caps.tokens_per_round, self.round.tokens + tokens),
-            (caps.tokens_total, self.total.tokens + tokens),
-            (caps.money_per_round, self.round.money + money),
-            (caps.money_total, self.total.money + money),
+            (caps.calls_per_round, self.round.calls + held.calls + 1),
+            (caps.calls_total, self.total.calls + held.calls + 1),
+            (caps.tokens_per_round, self.round.tokens + held.tokens + tokens),
+            (caps.tokens_total, self.total.tokens + held.tokens + tokens),
+            (caps.money_per_round, self.round.money + held.money + money),
+            (caps.money_total, self.total.money + held.money + money),
         )
         granted = all(cap is None or amount <= cap for cap, amount in wanted)
         for account in (self.round, self.total):

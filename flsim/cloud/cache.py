@@ -7,20 +7,26 @@ later gets the very same bits. `CachedCloud` stands before a cloud and asks it e
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
+from flsim.cloud.protocol import NOTHING, Answer, Cloud, Reply, text_reply
 from flsim.cloud.teacher import TEXT
+from flsim.config.schema import ConfigError
 from flsim.files import DamagedFileError, seal
 from flsim.problems.families import is_builtin
 from flsim.problems.problem import Problem
 
 _WAIT_S = 60.0  # for another process that writes
 _AT_ONCE = 500  # keys of one query; SQLite takes 999
+_TRIED = b"tried"  # the key of what is written to see whether that works; others have 32 bytes
+_TRIED_BYTES = 2**16
+
+_log = logging.getLogger("flsim.run.cloud")
 
 
 class Cache:
@@ -45,6 +51,28 @@ class Cache:
                 marks = ", ".join("?" * len(some))
                 found |= dict(connection.execute(f"SELECT key, value FROM bought WHERE key IN ({marks})", some))
         return {key: self._unsealed(value) for key, value in found.items()}
+
+    def check(self) -> None:
+        """Make sure that it can be read and written, by doing so.
+
+        Raises:
+            ConfigError: saying what went wrong, and the mend.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._open() as connection, connection:
+                connection.execute("INSERT OR REPLACE INTO bought VALUES (?, ?)", (_TRIED, seal(bytes(_TRIED_BYTES))))
+            self.get([_TRIED])
+            with self._open() as connection, connection:
+                connection.execute("DELETE FROM bought WHERE key = ?", (_TRIED,))
+        except DamagedFileError as error:
+            raise ConfigError(str(error)) from error
+        except (OSError, sqlite3.Error) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"the cache of cloud answers {self.path} cannot be written ({why}); give it room and permission, name "
+                f"another folder by cloud.cache (a stage's by stage.cache), or keep nothing with cloud.cache=null"
+            ) from error
 
     def put(self, values: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Keep values and return what is kept: another's, where one was there first."""
@@ -73,6 +101,49 @@ class Cache:
 
     def _damaged(self, why: str) -> DamagedFileError:
         return DamagedFileError(f"the cache {self.path} is damaged ({why}); delete it, and answers are bought again")
+
+
+class Shelf(Cache):
+    """The cache of a run: once it fails it is left out, since what was paid must not be lost over what is kept of it.
+
+    What could not be kept stays in the memory of this process; the log says so once.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Name the folder."""
+        super().__init__(folder)
+        self.left_out = False
+        """Whether nothing is kept any more."""
+        self._reads = True
+        self._here: dict[bytes, bytes] = {}
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are known, as far as they can be read."""
+        found = {key: self._here[key] for key in keys if key in self._here}
+        try:
+            return (super().get(keys) if self._reads else {}) | found
+        except (OSError, sqlite3.Error, DamagedFileError) as error:
+            self._reads = False
+            self._leave_out(error)
+            return found
+
+    def put(self, values: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Keep values, at least here, and return what is kept."""
+        kept: dict[bytes, bytes] = {}
+        if not self.left_out:
+            try:
+                kept = super().put(values)
+            except (OSError, sqlite3.Error, DamagedFileError) as error:
+                self._leave_out(error)
+        if not self.left_out:
+            return kept
+        self._here = {**values, **kept, **self._here}
+        return {key: self._here[key] for key in values}
+
+    def _leave_out(self, error: Exception) -> None:
+        if not self.left_out:
+            _log.warning("the cache of cloud answers %s is left out from now on: %s", self.path, error)
+        self.left_out = True
 
 
 def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
@@ -120,28 +191,59 @@ class CachedCloud(Cloud):
         Raises:
             DamagedFileError: if the cache cannot be read.
         """
-        keys = [key_of(self._identity, TEXT, problem) for problem in problems]
+        keys = self._keys(problems)
         asked: dict[bytes, Problem] = {}
         for key, problem in zip(keys, problems, strict=True):
             asked.setdefault(key, problem)
-        self._look_up([key for key in asked if key not in self._known])
+        self._look_up(keys)
         new = self._ask({key: problem for key, problem in asked.items() if key not in self._known})
-        self._known |= {key: replace(answer, cached=True, retries=0) for key, answer in new.items()}
+        kept = {key: answer for key, answer in new.items() if not answer.void}
+        self._known |= {key: replace(answer, cached=True, retries=0, kept=True) for key, answer in kept.items()}
         return [new.pop(key) if key in new else self._known.get(key) for key in keys]
 
+    def known(self, problems: Sequence[Problem]) -> list[Answer | None]:
+        """The answers that are there already; nothing is asked.
+
+        Raises:
+            DamagedFileError: if the cache cannot be read.
+        """
+        keys = self._keys(problems)
+        self._look_up(keys)
+        return [self._known.get(key) for key in keys]
+
+    def _keys(self, problems: Sequence[Problem]) -> list[bytes]:
+        return [key_of(self._identity, TEXT, problem) for problem in problems]
+
     def _look_up(self, keys: Sequence[bytes]) -> None:
-        if self._cache is not None and keys:
-            found = self._cache.get(keys)
+        new = list(dict.fromkeys(key for key in keys if key not in self._known))
+        if self._cache is not None and new:
+            found = self._cache.get(new)
             self._known |= {key: replace(Reply.from_bytes(value).answer, cached=True) for key, value in found.items()}
 
     def _ask(self, problems: dict[bytes, Problem]) -> dict[bytes, Answer]:
-        """Buy and keep; a question that the cloud fails at is left out, and asked again the next time."""
+        """Buy and keep; what the cloud fails at is not kept, and asked again the next time."""
         if not problems:
             return {}
         said = zip(problems, self.cloud.answer(list(problems.values())), strict=True)
         answers = {key: answer for key, answer in said if answer is not None}
+        void = {key: answer for key, answer in answers.items() if answer.void}
+        answers = {key: answer for key, answer in answers.items() if not answer.void}
         if self._cache is None or not answers:
-            return answers
+            return answers | void
         kept = self._cache.put({key: text_reply(answer).to_bytes() for key, answer in answers.items()})
+        safe = not isinstance(self._cache, Shelf) or not self._cache.left_out
         # where another process was first, its words are everybody's from now on
-        return {key: replace(Reply.from_bytes(kept[key]).answer, retries=own.retries) for key, own in answers.items()}
+        return void | {
+            key: replace(Reply.from_bytes(kept[key]).answer, retries=own.retries, kept=safe)
+            for key, own in answers.items()
+        }
+
+
+def known(cloud: Cloud, problems: Sequence[Problem]) -> list[Answer | None]:
+    """Of each problem the answer that a cache before the cloud holds, or None; nothing is asked."""
+    return cloud.known(problems) if isinstance(cloud, CachedCloud) else [None] * len(problems)
+
+
+def at_hand(cloud: Cloud, problems: Sequence[Problem]) -> Sequence[Answer | None]:
+    """The answers that cost nothing: of a cloud that is free all, of any other those that are known."""
+    return cloud.answer(problems) if cloud.costs == NOTHING else known(cloud, problems)

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from flsim.cloud.protocol import Answer, Cloud
+from flsim.cloud.protocol import MONEY, Answer, Cloud
 from flsim.problems.problem import Problem
 
 _NAME = "flsim-cloud"  # within the driver's own namespace
@@ -69,12 +69,18 @@ class DeskCloud(Cloud):
         return self._cloud.quote(problem)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
-        """One answer per problem, in order; None for all if the actor dies over it, which Ray then starts again."""
+        """One answer per problem, in order; None for all if the actor dies over it, which Ray then starts again.
+
+        Raises:
+            RayActorError: if it dies over what may have been paid: such questions are lost, not failed.
+        """
         if not problems:
             return []
         try:
             return list(ray.get(self._desk.answer.remote(list(problems))))
         except ray.exceptions.RayActorError:
+            if self.costs == MONEY:
+                raise
             return [None] * len(problems)
 
 

@@ -1,7 +1,8 @@
 """The cloud behind an OpenAI-compatible server: limits, deadlines, retries, and None where it failed after all.
 
 The key is read from the environment for every call and lies in no attribute. What a server says in an error is never
-repeated, since it could hold the key: only the kind of the error is logged.
+repeated, since it could hold the key: only the kind of the error is logged. It is read for one purpose: some models
+take `max_completion_tokens` in place of `max_tokens`, no temperature, or streams only, and say so in an error 400.
 """
 
 import asyncio
@@ -10,17 +11,20 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
+from time import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-from flsim.cloud.protocol import MONEY, Answer, Cloud, instruction, system_of
+from flsim.cloud.chat_reply import UnreadableReplyError, read_reply
+from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, instruction, system_of
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
@@ -31,13 +35,21 @@ _GIVE_UP = 3  # questions in a row that failed, after which the others of a call
 _LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time
 _TEMPLATE_TOKENS = 64  # most that a server's chat template adds to system prompt and question
 _PASSING = (408, 409, 429)  # what may be different the next time, like every 5xx
+_NOT_TRIED = "not tried"
 _NO_KEY = "none"  # what a server that needs no key is sent; the SDK wants one
 
 _log = logging.getLogger("flsim.run.cloud")  # below the run's own log
 
 
-class UnreadableReplyError(Exception):
-    """A reply without an answer or without its token counts."""
+_REFUSALS = {
+    400: "it takes no such request; check cloud.model, cloud.max_tokens and cloud.dialect",
+    401: "it does not accept the key; put a valid one into the environment variable {key_env}",
+    402: "the account has no money left; top it up",
+    403: "the key may not use this model; check cloud.model and what the key is allowed to do",
+    404: "it knows no such address or model; check cloud.url, which ends with /v1 as a rule, and cloud.model",
+}
+"""Statuses that no later try will change, and the mend."""
+AUTO, CLASSIC, REASONING = "auto", "classic", "reasoning"
 
 
 @dataclass
@@ -49,6 +61,10 @@ class _Call:
     in_a_row: int = 0
     troubles: Counter[str] = field(default_factory=Counter)
     """Why questions failed."""
+    refusals: Counter[int] = field(default_factory=Counter)
+    """The statuses among them that no later try will change."""
+    cut: int = 0
+    """Answers that were cut at their longest."""
 
     @property
     def is_down(self) -> bool:
@@ -60,7 +76,7 @@ class Endpoint(Cloud):
     """`POST {url}/chat/completions` with temperature 0. Not deterministic; with a filled cache before it, a run is."""
 
     costs = MONEY
-    reach = ("key_env", "concurrency", "retries", "backoff_s", "deadline_s")
+    reach = ("key_env", "concurrency", "retries", "backoff_s", "deadline_s", "stop_when_refused")
 
     def __init__(
         self,
@@ -73,6 +89,8 @@ class Endpoint(Cloud):
         retries: int = 3,
         backoff_s: float = 0.5,
         deadline_s: float = 30.0,
+        dialect: str = AUTO,
+        stop_when_refused: bool = True,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -87,6 +105,10 @@ class Endpoint(Cloud):
             retries: how often a request that failed is sent again; each time after twice the wait.
             backoff_s: seconds before the first retry, unless the server names others (`Retry-After`).
             deadline_s: seconds after which a request counts as failed, whatever has arrived of its reply.
+            dialect: what is sent beside the question: `classic`, `max_tokens` and temperature 0; `reasoning`,
+                `max_completion_tokens` and no temperature; `auto`, classic but for what the server refuses of it.
+            stop_when_refused: whether the run stops if the server refuses all of the first questions (400 to 404);
+                otherwise they fail, and the run goes on.
 
         Raises:
             ConfigError: for settings that cannot work; what may hold a key is never repeated.
@@ -103,6 +125,12 @@ class Endpoint(Cloud):
         self.url, self.model, self.system, self.max_tokens = str(url), str(model), system, max_tokens
         self.key_env, self.concurrency, self.retries = key_env, concurrency, retries
         self.backoff_s, self.deadline_s = backoff_s, deadline_s
+        if dialect not in (AUTO, CLASSIC, REASONING):
+            raise ConfigError(f"cloud.dialect={dialect!r} must be one of: {AUTO}, {CLASSIC}, {REASONING}")
+        self.dialect, self.stop_when_refused = dialect, stop_when_refused
+        self._limit = "max_completion_tokens" if dialect == REASONING else "max_tokens"
+        self._heats, self._streams = dialect != REASONING, False
+        self._answers = False  # whether it ever did
 
     def check(self, stream: TaskStream, workers: int) -> None:
         """Make sure that there is a key, and a request for every worker."""
@@ -125,7 +153,14 @@ class Endpoint(Cloud):
 
     def identity(self) -> Sequence[object]:
         """Server, model, and what is sent beside the question."""
-        settings = {"url": self.url, "model": self.model, "system": self.system, "max_tokens": self.max_tokens}
+        settings: dict[str, Any] = {
+            "url": self.url,
+            "model": self.model,
+            "system": self.system,
+            "max_tokens": self.max_tokens,
+        }
+        if self.dialect == REASONING:
+            settings["dialect"] = REASONING  # it may be answered at another temperature
         return ["endpoint", settings, instruction() if self.system is None else self.system]
 
     def quote(self, problem: Problem) -> Answer:
@@ -146,55 +181,92 @@ class Endpoint(Cloud):
         async with AsyncOpenAI(api_key=key, base_url=self.url, max_retries=0, timeout=timeout) as client:
             call = _Call(client, asyncio.Semaphore(self.concurrency))
             answers = await asyncio.gather(*(self._ask(call, problem) for problem in problems))
+        self._tell(call, len(problems))
+        return answers
+
+    def _tell(self, call: _Call, asked: int) -> None:
+        """Say what failed, and stop the run if nobody there will answer."""
+        self._answers |= call.troubles.total() < asked
         if call.troubles:
             why = ", ".join(f"{count} {trouble}" for trouble, count in call.troubles.most_common())
-            _log.warning("the cloud failed at %d of %d questions: %s", call.troubles.total(), len(problems), why)
-        return answers
+            _log.warning("the cloud failed at %d of %d questions: %s", call.troubles.total(), asked, why)
+        if call.cut:
+            _log.warning("%d of %d answers were cut at cloud.max_tokens=%d", call.cut, asked, self.max_tokens)
+        tried = call.troubles.total() - call.troubles[_NOT_TRIED]
+        if self.stop_when_refused and not self._answers and tried and call.refusals.total() == tried:
+            ((status, _),) = call.refusals.most_common(1)
+            mend = _REFUSALS[status].format(key_env=self.key_env)
+            raise RefusedError(
+                f"the server of cloud.url refused all {tried} of the first questions with status {status}: {mend}; or "
+                f"go on without answers by cloud.stop_when_refused=false"
+            )
 
     async def _ask(self, call: _Call, problem: Problem) -> Answer | None:
         """One question, as often as it takes and may."""
         async with call.gate:
-            trouble = "not tried"
-            for attempt in range(self.retries + 1):
-                if call.is_down:
-                    break
+            trouble = _NOT_TRIED
+            attempt = 0
+            while attempt <= self.retries and not call.is_down:
                 try:
                     async with asyncio.timeout(self.deadline_s):  # of all of it; the client's is per read
-                        answer = replace(await self._send(call.client, problem), retries=attempt)
+                        answer, cut = await self._send(call.client, problem)
                 except Exception as error:  # whatever a server does, the run goes on
-                    trouble = _name(error)
+                    if self._learns(error):
+                        continue
+                    trouble, wait_s = _name(error), self._wait_s(attempt, error)
+                    if isinstance(error, APIStatusError) and error.status_code in _REFUSALS:
+                        call.refusals[error.status_code] += 1
                     if not _may_pass(error):
                         break
+                    if wait_s > self.deadline_s:
+                        trouble = "asked for a longer wait than cloud.deadline_s"
+                        break
                     if attempt < self.retries:
-                        await asyncio.sleep(self._wait_s(attempt, error))
+                        await asyncio.sleep(wait_s)
+                    attempt += 1
                 else:
                     call.in_a_row = 0
-                    return answer
+                    call.cut += cut
+                    call.troubles.update([answer.void] if answer.void else [])
+                    return replace(answer, retries=attempt)
             call.in_a_row += 1
             call.troubles[trouble] += 1
             return None
 
-    async def _send(self, client: AsyncOpenAI, problem: Problem) -> Answer:
-        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": problem.prompt}]
+    async def _send(self, client: AsyncOpenAI, problem: Problem) -> tuple[Answer, bool]:
+        """One request; the answer, and whether it was cut."""
+        messages: list[dict[str, str]] = [{"role": "user", "content": problem.prompt}]
         system = system_of(self.system, problem)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        reply = await client.chat.completions.create(
-            model=self.model,
-            messages=messages,
-            max_tokens=self.max_tokens,
-            temperature=0.0,
-        )
-        return _read(reply)
+        form: dict[str, Any] = {"model": self.model, "messages": messages, self._limit: self.max_tokens}
+        form |= {"temperature": 0.0} if self._heats else {}
+        form |= {"stream": True, "stream_options": {"include_usage": True}} if self._streams else {}
+        create: Any = client.chat.completions.with_raw_response.create  # what the SDK makes of odd replies is odd, too
+        reply = (await create(**form)).http_response
+        await reply.aread()
+        return read_reply(reply.text)
+
+    def _learns(self, error: Exception) -> bool:
+        """Whether a refusal says what this server takes instead; it then gets that, and nothing has failed."""
+        if self.dialect != AUTO or not isinstance(error, APIStatusError) or error.status_code != 400:
+            return False
+        said = error.response.text.lower()
+        sent = error.request.content
+        if "max_completion_tokens" in said and b'"max_tokens"' in sent:
+            self._limit = "max_completion_tokens"
+        elif "temperature" in said and b'"temperature"' in sent:
+            self._heats = False
+        elif "stream" in said and b'"stream"' not in sent:
+            self._streams = True
+        else:
+            return False
+        return True
 
     def _wait_s(self, attempt: int, error: Exception) -> float:
-        """Seconds before the next try: what the server names, up to the deadline, or twice those before."""
-        if isinstance(error, APIStatusError):
-            try:
-                return min(max(0.0, float(error.response.headers["retry-after"])), self.deadline_s)
-            except (KeyError, ValueError):
-                pass
-        return min(self.backoff_s * 2.0**attempt, _LONGEST_WAIT_S)
+        """Seconds before the next try: what the server names, or twice those before."""
+        named = _named_wait_s(error.response.headers) if isinstance(error, APIStatusError) else None
+        return min(self.backoff_s * 2.0**attempt, _LONGEST_WAIT_S) if named is None else named
 
 
 def _check_address(url: str, key_env: str) -> None:
@@ -229,20 +301,19 @@ def is_local(url: str) -> bool:
         return host == "localhost"
 
 
-def _read(reply: object) -> Answer:
-    """The answer in a reply; the SDK does not check what it parses.
-
-    Raises:
-        UnreadableReplyError: unless there are a text and the numbers of tokens that are billed.
-    """
-    choice = reply.choices[0] if isinstance(reply, ChatCompletion) and reply.choices else None
-    text = getattr(getattr(choice, "message", None), "content", None)
-    usage = getattr(reply, "usage", None)
-    numbers = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    sent, received = (number if isinstance(number, int) and number >= 0 else None for number in numbers)
-    if sent is None or received is None or not isinstance(text, str):
-        raise UnreadableReplyError
-    return Answer(text.strip(), sent, received)
+def _named_wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: in milliseconds, in seconds, or until a date; None if it names none."""
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            wait_s = float(headers[name]) * unit_s
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(wait_s):
+            return max(0.0, wait_s)
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time())
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _may_pass(error: Exception) -> bool:
@@ -256,4 +327,6 @@ def _name(error: Exception) -> str:
         return "timed out"
     if isinstance(error, APIStatusError):
         return f"answered with status {error.status_code}"
+    if isinstance(error, UnreadableReplyError):
+        return str(error)
     return "cut off or never connected" if isinstance(error, APIConnectionError) else "with an unreadable reply"

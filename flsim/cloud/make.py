@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flsim.cloud.cache import Cache, CachedCloud
+from flsim.cloud.cache import Cache, CachedCloud, Shelf
 from flsim.cloud.desk import DeskCloud, find_desk
 from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.model import AUTO
@@ -82,11 +82,11 @@ def free_settings(config: CloudConfig) -> tuple[str, ...]:
     return tuple(f"cloud.{name}" for name in (*CLOUD_FREE, *own))
 
 
-def cache_of(folder: str | None) -> Cache | None:
+def cache_of(folder: str | None) -> Shelf | None:
     """What was bought before, by whichever run, in the folder `cloud.cache`; None where nothing is kept."""
     if folder is None:
         return None
     if folder != AUTO:
-        return Cache(folder)
+        return Shelf(folder)
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Cache(Path(root) / "flsim")
+    return Shelf(Path(root) / "flsim")

@@ -18,13 +18,17 @@ from safetensors.numpy import load, save
 
 from flsim.budget.ledger import Account
 from flsim.config.model import AUTO
-from flsim.config.schema import ALL, CLOUD_ACCESS, CloudConfig
+from flsim.config.schema import ALL, CLOUD_ACCESS, CloudConfig, ConfigError
 from flsim.problems.families import FAMILIES, draw, is_builtin
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
 NOTHING, TIME, MONEY = "nothing", "time", "money"
 """What an answer may cost."""
+
+
+class RefusedError(ConfigError):
+    """A cloud refuses whatever it is asked, and not for today: the run stops with the sentence that this is."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class Answer:
     """Whether it was there already, so that nothing was bought for it."""
     retries: int = field(default=0, compare=False)
     """How many requests had failed before it came."""
+    void: str = field(default="", compare=False)
+    """Why there is no answer though it was billed, such as a text that was cut before it began; else empty."""
+    kept: bool = field(default=True, compare=False)
+    """Whether it was bought and could be kept for later runs, where there is a cache to keep it in."""
 
     @property
     def tokens(self) -> int:
@@ -112,7 +120,13 @@ class Cloud(Protocol):
 
     @abstractmethod
     def answer(self, problems: Sequence[Problem]) -> Sequence[Answer | None]:
-        """One answer per problem, in order; None where the cloud failed, which costs nothing."""
+        """One answer per problem, in order; None where the cloud failed, which costs nothing.
+
+        A failure that is billed all the same is an answer that is `void`.
+
+        Raises:
+            RefusedError: if nobody there will answer this run.
+        """
         ...
 
     @abstractmethod
@@ -187,9 +201,11 @@ class Basket:
     bought: Account = field(default_factory=Account)
     """What really went to the cloud."""
     failures: int = 0
-    """Questions at which the cloud failed, however often it was asked; nothing of them is charged."""
+    """Questions at which the cloud failed, however often it was asked; only those that it billed are charged."""
     retries: int = 0
     """Requests that had failed before an answer came."""
+    unkept: int = 0
+    """Answers that were bought and that the cache could not keep."""
 
     def add(self, answer: Answer | None, prices: CloudConfig) -> None:
         """Enter what became of one question; None is a failure."""
@@ -198,7 +214,9 @@ class Basket:
             return
         for account in (self.charged, self.cached if answer.cached else self.bought):
             account.book(answer.tokens, answer.money(prices))
+        self.failures += bool(answer.void)
         self.retries += answer.retries
+        self.unkept += not answer.kept
 
     def bought_facts(self) -> dict[str, float]:
         """What depends on the cache and on the weather, by the names that rows have for it."""
@@ -207,4 +225,5 @@ class Basket:
             "bought_tokens": self.bought.tokens,
             "bought_money": self.bought.money,
             "cached_tokens": self.cached.tokens,
+            **({"unkept_answers": self.unkept} if self.unkept else {}),
         }

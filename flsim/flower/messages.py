@@ -44,6 +44,9 @@ ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL = (
 )
 
 
+PURCHASES = "purchases"  # in a context's `node_config`: the folder of what the device asks of the cloud
+
+
 NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, BYTES = (
     "num-examples",
     "effective-groups",

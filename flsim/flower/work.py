@@ -13,7 +13,9 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim.flower.messages as wire
-from flsim.devices import device_at
+from flsim.cloud.journal import PURCHASES
+from flsim.cloud.protocol import RefusedError
+from flsim.devices import device_at, device_name
 from flsim.files import UnwritableError
 from flsim.flower.contract import Weight
 from flsim.flower.probe import Rehearsal
@@ -133,7 +135,7 @@ class _Work:
                 replies = self.app.answer(handed, contexts)
             else:
                 replies = [self.app(handed[0], contexts[0])]
-        except UnwritableError:  # of the machine and no fault of the device: it would be set aside in every round
+        except (UnwritableError, RefusedError):  # no fault of the device, which would be set aside in every round
             raise
         except Exception as error:
             if len(messages) > 1:
@@ -153,7 +155,10 @@ class _Work:
         device = device_at(node)
         with spend("store"):
             state = self.store.load(device, self.saved.get(device))
-        return Context(1, node, {"partition-id": device, "num-partitions": self.devices}, state, {})
+        purchases = str(self.store.run_dir / PURCHASES / device_name(device))
+        where: dict[str, bool | float | int | str] = {"partition-id": device, "num-partitions": self.devices}
+        where[wire.PURCHASES] = purchases
+        return Context(1, node, where, state, {})
 
     def _close(self, message: Message, context: Context, reply: Message, seconds: float) -> Message:
         """Keep the device's state if its reply can be used, and note how long it took."""

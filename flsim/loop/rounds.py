@@ -9,13 +9,14 @@ from flwr.app import ConfigRecord, Message, MessageType
 from flwr.serverapp.strategy import Strategy
 
 import flsim.flower.messages as wire
+from flsim.budget.ledger import Account
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, next_adapter, weighed_by
 from flsim.flower.grid import FleetGrid
 from flsim.loop.health import HealthReader
-from flsim.loop.treasurer import Treasurer
+from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator, seed_globals
@@ -57,7 +58,8 @@ class Rounds:
         replies, total = self.grid.send_and_sum(sent, weight, timeout=self.config.engine.timeout_s)
         with spend("transport"):
             usable, rows = self._inspect(sent, replies, round_)
-            rows += self.treasurer.book(sent, replies, round_)
+            more, spent = self._unheard(replies, round_)
+            rows += more + self.treasurer.book(sent, replies, round_, spent)
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)  # again: a client in this process may have drawn
             intact = [wire.own_copy(reply) for reply in usable]  # some strategies empty or change the replies
@@ -89,7 +91,18 @@ class Rounds:
                     self.log.warning("round %d: no evaluation of %s: %s", round_, name, reply.error.reason)
                 else:
                     rows += wire.rows_of(reply)
-        return rows
+        lacking = [wire.device_of(reply) for reply in replies if reply.has_error()]
+        return rows + [row for device in lacking for row in bought_for_tests(self.config, device, round_)]
+
+    def _unheard(self, replies: Sequence[Message], round_: int) -> tuple[list[Row], dict[int, Account]]:
+        """What devices spent whose replies cannot be used, as rows and by device."""
+        rows: list[Row] = []
+        spent: dict[int, Account] = {}
+        for device in (wire.device_of(reply) for reply in replies if reply.has_error()):
+            trained, account = spent_in_training(self.config, device, round_)
+            rows += trained + bought_for_tests(self.config, device, round_)
+            spent |= {} if account is None else {device: account}
+        return rows, spent
 
     @cached_property
     def _health(self) -> HealthReader:

@@ -15,8 +15,8 @@ from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.flower.messages as wire
-from flsim.cloud.make import fitting, make_cloud
-from flsim.cloud.protocol import Cloud
+from flsim.cloud.make import cache_of, fitting, make_cloud
+from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.plugins import build
@@ -137,6 +137,9 @@ def _prepare(
     strategy, client, stage = build_parts(config, strategy, client, stage, cloud)
     stream = stream_of(config)
     cloud.check(stream, config.engine.processes)
+    cache = cache_of(config.cloud.cache)
+    if cache is not None and cloud.costs != NOTHING:
+        cache.check()
     return _Ready(config, strategy, client, stage, cloud, stream, first_adapter(config.model, config.seed))
 
 
@@ -217,7 +220,8 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
 
 def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progress: bool) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter."""
-    config, strategy, stage, folder = ready.config, ready.strategy, ready.stage, lock.folder
+    strategy, stage, folder = ready.strategy, ready.stage, lock.folder
+    config = replace(ready.config, run_dir=str(folder))  # wherever it lies by now
     adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
     store = store_in(folder)
     world = world_of(config, ready.stream)

@@ -81,6 +81,15 @@ class Spent:
         return total(self.rows(run))
 
 
+@dataclass(frozen=True)
+class SpentAnywhere(Spent):
+    """A sum over all rows of a name: of training, of tests, and of the stage."""
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """All rounds of it."""
+        return run.rows[run.rows["name"] == self.name]
+
+
 Read = AtEnd | Trained | Spent
 """Formulas that read one kind of rows, which can be followed over rounds."""
 

@@ -34,8 +34,15 @@ COLUMNS = tuple(column for column, _ in _TYPES)
 """The columns of a rows frame, in order."""
 
 
-TIMING_NAMES = frozenset({"seconds", "bought_calls", "bought_tokens", "bought_money", "cached_tokens", "cloud_retries"})
-"""Names whose values differ between two equal runs: how long it took, what a cache had already, what was sent again."""
+TIMING_NAMES = frozenset(
+    {
+        "seconds",
+        *("bought_calls", "bought_tokens", "bought_money", "cached_tokens", "cloud_retries", "unkept_answers"),
+        *("lost_calls", "lost_tokens", "lost_money"),
+    }
+)
+"""Names whose values differ between two equal runs: how long it took, what a cache had already, what was sent again,
+what could not be kept, and what a process that was killed took with it."""
 
 
 EVERY_TASK = "all"

@@ -14,7 +14,7 @@ held-out questions of the validation split and gives the very bits of the aggreg
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,8 @@ from flwr.app import Message
 
 import flsim.flower.messages as wire
 from flsim.budget.ledger import Account, Ledger
-from flsim.cloud.cache import Cache
+from flsim.cloud.cache import Shelf
+from flsim.cloud.journal import PURCHASES, TRAINING, journal_of, lost_facts
 from flsim.cloud.make import cache_of
 from flsim.cloud.protocol import NOTHING, Basket, Cloud
 from flsim.cloud.purchases import Purchases
@@ -133,7 +134,8 @@ class Distillation:
         """Settle on a loss.
 
         Raises:
-            ConfigError: if the cloud cannot give what `loss` needs, or its tokens are not the student's.
+            ConfigError: if the cloud cannot give what `loss` needs, or its tokens are not the student's, or if what is
+                bought could not be kept.
         """
         self._config = config
         self._cloud = cloud.for_server()
@@ -147,6 +149,8 @@ class Distillation:
                 "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "
                 "same scores in every step; set stage.cache, such as stage.cache=runs/bought"
             )
+        vars(self).pop("_cache", None)  # another run's
+        self._cache.check()
         access = access_of(self._cloud, config.cloud.access)
         self._method = BEST[access] if self.loss == AUTO else self.loss
         if not includes(access, NEEDS[self._method]):
@@ -174,11 +178,16 @@ class Distillation:
             return self._distil(round_, adapter)
 
     def _distil(self, round_: int, adapter: Adapter) -> tuple[Adapter, list[Row]]:
-        shop = Purchases(self._cloud, self._config.cloud, self._cache, self._ledger(), self._known)
+        folder, prices = self._config.folder / PURCHASES / STAGE, self._config.cloud
+        journal = journal_of(folder, round_, TRAINING, prices, self._cloud.costs, total=self._spent)
+        ledger = replace(self._ledger(), held=journal.held)
+        shop = Purchases(self._cloud, prices, self._cache, ledger, self._known, journal)
         shared = self._take_shared(round_)
         problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
         outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
+        self._spent = self._spent.plus(journal.held)
         rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
+        rows += [_row(round_, name, value) for name, value in lost_facts(journal.held).items()]
         if self._cloud.costs != NOTHING:
             rows.append(_row(round_, "cloud_failures", shop.basket.failures))
             rows.append(_row(round_, "cloud_retries", shop.basket.retries))
@@ -268,9 +277,9 @@ class Distillation:
     def _stream(self) -> TaskStream:
         return stream_of(self._config)
 
-    @property
-    def _cache(self) -> Cache:
-        cache = cache_of(self._config.cloud.cache) if self.cache is None else Cache(self.cache)
+    @cached_property
+    def _cache(self) -> Shelf:
+        cache = cache_of(self._config.cloud.cache) if self.cache is None else Shelf(self.cache)
         assert cache is not None  # `begin` has seen to it
         return cache
 

@@ -249,11 +249,11 @@ def test_where_tests_cost_only_granted_prompts_are_sent_and_what_is_measured_of_
 
 
 def test_where_the_cloud_fails_in_an_evaluation_the_devices_own_answer_counts(tiny_checkpoint: Path) -> None:
-    """And the cloud's own accuracy is that of no prompt, which is (0, 0)."""
+    """And the cloud's own accuracy is that of no prompt, which is (0, 0); a grant that was never answered is none."""
     world = replace(world_of(tiny_checkpoint, "budget.tau=1.0"), cloud=Watched(fails=True))
     rows = reference_rows(world, [0], round_=0)[0]
     for task in ("arithmetic", "lists"):
         at_random = values(rows, "random")
-        assert at_random[task, "cloud_grants"] == (10.0, 10.0)
+        assert at_random[task, "cloud_grants"] == (0.0, 10.0)
         assert at_random[task, "accuracy"] == at_random[task, "alone_accuracy"]
         assert values(rows, "cloud")[task, "accuracy"] == (0.0, 0.0)

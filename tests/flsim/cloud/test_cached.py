@@ -109,7 +109,8 @@ def test_another_url_model_prompt_or_length_is_another_answer_and_another_way_th
     for settings in ({"url": "http://h/v1"}, {"model": "n"}, {"system": "Be brief."}, {"max_tokens": 3}):
         assert buys(**settings) == 1
         assert buys(**settings) == 0
-    assert set(Endpoint.reach) == {"key_env", "concurrency", "retries", "backoff_s", "deadline_s"}
+    more = {"key_env", "concurrency", "retries", "backoff_s", "deadline_s", "stop_when_refused"}
+    assert set(Endpoint.reach) == more
     assert buys(key_env="K", concurrency=1, retries=9, backoff_s=0.1, deadline_s=1.0) == 0
 
 

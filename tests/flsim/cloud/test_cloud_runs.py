@@ -84,9 +84,9 @@ def test_a_cloud_that_always_fails_loses_no_run_and_is_not_paid(settings: Settin
     assert run.summary.totals["failures"] == failures["total"].sum()
     tests = run.rows[(run.rows["split"] == "test") & (run.rows["model"] == "random")].set_index(["device", "name"])
     for device in ("device-000", "device-001"):
-        assert tests["total"][device, "cloud_grants"] > 0
+        assert tests["total"][device, "cloud_grants"] == 0  # what was never answered was not used
         assert tests["total"][device, "accuracy"] == tests["total"][device, "alone_accuracy"]
-        assert tests["total"][device, "cloud_failures"] == tests["total"][device, "cloud_grants"]
+        assert tests["total"][device, "cloud_failures"] > 0
     assert "the cloud failed at" in (run.folder / "run.log").read_text()
 
 

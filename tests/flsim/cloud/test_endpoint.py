@@ -3,6 +3,7 @@
 import logging
 import socket
 import time
+from email.utils import formatdate
 from random import Random
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_what_fails_always_is_none_after_all_tries_and_within_the_deadline(how: 
 
 def test_a_wrong_key_is_not_tried_twice() -> None:
     with chat_server(ANSWERS, REFUSED) as server:
-        assert cloud_at(server).answer(PROBLEMS[:1]) == [None]
+        assert cloud_at(server, stop_when_refused=False).answer(PROBLEMS[:1]) == [None]
         assert len(server.asked) == 1
 
 
@@ -134,13 +135,22 @@ def test_no_more_requests_than_allowed_are_with_the_server_and_as_many_as_allowe
 
 
 def test_the_wait_that_a_server_names_is_kept_up_to_the_deadline() -> None:
-    """And not the client's own, which is a minute here, but for a header that is no number."""
-    for named, backoff_s, least in (("0", 60.0, 0.0), ("0.25", 60.0, 0.25), ("3600", 60.0, 0.4), ("soon", 0.01, 0.01)):
+    """And not the client's own, which is a minute here, but where the header says nothing; a date has whole seconds."""
+    later = formatdate(time.time() + 2, usegmt=True)
+    for named, backoff_s, least in (("0", 60.0, 0.0), ("0.25", 60.0, 0.25), (later, 60.0, 0.1), ("soon", 0.01, 0.01)):
         with chat_server(ANSWERS, lambda number, _: BUSY if number == 0 else OK) as server:
             server.retry_after = named
             started = time.monotonic()
-            answered(cloud_at(server, deadline_s=0.4, backoff_s=backoff_s), PROBLEMS[:1])
+            answered(cloud_at(server, deadline_s=3.0, backoff_s=backoff_s), PROBLEMS[:1])
             assert least <= time.monotonic() - started < 6, named
+
+
+def test_a_wait_beyond_the_deadline_is_a_failure_at_once() -> None:
+    with chat_server(ANSWERS, BUSY) as server:
+        for named in ("3600", formatdate(time.time() + 3600, usegmt=True)):
+            server.retry_after = named
+            assert cloud_at(server).answer(PROBLEMS[:1]) == [None]
+        assert len(server.asked) == 2
 
 
 def test_a_quote_is_never_below_what_is_billed() -> None:
@@ -162,7 +172,7 @@ def test_why_it_failed_is_logged_without_a_word_of_the_servers(
     with caplog.at_level(logging.DEBUG):
         for how in (BROKEN, REFUSED):
             with chat_server(ANSWERS, how) as server:
-                cloud = cloud_at(server, concurrency=1, retries=0)
+                cloud = cloud_at(server, concurrency=1, retries=0, stop_when_refused=False)
                 assert cloud.answer(PROBLEMS[:5]) == [None] * 5
                 assert server.keys == {f"Bearer {KEY}"}
     assert "the cloud failed at 5 of 5 questions: 3 answered with status 500, 2 not tried" in caplog.text

@@ -1,5 +1,6 @@
 """Clouds by path: old spellings, settings of a class's own, what is refused, and objects that are passed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,12 @@ def test_a_cloud_that_is_passed_is_asked_as_one_that_is_named(
     tiny = [f"model.path={tiny_checkpoint}", "model.rank=2", "rounds=1", "stream.phases=[[numbers]]", "fleet.devices=2"]
     tiny += ["client.path=clients.sft:Sft", "client.steps=2", "client.prompts=4", "budget.tau=0.5"]
     tiny += ["evaluation.prompts_per_task=4", f"engine.kind={engine}", "cloud.price_per_prompt_token=1"]
-    mine = [f"cloud.path={tmp_path}/mine.py:Loud", "cloud.word=7"]
+    mine = [f"cloud.path={tmp_path}/mine.py:Loud", "cloud.word=seven"]
     named = load_config(None, [*tiny, f"run_dir={tmp_path}/named", *mine])
     passed = load_config(None, [*tiny, f"run_dir={tmp_path}/passed"])
-    cloud = resolve("cloud", f"{tmp_path}/mine.py:Loud")("7")
+    cloud = resolve("cloud", f"{tmp_path}/mine.py:Loud")("seven")
     one, other = flsim.run(named, progress=False).rows, flsim.run(passed, cloud=cloud, progress=False).rows
     pd.testing.assert_frame_equal(without_timing(one), without_timing(other), check_exact=True)
     assert one.loc[one["name"] == "cloud_money", "total"].sum() > 0
     with pytest.raises(ConfigError, match=r"cloud= is a str, which is no cloud"):
-        flsim.run(passed, cloud="openai", progress=False)  # type: ignore[arg-type]
+        flsim.run(replace(passed, run_dir=f"{tmp_path}/third"), cloud="openai", progress=False)  # type: ignore[arg-type]

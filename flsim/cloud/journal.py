@@ -1,0 +1,313 @@
+"""What a buyer asked of the cloud in a round, written down before a question is sent and as soon as it is answered.
+
+One file of lines for each buyer and round, under `purchases/` in the run's folder. A round may be begun more than once:
+a pack that failed is tried device by device, a worker that died is sent its pack again, a run that was killed is
+resumed. Whatever ended an attempt, the file says what it spent, and the next attempt takes the answers that are paid
+from it and asks for the others only. What was sent and never answered counts as spent: whoever is paid for answers may
+have given one. So the calls in the books are those that went out, and caps hold over all attempts together.
+"""
+
+import hashlib
+import json
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flsim.budget.ledger import Account
+from flsim.cloud.cache import known
+from flsim.cloud.protocol import MONEY, NOTHING, Answer, Basket, Cloud
+from flsim.config.schema import CloudConfig
+from flsim.files import writing
+from flsim.problems.problem import Problem
+
+PURCHASES = "purchases"
+"""The folder of all journals, in the run's."""
+TRAINING, TESTS = "train", "test"
+"""What a buyer keeps a journal of: what its ledger pays, and what is measured, which no ledger pays."""
+
+_Key = tuple[str, str]  # the model that is measured, or TRAINING, and the question
+
+
+def digest_of(problem: Problem) -> str:
+    """The name of a question in a journal; a run asks one cloud, so that the question is enough."""
+    return hashlib.sha256(json.dumps([problem.prompt, problem.question]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a journal says of its round."""
+
+    basket: Basket
+    """Of one model, or of training: what was answered."""
+    lost: Account
+    """What was sent and never answered, at the most that it can have come to."""
+    costs: str
+    """Of the cloud, one of those in `flsim.cloud.protocol`."""
+
+
+class Journal:
+    """The journal of one buyer in one round; without a path it keeps nothing, and every attempt is the first."""
+
+    def __init__(self, path: Path | None, prices: CloudConfig) -> None:
+        """Open it, with what earlier attempts at the round have written.
+
+        Args:
+            path: of the file, which is made with the first line; None for a buyer outside of a run.
+            prices: the section of the config that has them.
+        """
+        self.path, self.prices = path, prices
+        self.costs = NOTHING
+        """Of the cloud; of one that costs money every question is written down before it is sent."""
+        self.before = Account()
+        """What the buyer's ledger had spent before the round."""
+        self.held = Account()
+        """What earlier attempts spent and this one has not met so far; caps count it as spent."""
+        self._answered: defaultdict[_Key, deque[Answer]] = defaultdict(deque)
+        self._open: defaultdict[_Key, list[Answer]] = defaultdict(list)
+        self._begun = self._knows_before = False
+        if path is not None:
+            self._read(path)
+
+    def begin(self, before: Account, costs: str) -> None:
+        """Say what the buyer's ledger had spent before the round, unless an earlier attempt has, and of which cloud."""
+        self.costs = costs
+        if not self._knows_before:
+            self.before = before
+
+    def recall(self, purpose: str, name: str) -> Answer | None:
+        """The next answer that an earlier attempt was given to this question; `met` takes it out."""
+        answered = self._answered.get((purpose, name))
+        return answered[0] if answered else None
+
+    def met(self, purpose: str, name: str) -> None:
+        """The question was asked again, and what was paid for it is in this attempt's books."""
+        self._release(self._answered[purpose, name].popleft())
+
+    def left(self, purpose: str) -> Account:
+        """The part of `held` that belongs to a purpose; at the end of a round nobody has a use for it any more."""
+        left = Account()
+        for entries in (self._answered, self._open):
+            for (own, _), answers in entries.items():
+                for answer in answers if own == purpose else ():
+                    left.book(answer.tokens, answer.money(self.prices))
+        return left
+
+    def found(self, purpose: str, name: str) -> bool:
+        """Whether an answer that turned up in a cache was bought here: sent by an attempt that ended before it said so.
+
+        It is then no longer held as lost.
+        """
+        waiting = self._open.get((purpose, name))
+        if not waiting:
+            return False
+        self._release(waiting.pop())
+        return True
+
+    def send(self, purpose: str, quotes: Sequence[tuple[str, Answer]]) -> None:
+        """Write down what is about to be sent, with the most that it can come to.
+
+        Raises:
+            UnwritableError: if that cannot be written; nothing may be sent then.
+        """
+        if self.path is not None and self.costs == MONEY and quotes:
+            self._write({"sent": name, "for": purpose, "sizes": _sizes(quote)} for name, quote in quotes)
+
+    def close(self, purpose: str, answers: Sequence[tuple[str, Answer | None]]) -> None:
+        """Write down what came; None is a failure, which costs nothing.
+
+        Raises:
+            UnwritableError: if that cannot be written; the questions then stay as sent.
+        """
+        if self.path is not None and answers:
+            self._write(_line(purpose, name, answer) for name, answer in answers)
+
+    def spent(self, purpose: str) -> Spent:
+        """What all attempts together have spent so far, as read when the journal was opened."""
+        basket, lost = Basket(), Account()
+        for (own, _), answers in self._answered.items():
+            for answer in answers if own == purpose else ():
+                basket.add(answer, self.prices)
+        for (own, _), quotes in self._open.items():
+            for quote in quotes if own == purpose else ():
+                lost.book(quote.tokens, quote.money(self.prices))
+        return Spent(basket, lost, self.costs)
+
+    @property
+    def purposes(self) -> list[str]:
+        """What it was asked for, by name."""
+        return sorted({purpose for purpose, _ in (*self._answered, *self._open)})
+
+    def _read(self, path: Path) -> None:
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return
+        self._begun = True
+        for line in lines:
+            try:
+                self._enter(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue  # the part of a line that a kill left: what it was to say had not happened yet
+        for answers in (*self._answered.values(), *self._open.values()):
+            for answer in answers:
+                self.held.book(answer.tokens, answer.money(self.prices))
+
+    def _enter(self, line: dict[str, Any]) -> None:
+        if "before" in line:
+            calls, tokens, money, refused = line["before"]
+            self.before, self.costs = Account(calls, tokens, money, refused), line["costs"]
+            self._knows_before = True
+            return
+        name = next(line[word] for word in ("sent", "came", "failed") if word in line)
+        key = (line["for"], name)
+        if "sent" in line:
+            sent, received = line["sizes"]
+            self._open[key].append(Answer("", sent, received))
+            return
+        if self._open[key]:
+            self._open[key].pop()
+        if "came" in line:
+            sent, received = line["sizes"]
+            more = {name: line[name] for name in ("cached", "retries", "void")}
+            answer = Answer(line["text"], sent, received, **more)
+            self._answered[key].append(answer)
+
+    def _write(self, lines: Iterable[dict[str, Any]]) -> None:
+        assert self.path is not None
+        text = "".join(f"\n{json.dumps(line)}" for line in lines)  # a line end first, as a kill may have left a part
+        if not self._begun:
+            before = self.before
+            first = {"before": [before.calls, before.tokens, before.money, before.refused], "costs": self.costs}
+            text = json.dumps(first) + text
+        with writing("what is asked of the cloud", self.path, len(text.encode())):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                if self.costs == MONEY:
+                    os.fsync(file.fileno())
+        self._begun = True
+
+    def _release(self, answer: Answer) -> None:
+        """Of what is held; nothing at all, not what rounding left of sums, once nothing is."""
+        self.held.calls -= 1
+        self.held.tokens -= answer.tokens
+        self.held.money = self.held.money - answer.money(self.prices) if self.held.calls else 0.0
+
+
+def journal_of(
+    folder: str | Path | None, round_: int, kind: str, prices: CloudConfig, costs: str = NOTHING, *, total: Account
+) -> Journal:
+    """The journal of a buyer's round, and in `before` what its ledger has spent until then.
+
+    A round that was lost with its device is in no state of the device, but in its journal: of both, the one that has
+    more calls is the later. Journals of rounds that nobody can run again are removed.
+
+    Args:
+        folder: the buyer's, or None for a buyer outside of a run.
+        round_: the round that begins.
+        kind: `TRAINING` or `TESTS`.
+        prices: the section of the config that has them.
+        costs: of the cloud.
+        total: what the buyer remembers of the rounds before.
+    """
+    if folder is None:
+        journal = Journal(None, prices)
+        journal.begin(total, costs)
+        return journal
+    path = path_of(folder, round_, kind)
+    earlier = sorted(name for name in _names(folder) if name.endswith(f".{kind}") and name < path.name)
+    if earlier and kind == TRAINING:
+        last = Journal(Path(folder) / earlier[-1], prices)
+        lost = last.before.plus(last.held)
+        total = lost if lost.calls > total.calls else total
+    recent = path_of(folder, round_ - 1, kind).name  # a run that lost its newest checkpoint begins there
+    for name in [name for name in earlier if name < recent][: -1 if kind == TRAINING else None]:
+        (Path(folder) / name).unlink(missing_ok=True)
+    journal = Journal(path, prices)
+    journal.begin(total, costs)
+    return journal
+
+
+def lost_facts(lost: Account) -> dict[str, float]:
+    """What was paid, or may have been, for answers that nobody has, by the names that rows have for it; often nothing.
+
+    A process that was ended lost them, or another course of the round had no use for them.
+    """
+    if not lost.calls:
+        return {}
+    return {"lost_calls": lost.calls, "lost_tokens": lost.tokens, "lost_money": lost.money}
+
+
+def path_of(folder: str | Path, round_: int, kind: str) -> Path:
+    """Of the journal of a round, in the buyer's folder."""
+    return Path(folder) / f"round-{round_:05d}.{kind}"
+
+
+def _names(folder: str | Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _sizes(answer: Answer) -> list[int]:
+    return [answer.prompt_tokens, answer.completion_tokens]
+
+
+def _line(purpose: str, name: str, answer: Answer | None) -> dict[str, Any]:
+    if answer is None:
+        return {"failed": name, "for": purpose}
+    more = {"text": answer.text, "cached": answer.cached, "retries": answer.retries, "void": answer.void}
+    return {"came": name, "for": purpose, "sizes": _sizes(answer), **more}
+
+
+def obtain(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -> list[Answer | None]:
+    """Like `buy`, but take first what earlier attempts were given."""
+    answers: list[Answer | None] = []
+    for journal, problem in wishes:
+        answers.append(journal.recall(purpose, digest_of(problem)))
+        if answers[-1] is not None:
+            journal.met(purpose, digest_of(problem))
+    new = [at for at, answer in enumerate(answers) if answer is None]
+    for at, answer in zip(new, buy(cloud, purpose, [wishes[at] for at in new]), strict=True):
+        answers[at] = answer
+    return answers
+
+
+def buy(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -> list[Answer | None]:
+    """Ask the cloud what budgets have granted, and keep every buyer's journal.
+
+    Args:
+        cloud: that of the devices; before one that is not free stands a cache.
+        purpose: `TRAINING`, or the model that is measured.
+        wishes: who asks what; the answers are in this order, None where the cloud failed.
+    """
+    problems = [problem for _, problem in wishes]
+    names = [digest_of(problem) for problem in problems]
+    answers = known(cloud, problems)
+    for at, ((journal, _), answer) in enumerate(zip(wishes, answers, strict=True)):
+        if answer is not None and journal.found(purpose, names[at]):
+            answers[at] = replace(answer, cached=False)
+    new = [at for at, answer in enumerate(answers) if answer is None]
+    first = {names[at]: at for at in reversed(new)}  # a question of two is sent for the first of them
+    sent = sorted(first.values()) if cloud.costs == MONEY else []
+    quotes = {at: (names[at], cloud.quote(problems[at])) for at in sent}
+    for journal, own in _by_journal(wishes, list(quotes)):
+        journal.send(purpose, [quotes[at] for at in own])
+    for at, answer in zip(new, cloud.answer([problems[at] for at in new]), strict=True):
+        answers[at] = answer
+    for journal, own in _by_journal(wishes, range(len(wishes))):
+        journal.close(purpose, [(names[at], answers[at]) for at in own])
+    return answers
+
+
+def _by_journal(wishes: Sequence[tuple[Journal, Problem]], places: Iterable[int]) -> list[tuple[Journal, list[int]]]:
+    found: dict[int, tuple[Journal, list[int]]] = {}
+    for at in places:
+        journal = wishes[at][0]
+        found.setdefault(id(journal), (journal, []))[1].append(at)
+    return list(found.values())

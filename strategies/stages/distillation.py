@@ -178,7 +178,8 @@ class Distillation:
             return self._distil(round_, adapter)
 
     def _distil(self, round_: int, adapter: Adapter) -> tuple[Adapter, list[Row]]:
-        folder, prices = self._config.folder / PURCHASES / STAGE, self._config.cloud
+        in_run = self._config.run_dir is not None  # the round loop always says where the run lies
+        folder, prices = self._config.folder / PURCHASES / STAGE if in_run else None, self._config.cloud
         journal = journal_of(folder, round_, TRAINING, prices, self._cloud.costs, total=self._spent)
         ledger = replace(self._ledger(), held=journal.held)
         shop = Purchases(self._cloud, prices, self._cache, ledger, self._known, journal)

@@ -85,7 +85,7 @@ def test_a_kill_lets_the_folder_go_even_while_rays_processes_live(
     for child in family if who != "driver" else ():
         child.suspend()  # so that they cannot end with their driver
     first.kill()
-    first.communicate(timeout=30)
+    first.wait(timeout=30)  # not to the end of its standard error, which its children still have
     second = start(tmp_path, "resume", "run", "engine.kind=local")
     _, err = second.communicate(timeout=400)
     for child in family:

@@ -8,7 +8,7 @@ Its fields are its settings; beside them every learner takes `asking` and `mods`
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 from clients.app import DeviceApp
 from clients.asking.policy import Own
@@ -20,7 +20,8 @@ from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.cloud.protocol import Cloud
-from flsim.config.plugins import resolve
+from flsim.config.plugins import fitted, resolve
+from flsim.config.ranges import near
 from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.flower.messages import DeviceUpdate
@@ -100,6 +101,7 @@ class Learner(ABC):
             ConfigError: if the run contradicts a setting, or a step cannot fit into memory.
         """
         cls.check(config, settings)
+        settings |= fitted("client", get_type_hints(cls), settings)
         learner = cls(**{"max_new_tokens": config.model.training_tokens, **settings})
         learner._refuse_too_much(config)
         around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
@@ -116,7 +118,10 @@ class Learner(ABC):
         known = [field.name for field in fields(cls) if field.init]
         unknown = sorted(settings.keys() - set(known))
         if unknown:
-            raise ValueError(f"there is no setting {', '.join(unknown)}; {cls.__name__} takes: {', '.join(known)}")
+            close = near(unknown[0], known)
+            raise ValueError(
+                f"there is no setting {', '.join(unknown)}{close}; {cls.__name__} takes: {', '.join(known)}"
+            )
 
     def app(self, config: Config, mods: Sequence[Any], asking: AskingRule, cloud: Cloud | None) -> DeviceApp:
         """What runs it on the devices; only a fleet that does not do as it is told needs another one."""

@@ -9,6 +9,7 @@ import pytest
 
 from clients.asking import learned, policy, scores, simple
 from experiments.command.__main__ import COMMANDS
+from experiments.command.terminal import GRAMMAR
 from experiments.study import STUDIES
 from flsim.config.explain import NAME, fields_of
 from flsim.config.shipped import shipped_names
@@ -94,6 +95,11 @@ def test_every_rule_for_asking_is_on_its_page() -> None:
     }
     concrete = {rule for rule in rules if not rule.partition(":")[2].startswith("_")}
     assert concrete == set(re.findall(r"^\| `(clients\.asking\.[\w.:]+)`", text_of("docs/asking.md"), re.M))
+
+
+def test_how_settings_are_written_is_told_as_in_the_help_of_the_commands() -> None:
+    block = "\n".join(f"    {line}".rstrip() for line in GRAMMAR.strip().splitlines())
+    assert block in text_of("docs/running.md")
 
 
 def test_the_keys_of_running_md_are_keys_of_a_config() -> None:

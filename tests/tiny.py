@@ -6,9 +6,7 @@ What all runs of a file have in common stands in its own `TINY`, over the settin
 from pathlib import Path
 from typing import Protocol
 
-from omegaconf import OmegaConf
-
-from flsim.config.load import load_config
+from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config
 
 WORLD = ("model.rank=2", "rounds=3", "fleet.devices=3", "cloud.kind=oracle", "cloud.oracle_error=0")
@@ -52,5 +50,5 @@ def tiny_runs_in(root: Path, checkpoint: Path, shared: tuple[str, ...]) -> TinyR
 def tiny_file(folder: Path, checkpoint: Path, *more: str) -> Path:
     """`folder/tiny.yaml`: the settings of such a run as a file, for commands."""
     file = folder / "tiny.yaml"
-    file.write_text(OmegaConf.to_yaml(OmegaConf.from_dotlist([f"model.path={checkpoint}", *RUN, *more])))
+    file.write_text(to_yaml(load_config(None, ["name=tiny", f"model.path={checkpoint}", *RUN, *more])))
     return file

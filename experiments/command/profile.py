@@ -38,7 +38,7 @@ _MOST_ROUNDS = 9  # unless --rounds asks for more
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser("profile", __doc__)
+    parser = Parser("profile", __doc__, settings=True)
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that go over the file's")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds to run, the warm-up included")

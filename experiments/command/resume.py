@@ -18,7 +18,7 @@ from experiments.command.terminal import Parser
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser("resume", __doc__)
+    parser = Parser("resume", __doc__, settings=True)
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/demo-seed0")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of where it runs")
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")

@@ -6,7 +6,6 @@ Examples:
   flsim run demo --until 4           # the first 4 of its rounds for now
   flsim run my_config.yaml strategy.path=my_strategy.py:MyStrategy
 
-key=value sets any key of the config over the file. A list is written as fleet.ranks=[8,4,2], nothing as key=null.
   flsim list configs                 # the configs that ship
   flsim explain                      # every key with its default
   flsim explain budget.tau           # one key: what it means, who reads it
@@ -23,7 +22,7 @@ from experiments.command.terminal import Parser
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = Parser("run", __doc__)
+    parser = Parser("run", __doc__, settings=True)
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help="a name (flsim list configs) or a YAML file of your own"
     )
@@ -33,4 +32,7 @@ def main(arguments: list[str]) -> int:
     if args.config is None or "=" in args.config:
         parser.error("give a config first, such as demo or my_config.yaml")
     config = flsim.load_config(args.config, args.settings)
+    from experiments.command.first_look import first_look  # not above: `flsim run --help` need not wait for pandas
+
+    first_look(config, args.until)
     return told(lambda: flsim.run(config, until=args.until), config.folder)

@@ -11,14 +11,38 @@ from typing import NoReturn
 WIDEST = 100
 """Columns of a page: wider lines are hard to read."""
 
+GRAMMAR = """\
+key=value sets a key of the config; the last of a key wins. The type of its field says how the value is read:
+
+  text           as it is typed: name=no, name=010, run_dir='a # b'
+                 only "" and "null" stand in quotes
+  number         rounds=8, client.lr=1e-3, stream.alpha=inf
+                 no leading zeros, no 0x10, no 1_000, no nan
+  true or false  these two words
+  list           fleet.ranks=[8,4] or fleet.ranks=8,4
+  null or none   leaves a setting out that may be left out
+  keys           budget.tau=0.5 or budget={tau: 0.5}
+
+A setting of a plug-in, such as client.lr, is null, true, false, a number, a list or {a: 1} if it is written as one, and
+else a text; in quotes it is always a text. A YAML file is read by the same rules.
+"""
+"""How settings are written, wherever they are taken; docs/running.md has it too."""
+
 
 class Parser(argparse.ArgumentParser):
     """The arguments of `flsim NAME`; a mistake is one sentence, not a page of usage."""
 
-    def __init__(self, name: str, text: str | None) -> None:
-        """Take the text of `--help`, which is the docstring of the subcommand's module."""
+    def __init__(self, name: str, text: str | None, *, settings: bool = False) -> None:
+        """Take the text of `--help`.
+
+        Args:
+            name: of the subcommand.
+            text: the docstring of its module.
+            settings: whether it takes `key=value`, so that its help says how these are written.
+        """
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=f"flsim {name}", description=prose(text), formatter_class=formatter)
+        told = f"{text}\n\n{GRAMMAR}" if settings else text
+        super().__init__(prog=f"flsim {name}", description=prose(told), formatter_class=formatter)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with status 2."""

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 """The folder of flsim, clients, strategies and experiments, in a checkout and in a wheel."""
 
 
+_ROOMS = ("flsim", "clients", "strategies", "experiments")
 _MADE = {"dict": "{}", "list": "[]"}  # what a default_factory makes
 
 
@@ -90,6 +91,24 @@ class Class:
                 found.setdefault(setting.name, setting)
         return list(found.values())
 
+    def keywords(self, method: str) -> dict[str, str]:
+        """What a method of it takes by keyword alone, with its annotations; nothing if it has no such method."""
+        found: dict[str, str] = {}
+        for one in self.line:
+            for node in one.node.body:
+                if isinstance(node, ast.FunctionDef) and node.name == method:
+                    for given in node.args.kwonlyargs:
+                        found.setdefault(given.arg, ast.unparse(given.annotation) if given.annotation else "Any")
+        return found
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether it may take more settings than its source says: any keyword, or what a base elsewhere takes."""
+        inits = [n for one in self.line for n in one.node.body if getattr(n, "name", "") == "__init__"]
+        made = any(isinstance(init, ast.FunctionDef) for init in inits)
+        made |= any("dataclass" in ast.unparse(one) for part in self.line for one in part.node.decorator_list)
+        return not made or any(isinstance(init, ast.FunctionDef) and init.args.kwarg is not None for init in inits)
+
 
 @cache
 def tree_of(module: str) -> ast.Module:
@@ -143,6 +162,25 @@ def find(path: str) -> Class:
     if found is None:
         raise LookupError(f"{path} is not in the source; whoever moved it must mend the place that names it")
     return found
+
+
+def is_in_source(module: str) -> bool:
+    """Whether a module is one of flsim, clients, strategies and experiments."""
+    return module.split(".")[0] in _ROOMS and _file(module).is_file()
+
+
+def names_in(module: str) -> set[str]:
+    """What a module of the source gives a name to at its top."""
+    names: set[str] = set()
+    for node in tree_of(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {ast.unparse(target) for target in targets}
+    return names
 
 
 def purpose_of(module: str) -> str:

@@ -21,7 +21,8 @@ from experiments.pretrain.model_card import Accuracy, measure, write_card
 from experiments.pretrain.pretraining import Bucket, fit, fresh_model, labelled_rows
 from experiments.pretrain.reader import READER, make_reader
 from experiments.pretrain.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
-from flsim.models.folder import BUILTIN_DIR, HELP, build_tokenizer
+from flsim.models.folder import HELP, build_tokenizer
+from flsim.models.hub import BUILTIN_DIR
 from flsim.problems.families import draw, families_of
 from flsim.seeding import python_random, seed_for
 

@@ -132,7 +132,7 @@ def _book(problems: dict[str, list[Problem]], seed: int) -> dict[str, str]:
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser("real", __doc__)
+    parser = Parser("real", __doc__, settings=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over experiments/configs/real.yaml")
     parser.add_argument("--data", type=Path, help="folder with gsm8k and mbpp (default: 34 questions of our own)")
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="folder (default %(default)s)")

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in STUDIES:
         return int(importlib.import_module(f"experiments.study.{given[0]}").main(given[1:]))
-    parser = Parser("study", f"{__doc__}\nmethods: {', '.join(method_names())}")
+    parser = Parser("study", f"{__doc__}\nmethods: {', '.join(method_names())}", settings=True)
     parser.add_argument("config", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="axes and settings, as above")
     parser.add_argument("--root", type=Path, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")

@@ -34,7 +34,7 @@ def read_axes(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]
         if len(values) > 1 or key in _ALWAYS or _RANGE.fullmatch(text.strip()):
             axes[key] = values
         else:
-            settings[key] = argument
+            settings[key] = f"{key}={_unquoted(text)}"
     return axes, list(settings.values())
 
 
@@ -47,7 +47,7 @@ def values_of(argument: str, text: str) -> list[str]:
     parts = split_values(argument, text)
     if len(parts) > 1 and "" in parts:
         raise ConfigError(f"{argument!r} has an empty value between its commas")
-    values = [value for part in parts for value in _counted(argument, part)]
+    values = [_unquoted(value) for part in parts for value in _counted(argument, part)]
     twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
     if twice is not None:
         raise ConfigError(f"{argument!r} holds the value {twice} twice")
@@ -79,6 +79,13 @@ def split_values(argument: str, text: str) -> list[str]:
     if quote or open_:
         raise ConfigError(f"{argument!r} has a {quote or open_[-1]} that nothing closes; quote the value if it is text")
     return [part.strip() for part in parts]
+
+
+def _unquoted(value: str) -> str:
+    """A value without the quotes that hold its commas together; other quotes are part of a text."""
+    text = value.strip()
+    held = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and "," in text
+    return text[1:-1] if held else value
 
 
 def _counted(argument: str, part: str) -> list[str]:

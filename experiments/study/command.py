@@ -20,7 +20,7 @@ def study_parser(name: str, doc: str | None, *, seeds: Sequence[int], root: str)
         seeds: by default.
         root: folder of the runs by default.
     """
-    parser = Parser(f"study {name}", doc)
+    parser = Parser(f"study {name}", doc, settings=True)
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=list(seeds), help=f"default: {' '.join(map(str, seeds))}"
     )

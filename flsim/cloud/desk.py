@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import ray
-
 from flsim.cloud.protocol import MONEY, Answer, Cloud
 from flsim.problems.problem import Problem
 
@@ -58,6 +56,8 @@ class DeskCloud(Cloud):
         self.costs, self.access = cloud.costs, cloud.access
         self._desk = desk
         self._cloud = cloud
+        import ray
+
         self._identity: Sequence[object] = ray.get(desk.identity.remote())
 
     def identity(self) -> Sequence[object]:
@@ -76,6 +76,8 @@ class DeskCloud(Cloud):
         """
         if not problems:
             return []
+        import ray
+
         try:
             return list(ray.get(self._desk.answer.remote(list(problems))))
         except ray.exceptions.RayActorError:
@@ -86,6 +88,8 @@ class DeskCloud(Cloud):
 
 def open_desk(cloud: Cloud) -> Any:
     """Start the actor and wait until its cloud is known; it takes no worker's CPU from Ray's account."""
+    import ray  # not above: a config is checked before anything heavy is imported
+
     remote: Any = ray.remote(Desk)
     desk = remote.options(name=_NAME, num_cpus=0, max_restarts=-1, max_task_retries=0).remote(cloud)
     ray.get(desk.identity.remote())
@@ -94,6 +98,8 @@ def open_desk(cloud: Cloud) -> Any:
 
 def find_desk() -> Any | None:
     """The actor that this driver has opened; None if there is none."""
+    import ray
+
     try:
         return ray.get_actor(_NAME) if ray.is_initialized() else None
     except ValueError:

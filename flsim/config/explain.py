@@ -10,6 +10,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from flsim.config.given import shown
+from flsim.config.kinds import misfit
 from flsim.config.ranges import RANGE, ConfigError
 from flsim.config.schema import Config
 
@@ -57,7 +59,7 @@ def fields_of(settings: type = Config, prefix: str = "") -> Iterator[Key]:
 
 
 def refuse_out_of_range(settings: Any, prefix: str = "") -> None:
-    """Refuse a setting whose field does not allow it.
+    """Refuse a setting whose field does not allow it: it is of another type, or out of its range.
 
     Args:
         settings: a `Config`, or a section of one.
@@ -66,16 +68,18 @@ def refuse_out_of_range(settings: Any, prefix: str = "") -> None:
     Raises:
         ConfigError: naming key, value and what is allowed.
     """
+    hints = get_type_hints(type(settings))
     for one in fields(settings):
         key, value = f"{prefix}{one.name}", getattr(settings, one.name)
+        complaint = misfit(hints[one.name], value)
+        if complaint is None and RANGE in one.metadata and value is not None:
+            complaint = one.metadata[RANGE].complaint(value)
+        if complaint is not None:
+            meaning = _first(meanings_of(type(settings))[one.name])
+            said = complaint.replace("{key}", key).replace("{meaning}", meaning)
+            raise ConfigError(f"{key}={shown(value)} {said}")
         if is_dataclass(value):
             refuse_out_of_range(value, f"{key}.")
-        elif RANGE in one.metadata and value is not None:
-            complaint = one.metadata[RANGE].complaint(value)
-            if complaint is not None:
-                meaning = _first(meanings_of(type(settings))[one.name])
-                said = complaint.replace("{key}", key).replace("{meaning}", meaning)
-                raise ConfigError(f"{key}={_shown(value)} {said}")
         elif isinstance(value, dict):
             for name, inner in value.items():
                 if is_dataclass(inner):
@@ -102,12 +106,6 @@ def meanings_of(settings: type) -> dict[str, str]:
 def _type_of(hint: Any) -> str:
     """A type as one writes it, such as `int | None`."""
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return repr(value)
-    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _one_line(text: str) -> str:

@@ -1,18 +1,26 @@
-"""Read and write configurations: YAML, `key=value` overrides, and what differs between two; OmegaConf stays here."""
+"""Read and write configurations: YAML files, `key=value` overrides, and what differs between two.
 
+`given.py` takes files and overrides apart, `reading.py` reads a value by the type of its field, and here one is laid
+over the other, key by key.
+"""
+
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from flsim.config.explain import refuse_out_of_range
+from flsim.config.explain import fields_of, refuse_out_of_range
+from flsim.config.given import Given, Keyed, Text, override, read_file, shown, unfolded
+from flsim.config.kinds import kinds_of, may_be_none, words_of
 from flsim.config.plugins import respelt
-from flsim.config.schema import CLOUD_FREE, Config, ConfigError, DataConfig
+from flsim.config.reading import is_null, is_plain, read, refused
+from flsim.config.schema import CLOUD_FREE, Config, ConfigError
 from flsim.config.shipped import config_file
 from flsim.config.spelling import kept, written
 
@@ -26,7 +34,7 @@ OF_WHAT_IS_SAID = re.compile(r"data\.[^.]+\.(strict|keep_user_ids)")
 def load_config(
     path: str | Path | None = None, overrides: Sequence[str] = (), *, fragments: Sequence[str | Path] = ()
 ) -> Config:
-    """Read a YAML file, and lay fragments and then `key=value` overrides over it, key by key.
+    """Read a YAML file, and lay fragments and then `key=value` overrides over it, key by key; the last of a key wins.
 
     Whether the settings fit together, and whether data and clouds can be used with them, is what
     `flsim.loop.checks.check` says before a run: it has to import them, reading a file does not.
@@ -41,96 +49,129 @@ def load_config(
     """
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         raise ConfigError(f"overrides={overrides!r} must be a list of key=value, such as ['rounds=4']")
-    path = None if path is None else config_file(path)
-    wrong = next((text for text in overrides if "=" not in text or text.startswith(("-", "="))), None)
+    wrong = next((one for one in overrides if not isinstance(one, str)), None)
     if wrong is not None:
-        raise ConfigError(f"cannot read the override {wrong!r}: write it as key=value, such as rounds=4")
-    merged = OmegaConf.structured(Config)
-    if path is not None:
-        merged = OmegaConf.merge(merged, {"name": Path(path).stem})  # unless the file says otherwise
-    for file in [*([] if path is None else [path]), *fragments]:
-        merged = _lay_over(merged, _read(Path(file)), str(file))
-    merged = _lay_over(merged, _dotted(overrides), "the overrides")
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, Config)
+        raise ConfigError(f"overrides holds {wrong!r}, which is no text; write it as key=value, such as 'rounds=4'")
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(f"{path!r} is no config; give a file, or the name of one that ships, such as 'demo'")
+    taken = [override(text) for text in overrides]
+    files = [*([] if path is None else [config_file(path)]), *map(_existing, fragments)]
+    config = Config() if path is None else Config(name=files[0].stem)  # unless the file says otherwise
+    for file in files:
+        config = _laid_over_file(config, file)
+    for given in taken:
+        config = laid_over(Config, config, kept(given))
     refuse_out_of_range(config)
     plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "stage")}
     return replace(config, **plug_ins)
 
 
-def _dotted(overrides: Sequence[str]) -> DictConfig:
-    """The keys that `key=value` texts set."""
-    for text in overrides:  # one by one, so that the error can name the text
-        try:
-            OmegaConf.from_dotlist([text])
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(
-                f"cannot read the override {text!r}: its value is no YAML, such as a list whose bracket is not closed"
-            ) from error
-    return OmegaConf.from_dotlist(list(overrides))
+def _existing(file: str | Path) -> Path:
+    """A fragment's file, which no shipped config's name stands for."""
+    if not os.path.isfile(file):
+        raise ConfigError(f"there is no config file {str(file)!r} (looked in {Path.cwd()})")
+    return Path(file)
 
 
-def _read(path: Path) -> DictConfig:
-    """A YAML file's keys."""
-    if not path.is_file():
-        raise ConfigError(f"there is no config file {str(path)!r} (looked in {Path.cwd()})")
-    try:
-        given = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(given, DictConfig):
-        raise ConfigError(f"{path} must hold keys and values, such as `rounds: 4`, not a list or a single value")
-    _find_data(given, path.parent)
-    return given
+def laid_over(hint: Any, before: Any, given: Given, key: str = "") -> Any:
+    """A setting, or a section of them, with what was given over what it was; the rest of it stays.
+
+    Args:
+        hint: its type.
+        before: its value, or the section.
+        given: what was typed; `null` puts None in the place of all that was.
+        key: of it, with dots; "" is the config.
+
+    Raises:
+        ConfigError: naming key, value, place and what is allowed.
+    """
+    kind = _holder(hint)
+    if kind is None or (is_null(given) and may_be_none(hint)):
+        return read(hint, given, key)
+    given = unfolded(given, key)
+    if isinstance(given, Text) and given.text == "" and not given.quoted and not given.whole:
+        return before  # a section of a file whose lines are all commented out
+    if not isinstance(given, Keyed):
+        if hint is Any:
+            return read(Any, given, key)
+        raise refused(given, key, f"must be {words_of(hint)}: write {key}.KEY=value")
+    names = {name: f"{key}.{name}" if key else name for name in given.items}
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = _hints(kind)
+        for name, one in given.items.items():
+            if name not in hints:
+                raise _unknown(key, name, one.where, list(hints))
+        changed = {n: laid_over(hints[n], getattr(before, n), one, names[n]) for n, one in given.items.items()}
+        return replace(before, **changed)
+    inner = Any if hint is Any else get_args(kind)[1]
+    found = dict(before) if isinstance(before, Mapping) else {}
+    for name, one in given.items.items():
+        read(str, Text(one.where, name, quoted=True), key)  # a name must be a text that can be written
+        start = found.get(name, inner() if is_dataclass(inner) and isinstance(inner, type) else None)
+        found[name] = laid_over(inner, start, one, names[name])
+    return found
 
 
-def _find_data(given: DictConfig, beside: Path) -> None:
-    """Have a relative `data.*.root` that is not in the current folder, but beside the config file, name the latter."""
-    sets = OmegaConf.select(given, "data", default=None)
-    for data in sets.values() if isinstance(sets, DictConfig) else ():
-        root = data.get("root") if isinstance(data, DictConfig) else None
-        if isinstance(root, str) and not Path(root).exists() and (beside / root).exists():
-            data.root = str((beside / root).resolve())
+def _holder(hint: Any) -> Any:
+    """The type of what holds keys of its own: a dataclass, a dict, or Any, which may; None for single values."""
+    return next(
+        (kind for kind in kinds_of(hint) if is_dataclass(kind) or get_origin(kind) is dict or kind is Any), None
+    )
 
 
-def _lay_over(config: Any, given: DictConfig, source: str) -> Any:
-    """Merge; if that fails, key by key, so that the error can name its key."""
-    given = OmegaConf.create(kept(OmegaConf.to_container(given)))  # type: ignore[arg-type]  # a DictConfig is a dict
-    try:
-        return _merged(config, given)
-    except (OmegaConfBaseException, TypeError, ValueError):
-        pass
-    for key in given:
-        try:
-            config = _merged(config, {key: given[key]})
-        except ConfigError:
-            raise
-        except (OmegaConfBaseException, TypeError, ValueError) as error:
-            raise ConfigError(_explain(error, str(key), source)) from error
-    return config
+@cache
+def _hints(settings: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
+    hints = get_type_hints(settings)
+    return {field.name: hints[field.name] for field in fields(settings)}
 
 
-def _merged(config: Any, given: Any) -> Any:
-    merged = OmegaConf.merge(config, given)
-    OmegaConf.to_object(merged)  # values that the dataclasses refuse
-    return merged
+def _unknown(above: str, name: str, where: str, known: Sequence[str]) -> ConfigError:
+    """Say which key there is not, and which come close; all of its section if none does."""
+    key, every = f"{above}.{name}".lstrip("."), [one.name for one in fields_of()]
+    close = [f"{above}.{one}".lstrip(".") for one in get_close_matches(name, known, n=3)]
+    close = close or [one for one in every if one.rpartition(".")[2] == name]
+    if name in every:  # `budget.tau: 0.5` in a file
+        said = f"write {name.replace('.', ': {')}: ...{'}' * name.count('.')}"
+    else:
+        said = f"did you mean {' or '.join(close)}?" if close else f"allowed here: {', '.join(known)}"
+    return ConfigError(f"unknown key {shown(key)} in {where}; {said}")
 
 
-def _explain(error: Exception, key: str, source: str) -> str:
-    """Say which key of which source is wrong and what would be right."""
-    key = getattr(error, "full_key", None) or key
-    if isinstance(error, ConfigKeyError):
-        parent: Any = Config()
-        for part in key.split(".")[:-1]:
-            parent = DataConfig() if parent == {} else getattr(parent, part.split("[")[0], parent)
-        known = ", ".join(f.name for f in fields(parent)) if is_dataclass(parent) else "its own keys"
-        return f"unknown key {key!r} in {source}; allowed here: {known}"
-    return f"wrong value for {key!r} in {source}: {str(error).splitlines()[0]}"
+def _laid_over_file(config: Config, file: Path) -> Config:
+    """A config with a file's keys over it; of data sets, a relative `root` is looked for beside the file, too."""
+    given = kept(read_file(file))
+    config = laid_over(Config, config, given)
+    sets = given.items.get("data")
+    found = dict(config.data)
+    for name, one in sets.items.items() if isinstance(sets, Keyed) else ():
+        root = found[name].root
+        if isinstance(one, Keyed) and "root" in one.items and not os.path.exists(root):
+            beside = file.parent / root
+            found[name] = replace(found[name], root=str(beside.resolve()) if os.path.exists(beside) else root)
+    return replace(config, data=found)
 
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.create(written(_plain(asdict(config)))))
+    settings = written(_plain(asdict(config)))
+    text: str = yaml.dump(settings, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
+    """YAML in which a text stands in quotes wherever it could be taken for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """What stands twice is written twice."""
+        return True
+
+    def text(self, text: str) -> Any:
+        """A text."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain(text) else "'")
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 def differences(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]:

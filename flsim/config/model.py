@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from flsim.config.ranges import Range, above, count, day, filled, limited, one_of
+from flsim.config.ranges import Range, above, count, day, filled, limited, one_of, tupled
 
 AUTO = "auto"
 TODAY = "2026-01-01"
@@ -35,7 +35,7 @@ class LoraShape:
 class ModelConfig:
     """The frozen base that all devices share, how it is asked, and the shape of its LoRA adapters."""
 
-    path: str = "builtin:slm"
+    path: str = filled("builtin:slm", "Qwen/Qwen2.5-0.5B-Instruct")
     """`builtin:slm`, the folder of a Hugging Face decoder-only checkpoint, or its name at the hub, such as
     `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one is meant."""
     rank: int = count(8)
@@ -58,7 +58,7 @@ class ModelConfig:
     puts all on the worker's device."""
     gradient_checkpointing: bool = False
     """Whether training keeps only each layer's input and computes the rest again: less memory, a third more work."""
-    adapter: str | None = None
+    adapter: str | None = filled(None, "runs/demo-seed0/adapter")
     """Folder of a peft adapter to start from; None starts at B = 0."""
     max_new_tokens: int | None = count(None)
     """Longest response in tokens, the ending one included, in training, evaluation and distillation. None means what
@@ -91,9 +91,8 @@ class ModelConfig:
     run that is resumed or made again on another day reads the same prompts."""
 
     def __post_init__(self) -> None:
-        """OmegaConf hands lists over."""
-        if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(self.targets))
+        """A list does as well as a tuple."""
+        object.__setattr__(self, "targets", tupled(self.targets))
 
     @property
     def shape(self) -> LoraShape:

@@ -7,11 +7,17 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+from flsim.config.given import shown
+from flsim.config.kinds import kinds_of, misfit
+from flsim.config.ranges import near
 from flsim.config.schema import ConfigError
+
+_MANY = 20  # names in a sentence
 
 RENAMED = {
     "clients.collaborative_grpo:client_app": "clients.collaborative_grpo:CollaborativeGrpo",
@@ -87,21 +93,73 @@ def call(factory: Any, key: str, spec: dict[str, Any], *args: Any) -> Any:
     """
     path = str(spec["path"])
     if not callable(factory):
-        raise ConfigError(f"{key}.path={path!r} names {factory!r}, which cannot be called; name a class or a function")
-    settings = {name: _built(f"{key}.{name}", value) for name, value in spec.items() if name != "path"}
+        named = shown(factory)
+        raise ConfigError(f"{key}.path={path!r} names {named}, which cannot be called; name a class or a function")
+    given = {name: value for name, value in spec.items() if name != "path"}
+    settings = {name: _built(f"{key}.{name}", value) for name, value in given.items()}
     signature = inspect.signature(factory)
     try:
         signature.bind(*args, **settings)
     except TypeError as error:
         names = [n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        close = "".join(near(name, names[len(args) :]) for name in settings.keys() - set(names))
         taken = ", ".join(names[len(args) :]) or "no settings"
-        raise ConfigError(f"{path} cannot take the settings of {key}: {error}; it takes: {taken}") from None
+        raise ConfigError(f"{path} cannot take the settings of {key}: {error}{close}; it takes: {taken}") from None
+    settings |= fitted(key, _types_of(factory), given)
     try:
         return factory(*args, **settings)
     except ConfigError:  # it names its own key: that of the model, say, which the plug-in has loaded
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path} refused the settings {settings} of {key}: {error}") from error
+        raise ConfigError(f"{path} refused the settings {shown(settings)} of {key}: {error}") from error
+
+
+def fitted(key: str, types: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a plug-in whose types are plain, as it takes them: 8 is the text that it was, where it wants one.
+
+    Args:
+        key: where they stand, such as `client`.
+        types: of the plug-in's parameters, by name.
+        settings: as the config has them.
+
+    Raises:
+        ConfigError: for one of another type.
+    """
+    found = {}
+    for name, value in settings.items():
+        hint = types.get(name, Any)
+        if hint is Any or not _is_plain(hint):
+            continue
+        is_text = type(value) is int and str in kinds_of(hint) and int not in kinds_of(hint)
+        found[name] = str(value) if is_text else value
+        complaint = misfit(_as_tuple(hint), found[name])
+        if complaint is not None:
+            mend = f', such as "{value}" in quotes' if str in kinds_of(hint) and isinstance(value, float | bool) else ""
+            raise ConfigError(f"{key}.{name}={shown(value)} {complaint}{mend}")
+    return found
+
+
+def _types_of(factory: Any) -> dict[str, Any]:
+    """The types of what a class or a function takes; none where they cannot be told."""
+    try:
+        return get_type_hints(getattr(factory, "__init__", factory) if isinstance(factory, type) else factory)
+    except Exception:  # annotations are anything, and only looked at for a better sentence
+        return {}
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a type is one that a config can hold."""
+    if get_origin(hint) in (tuple, list, Sequence):
+        return all(_is_plain(inner) for inner in get_args(hint) if inner is not ...)
+    return hint is Any or all(kind in (int, float, bool, str) for kind in kinds_of(hint))
+
+
+def _as_tuple(hint: Any) -> Any:
+    """The type of a list as that of a tuple of any length."""
+    if get_origin(hint) not in (list, Sequence):
+        return hint
+    (inner,) = get_args(hint)
+    return tuple.__class_getitem__((inner, ...))
 
 
 def _built(key: str, value: Any) -> Any:
@@ -122,11 +180,17 @@ def resolve(key: str, path: str) -> Any:
     module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
     if name not in vars(module):
         own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
-        where = vars(module).get("__file__", "built in")
-        raise ConfigError(
-            f"{key}={path!r}: module {module_name!r} ({where}) has no {name!r}; it defines: {', '.join(own)}"
-        )
+        raise not_there(key, path, str(vars(module).get("__file__", "built in")), own)
     return vars(module)[name]
+
+
+def not_there(key: str, path: str, file: str, own: Sequence[str]) -> ConfigError:
+    """The error for a name that a module has not; says which it has, unless these are too many to read."""
+    module, _, name = path.rpartition(":")
+    some = own if len(own) <= _MANY else [*own[:_MANY], f"and {len(own) - _MANY} more"]
+    return ConfigError(
+        f"{key}={path!r}: module {module!r} ({file}) has no {name!r}{near(name, own)}; it defines: {', '.join(some)}"
+    )
 
 
 def _load(key: str, path: str, module_name: str) -> ModuleType:

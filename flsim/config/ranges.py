@@ -9,9 +9,10 @@ None always passes: whether a setting may be left out is said by its type. Rules
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 RANGE = "range"
@@ -109,7 +110,7 @@ def one_of(default: T, allowed: Sequence[str], *, refused: Mapping[str, str] | N
     """
 
     def complaint(value: str) -> str | None:
-        known = None if value in allowed else f"is not known; choose one of: {', '.join(allowed)}"
+        known = None if value in allowed else f"is not known; choose one of: {', '.join(allowed)}{near(value, allowed)}"
         return (refused or {}).get(value, known)
 
     return limited(default, Range(f"one of: {', '.join(allowed)}", complaint))
@@ -144,6 +145,17 @@ def day(default: T) -> T:
         return None
 
     return limited(default, Range("a date, YYYY-MM-DD", complaint))
+
+
+def near(given: object, known: Iterable[str]) -> str:
+    """What a misspelt word may have been meant to be, as the end of a sentence that lists all; "" if none is near."""
+    close = get_close_matches(str(given), list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def tupled(value: Any) -> Any:
+    """Lists as tuples, those within them too, so that a config can be hashed; anything else stays as it is."""
+    return tuple(tupled(one) for one in value) if isinstance(value, list | tuple) else value
 
 
 def gpu_share(default: T) -> T:

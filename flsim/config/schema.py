@@ -12,7 +12,7 @@ from flsim.config.model import AUTO as AUTO
 from flsim.config.model import LoraShape as LoraShape
 from flsim.config.model import ModelConfig as ModelConfig
 from flsim.config.ranges import ConfigError as ConfigError
-from flsim.config.ranges import above, at_least, count, count_or, gpu_share, one_of, plug_in, share
+from flsim.config.ranges import above, at_least, count, count_or, filled, gpu_share, one_of, plug_in, share, tupled
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 DIVISIONS = ("equally", "traffic", "price")
@@ -33,10 +33,10 @@ class DataConfig:
     kind: str = ""
     """The short name of a shipped reader: a known set (`gsm8k`, `math`, `mbpp`, ...), `files` for one's own, `leaf`,
     `datasets` or `reasoning_gym`."""
-    reader: str | None = None
+    reader: str | None = filled(None, "my_reader.py:read")
     """In place of `kind`: a function of a folder, and of `settings`, that returns items (`flsim.tasks.item.Item`), as
     `module:Name` or `my_file.py:Name`."""
-    root: str = "."
+    root: str = filled(".", "questions")
     """Folder that its files are relative to, there for every worker; looked for in the current folder, then beside the
     config file that names it."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class DataConfig:
     keep_user_ids: bool = False
     """Whether the ids of users stand in the files and pictures of the run; else users are numbered, and the ids are
     forgotten once the items are dealt."""
-    verifier: str | None = None
+    verifier: str | None = filled(None, "numeric")
     """What says whether an answer is right: a short name (`exact`, `numeric`, `maths`, `choice`, `code`), or a class
     with the methods of `flsim.problems.judging.Verifier`, as `module:Name` or `my_file.py:Name`; None: what the reader
     says that fits its references."""
@@ -99,8 +99,8 @@ class StreamConfig:
     """Seed of the partition and the test sets, apart from the training's."""
 
     def __post_init__(self) -> None:
-        """OmegaConf hands lists over; phases are compared and hashed."""
-        object.__setattr__(self, "phases", tuple(tuple(phase) for phase in self.phases))
+        """Lists do as well as tuples."""
+        object.__setattr__(self, "phases", tupled(self.phases))
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ class FleetConfig:
     """Chance of a device to be one that lets the server see the questions it sent to the cloud (by `stream.seed`)."""
 
     def __post_init__(self) -> None:
-        """OmegaConf hands lists over."""
-        object.__setattr__(self, "ranks", tuple(self.ranks))
-        object.__setattr__(self, "alphas", tuple(self.alphas))
+        """Lists do as well as tuples."""
+        object.__setattr__(self, "ranks", tupled(self.ranks))
+        object.__setattr__(self, "alphas", tupled(self.alphas))
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ class BudgetConfig:
 class CloudConfig:
     """The cloud LLM: which class answers, and what is of every cloud."""
 
-    path: str = "flsim.cloud.builtin:Builtin"
+    path: str = filled("flsim.cloud.builtin:Builtin", "flsim.cloud.builtin:Oracle")
     """`module:Name` or `my_file.py:Name` of a class with the methods of `flsim.cloud.protocol.Cloud`, called as
     `Name(**settings)`; shipped are `Builtin`, `Oracle`, `Endpoint`, `Checkpoint` and `Recorded` (docs/clouds.md)."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The class's own settings; written beside the others, such as `cloud.url`, and checked when it is built."""
-    cache: str | None = AUTO
+    cache: str | None = filled(AUTO, "answers")
     """Folder of what a cloud has answered whose answers cost time or money, for all runs; `auto`: `flsim` in the user's
     cache folder (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
     access: str | None = one_of(None, CLOUD_ACCESS)
@@ -223,7 +223,7 @@ class EngineConfig:
     """`ray`: worker processes; `local`: this process, for tests and debugging."""
     workers: int = count(2)
     """Ray workers; each holds the base model once."""
-    address: str | None = None
+    address: str | None = filled(None, "auto")
     """Address of a running Ray cluster, whose nodes must share the run's folder; None starts one on this machine."""
     gpus: float = gpu_share(0.0)
     """GPU share of a worker: 0 for the CPU, 1/k for k workers on one GPU, or a whole number of GPUs."""
@@ -245,13 +245,13 @@ class EngineConfig:
 class Config:
     """A whole run."""
 
-    name: str = "run"
+    name: str = filled("run", "demo")
     """Name of the run, used for its folder."""
     seed: int = 0
     """Seed of adapters, questions, sampling and cohorts."""
     rounds: int = count(36)
     """Number of rounds."""
-    run_dir: str | None = None
+    run_dir: str | None = filled(None, "runs/mine")
     """Folder of the run; None means `runs/{name}-seed{seed}`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)

@@ -1,18 +1,33 @@
-"""What does not fit together in a configuration: every rule between settings, before anything is built.
+"""What does not fit together in a configuration, before anything is built: rules between settings, and a folder in use.
 
 What a single field allows is said at the field (`flsim/config/schema.py`).
 """
 
+import os
+from pathlib import Path
+
 from flsim.cloud.make import make_cloud
 from flsim.config.explain import refuse_out_of_range
+from flsim.config.given import shown
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
+from flsim.loop.lock import LOCK, OWNER
 from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import TASKS
 from flsim.tasks.checks import check_data
 
 
 def check(config: Config) -> None:
-    """Refuse settings that cannot work, before anything is built.
+    """Refuse settings that cannot work, and a cloud that cannot be built with its own, before anything else is built.
+
+    Raises:
+        ConfigError: naming key, value, what is allowed and the mend.
+    """
+    check_settings(config)
+    make_cloud(config.cloud)
+
+
+def check_settings(config: Config) -> None:
+    """Refuse settings that cannot work, as far as no plug-in is asked, and neither torch nor Ray is imported for it.
 
     Raises:
         ConfigError: naming key, value, what is allowed and the mend.
@@ -24,12 +39,35 @@ def check(config: Config) -> None:
             f"engine.gpus={config.engine.gpus} needs engine.kind=ray: a share is given to a worker process"
         )
     _check_fleet(config.fleet, config.model.rank, config.model.alpha)
-    make_cloud(config.cloud)
     for name in config.data:
         if name in (*TASKS, EVERY_TASK):
             raise ConfigError(f"data.{name}: {name!r} is a task of the built-in world; choose another name")
     check_data(config.data)
     _check_phases(config)
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that already holds something of a run.
+
+    Raises:
+        ConfigError: naming it and the mend.
+    """
+    try:
+        used = os.path.lexists(folder) and any(_is_of_a_run(path) for path in folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir={shown(str(folder))} cannot be a run's folder: {error.strerror}; name another by run_dir=..."
+        ) from error
+    if used:
+        raise ConfigError(
+            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
+            f"choose another by run_dir=..., or delete it"
+        )
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Not so the lock, and what a kill leaves before there is a config, with which a run begins."""
+    return path.name not in ("environment.json", LOCK, OWNER) and path.suffix != ".part"
 
 
 def _check_budget(budget: BudgetConfig) -> None:

@@ -13,7 +13,7 @@ from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.files import DamagedFileError, write_atomically
 from flsim.loop.checkpoints import Mark, latest_mark, paths
-from flsim.loop.lock import LOCK, OWNER
+from flsim.loop.checks import refuse_used
 
 CONFIG = "config.yaml"
 _PACKAGES = (
@@ -23,7 +23,7 @@ _PACKAGES = (
     "transformers",
     "peft",
     "numpy",
-    "omegaconf",
+    "PyYAML",
     "openai",
     "pandas",
     "pyarrow",
@@ -43,24 +43,6 @@ def open_new(config: Config) -> Path:
     write_atomically(folder / "environment.json", machine, what="the run's environment")
     write_atomically(folder / CONFIG, to_yaml(config).encode(), what="the run's config")
     return folder
-
-
-def refuse_used(folder: Path) -> None:
-    """See that a folder is free for a new run.
-
-    Raises:
-        ConfigError: if it already holds something.
-    """
-    if folder.is_dir() and any(_is_of_a_run(path) for path in folder.iterdir()):
-        raise ConfigError(
-            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
-            f"choose another by run_dir=..., or delete it"
-        )
-
-
-def _is_of_a_run(path: Path) -> bool:
-    """Not so the lock, and what a kill leaves before there is a config, with which a run begins."""
-    return path.name not in ("environment.json", LOCK, OWNER) and path.suffix != ".part"
 
 
 def refuse_no_run(folder: Path) -> None:

@@ -30,9 +30,9 @@ from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
 from flsim.flower.store import States
-from flsim.loop.checks import check
+from flsim.loop.checks import check, refuse_used
 from flsim.loop.commits import Commits
-from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run, refuse_used
+from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
 from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place

@@ -13,7 +13,7 @@ from experiments.command.walk import purpose_of
 from flsim.config.schema import ConfigError
 from flsim.config.shipped import FOLDER, config_file, shipped_names
 
-HEAVY = {"torch", "ray", "flwr", "pandas", "numpy", "matplotlib", "transformers", "omegaconf"}
+HEAVY = {"torch", "ray", "flwr", "pandas", "numpy", "matplotlib", "transformers"}
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
         assert out == ""
         assert "Traceback" not in err
     assert found["unknown key"][2].startswith("error: unknown key 'fleet.devicess'")
-    assert "allowed here: devices, cohort" in found["unknown key"][2]
+    assert "did you mean fleet.devices?" in found["unknown key"][2]
     assert "is no run to resume" in found["no run"][2]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 

@@ -82,9 +82,12 @@ def test_a_cloud_of_ones_own_is_given_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["cloud.path=flsim.cloud.builtin:Orakel"], r"has no 'Orakel'; it defines: .*Oracle"),
+        (["cloud.path=flsim.cloud.builtin:Orakel"], r"has no 'Orakel' .did you mean Oracle.*; it defines: .*Oracle"),
         (["cloud.path=flsim.nowhere:Cloud"], r"cannot import module 'flsim.nowhere'"),
-        (["cloud.path=flsim.cloud.builtin:Oracle", "cloud.eror=0.1"], r"'eror'; it takes: error, errors"),
+        (
+            ["cloud.path=flsim.cloud.builtin:Oracle", "cloud.eror=0.1"],
+            r"'eror' .did you mean error..; it takes: error, errors",
+        ),
         (["cloud.path=pathlib:PurePath"], r"names a PurePosixPath, which is no cloud, as it lacks costs, .*quote"),
         (["cloud.path=flsim.cloud.protocol:Cloud"], r"abstract|instantiated"),
     ],

@@ -37,12 +37,12 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
 @pytest.mark.parametrize(
     ("override", "key", "given_value", "allowed"),
     [
-        ("rounds=many", "'rounds'", "'many'", "Integer"),
-        ("rounds=2.5", "'rounds'", "'2.5'", "Integer"),
-        ("budget.tau=high", "'budget.tau'", "'high'", "Float"),
+        ("rounds=many", "rounds=", "'many'", "must be a whole number"),
+        ("rounds=2.5", "rounds=", "'2.5'", "must be a whole number"),
+        ("budget.tau=high", "budget.tau=", "'high'", "must be a number"),
         ("budget.tau=1.5", "budget.tau", "1.5", "[0, 1]"),
         ("budget.tau=-0.1", "budget.tau", "-0.1", "[0, 1]"),
-        ("budget.tau=.nan", "budget.tau", "nan", "[0, 1]"),
+        ("budget.tau=.nan", "budget.tau", "nan", "must be a number"),
         ("budget.calls_total=-1", "budget.calls_total=-1", "must be", "at least 0"),
         ("budget.fleet.tokens_total=-1", "budget.fleet.tokens_total=-1", "must be", "at least 0"),
         (
@@ -53,7 +53,7 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ),
         ("budget.fleet.division=fairly", "budget.fleet.division", "'fairly'", "equally, traffic, price"),
         ("budget.fleet.price_lr=0.1", "budget.fleet.price_lr=0.1", "no effect", "budget.fleet.division=price"),
-        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "division, calls_total, calls_per_round"),
+        ("budget.fleet.calls=3", "'budget.fleet.calls'", "unknown key", "did you mean budget.fleet.calls_total?"),
         ("stream.schedule=steps", "stream.schedule", "'steps'", "switch, staggered, ramp, recurring"),
         ("stream.phases=[[geometry]]", "stream.phases[0]", "'geometry'", "arithmetic, strings, numbers, lists"),
         ("stream.phases=[[lists],[]]", "stream.phases[1]", "empty", "arithmetic, strings, numbers, lists"),
@@ -73,7 +73,7 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("engine.gpus=0.3", "engine.gpus=0.3", "1/k or a whole number", "the nearest is 1/3 (0.3333)"),
         ("engine.gpus=0.9", "engine.gpus=0.9", "1/k or a whole number", "the nearest is 1"),
         ("engine.gpus=1.5", "engine.gpus=1.5", "1/k or a whole number", "the nearest is 2"),
-        ("engine.gpus=.nan", "engine.gpus=nan", "must be", "at least 0"),
+        ("engine.gpus=.nan", "engine.gpus='.nan'", "must be", "a number"),
         ("evaluation.split=train", "evaluation.split", "'train'", "validation, test"),
         ("fleet.devices=0", "fleet.devices=0", "must be", "at least 1"),
         ("fleet.cohort=0", "fleet.cohort=0", "must be", "at least 1"),
@@ -81,7 +81,7 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("rounds=0", "rounds=0", "must be", "at least 1"),
         ("rounds=2", "rounds", "2", "at least one round per phase"),
         ("model.rank=0", "model.rank=0", "must be", "at least 1"),
-        ("model.targets=q_proj", "'model.targets'", "str", "list"),
+        ("model.targets={q_proj: 1}", "model.targets", "list", "[a, b]"),
         ("strategy.path=null", "strategy", "no path", "strategy.path=module:Name"),
     ],
 )
@@ -107,31 +107,33 @@ def test_a_gpu_share_needs_workers_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("override", "key", "allowed"),
     [
-        ("round=3", "'round'", "name, seed, rounds, run_dir, model"),
-        ("budget.tua=0.5", "'budget.tua'", "tau, calls_per_round, calls_total"),
-        ("stream.sigma=1", "'stream.sigma'", "phases, schedule"),
+        ("round=3", "'round'", "did you mean rounds"),
+        ("budget.tua=0.5", "'budget.tua'", "did you mean budget.tau?"),
+        ("tau=0.5", "'tau'", "did you mean budget.tau?"),
+        ("stream.of=1", "'stream.of'", "allowed here: phases, schedule"),
+        ("xyz=1", "'xyz'", "allowed here: name, seed, rounds, run_dir, model"),
     ],
 )
-def test_an_unknown_key_is_answered_with_those_there_are(override: str, key: str, allowed: str, tmp_path: Path) -> None:
-    """From the command line and from a file, which is then named."""
+def test_an_unknown_key_is_answered_with_those_that_are_close(
+    override: str, key: str, allowed: str, tmp_path: Path
+) -> None:
+    """Or with all of its section; from the command line and from a file, which is then named."""
     message = complaint(override)
-    assert f"unknown key {key} in the overrides; allowed here: {allowed}" in message
+    assert f"unknown key {key} in the overrides; {allowed}" in message
     dotted, value = override.split("=")
     yaml = f"{value}\n"
     for part in reversed(dotted.split(".")):
         yaml = f"{{{part}: {yaml.strip()}}}\n"
     file = tmp_path / "mine.yaml"
     file.write_text(yaml)
-    assert f"unknown key {key} in {file}; allowed here: {allowed}" in complaint(path=file)
+    assert f"unknown key {key} in {file}, line 1; {allowed}" in complaint(path=file)
 
 
 def test_a_mistyped_value_in_a_file_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("budget: {tau: high}\n")
     message = complaint("rounds=5", path=file)
-    assert str(file) in message
-    assert "'budget.tau'" in message
-    assert "'high'" in message
+    assert message == f"budget.tau='high' in {file}, line 1 must be a number"
 
 
 @pytest.mark.parametrize("override", ["rounds", "--rounds=4", "-x"])
@@ -331,14 +333,17 @@ def test_keys_of_the_last_release_are_read_and_written_back_new(tmp_path: Path) 
 def test_an_old_key_beside_its_new_name_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "both.yaml"
     file.write_text("fleet: {sharing: 0.5, opt_in: 0.1}\n")
-    with pytest.raises(ConfigError, match="'sharing' is called 'opt_in' now, and both are given"):
+    with pytest.raises(
+        ConfigError, match=r"'sharing' in .*both\.yaml, line 1 is called 'opt_in' now, and both are given"
+    ):
         load_config(file)
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["fleet.ranks=[8,"], r"override 'fleet\.ranks=\[8,': its value is no YAML"),
+        (["fleet.ranks=[8,"], r"override 'fleet\.ranks=\[8,': a bracket or a quote is not closed"),
+        ([3], "overrides holds 3, which is no text"),
         (["=3"], "override '=3': write it as key=value"),
         ("rounds=3", "must be a list of key=value"),
         ({"rounds": 3}, "must be a list of key=value"),

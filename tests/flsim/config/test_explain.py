@@ -58,7 +58,7 @@ def test_the_keys_of_a_config_are_all_told() -> None:
     [
         (_Part(size=0), "part.size=0 must be at least 1, or left out: how many letters it has"),
         (_Part(speed=0.0), "part.speed=0.0 must be above 0: SGD's own step"),
-        (_Part(speed=float("nan")), "part.speed=nan must be above 0: SGD's own step"),
+        (_Part(speed=float("nan")), "part.speed=nan must be a number, which nan is not"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_what_the_setting_is(part: _Part, said: str) -> None:

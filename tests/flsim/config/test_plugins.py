@@ -63,7 +63,10 @@ def test_a_missing_module_is_named_with_the_mend() -> None:
 def test_a_missing_name_is_answered_with_what_is_defined() -> None:
     message = complaint({"path": "flsim.seeding:seed"})
     assert "client.path='flsim.seeding:seed'" in message
-    assert "has no 'seed'; it defines: seed_for, generator, seed_globals, python_random" in message
+    assert (
+        "has no 'seed' (did you mean seed_for?); it defines: seed_for, generator, seed_globals, python_random"
+        in message
+    )
     assert str(Path("flsim/seeding.py")) in message
 
 

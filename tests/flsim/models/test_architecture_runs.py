@@ -88,7 +88,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
 
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("phi3", "smollm3", "mistral")]
-WORDS = ("model.offer=''", "model.max_new_tokens=12", "cloud.oracle_error=0")
+WORDS = ("model.offer=", "model.max_new_tokens=12", "cloud.oracle_error=0")
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", *SLOW])

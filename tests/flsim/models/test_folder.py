@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> 
     def download(name: str, **settings: Any) -> str:
         return str(snapshot_download(name, cache_dir=tmp_path / "hub", **{"local_files_only": True, **settings}))
 
-    monkeypatch.setattr("flsim.models.folder.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     return tmp_path / "hub"
 
 

@@ -29,6 +29,7 @@ _FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir"
 _ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
 OF_WHAT_IS_SAID = re.compile(r"data\.[^.]+\.(strict|keep_user_ids)")
 """Keys that say what is told or shown of data, and change no result."""
+_BREAKS = "\x85\u2028\u2029"  # YAML takes them for ends of lines, and only in double quotes may they be escaped
 
 
 def load_config(
@@ -168,7 +169,9 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
 
     def text(self, text: str) -> Any:
         """A text."""
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain(text) else "'")
+        plain = None if is_plain(text) else "'"
+        style = '"' if any(letter in text for letter in _BREAKS) else plain
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.text)

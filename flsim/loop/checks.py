@@ -9,6 +9,7 @@ from pathlib import Path
 from flsim.cloud.make import make_cloud
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.given import shown
+from flsim.config.ranges import near
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
 from flsim.loop.lock import LOCK, OWNER
 from flsim.metrics.rows import EVERY_TASK
@@ -120,7 +121,7 @@ def _check_phases(config: Config) -> None:
             if task not in tasks:
                 own = f"those of data: {', '.join(config.data)}" if config.data else "data sets, which data lists"
                 raise ConfigError(
-                    f"stream.phases[{number}] names {task!r}, which is no task; there are the built-in "
+                    f"stream.phases[{number}] names {shown(task)}, which is no task{near(task, tasks)}; there are the built-in "
                     f"{', '.join(TASKS)}, and {own}"
                 )
     if stream.schedule != "recurring" and config.rounds < len(stream.phases):

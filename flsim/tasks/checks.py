@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from flsim.config.given import shown
+from flsim.config.ranges import near
 from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import GYM, SHIPPED
 from flsim.tasks.data_file import known_encoding, no_encoding
@@ -36,7 +38,7 @@ def check_data(sets: Mapping[str, DataConfig]) -> None:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"data: the name {name!r} must begin with a letter and hold letters, digits, _ and - only: files are "
+            f"data: the name {shown(name)} must begin with a letter and hold letters, digits, _ and - only: files are "
             f"called by it"
         )
 
@@ -49,7 +51,7 @@ def _check_words(name: str, data: DataConfig) -> None:
     verifier = ("verifier", data.verifier, tuple(SHIPPED), "verifier")
     for key, value, names, mend in (*([] if data.reader else [kind]), *([verifier] if data.verifier else [])):
         if value not in names and not (key == "verifier" and ":" in str(value)):
-            said = f"={value!r} is not known" if value else " is missing"
+            said = f"={shown(value)} is not known{near(value, names)}" if value else " is missing"
             raise ConfigError(
                 f"data.{name}.{key}{said}; choose one of: {', '.join(names)}, or give one of your own as "
                 f"data.{name}.{mend}=my_file.py:NAME"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flsim.config.given import OVERRIDES, Text, shown
 from flsim.config.kinds import LARGEST, misfit
-from flsim.config.load import load_config
+from flsim.config.load import load_config, to_yaml
 from flsim.config.reading import is_plain, read
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetConfig, StreamConfig
 from flsim.loop.checks import check
@@ -111,6 +111,14 @@ def test_a_thousandth_is_a_number_in_every_spelling_from_both_places(text: str, 
     file.write_text(f"stream: {{alpha: {text}}}\nclient: {{path: 'a:b', lr: {text}}}\n")
     for config in (load_config(file), load_config(None, [f"stream.alpha={text}", f"client.lr={text}"])):
         assert (config.stream.alpha, config.client["lr"]) == (0.001, 0.001)
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\ufeff", "a\tb", "\r\n", " ", "null", "''", "\x1b[1m"])
+def test_odd_letters_are_written_so_that_they_are_read_again(text: str, tmp_path: Path) -> None:
+    config = Config(name=text, client={"path": "a:b", "x": text})
+    file = tmp_path / "odd.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8", newline="")
+    assert load_config(file) == config
 
 
 def test_infinity_is_a_number_and_nan_is_none() -> None:

@@ -121,8 +121,8 @@ def _check_phases(config: Config) -> None:
             if task not in tasks:
                 own = f"those of data: {', '.join(config.data)}" if config.data else "data sets, which data lists"
                 raise ConfigError(
-                    f"stream.phases[{number}] names {shown(task)}, which is no task{near(task, tasks)}; there are the built-in "
-                    f"{', '.join(TASKS)}, and {own}"
+                    f"stream.phases[{number}] names {shown(task)}, which is no task{near(task, tasks)}; there are "
+                    f"the built-in {', '.join(TASKS)}, and {own}"
                 )
     if stream.schedule != "recurring" and config.rounds < len(stream.phases):
         raise ConfigError(

@@ -51,10 +51,10 @@ def _check_words(name: str, data: DataConfig) -> None:
     verifier = ("verifier", data.verifier, tuple(SHIPPED), "verifier")
     for key, value, names, mend in (*([] if data.reader else [kind]), *([verifier] if data.verifier else [])):
         if value not in names and not (key == "verifier" and ":" in str(value)):
-            said = f"={shown(value)} is not known{near(value, names)}" if value else " is missing"
+            said = f"={shown(value)} is not known" if value else " is missing"
             raise ConfigError(
-                f"data.{name}.{key}{said}; choose one of: {', '.join(names)}, or give one of your own as "
-                f"data.{name}.{mend}=my_file.py:NAME"
+                f"data.{name}.{key}{said}; choose one of: {', '.join(names)}{near(value, names)}, or give one of "
+                f"your own as data.{name}.{mend}=my_file.py:NAME"
             )
     if (data.verifier == GYM) != (data.kind == "reasoning_gym") and data.verifier is not None:
         where, said = data.reader or data.kind, f"reader={data.reader}" if data.reader else f"kind={data.kind}"

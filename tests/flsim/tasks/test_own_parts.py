@@ -83,7 +83,7 @@ def test_a_function_is_judged_exactly_and_a_reader_as_it_says(mine: Path) -> Non
     [
         (["data.mine.reader={}:read", "data.mine.kind=gsm8k"], r"data\.mine has kind=gsm8k and reader=.*leave one"),
         (["data.mine.root=x"], r"data\.mine\.kind is missing; choose one of: gsm8k.*data\.mine\.reader=my_file\.py"),
-        (["data.mine.reader={}:red"], r"has no 'red'; it defines: read"),
+        (["data.mine.reader={}:red"], r"has no 'red' .did you mean read..; it defines: read"),
         (["data.mine.reader={}:number"], r"3, which cannot be called"),
         (["data.mine.reader={}:wrong"], r"data\.mine: .*gives 'Say 1\.', which is no item"),
         (["data.mine.reader={}:read", "data.mine.settings={size: 1}"], r"was given size: .*unexpected keyword"),

@@ -10,7 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -305,7 +305,10 @@ def shared_of(message: Message) -> tuple[Problem, ...]:
     """The questions that a device lets the server see; none if it sent none."""
     if SHARED not in message.content:
         return ()
-    return tuple(Problem(*values) for values in json.loads(str(message.content[SHARED]["json"])))
+    listed = (Problem(*values) for values in json.loads(str(message.content[SHARED]["json"])))
+    return tuple(
+        replace(problem, score_words=tuple(problem.score_words)) for problem in listed
+    )  # JSON knows lists only
 
 
 def usable_adapter(message: Message, like: Adapter) -> Adapter:

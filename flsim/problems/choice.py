@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flsim.problems import choosing
+from flsim.problems.answers import choosing
+from flsim.problems.answers.letters import LISTED, Said, plain, stated, within_mark
+from flsim.problems.answers.marked import marked, spoken
 from flsim.problems.judging import Judgement
-from flsim.problems.letters import LISTED, Said, plain, stated, within_mark
-from flsim.problems.marked import marked, spoken
 
 _NEXT_QUESTION = re.compile(r"\n[ \t*]*(?:Question|Q)\s*\d*\s*[:.]")
 _STATEMENT = re.compile(

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from flsim.problems.exact import constant
+from flsim.problems.answers.exact import constant
+from flsim.problems.answers.kinds import decided
+from flsim.problems.answers.marked import last_line, marked, spoken
+from flsim.problems.answers.notation import unit_of, written
 from flsim.problems.judging import Judgement
-from flsim.problems.kinds import decided
-from flsim.problems.marked import last_line, marked, spoken
-from flsim.problems.notation import unit_of, written
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 
 _MOST_CHARS = 256

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from flsim.problems.answers.marked import Marked, marked, spoken
+from flsim.problems.answers.rewriting import LARGEST_POWER, NONE, rewritten
 from flsim.problems.judging import Judgement
-from flsim.problems.marked import Marked, marked, spoken
-from flsim.problems.rewriting import LARGEST_POWER, NONE, rewritten
 
 _LONGEST = 60  # characters; longer ones are no answer to anything, and make exact arithmetic slow
 _LONGEST_MARKED = 400  # characters of a line or box that are looked at

@@ -116,7 +116,7 @@ def test_another_url_model_prompt_or_length_is_another_answer_and_another_way_th
 
 def test_the_identities_of_shipped_clouds_are_what_they_were(tmp_path: Path) -> None:
     """So that old caches stay good: the old kind, the settings by their old names, and what the cloud itself said."""
-    (tmp_path / "t.csv").write_text("question,right,prompt_tokens,completion_tokens\n")
+    (tmp_path / "t.csv").write_text("question,right,prompt_tokens,completion_tokens\nq,1,1,1\n")
     said = {"url": "http://h/v1", "model": "m", "system": None, "max_tokens": 64}
     assert Endpoint("http://h/v1", "m").identity() == ["endpoint", said, instruction()]
     assert Oracle(0, {"lists": 0.5}).identity() == [

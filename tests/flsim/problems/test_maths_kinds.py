@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flsim.problems.exact import Constant, constant
-from flsim.problems.kinds import decided
+from flsim.problems.answers.exact import Constant, constant
+from flsim.problems.answers.kinds import decided
+from flsim.problems.answers.notation import written
 from flsim.problems.maths import MathsVerifier, answer_in, too_large
-from flsim.problems.notation import written
 from tests.flsim.problems.pairs import by_law, misjudged
 from tests.flsim.problems.texts import TEXTS
 

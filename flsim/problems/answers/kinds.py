@@ -1,6 +1,6 @@
 r"""Answers that are compared without math-verify, which takes wrong ones for right or cannot read them.
 
-Times and ratios, dates and words, elided sequences, numerals of a base, residues, constants (`flsim.problems.exact`).
+Times and ratios, dates and words, elided sequences, numerals of a base, residues, constants (`exact`).
 """
 
 import re
@@ -9,8 +9,8 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from flsim.problems.exact import Constant, constant
-from flsim.problems.notation import compact
+from flsim.problems.answers.exact import Constant, constant
+from flsim.problems.answers.notation import compact
 
 _NAMED = re.compile(r"\s*\\?[A-Za-z](?:_\{?\w+\}?)?\s*=\s*")
 _COMMA = re.compile(r"-?\d+,\d+")

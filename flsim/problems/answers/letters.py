@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from flsim.problems import choosing
+from flsim.problems.answers import choosing
 
 Kind = Literal["announced", "affirmed", "concluded", "opens", "brackets"]
 

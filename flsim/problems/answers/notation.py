@@ -8,9 +8,9 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from flsim.problems.relations import in_intervals
-from flsim.problems.rewriting import REPEATING, repeating
-from flsim.problems.typography import plain
+from flsim.problems.answers.relations import in_intervals
+from flsim.problems.answers.rewriting import REPEATING, repeating
+from flsim.problems.answers.typography import plain
 
 _BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
 _LONGEST_SIGNED = 100  # characters

@@ -95,7 +95,7 @@ class Constant:
 
 
 def constant(text: str) -> Constant | None:
-    """The constant that LaTeX in one writing (`flsim.problems.notation`) says; None if it says none of this kind."""
+    """The constant that LaTeX in one writing says; None if it says none of this kind."""
     tokens, at = [], 0
     text = text.rstrip()
     while at < len(text):

@@ -6,7 +6,7 @@ What is no number by itself though it has digits, such as the 16 of `\sqrt{16}`,
 import re
 from fractions import Fraction
 
-from flsim.problems.typography import plain
+from flsim.problems.answers.typography import plain
 
 NONE = "\x01"
 """Stands beside a number that is part of something else: of a root, a factor of pi, one of two signs."""

@@ -57,7 +57,6 @@ test-slow: .venv/dev ## the slow tests: kills and resumes, the whole demo
 
 test-torture: .venv/dev ## try to break it (about 30 minutes): kills, full disks, damaged files, caps, fuzz; ARGS="drivers --scale 0.1"
 	$(BIN)/flsim torture $(ARGS)
-	$(if $(ARGS),,$(BIN)/python -m pytest -q -m torture)
 
 check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .

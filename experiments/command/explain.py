@@ -16,6 +16,7 @@ from experiments.command.list import KINDS, Parts
 from experiments.command.terminal import Parser, bold, listed, paragraph
 from experiments.command.walk import first_sentence
 from flsim.config.explain import NAME, SECTION, Key
+from flsim.config.spelling import current_key
 
 _LONGEST = 16  # letters of a default in a list; the key by itself shows all of it
 
@@ -31,11 +32,14 @@ def main(arguments: list[str]) -> int:
         )
         return 0
     for place, name in enumerate(args.keys):
-        text = explained(name.partition("=")[0].strip("."))
+        asked = name.partition("=")[0].strip(".")
+        key = current_key(asked)
+        text = explained(key)
         if text is None:
             print(f"error: there is no key {name!r}; {_near(name)}", file=sys.stderr)
             return 2
-        print(f"{chr(10) if place else ''}{text}")
+        renamed = f"{asked} is called {key} now\n\n" if key != asked else ""
+        print(f"{chr(10) if place else ''}{renamed}{text}")
     return 0
 
 

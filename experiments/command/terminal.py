@@ -22,6 +22,7 @@ key=value sets a key of the config; the last of a key wins. The type of its fiel
   list           fleet.ranks=[8,4] or fleet.ranks=8,4
   null or none   leaves a setting out that may be left out
   keys           budget.tau=0.5 or budget={tau: 0.5}
+  a reference    run_dir=runs/${name}-${seed}: what other settings are; \\${ is ${ itself
 
 A setting of a plug-in, such as client.lr, is null, true, false, a number, a list or {a: 1} if it is written as one, and
 else a text; in quotes it is always a text. A YAML file is read by the same rules.
@@ -46,6 +47,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave with status 2."""
+        message = message.replace(", key=value", "")  # argparse counts what may be left out among what is required
         self.exit(2, f"error: {message} ({self.prog} --help explains)\n")
 
 

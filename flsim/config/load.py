@@ -17,6 +17,7 @@ import yaml
 
 from flsim.config.explain import fields_of, refuse_out_of_range
 from flsim.config.given import Given, Keyed, Text, override, read_file, shown, unfolded
+from flsim.config.interpolation import escaped, resolved
 from flsim.config.kinds import kinds_of, may_be_none, words_of
 from flsim.config.plugins import respelt
 from flsim.config.reading import is_null, is_plain, read, refused
@@ -55,13 +56,14 @@ def load_config(
         raise ConfigError(f"overrides holds {wrong!r}, which is no text; write it as key=value, such as 'rounds=4'")
     if path is not None and not isinstance(path, str | Path):
         raise ConfigError(f"{path!r} is no config; give a file, or the name of one that ships, such as 'demo'")
-    taken = [override(text) for text in overrides]
+    taken = [kept(override(text)) for text in overrides]
     files = [*([] if path is None else [config_file(path)]), *map(_existing, fragments)]
     config = Config() if path is None else Config(name=files[0].stem)  # unless the file says otherwise
-    for file in files:
-        config = _laid_over_file(config, file)
-    for given in taken:
-        config = laid_over(Config, config, kept(given))
+    layers = resolved([*(kept(read_file(file)) for file in files), *taken], asdict(config))
+    for file, given in zip(files, layers, strict=False):
+        config = _laid_over_file(config, file, given)
+    for given in layers[len(files) :]:
+        config = laid_over(Config, config, given)
     refuse_out_of_range(config)
     plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "stage")}
     return replace(config, **plug_ins)
@@ -139,9 +141,8 @@ def _unknown(above: str, name: str, where: str, known: Sequence[str]) -> ConfigE
     return ConfigError(f"unknown key {shown(key)} in {where}; {said}")
 
 
-def _laid_over_file(config: Config, file: Path) -> Config:
+def _laid_over_file(config: Config, file: Path, given: Keyed) -> Config:
     """A config with a file's keys over it; of data sets, a relative `root` is looked for beside the file, too."""
-    given = kept(read_file(file))
     config = laid_over(Config, config, given)
     sets = given.items.get("data")
     found = dict(config.data)
@@ -171,6 +172,7 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
         """A text."""
         plain = None if is_plain(text) else "'"
         style = '"' if any(letter in text for letter in _BREAKS) else plain
+        text = escaped(text)
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

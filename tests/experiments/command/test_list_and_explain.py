@@ -107,3 +107,25 @@ def test_short_names_are_read_from_their_table_and_told_apart() -> None:
     assert verifiers.keys() == SHIPPED.keys()
     assert len(set(readers.values())) == len(readers)
     assert readers["gsm8k"].startswith("GSM8K: grade-school maths")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("server.every_rounds", "stage.every_rounds"),
+        ("fleet.sharing", "fleet.opt_in"),
+        ("cloud.settings.url", "cloud.url"),
+        ("cloud.kind", "cloud.path"),
+    ],
+)
+def test_a_key_of_the_release_before_is_explained_by_its_present_name(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", old]) == 0
+    assert capsys.readouterr().out.startswith(f"{old} is called {new} now\n\n{new} = ")
+
+
+def test_resume_asks_for_the_folder_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["resume"])
+    assert "required: RUN (" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_no_response_takes_long(unit: str) -> None:
     assert time.process_time() - before < 2.0
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=1_000)
 @given(st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join))
 def test_no_response_of_many_raises(text: str) -> None:

@@ -118,7 +118,7 @@ def test_no_response_raises_and_its_notation_is_kept(text: str) -> None:
     assert decided("5", said) in (True, False, None)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=20_000, deadline=1000)
 @given(TEXTS)
 def test_no_response_raises_or_hangs_in_many(text: str) -> None:
@@ -128,7 +128,7 @@ def test_no_response_raises_or_hangs_in_many(text: str) -> None:
         decided(said, wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=500, deadline=None)
 @given(text=TEXTS)
 def test_math_verify_survives_many(verifier: MathsVerifier, text: str) -> None:

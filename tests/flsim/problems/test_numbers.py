@@ -109,7 +109,7 @@ def test_no_response_raises_and_every_reading_has_its_verdict(text: str) -> None
     assert verdicts == [explain("numeric", "#### 5", text).right, number_in(text) is not None]
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=20_000, deadline=None)
 @given(TEXTS)
 def test_no_response_raises_in_many(text: str) -> None:

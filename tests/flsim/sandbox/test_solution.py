@@ -62,7 +62,7 @@ def test_finding_code_never_takes_long(unit: str) -> None:
     assert time.process_time() - before < 4.0
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=1_000)
 @given(st.lists(st.sampled_from(STROKES), max_size=200).map("".join))
 def test_no_completion_of_many_raises(text: str) -> None:

@@ -275,7 +275,7 @@ def test_any_bytes_are_read_or_told(tmp_path_factory: pytest.TempPathFactory, na
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("many", [20, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [20, pytest.param(3000, marks=pytest.mark.torture)])
 def test_a_damaged_file_is_read_or_told(tmp_path: Path, name: str, many: int) -> None:
     rng = Random(name)
     if name == "a.parquet":

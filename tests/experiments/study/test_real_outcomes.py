@@ -57,6 +57,7 @@ def test_the_router_learns_where_only_the_cloud_is_right() -> None:
     assert not alike(SimpleNamespace(questions=("hard 77", "easy 77"))).any()  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_one_training_its_rules_and_what_they_are_paired_by(world: Path, tmp_path: Path) -> None:
     """The device alone is the same under every rule; the oracle is above all; a rule's wishes are its own."""
     runs = domain_runs("gsm8k", [0], tmp_path, settings(world, "gsm8k"))

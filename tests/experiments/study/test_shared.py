@@ -75,7 +75,9 @@ def test_what_has_begun_or_looks_at_its_tests_is_trained_alone(tiny: str, tmp_pa
     assert [len(training.configs) for training in trainings_of(configs)] == [4, 1]
 
 
-@pytest.mark.parametrize("methods", [RULES, "da_grpo_threshold,da_grpo_threshold+own_calibrated"])
+@pytest.mark.parametrize(
+    "methods", ["da_grpo_threshold,da_grpo_threshold+own_calibrated", pytest.param(RULES, marks=pytest.mark.slow)]
+)
 def test_runs_of_one_training_are_those_of_the_same_settings_alone(methods: str, tiny: str, tmp_path: Path) -> None:
     """The tests of the fleet's model, of the devices' own after their steps, and of all references at round 0."""
     (training,) = trainings_of(configs_of(tiny, tmp_path / "all", f"method={methods}", "seed=3"))
@@ -102,7 +104,7 @@ def test_a_shared_training_goes_on_after_a_stop(tiny: str, tmp_path: Path) -> No
     assert_same_as_alone(training.configs[1], tmp_path / "alone")
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_rule_that_fails_takes_no_other_run_with_it(first: bool, tiny: str, tmp_path: Path) -> None:
     """Its own run is trained alone, and ends as it would without the others: without tests."""
     (tmp_path / "faulty.py").write_text("class Faulty:\n def decide(self, pack):\n  raise ArithmeticError('no luck')\n")

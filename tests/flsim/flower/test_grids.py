@@ -247,6 +247,7 @@ def test_a_worker_that_dies_once_costs_nothing_visible(one_ray: None, tmp_path: 
         assert counts(grid.send_and_receive(messages_to(grid, 2))) == [2] * DEVICES
 
 
+@pytest.mark.slow
 def test_a_device_that_kills_its_worker_every_time_costs_only_itself(one_ray: None, tmp_path: Path) -> None:
     """Device 2 shares a pack with 3; after two deaths the two are tried alone, and only the killer fails."""
     with on_ray(tmp_path / "ray", Packed(), workers=1) as grid:

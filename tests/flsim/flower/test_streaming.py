@@ -225,16 +225,19 @@ def test_devices_may_be_sent_adapters_of_different_ranks(tmp_path: Path) -> None
         assert wire.adapter_of(reply)["q.lora_A"].tolist() == [[1.0] * 3] * (1 + device % 2)
 
 
-def test_ray_streams_what_this_process_streams_bit_for_bit(one_ray: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "pack"), [(2, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 2), (2, 1)))]
+)
+def test_ray_streams_what_this_process_streams_bit_for_bit(
+    workers: int, pack: int, one_ray: None, tmp_path: Path
+) -> None:
     with local(tmp_path / "local") as grid:
         expected = [streamed(FedAvg(), grid)[0], streamed(Rewarding(), grid, "raise")[0]]
-    for workers, pack in ((1, 2), (2, 1), (2, 3)):
-        folder = DeviceStore(tmp_path / f"ray-{workers}-{pack}")
-        with RayGrid(app(), folder, DEVICES, pack, workers=workers) as grid:
-            assert [streamed(FedAvg(), grid)[0], streamed(Rewarding(), grid, "raise")[0]] == expected
-            timing = grid.timing(1, 100.0)
-            assert sum(timing.parts.values()) == pytest.approx(workers * 100.0)
-            assert timing.parts["transport"] > 0
+    with RayGrid(app(), DeviceStore(tmp_path / "ray"), DEVICES, pack, workers=workers) as grid:
+        assert [streamed(FedAvg(), grid)[0], streamed(Rewarding(), grid, "raise")[0]] == expected
+        timing = grid.timing(1, 100.0)
+        assert sum(timing.parts.values()) == pytest.approx(workers * 100.0)
+        assert timing.parts["transport"] > 0
 
 
 class CountingRay:

@@ -90,10 +90,8 @@ def evaluate_pack(
         tests = order.problems
         granted = _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)  # (N,)
         help_ = order.help(choice.alone, granted)
-        values = {
-            "cloud_requests": choice.wishes.astype(np.float64),
-            **_within_budget(granted, choice.alone, help_),
-        }
+        wishes = choice.wishes.astype(np.float64)  # (N,)
+        values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
         of = Subject(round_, device_name(device), world.split, model)
         whole = _costs(world, help_, of) + label_rows(tests, scored, world.stream.tasks, of)
         if model == "global" and world.asks_all_tests:

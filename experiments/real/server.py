@@ -16,6 +16,7 @@ class KnownAnswers(ThreadingHTTPServer):
     """Answers the questions it knows, and says so of all others."""
 
     daemon_threads = True
+    request_queue_size = 128  # a fleet connects at once
 
     def __init__(
         self, answers: Mapping[str, str], latency_s: float = 0.0, port: int = 0, otherwise: str = UNKNOWN

@@ -77,7 +77,7 @@ def ray_itself(ground: Ground) -> Iterator[Trial]:
         time.sleep(rng.uniform(0.0, 3.0))
         for victim in command.family(which):
             victim.kill()
-        yield _ended_and_resumed(ground, "kill of a process of Ray's own", which, folder, command.finish(), (2,))
+        yield _ended_and_resumed(ground, "kill of a process of Ray's own", which, folder, command.finish(), (1, 2))
 
 
 def signals(ground: Ground) -> Iterator[Trial]:
@@ -100,8 +100,9 @@ def signals(ground: Ground) -> Iterator[Trial]:
 def _ended_and_resumed(
     ground: Ground, family: str, what: str, folder: Path, ending: Ending, due: tuple[int, ...]
 ) -> Trial:
-    """The trial of a run that was made to end: with a status that is due and no traceback, and then it goes on."""
-    if ending.status not in (0, *due) or "Traceback" in ending.said or ending.left:
+    """The trial of a run that was made to end: with a status that is due and a word, and then it goes on."""
+    told = ending.status == 0 or "flsim resume" in ending.said or "nothing of a run was written" in ending.said
+    if ending.status not in (0, *due) or not told or "Traceback" in ending.said or ending.left:
         return Trial(family, what, LOST, f"status {ending.status}, {ending.left} left behind: {ending.last}")
     return ground.judged(family, what, folder, resume(folder, *LOCAL).finish())
 

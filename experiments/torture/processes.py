@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,8 @@ class Command:
         if self.runs:
             self.kill()
             return Ending(None, self._said())
-        return Ending(self.process.returncode, self._said(), _gone(family))
+        left = _gone(family)
+        return Ending(self.process.returncode, self._said(), left)  # read last: a sentinel may speak for a dead driver
 
     def kill(self, *, alone: bool = False) -> int:
         """SIGKILL: to all of them at once, or to the command alone; returns how many outlived it that must not."""
@@ -101,7 +103,8 @@ class Command:
         if alone:
             self.process.kill()
         else:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(self.process.pid, signal.SIGKILL)
             _kill(family)
         self.process.wait()
         return _gone(family)

@@ -45,7 +45,7 @@ def local_folder(path: str, key: str = "model.path") -> Path | None:
     if not os.path.exists(folder) and _NAME.fullmatch(path):
         return None
     built_in = ", ".join(f"builtin:{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
-    raise ConfigError(f"{key}={shown(path)}: {folder} holds no checkpoint (config.json); built in are: {built_in}")
+    raise ConfigError(f"{key}={shown(path)} holds no checkpoint (config.json); built in are: {built_in}")
 
 
 def sketch(path: str, key: str = "model.path") -> str:

@@ -26,7 +26,7 @@ MISTAKES = {
     "stage={path: 'strategies.stages.distillation:Distillation', step: 3}": "(did you mean steps?)",
     "cloud.url=x": "cloud.url is no setting of flsim.cloud.builtin:Builtin; it takes: model",
     "cloud.path=flsim.cloud.endpoint:Endpoint": "needs cloud.url",
-    "model.path=nowhere": "nowhere holds no checkpoint",
+    "model.path=nowhere": "'nowhere' holds no checkpoint",
     "model.path=builtin:slim": "built in are: builtin:cloud, builtin:slm",
     "fleet.cohort=99": "fleet.cohort=99 is more than fleet.devices=16",
     "stream.phases=[[sums]]": "names 'sums', which is no task",

@@ -305,7 +305,9 @@ def test_the_real_sanitised_mbpp_has_the_columns_of_humaneval(real: Callable[[st
     assert len(items) == 427
     row = json.loads((real("mbpp") / "mbpp_sanitized.jsonl").read_text().splitlines()[0])
     assert items[0].question == row["prompt"]
-    exec(row["prompt"] + "    return set(test_tup1) & set(test_tup2)\n" + items[0].answer, {})
+    head, tests = items[0].answer[: len(row["prompt"])], items[0].answer[len(row["prompt"]) :]
+    assert head == row["prompt"]
+    exec(head + "    return set(test_tup1) & set(test_tup2)\n" + tests, {})
 
 
 @pytest.mark.data

@@ -137,7 +137,11 @@ def _of_seeds(method: Method, seeds: Sequence[tuple[int, int]]) -> list[OpenRun]
 
 
 def _rows_of(run: OpenRun) -> RunRows:
-    return RunRows(of_users(run.rows()), TaskStream(run.config.stream, run.config.rounds).phases, run.config.budget.tau)
+    phases = TaskStream(run.config.stream, run.config.rounds).phases
+    rows = RunRows(of_users(run.rows()), phases, run.config.budget.tau)
+    if rows.accuracy.empty:
+        raise ConfigError(f"{run.folder} has tested nobody at its end (run.log says why); leave it out, or run it anew")
+    return rows
 
 
 def _before(run: OpenRun, alone: str | None) -> pd.Series:

@@ -381,6 +381,12 @@ def test_what_is_no_finished_run_is_refused(root: Path, tmp_path: Path) -> None:
         flsim.compare([root], against="other")
 
 
+def test_a_run_that_tested_nobody_is_refused(tmp_path: Path) -> None:
+    untested = write_run(tmp_path / "untested", [row for row in rows_of(BASE_END) if row.name != "accuracy"])
+    with pytest.raises(ConfigError, match="untested has tested nobody at its end"):
+        flsim.compare([untested])
+
+
 def test_a_bound_needs_the_same_test_sets_and_no_more(root: Path, tmp_path: Path) -> None:
     """Joint training on all tasks with another budget and length is a bound; other test prompts are none."""
     joint = [

@@ -25,7 +25,11 @@ def _begin() -> Callable[[Any], bool]:
         try:
             # the reference comes first: math-verify is not symmetric about chains of equations
             gold, answer = (
-                parse(f"$\\boxed{{{text}}}$", extraction_config=ways, parsing_timeout=_PARSING_S) for text in pair
+                [
+                    _of_known_symbols(value)
+                    for value in parse(f"$\\boxed{{{text}}}$", extraction_config=ways, parsing_timeout=_PARSING_S)
+                ]
+                for text in pair
             )
             found = verify(gold, answer, timeout_seconds=_COMPARING_S, allow_set_relation_comp=True)
             return bool(gold) and bool(answer) and bool(found)
@@ -35,6 +39,16 @@ def _begin() -> Callable[[Any], bool]:
     if not equal(["\\frac{1}{2}", "0.5"]) or equal(["1", "2"]) or equal(["\\frac{1}{3}", "0.3333333"]):
         raise RuntimeError("math-verify does not find 1/2 equal to 0.5; is it installed with its extra antlr4_13_2?")
     return equal
+
+
+def _of_known_symbols(value: Any) -> Any:
+    """With `i` as the imaginary unit; math-verify takes it for a symbol that is now real, now not."""
+    from sympy import I, Symbol  # type: ignore[import-untyped]
+
+    symbols = {one for one in getattr(value, "free_symbols", ()) if type(one) is Symbol}
+    if not any(one.name == "i" for one in symbols):
+        return value
+    return value.xreplace({one: I if one.name == "i" else Symbol(one.name, real=True) for one in symbols})
 
 
 def _also_near(rounded: Callable[..., bool]) -> Callable[..., bool]:

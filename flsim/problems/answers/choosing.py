@@ -93,6 +93,13 @@ DOUBTS = _words(
     "if unless whether not don't didn't never many some students people someone they tempted others who wouldn't"
 )
 """Before a verb of picking these say that nobody picked: `if you pick B`."""
+SUPPOSED = _words(
+    """
+    if suppose supposing assume assuming assumed imagine angenommen supposons supongamos often some students many
+    people someone others first initially glance
+    """
+)
+"""Before an announcement in its sentence these say that it is no answer yet: `suppose the answer is B`."""
 SECOND_THOUGHTS = _words("no wait actually sorry mean correction rather nein non")
 """What takes back what was announced: `A... no, B`."""
 QUESTIONS = _words("is could can would might should isn't why")

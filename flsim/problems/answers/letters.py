@@ -143,7 +143,8 @@ def _kind(text: str, at: int) -> Kind | None:
         return None if kind == "denied" else kind
     capital = text[at].isupper()
     if capital and choosing.AFFIRMED.match(text, at + 1):
-        return "affirmed"
+        words = [token.lower() for token in _TOKEN.findall(text[max(0, at - _CONTEXT) : at])]
+        return None if _supposed(words, len(words)) else "affirmed"
     begins = not text[start:at].strip(_BULLETS) and (capital or text[at + 1 : at + 2] in (")", "."))
     if begins and _OPENS.match(text, at + 1):
         return None if LISTED.search(line, at - start + 2) else "opens"
@@ -171,14 +172,14 @@ def _announced(text: str, at: int) -> Kind | Literal["denied"] | None:
         if token in choosing.ANSWER or (token == "." and tokens[place - 1 : place] == ["ans"]):
             if corrected or (free and after[0] not in choosing.BRIDGES):
                 return None
-            return "denied" if denied or _asked(text, at, tokens, place) else "announced"
+            return "denied" if denied or _asked(text, at, tokens, place) or _supposed(tokens, place) else "announced"
         if not free and token in choosing.PICKS and not verb:
             return "denied" if denied or choosing.DOUBTS & set(tokens[max(0, place - 4) : place]) else "announced"
         if not free and token in choosing.NAMES and verb:
             return "denied" if denied or _asked(text, at, tokens, place) else "announced"
         if free and token in choosing.BEST:
             return "denied" if denied else None if token in choosing.LOOSE_BEST else "announced"
-        if token in choosing.DENIALS or token.endswith("n't") or (token == "no" and after == ["es"]):
+        if token in choosing.DENIALS or token.endswith("n't") or (token == "no" and after in (["es"], ["é"], ["è"])):
             if corrected:
                 return "announced"
             denied |= not {",", ".", ";"} & set(tokens[place:])
@@ -223,6 +224,16 @@ def _asked(text: str, at: int, tokens: list[str], place: int) -> bool:
     return "would" in tokens[place:] and re.match(r",?\s*(?:if|unless|had)\b", following) is not None
 
 
+def _supposed(tokens: list[str], place: int) -> bool:
+    """Whether the sentence up to a place only supposes, or tells what others say: `if the answer is B, then`."""
+    clause = tokens[:place]
+    for end in range(place - 1, -1, -1):
+        if clause[end] in choosing.SO | set(".!?;:,") | {"but", "then"}:
+            clause = clause[end + 1 :]
+            break
+    return not choosing.SUPPOSED.isdisjoint(clause)
+
+
 def _joined(text: str, at: int) -> int | None:
     """Place of a second letter that is chosen with this one; not in `C, I think` nor in `C, A is wrong`."""
     also = choosing.ALSO.match(text, at + 1) or choosing.ALSO_LISTED.match(text, at + 1)
@@ -251,7 +262,12 @@ def _only_choosing(line: str) -> bool:
             letters += 1
             continue
         known = low in choosing.FILLERS or low in choosing.ANSWER or low in choosing.PICKS or token in _AROUND
-        if not known or low in choosing.DENIALS or (token == "?" and len(tokens) > 2):
+        if (
+            not known
+            or low in choosing.DENIALS
+            or (low == "no" and following in ("es", "é", "è"))
+            or (token == "?" and len(tokens) > 2)
+        ):
             return False
     return letters == 1
 

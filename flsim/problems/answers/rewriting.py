@@ -18,6 +18,10 @@ _MOST_BITS = 190
 _BETWEEN = re.compile(
     r"(?<=[\w)}%])(?<!\d[eE])-(?=[\d$€£¥₹.\\{(])|(?<=[\d)}%])\s-\s?(?=[\d$€£¥₹.\\{(])|(?<=\b[A-Za-z]) - (?=[\d\\])"
 )
+_NEGATIVE = re.compile(
+    r"(?:^|(?<=[#:=({]\s)|(?<=[#:=({])|(?<=\bis\s)|(?<=\bof\s))(?:minus|negative)\s+(\}?)\s?(?=[$€£¥₹]?\d)",
+    re.IGNORECASE,
+)
 _MONEY = re.compile(
     r"\\?\$|[€£¥₹₽₩₪₫฿¢₱₦₺₴]|\\(?:pounds|euro|yen|textdollar)(?![A-Za-z])|\bRs\.?(?=\s*\d)|\b(?:US|HK)(?=\$)"
 )
@@ -69,6 +73,7 @@ def rewritten(text: str, *, marked: bool = False, boxed: bool = False) -> str:
         boxed: it is nothing but an answer, in which letters and signs are those of a term: `3x`.
     """
     text = " ".join(plain(text).replace("{,}", ",").replace("~", " ").split())
+    text = _NEGATIVE.sub(r"-\1", text)
     text = _BETWEEN.sub(" ~ ", _ORDINAL.sub(" ", text) if "^" in text else text)
     latex = "\\" in text
     if latex:

@@ -46,6 +46,7 @@ _SAID = re.compile(
 _CORRECTED = re.compile(r"\b(?:wait|no,|actually|sorry|correction|mistake|instead|hmm)\b|\bno\b[,.]", re.IGNORECASE)
 # another number that belongs to the one before: a range, a list or a sum is no single number
 _GOES_ON = re.compile(r"[\s)}]{0,3}(?:[-~,;*+|&]|\bor\b|\band\b|\bto\b)\s?[-+~(]?\s?\.?\d", re.IGNORECASE)
+_BOUND = re.compile(r"[\s$*]{0,4}(?:[<>≤≥]|\\(?:leq?|geq?|lt|gt)(?![a-zA-Z]))")  # more than 18 is no number
 _LISTED = re.compile(r"[^\w.]*\d[\d.]*(?:\s*(?:,\s|;|\bor\b|\band\b)\s*\d[\d.]*)+[^\w]*", re.IGNORECASE)
 _EQUAL = re.compile(r"=|\\approx(?![A-Za-z])|≈")
 _ASSIGNED = re.compile(r"[^=\d]*[^=A-Za-z]*(?<![<>!])=")
@@ -115,6 +116,8 @@ def number_in(text: str) -> Number | None:
     answer = text if found is None else found.text
     if _PLAIN.fullmatch(answer):  # what most answers are, at once
         return Number(Fraction(answer), Fraction(1), answer)
+    if found is not None and (_BOUND.search if found.by == "box" else _BOUND.match)(found.text):
+        return None
     if found is not None and found.by != "tag":
         return _in_box(found) if found.by == "box" else _first(found.text)
     if found is not None and _LISTED.fullmatch(answer):

@@ -34,7 +34,7 @@ class Method:
         """The method in a setting, with what was chosen for its learner there."""
         tuned = TUNED / setting / f"{self.tuned}.yaml"
         fragments = (*find_method(self.files).files, *([tuned] if tuned.is_file() else []))
-        return Arm(self.label, (f'name="{self.label}"',), fragments, self.files)
+        return Arm(self.label, (f"name={self.label}",), fragments, self.files)
 
 
 METHODS = (

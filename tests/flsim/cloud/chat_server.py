@@ -60,12 +60,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keys.add(self.headers.get("Authorization", ""))
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
-        try:
-            self.server.stopped.wait(self.server.pause_s)
-            self._reply(question, self.server.behave(number, question))
-        finally:
-            with self.server.lock:
-                self.server.now -= 1
+        self.server.stopped.wait(self.server.pause_s)
+        how = self.server.behave(number, question)
+        with self.server.lock:
+            self.server.now -= 1  # before the reply, since whoever has it may send the next request at once
+        self._reply(question, how)
 
     def _reply(self, question: str, how: str) -> None:
         key = self.headers.get("Authorization", "")

@@ -77,6 +77,7 @@ def test_learning_rate_warms_up_stays_and_falls() -> None:
     assert learning_rate_factor(99, 100) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 def test_measure_weighs_families_alike() -> None:
     """A model that is never right gives zero in every group, whatever the number of levels."""
     recipe = replace(SLM, hidden_size=32, layers=1, stages=(Stage(1, EVEN),), batch_size=16)

@@ -93,6 +93,7 @@ def test_runs_of_one_training_are_those_of_the_same_settings_alone(methods: str,
         assert (config.folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_shared_training_goes_on_after_a_stop(tiny: str, tmp_path: Path) -> None:
     (training,) = trainings_of(configs_of(tiny, tmp_path / "all", "method=grpo,grpo+random", "seed=0"))
     flsim.run(training.config, client=training._client(), until=1, progress=False)

@@ -94,6 +94,7 @@ def test_the_choice_is_kept_in_the_run_and_repeated(auto: Config) -> None:
         pack_of("auto", folder, never, cohort=auto.cohort_size, workers=1)
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -> None:
     """Rows equal those of a run whose config names the size that was found; nothing was spent or learned before."""
     found = flsim.run(auto, progress=False)

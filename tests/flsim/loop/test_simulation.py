@@ -302,6 +302,7 @@ def test_ray_gives_the_rows_of_the_local_engine(
     assert_equal_runs(on_ray, finished)
 
 
+@pytest.mark.slow
 def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, tiny_runs: TinyRun, tmp_path: Path) -> None:
     """`client.path=my_file.py:Name` in a folder that no worker looks into."""
     file = tmp_path / "my_client.py"

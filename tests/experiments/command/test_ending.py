@@ -63,6 +63,7 @@ def test_signals_are_heard_once_and_handlers_come_back(name: str, capsys: pytest
     signal.signal(number, before)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 def test_a_stop_before_there_is_a_run_advises_no_resume(
     tiny: Path, tmp_path: Path, signal_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

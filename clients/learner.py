@@ -5,6 +5,7 @@
 Its fields are its settings; beside them every learner takes `asking` and `mods` (`Learner.client_app`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -68,6 +69,8 @@ class Learner(ABC):
         for name in ("steps", "prompts", "lr", "clip_norm", "max_new_tokens", "micro_batch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if math.isinf(self.lr):
+            raise ValueError(f"lr={self.lr} must be finite: it is a step's length")
         if self.replay < 0:
             raise ValueError(f"replay={self.replay} must be at least 0: it is a number of questions")
         if not 0 <= self.replay_share <= 1:

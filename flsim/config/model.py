@@ -38,7 +38,7 @@ class ModelConfig:
     path: str = filled("builtin:slm", "Qwen/Qwen2.5-0.5B-Instruct")
     """`builtin:slm`, the folder of a Hugging Face decoder-only checkpoint, or its name at the hub, such as
     `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one is meant."""
-    rank: int = count(8)
+    rank: int = count(8, most=65_536)
     """LoRA rank r (peft's `LoraConfig.r`)."""
     alpha: float = above(0, 16.0)
     """LoRA alpha; the adapter is scaled by alpha / r, with `use_rslora` by alpha / sqrt(r)."""

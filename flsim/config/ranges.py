@@ -85,9 +85,9 @@ def share(default: T) -> T:
     return limited(default, number(0, 1, optional=default is None))
 
 
-def count(default: T) -> T:
-    """How many there are: at least 1."""
-    return limited(default, number(1, optional=default is None))
+def count(default: T, most: float = math.inf) -> T:
+    """How many there are: at least 1, and no more than a machine can hold."""
+    return limited(default, number(1, most, optional=default is None))
 
 
 def at_least(low: float, default: T, *, finite: bool = False) -> T:

@@ -107,7 +107,7 @@ class StreamConfig:
 class FleetConfig:
     """The simulated devices."""
 
-    devices: int = count(16)
+    devices: int = count(16, most=10_000_000)
     """Number of devices in the fleet."""
     cohort: int | None = count(None)
     """Devices that take part in a round; None means all."""
@@ -191,9 +191,9 @@ class CloudConfig:
     access: str | None = one_of(None, CLOUD_ACCESS)
     """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
     all that it can (`flsim/cloud/teacher.py`)."""
-    price_per_prompt_token: float = at_least(0, 0.27e-6)
+    price_per_prompt_token: float = at_least(0, 0.27e-6, finite=True)
     """Money per token sent."""
-    price_per_completion_token: float = at_least(0, 1.10e-6)
+    price_per_completion_token: float = at_least(0, 1.10e-6, finite=True)
     """Money per token received."""
 
 

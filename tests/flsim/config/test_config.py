@@ -75,12 +75,12 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("engine.gpus=1.5", "engine.gpus=1.5", "1/k or a whole number", "the nearest is 2"),
         ("engine.gpus=.nan", "engine.gpus='.nan'", "must be", "a number"),
         ("evaluation.split=train", "evaluation.split", "'train'", "validation, test"),
-        ("fleet.devices=0", "fleet.devices=0", "must be", "at least 1"),
+        ("fleet.devices=0", "fleet.devices=0", "must be", "in [1, 1e+07]"),
         ("fleet.cohort=0", "fleet.cohort=0", "must be", "at least 1"),
         ("fleet.cohort=20", "fleet.cohort", "20", "fleet.devices=16; lower the cohort"),
         ("rounds=0", "rounds=0", "must be", "at least 1"),
         ("rounds=2", "rounds", "2", "at least one round per phase"),
-        ("model.rank=0", "model.rank=0", "must be", "at least 1"),
+        ("model.rank=0", "model.rank=0", "must be", "in [1, 65536]"),
         ("model.targets={q_proj: 1}", "model.targets", "list", "[a, b]"),
         ("strategy.path=null", "strategy", "no path", "strategy.path=module:Name"),
     ],
@@ -352,3 +352,15 @@ def test_an_old_key_beside_its_new_name_is_refused(tmp_path: Path) -> None:
 def test_overrides_that_cannot_be_read_are_told_in_a_sentence(overrides: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_config("demo", overrides)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("fleet.devices=99999999999999", "model.rank=999999"),
+        *("cloud.price_per_prompt_token=inf", "cloud.price_per_completion_token=inf"),
+    ],
+)
+def test_what_no_machine_can_hold_or_pay_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+        load_config(None, [wrong])

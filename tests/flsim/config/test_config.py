@@ -216,7 +216,7 @@ CONFIGS = st.builds(
     run_dir=st.none() | st.just("/tmp/x y"),
     model=st.builds(
         ModelConfig,
-        rank=COUNT,
+        rank=st.integers(1, 65_536),
         alpha=st.floats(0.1, 100),
         adapter=st.none() | st.just("null"),
         targets=st.sampled_from([("q_proj",), ("a", "b")]),

@@ -79,9 +79,6 @@ def evaluate_pack(
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     orders = _orders(world, problems, journals, model + tag)
-    if world.asks_all_tests:  # before a rule looks at the answers, so that they are booked
-        for order in orders:
-            order.send(range(len(order.problems)))
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
     scores = task_scores(world, problems)
@@ -133,8 +130,6 @@ def reference_rows(
     rows = []
     for k, (device, order) in enumerate(zip(devices, _orders(world, problems, journals, "random" + tag), strict=True)):
         tests = order.problems
-        if world.asks_all_tests:
-            order.send(range(len(tests)))
         alone = right_alone(tests, texts[k])  # (N,)
         granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
         help_ = order.help(alone, granted)
@@ -199,8 +194,13 @@ class Order:
 
 
 def _orders(world: World, problems: Problems, journals: Sequence[Journal], purpose: str) -> list[Order]:
+    """The orders of a pack; where all tests are sent, they are sent here, before a rule looks at what was answered."""
     books = journals or [Journal(None, world.prices) for _ in problems]
-    return [Order(world, tests, journal, purpose) for tests, journal in zip(problems, books, strict=True)]
+    orders = [Order(world, tests, journal, purpose) for tests, journal in zip(problems, books, strict=True)]
+    if world.asks_all_tests:
+        for order in orders:
+            order.send(range(len(order.problems)))
+    return orders
 
 
 def _costs(world: World, help_: Help, of: Subject) -> list[Row]:

@@ -17,7 +17,7 @@ from flsim.cloud.make import make_cloud
 from flsim.config import plugins
 from flsim.config.ranges import ConfigError, near
 from flsim.config.schema import Config
-from flsim.loop.checks import check_settings, refuse_used
+from flsim.loop.checks import check_settings, refuse_until, refuse_used
 from flsim.models.hub import local_folder
 from flsim.tasks.stream import stream_of
 
@@ -36,6 +36,7 @@ def first_look(config: Config, until: int | None = None) -> None:
     Raises:
         ConfigError: naming key, value, what is allowed and the mend.
     """
+    refuse_until(until)
     check_settings(config)
     refuse_used(config.folder)
     for key in ("client", "strategy", "stage"):
@@ -47,8 +48,6 @@ def first_look(config: Config, until: int | None = None) -> None:
         make_cloud(config.cloud)
     if config.data:
         stream_of(config)
-    if until is not None and until < 0:
-        raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
 
 
 def _look_at(key: str, spec: object) -> None:

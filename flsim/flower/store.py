@@ -76,14 +76,22 @@ class DeviceStore:
         """
         if saved is None:
             return RecordDict()
-        path, mend = self.path(device, saved.round), f"flsim resume {self.run_dir} says how to go on"
+        data = self.read(device, saved, f"flsim resume {self.run_dir} says how to go on")
+        return recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+    def read(self, device: int, saved: Saved, mend: str) -> bytes:
+        """What a device left, as bytes.
+
+        Raises:
+            DamagedFileError: with the mend, if it cannot be read or is something else.
+        """
+        path = self.path(device, saved.round)
         try:
-            data = unseal(path, mend, digest=saved.digest)
+            return unseal(path, mend, digest=saved.digest)
         except OSError as error:
             raise DamagedFileError(
                 f"{path} cannot be read ({error.strerror}), and its device goes on from it; {mend}"
             ) from error
-        return recorddict_from_proto(ProtoRecordDict.FromString(data))
 
     def save(self, device: int, round_: int, state: RecordDict, before: Saved | None) -> Saved | None:
         """Keep the state of the end of a round and the two before it: any of the last two rounds may be run again.
@@ -103,9 +111,7 @@ class DeviceStore:
             return None
         data = recorddict_to_proto(state).SerializeToString(deterministic=True)
         path, what = self.path(device, round_), f"the state of {device_name(device)}"
-        write_atomically(
-            path, seal(data), what=what, durable=False
-        )  # hundreds a round: the driver flushes them at once
+        write_atomically(path, seal(data), what=what, durable=False)  # hundreds a round: the driver flushes them
         for name in _old(_names(path.parent), round_, before):
             (path.parent / name).unlink(missing_ok=True)
         return Saved(round_, digest_of(data))

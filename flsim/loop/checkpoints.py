@@ -7,13 +7,15 @@ who wrote it, so that a process can tell whether the newest checkpoint is its ow
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from ray import cloudpickle
 
@@ -115,14 +117,11 @@ def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
     there = paths(run_dir)
     if not there:
         return None
-    try:
-        with np.load(there[-1], allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    with _newest(there) as file:
+        arrays = {name: file[name] for name in file.files}
         mark = _mark(arrays["meta"])
         strategy, stage, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "stage", "fleet"))
         inventory = _inventory(arrays)
-    except _BAD as error:
-        raise _damaged(there, error) from error
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
     return Checkpoint(mark, adapter, strategy, stage, fleet, inventory)
 
@@ -136,9 +135,20 @@ def latest_mark(run_dir: Path) -> Mark | None:
     there = paths(run_dir)
     if not there:
         return None
+    with _newest(there) as file:
+        return _mark(file["meta"])
+
+
+@contextmanager
+def _newest(there: list[Path]) -> Iterator[NpzFile]:
+    """The newest of these checkpoints, opened; what shows within that it cannot be read is told with what can be done.
+
+    Raises:
+        DamagedFileError: in the place of whatever reading it raises.
+    """
     try:
         with np.load(there[-1], allow_pickle=False) as file:
-            return _mark(file["meta"])
+            yield file
     except _BAD as error:
         raise _damaged(there, error) from error
 

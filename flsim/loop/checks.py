@@ -47,6 +47,16 @@ def check_settings(config: Config) -> None:
     _check_phases(config)
 
 
+def refuse_until(until: int | None) -> None:
+    """Refuse a last round that is none; None runs to the end.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if until is not None and until < 0:
+        raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
+
+
 def refuse_used(folder: Path) -> None:
     """Refuse a folder that already holds something of a run.
 

@@ -23,6 +23,7 @@ _PACKAGES = (
     "transformers",
     "peft",
     "numpy",
+    "omegaconf",
     "PyYAML",
     "openai",
     "pandas",

@@ -12,7 +12,7 @@ from typing import Any
 
 from flsim.config.model import AUTO
 from flsim.config.schema import Config
-from flsim.files import DamagedFileError, digest_of, unseal
+from flsim.files import DamagedFileError, digest_of
 from flsim.flower.probe import PACK, kept_pack
 from flsim.flower.store import DeviceStore, Saved
 from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoint, paths
@@ -118,13 +118,10 @@ def _check_states(folder: Path, store: DeviceStore, inventory: Inventory, round_
         mend = again(folder)
         if saved.round == round_ and len(there) > 1:
             mend = f"delete {there[-1]} to go on from the round before it"
-        path = store.path(device, saved.round)
         try:
-            unseal(path, mend, digest=saved.digest)
+            store.read(device, saved, mend)
         except DamagedFileError as error:
             return str(error)
-        except OSError as error:
-            return f"{path} cannot be read ({error.strerror}), and its device goes on from it; {mend}"
         return None
 
     _refuse_first(wrong, inventory.states.items())

@@ -24,7 +24,7 @@ from typing import Self
 import psutil
 
 from flsim.config.schema import ConfigError
-from flsim.files import write_atomically
+from flsim.files import UnwritableError, write_atomically
 
 LOCK, OWNER = ".lock", ".owner.json"
 _BEAT_S = 10.0  # between two renewals of a lease
@@ -213,7 +213,10 @@ class RunLock:
                 if there is not None and there.token != self.owner.token:
                     return
                 self._write()
-            except Exception:  # a full disk or a server that is away may cost the lease, and no run ends by it
+            except (
+                OSError,
+                UnwritableError,
+            ):  # a full disk or a server that is away may cost the lease, and no run ends by it
                 continue
 
     def _write(self) -> None:

@@ -30,7 +30,7 @@ from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
 from flsim.flower.store import States
-from flsim.loop.checks import check, refuse_used
+from flsim.loop.checks import check, refuse_until, refuse_used
 from flsim.loop.commits import Commits
 from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
 from flsim.loop.inspection import inspect, world_of
@@ -97,8 +97,7 @@ def run(
         UnwritableError: if a file of the run cannot be written; what was committed stays, and a resume goes on.
         RayDiedError: if a process that Ray stands on dies; likewise.
     """
-    if until is not None and until < 0:
-        raise ConfigError(f"until={until} must be at least 0: it is the last round to run")
+    refuse_until(until)
     parts = (strategy, client, stage, cloud)
     if resume is None:
         settings = _settings(config, overrides, None)
@@ -237,7 +236,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
         return adapter
     mark = None if checkpoint is None else checkpoint.mark
     commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
-    due = _evaluation_rounds(config)
+    due = _evaluation_rounds(config, ready.stream)
     with open_grid(config, folder, ready.client, ready.cloud) as grid:
         grid.states = States(inventory.states)
         grid.pack = _pack_of(config, folder, grid, adapter)
@@ -280,7 +279,7 @@ def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) ->
     return pack_of(config.engine.pack, folder, rehearse, cohort=config.cohort_size, workers=grid.workers)
 
 
-def _evaluation_rounds(config: Config) -> set[int]:
+def _evaluation_rounds(config: Config, stream: TaskStream) -> set[int]:
     """Round 0, every so many rounds, and the last round of each phase."""
-    ends = {phase.last_round for phase in stream_of(config).phases}
+    ends = {phase.last_round for phase in stream.phases}
     return ends | {0, config.rounds} | set(range(0, config.rounds + 1, config.evaluation.every_rounds))

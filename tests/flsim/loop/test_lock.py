@@ -133,8 +133,9 @@ def test_without_locks_a_process_of_this_machine_is_refused_while_it_lives(tmp_p
 @pytest.mark.usefixtures("no_locks")
 def test_a_process_number_that_was_given_anew_is_no_owner(tmp_path: Path) -> None:
     leave_lease(tmp_path, replace(Owner.me(), started=1.0))
-    with RunLock(tmp_path):
-        pass
+    with RunLock(tmp_path) as held:
+        held.check()
+        assert json.loads((tmp_path / OWNER).read_text())["token"] == held.owner.token
 
 
 @pytest.mark.parametrize("locks", [True, False], ids=["locks of one machine only", "no locks"])
@@ -217,5 +218,6 @@ def test_without_locks_a_lease_that_was_tidied_away_is_lost(tmp_path: Path) -> N
 def test_a_lease_that_cannot_be_read_is_nobodys(tmp_path: Path) -> None:
     for damage in (b"", b"{", b'{"host": 3}', b"\xff"):
         (tmp_path / OWNER).write_bytes(damage)
-        with RunLock(tmp_path):
-            pass
+        with RunLock(tmp_path) as held:
+            held.check()
+            assert json.loads((tmp_path / OWNER).read_text())["token"] == held.owner.token

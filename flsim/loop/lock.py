@@ -213,11 +213,8 @@ class RunLock:
                 if there is not None and there.token != self.owner.token:
                     return
                 self._write()
-            except (
-                OSError,
-                UnwritableError,
-            ):  # a full disk or a server that is away may cost the lease, and no run ends by it
-                continue
+            except (OSError, UnwritableError):
+                continue  # a full disk or a server that is away may cost the lease, and no run ends by it
 
     def _write(self) -> None:
         with self._writing:

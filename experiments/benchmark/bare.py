@@ -155,7 +155,7 @@ def our_passes(base: BaseModel, lora: StackedLora, step: Step) -> Tensor:
             if fed.keep is not None:
                 decoder.keep(fed.keep)
             with nullcontext() if fed.counts is None else unequal(fed.counts):
-                decoder.step(fed.tokens).argmax(-1)
+                decoder.step(fed.tokens).logits.argmax(-1)
     return pull_back(base, lora, reading, step.completions, step.weight, temperature=1.0)
 
 

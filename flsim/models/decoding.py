@@ -7,7 +7,7 @@ policy it is all that a loss needs to know (`flsim/models/scoring.py`).
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,18 @@ class Reading:
     """Of K * P rows."""
     logits: Tensor
     """Of the first new token, `(K * P, V)`."""
+    states: Tensor
+    """The hidden states that these were made from, `(K * P, D)`."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the model was like while it said its completions: from this a head may tell how good they are."""
+
+    states: Tensor
+    """The hidden state that each one's last token was drawn from, `(K, P, G, D)`."""
+    entropies: Tensor
+    """Of the distribution that each token was drawn from, in nats, zero after the end, `(K, P, G, T)`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,8 @@ class Completions:
     """True where the completion of a real prompt is a help request, `(K, P, G)`."""
     texts: list[list[list[str]]]
     """Decoded text without the ending token, `[device][prompt][completion]`, real prompts only."""
+    trace: Trace | None = None
+    """None unless it was wanted."""
 
 
 def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
@@ -102,8 +116,8 @@ def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Complet
 
 def read(base: BaseModel, prompts: Prompts) -> Reading:
     """Read every prompt once."""
-    logits, past = base.forward.read(prompts.ids, prompts.mask)
-    return Reading(prompts, past, logits)
+    first, past = base.forward.read(prompts.ids, prompts.mask)
+    return Reading(prompts, past, first.logits, first.states)
 
 
 @torch.no_grad()
@@ -117,6 +131,7 @@ def generate(
     generators: Sequence[torch.Generator] | None = None,
     may_ask: bool = True,
     help_bias: Tensor | None = None,
+    traced: bool = False,
 ) -> Completions:
     """Generate `group_size` completions per prompt; a completion ends with an ending token or the help request.
 
@@ -132,6 +147,7 @@ def generate(
         may_ask: False forbids the help request, so that the device answers alone.
         help_bias: added to the logit of the help request at each prompt `(K, P)`, -inf rules it out; None adds nothing.
             Of a text it is the logit of its first token, at the beginning of a response.
+        traced: whether hidden states and entropies are kept.
 
     Raises:
         ValueError: if the help request has more tokens than a completion may have.
@@ -147,11 +163,14 @@ def generate(
     done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (K * rows,)
     now, counts = torch.arange(k * rows, device=device), None  # (n,), the rows that are decoded on, device by device
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
-    logits = reading.logits.repeat_interleave(group_size, 0)  # (n, V)
+    logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
+    seen = _Seen(states, max_new_tokens) if traced else None
     for t in range(max_new_tokens):
         bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
         scores = _scores(base, logits, tokens[now, begun:t], bias, t, temperature, may_ask=may_ask)  # (n, V)
+        if seen is not None:
+            seen.note(t, now, ~done[now], states, scores)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
@@ -168,11 +187,30 @@ def generate(
             now, chosen, counts = now[places], chosen[places], None if equal else left
             decoder.keep(places)
         with nullcontext() if counts is None else unequal(counts):
-            logits = decoder.step(chosen)
+            following = decoder.step(chosen)
+        logits, states = following.logits, following.states
     shape = (k, p, group_size, t + 1)
     parts = tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape)
     open_ = torch.full((k, p), may_ask, device=device)  # (K, P)
-    return _finish(base, prompts, *parts, open_ if help_bias is None else open_ & ~help_bias.isneginf())
+    said = _finish(base, prompts, *parts, open_ if help_bias is None else open_ & ~help_bias.isneginf())
+    return said if seen is None else replace(said, trace=seen.trace(shape))
+
+
+class _Seen:
+    """Hidden states and entropies of n rows, as they are decoded."""
+
+    def __init__(self, states: Tensor, longest: int) -> None:
+        self._states = torch.zeros_like(states)  # (n, D)
+        self._entropies = torch.zeros(len(states), longest, device=states.device)  # (n, T)
+
+    def note(self, t: int, now: Tensor, going: Tensor, states: Tensor, scores: Tensor) -> None:
+        """Before token t of the rows `now`, those that are `going` on; log-probabilities `scores` are `(n, V)`."""
+        self._states[now[going]] = states[going]
+        self._entropies[now[going], t] = torch.special.entr(scores[going].exp()).sum(-1)
+
+    def trace(self, shape: tuple[int, int, int, int]) -> Trace:
+        """Of completions `(K, P, G, T)`."""
+        return Trace(self._states.float().view(*shape[:3], -1), self._entropies[:, : shape[-1]].view(shape))
 
 
 def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:

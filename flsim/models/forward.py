@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -42,11 +42,21 @@ class Past:
         return Past(tensors[:half], tensors[half:])
 
 
+@dataclass(frozen=True)
+class Next:
+    """What a model has made of n sequences, before their next tokens."""
+
+    logits: Tensor
+    """Of the next tokens, `(n, V)`."""
+    states: Tensor
+    """The hidden states that the output layer made them from, `(n, D)`."""
+
+
 class Decoder(Protocol):
     """Rows that grow token by token, without gradient; in the beginning every prompt has equally many."""
 
-    def step(self, ids: Tensor) -> Tensor:
-        """Read one more token `(n,)` per row; the logits of the next, `(n, V)`."""
+    def step(self, ids: Tensor) -> Next:
+        """Read one more token `(n,)` per row."""
         ...
 
     def keep(self, places: Tensor) -> None:
@@ -57,7 +67,7 @@ class Decoder(Protocol):
 class Forward(Protocol):
     """How a model reads; K devices, P prompts of each, R rows of each."""
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
         """Encode left-padded prompts.
 
         Args:
@@ -65,7 +75,7 @@ class Forward(Protocol):
             mask: True at tokens that count, `(K, P, L)`.
 
         Returns:
-            The logits of the next token `(K * P, V)`, and what was read, K * P rows.
+            What comes next, and what was read, K * P rows each.
         """
         ...
 
@@ -107,16 +117,22 @@ class AnyForward:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._states = torch.empty(0)  # what the output layer was called with last, (n, T, D)
+        head = model.get_output_embeddings()
+        assert head is not None, "a causal language model has an output layer"
+        head.register_forward_pre_hook(self._look)
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+    def _look(self, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._states = given[0]
+
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
         """See `Forward`."""
         cache = DynamicCache()
-        logits = self._call(ids.flatten(0, 1), mask.flatten(0, 1), cache, logits_to_keep=1)
-        return logits[:, -1], _past_of(cache)
+        return self._next(ids.flatten(0, 1), mask.flatten(0, 1), cache), _past_of(cache)
 
     def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
         """See `Forward`."""
-        return _AnyDecoder(self._call, mask.flatten(0, 1).repeat_interleave(share, 0), _cache_of(past, share))
+        return _AnyDecoder(self._next, mask.flatten(0, 1).repeat_interleave(share, 0), _cache_of(past, share))
 
     def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`; every device's rows go by length, in a few parts, so that short ones need little padding."""
@@ -139,6 +155,10 @@ class AnyForward:
             result = result.index_put((places,), readout(logits[kept], places))
         return result.view(k, r, t)
 
+    def _next(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Next:
+        logits = self._call(ids, mask, cache, logits_to_keep=1)
+        return Next(logits[:, -1], self._states[:, -1])
+
     def _call(self, ids: Tensor, mask: Tensor, cache: DynamicCache, **more: int) -> Tensor:
         logits: Tensor = self._model(
             input_ids=ids,
@@ -154,14 +174,14 @@ class AnyForward:
 class _AnyDecoder:
     """The model's own cache; rows that end are cut out of it."""
 
-    def __init__(self, call: Callable[..., Tensor], mask: Tensor, cache: DynamicCache) -> None:
+    def __init__(self, call: Callable[..., Next], mask: Tensor, cache: DynamicCache) -> None:
         self._call = call
         self._mask = mask  # (n, L)
         self._cache = cache
 
-    def step(self, ids: Tensor) -> Tensor:
+    def step(self, ids: Tensor) -> Next:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)  # (n, L + 1)
-        return self._call(ids[:, None], self._mask, self._cache)[:, -1]
+        return self._call(ids[:, None], self._mask, self._cache)
 
     def keep(self, places: Tensor) -> None:
         self._mask = self._mask[places]

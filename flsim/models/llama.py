@@ -21,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from flsim.models.forward import Past, Readout, positions_of
+from flsim.models.forward import Next, Past, Readout, positions_of
 from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -59,7 +59,7 @@ class LlamaForward:
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Past]:
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
         """See `Forward`."""
         packing = _Packing(mask)
         flat = mask.flatten(0, 1)  # (K * P, L)
@@ -77,8 +77,7 @@ class LlamaForward:
             states = self._layers(packing.pack(ids), packing.pack(positions), own, packing)  # (K, M, D)
         keys, values = zip(*new, strict=True)
         last = packing.last(states.flatten(0, 1))  # (K * P, D)
-        logits: Tensor = self._head(last)
-        return logits, Past(keys, values)
+        return Next(self._head(last), last), Past(keys, values)
 
     def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> "_LlamaDecoder":
         """See `Forward`."""
@@ -214,12 +213,11 @@ class _LlamaDecoder:
             for pair in zip(past.keys, past.values, strict=True)
         ]  # per layer, keys and values (N, KV, tokens, d)
 
-    def step(self, ids: Tensor) -> Tensor:
+    def step(self, ids: Tensor) -> Next:
         states = self._forward._layers(ids[:, None], self._next[self._rows, None], self._mix)  # (n, 1, D)
         self._read += 1
         self._next = self._next + 1
-        logits: Tensor = self._forward._head(states[:, -1])
-        return logits
+        return Next(self._forward._head(states[:, -1]), states[:, -1])
 
     def keep(self, places: Tensor) -> None:
         self._rows = self._rows[places]

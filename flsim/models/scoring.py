@@ -151,7 +151,7 @@ def pull_back_readouts(
     read = [*reading.past.tensors, reading.logits]
     # the prompts' graph is walked once, at the end; keys below the first adapter have none
     leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
-    shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-1])), leaves[-1])
+    shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-1])), leaves[-1], reading.states)
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass

@@ -129,10 +129,11 @@ def test_reading_is_the_models_own(make: Maker) -> None:
     """Logits, keys and values to 1e-5 of the largest (seen: 6e-7)."""
     model, _ = with_adapters(make)
     ids, mask = prompts()
-    logits, past = LlamaForward(model).read(ids, mask)
+    read, past = LlamaForward(model).read(ids, mask)
     expected, own = AnyForward(model).read(ids, mask)
-    assert logits.shape == (K * P, 30)
-    assert largest(logits, expected) < 1e-5
+    assert read.logits.shape == (K * P, 30)
+    assert largest(read.logits, expected.logits) < 1e-5
+    assert largest(read.states, expected.states) < 1e-5
     real = mask.flatten(0, 1)
     for mine, other in zip(past.tensors, own.tensors, strict=True):
         assert mine.shape == other.shape
@@ -140,7 +141,10 @@ def test_reading_is_the_models_own(make: Maker) -> None:
 
 
 def decode(way: Forward, model: PreTrainedModel, ids: Tensor, mask: Tensor) -> list[Tensor]:
-    """Logits of five steps: with all rows, with equally many of each device, then with 3, 1 and 0, then 1, 1 and 0."""
+    """Logits and hidden states of five steps.
+
+    With all rows, with equally many of each device, then with 3, 1 and 0, then 1, 1 and 0.
+    """
     fed = tokens(T, K * P * G)
     with torch.no_grad():
         _, past = way.read(ids, mask)
@@ -153,7 +157,8 @@ def decode(way: Forward, model: PreTrainedModel, ids: Tensor, mask: Tensor) -> l
                 decoder.keep(torch.tensor(kept))
             counts = torch.bincount(now // (P * G), minlength=K)
             with unequal(counts) if t > 1 else nullcontext():
-                found.append(decoder.step(fed[t, now]))
+                following = decoder.step(fed[t, now])
+                found.append(torch.cat([following.logits, following.states], -1))  # (n, V + D)
     return found
 
 
@@ -227,7 +232,7 @@ def test_a_prompt_too_long_for_plain_products_is_read_as_well() -> None:
     ids, mask = tokens(K, 1, 70), torch.ones(K, 1, 70, dtype=torch.bool)
     mask[1, 0, :30] = False
     assert short._PLAIN < 70 * 70
-    assert largest(LlamaForward(model).read(ids, mask)[0], AnyForward(model).read(ids, mask)[0]) < 1e-5
+    assert largest(LlamaForward(model).read(ids, mask)[0].logits, AnyForward(model).read(ids, mask)[0].logits) < 1e-5
 
 
 def with_window() -> PreTrainedModel:

@@ -19,6 +19,7 @@ from flsim.config.schema import ConfigError
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base, load_model
 from flsim.models.decoding import Completions, encode, generate, read
+from flsim.models.forward import Next
 from flsim.models.help_request import NEVER, NO_HELP, TEXT, HelpRequest
 from flsim.models.scoring import pull_back, rest_of_request, score, unaided
 from flsim.models.stacked_lora import StackedLora
@@ -186,19 +187,22 @@ class Scripted:
         ids = torch.tensor([[*line, *[0] * (longest - len(line))] for line in lines])
         self._logits = 50.0 * torch.nn.functional.one_hot(ids, size).float()  # (n, T, V)
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
-        return self._logits[:, 0], None
+    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Any]:
+        return self._next(self._logits[:, 0]), None
 
     def decoder(self, mask: Tensor, past: Any, share: int, tokens: int) -> "Scripted":
         self._rows, self._at = torch.arange(len(self._logits)), 0
         return self
 
-    def step(self, ids: Tensor) -> Tensor:
+    def step(self, ids: Tensor) -> Next:
         self._at += 1
-        return self._logits[self._rows, self._at]
+        return self._next(self._logits[self._rows, self._at])
 
     def keep(self, places: Tensor) -> None:
         self._rows = self._rows[places]
+
+    def _next(self, logits: Tensor) -> Next:
+        return Next(logits, torch.zeros(len(logits), 1))
 
 
 @pytest.fixture(scope="module")

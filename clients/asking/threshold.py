@@ -2,6 +2,7 @@
 
 RouteLLM (Ong et al. 2024, arXiv 2406.18665) sets it so, by a quantile of the scores. Equal scores are put in a random
 order that is fixed per device and split: a rule whose scores are all equal then sends a share tau at random.
+With pacing the threshold moves with what is left of the budget (`clients/asking/pacing.py`).
 
 Calibration questions are a device's own, of its tasks and mixture, from a split that is not the one to be measured on:
 for tests the `validation` split, and while settings are chosen on `validation`, `train`, by a draw of its own. A
@@ -18,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from clients.asking.alone import Alone, answers_alone
+from clients.asking.pacing import paced, ranked
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.device.rollout import Problems
 from clients.device.world import World
@@ -79,16 +81,20 @@ class Scored(ABC):
 
     calibration: int = 32
     """Questions per task and device that the threshold is set on."""
+    pacing: bool = False
+    """Whether the threshold is set anew at every prompt, by what is left of the budget; all of it is then used."""
 
     looks_at_entropies: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Refuse too few questions."""
+        """Refuse settings that cannot work."""
         enough(self.calibration, least=1)
+        yes_or_no(self.pacing)
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        return by_threshold(pack, self.score, self.calibration, entropies=self.looks_at_entropies)
+        looks = self.looks_at_entropies
+        return by_threshold(pack, self.score, self.calibration, entropies=looks, pacing=self.pacing)
 
     @abstractmethod
     def score(self, alone: Alone) -> Scores:
@@ -103,15 +109,18 @@ class Learned(ABC):
     """Questions per task and device; half of them to learn from, the others to set the threshold on."""
     c: float = 1.0
     """Inverse weight of the ridge penalty."""
+    pacing: bool = False
+    """Whether the threshold is set anew at every prompt, by what is left of the budget; all of it is then used."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         enough(self.calibration, least=2)
         positive(self.c)
+        yes_or_no(self.pacing)
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        return by_learned_threshold(pack, self.learn, self.calibration)
+        return by_learned_threshold(pack, self.learn, self.calibration, pacing=self.pacing)
 
     @abstractmethod
     def learn(self, alone: Alone, right: Flags) -> Score:
@@ -140,11 +149,16 @@ def calibrated(scores: Scores, ties: Scores, tau: float) -> Threshold:
         ties: their tie-breaks, `(n,)`, no two equal.
         tau: the share that may be sent.
     """
-    allowed = math.floor(tau * len(scores) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    allowed = affordable(tau, len(scores))
     if allowed >= len(scores):
         return Threshold(-math.inf, -math.inf)
     at = neediest_first(scores, ties)[allowed]
     return Threshold(float(scores[at]), float(ties[at]))
+
+
+def affordable(tau: float, count: int) -> int:
+    """How many of `count` prompts a share tau is: floor(tau N), of the tau that was written."""
+    return math.floor(tau * count + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
 
 def neediest_first(scores: Scores, ties: Scores) -> list[int]:
@@ -158,7 +172,9 @@ def tie_breaks(world: World, device: int, split: str, count: int) -> Scores:
     return generator(world.stream_seed, "asking ties", device, split).random(count)
 
 
-def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: bool = False) -> list[Choice]:
+def by_threshold(
+    pack: Examined, score: Score, calibration: int, *, entropies: bool = False, pacing: bool = False
+) -> list[Choice]:
     """The choices of a rule that asks where its score is above each device's threshold.
 
     Args:
@@ -166,38 +182,44 @@ def by_threshold(pack: Examined, score: Score, calibration: int, *, entropies: b
         score: the same for all devices.
         calibration: questions per task to set a threshold on.
         entropies: whether the score looks at these.
+        pacing: whether the threshold is set anew at every prompt, by what is left of the budget.
     """
-    return by_thresholds(pack, [score] * len(pack.devices), calibration, entropies=entropies)
+    return by_thresholds(pack, [score] * len(pack.devices), calibration, entropies=entropies, pacing=pacing)
 
 
 def by_thresholds(
-    pack: Examined, scores: Sequence[Score], calibration: int, *, entropies: bool = False
+    pack: Examined, scores: Sequence[Score], calibration: int, *, entropies: bool = False, pacing: bool = False
 ) -> list[Choice]:
     """The same with a score for each device, in the order of the pack."""
     known = [calibration_questions(pack.world, device, calibration) for device in pack.devices]
-    return _above(pack, scores, known, entropies=entropies)
+    return _above(pack, scores, known, entropies=entropies, pacing=pacing)
 
 
-def by_learned_threshold(pack: Examined, learn: Learn, calibration: int) -> list[Choice]:
+def by_learned_threshold(pack: Examined, learn: Learn, calibration: int, *, pacing: bool = False) -> list[Choice]:
     """The same for a score that is first learned, device by device, on the other half of the calibration questions."""
     halves = [calibration_halves(pack.world, device, calibration) for device in pack.devices]
     lessons, known = [half[0] for half in halves], [half[1] for half in halves]
     tried = answers_alone(pack.world, lessons)
     scores = [learn(own, right_alone(row, own.answers)) for row, own in zip(lessons, tried, strict=True)]
-    return _above(pack, scores, known)
+    return _above(pack, scores, known, pacing=pacing)
 
 
-def _above(pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False) -> list[Choice]:
+def _above(
+    pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False, pacing: bool = False
+) -> list[Choice]:
     """Set each device's threshold on its known questions, and decide for its tests."""
     measured = pack.world.split
     seen = answers_alone(pack.world, known, entropies=entropies)
     tried = answers_alone(pack.world, pack.tests, entropies=entropies)
     choices = []
     for k, (device, score) in enumerate(zip(pack.devices, scores, strict=True)):
-        ties = tie_breaks(pack.world, device, SOURCE[measured], len(known[k]))  # (n,)
-        threshold = calibrated(score(seen[k]), ties, pack.taus[k])
-        found = score(tried[k])  # (N,)
-        wishes = threshold.exceeded(found, tie_breaks(pack.world, device, measured, len(found)))  # (N,)
+        reference, found = score(seen[k]), score(tried[k])  # (n,), (N,)
+        ties = tie_breaks(pack.world, device, measured, len(found))  # (N,)
+        if pacing:
+            wishes = paced(ranked(found, ties, reference), affordable(pack.taus[k], len(found)))  # (N,)
+        else:
+            order = tie_breaks(pack.world, device, SOURCE[measured], len(reference))  # (n,)
+            wishes = calibrated(reference, order, pack.taus[k]).exceeded(found, ties)  # (N,)
         choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found))
     return choices
 
@@ -210,3 +232,13 @@ def positive(c: float) -> None:
     """
     if not (isinstance(c, int | float) and 0 < c < np.inf):
         raise ValueError(f"c={c!r} must be above 0 and finite: the smaller, the stronger the penalty; 1 is usual")
+
+
+def yes_or_no(pacing: bool) -> None:
+    """Refuse what is neither.
+
+    Raises:
+        ValueError: unless `pacing` is true or false.
+    """
+    if not isinstance(pacing, bool):
+        raise ValueError(f"pacing={pacing!r} must be true or false: whether the threshold moves with what is left")

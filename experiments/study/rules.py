@@ -31,11 +31,13 @@ class Mixed:
     """Another rule, whose calibration questions mix the tasks as the tests do."""
 
     rule: str
-    """Its path; it takes `calibration`, the questions per task."""
+    """Its path; it takes `calibration`, the questions per task, and `pacing`."""
+    pacing: bool = False
+    """As of the rule."""
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        rule: AskingRule = resolve("client.asking.rule", self.rule)(calibration=known(pack.world))
+        rule: AskingRule = resolve("client.asking.rule", self.rule)(calibration=known(pack.world), pacing=self.pacing)
         return rule.decide(pack)
 
 
@@ -61,6 +63,8 @@ class Router:
     """One score, learned from what all devices meet, in place of one per device."""
     c: float = 1.0
     """Inverse weight of the ridge penalty."""
+    pacing: bool = False
+    """As of other rules with a threshold."""
     _scores: dict[int, Score] = field(default_factory=dict, init=False, repr=False, compare=False)
     """By device, or the one of all under -1; what devices meet is the same in every round that is tested."""
 
@@ -74,7 +78,7 @@ class Router:
                 lessons = {self._ALL: [problem for own in lessons.values() for problem in own]}
             self._scores.update({device: learned(own, self.c) for device, own in lessons.items()})
         scores = [self._scores[self._ALL if self.pooled else device] for device in pack.devices]
-        return by_thresholds(pack, scores, known(pack.world))
+        return by_thresholds(pack, scores, known(pack.world), pacing=self.pacing)
 
 
 def learned(lessons: Sequence[Problem], c: float) -> Score:

@@ -275,8 +275,9 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(methods: str, tiny: 
 def test_every_shipped_method_can_be_built_over_the_configs_of_the_comparison(config: str) -> None:
     """Learners, asking rules and additions on top of a learner, bounds: settings that nobody takes would be refused."""
     adding = {"never", "always", "random", "confidence", "entropy", "classifier", "cascade", "oracle", "replay", "kl"}
-    adding.add("own_calibrated")
-    names = [f"grpo+{name}" if name in adding else name for name in method_names()]
+    adding |= {"own_calibrated", "paced"}
+    base = {"paced": "grpo+confidence"}  # it needs a rule with a threshold
+    names = [f"{base.get(name, 'grpo')}+{name}" if name in adding else name for name in method_names()]
     plan = plan_of(str(Path(DEMO).parent / f"{config}.yaml"), [f"method={','.join(names)}"])
     assert len(plan) == len(names) > 20
     refuse_what_cannot_run(plan)

@@ -9,6 +9,10 @@ from flsim.config.ranges import Range, above, count, day, filled, limited, one_o
 AUTO = "auto"
 TODAY = "2026-01-01"
 """The date that chat templates are told is today's: prompts of equal configs must be equal on every day."""
+BEFORE, AFTER, ANYWHERE = "before", "after", "anywhere"
+"""Where in a response the help request may stand."""
+ASKS_BEFORE, ASKS_IN_BOTH = "builtin:slm", "builtin:slm_draft"
+"""Built-in models by where they have learned to ask: before they answer, or after a draft as well."""
 OFFER = "If you cannot solve it, reply with {help} and nothing else."
 _MAP = Range(
     "auto, or a device for each layer",
@@ -36,8 +40,9 @@ class ModelConfig:
     """The frozen base that all devices share, how it is asked, and the shape of its LoRA adapters."""
 
     path: str = filled("builtin:slm", "Qwen/Qwen2.5-0.5B-Instruct")
-    """`builtin:slm`, the folder of a Hugging Face decoder-only checkpoint, or its name at the hub, such as
-    `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one is meant."""
+    """`builtin:slm`, `builtin:slm_draft` (it may ask after a draft), the folder of a Hugging Face decoder-only
+    checkpoint, or its name at the hub, such as `Qwen/Qwen2.5-0.5B-Instruct`, with `@` and a revision if a certain one
+    is meant."""
     rank: int = count(8, most=65_536)
     """LoRA rank r (peft's `LoraConfig.r`)."""
     alpha: float = above(0, 16.0)
@@ -72,6 +77,9 @@ class ModelConfig:
     """The help request. Where the tokenizer has it as one token, that token is the request and ends a response; else a
     response asks by ending with this text. None means the token `?` of the built-in tokenizer, else the text
     `<unknown> I need external assistance </unknown>`."""
+    request: str = one_of(ANYWHERE, (BEFORE, AFTER, ANYWHERE))
+    """Where in a response the help request may stand: `before`, as its beginning and nowhere else; `after`, only after
+    a draft of at least one token, which is what the device says if its request is not granted; `anywhere`: no rule."""
     offer: str | None = None
     """What tells the model that it may ask, with `{help}` where the request belongs; "" says nothing, which
     suits learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
@@ -102,6 +110,15 @@ class ModelConfig:
     def shape_of(self, rank: int, alpha: float) -> LoraShape:
         """Of an adapter with this rank and alpha."""
         return LoraShape(rank, alpha, bool(self.lora.get("use_rslora", False)))
+
+    @property
+    def drafts(self) -> bool:
+        """Whether it asks after its drafts, so that these are its answers and its wish to ask is read after them.
+
+        So it is where the setting says so. With `anywhere` it holds for the built-in model that has learned it; of any
+        other, requests that follow some words are answered as if these had not been said.
+        """
+        return self.request == AFTER or (self.request == ANYWHERE and self.path == ASKS_IN_BOTH)
 
     @property
     def training_tokens(self) -> int:

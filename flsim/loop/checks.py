@@ -9,6 +9,7 @@ from pathlib import Path
 from flsim.cloud.make import make_cloud
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.given import shown
+from flsim.config.model import AFTER, ASKS_BEFORE, ASKS_IN_BOTH, ModelConfig
 from flsim.config.ranges import near
 from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
 from flsim.loop.lock import LOCK, OWNER
@@ -39,6 +40,7 @@ def check_settings(config: Config) -> None:
         raise ConfigError(
             f"engine.gpus={config.engine.gpus} needs engine.kind=ray: a share is given to a worker process"
         )
+    _check_request(config.model)
     _check_fleet(config.fleet, config.model.rank, config.model.alpha)
     for name in config.data:
         if name in (*TASKS, EVERY_TASK):
@@ -95,6 +97,14 @@ def _check_budget(budget: BudgetConfig) -> None:
                 f"budget.fleet.{name}={given} has no effect without budget.fleet.division=price; add that, or leave"
                 " it out"
             )
+
+
+def _check_request(model: ModelConfig) -> None:
+    if model.request == AFTER and model.path == ASKS_BEFORE:
+        raise ConfigError(
+            f"model.request={AFTER} with model.path={ASKS_BEFORE}, which has only learned to ask before it answers; "
+            f"take model.path={ASKS_IN_BOTH}"
+        )
 
 
 def _check_fleet(fleet: FleetConfig, rank: int, alpha: float) -> None:

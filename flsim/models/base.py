@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from flsim.config.model import ModelConfig
+from flsim.config.model import AFTER, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.folder import HELP, folder_of, is_built_in, loading, tokenizer_of
@@ -134,17 +134,20 @@ def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
 
 
 def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
-    """Refuse responses that are too short for the help request; loads a tokenizer, but for built-in models.
+    """Refuse responses that are too short for the help request, and a token of the draft that must stand before it.
+
+    It loads a tokenizer, but for built-in models.
 
     Raises:
         ConfigError: with both lengths.
     """
-    if config.path.startswith("builtin:"):
+    if config.path.startswith("builtin:") and config.request != AFTER:
         return
     help_ = _help_of(config, tokenizer_of(config.path), "model.path")
-    if len(help_.ids) > min(max_new_tokens, config.answer_tokens):
+    if help_.least > min(max_new_tokens, config.answer_tokens):
+        after = " and stands after a draft (model.request=after)" if config.request == AFTER else ""
         raise ConfigError(
-            f"the help request {help_.text!r} has {len(help_.ids)} tokens in {config.path!r}, responses at most "
+            f"the help request {help_.text!r} has {len(help_.ids)} tokens in {config.path!r}{after}, responses at most "
             f"{max_new_tokens} in training and {config.answer_tokens} at tests; set model.max_new_tokens (real tasks "
             f"need some hundred), or a shorter model.help"
         )
@@ -161,14 +164,14 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
     vocabulary = tokenizer.get_vocab()
     text = (HELP if is_built_in(vocabulary) else TEXT) if config.help is None else config.help
     if text in vocabulary:
-        return HelpRequest(text, (vocabulary[text],))
+        return HelpRequest(text, (vocabulary[text],), config.request)
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text.strip() == text else ()
     if not ids or str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() != text:
         raise ConfigError(
             f"{key}={config.path!r}: its tokenizer cannot write the help request {text!r}; set model.help to a token "
             "of its vocabulary, or to a text of ordinary tokens without white space around it"
         )
-    return HelpRequest(text, ids)
+    return HelpRequest(text, ids, config.request)
 
 
 def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, key: str) -> list[int]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.forward import Past
-from flsim.models.help_request import barred_from
 from flsim.models.stacked_lora import WASTE, unequal
 
 _SHRINK_AT = 0.9  # decoding drops finished rows once at most this share is unfinished
@@ -74,7 +73,8 @@ class Completions:
     asked: Tensor
     """True where the completion of a real prompt is a help request, `(K, P, G)`."""
     texts: list[list[list[str]]]
-    """Decoded text without the ending token, `[device][prompt][completion]`, real prompts only."""
+    """Decoded text without the ending token, `[device][prompt][completion]`, real prompts only; of one that asks its
+    draft, what it said before the request, "" if nothing."""
     trace: Trace | None = None
     """None unless it was wanted."""
 
@@ -146,7 +146,7 @@ def generate(
         generators: one per device; needed unless greedy.
         may_ask: False forbids the help request, so that the device answers alone.
         help_bias: added to the logit of the help request at each prompt `(K, P)`, -inf rules it out; None adds nothing.
-            Of a text it is the logit of its first token, at the beginning of a response.
+            Of a text it is the logit of its first token (`HelpRequest.biased` says where).
         traced: whether hidden states and entropies are kept.
 
     Raises:
@@ -214,9 +214,10 @@ class _Seen:
 
 
 def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:
-    if len(base.help.ids) > max_new_tokens:
+    if base.help.ids and base.help.least > max_new_tokens:
+        what = "a draft and the help request" if base.help.least > len(base.help.ids) else "the help request"
         raise ValueError(
-            f"max_new_tokens={max_new_tokens} is less than the {len(base.help.ids)} tokens of the help request "
+            f"max_new_tokens={max_new_tokens} is less than the {base.help.least} tokens of {what} "
             f"{base.help.text!r}; raise model.max_new_tokens (and client.max_new_tokens), or give a shorter model.help"
         )
 
@@ -235,8 +236,9 @@ def _scores(
         temperature: 0 means greedy.
         may_ask: False rules the request out.
     """
-    logits = base.help.biased(logits, bias, torch.full(logits.shape[:1], t == 0, device=logits.device))  # (n, V)
-    barred = barred_from(base.help.closing(said)[:, -1], bias, may_ask=may_ask)  # (n,)
+    places = torch.full(logits.shape[:1], t, device=logits.device)  # (n,)
+    logits = base.help.biased(logits, bias, places)  # (n, V)
+    barred = base.help.barred(base.help.closing(said)[:, -1], bias, places, may_ask=may_ask)  # (n,)
     logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
@@ -285,15 +287,17 @@ def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor,
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
     mask &= prompts.real[..., None, None]
     asked = (base.help.completed(tokens) & mask).any(-1)  # (K, P, G)
-    words = tokens.masked_fill(~mask | ended, base.pad_id)
+    words = tokens.masked_fill(~mask | ended | base.help.held_by(tokens), base.pad_id)
     said = base.tokenizer.batch_decode(words[prompts.real].flatten(0, 1), skip_special_tokens=True)
     group = tokens.shape[2]
     spelt = [base.help.ends(text) for text in said]  # in other tokens than its own
-    may = [flag for flag in open_[prompts.real].tolist() for _ in range(group)]
+    drafts = [base.help.draft_of(text) if other else text for text, other in zip(said, spelt, strict=True)]
+    flags = [flag for flag in open_[prompts.real].tolist() for _ in range(group)]
+    may = [flag and base.help.may_follow(draft) for flag, draft in zip(flags, drafts, strict=True)]
     if any(spelt):
         also = [other and flag for other, flag in zip(spelt, may, strict=True)]
         asked[prompts.real] |= torch.tensor(also, device=asked.device).view(-1, group)
     # who may not ask and spells the request all the same says nothing, which no verifier takes
-    told = iter("" if other and not flag else text for text, other, flag in zip(said, spelt, may, strict=True))
+    told = iter("" if other and not flag else text for text, other, flag in zip(drafts, spelt, may, strict=True))
     texts = [[[next(told) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
     return Completions(tokens, mask, logprobs, asked, texts)

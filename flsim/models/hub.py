@@ -23,7 +23,8 @@ def folder_of(path: str, key: str = "model.path") -> Path:
     """The checkpoint folder that a setting means.
 
     Args:
-        path: `builtin:slm` or `builtin:cloud`, a folder, or a name at the hub, `owner/name` or `owner/name@revision`.
+        path: `builtin:` and a name, such as `builtin:slm`, a folder, or a name at the hub, `owner/name` or
+            `owner/name@revision`.
         key: the setting that it comes from, for errors.
 
     Raises:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, given
-from flsim.models.help_request import barred_from
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
@@ -197,8 +196,9 @@ def _logprob_of(
 
     def readout(logits: Tensor, places: Tensor) -> Tensor:
         bias = None if help_bias is None else help_bias.flatten()[places // of_a_prompt]  # (n,)
-        logits = base.help.biased(logits.float(), bias, places % longest == 0)  # (n, V)
-        barred = barred_from(closing[places], bias, may_ask=may_ask)  # (n,)
+        within = places % longest  # (n,)
+        logits = base.help.biased(logits.float(), bias, within)  # (n, V)
+        barred = base.help.barred(closing[places], bias, within, may_ask=may_ask)  # (n,)
         logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
         if temperature > 0:
             logits = logits / temperature  # (n, V)

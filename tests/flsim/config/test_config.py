@@ -173,6 +173,27 @@ def test_the_price_starts_below_its_bound() -> None:
     assert "budget.fleet.price_init=0.5 must be in [0, 0.2]" in message
 
 
+def test_the_model_that_asks_before_it_answers_cannot_ask_after() -> None:
+    message = complaint("model.request=after")
+    assert message == (
+        "model.request=after with model.path=builtin:slm, which has only learned to ask before it answers; "
+        "take model.path=builtin:slm_draft"
+    )
+    assert "model.request='late' is not known; choose one of: before, after, anywhere" in complaint("model.request=late")
+    for asks in ("before", "after", "anywhere"):
+        config = load_config(None, ["model.path=builtin:slm_draft", f"model.request={asks}"])
+        check(config)
+        assert config.model.drafts == (asks != "before")
+    for asks in ("before", "anywhere"):
+        assert not load_config(None, [f"model.request={asks}"]).model.drafts
+    assert [
+        load_config(None, ["model.path=x", f"model.request={asks}"]).model.drafts for asks in ("after", "anywhere")
+    ] == [
+        True,
+        False,
+    ]
+
+
 def test_defaults_are_a_valid_run() -> None:
     assert load_config() == Config()
     check(Config())

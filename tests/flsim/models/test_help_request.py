@@ -70,7 +70,7 @@ def sample(base: BaseModel, **settings: Any) -> Completions:
 
 def by_hand(base: BaseModel, said: Completions, *, may_ask: bool, bias: Tensor | None) -> Tensor:
     """Log-probabilities of the tokens `(K, P, G, T)`, token by token from the rule's own words."""
-    first, last = base.help.ids
+    ids, rest = list(base.help.ids), base.help.ids[1:]
     found = torch.zeros(said.logprobs.shape)
     for k, row in enumerate(QUESTIONS):
         for p, question in enumerate(row):
@@ -83,29 +83,54 @@ def by_hand(base: BaseModel, said: Completions, *, may_ask: bool, bias: Tensor |
                     logits = base.model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 :]
                 for t, token in enumerate(tokens):
                     here = logits[t].clone()
-                    if t == 0 and more > -math.inf:
-                        here[first] += more
-                    if barred and t > 0 and tokens[t - 1] == first:
-                        here[last] = -torch.inf
+                    begins = t > 0 if base.help.stands == "after" else t == 0
+                    if more > -math.inf and (begins or not rest):
+                        here[ids[0]] += more
+                    misplaced = {"anywhere": False, "before": t != len(rest), "after": t == len(rest)}
+                    whole = [*tokens[:t], ids[-1]][-len(ids) :] == ids
+                    if (barred or misplaced[base.help.stands]) and whole:
+                        here[ids[-1]] = -torch.inf
                     found[k, p, g, t] = torch.log_softmax(here / HEAT, -1)[token]
     return found
 
 
+@pytest.mark.parametrize("stands", ["anywhere", "before", "after"])
+@pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("may_ask", [True, False])
 @pytest.mark.parametrize("bias", [None, BIAS])
-def test_tokens_are_drawn_and_scored_by_the_rule(asking: BaseModel, may_ask: bool, bias: Tensor | None) -> None:
-    said = sample(asking, group_size=40, may_ask=may_ask, help_bias=bias)
-    expected = by_hand(asking, said, may_ask=may_ask, bias=bias)
+def test_tokens_are_drawn_and_scored_by_the_rule(
+    asking: BaseModel, stands: str, tokens: int, may_ask: bool, bias: Tensor | None
+) -> None:
+    base = replace(asking, help=replace(asking.help, ids=asking.help.ids[:tokens], stands=stands))
+    said = sample(base, group_size=40, may_ask=may_ask, help_bias=bias)
+    expected = by_hand(base, said, may_ask=may_ask, bias=bias)
     torch.testing.assert_close(said.logprobs, expected, atol=1e-5, rtol=0)
     rule: dict[str, Any] = {"may_ask": may_ask, "help_bias": bias}
     with torch.no_grad():
-        reading = read(asking, encode(asking, QUESTIONS))
-        scores = score(asking, reading, said, temperature=HEAT, **rule)
+        reading = read(base, encode(base, QUESTIONS))
+        scores = score(base, reading, said, temperature=HEAT, **rule)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
     if bias is None:
         assert bool(said.asked.any()) == may_ask
     else:
         assert not said.asked[bias.isneginf()].any()
+    lengths = said.mask.sum(-1)[said.asked]
+    assert (lengths == tokens).all() if stands == "before" else (lengths > tokens).all() or stands == "anywhere"
+
+
+def test_the_rule_of_anywhere_is_no_rule_and_the_others_share_it_out(asking: BaseModel) -> None:
+    """Of a request of one token the chances before and after a draft are those of a free one, where it is free."""
+    base = replace(asking, help=replace(asking.help, ids=asking.help.ids[:1]))
+    logits, closing = torch.randn(2, 44), torch.ones(2, dtype=torch.bool)
+    at = torch.tensor([0, 1])
+    out = {}
+    for stands in ("anywhere", "before", "after"):
+        barred = replace(base.help, stands=stands).barred(closing, None, at, may_ask=True)
+        out[stands] = None if barred is None else barred.tolist()
+    assert out == {"anywhere": None, "before": [False, True], "after": [True, False]}
+    held = base.help.ruled_out(logits, torch.tensor(out["before"]))
+    assert torch.equal(held[0], logits[0])
+    assert held[1, base.help.ids[0]] == -torch.inf
 
 
 def test_a_completed_request_ends_a_response_and_is_never_completed_where_ruled_out(asking: BaseModel) -> None:
@@ -134,9 +159,11 @@ def test_whole_distributions_without_the_request_add_up_to_one(asking: BaseModel
     assert torch.equal(chances[:, asking.help.ids[1]] == 0, out)
 
 
-@pytest.mark.parametrize("may_ask", [True, False])
-def test_the_pull_is_that_of_the_scores(tiny_checkpoint: Path, asking: BaseModel, may_ask: bool) -> None:
-    base = replace(load_base(str(tiny_checkpoint)), help=asking.help)
+@pytest.mark.parametrize(
+    ("stands", "may_ask"), [("anywhere", True), ("anywhere", False), ("before", True), ("after", True)]
+)
+def test_the_pull_is_that_of_the_scores(tiny_checkpoint: Path, asking: BaseModel, stands: str, may_ask: bool) -> None:
+    base = replace(load_base(str(tiny_checkpoint)), help=replace(asking.help, stands=stands))
     like = initial_adapter(base.model, ModelConfig(path="", rank=2, alpha=4.0), 0)
     lora = StackedLora(base.model, like, 2.0)
     theta = lora.stack([like, like])
@@ -210,7 +237,8 @@ def spelling(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Base
     return load_base(str(write_checkpoint(tmp_path_factory.mktemp("llama") / "tiny", "llama")))
 
 
-def said_by(base: BaseModel, lines: list[list[int]], *, may_ask: bool = True) -> Completions:
+def said_by(base: BaseModel, lines: list[list[int]], *, may_ask: bool = True, stands: str = "anywhere") -> Completions:
+    base = replace(base, help=replace(base.help, stands=stands))
     base.__dict__["forward"] = Scripted(lines, len(base.tokenizer))
     reading = read(base, encode(base, [["q"] * len(lines)]))
     most = max(map(len, lines))
@@ -241,6 +269,35 @@ def test_a_response_asks_if_it_ends_with_the_text_in_whatever_tokens(spelling: B
     lengths = [len(whole), len(whole) + 2, len(letters) + 2, len(letters) + 2, len(whole) + 1]
     assert said.mask.sum(-1)[0, :, 0].tolist() == lengths
     assert said.texts[0][3] == [f"{TEXT}a"]
+
+
+@pytest.mark.parametrize("stands", ["anywhere", "before", "after"])
+def test_what_stands_before_the_request_is_the_draft(spelling: BaseModel, stands: str) -> None:
+    """In its own tokens or in others; a place that the setting forbids makes no request, and other tokens no answer."""
+    base = spelling
+    letters, a = letters_of(base), base.tokenizer("a")["input_ids"][-1]
+    whole, end = list(base.help.ids), base.eos_id
+    lines = [[*whole, end], [a, a, *whole, end], [*letters, end], [a, *letters, end], [a, *letters, *letters, end]]
+    said = said_by(base, lines, stands=stands)
+    first, later = stands != "after", stands != "before"
+    assert said.asked[0, :, 0].tolist() == [first, later, first, later, later]
+    texts = [text for (text,) in said.texts[0]]
+    assert texts[2] == ""
+    assert texts[3:] == (["a", "a"] if later else ["", ""])
+    if first:
+        assert texts[0] == ""
+    if later:
+        assert texts[1] == "aa"
+    else:  # its last token was ruled out, so another stands there
+        assert texts[1].startswith("aa")
+        assert not texts[1].endswith(TEXT)
+
+
+def test_after_a_draft_a_response_has_one_token_more(asking: BaseModel) -> None:
+    base = replace(asking, help=replace(asking.help, stands="after"))
+    with pytest.raises(ValueError, match=r"max_new_tokens=2 is less than the 3 tokens of a draft and the help request"):
+        sample(base, max_new_tokens=2)
+    sample(base, max_new_tokens=3)
 
 
 def test_who_may_not_ask_and_spells_it_all_the_same_has_said_nothing(spelling: BaseModel) -> None:

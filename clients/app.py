@@ -25,10 +25,12 @@ from flsim.config.schema import BudgetConfig, Config
 from flsim.devices import device_at, device_name
 from flsim.files import UnwritableError
 from flsim.flower.arrays import to_adapter
+from flsim.flower.contract import CarriesMore
 from flsim.flower.messages import DeviceUpdate
 from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
+from flsim.models.base import BaseModel
 from flsim.seeding import seed_globals
 from flsim.timing import spend
 
@@ -102,7 +104,11 @@ class DeviceApp(PackedClientApp):
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""
-        return load_world(self.config, self.cloud)
+        return load_world(self.config, self.cloud, self.extras)
+
+    def extras(self, base: BaseModel) -> Adapter:
+        """What the devices learn beside LoRA, as it is at first (`flsim.flower.contract.CarriesMore`)."""
+        return self.algorithm.extras(base) if isinstance(self.algorithm, CarriesMore) else {}
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train or evaluate a pack."""

@@ -27,7 +27,8 @@ from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam
-from flsim.models.base import refuse_unspeakable
+from flsim.models.adapter import Adapter
+from flsim.models.base import BaseModel, refuse_unspeakable
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS
 from flsim.problems.problem import Problem
@@ -153,6 +154,13 @@ class Learner(ABC):
     def help_bias(self, dual: float) -> float:
         """What a device with this lambda adds to the logit of its help request, in training and at test time."""
         return 0.0
+
+    def extras(self, base: BaseModel) -> Adapter:
+        """What devices learn beside LoRA, as it is at first: tensors by name, such as a head; a function of the base.
+
+        They are part of the adapter: averaged, sent, saved and measured with it (`pack.world.lora.extras`).
+        """
+        return {}
 
     @property
     def responses(self) -> int:

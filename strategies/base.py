@@ -25,7 +25,7 @@ from flsim.devices import device_at, node_of
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import Weight, attributes, next_adapter
 from flsim.flower.messages import Measures
-from flsim.models.adapter import Adapter, cropped, only, widened
+from flsim.models.adapter import Adapter, cropped, factor_of, only, widened
 from strategies.parts.samplers import Everyone, Observes, Sampler
 from strategies.parts.weighters import ByExamples
 
@@ -45,6 +45,11 @@ class Update(Measures):
     def delta(self) -> Adapter:
         """`adapter - sent`, by tensor name."""
         return {name: tensor - self.sent[name] for name, tensor in self.adapter.items()}
+
+    @property
+    def extras(self) -> Adapter:
+        """The part of `delta` that is no LoRA: how what is learned beside it moved; mostly empty."""
+        return {name: tensor - self.sent[name] for name, tensor in self.adapter.items() if not factor_of(name)}
 
     @property
     def scale(self) -> float:

@@ -11,9 +11,9 @@ import numpy as np
 
 from flsim.aggregation.grams import vector_gram
 from flsim.flower.contract import Weight
-from flsim.models.adapter import Adapter
+from flsim.models.adapter import Adapter, lora_of
 from strategies.base import Update
-from strategies.mean import MeanStrategy, Tensors, shares_of
+from strategies.mean import MeanStrategy, Tensors, combined, reduced_extras, shares_of
 from strategies.parts.reducers import Combining, Coordinatewise, Mean
 from strategies.parts.samplers import Sampler
 from strategies.parts.server_optimizers import Average, ServerOptimizer
@@ -72,9 +72,8 @@ class FedAvg(MeanStrategy):
                 for name, t in deltas[0].items()
             }
         shares = np.array([self.shares[update.device] for update in updates])  # (K,)
-        coefficients = self.reducer.coefficients(lambda: vector_gram(deltas), shares)  # (K,)
+        factors = [lora_of(delta) for delta in deltas]
+        coefficients = self.reducer.coefficients(lambda: vector_gram(factors), shares)  # (K,)
         self.shares = {**self.shares, **{u.device: float(c) for u, c in zip(updates, coefficients, strict=True)}}
-        return {
-            name: np.tensordot(coefficients, np.stack([d[name] for d in deltas]).astype(np.float64), 1)
-            for name in deltas[0]
-        }
+        beside = reduced_extras(self.reducer, [update.extras for update in updates], shares)
+        return combined(factors, coefficients) | beside

@@ -20,9 +20,9 @@ from flsim.aggregation.low_rank import truncated
 from flsim.aggregation.pairs import Matrix, Pair, Pairs, adapter_of, difference, pairs_of, weighted_sum
 from flsim.config.model import LoraShape
 from flsim.flower.contract import Weight
-from flsim.models.adapter import Adapter
+from flsim.models.adapter import Adapter, extras_of
 from strategies.base import DeltaStrategy, Update
-from strategies.mean import shares_of
+from strategies.mean import reduced_extras, shares_of
 from strategies.parts.reducers import Combining, Coordinatewise, Mean
 from strategies.parts.samplers import Sampler
 from strategies.parts.server_optimizers import Average, ServerOptimizer
@@ -80,7 +80,9 @@ class FlexLora(DeltaStrategy):
         self.shares = {**self.shares, **{u.device: float(c) for u, c in zip(heard, coefficients, strict=True)}}
         exact = self.exact(adapter, heard, coefficients)
         target = self.cut(adapter, exact)
-        return self.optimizer.step(adapter, {n: target[n].astype(np.float64) - old for n, old in adapter.items()})
+        way = {name: new.astype(np.float64) - adapter[name] for name, new in target.items()}
+        way |= reduced_extras(self.reducer, [update.extras for update in heard], shares)
+        return self.optimizer.step(adapter, way)
 
     def exact(self, adapter: Adapter, updates: Sequence[Update], coefficients: Matrix) -> Callable[[str], Pair]:
         """The average of the products, layer by layer, as a function of the layer's name."""
@@ -112,7 +114,7 @@ class FlexLora(DeltaStrategy):
             layer: framed(truncated(pair, shape.rank), frame[layer], scale=shape.scale)
             for layer, pair in pairs_of(adapter, self.scale).items()
         }
-        return adapter_of(pairs, shape.scale)
+        return adapter_of(pairs, shape.scale) | extras_of(adapter)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

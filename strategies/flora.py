@@ -2,7 +2,7 @@
 
 Wang et al. 2024 (arXiv 2409.05976): the stacked factors of all devices are the average, at any ranks, so nothing is
 lost; what travels down grows with it. Fresh factors have B = 0 and a new random A, and the devices' optimizers begin
-anew.
+anew. What devices learn beside LoRA can be merged into nothing: it is averaged and goes on.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ import numpy as np
 
 from flsim.aggregation.pairs import pairs_of
 from flsim.flower.contract import Weight
-from flsim.models.adapter import Adapter, factor_of
+from flsim.models.adapter import Adapter, factor_of, lora_of
 from flsim.seeding import generator
 from strategies.base import DeltaStrategy, Update
-from strategies.mean import shares_of
+from strategies.mean import combined, shares_of
 from strategies.parts.residual import Residual
 from strategies.parts.samplers import Sampler
+from strategies.parts.server_optimizers import Average
 
 
 class Flora(DeltaStrategy):
@@ -54,7 +55,8 @@ class Flora(DeltaStrategy):
             return adapter
         parts = [(self.shares[u.device], pairs_of(u.adapter, u.scale)) for u in updates]
         self.kept.add({layer: [(share, pairs[layer]) for share, pairs in parts] for layer in parts[0][1]})
-        return self._fresh(adapter)
+        mean = combined([update.extras for update in updates], np.array([share for share, _ in parts]))
+        return Average().step(adapter | self._fresh(lora_of(adapter)), mean)
 
     def _fresh(self, adapter: Adapter) -> Adapter:
         """B = 0 and A uniform in +-1 / sqrt(in), as peft draws it (Kaiming with a = sqrt(5))."""

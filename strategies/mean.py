@@ -16,12 +16,14 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 import flsim.flower.messages as wire
+from flsim.aggregation.grams import vector_gram
 from flsim.devices import device_name
 from flsim.flower.contract import StrategyError, Weight, next_adapter
 from flsim.flower.messages import Measures
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
 from flsim.models.adapter import Adapter
 from strategies.base import DeltaStrategy, Update
+from strategies.parts.reducers import Combining, Floats
 
 Tensors = dict[str, NDArray[np.float64]]
 
@@ -92,6 +94,28 @@ class MeanStrategy(DeltaStrategy):
         adapter = self._round.adapter
         new = self.step(adapter, total.mean()) if total.weight else adapter
         return self._finish(next_adapter(self, new, like=adapter), measures)
+
+
+def combined(tensors: Sequence[Adapter], coefficients: Floats) -> Tensors:
+    """`sum_k c_k x_k` by tensor name, of one shape on all devices."""
+    return {
+        name: np.tensordot(coefficients, np.stack([of[name] for of in tensors]).astype(np.float64), 1)
+        for name in tensors[0]
+    }
+
+
+def reduced_extras(reducer: Combining, extras: Sequence[Adapter], shares: Floats) -> Tensors:
+    """The moves of what devices learn beside LoRA as one, by the reducer that LoRA is reduced with.
+
+    It gives them coefficients of their own: else a device could hide a poisoned head behind honest factors, and a long
+    move of a head would say whose factors count.
+
+    Args:
+        reducer: of the strategy.
+        extras: of each device that has a share (`Update.extras`).
+        shares: the weights `(K,)`, adding up to 1.
+    """
+    return combined(extras, reducer.coefficients(lambda: vector_gram(extras), shares)) if extras[0] else {}
 
 
 def shares_of(measures: Sequence[Measures], weights: Sequence[float]) -> dict[int, float]:

@@ -2,7 +2,8 @@
 
 A message may carry a part of the adapter only, by name. The other tensors are then the device's own: what it kept of
 them (FedSA-LoRA's B, for instance), or, as long as it has not learned any, those of the run's first adapter, which all
-devices know (FFA-LoRA's A, for instance, which nobody ever learns).
+devices know (FFA-LoRA's A, for instance, which nobody ever learns). What is learned beside LoRA travels with any
+factor.
 """
 
 from collections.abc import Sequence

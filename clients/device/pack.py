@@ -68,8 +68,8 @@ class Pack:
         self.world.lora.attach(self.start, self.ranks, self.scales)
 
     def move(self, gradient: Tensor, adam: Adam) -> None:
-        """One step of the optimizer along a gradient `(K, n)`."""
-        adam.step(self.theta, self.anchor.pull(self.theta, gradient), self.moments)
+        """One step of the optimizer along a gradient `(K, n)`; LoRA's part and the extras' are clipped apart."""
+        adam.step(self.theta, self.anchor.pull(self.theta, gradient), self.moments, self.world.lora.parts)
         self.anchor.hold(self.theta)
 
     def finish(self, *, keep_optimizer: bool) -> list[DeviceUpdate]:

@@ -7,7 +7,7 @@ from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
-from flsim.models.base import BaseModel, load_model
+from flsim.models.base import BaseModel, Extras, load_model
 from flsim.models.stacked_lora import StackedLora
 from flsim.tasks.stream import TaskStream, stream_of
 
@@ -22,7 +22,7 @@ class World:
     cloud: Cloud
     stream: TaskStream
     first: Adapter
-    """The adapter that round 1 starts from, of the widest rank."""
+    """The adapter that round 1 starts from, of the widest rank, with what devices learn beside LoRA."""
 
     @property
     def seed(self) -> int:
@@ -65,17 +65,18 @@ class World:
         return [replace(shape, rank=rank).scale for shape, rank in shapes]
 
 
-def load_world(config: Config, cloud: Cloud | None = None) -> World:
+def load_world(config: Config, cloud: Cloud | None = None, extras: Extras | None = None) -> World:
     """Load everything; seconds for the built-in models.
 
     Args:
         config: of the run.
         cloud: what the devices ask; None makes the one that `config.cloud` names.
+        extras: what they learn beside LoRA; None is nothing.
     """
     asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
     base = load_model(config.model, place=place)
-    like = initial_adapter(base.model, config.model, config.seed)
+    like = initial_adapter(base.model, config.model, config.seed, {} if extras is None else extras(base))
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
     return World(config, base, lora, behind, stream_of(config), like)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flsim.models.adapter import Adapter
+from flsim.models.adapter import Adapter, lora_of
 
 Matrix = NDArray[np.float64]
 
@@ -88,7 +88,8 @@ def pairs_of(adapter: Adapter, scale: float) -> Pairs:
     """What the adapter adds to each layer.
 
     Args:
-        adapter: A `(r, in)` and B `(out, r)` of every layer, by peft's names; it must not change afterwards.
+        adapter: A `(r, in)` and B `(out, r)` of every layer, by peft's names, and what is learned beside them, which is
+            no product and is passed over; it must not change afterwards.
         scale: s = alpha / r of this very adapter (alpha / sqrt(r) for rank-stabilised LoRA); above 0.
 
     Raises:
@@ -210,10 +211,9 @@ def check_layers(updates: Sequence[Pairs]) -> None:
 
 def _layers_of(adapter: Adapter) -> list[str]:
     layers = [name.removesuffix(_A) for name in adapter if name.endswith(_A)]
-    if odd := sorted({layer + ending for layer in layers for ending in (_A, _B)} ^ adapter.keys()):
+    if odd := sorted({layer + ending for layer in layers for ending in (_A, _B)} ^ lora_of(adapter).keys()):
         raise ValueError(
-            f"{odd[0]!r} stands alone or is missing; an adapter holds `<layer>{_A}` and `<layer>{_B}` of every layer "
-            "and nothing else"
+            f"{odd[0]!r} stands alone or is missing; an adapter holds `<layer>{_A}` and `<layer>{_B}` of every layer"
         )
     for layer in layers:
         a, b = adapter[layer + _A].shape, adapter[layer + _B].shape

@@ -7,6 +7,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     TakesMean    a strategy that needs a weighted mean of the deltas only, so that workers may sum them for the driver
     Stage  what happens to the adapter after each aggregation, such as distillation
     MakesClient  a class that says itself which ClientApp runs it, as learners do
+    CarriesMore  a ClientApp whose devices learn more than LoRA's factors
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
 `begin` introduces them to the run before anything is written, `state_of` and `restore` are for its checkpoints, and
@@ -30,6 +31,7 @@ from flsim.flower.messages import NUM_EXAMPLES, Measures
 from flsim.learning.exact_sum import ExactSum
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch
+from flsim.models.base import BaseModel, Extras
 
 
 @runtime_checkable
@@ -165,6 +167,18 @@ class MakesClient(Protocol):
 
 
 @runtime_checkable
+class CarriesMore(Protocol):
+    """A client whose devices learn something beside LoRA, such as a head on the last hidden state.
+
+    It is part of the adapter: the server begins with it, strategies average it, checkpoints and saved adapters hold it.
+    """
+
+    def extras(self, base: BaseModel) -> Adapter:
+        """It, by name, as it is at first; a function of the base alone, since server and workers each ask for it."""
+        ...
+
+
+@runtime_checkable
 class KeepsState(Protocol):
     """A strategy or a stage that says itself what a checkpoint keeps of it."""
 
@@ -189,6 +203,11 @@ def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
     else:
         app = call(named, "client", config.client, config)
     return app
+
+
+def more_of(client: object) -> Extras | None:
+    """What a client's devices learn beside LoRA; None if it does not say."""
+    return client.extras if isinstance(client, CarriesMore) else None
 
 
 def begin(strategy: object, stage: Stage | None, config: Config, cloud: Cloud) -> None:

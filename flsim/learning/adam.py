@@ -3,6 +3,7 @@
 Equal to `torch.optim.Adam` after `clip_grad_norm_` run for each device alone; the update is torch's own fused kernel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,13 +37,22 @@ class Adam:
     beta2: float = 0.99
     epsilon: float = 1e-8
     clip_norm: float = 1.0
-    """Largest gradient norm of a device; longer gradients are scaled down to it."""
+    """Largest gradient norm of a device, part by part; longer gradients are scaled down to it."""
 
     @torch.no_grad()
-    def step(self, theta: Tensor, gradient: Tensor, state: AdamState) -> None:
-        """One update of theta `(K, n)` along `gradient` `(K, n)`; all of them, and the state, are changed in place."""
-        norm = gradient.norm(dim=1, keepdim=True)  # (K, 1)
-        gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))  # (K, n)
+    def step(self, theta: Tensor, gradient: Tensor, state: AdamState, parts: Sequence[int] = ()) -> None:
+        """One update of theta `(K, n)` along `gradient` `(K, n)`; all of them, and the state, are changed in place.
+
+        Args:
+            theta: the parameters.
+            gradient: theirs.
+            state: the moments.
+            parts: lengths of consecutive stretches of a row, each clipped by its own norm: of what is learned from
+                another loss, a long gradient would shorten the rest. None given is one stretch.
+        """
+        for part in gradient.split(list(parts), 1) if parts else (gradient,):
+            norm = part.norm(dim=1, keepdim=True)  # (K, 1)
+            part.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))  # (K, n of the part)
         adam(
             list(theta.unbind()),
             list(gradient.unbind()),

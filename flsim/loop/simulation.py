@@ -25,7 +25,7 @@ from flsim.devices import node_of
 from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, Stage, begin, client_of, restore
+from flsim.flower.contract import Deals, Stage, begin, client_of, more_of, restore
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -39,7 +39,7 @@ from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
 from flsim.metrics.rows import Row, read_rows
-from flsim.models.adapter import Adapter, save_adapter, stacked
+from flsim.models.adapter import Adapter, save_adapter, stacked, told_of_head
 from flsim.models.base import first_adapter
 from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream, stream_of
@@ -139,7 +139,8 @@ def _prepare(
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:
         cache.check()
-    return _Ready(config, strategy, client, stage, cloud, stream, first_adapter(config.model, config.seed))
+    adapter = first_adapter(config.model, config.seed, more_of(client))
+    return _Ready(config, strategy, client, stage, cloud, stream, adapter)
 
 
 def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
@@ -150,6 +151,10 @@ def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: boo
     for group in stream.data:
         for text in group.told:
             log.warning(text)
+    begun_with = config.model.adapter
+    told = None if begun_with is None else told_of_head(Path(begun_with), ready.adapter)
+    if told is not None:
+        log.warning(told)
     last = config.rounds if until is None else min(until, config.rounds)
     adapter = _go(ready, lock, last=last, log=log, progress=progress)
     lock.check()

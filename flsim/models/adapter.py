@@ -1,6 +1,8 @@
 """An adapter is a plain dict of LoRA tensors under peft's own names; here it is made, checked, saved and loaded.
 
-`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is `(r, in)`, `...lora_B.weight` is `(out, r)`.
+`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is `(r, in)`, `...lora_B.weight` is `(out, r)`. After
+them may stand extras, whatever else devices learn, under names that no LoRA factor has: `head.weight`, `head.bias`, of
+any shape. They have no rank: what cuts, fills or multiplies factors leaves them as they are.
 """
 
 import json
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from transformers import PreTrainedModel
 
 from flsim.config.model import LoraShape, ModelConfig
@@ -26,6 +29,8 @@ from flsim.files import write_atomically, writing
 from flsim.seeding import seed_for
 
 ALL_LINEAR = "all-linear"
+HEAD = "head.safetensors"
+"""The file of an adapter's extras, beside those of peft, which knows only LoRA."""
 TAKEN = (
     "target_modules",
     "exclude_modules",
@@ -112,15 +117,25 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Adapter:
+def initial_adapter(
+    base: PreTrainedModel, config: ModelConfig, seed: int, extras: Mapping[str, NDArray[Any]] = {}
+) -> Adapter:
     """The adapter that round 1 starts from: peft's initialisation (by default B is zero), or a saved one.
 
     peft decides which layers are meant and how they are called; `base` is left as it was.
 
+    Args:
+        base: the frozen model.
+        config: the adapter's shape, and where a saved one lies.
+        seed: of the run.
+        extras: what devices learn beside LoRA, as it is at first; they stand last, in this order.
+
     Raises:
         ConfigError: if a field of `config.lora` is not supported, no layer matches the targets, one that matches is not
-            linear, or the saved adapter (`config.adapter`) has another rank, alpha or base.
+            linear, an extra has the name of a LoRA factor or holds NaN, or the saved adapter (`config.adapter`) has
+            another rank, alpha or base, or extras of other shapes.
     """
+    more = _checked(extras)
     settings = lora_config(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
@@ -136,11 +151,24 @@ def initial_adapter(base: PreTrainedModel, config: ModelConfig, seed: int) -> Ad
         wrapped.unload()
         raise ConfigError(f"the targets match {strange}, which is no linear layer; leave it out of model.targets")
     state = get_peft_model_state_dict(wrapped)
-    fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
+    fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())} | more
     wrapped.unload()  # takes the LoRA layers out of `base` again
     if config.adapter is None:
         return fresh
     return load_adapter(Path(config.adapter), like=fresh, config=config)
+
+
+def _checked(extras: Mapping[str, NDArray[Any]]) -> Adapter:
+    """Extras in float32, if they may stand beside LoRA's tensors."""
+    for name, tensor in extras.items():
+        if factor_of(name):
+            raise ConfigError(
+                f"the client's devices learn {name!r} beside LoRA, and that is the name of a LoRA factor; call it "
+                f"otherwise, such as head.weight"
+            )
+        if not np.isfinite(tensor).all():
+            raise ConfigError(f"the client's {name!r} begins with NaN or infinity; let it begin with finite numbers")
+    return {name: np.array(tensor, np.float32, order="C") for name, tensor in extras.items()}
 
 
 def _is_strange(module: torch.nn.Module) -> bool:
@@ -151,6 +179,8 @@ def _is_strange(module: torch.nn.Module) -> bool:
 def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = None) -> Adapter:
     """Read a saved peft adapter that must have the names and shapes of `like`, and the scale that a `config` asks for.
 
+    Extras of `like` are read from the folder, too, if it holds any; else they are those of `like` (`told_of_head`).
+
     Raises:
         ConfigError: naming the first tensor that differs, with both shapes, or the setting that does; and for an
             adapter that peft would apply otherwise than by its factors alone.
@@ -160,7 +190,7 @@ def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = No
     saved = json.loads((folder / "adapter_config.json").read_text())
     refuse_unsupported(saved, f"model.adapter={str(folder)!r}: its adapter_config.json")
     loaded = {name: t.float().numpy() for name, t in load_peft_weights(str(folder), device="cpu").items()}
-    reason = mismatch(loaded, like)
+    reason = mismatch(loaded, lora_of(like))
     theirs = LoraShape(int(saved["r"]), float(saved["lora_alpha"]), bool(saved.get("use_rslora", False)))
     if reason is None and config is not None and theirs != config.shape:
         reason = f"it is of {theirs}, the run asks for {config.shape}"
@@ -171,7 +201,40 @@ def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = No
             f"model.lora.use_rslora={str(theirs.rslora).lower()}, target_modules {saved.get('target_modules')}, "
             f"base {saved.get('base_model_name_or_path')!r}"
         )
+    loaded |= _loaded_head(folder / HEAD, extras_of(like))
     return {name: loaded[name] for name in like}
+
+
+def _loaded_head(file: Path, fresh: Adapter) -> Adapter:
+    """The extras that a file holds; `fresh` where there are none to read."""
+    if not fresh or not file.is_file():
+        return fresh
+    try:
+        loaded = {name: tensor.astype(np.float32) for name, tensor in load(file.read_bytes()).items()}
+        reason = mismatch(loaded, fresh)
+    except (OSError, SafetensorError) as error:
+        reason = f"it cannot be read ({error})"
+    if reason is not None:
+        raise ConfigError(
+            f"{file} is not what the run's devices learn beside LoRA: {reason}; set client as in the run that saved "
+            f"it, or move the file away and begin with fresh ones"
+        )
+    return loaded
+
+
+def told_of_head(folder: Path, adapter: Adapter) -> str | None:
+    """What a user should know of the extras of a run that begins with the adapter saved in a folder; None is nothing.
+
+    Args:
+        folder: the saved one's.
+        adapter: the run's first.
+    """
+    extras, there = extras_of(adapter), (folder / HEAD).is_file()
+    if extras and not there:
+        return f"model.adapter={str(folder)!r} holds no {HEAD}: {', '.join(extras)} begin anew"
+    if there and not extras:
+        return f"model.adapter={str(folder)!r} holds a {HEAD}, which this run's devices do not learn: it is left out"
+    return None
 
 
 def mismatch(adapter: Adapter, like: Adapter) -> str | None:
@@ -186,11 +249,19 @@ def mismatch(adapter: Adapter, like: Adapter) -> str | None:
 
 
 def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
-    """Write the adapter so that `PeftModel.from_pretrained(base, folder)` loads it."""
-    write_atomically(folder / "adapter_model.safetensors", save(adapter), what="the adapter")
+    """Write the adapter so that `PeftModel.from_pretrained(base, folder)` loads it; extras go into a file of their own.
+
+    It is there only if there are any, so that nobody goes on with those of another adapter.
+    """
+    factors, extras = lora_of(adapter), extras_of(adapter)
+    write_atomically(folder / "adapter_model.safetensors", save(factors), what="the adapter")
+    if extras:
+        write_atomically(folder / HEAD, save(extras), what="what is learned beside LoRA")
+    else:
+        (folder / HEAD).unlink(missing_ok=True)
     settings = lora_config(config)
     if settings.target_modules == ALL_LINEAR:  # in names that every version of peft reads alike
-        settings.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in adapter})
+        settings.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in factors})
     settings.base_model_name_or_path = config.path
     settings.inference_mode = True
     with writing("the adapter's settings", folder / "adapter_config.json"):
@@ -200,6 +271,16 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
 def factor_of(name: str) -> str:
     """Which factor of the product a tensor is by its name: `A` or `B`; of no LoRA tensor, nothing."""
     return "A" if ".lora_A." in name else "B" if ".lora_B." in name else ""
+
+
+def lora_of(adapter: Adapter) -> Adapter:
+    """LoRA's tensors alone."""
+    return {name: tensor for name, tensor in adapter.items() if factor_of(name)}
+
+
+def extras_of(adapter: Adapter) -> Adapter:
+    """What is learned beside them."""
+    return {name: tensor for name, tensor in adapter.items() if not factor_of(name)}
 
 
 def only(adapter: Adapter, factors: str) -> Adapter:
@@ -218,10 +299,11 @@ def cropped(adapter: Adapter, shape: LoraShape, old: LoraShape) -> Adapter:
     if shape == old:
         return adapter
     factor = np.float32(old.scale / shape.scale)
-    return {
+    part = {
         name: tensor[: shape.rank].copy() if factor_of(name) == "A" else tensor[:, : shape.rank] * factor
-        for name, tensor in adapter.items()
+        for name, tensor in lora_of(adapter).items()
     }
+    return part | extras_of(adapter)
 
 
 def widened(adapter: Adapter, shape: LoraShape, new: LoraShape, rest: Adapter | None = None) -> Adapter:
@@ -237,24 +319,24 @@ def widened(adapter: Adapter, shape: LoraShape, new: LoraShape, rest: Adapter | 
         return adapter
     factor, missing = np.float32(shape.scale / new.scale), new.rank - shape.rank
     wide = {}
-    for name, tensor in adapter.items():
+    for name, tensor in lora_of(adapter).items():
         if factor_of(name) == "A":
             more = np.zeros((missing, tensor.shape[1]), np.float32) if rest is None else rest[name][shape.rank :]
             wide[name] = np.concatenate([tensor, more], 0)
         else:
             more = np.zeros((len(tensor), missing), np.float32) if rest is None else rest[name][:, shape.rank :]
             wide[name] = np.concatenate([tensor * factor, more], 1)
-    return wide
+    return wide | extras_of(adapter)
 
 
 def stacked(adapter: Adapter, shape: LoraShape, residual: Adapter) -> tuple[Adapter, int]:
     """Adapter and residual (of scale 1) as one adapter of scale 1, and its rank, the sum of both."""
     most = max(len(tensor) for name, tensor in residual.items() if factor_of(name) == "A")
     joined = {}
-    for name, tensor in adapter.items():
+    for name, tensor in lora_of(adapter).items():
         axis = 0 if factor_of(name) == "A" else 1
         own = tensor if axis == 0 else tensor * np.float32(shape.scale)
         missing = [(0, 0), (0, 0)]
         missing[axis] = (0, most - residual[name].shape[axis])
         joined[name] = np.ascontiguousarray(np.concatenate([own, np.pad(residual[name], missing)], axis))
-    return joined, shape.rank + most
+    return joined | extras_of(adapter), shape.rank + most

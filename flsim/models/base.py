@@ -1,6 +1,6 @@
 """Load a base model and its tokenizer, built in, from a folder, or by its name at the hub of Hugging Face."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,6 +196,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def first_adapter(config: ModelConfig, seed: int) -> Adapter:
-    """The adapter that round 1 starts from; a function of the model and the run's seed."""
-    return initial_adapter(load_model(config).model, config, seed)
+Extras = Callable[[BaseModel], Adapter]
+"""What devices learn beside LoRA, as it is at first; a function of the base alone, so that server and workers agree."""
+
+
+def first_adapter(config: ModelConfig, seed: int, extras: Extras | None = None) -> Adapter:
+    """The adapter that round 1 starts from; a function of the model, the run's seed, and what the devices learn.
+
+    Args:
+        config: of the model.
+        seed: of the run.
+        extras: what devices learn beside LoRA; None is nothing.
+    """
+    base = load_model(config)
+    return initial_adapter(base.model, config, seed, {} if extras is None else extras(base))

@@ -4,10 +4,14 @@ For block k: `y = W x + (alpha / r_k) B_k A_k x` (Hu et al. 2021, arXiv 2106.096
 matrix products. The K adapters lie in one flat tensor `theta` of shape `(K, n)`, so that an optimizer step, a norm per
 device and a gradient are one line each; because blocks never mix, the result equals K separate models.
 
+What devices learn beside LoRA (an adapter's extras, such as a head) lies behind it in the same row, and no layer reads
+it: whoever learns it takes it from theta (`StackedLora.extras`) and puts its gradient at `place_of_extras`.
+
 Devices may have unequal ranks: a smaller adapter is padded with zero rows of A and B^T. That is exact: the padded A
 meets a zero B and the padded B a zero A, so their gradients are zero and they stay zero.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm
 from transformers import PreTrainedModel
 
-from flsim.models.adapter import Adapter
+from flsim.models.adapter import Adapter, extras_of, factor_of, lora_of
 
 WASTE = 1.3
 """Filling devices up to equal numbers of tokens is the faster way as long as it adds less than this factor."""
@@ -153,7 +157,8 @@ class _Slot:
 class StackedLora:
     """A base model whose targeted linear layers carry K adapters at a time.
 
-    A row of theta holds, layer by layer, A as `(r, in)` and B transposed as `(r, out)`, with r the widest rank.
+    A row of theta holds, layer by layer, A as `(r, in)` and B transposed as `(r, out)`, with r the widest rank; after
+    them the extras.
     """
 
     def __init__(self, base: PreTrainedModel, like: Adapter, scale: float) -> None:
@@ -161,7 +166,8 @@ class StackedLora:
 
         Args:
             base: any decoder-only model; its targeted linear layers are replaced in place and frozen.
-            like: an adapter of the widest rank that a device may have.
+            like: an adapter of the widest rank that a device may have; tensors beside LoRA that it does not hold are
+                left out of what is stacked.
             scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k unless `attach` is told otherwise.
         """
         self.model = base.eval().requires_grad_(False)
@@ -169,7 +175,8 @@ class StackedLora:
         self.scale = scale
         self._slots: list[_Slot] = []
         self._frozen: list[Tensor] = []  # the base's own weights, while something is merged into them
-        names = list(like)
+        self._extras = {name: tensor.shape for name, tensor in extras_of(like).items()}
+        names = list(lora_of(like))
         for name_a, name_b in zip(names[::2], names[1::2], strict=True):
             path = name_a.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
             if name_b != f"{_PREFIX}{path}.lora_B.weight":
@@ -182,7 +189,25 @@ class StackedLora:
 
     def size(self, rank: int) -> int:
         """n, the number of parameters of an adapter of this rank."""
-        return sum(rank * (slot.inputs + slot.outputs) for slot in self._slots)
+        return rank * sum(self._widths) + self._beside
+
+    @property
+    def place_of_extras(self) -> slice:
+        """Where the extras lie in a row of theta, and of its gradient."""
+        return slice(self.rank * sum(self._widths), None)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The lengths of LoRA's part of a row of theta and, if there are any, of the extras'."""
+        lora = self.rank * sum(self._widths)
+        return (lora, self._beside) if self._beside else (lora,)
+
+    def extras(self, theta: Tensor) -> dict[str, Tensor]:
+        """What lies beside LoRA in theta `(K, n)`, each `(K, ...)` of its own shape: views, which move with it."""
+        rows = theta[:, self.place_of_extras].split([math.prod(shape) for shape in self._extras.values()], 1)
+        return {
+            name: row.view(len(theta), *shape) for (name, shape), row in zip(self._extras.items(), rows, strict=True)
+        }
 
     def stack(self, adapters: Sequence[Adapter]) -> Tensor:
         """Lay K adapters into one flat tensor `(K, n)`, in float32, padded to the widest rank.
@@ -237,7 +262,8 @@ class StackedLora:
         scales = [self.scale * r / rank for rank in ranks or [r] * k] if scales is None else scales
         scale = torch.tensor(scales, dtype=torch.float32, device=theta.device)[:, None, None]  # (K, 1, 1)
         # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
-        parts = theta.split([r * width for slot in self._slots for width in (slot.inputs, slot.outputs)], 1)
+        beside = [self._beside] if self._beside else []
+        parts = theta.split([*(r * width for width in self._widths), *beside], 1)[: 2 * len(self._slots)]
         for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
             place = slot.layer.base.get_parameter("weight").device  # a base may lie on several
             slot.layer.a = a.view(k, r, slot.inputs).to(place)  # (K, r, in)
@@ -248,18 +274,20 @@ class StackedLora:
                 part.requires_grad_()
 
     def gradient(self) -> Tensor:
-        """What `backward` has added up since `attach`, `(K, n)`."""
+        """What `backward` has added up since `attach`, `(K, n)`; zero at the extras, which no layer reads."""
         parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
-        return torch.cat([part.flatten(1).to(self.model.device) for part in parts], 1)  # (K, n)
+        flat = [part.flatten(1).to(self.model.device) for part in parts]
+        beside = [flat[0].new_zeros(len(flat[0]), self._beside)] if self._beside else []
+        return torch.cat([*flat, *beside], 1)  # (K, n)
 
     def belonging_to(self, factors: str) -> Tensor:
-        """True `(n,)` at the parameters of the factors named: `A`, `B`, or `AB` for all."""
+        """True `(n,)` at the parameters of the factors named: `A`, `B`, or `AB` for both; extras go with any."""
         marks = [
             torch.full((self.rank * width,), factor in factors)
             for slot in self._slots
             for factor, width in (("A", slot.inputs), ("B", slot.outputs))
         ]
-        return torch.cat(marks).to(self.model.device)  # (n,)
+        return torch.cat([*marks, torch.full((self._beside,), bool(factors))]).to(self.model.device)  # (n,)
 
     @torch.no_grad()
     def merge(self, residual: Adapter | None) -> None:
@@ -280,6 +308,16 @@ class StackedLora:
         if residual is None:
             self._frozen = []
 
+    @property
+    def _widths(self) -> list[int]:
+        """Of A and B of every layer, in theta's order."""
+        return [width for slot in self._slots for width in (slot.inputs, slot.outputs)]
+
+    @property
+    def _beside(self) -> int:
+        """How many numbers of a row are extras."""
+        return sum(math.prod(shape) for shape in self._extras.values())
+
     def _parts(self) -> list[Tensor]:
         """A and B of every layer, in theta's order."""
         return [part for slot in self._slots for part in (slot.layer.a, slot.layer.b) if part is not None]
@@ -291,30 +329,33 @@ class StackedLora:
         if rank > self.rank:
             raise ValueError(f"an adapter of rank {rank} does not fit into slots of rank {self.rank} (model.rank)")
         runs, start = [], 0
-        for slot in self._slots:
-            for width in (slot.inputs, slot.outputs):
-                runs.append(torch.arange(start, start + rank * width))
-                start += self.rank * width
-        return torch.cat(runs)
+        for width in self._widths:
+            runs.append(torch.arange(start, start + rank * width))
+            start += self.rank * width
+        return torch.cat([*runs, torch.arange(start, start + self._beside)])
 
     def _flat(self, adapter: Adapter) -> NDArray[np.float32]:
         """`(n_k,)`, the tensors of one adapter in theta's order."""
         pairs = ((adapter[slot.name_a], adapter[slot.name_b].T) for slot in self._slots)
-        return np.concatenate([tensor.ravel() for pair in pairs for tensor in pair]).astype(np.float32, copy=False)
+        flat = [tensor.ravel() for pair in pairs for tensor in pair]
+        return np.concatenate([*flat, *(adapter[name].ravel() for name in self._extras)]).astype(np.float32, copy=False)
 
     def _adapter(self, flat: NDArray[np.float32], rank: int) -> Adapter:
-        widths = [width for slot in self._slots for width in (slot.inputs, slot.outputs)]
-        parts = [part.reshape(rank, -1) for part in np.split(flat, rank * np.cumsum(widths)[:-1])]
+        *parts, beside = np.split(flat, rank * np.cumsum(self._widths))
+        parts = [part.reshape(rank, -1) for part in parts]
         adapter = {}
         for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
             adapter[slot.name_a] = a.copy()
             adapter[slot.name_b] = np.ascontiguousarray(b.T)
+        for name, shape in self._extras.items():
+            own, beside = np.split(beside, [math.prod(shape)])
+            adapter[name] = own.reshape(shape).copy()
         return adapter
 
 
 def rank_of(adapter: Adapter) -> int:
     """r, the rank of an adapter: rows of its first A."""
-    first = next(iter(adapter.values()))  # (r, in)
+    first = next(tensor for name, tensor in adapter.items() if factor_of(name) == "A")  # (r, in)
     return len(first)
 
 

@@ -75,7 +75,7 @@ class Learner:
         self.theta = student.lora.stack([adapter])  # (1, n)
         self.origin = self.theta.clone()  # (1, n)
         self._moments = fresh_state(1, self.theta.shape[1])
-        self._names = list(adapter)
+        self._given = adapter
 
     def step(self, lesson: Lesson) -> None:
         """One step of Adam on a lesson."""
@@ -88,9 +88,9 @@ class Learner:
         return self.student.divergence(self.theta, self.ranks, lesson)
 
     def adapter(self) -> Adapter:
-        """As it is now."""
+        """As it is now; what devices learn beside LoRA is theirs, and stays as it was."""
         (adapter,) = self.student.lora.unstack(self.theta, self.ranks)
-        return {name: adapter[name] for name in self._names}
+        return self._given | adapter
 
 
 def teach(student: Student, adapter: Adapter, problems: Sequence[Problem], shop: Purchases, plan: Plan) -> Outcome:

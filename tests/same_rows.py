@@ -19,6 +19,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from flsim.metrics.rows import COLUMNS, read_rows, without_timing
+from flsim.models.adapter import Adapter
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHORT = ("rounds=3", "evaluation.every_rounds=2", "evaluation.prompts_per_task=6")
@@ -69,10 +70,16 @@ def differences(before: Path, after: Path) -> list[str]:
         return [f"only {row.side}: {tuple(row)[1:-1]}" for row in single.itertuples()]
     unequal = (old[["total", "weight"]] != new[["total", "weight"]]).any(axis=1)
     lines = [f"{tuple(row)[1:]}" for row in old[unequal].merge(new[unequal], on=list(KEY)).itertuples()]
-    mine, theirs = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (before, after))
+    mine, theirs = (_adapter_of(folder) for folder in (before, after))
     if mine.keys() != theirs.keys():
         return [*lines, "the adapters hold other tensors"]
     return lines + [f"adapter: {name}" for name in mine if not np.array_equal(mine[name], theirs[name])]
+
+
+def _adapter_of(folder: Path) -> Adapter:
+    """LoRA, and what the devices learned beside it."""
+    files = sorted((folder / "adapter").glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def compare(before: Path, after: Path) -> int:

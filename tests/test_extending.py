@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import flsim
 from tests.tiny import TinyRun
 
 TINY = ("client.path=clients.sft:Sft",)
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-POINTS = {section.split("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
+POINTS = {section.split("\n")[0]: section.split("\n### ")[0] for section in PAGE.split("\n## ")[1:]}
+WITHIN = {section.split("\n")[0]: section.split("\n## ")[0] for section in PAGE.split("\n### ")[1:]}
 
 
 def snippet_of(point: str, folder: Path) -> list[str]:
     """Write the file of one point, and return the arguments of its command."""
-    section = POINTS[point]
+    section = (POINTS | WITHIN)[point]
     (name,) = re.findall(r"In `(\w+\.py)`:", section)
     (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     (folder / name).write_text(code)
@@ -52,6 +54,18 @@ def test_a_measure_of_the_page_is_shown(
     means = reward.groupby("device")["total"].sum() / reward.groupby("device")["weight"].sum()
     assert isinstance(table, pd.DataFrame)
     assert table.loc[:, "reward"].iloc[0] == pytest.approx(means.mean())
+
+
+def test_what_is_learned_beside_lora_is_saved(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_report: None, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_run("run", *snippet_of("Devices that learn more than LoRA", tmp_path), "client.temperature=0.1")
+    run = flsim.run(config, progress=False)
+    assert not (run.rows["name"] == "set_aside").any()
+    saved = load_file(run.folder / "adapter" / "head.safetensors")
+    assert saved["head.rate"].shape == (1,)
+    assert 0 <= saved["head.rate"][0] < 1
 
 
 def test_the_page_has_all_seven_points() -> None:

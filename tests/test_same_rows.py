@@ -33,6 +33,13 @@ def test_a_last_bit_is_noticed(tmp_path: Path) -> None:
     assert differences(one, run_of(adapter, row(1.0), tensor=math.nextafter(1.0, 2.0))) == ["adapter: a"]
 
 
+def test_a_head_is_part_of_the_adapter(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, row(1.0)) for name in ("one", "other")]
+    for run, number in zip(runs, (1.0, 2.0), strict=True):
+        save_file({"head.bias": np.array([number])}, run / "adapter" / "head.safetensors")
+    assert differences(*runs) == ["adapter: head.bias"]
+
+
 def test_a_row_of_one_side_alone_is_named(tmp_path: Path) -> None:
     one = run_of(tmp_path / "one", row(1.0), row(1.0, device="device-001"))
     other = run_of(tmp_path / "other", row(1.0))

@@ -50,7 +50,7 @@ def serve(grid: Grid, setting: Setting, *, freeze: bool = False) -> Measured:
     while len(list(grid.get_node_ids())) < setting.devices:  # Flower's nodes register one after the other
         time.sleep(0.05)
     strategy = FedAvg(fraction_train=1.0, min_train_nodes=setting.devices, min_available_nodes=setting.devices)
-    arrays = to_arrays(first_adapter(setting.config.model, setting.config.seed))
+    arrays = to_arrays(first_adapter(setting.config.model, setting.config.seed, setting.algorithm.extras))
     seconds, tokens, responses = [], 0.0, 0.0
     for round_ in setting.rounds:
         config = ConfigRecord({"seed": round_.seed, "setting": setting.to_json(), "freeze": freeze})
@@ -99,7 +99,8 @@ def engine(setting: Setting) -> Measured:
     config = setting.config
     app = SeededApp(config, setting.algorithm)
     first = ConfigRecord({wire.ROUND: 1, "seed": setting.seeds[0]})
-    content = RecordDict({wire.ARRAYS: to_arrays(first_adapter(config.model, config.seed)), wire.CONFIG: first})
+    adapter = first_adapter(config.model, config.seed, app.extras)
+    content = RecordDict({wire.ARRAYS: to_arrays(adapter), wire.CONFIG: first})
     with (
         tempfile.TemporaryDirectory() as folder,
         RayGrid(app, store_in(Path(folder)), setting.devices, 1, workers=WORKERS) as grid,

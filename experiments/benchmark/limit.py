@@ -139,7 +139,8 @@ class Case:
 
 def limit_cells(setting: Setting, clock: str) -> list[str]:
     """The cells of one pack."""
-    world, adapter = load_world(setting.config), first_adapter(setting.config.model, setting.config.seed)
+    world = load_world(setting.config, extras=setting.algorithm.extras)
+    adapter = first_adapter(setting.config.model, setting.config.seed, setting.algorithm.extras)
     layouts: list[Layout] = []
     speeds: list[list[float]] = []
     for seed in setting.seeds:

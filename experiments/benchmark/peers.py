@@ -122,7 +122,7 @@ def in_turn(setting: Setting, sides: list[str], clock: str) -> dict[str, Measure
     """The sides that share this process, round by round in turn; garbage is frozen after the warm-up."""
     if not sides:
         return {}
-    world = load_world(setting.config)
+    world = load_world(setting.config, extras=setting.algorithm.extras)
     learners: dict[str, Learn] = {side: _learner(side, setting, world) for side in sides}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     counts: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
@@ -164,7 +164,7 @@ def _learner(side: str, setting: Setting, world: World) -> Learn:
 
 def _ours(setting: Setting, world: World, pack: int) -> Learn:
     """Our algorithm, pack after pack."""
-    adapter = first_adapter(setting.config.model, setting.config.seed)
+    adapter = first_adapter(setting.config.model, setting.config.seed, setting.algorithm.extras)
 
     def learn(round_: Round) -> tuple[float, float]:
         seeded = replace(world, config=replace(world.config, seed=round_.seed))

@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> None:
 
 def round_table(config: Config, sizes: list[int], repeats: int) -> str:
     """Seconds per device-step, and shares of a device's round with one evaluation."""
-    world = load_world(config)
     algorithm = DaGrpo(**{key: value for key, value in config.client.items() if key != "path"})
+    world = load_world(config, extras=algorithm.extras)
     transport = transport_seconds(config, max(sizes), repeats)
     rows = [["pack", "s per device-step", "rollout", "training", "transport", "evaluation"]]
     for size in sizes:
@@ -62,7 +62,7 @@ def round_table(config: Config, sizes: list[int], repeats: int) -> str:
 
 def _seconds_of_a_pack(world: World, algorithm: DaGrpo, size: int, repeats: int) -> tuple[float, float, float]:
     """Of the rollouts of a round, of the whole update, and of one evaluation."""
-    adapter = first_adapter(world.config.model, world.config.seed)
+    adapter = first_adapter(world.config.model, world.config.seed, algorithm.extras)
     devices = fresh_pack(world, adapter, range(size))
     adapters = [dict(adapter) for _ in devices]  # as after a round: equal in size, but each device's own
     theta = world.lora.stack(adapters)  # (K, n)

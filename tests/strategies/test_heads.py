@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import flsim
 from clients.app import DeviceApp
+from clients.asking.simple import Never
+from clients.poisoning import Poison, PoisonedApp
 from flsim.config.schema import Config
 from flsim.flower.contract import CarriesMore, client_of, more_of
 from flsim.loop.checkpoints import latest_checkpoint
@@ -181,6 +183,7 @@ TINY = (
     "budget.tau=1",
 )
 EQUAL = ("fleet.ranks=[]", "fleet.alphas=[]")
+PLAIN_CLIENT = "client.path=clients.sft:Sft"
 
 
 def go(config: Config, strategy: Any, **more: Any) -> flsim.Run:
@@ -223,10 +226,9 @@ def test_a_run_carries_the_head_and_goes_on_bit_for_bit(
 
 def test_what_a_head_adds_to_the_messages_is_counted(tiny_run: TinyRun) -> None:
     """2 x 32 weights and 2 biases of 4 bytes, and what NumPy writes in front of each of the two."""
-    more = "client.path=tests.strategies.head_learner:WithHead", "client.path=clients.sft:Sft"
     sizes = []
-    for name, path in zip(("with", "without"), more, strict=True):
-        rows = go(tiny_run(name, path), FedAvg()).rows
+    for name, more in (("with", []), ("without", [PLAIN_CLIENT])):
+        rows = go(tiny_run(name, *more), FedAvg()).rows
         sizes.append([rows[rows["name"] == kind]["total"].sum() for kind in ("uplink_bytes", "downlink_bytes")])
     up, down = (one - other for one, other in zip(*sizes, strict=True))
     assert up == down == 3 * 3 * (4 * 66 + 2 * 128)
@@ -234,10 +236,14 @@ def test_what_a_head_adds_to_the_messages_is_counted(tiny_run: TinyRun) -> None:
 
 @pytest.mark.parametrize("make", [FedAvg, FlexLora])
 def test_a_head_leaves_the_training_of_lora_as_it_is(tiny_run: TinyRun, make: Callable[[], DeltaStrategy]) -> None:
-    """Bit for bit, though its gradient is some forty times as long as what LoRA's is clipped to."""
-    ours = server_adapter(go(tiny_run("with"), make()).folder)
-    plain = server_adapter(go(tiny_run("without", "client.path=clients.sft:Sft"), make()).folder)
+    """Bit for bit, in all rows but those of bytes, though its gradient is ten times as long as what LoRA's may be."""
+    runs = [go(tiny_run(name, *more), make()) for name, more in (("with", []), ("without", [PLAIN_CLIENT]))]
+    ours, plain = (server_adapter(run.folder) for run in runs)
     assert equal(lora_of(ours), plain)
+    rows, expected = (without_timing(run.rows) for run in runs)
+    rows, expected = (one[~one["name"].str.endswith("link_bytes")].reset_index(drop=True) for one in (rows, expected))
+    assert (rows["name"] == "update_norm").any()
+    assert rows.equals(expected)
 
 
 @pytest.mark.parametrize(("make", "learns"), [(RoLora, ("B", "A", "B")), (FfaLora, ("B", "B", "B"))])
@@ -270,13 +276,21 @@ def test_alone_every_device_keeps_its_own_head(tiny_run: TinyRun) -> None:
     assert server_adapter(config.folder)["head.bias"].tolist() == [0.5, 0.5]
 
 
-def test_ray_and_streamed_sums_give_the_bits_of_this_process(one_ray: None, tiny_run: TinyRun) -> None:
-    for make, more in ((FedAvg, ("engine.stream=2", *EQUAL)), (FlexLora, ())):
-        name = make.__name__
-        here = go(tiny_run(f"local-{name}", "engine.stream=99", *more[1:]), make())
-        there = go(tiny_run(f"ray-{name}", "engine.kind=ray", "engine.workers=2", *more), make())
-        assert equal(server_adapter(here.folder), server_adapter(there.folder))
-        assert equal(load_file(there.folder / "adapter" / HEAD), extras_of(server_adapter(here.folder)))
+def test_heads_that_workers_sum_are_the_heads_that_the_server_sums(tiny_run: TinyRun) -> None:
+    found = [server_adapter(go(tiny_run(f"from-{n}", *EQUAL, f"engine.stream={n}"), FedAvg()).folder) for n in (2, 99)]
+    assert equal(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "ranks"), [(FedAvg, EQUAL), (FlexLora, ())])
+def test_ray_gives_the_bits_of_this_process(
+    one_ray: None, tiny_run: TinyRun, make: Callable[[], DeltaStrategy], ranks: tuple[str, ...]
+) -> None:
+    """FedAvg's workers sum heads; FlexLoRA's send them, of unequal ranks."""
+    here = go(tiny_run("here", *ranks), make())
+    there = go(tiny_run("there", *ranks, "engine.kind=ray", "engine.workers=2", "engine.stream=2"), make())
+    assert equal(server_adapter(here.folder), server_adapter(there.folder))
+    assert equal(load_file(there.folder / "adapter" / HEAD), extras_of(server_adapter(here.folder)))
 
 
 def test_flowers_own_strategies_take_it_as_they_take_factors(tiny_run: TinyRun) -> None:
@@ -300,6 +314,20 @@ def test_a_stage_leaves_the_head_to_the_devices(tiny_run: TinyRun, tmp_path: Pat
     ]
     assert equal(*(extras_of(adapter) for adapter in found))
     assert not equal(*(lora_of(adapter) for adapter in found))
+
+
+def test_a_malicious_device_may_poison_a_head_and_krum_leaves_it_out(tiny_run: TinyRun) -> None:
+    """Of five devices one sends its moves backwards, a thousandfold: then the mean is far below the first 0.5."""
+    biases = {}
+    for strategy in (MultiKrum(), FedAvg()):
+        config = tiny_run(f"poison-{type(strategy).__name__}", *EQUAL, "fleet.devices=5", "engine.pack=5")
+        poison = Poison(attack="flip", share=0.2, size=1000.0)
+        learner = WithHead(steps=1, prompts=3, lr=0.05, max_new_tokens=4)
+        run = go(config, strategy, client=PoisonedApp(config, learner, [], Never(), None, poison))
+        assert not (run.rows["name"] == "set_aside").any()
+        biases[type(strategy)] = float(server_adapter(run.folder)["head.bias"][0])
+    assert biases[MultiKrum] > 0.5
+    assert biases[FedAvg] < -1
 
 
 def test_a_run_goes_on_from_the_saved_head_of_another(tiny_run: TinyRun) -> None:

@@ -4,14 +4,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import flsim
 from experiments.study.plan import plan_of
 from experiments.study.shared import FOLDER, Training, trainings_of
 from flsim.config.schema import Config
 from flsim.metrics.rows import read_rows, without_timing
+from tests.tiny import TinyRun
 
 SETTINGS = """
 rounds: 3
@@ -91,6 +94,17 @@ def test_runs_of_one_training_are_those_of_the_same_settings_alone(methods: str,
         assert set(rows["model"]) >= {"global", "own", "frozen", "random", "cloud"}
         assert set(rows.loc[rows["model"] == "own", "round"]) == {1, 2, 3}
         assert (config.folder / "report.html").is_file()
+
+
+def test_a_head_beside_lora_goes_into_every_run(tiny_run: TinyRun, tmp_path: Path, no_report: None) -> None:
+    path, more = "client.path=tests.strategies.head_learner:WithHead", "client.asking.path=clients.asking.simple"
+    (training,) = trainings_of([tiny_run(rule, path, f"{more}:{rule}") for rule in ("Never", "AtRandom")])
+    training.run()
+    flsim.run(tiny_run("alone", path, f"{more}:AtRandom"), progress=False)
+    heads = [load_file(tmp_path / run / "adapter" / "head.safetensors") for run in ("Never", "AtRandom", "alone")]
+    for name, tensor in heads[0].items():
+        assert all(np.array_equal(tensor, head[name]) for head in heads[1:])
+    assert (heads[0]["head.weight"] > 0).all()
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
 from flsim.metrics.rows import Row, read_rows
-from flsim.models.adapter import Adapter, save_adapter, stacked, told_of_head
+from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
 from flsim.models.base import first_adapter
 from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream, stream_of
@@ -231,6 +231,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     world = world_of(config, ready.stream)
     checkpoint, inventory = inspect(folder, store, config, world, last=last, log=log)
     if checkpoint is not None:
+        _refuse_another(checkpoint.adapter, ready.adapter, folder)
         adapter, first = checkpoint.adapter, checkpoint.round + 1
         restore(strategy, checkpoint.strategy)
         if stage is not None:
@@ -261,6 +262,16 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter
+
+
+def _refuse_another(kept: Adapter, first: Adapter, folder: Path) -> None:
+    """Refuse to go on with devices that learn something else than a checkpoint holds: it would never be averaged."""
+    reason = mismatch(kept, first)
+    if reason is not None:
+        raise ConfigError(
+            f"{folder} holds another adapter than its devices would learn now: {reason}; go on with the client that "
+            f"the run was begun with"
+        )
 
 
 def open_grid(config: Config, folder: Path, client: ClientApp, cloud: Cloud) -> FleetGrid:

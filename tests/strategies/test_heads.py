@@ -15,7 +15,8 @@ import flsim
 from clients.app import DeviceApp
 from clients.asking.simple import Never
 from clients.poisoning import Poison, PoisonedApp
-from flsim.config.schema import Config
+from clients.sft import Sft
+from flsim.config.schema import Config, ConfigError
 from flsim.flower.contract import CarriesMore, client_of, more_of
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.metrics.rows import without_timing
@@ -340,6 +341,14 @@ def test_a_run_goes_on_from_the_saved_head_of_another(tiny_run: TinyRun) -> None
     go(fresh, LocalOnly())
     assert server_adapter(fresh.folder)["head.bias"].tolist() == [0.5, 0.5]
     assert "holds no head.safetensors: head.weight, head.bias begin anew" in (fresh.folder / "run.log").read_text()
+
+
+def test_a_run_does_not_go_on_with_devices_that_learn_something_else(tiny_run: TinyRun) -> None:
+    config = tiny_run("run")
+    go(config, FedAvg(), until=1)
+    other = DeviceApp(config, Sft(steps=1, prompts=3, max_new_tokens=4))
+    with pytest.raises(ConfigError, match=r"0 tensors are missing and 2 unknown, first head\.bias; go on with"):
+        go(config, FedAvg(), client=other, resume=config.folder)
 
 
 # ------------------------------------------------------------------------------------------------------ the contract

@@ -93,6 +93,11 @@ class DeviceApp(PackedClientApp):
                 f"budget grants may go there; set evaluation.cloud=all, which buys each of them once, or take another "
                 f"rule"
             )
+        if asks_all(asking) and config.cloud.draft is not None:
+            raise ValueError(
+                f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
+                f"cloud.draft nothing is sent before there are drafts; leave the draft out, or take another rule"
+            )
         self.asking = asking
         self.mods = list(mods)
         self.config = config

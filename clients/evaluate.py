@@ -22,13 +22,14 @@ import torch
 
 from clients.asking.curves import accuracy_curve, asking_auc
 from clients.asking.policy import OWN
-from clients.asking.rule import AskingRule, Examined, Flags, Scores, decide, right_alone
+from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, right_alone
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.notes import cloud_facts
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from clients.task_scores import label_rows, task_scores
+from flsim.cloud.draft import with_draft
 from flsim.cloud.journal import Journal, lost_facts, obtain
 from flsim.cloud.protocol import NOTHING, Answer, Basket
 from flsim.devices import device_name
@@ -78,9 +79,11 @@ def evaluate_pack(
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
-    orders = _orders(world, problems, journals, model + tag)
+    orders = [] if world.prices.draft is not None else _orders(world, problems, journals, model + tag)
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases))
+    if world.prices.draft is not None:
+        orders = _orders(world, problems, journals, model + tag, _drafts(world, problems, choices))
     scores = task_scores(world, problems)
     rows = []
     for device, order, choice, tau, scored in zip(devices, orders, choices, taus, scores, strict=True):
@@ -128,7 +131,8 @@ def reference_rows(
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, world.answer_tokens)
     rows = []
-    for k, (device, order) in enumerate(zip(devices, _orders(world, problems, journals, "random" + tag), strict=True)):
+    orders = _orders(world, problems, journals, "random" + tag, texts)
+    for k, (device, order) in enumerate(zip(devices, orders, strict=True)):
         tests = order.problems
         alone = right_alone(tests, texts[k])  # (N,)
         granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
@@ -162,6 +166,8 @@ class Order:
     world: World
     problems: Sequence[Problem]
     """N of them."""
+    worded: Sequence[Problem]
+    """The same as they are sent, with the device's drafts where `cloud.draft` says so."""
     journal: Journal
     purpose: str
     """The model that is measured, by which the journal knows the order."""
@@ -171,7 +177,7 @@ class Order:
 
     def send(self, places: Sequence[int]) -> None:
         """Ask for these places."""
-        wishes = [(self.journal, self.problems[place]) for place in places]
+        wishes = [(self.journal, self.worded[place]) for place in places]
         for place, answer in zip(places, obtain(self.world.cloud, self.purpose, wishes), strict=True):
             self.basket.add(answer, self.world.prices)
             if answer is not None and not answer.void:
@@ -193,14 +199,33 @@ class Order:
         return Help(right, came, cloud_facts(self.basket) | lost_facts(self.journal.left(self.purpose)))
 
 
-def _orders(world: World, problems: Problems, journals: Sequence[Journal], purpose: str) -> list[Order]:
-    """The orders of a pack; where all tests are sent, they are sent here, before a rule looks at what was answered."""
+def _orders(
+    world: World,
+    problems: Problems,
+    journals: Sequence[Journal],
+    purpose: str,
+    drafts: Sequence[Sequence[str]] | None = None,
+) -> list[Order]:
+    """The orders of a pack; where all tests are sent, they are sent here, with drafts or before a rule has decided."""
     books = journals or [Journal(None, world.prices) for _ in problems]
-    orders = [Order(world, tests, journal, purpose) for tests, journal in zip(problems, books, strict=True)]
+    said = [[""] * len(tests) for tests in problems] if drafts is None else drafts
+    sent = [
+        [with_draft(problem, draft, world.prices.draft) for problem, draft in zip(tests, own, strict=True)]
+        for tests, own in zip(problems, said, strict=True)
+    ]
+    parts = zip(problems, sent, books, strict=True)
+    orders = [Order(world, tests, worded, journal, purpose) for tests, worded, journal in parts]
     if world.asks_all_tests:
         for order in orders:
             order.send(range(len(order.problems)))
     return orders
+
+
+def _drafts(world: World, problems: Problems, choices: Sequence[Choice]) -> list[Sequence[str]]:
+    """What each device said of its own accord: before it asked, or, under rules that decide after it, its answer."""
+    late = [choice.drafts is None for choice in choices]
+    alone = answer_alone(world, problems, world.answer_tokens) if any(late) else [[] for _ in problems]
+    return [choice.drafts or own for choice, own in zip(choices, alone, strict=True)]
 
 
 def _costs(world: World, help_: Help, of: Subject) -> list[Row]:

@@ -9,9 +9,12 @@ from torch import Tensor
 from clients.asking.rule import Choice, Examined, Scores, right_alone
 from clients.device.rollout import Problems
 from clients.device.world import World
+from flsim.config.model import AFTER
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
-from flsim.models.scoring import per_token, rest_of_request, unaided
+from flsim.models.scoring import per_token, request_after, rest_of_request, unaided
+
+_LEAST = 1e-12  # of the chance not to ask, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Alone:
     logprobs: Scores
     """Mean log-probability of the answer's tokens, the ending one included, in nats, at most 0, `(N,)`."""
     wish: Scores
-    """Logarithm of the chance that the answer would have begun with the help request, `(N,)`."""
+    """Logarithm of the chance that it would have asked, `(N,)`; `wish_of` says where."""
     entropies: Scores
     """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
 
@@ -44,13 +47,37 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     replies = generate(world.base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=False)
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
-    first = torch.log_softmax(reading.logits.float(), -1)[:, world.base.help.ids[0]]  # (K * P,)
-    chances = first.view(replies.mask.shape[:2]) + rest_of_request(world.base, reading)  # (K, P)
+    chances = wish_of(world, reading, replies)  # (K, P)
     wishes = [row[: len(asked)].double().cpu().numpy() for row, asked in zip(chances, questions, strict=True)]
     return [
         Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, wish, entropy)
         for asked, texts, logprobs, wish, entropy in zip(questions, replies.texts, sure, wishes, unsure, strict=True)
     ]
+
+
+def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
+    """Logarithm of the chance of a help request `(K, P)`, where the device's own greedy answers leave a place for it.
+
+    As the model has it, without rule or bias. With `model.request: before`, and with `anywhere` for models that ask
+    before they answer, it is the chance that an answer begins with it; with `after` that it follows the answer, in
+    place of the ending token; with `anywhere` for a model that has learned both (`ModelConfig.drafts`) that it does
+    one or the other: p + (1 - p) q, with the chances p at the beginning and q after the answer.
+
+    Args:
+        world: the worker's.
+        reading: the prompts.
+        replies: one greedy answer to each, `(K, P, 1, T)`.
+    """
+    base, model = world.base, world.config.model
+    first = torch.log_softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
+    before = first.view(replies.mask.shape[:2]) + rest_of_request(base, reading)  # (K, P)
+    if not model.drafts:
+        return before
+    after = request_after(base, reading, replies)  # (K, P)
+    if model.request == AFTER:
+        return after
+    silent = torch.log1p(-before.double().exp().clamp(max=1 - _LEAST))  # (K, P)
+    return torch.logaddexp(before.double(), silent + after.double())  # (K, P)
 
 
 def all_alike(pack: Examined, *, wish: bool) -> list[Choice]:

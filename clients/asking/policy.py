@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from clients.asking.alone import Alone
+from clients.asking.alone import Alone, wish_of
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.asking.threshold import Scored
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
-from flsim.models.decoding import encode, generate, read
+from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import rest_of_request
 
 
@@ -18,12 +19,20 @@ from flsim.models.scoring import rest_of_request
 class Own:
     """It asks where its free greedy completion is a help request: how often is what the policy has learned.
 
-    The score is the probability of the help request as the beginning of the answer. It does not decide anything.
+    The score is the probability of the help request, where `wish_of` reads it, after the free completion. It does not
+    decide anything.
     """
 
     @torch.no_grad()
     def decide(self, pack: Examined) -> list[Choice]:
-        """One choice per device; a prompt that it would not ask for is answered by the free completion itself."""
+        """One choice per device; a prompt that it would not ask for is answered by the free completion itself.
+
+        So is one where it asks after a draft, if the model asks after its drafts: that draft is what the device says
+        if its request is not granted. It may be less than its answer with asking disabled, of which it is the
+        beginning, as the policy may ask at any place of it; `alone_accuracy` is that of the draft here, and that of
+        the answer with asking disabled under the rules that decide after it. Where it asks without a draft, or the
+        model asks before it answers, it is answered with asking disabled.
+        """
         base = pack.world.base
         reading = read(base, encode(base, base.prompts(pack.tests)))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
@@ -31,26 +40,40 @@ class Own:
             bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)
         most = pack.world.answer_tokens
         free = generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, help_bias=bias)
-        first = torch.softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
-        chances = first.view(free.asked.shape[:2]) * rest_of_request(base, reading).exp()  # (K, P)
-        scores, asked = chances.double().cpu().numpy(), free.asked[..., 0].cpu().numpy()  # (K, P) each
+        scores = self._chances(pack.world, reading, free).double().cpu().numpy()  # (K, P)
+        asked = free.asked[..., 0].cpu().numpy()  # (K, P)
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]
-        alone = _alone(pack.world, pack.tests, wishes, [[group[0] for group in row] for row in free.texts])
-        return [
-            Choice(right, wanted, own[: len(wanted)]) for right, wanted, own in zip(alone, wishes, scores, strict=True)
-        ]
+        alone, drafts = _alone(pack.world, pack.tests, wishes, [[group[0] for group in row] for row in free.texts])
+        parts = zip(alone, wishes, scores, drafts, strict=True)
+        return [Choice(right, wanted, own[: len(wanted)], said) for right, wanted, own, said in parts]
+
+    def _chances(self, world: World, reading: Reading, free: Completions) -> Tensor:
+        """Of the request, `(K, P)`."""
+        if world.config.model.drafts:
+            return wish_of(world, reading, free).exp()  # (K, P)
+        first = torch.softmax(reading.logits.float(), -1)[:, world.base.help.ids[0]]  # (K * P,)
+        return first.view(free.asked.shape[:2]) * rest_of_request(world.base, reading).exp()  # (K, P)
 
 
-def _alone(world: World, problems: Problems, wishes: list[Flags], texts: list[list[str]]) -> list[Flags]:
-    """Whether each device is right with asking disabled; greedy, so only prompts that asked need a second try."""
-    wanting = [np.flatnonzero(row).tolist() for row in wishes]
+def _alone(
+    world: World, problems: Problems, wishes: list[Flags], texts: list[list[str]]
+) -> tuple[list[Flags], list[tuple[str, ...] | None]]:
+    """Whether each device is right without the cloud, and its drafts, or None where the model asks before it answers.
+
+    Greedy, so only prompts that asked without a draft need a second try.
+    """
+    drafts = [tuple(row) if world.config.model.drafts else None for row in texts]
+    wanting = [
+        [p for p in np.flatnonzero(row).tolist() if said is None or not said[p].strip()]
+        for row, said in zip(wishes, drafts, strict=True)
+    ]
     if any(wanting):
         asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
         again = answer_alone(world, asked, world.answer_tokens)
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text
-    return [right_alone(*pair) for pair in zip(problems, texts, strict=True)]
+    return [right_alone(*pair) for pair in zip(problems, texts, strict=True)], drafts
 
 
 OWN = Own()
@@ -63,8 +86,8 @@ class OwnCalibrated(Scored):
 
     DA-GRPO's lambda makes usage meet the budget on what a device meets while it learns; greedy decoding of a policy
     that is shared asks more or less often than that on the device's own mixture of old and new tasks. The rule keeps
-    the policy's order of prompts, the log-probability that an answer begins with the help request, and sets where to
-    cut it, as routers are cut.
+    the policy's order of prompts, the log-probability of the help request (`clients.asking.alone.wish_of` says where),
+    and sets where to cut it, as routers are cut.
     """
 
     def score(self, alone: Alone) -> Scores:

@@ -50,6 +50,8 @@ class Choice:
     """Whether it would send the prompt, `(N,)`."""
     scores: Scores
     """How much the prompt needs help, higher for more, `(N,)`; only their order means something."""
+    drafts: tuple[str, ...] | None = None
+    """What it said before it asked, N of them, "" for nothing; None where the rule decides after the whole answer."""
 
     def __post_init__(self) -> None:
         shapes = self.alone.shape, self.wishes.shape, self.scores.shape

@@ -1,18 +1,21 @@
 """A pack's rollouts: sample groups of responses, let the asking ones share one cloud query per prompt, and judge them.
 
-A query that the ledger refuses, or at which the cloud fails, is answered locally: the device tries alone, with asking
-disabled, and the response earns what that answer earns. Only tokens that the policy itself sampled enter the loss, so
-neither the cloud's words nor the forced attempt are ever reinforced as tokens.
+A query that the ledger refuses, or at which the cloud fails, is answered locally. Where the model asks after its drafts
+(`ModelConfig.drafts`), each response that asked is then its own draft and earns what that earns. For responses without
+a draft the device tries alone, with asking disabled, once for the prompt. Only tokens that the policy itself sampled
+enter the loss, so neither the cloud's words nor the forced attempt are ever reinforced as tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.world import World
+from flsim.cloud.draft import with_draft
 from flsim.cloud.journal import TRAINING, buy, digest_of
 from flsim.cloud.protocol import Answer
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
@@ -22,6 +25,8 @@ from flsim.seeding import seed_for
 from flsim.timing import spend
 
 Problems = list[list[Problem]]  # [device][prompt]
+Drafts = Mapping[tuple[int, int], str]  # by device and prompt
+NO_DRAFTS: Drafts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,16 @@ class Rollout:
     """The prompts, read with gradient if adapters are being learned."""
     completions: Completions
     right_alone: Tensor
-    """1 where the response itself is the right answer, `(K, P, G)`."""
+    """1 where the response itself is the right answer, `(K, P, G)`; 0 where it asked."""
     right: Tensor
     """1 where the final answer is right, whoever gave it, `(K, P, G)`."""
     asked: Tensor
     """1 where the response asked for help, granted or not, `(K, P, G)`."""
     open: Tensor
     """True at real prompts where a response could ask, `(K, P)`."""
+    right_draft: Tensor
+    """1 where what the response itself said is right, whether it asked afterwards or not, `(K, P, G)`; 0 where it said
+    nothing."""
 
     @property
     def prompts(self) -> Prompts:
@@ -97,50 +105,93 @@ def roll_out(
             help_bias=help_bias,
         )
     with spend("reward"):
-        right_alone = _judge(problems, completions)  # (K, P, G)
+        right_draft, said = _judge(problems, completions)  # (K, P, G) each
     asked = completions.asked.float()  # (K, P, G)
-    right_alone = right_alone.to(asked.device) * (1 - asked)  # (K, P, G)
-    wanted = completions.asked.any(-1) & reading.prompts.real  # (K, P)
-    helped = ask_cloud(world, devices, problems, wanted, max_new_tokens=sampling.max_new_tokens)  # (K, P)
-    right = right_alone + asked * helped.to(asked.device)[..., None]  # (K, P, G)
+    right_draft = right_draft.to(asked.device)  # (K, P, G)
+    right_alone = right_draft * (1 - asked)  # (K, P, G)
+    wants = completions.asked.cpu() & reading.prompts.real.cpu()[..., None]  # (K, P, G)
+    drafted = wants & said & world.config.model.drafts  # (K, P, G)
+    tries = (wants & ~drafted).any(-1)  # (K, P)
+    helped, came = ask_cloud(
+        world,
+        devices,
+        problems,
+        wants.any(-1),
+        tries,
+        drafts=_first_drafts(completions, wants) if world.prices.draft is not None else NO_DRAFTS,
+        max_new_tokens=sampling.max_new_tokens,
+    )  # (K, P) each
+    kept = (drafted & ~came[..., None]).to(asked.device)  # (K, P, G)
+    right = right_alone + asked * torch.where(kept, right_draft, helped.to(asked.device)[..., None])  # (K, P, G)
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
         open_ = open_ & ~help_bias.isneginf()  # (K, P)
-    return Rollout(reading, completions, right_alone, right, asked, open_)
+    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft)
 
 
-def _judge(problems: Problems, completions: Completions) -> Tensor:
-    """1 where a completion itself is right, `(K, P, G)`; a help request never is."""
+def _judge(problems: Problems, completions: Completions) -> tuple[Tensor, Tensor]:
+    """1 where what a response itself said is right, and True where it said something, both `(K, P, G)`."""
     right = torch.zeros(completions.asked.shape)  # (K, P, G)
+    says = torch.zeros(right.shape, dtype=torch.bool)  # (K, P, G)
     asked = completions.asked.tolist()
-    said = {
-        (k, p, g): (problem, completions.texts[k][p][g])
-        for k, row in enumerate(problems)
-        for p, problem in enumerate(row)
-        for g in range(right.shape[2])
-        if not asked[k][p][g]
-    }
+    said: dict[tuple[int, int, int], tuple[Problem, str]] = {}
+    for k, row in enumerate(problems):
+        for p, problem in enumerate(row):
+            for g, text in enumerate(completions.texts[k][p]):
+                says[k, p, g] = bool(text.strip())
+                if text.strip() or not asked[k][p][g]:
+                    said[k, p, g] = (problem, text)
     for place, verdict in zip(said, are_right(list(said.values())), strict=True):
         right[place] = float(verdict)
-    return right
+    return right, says
+
+
+def _first_drafts(completions: Completions, wants: Tensor) -> Drafts:
+    """Of each prompt the draft of its first response that asks, by `wants` `(K, P, G)`."""
+    first = {(k, p): row.index(True) for k, own in enumerate(wants.tolist()) for p, row in enumerate(own) if any(row)}
+    return {(k, p): completions.texts[k][p][g] for (k, p), g in first.items()}
 
 
 def ask_cloud(
-    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, *, max_new_tokens: int
-) -> Tensor:
-    """1 where a wanted query leads to a right answer, `(K, P)`: the cloud's if it comes, else the device's own."""
-    helped = torch.zeros(wanted.shape)  # (K, P)
-    answers = buy_answers(world, devices, problems, wanted)
+    world: World,
+    devices: Sequence[Device],
+    problems: Problems,
+    wanted: Tensor,
+    tries: Tensor,
+    *,
+    max_new_tokens: int,
+    drafts: Drafts = NO_DRAFTS,
+) -> tuple[Tensor, Tensor]:
+    """What comes of the wanted queries `(K, P)`.
+
+    Args:
+        world: the worker's.
+        devices: K of them.
+        problems: of each device.
+        wanted: what is asked, `(K, P)`.
+        tries: where the device tries alone if the cloud does not answer, `(K, P)`.
+        max_new_tokens: of such a try.
+        drafts: what the devices said before they asked.
+
+    Returns:
+        1 where the cloud's answer is right, or the device's own try in its place, and True where the cloud's came, both
+        `(K, P)`.
+    """
+    helped, came = torch.zeros(wanted.shape), torch.zeros(wanted.shape, dtype=torch.bool)  # (K, P) each
+    answers = buy_answers(world, devices, problems, wanted, drafts)
     verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
-    for (k, p), right in zip(answers, verdicts, strict=True):
-        helped[k, p] = float(right)
-    refused = [
-        [p for p, wish in enumerate(row) if wish and (k, p) not in answers] for k, row in enumerate(wanted.tolist())
-    ]
-    if any(refused):
-        alone = answer_alone(world, [[problems[k][p] for p in row] for k, row in enumerate(refused)], max_new_tokens)
-        places = [(k, p) for k, row in enumerate(refused) for p in row]
-        texts = [text for row in alone for text in row]
+    for place, right in zip(answers, verdicts, strict=True):
+        helped[place], came[place] = float(right), True
+    return helped + _tried_alone(world, problems, tries & ~came, max_new_tokens), came
+
+
+def _tried_alone(world: World, problems: Problems, wanted: Tensor, max_new_tokens: int) -> Tensor:
+    """1 where the device is right with asking disabled, among the wanted prompts `(K, P)`."""
+    helped = torch.zeros(wanted.shape)  # (K, P)
+    places = wanted.nonzero().tolist()
+    if places:
+        own = [[problems[k][p] for p, wish in enumerate(row) if wish] for k, row in enumerate(wanted.tolist())]
+        texts = [text for row in answer_alone(world, own, max_new_tokens) for text in row]
         verdicts = are_right([(problems[k][p], text) for (k, p), text in zip(places, texts, strict=True)])
         for (k, p), right in zip(places, verdicts, strict=True):
             helped[k, p] = float(right)
@@ -148,17 +199,20 @@ def ask_cloud(
 
 
 def buy_answers(
-    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, drafts: Drafts = NO_DRAFTS
 ) -> dict[tuple[int, int], Answer]:
     """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
 
     A prompt that a ledger refuses has none, nor one at which the cloud fails; such a one is paid only if it is billed.
+    Where `cloud.draft` says so, a prompt with one of the `drafts` is sent together with it.
     """
     prices = world.prices
     granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
     answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
+    sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
     for k, p in wanted.nonzero().tolist():
-        quote, name = world.cloud.quote(problems[k][p]), digest_of(problems[k][p])
+        sent[k, p] = with_draft(problems[k][p], drafts.get((k, p), ""), prices.draft)
+        quote, name = world.cloud.quote(sent[k, p]), digest_of(sent[k, p])
         paid = devices[k].journal.recall(TRAINING, name)
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices), again=paid is not None):
             granted[k, p] = quote
@@ -167,7 +221,7 @@ def buy_answers(
                 devices[k].journal.met(TRAINING, name)
     new = [place for place in granted if place not in answers]
     with spend("cloud"):
-        said = buy(world.cloud, TRAINING, [(devices[k].journal, problems[k][p]) for k, p in new])
+        said = buy(world.cloud, TRAINING, [(devices[k].journal, sent[k, p]) for k, p in new])
     answers |= dict(zip(new, said, strict=True))
     bought: dict[tuple[int, int], Answer] = {}
     for (k, p), quote in granted.items():

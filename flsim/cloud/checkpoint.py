@@ -14,7 +14,7 @@ from flsim.cloud.builtin import Builtin
 from flsim.cloud.protocol import TIME, Answer, Cloud, instruction, system_of
 from flsim.config.schema import ConfigError
 from flsim.models.base import one_thread
-from flsim.models.folder import tokenizer_of
+from flsim.models.folder import is_built_in, tokenizer_of
 from flsim.models.wording import Chat, has_chat
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
@@ -90,6 +90,11 @@ class Checkpoint(Builtin):
     def wording(self) -> Wording:
         """How it is asked."""
         return Wording(self.model, self.system, self.max_new_tokens)
+
+    @property
+    def reads_drafts(self) -> bool:
+        """Whether it reads more than the notation of the built-in world."""
+        return not is_built_in(self.wording.tokenizer.get_vocab())
 
     def check(self, stream: TaskStream, workers: int) -> None:
         """Read its tokenizer."""

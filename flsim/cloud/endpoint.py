@@ -132,6 +132,11 @@ class Endpoint(Cloud):
         self._heats, self._streams = dialect != REASONING, False
         self._answers = False  # whether it ever did
 
+    @property
+    def reads_drafts(self) -> bool:
+        """It reads whatever it is sent."""
+        return True
+
     def check(self, stream: TaskStream, workers: int) -> None:
         """Make sure that there is a key, and a request for every worker."""
         if self.concurrency < workers:

@@ -113,6 +113,11 @@ class Cloud(Protocol):
     reach: tuple[str, ...] = ()
     """Those of its settings that enter no answer, such as a number of retries: they may change on a resume."""
 
+    @property
+    def reads_drafts(self) -> bool:
+        """Whether a question may come in the words of `cloud.draft`; not where it is looked up as it stands."""
+        return False
+
     @abstractmethod
     def quote(self, problem: Problem) -> Answer:
         """The largest exchange that answering the problem can come to (no text); caps are held against it."""

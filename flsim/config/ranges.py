@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
+from string import Formatter
 from typing import Any, TypeVar, cast
 
 RANGE = "range"
@@ -145,6 +146,22 @@ def day(default: T) -> T:
         return None
 
     return limited(default, Range("a date, YYYY-MM-DD", complaint))
+
+
+def worded(default: T, names: Sequence[str]) -> T:
+    """A text with each of these names in braces, and no others."""
+    words = " and ".join(f"{{{name}}}" for name in names)
+
+    def complaint(value: str) -> str | None:
+        try:
+            found = [part[1:] for part in Formatter().parse(value) if part[1] is not None]
+        except ValueError:
+            found = []
+        if {name for name, *_ in found} == set(names) and all(not form and not turn for _, form, turn in found):
+            return None
+        return f"must hold {words} and nothing else in braces"
+
+    return limited(default, Range(f"a text with {words}", complaint))
 
 
 def near(given: object, known: Iterable[str]) -> str:

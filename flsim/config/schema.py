@@ -12,7 +12,19 @@ from flsim.config.model import AUTO as AUTO
 from flsim.config.model import LoraShape as LoraShape
 from flsim.config.model import ModelConfig as ModelConfig
 from flsim.config.ranges import ConfigError as ConfigError
-from flsim.config.ranges import above, at_least, count, count_or, filled, gpu_share, one_of, plug_in, share, tupled
+from flsim.config.ranges import (
+    above,
+    at_least,
+    count,
+    count_or,
+    filled,
+    gpu_share,
+    one_of,
+    plug_in,
+    share,
+    tupled,
+    worded,
+)
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 DIVISIONS = ("equally", "traffic", "price")
@@ -191,6 +203,11 @@ class CloudConfig:
     access: str | None = one_of(None, CLOUD_ACCESS)
     """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
     all that it can (`flsim/cloud/teacher.py`)."""
+    draft: str | None = worded(None, ("question", "draft"))
+    """What is sent in place of a question for which the device has a draft, such as
+    `{question}\\n\\nA smaller model's try: {draft}\\nAnswer the question; correct the try if it is wrong.` The draft is
+    that of the first response of the group that asks, and at tests that of the greedy answer; where there is none, the
+    question is sent as it is. None sends no drafts."""
     price_per_prompt_token: float = at_least(0, 0.27e-6, finite=True)
     """Money per token sent."""
     price_per_completion_token: float = at_least(0, 1.10e-6, finite=True)

@@ -104,7 +104,41 @@ def rest_of_request(base: BaseModel, reading: Reading) -> Tensor:
     if not rest:
         return torch.zeros(reading.prompts.ids.shape[:2], device=reading.logits.device)  # (K, P)
     asking = given(base, [[base.help.ids] * count for count in reading.prompts.counts])  # (K, P, 1, m)
-    return score(base, reading, asking, temperature=1.0)[:, :, 0, 1:].sum(-1)  # (K, P)
+    return _as_they_are(base, reading, asking)[:, :, 0, 1:].sum(-1)  # (K, P)
+
+
+@torch.no_grad()
+def request_after(base: BaseModel, reading: Reading, said: Completions) -> Tensor:
+    """Log-probability `(K, P)` of the help request after what was said, in place of its end or its request.
+
+    Read as the model has it, wherever the request may stand; what no prompt stands for is zero.
+
+    Args:
+        base: the model, with the adapters of `reading` in use.
+        reading: the prompts.
+        said: one completion of each, `(K, P, 1, T)`.
+    """
+    draft = said.mask & ~base.ends(said.tokens) & ~base.help.held_by(said.tokens)  # (K, P, 1, T)
+    lengths = draft.sum(-1)[:, :, 0].tolist()
+    rows = [
+        [[*row[0][: lengths[k][p]], *base.help.ids] for p, row in enumerate(own[:count])]
+        for k, (own, count) in enumerate(zip(said.tokens.tolist(), reading.prompts.counts, strict=True))
+    ]
+    asking = given(base, rows)  # (K, P, 1, T + m)
+    each = _as_they_are(base, reading, asking)[:, :, 0]  # (K, P, T + m)
+    starts = draft.sum(-1)  # (K, P, 1)
+    later = torch.arange(each.shape[-1], device=each.device) >= starts  # (K, P, T + m)
+    return (each * later).sum(-1)  # (K, P)
+
+
+def _as_they_are(base: BaseModel, reading: Reading, completions: Completions) -> Tensor:
+    """The model's own log-probabilities of completions, whatever rules hold for the request, `(K, P, G, T)`."""
+    tokens = completions.tokens.flatten()
+
+    def readout(logits: Tensor, places: Tensor) -> Tensor:
+        return torch.log_softmax(logits.float(), -1).gather(-1, tokens[places][:, None])[:, 0]  # (n,)
+
+    return per_token(base, reading, completions, readout)
 
 
 def pull_back(

@@ -179,7 +179,9 @@ def test_the_model_that_asks_before_it_answers_cannot_ask_after() -> None:
         "model.request=after with model.path=builtin:slm, which has only learned to ask before it answers; "
         "take model.path=builtin:slm_draft"
     )
-    assert "model.request='late' is not known; choose one of: before, after, anywhere" in complaint("model.request=late")
+    assert "model.request='late' is not known; choose one of: before, after, anywhere" in complaint(
+        "model.request=late"
+    )
     for asks in ("before", "after", "anywhere"):
         config = load_config(None, ["model.path=builtin:slm_draft", f"model.request={asks}"])
         check(config)

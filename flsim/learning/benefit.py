@@ -1,0 +1,122 @@
+"""What asking the cloud would gain, estimated from a device's own draft, and asking where it exceeds the price.
+
+A device drafts an answer y to a prompt x and then asks, or keeps it. At the optimum of DA-GRPO's Lagrangian (Chen, Fang,
+Wang, Brinton 2026, arXiv 2602.00166) it asks where the benefit exceeds its dual variable lambda:
+
+    b(x, y) = p_cloud(x, y) - p_alone(x, y)        the chances that the cloud and that the draft are right
+    a ~ Bernoulli(sigmoid((b(x, y) - lambda) / T)) while it learns; at tests it asks where b > lambda
+
+Both chances are logistic regressions on what the model was like when it ended its draft: `p = sigmoid(w . phi)`. Their
+labels are verdicts that training has anyway: of every draft, and of every answer that was bought. So nothing must be
+sampled for asking to be learned, and a lower price always brings it back.
+
+Shapes: K devices, P prompts, G responses, T tokens, D the width of the model, F = 8 + D features.
+"""
+
+import torch
+from torch import Tensor
+
+ALONE, CLOUD = 0, 1
+"""The rows of a head's weights."""
+NUMBERS = 8
+"""Features that are no hidden state."""
+FEATURES = ("both", "numbers", "hidden")
+FIRST_CHANCE = 0.9
+"""That the cloud is right, as long as a device has bought nothing."""
+
+
+def features(states: Tensor, logprobs: Tensor, entropies: Tensor, mask: Tensor, *, kind: str = "both") -> Tensor:
+    """phi of every draft: one, seven numbers of how sure the model was, and its last hidden state at unit mean square.
+
+    The numbers are the mean, least, sum and last log-probability of the draft's tokens, the greatest and the mean
+    entropy of the distributions that they were drawn from, and how many tokens there are; sum and number are divided
+    by the tokens that a draft may have.
+
+    Args:
+        states: that the last token was drawn from, `(..., D)`.
+        logprobs: of the tokens, `(..., T)`.
+        entropies: likewise, `(..., T)`.
+        mask: True at tokens, the ending one included, `(..., T)`.
+        kind: `both`, or one without the other: `numbers` or `hidden`; the other features are zero.
+
+    Returns:
+        `(..., F)`.
+    """
+    count = mask.sum(-1).clamp(min=1)  # (...)
+    sure, unsure = logprobs * mask, entropies * mask  # (..., T)
+    last = sure.gather(-1, count[..., None] - 1)[..., 0]  # (...)
+    longest = mask.shape[-1]
+    numbers = torch.stack(
+        [
+            torch.ones_like(last),
+            sure.sum(-1) / count,
+            sure.amin(-1),
+            sure.sum(-1) / longest,
+            last,
+            unsure.amax(-1),
+            unsure.sum(-1) / count,
+            count / longest,
+        ],
+        -1,
+    )  # (..., 8)
+    hidden = torch.nn.functional.rms_norm(states, states.shape[-1:])  # (..., D)
+    if kind == "hidden":
+        numbers = numbers * (torch.arange(NUMBERS, device=numbers.device) == 0)  # (..., 8)
+    if kind == "numbers":
+        hidden = torch.zeros_like(hidden)  # (..., D)
+    return torch.cat([numbers, hidden], -1)  # (..., F)
+
+
+def first_head(width: int) -> Tensor:
+    """The weights that a fleet starts from, `(2, F)`: a draft is as likely right as wrong, and the cloud nearly always.
+
+    So a fresh device asks at random, at a chance that its lambda sets.
+    """
+    weight = torch.zeros(2, NUMBERS + width)  # (2, F)
+    weight[CLOUD, 0] = torch.logit(torch.tensor(FIRST_CHANCE))
+    return weight
+
+
+def chances(weight: Tensor, phi: Tensor) -> Tensor:
+    """That a draft and that the cloud are right, `(K, ..., 2)`.
+
+    Args:
+        weight: of each device's head, `(K, 2, F)`.
+        phi: features of its drafts, `(K, ..., F)`.
+    """
+    flat = phi.flatten(1, -2)  # (K, n, F)
+    return torch.sigmoid(flat @ weight.transpose(1, 2)).view(*phi.shape[:-1], 2)  # (K, ..., 2)
+
+
+def benefit(both: Tensor) -> Tensor:
+    """b, in [-1, 1]: by how much the cloud is likelier to be right than the draft, `(...)` from chances `(..., 2)`."""
+    return both[..., CLOUD] - both[..., ALONE]  # (...)
+
+
+def ask_chance(gain: Tensor, price: Tensor, temperature: float) -> Tensor:
+    """Chance of a request after a draft, `(K, P, G)`.
+
+    Args:
+        gain: b of each draft, `(K, P, G)`.
+        price: lambda of each device, `(K,)`.
+        temperature: T; the smaller, the more it is a threshold, and 0 is one.
+    """
+    above = gain - price[:, None, None]  # (K, P, G)
+    return torch.sigmoid(above / temperature) if temperature > 0 else (above > 0).to(gain.dtype)  # (K, P, G)
+
+
+def regression_pull(both: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of each device's mean cross-entropy with respect to the logits of its chances, `(K, P, G, 2)`.
+
+    Args:
+        both: chances `(K, P, G, 2)`.
+        labels: whether draft and cloud were right, 0 or 1, `(K, P, G, 2)`.
+        weights: how much each label counts, 0 where there is none, `(K, P, G, 2)`.
+    """
+    total = weights.sum((1, 2), keepdim=True).clamp(min=1.0)  # (K, 1, 1, 2)
+    return (both - labels) * weights / total  # (K, P, G, 2)
+
+
+def head_gradient(pull: Tensor, phi: Tensor) -> Tensor:
+    """That of the weights, `(K, 2, F)`, from `regression_pull` `(K, P, G, 2)` and features `(K, P, G, F)`."""
+    return pull.flatten(1, 2).transpose(1, 2) @ phi.flatten(1, 2)  # (K, 2, F)

@@ -1,7 +1,7 @@
 """What asking the cloud would gain, estimated from a device's own draft, and asking where it exceeds the price.
 
-A device drafts an answer y to a prompt x and then asks, or keeps it. At the optimum of DA-GRPO's Lagrangian (Chen, Fang,
-Wang, Brinton 2026, arXiv 2602.00166) it asks where the benefit exceeds its dual variable lambda:
+A device drafts an answer y to a prompt x and then asks, or keeps it. At the optimum of DA-GRPO's Lagrangian (Chen,
+Fang, Wang, Brinton 2026, arXiv 2602.00166) it asks where the benefit exceeds its dual variable lambda:
 
     b(x, y) = p_cloud(x, y) - p_alone(x, y)        the chances that the cloud and that the draft are right
     a ~ Bernoulli(sigmoid((b(x, y) - lambda) / T)) while it learns; at tests it asks where b > lambda
@@ -14,6 +14,7 @@ Shapes: K devices, P prompts, G responses, T tokens, D the width of the model, F
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ALONE, CLOUD = 0, 1
@@ -25,55 +26,45 @@ FIRST_CHANCE = 0.9
 """That the cloud is right, as long as a device has bought nothing."""
 
 
-def features(states: Tensor, logprobs: Tensor, entropies: Tensor, mask: Tensor, *, kind: str = "both") -> Tensor:
-    """phi of every draft: one, seven numbers of how sure the model was, and its last hidden state at unit mean square.
+def features(
+    states: Tensor, logprobs: Tensor, entropies: Tensor, mask: Tensor, *, kind: str = "both", scale: float = 1.0
+) -> Tensor:
+    """The features of every draft: one, seven numbers of how sure the model was, and its last hidden state at unit mean square.
 
-    The numbers are the mean, least, sum and last log-probability of the draft's tokens, the greatest and the mean
-    entropy of the distributions that they were drawn from, and how many tokens there are; sum and number are divided
-    by the tokens that a draft may have.
+    The numbers are the mean, the least and the last log-probability of the draft's tokens, their sum by the root of
+    how many there are, the greatest and the mean entropy, and the logarithm of how many there are.
 
     Args:
         states: that the last token was drawn from, `(..., D)`.
-        logprobs: of the tokens, `(..., T)`.
+        logprobs: of the tokens at temperature 1, zero after the end, `(..., T)`.
         entropies: likewise, `(..., T)`.
         mask: True at tokens, the ending one included, `(..., T)`.
         kind: `both`, or one without the other: `numbers` or `hidden`; the other features are zero.
+        scale: of all features. Adam moves every weight by about its rate, so this is how much faster a head learns.
 
     Returns:
         `(..., F)`.
     """
     count = mask.sum(-1).clamp(min=1)  # (...)
-    sure, unsure = logprobs * mask, entropies * mask  # (..., T)
-    last = sure.gather(-1, count[..., None] - 1)[..., 0]  # (...)
-    longest = mask.shape[-1]
+    last = logprobs.gather(-1, count[..., None] - 1)[..., 0]  # (...)
+    total = logprobs.sum(-1)  # (...)
+    sure = [total / count, logprobs.amin(-1), last, total / count.sqrt()]
     numbers = torch.stack(
-        [
-            torch.ones_like(last),
-            sure.sum(-1) / count,
-            sure.amin(-1),
-            sure.sum(-1) / longest,
-            last,
-            unsure.amax(-1),
-            unsure.sum(-1) / count,
-            count / longest,
-        ],
-        -1,
+        [torch.ones_like(last), *sure, entropies.amax(-1), entropies.sum(-1) / count, count.log()], -1
     )  # (..., 8)
-    hidden = torch.nn.functional.rms_norm(states, states.shape[-1:])  # (..., D)
     if kind == "hidden":
         numbers = numbers * (torch.arange(NUMBERS, device=numbers.device) == 0)  # (..., 8)
-    if kind == "numbers":
-        hidden = torch.zeros_like(hidden)  # (..., D)
-    return torch.cat([numbers, hidden], -1)  # (..., F)
+    hidden = F.rms_norm(states, states.shape[-1:]) * (kind != "numbers")  # (..., D)
+    return scale * torch.cat([numbers, hidden], -1)  # (..., F)
 
 
-def first_head(width: int) -> Tensor:
+def first_head(width: int, *, scale: float = 1.0) -> Tensor:
     """The weights that a fleet starts from, `(2, F)`: a draft is as likely right as wrong, and the cloud nearly always.
 
-    So a fresh device asks at random, at a chance that its lambda sets.
+    So a fresh device asks at random, with a chance that its lambda sets.
     """
     weight = torch.zeros(2, NUMBERS + width)  # (2, F)
-    weight[CLOUD, 0] = torch.logit(torch.tensor(FIRST_CHANCE))
+    weight[CLOUD, 0] = torch.logit(torch.tensor(FIRST_CHANCE)) / scale
     return weight
 
 

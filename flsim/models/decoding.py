@@ -57,7 +57,9 @@ class Trace:
     states: Tensor
     """The hidden state that each one's last token was drawn from, `(K, P, G, D)`."""
     entropies: Tensor
-    """Of the distribution that each token was drawn from, in nats, zero after the end, `(K, P, G, T)`."""
+    """Of the distribution of each token at temperature 1, in nats, zero after the end, `(K, P, G, T)`."""
+    logprobs: Tensor
+    """Of the tokens at temperature 1, zero after the end, `(K, P, G, T)`."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,14 @@ def generate(
     now, counts = torch.arange(k * rows, device=device), None  # (n,), the rows that are decoded on, device by device
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
     logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
-    seen = _Seen(states, max_new_tokens) if traced else None
+    seen = _Seen(states, max_new_tokens, temperature) if traced else None
     for t in range(max_new_tokens):
         bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
         scores = _scores(base, logits, tokens[now, begun:t], bias, t, temperature, may_ask=may_ask)  # (n, V)
-        if seen is not None:
-            seen.note(t, now, ~done[now], states, scores)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
+        if seen is not None:
+            seen.note(t, now, ~done[now], states, scores, chosen)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
         tokens[now, t] = chosen
@@ -197,20 +199,25 @@ def generate(
 
 
 class _Seen:
-    """Hidden states and entropies of n rows, as they are decoded."""
+    """Of n rows what `Trace` says, as they are decoded."""
 
-    def __init__(self, states: Tensor, longest: int) -> None:
+    def __init__(self, states: Tensor, longest: int, temperature: float) -> None:
         self._states = torch.zeros_like(states)  # (n, D)
-        self._entropies = torch.zeros(len(states), longest, device=states.device)  # (n, T)
+        self._entropies, self._logprobs = torch.zeros(2, len(states), longest, device=states.device)  # (n, T) each
+        self._heat = temperature if temperature > 0 else 1.0
 
-    def note(self, t: int, now: Tensor, going: Tensor, states: Tensor, scores: Tensor) -> None:
-        """Before token t of the rows `now`, those that are `going` on; log-probabilities `scores` are `(n, V)`."""
-        self._states[now[going]] = states[going]
-        self._entropies[now[going], t] = torch.special.entr(scores[going].exp()).sum(-1)
+    def note(self, t: int, now: Tensor, going: Tensor, states: Tensor, scores: Tensor, chosen: Tensor) -> None:
+        """Token t `chosen` `(n,)` of the rows `now` by log-probabilities `scores` `(n, V)`; some are `going` on."""
+        rows, scores = now[going], scores[going]
+        plain = scores if self._heat == 1.0 else torch.log_softmax(scores * self._heat, -1)  # (n, V)
+        self._states[rows] = states[going]
+        self._entropies[rows, t] = torch.special.entr(plain.exp()).sum(-1)
+        self._logprobs[rows, t] = plain.gather(-1, chosen[going][:, None])[:, 0]
 
     def trace(self, shape: tuple[int, int, int, int]) -> Trace:
         """Of completions `(K, P, G, T)`."""
-        return Trace(self._states.float().view(*shape[:3], -1), self._entropies[:, : shape[-1]].view(shape))
+        entropies, logprobs = (of[:, : shape[-1]].view(shape) for of in (self._entropies, self._logprobs))
+        return Trace(self._states.float().view(*shape[:3], -1), entropies, logprobs)
 
 
 def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:

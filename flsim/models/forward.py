@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-Readout = Callable[[Tensor, Tensor], Tensor]
-
 _PARTS = 4  # of the rows of `AnyForward.follow`
 _FEW = 64  # rows of a part; smaller ones cost more in calls than they save in padding
 
@@ -50,6 +48,10 @@ class Next:
     """Of the next tokens, `(n, V)`."""
     states: Tensor
     """The hidden states that the output layer made them from, `(n, D)`."""
+
+
+Readout = Callable[[Next, Tensor], Tensor]
+"""One number `(n,)` for each of n tokens, from what the model made of all that came before it, and its place `(n,)`."""
 
 
 class Decoder(Protocol):
@@ -98,8 +100,8 @@ class Forward(Protocol):
             mask: True at tokens that count, `(K, R, T)`.
             prompts: True at the prompts' tokens that count, `(K, P, L)`.
             past: the prompts; the rows of a device go on where its prompts ended, `R / P` rows for each in turn.
-            readout: called with the logits after some tokens `(n, V)` and their places in the flattened ids `(n,)`;
-                gives one number for each, `(n,)`.
+            readout: called with what comes after some tokens and their places in the flattened ids `(n,)`; gives one
+                number for each, `(n,)`.
 
         Returns:
             What `readout` gave, `(K, R, T)`; zero where the mask is not True.
@@ -152,7 +154,7 @@ class AnyForward:
             seen = torch.cat([prompts.flatten(0, 1)[prompt], kept], 1)  # (n, L + longest)
             logits = self._call(ids.flatten(0, 1)[rows, :longest], seen, _cache_of(taken, 1))  # (n, longest, V)
             places = (rows[:, None] * t + torch.arange(longest, device=ids.device))[kept]
-            result = result.index_put((places,), readout(logits[kept], places))
+            result = result.index_put((places,), readout(Next(logits[kept], self._states[kept]), places))
         return result.view(k, r, t)
 
     def _next(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Next:

@@ -99,7 +99,7 @@ class LlamaForward:
             states = self._layers(packing.pack(ids), packing.pack(positions), both, packing)  # (K, M, D)
         states = states.flatten(0, 1)[packing.real]  # (n, D)
         places = packing.places[packing.real]  # (n,)
-        judged = readout(self._head(states), places)  # (n,)
+        judged = readout(Next(self._head(states), states), places)  # (n,)
         return judged.new_zeros(ids.numel()).index_put((places,), judged).view(ids.shape)
 
     def _bias(self, mask: Tensor, tokens: int) -> Tensor:

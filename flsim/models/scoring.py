@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, given
+from flsim.models.forward import Next
+from flsim.models.forward import Readout as AnyReadout
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
@@ -47,7 +50,8 @@ def per_token(
     base: BaseModel, reading: Reading, completions: Completions, readout: Readout, *, tokens: int = TOKENS
 ) -> Tensor:
     """What `readout` gives for the completions' tokens, `(K, P, G, T)`, with gradient if any; zero after the end."""
-    return torch.cat([_per_token(base, reading, completions, part, readout) for part in _parts(completions, tokens)], 2)
+    parts = _parts(completions, tokens)
+    return torch.cat([_per_token(base, reading, completions, part, _of_logits(readout)) for part in parts], 2)
 
 
 def top_logprobs(
@@ -152,6 +156,7 @@ def pull_back(
     tokens: int = TOKENS,
     may_ask: bool = True,
     help_bias: Tensor | None = None,
+    states: Tensor | None = None,
 ) -> Tensor:
     """The gradient `(K, n)` of a loss from its gradient `pull` `(K, P, G, T)` with respect to the log-probabilities.
 
@@ -165,9 +170,23 @@ def pull_back(
         tokens: most tokens of completions in one forward pass; fewer need less memory.
         may_ask: as they were sampled; False rules the help request out before the softmax.
         help_bias: as they were sampled, `(K, P)`; None is no bias.
+        states: the gradient of another loss with respect to the hidden state that each completion's last token was
+            drawn from, scaled to unit mean square, `(K, P, G, D)`; None is no such loss.
     """
     readout = _logprob_of(base, completions, temperature, may_ask, help_bias)
-    return pull_back_readouts(base, lora, reading, completions, readout, pull, tokens=tokens)
+    if states is None:
+        return pull_back_readouts(base, lora, reading, completions, readout, pull, tokens=tokens)
+    last = completions.mask & (completions.mask.long().cumsum(-1) == completions.mask.sum(-1, keepdim=True))
+    weights, ending = pull.flatten(), last.flatten()  # (K P G T,) each
+    longest, of_each = completions.tokens.shape[-1], states.flatten(0, 2)  # (K P G, D)
+
+    def both(following: Next, places: Tensor) -> Tensor:
+        logprobs = readout(following.logits, places) * weights[places]  # (n,)
+        scaled = F.rms_norm(following.states.float(), following.states.shape[-1:])  # (n, D)
+        return logprobs + ending[places] * (scaled * of_each[places // longest]).sum(-1)  # (n,)
+
+    pulls = (pull != 0) | (last & (states != 0).any(-1, keepdim=True))  # (K, P, G, T)
+    return _pulled_back(base, lora, reading, completions, both, pulls.to(pull.dtype), tokens)
 
 
 def pull_back_readouts(
@@ -181,10 +200,22 @@ def pull_back_readouts(
     tokens: int = TOKENS,
 ) -> Tensor:
     """The same for a loss that weighs the numbers of a `readout` by `pull` `(K, P, G, T)` and sums them."""
-    read = [*reading.past.tensors, reading.logits]
+    return _pulled_back(base, lora, reading, completions, _of_logits(readout), pull, tokens)
+
+
+def _pulled_back(
+    base: BaseModel,
+    lora: StackedLora,
+    reading: Reading,
+    completions: Completions,
+    readout: AnyReadout,
+    pull: Tensor,
+    tokens: int,
+) -> Tensor:
+    read = [*reading.past.tensors, reading.logits, reading.states]
     # the prompts' graph is walked once, at the end; keys below the first adapter have none
     leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in read]
-    shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-1])), leaves[-1], reading.states)
+    shared = Reading(reading.prompts, reading.past.of(tuple(leaves[:-2])), *leaves[-2:])
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
@@ -203,19 +234,23 @@ def _parts(completions: Completions, tokens: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, g, size))
 
 
-def _per_token(base: BaseModel, reading: Reading, completions: Completions, part: slice, readout: Readout) -> Tensor:
+def _of_logits(readout: Readout) -> AnyReadout:
+    return lambda following, places: readout(following.logits, places)
+
+
+def _per_token(base: BaseModel, reading: Reading, completions: Completions, part: slice, readout: AnyReadout) -> Tensor:
     """The readouts `(K, P, g, T)` on g completions of every prompt."""
     ids, mask = completions.tokens[:, :, part], completions.mask[:, :, part]  # (K, P, g, T)
     k, p, g, t = ids.shape
     places = torch.arange(completions.tokens.numel(), device=ids.device).view(completions.tokens.shape)[:, :, part]
     later = places[..., 1:].flatten()  # of what follows each token but the last
-    first = reading.logits.repeat_interleave(g, 0)  # (K P g, V)
+    first = Next(*(of.repeat_interleave(g, 0) for of in (reading.logits, reading.states)))  # K P g rows
     begun = readout(first, places[..., 0].flatten()).view(k, p, g, 1) * mask[..., :1]
     if t == 1:
         return begun
     known, counts = ids[..., :-1].flatten(1, 2), mask[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
     rest = base.forward.follow(
-        known, counts, reading.prompts.mask, reading.past, lambda logits, of: readout(logits, later[of])
+        known, counts, reading.prompts.mask, reading.past, lambda following, of: readout(following, later[of])
     )
     return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
 

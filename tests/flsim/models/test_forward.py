@@ -176,7 +176,7 @@ def test_decoding_is_the_models_own_step_by_step_and_row_by_row(make: Maker) -> 
 
 def judge_by(following: Tensor) -> Readout:
     """Log-probability of what follows each place."""
-    return lambda logits, places: torch.log_softmax(logits, -1).gather(-1, following[places][:, None])[:, 0]
+    return lambda after, places: torch.log_softmax(after.logits, -1).gather(-1, following[places][:, None])[:, 0]
 
 
 def followed(way: Forward, theta: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule, asks_all
 from clients.device.carried import adapters_of, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
+from clients.device.head import Head
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows, user_rows
 from flsim.budget.fleet import narrowed
@@ -45,6 +46,11 @@ class LocalAlgorithm(Protocol):
 
     def help_bias(self, dual: float) -> float:
         """What a device with this lambda adds to the logit of its help request."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """How devices look at their own drafts; None if they do not."""
         ...
 
     def prompts_per_round(self, world: World, name: str) -> int:
@@ -109,7 +115,7 @@ class DeviceApp(PackedClientApp):
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""
-        return load_world(self.config, self.cloud, self.extras)
+        return load_world(self.config, self.cloud, self.extras, self.algorithm.head)
 
     def extras(self, base: BaseModel) -> Adapter:
         """What the devices learn beside LoRA, as it is at first (`flsim.flower.contract.CarriesMore`)."""

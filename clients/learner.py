@@ -16,6 +16,7 @@ from clients.asking.policy import Own
 from clients.asking.rule import AskingRule
 from clients.asking.simple import Never
 from clients.device.device import Device
+from clients.device.head import Head
 from clients.device.pack import Pack
 from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
@@ -109,8 +110,7 @@ class Learner(ABC):
         learner = cls(**{"max_new_tokens": config.model.training_tokens, **settings})
         learner._refuse_too_much(config)
         around = [resolve("client.mods", mod) if isinstance(mod, str) else mod for mod in mods]
-        default = Own() if cls.may_ask else Never()
-        return learner.app(config, around, default if asking is None else asking, cloud)
+        return learner.app(config, around, learner.asks if asking is None else asking, cloud)
 
     @classmethod
     def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
@@ -155,12 +155,22 @@ class Learner(ABC):
         """What a device with this lambda adds to the logit of its help request, in training and at test time."""
         return 0.0
 
+    @property
+    def head(self) -> Head | None:
+        """How devices look at their own drafts; None where they have no benefit head."""
+        return None
+
+    @property
+    def asks(self) -> AskingRule:
+        """Who decides at test time when to ask, unless the config names a rule."""
+        return Own() if self.may_ask else Never()
+
     def extras(self, base: BaseModel) -> Adapter:
         """What devices learn beside LoRA, as it is at first: tensors by name, such as a head; a function of the base.
 
         They are part of the adapter: averaged, sent, saved and measured with it (`pack.world.lora.extras`).
         """
-        return {}
+        return {} if self.head is None else self.head.first(base)
 
     @property
     def responses(self) -> int:

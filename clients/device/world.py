@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from clients.device.head import Head
 from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.config.schema import CloudConfig, Config
@@ -23,6 +24,8 @@ class World:
     stream: TaskStream
     first: Adapter
     """The adapter that round 1 starts from, of the widest rank, with what devices learn beside LoRA."""
+    head: Head | None = None
+    """How devices look at their own drafts; None if they do not."""
 
     @property
     def seed(self) -> int:
@@ -65,13 +68,16 @@ class World:
         return [replace(shape, rank=rank).scale for shape, rank in shapes]
 
 
-def load_world(config: Config, cloud: Cloud | None = None, extras: Extras | None = None) -> World:
+def load_world(
+    config: Config, cloud: Cloud | None = None, extras: Extras | None = None, head: Head | None = None
+) -> World:
     """Load everything; seconds for the built-in models.
 
     Args:
         config: of the run.
         cloud: what the devices ask; None makes the one that `config.cloud` names.
         extras: what they learn beside LoRA; None is nothing.
+        head: how they look at their own drafts; None if they do not.
     """
     asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
@@ -79,4 +85,4 @@ def load_world(config: Config, cloud: Cloud | None = None, extras: Extras | None
     like = initial_adapter(base.model, config.model, config.seed, {} if extras is None else extras(base))
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
-    return World(config, base, lora, behind, stream_of(config), like)
+    return World(config, base, lora, behind, stream_of(config), like, head)

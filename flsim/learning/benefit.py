@@ -29,10 +29,11 @@ FIRST_CHANCE = 0.9
 def features(
     states: Tensor, logprobs: Tensor, entropies: Tensor, mask: Tensor, *, kind: str = "both", scale: float = 1.0
 ) -> Tensor:
-    """The features of every draft: one, seven numbers of how sure the model was, and its last hidden state at unit mean square.
+    """What a head sees of every draft: one, seven numbers of how sure the model was, and its last hidden state.
 
-    The numbers are the mean, the least and the last log-probability of the draft's tokens, their sum by the root of
-    how many there are, the greatest and the mean entropy, and the logarithm of how many there are.
+    The hidden state is scaled to unit mean square. The numbers are the mean, the least and the last log-probability of
+    the draft's tokens, their sum by the root of how many there are, the greatest and the mean entropy, and the
+    logarithm of how many there are.
 
     Args:
         states: that the last token was drawn from, `(..., D)`.
@@ -89,10 +90,10 @@ def ask_chance(gain: Tensor, price: Tensor, temperature: float) -> Tensor:
 
     Args:
         gain: b of each draft, `(K, P, G)`.
-        price: lambda of each device, `(K,)`.
+        price: lambda of each device at each prompt, `(K, P)`; infinite where it may not ask.
         temperature: T; the smaller, the more it is a threshold, and 0 is one.
     """
-    above = gain - price[:, None, None]  # (K, P, G)
+    above = gain - price[..., None]  # (K, P, G)
     return torch.sigmoid(above / temperature) if temperature > 0 else (above > 0).to(gain.dtype)  # (K, P, G)
 
 

@@ -1,0 +1,74 @@
+"""A pack's benefit head: after every draft, by how much each device expects that the cloud would be likelier right.
+
+The maths is in `flsim/learning/benefit.py`. The head's weights are part of the adapter (`head.weight`), so that they
+are averaged, sent and kept like LoRA's factors.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flsim.learning.benefit import NUMBERS, ask_chance, benefit, chances, features, first_head
+from flsim.models.adapter import Adapter
+from flsim.models.base import BaseModel
+from flsim.models.decoding import Completions
+from flsim.models.stacked_lora import StackedLora
+
+WEIGHT = "head.weight"
+"""Of an adapter: `(2, F)`, a row for the draft and one for the cloud."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """How devices look at their drafts."""
+
+    kind: str = "both"
+    """The features that it sees: `both`, `numbers` or `hidden`."""
+    rate: float = 5.0
+    """How many times faster it learns than the adapter."""
+    temperature: float = 0.1
+    """Of the request that is sampled after a draft, in units of the benefit."""
+
+    def first(self, base: BaseModel) -> Adapter:
+        """What a fleet starts from."""
+        weight = first_head(base.model.config.get_text_config().hidden_size, scale=self.rate)  # (2, F)
+        return {WEIGHT: weight.numpy()}
+
+    def features(self, drafts: Completions) -> Tensor:
+        """Of drafts that were traced, `(K, P, G, F)`."""
+        trace = drafts.trace
+        assert trace is not None, "drafts are traced where devices have a head"
+        seen = trace.states, trace.logprobs, trace.entropies
+        return features(*seen, drafts.mask, kind=self.kind, scale=self.rate)  # (K, P, G, F)
+
+    def chances(self, weight: Tensor, drafts: Completions) -> Tensor:
+        """That each draft and the cloud are right, `(K, P, G, 2)`, by weights `(K, 2, F)`, or `(1, 2, F)` for all."""
+        return chances(weight.expand(len(drafts.mask), -1, -1), self.features(drafts))  # (K, P, G, 2)
+
+    def ask(self, weight: Tensor, drafts: Completions, offset: Tensor, uniform: Tensor) -> Tensor:
+        """True where a request is sampled after a draft, `(K, P, G)`.
+
+        Args:
+            weight: `(K, 2, F)`.
+            drafts: of the pack.
+            offset: minus the price of every prompt, `(K, P)`; -inf where asking is ruled out.
+            uniform: a number in [0, 1) for every draft, `(K, P, G)`.
+        """
+        gain = benefit(self.chances(weight, drafts))  # (K, P, G)
+        return uniform < ask_chance(gain, -offset, self.temperature)  # (K, P, G)
+
+    def state_pull(self, weight: Tensor, pull: Tensor) -> Tensor:
+        """The gradient with respect to the scaled hidden states, `(K, P, G, D)`.
+
+        Args:
+            weight: `(K, 2, F)`.
+            pull: with respect to the logits of both chances, `(K, P, G, 2)`.
+        """
+        hidden = weight[..., NUMBERS:] * self.rate * (self.kind != "numbers")  # (K, 2, D)
+        return torch.einsum("kpgc,kcd->kpgd", pull, hidden)
+
+
+def weights_of(lora: StackedLora, theta: Tensor) -> Tensor:
+    """The heads in a pack's parameters `(K, n)`: `(K, 2, F)`."""
+    return lora.extras(theta)[WEIGHT]

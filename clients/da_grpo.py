@@ -11,23 +11,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from clients.asking.policy import Own, OwnCalibrated
+from clients.asking.rule import AskingRule
 from clients.device.device import Device
+from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
 from clients.reinforcement import Reinforcement
 from flsim.config.schema import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
+from flsim.learning.benefit import CLOUD, FEATURES, ask_chance, benefit
 from flsim.learning.dual import DualRule
 
 NORMALISATIONS = ("centred", "separately")
+POLICIES = ("head", "token")
+CREDITS = ("draft", "kept")
 
 
 @dataclass(frozen=True)
 class DaGrpo(Reinforcement):
     """The settings of one device's round."""
 
+    policy: str = "head"
+    """Who asks: a benefit `head` after each draft, where what the cloud would gain exceeds lambda; or the model itself
+    by its help request, a `token` or text that is learned as all others are (the paper's)."""
+    credit: str = "draft"
+    """What a draft is worth under a head: its own verdict (`draft`), or what is expected after the head has decided
+    (`kept`): (1 - a) right + a (right by the cloud - lambda), with a the chance of a request."""
+    head_features: str = "both"
+    """What the head sees of a draft: `numbers` (log-probabilities, entropies, length), its last `hidden` state, or
+    `both`."""
+    head_rate: float = 5.0
+    """How many times faster the head learns than the adapter."""
+    head_temperature: float = 0.1
+    """T of the request that is sampled while it learns, in units of the benefit."""
+    head_gradient: float = 0.0
+    """Weight of the head's loss in the gradient of the adapter; 0 stops it at the hidden state."""
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
     cost_baseline: str = "batch"
@@ -38,8 +60,8 @@ class DaGrpo(Reinforcement):
     the rewards' nor the costs' spread decides what lambda means (Constrained GRPO, arXiv 2602.05863)."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float = 0.1
-    """eta of the dual ascent."""
+    dual_lr: float | None = None
+    """eta of the dual ascent; None is 0.3 for a head, which follows at once, and 0.1 for a token."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
     dual_max: float = 1.0
@@ -55,6 +77,19 @@ class DaGrpo(Reinforcement):
             raise ValueError(f"dual_bias={self.dual_bias} must be finite and at least 0, in logits per unit of lambda")
         if self.cost_baseline not in COST_BASELINES:
             raise ValueError(f"cost_baseline={self.cost_baseline!r} must be one of: {', '.join(COST_BASELINES)}")
+        for name, value, allowed in (
+            ("policy", self.policy, POLICIES),
+            ("credit", self.credit, CREDITS),
+            ("head_features", self.head_features, FEATURES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} must be one of: {', '.join(allowed)}")
+        if not (0 < self.head_rate < math.inf and 0 < self.head_temperature < math.inf):
+            raise ValueError(
+                f"head_rate={self.head_rate} and head_temperature={self.head_temperature} must be above 0 and finite"
+            )
+        if not 0 <= self.head_gradient < math.inf:
+            raise ValueError(f"head_gradient={self.head_gradient} must be finite and at least 0; 0 stops it")
         if self.normalise not in NORMALISATIONS:
             raise ValueError(f"normalise={self.normalise!r} must be one of: {', '.join(NORMALISATIONS)}")
 
@@ -75,11 +110,28 @@ class DaGrpo(Reinforcement):
         return self.dual_init
 
     def help_bias(self, dual: float) -> float:
-        """`dual_bias (dual_init - lambda)`: none at the start, less than none where asking has become dear."""
-        return self.dual_bias * (self.dual_init - dual)
+        """Minus lambda for a head, whose benefit it is compared with.
+
+        For a token `dual_bias (dual_init - lambda)`: none at the start, less than none where asking has become dear.
+        """
+        return -dual if self.head is not None else self.dual_bias * (self.dual_init - dual)
+
+    @property
+    def head(self) -> Head | None:
+        """Of the policy that asks by its benefit."""
+        if self.policy == "token":
+            return None
+        return Head(self.head_features, self.head_rate, self.head_temperature, self.head_gradient)
+
+    @property
+    def asks(self) -> AskingRule:
+        """A head's benefit, in the order of which a device spends what its budget leaves; a token's own wish."""
+        return Own() if self.head is None else OwnCalibrated(pacing=True)
 
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """`A_r - lambda A_c`, `(K, P, G)`."""
+        if self.head is not None:
+            return task_advantage(self._worth(self.head, pack, rollout))  # (K, P, G)
         by_cloud = rollout.right - rollout.right_alone  # (K, P, G)
         rewards = rollout.right_alone + self.help_reward * by_cloud  # (K, P, G)
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
@@ -88,12 +140,30 @@ class DaGrpo(Reinforcement):
         costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.open, tau=pack.tau)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
+    def _worth(self, head: Head, pack: Pack, rollout: Rollout) -> Tensor:
+        """What a head's drafts are worth, `(K, P, G)`: themselves, or what is expected after it has decided."""
+        right = rollout.right_draft  # (K, P, G)
+        if self.credit == "draft":
+            return right
+        both = head.chances(weights_of(pack.world.lora, pack.theta), rollout.completions)  # (K, P, G, 2)
+        came = rollout.help.came.to(right.device)[..., None]  # (K, P, 1)
+        cloud = torch.where(came, rollout.help.right.to(right.device)[..., None], both[..., CLOUD])  # (K, P, G)
+        price = pack.dual[:, None].expand(right.shape[:2]).masked_fill(~rollout.open, torch.inf)  # (K, P)
+        asks = ask_chance(benefit(both), price, head.temperature)  # (K, P, G)
+        return (1 - asks) * right + asks * (self.help_reward * cloud - pack.dual[:, None, None])  # (K, P, G)
+
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """The dual ascent."""
         pack.dual = self._rule(pack.devices).ascend(pack.dual, rollout.usage, pack.tau)  # (K,)
+
+    @property
+    def dual_rule(self) -> DualRule:
+        """How a device moves its own lambda."""
+        usual = 0.1 if self.head is None else 0.3
+        return DualRule(usual if self.dual_lr is None else self.dual_lr, self.dual_gain, self.dual_max)
 
     def _rule(self, devices: Sequence[Device]) -> DualRule:
         """The devices' own rule; under a price of the fleet one that leaves it as it is, equal for all."""
         if any(device.price is not None for device in devices):
             return DualRule(lr=0.0, gain=0.0, maximum=math.inf)
-        return DualRule(self.dual_lr, self.dual_gain, self.dual_max)
+        return self.dual_rule

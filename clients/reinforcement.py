@@ -4,6 +4,7 @@ A method says what a response is worth (`advantage`), and where it differs from 
 become one number (`aggregation`) or the whole `loss`, which prompts count (`kept`), and what else moves (`after`).
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ import torch
 from torch import Tensor
 
 from clients.device.device import Device
+from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
-from clients.device.rollout import Problems, Rollout, Sampling, roll_out
+from clients.device.replay import met_again
+from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
 from clients.device.world import World
 from clients.learner import Learner
+from flsim.learning.benefit import head_gradient, regression_pull
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
-from flsim.models.decoding import Reading, read
+from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.scoring import pull_back, score
+from flsim.problems.problem import Problem
+from flsim.seeding import seed_for
 from flsim.timing import spend
 
 
@@ -61,6 +67,10 @@ class Reinforcement(Learner):
     alone_share: float = 0.0
     """Of a step's prompts, how many are practised alone, with the help request ruled out: so what the cloud would
     answer is learned, too, and costs nothing. Usage and its price look at the others. 0, as in the papers: none."""
+    imitate: float = 0.0
+    """Weight of what was bought: a right answer of the cloud counts as so many further responses of its group, with the
+    advantage 1 - the group's share of right drafts, so that what a device cannot do is learned from what it paid for
+    (as LUFFY does with another model's traces, arXiv 2504.14945). 0, as in DA-GRPO's paper: only own tokens teach."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
 
@@ -77,6 +87,10 @@ class Reinforcement(Learner):
             raise ValueError(f"alone_share={self.alone_share} must be in [0, 1): it is a share of a step's prompts")
         if self.alone_share and not self.may_ask:
             raise ValueError(f"alone_share={self.alone_share} has no effect: this method never asks; leave it out")
+        if not 0 <= self.imitate < math.inf:
+            raise ValueError(f"imitate={self.imitate} must be finite and at least 0: it is a number of responses")
+        if self.imitate and not self.may_ask:
+            raise ValueError(f"imitate={self.imitate} has no effect: this method never asks; leave it out")
         if self.kl < 0:
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
@@ -90,9 +104,14 @@ class Reinforcement(Learner):
         return self.group_size
 
     @property
+    def speaks(self) -> bool:
+        """Whether its responses may hold the help request: it asks by words, and not by a head."""
+        return self.may_ask and self.head is None
+
+    @property
     def sampling(self) -> Sampling:
         """How its responses are drawn."""
-        return Sampling(self.group_size, self.temperature, self.max_new_tokens, self.may_ask)
+        return Sampling(self.group_size, self.temperature, self.max_new_tokens, self.speaks)
 
     @property
     def keeps_start(self) -> bool:
@@ -131,20 +150,23 @@ class Reinforcement(Learner):
         """One step: sample, judge, move."""
         bias = self._biases(pack, problems)  # (K, P)
         pack.attach()
-        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias)
+        wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias)
+        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
             judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
+            taught = self._imitated(pack, problems, rollout, step) if self.imitate else None  # (K, n)
             for update in range(self.updates):
-                pack.move(self._gradient(pack, judged, update), self.adam)
+                gradient = self._gradient(pack, judged, update)  # (K, n)
+                pack.move(gradient if taught is None else gradient + taught, self.adam)
             self.after(pack, rollout)
         for k, note in enumerate(pack.notes):
             note.add(k, problems[k], rollout, advantage)
 
     def _biases(self, pack: Pack, problems: Problems) -> Tensor | None:
-        """On the logit of the help request, `(K, P)`: each device's own, and -inf at the prompts practised alone."""
+        """On the wish to ask, `(K, P)`: each device's own, and -inf at the prompts practised alone; None is none."""
         own = [self.help_bias(dual) for dual in pack.dual.tolist()]
         if not any(own) and not self.alone_share:
             return None
@@ -154,9 +176,26 @@ class Reinforcement(Learner):
         return biases.to(pack.theta.device)
 
     def _roll_out(
-        self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None
+        self,
+        world: World,
+        devices: Sequence[Device],
+        problems: Problems,
+        step: int,
+        bias: Tensor | None = None,
+        wishes: Wishes | None = None,
     ) -> Rollout:
-        return roll_out(world, devices, problems, self.sampling, step=step, help_bias=bias)
+        return roll_out(world, devices, problems, self.sampling, step=step, help_bias=bias, wishes=wishes)
+
+    def _wishes(self, head: Head, pack: Pack, problems: Problems, step: int, bias: Tensor | None) -> Wishes:
+        """Requests after drafts, each device's own draws."""
+        width = max(len(row) for row in problems)
+        uniform = torch.ones(len(problems), width, self.group_size)  # (K, P, G)
+        for k, (device, row) in enumerate(zip(pack.devices, problems, strict=True)):
+            source = seeded(seed_for(pack.world.seed, "request", device.name, device.round, step))
+            uniform[k, : len(row)] = torch.rand(len(row), self.group_size, generator=source)
+        uniform = uniform.to(pack.theta.device)
+        offset = torch.zeros_like(uniform[..., 0]) if bias is None else bias  # (K, P)
+        return lambda drafts: head.ask(weights_of(pack.world.lora, pack.theta), drafts, offset, uniform)
 
     def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:
@@ -177,7 +216,8 @@ class Reinforcement(Learner):
             logprobs = self._score(pack, rollout, reading, judged.help_bias)  # (K, P, G, T)
         logprobs = logprobs.detach().clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
-        return pull_back(
+        weight, states = (None, None) if self.head is None else self._regressed(self.head, pack, rollout)
+        gradient = pull_back(
             pack.world.base,
             pack.world.lora,
             reading,
@@ -185,14 +225,87 @@ class Reinforcement(Learner):
             pull,
             temperature=self.temperature,
             tokens=self.micro_batch,
-            may_ask=self.may_ask,
-            help_bias=judged.help_bias,
-        )
+            may_ask=self.speaks,
+            help_bias=judged.help_bias if self.speaks else None,
+            states=states,
+        )  # (K, n)
+        if weight is not None:
+            gradient[:, pack.world.lora.place_of_extras] += weight.flatten(1)
+        return gradient
+
+    def _regressed(self, head: Head, pack: Pack, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the head's weights `(K, 2, F)`, and with respect to the hidden states `(K, P, G, D)`.
+
+        The labels are the verdicts on all drafts, and on the cloud's answers that came. None where the adapter does not
+        learn from the head.
+        """
+        weight, drafts = weights_of(pack.world.lora, pack.theta), rollout.completions
+        place = weight.device
+        alone = rollout.right_draft  # (K, P, G)
+        cloud = (rollout.help.right.to(place)[..., None]).expand_as(alone)  # (K, P, G)
+        real, came = rollout.prompts.real, rollout.help.came.to(place)  # (K, P) each
+        known = torch.stack([real, came & real], -1)[:, :, None].expand(*alone.shape, 2)  # (K, P, G, 2)
+        pull = regression_pull(head.chances(weight, drafts), torch.stack([alone, cloud], -1), known.float())
+        states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
+        return head_gradient(pull, head.features(drafts)), states
+
+    def _imitated(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
+        """The gradient of what was bought, now and before, `(K, n)`; None where there is none.
+
+        Right answers of the cloud are further responses of their groups. Of a kept one no group is sampled again; it
+        counts as if half of one were right.
+        """
+        base, group = pack.world.base, self.group_size
+        share = 1.0 - rollout.right_draft.mean(-1).cpu()  # (K, P)
+        lessons: list[list[tuple[Problem, str, float]]] = [
+            [
+                (problem, rollout.help.answers[k, p], float(share[k, p]))
+                for p, problem in enumerate(row)
+                if (k, p) in rollout.help.answers
+            ]
+            for k, row in enumerate(problems)
+        ]
+        for k, (device, row) in enumerate(zip(pack.devices, problems, strict=True)):
+            lessons[k] += [(*kept, 0.5) for kept in self._kept(pack.world, device, len(row), step)]
+            said = {(device.round, step, p): text for (at, p), text in rollout.help.answers.items() if at == k}
+            device.replay.remember(list(said), self.replay, pack.world.seed, device.name)
+            device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
+        if not any(lessons):
+            return None
+        taught = given(base, [[base.spell(text, self.max_new_tokens) for _, text, _ in row] for row in lessons])
+        gains = torch.zeros(taught.mask.shape[:3])  # (K, P, 1)
+        for k, own in enumerate(lessons):
+            gains[k, : len(own), 0] = torch.tensor([gain for _, _, gain in own])
+        pull = self._pull_of(taught, self.imitate / group * gains.to(pack.theta.device), [len(row) for row in problems])
+        pack.attach()
+        reading = read(base, encode(base, base.prompts([[problem for problem, _, _ in row] for row in lessons])))
+        parts = base, pack.world.lora, reading, taught, pull
+        return pull_back(*parts, temperature=1.0, tokens=self.micro_batch, may_ask=False)  # (K, n)
+
+    def _pull_of(self, taught: Completions, advantage: Tensor, prompts: Sequence[int]) -> Tensor:
+        """The gradient of the loss by the log-probabilities of taught answers, `(K, P, 1, T)`, per prompt of a step."""
+        logprobs = torch.zeros(taught.mask.shape, device=taught.mask.device).requires_grad_()  # (K, P, 1, T)
+        real = taught.mask.any(-1)[..., 0]  # (K, P)
+        loss = PolicyLoss(aggregation=self.aggregation, max_length=self.max_new_tokens)
+        value = loss.per_device(logprobs, advantage, taught.mask, real)  # (K,)
+        counts = torch.tensor(prompts, device=value.device).clamp(min=1)  # (K,)
+        (pull,) = torch.autograd.grad((value * real.sum(-1) / counts).sum(), logprobs)  # (K, P, 1, T)
+        return pull
+
+    def _kept(self, world: World, device: Device, count: int, step: int) -> list[tuple[Problem, str]]:
+        """Questions that were answered by the cloud before, with the answers, which cost nothing again."""
+        places = device.replay.draw(int(self.replay_share * count), world.seed, device.name, device.round, step)
+        past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
+        return [(problem, device.answers[at]) for problem, at in zip(past, places, strict=True) if at in device.answers]
+
+    def _met(self, world: World, device: Device, step: int) -> list[Problem]:
+        """New questions only where the buffer keeps answers: what is met again was answered already."""
+        fresh = self._fresh(world, device.name, device.round, step)
+        return fresh if self.imitate else super()._met(world, device, step)
 
     @torch.no_grad()
     def _score(self, pack: Pack, rollout: Rollout, reading: Reading, bias: Tensor | None) -> Tensor:
         """Log-probabilities of the responses under the adapters that are on, `(K, P, G, T)`."""
         parts = pack.world.base, reading, rollout.completions
-        return score(
-            *parts, temperature=self.temperature, tokens=self.micro_batch, may_ask=self.may_ask, help_bias=bias
-        )
+        bias = bias if self.speaks else None
+        return score(*parts, temperature=self.temperature, tokens=self.micro_batch, may_ask=self.speaks, help_bias=bias)

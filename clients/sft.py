@@ -95,7 +95,7 @@ class Sft(Learner):
     def _gradient(self, pack: Pack, lessons: Sequence[Sequence[tuple[Problem, str]]]) -> Tensor:
         """Of each device's mean over its tokens, `(K, n)`."""
         base = pack.world.base
-        spelt = [[self._spell(pack.world, text) for _, text in row] for row in lessons]
+        spelt = [[base.spell(text, self.max_new_tokens) for _, text in row] for row in lessons]
         questions = [[base.prompt(problem) for problem, _ in row] for row in lessons]
         completions = given(base, spelt)  # (K, P, 1, T)
         held = self._held(pack, questions, completions) if self.kl else None
@@ -121,8 +121,3 @@ class Sft(Learner):
         reading: Reading = read(pack.world.base, encode(pack.world.base, questions))
         ids, logprobs = top_logprobs(pack.world.base, reading, completions, HELD_TOP)  # (K, P, 1, T, k) each
         return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))
-
-    def _spell(self, world: World, text: str) -> list[int]:
-        """The tokens of an answer, the ending one included, no more than a response may have."""
-        *ids, end = world.base.spell(text)
-        return [*ids[: self.max_new_tokens - 1], end]

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from clients.asking.rule import Choice, Examined, Scores, right_alone
+from clients.device.head import WEIGHT
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.config.model import AFTER
+from flsim.learning.benefit import benefit
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import per_token, request_after, rest_of_request, unaided
@@ -27,7 +29,7 @@ class Alone:
     logprobs: Scores
     """Mean log-probability of the answer's tokens, the ending one included, in nats, at most 0, `(N,)`."""
     wish: Scores
-    """Logarithm of the chance that it would have asked, `(N,)`; `wish_of` says where."""
+    """Logarithm of the chance that it would have asked, or the benefit that its head expects, `(N,)`; see `wish_of`."""
     entropies: Scores
     """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
 
@@ -44,7 +46,15 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     questions = [[problem.question for problem in row] for row in problems]
     reading = read(world.base, encode(world.base, world.base.prompts(problems)))
     most = world.answer_tokens
-    replies = generate(world.base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=False)
+    replies = generate(
+        world.base,
+        reading,
+        group_size=1,
+        max_new_tokens=most,
+        temperature=0.0,
+        may_ask=False,
+        traced=world.head is not None,
+    )
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
     chances = wish_of(world, reading, replies)  # (K, P)
@@ -55,13 +65,24 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     ]
 
 
+def head_in_use(world: World) -> Tensor:
+    """The weights of the heads of the adapters that are on, `(K, 2, F)`, or `(1, 2, F)` where all have one.
+
+    A frozen base has the head that the fleet starts from.
+    """
+    found = world.lora.on.get(WEIGHT)
+    first = torch.from_numpy(world.first[WEIGHT]).to(world.base.model.device)[None]  # (1, 2, F)
+    return first if found is None else found
+
+
 def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     """Logarithm of the chance of a help request `(K, P)`, where the device's own greedy answers leave a place for it.
 
     As the model has it, without rule or bias. With `model.request: before`, and with `anywhere` for models that ask
     before they answer, it is the chance that an answer begins with it; with `after` that it follows the answer, in
     place of the ending token; with `anywhere` for a model that has learned both (`ModelConfig.drafts`) that it does
-    one or the other: p + (1 - p) q, with the chances p at the beginning and q after the answer.
+    one or the other: p + (1 - p) q, with the chances p at the beginning and q after the answer. Of devices with a
+    benefit head it is no chance, but the benefit that the head expects after the answer.
 
     Args:
         world: the worker's.
@@ -69,6 +90,8 @@ def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
         replies: one greedy answer to each, `(K, P, 1, T)`.
     """
     base, model = world.base, world.config.model
+    if world.head is not None:
+        return benefit(world.head.chances(head_in_use(world), replies))[:, :, 0]  # (K, P)
     first = torch.log_softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
     before = first.view(replies.mask.shape[:2]) + rest_of_request(base, reading)  # (K, P)
     if not model.drafts:

@@ -29,6 +29,8 @@ class Head:
     """How many times faster it learns than the adapter."""
     temperature: float = 0.1
     """Of the request that is sampled after a draft, in units of the benefit."""
+    gradient: float = 0.0
+    """Weight of its loss in the gradient of the adapter; 0 stops it at the hidden state."""
 
     def first(self, base: BaseModel) -> Adapter:
         """What a fleet starts from."""

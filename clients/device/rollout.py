@@ -6,8 +6,8 @@ a draft the device tries alone, with asking disabled, once for the prompt. Only 
 enter the loss, so neither the cloud's words nor the forced attempt are ever reinforced as tokens.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -47,6 +47,8 @@ class Rollout:
     right_draft: Tensor
     """1 where what the response itself said is right, whether it asked afterwards or not, `(K, P, G)`; 0 where it said
     nothing."""
+    help: "Help"
+    """What came from the cloud."""
 
     @property
     def prompts(self) -> Prompts:
@@ -58,6 +60,22 @@ class Rollout:
         """J, the share of a device's responses that asked, of those that could, `(K,)`."""
         could = self.open[..., None].float()  # (K, P, 1)
         return (self.asked * could).sum((1, 2)) / (could.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
+
+
+@dataclass(frozen=True)
+class Help:
+    """What came of a pack's queries."""
+
+    right: Tensor
+    """1 where the cloud's answer is right, or the device's own try in its place, `(K, P)`."""
+    came: Tensor
+    """True where the cloud's answer came, `(K, P)`."""
+    answers: Mapping[tuple[int, int], str]
+    """The cloud's right answers, by device and prompt."""
+
+
+Wishes = Callable[[Completions], Tensor]
+"""True where a device asks after a draft, `(K, P, G)`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,7 @@ def roll_out(
     *,
     step: int,
     help_bias: Tensor | None = None,
+    wishes: Wishes | None = None,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
@@ -91,6 +110,7 @@ def roll_out(
         sampling: how responses are drawn.
         step: of the round, for the seeds.
         help_bias: added to the logit of the help request, `(K, P)`, where -inf rules it out; None for no bias.
+        wishes: says which drafts are followed by a request, where the responses themselves may hold none; None is none.
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
@@ -102,17 +122,20 @@ def roll_out(
             temperature=sampling.temperature,
             generators=[seeded(seed_for(world.seed, "rollout", d.name, d.round, step)) for d in devices],
             may_ask=sampling.may_ask,
-            help_bias=help_bias,
+            help_bias=help_bias if sampling.may_ask else None,
+            traced=world.head is not None,
         )
+        if wishes is not None:
+            completions = replace(completions, asked=wishes(completions) & reading.prompts.real[..., None])
     with spend("reward"):
         right_draft, said = _judge(problems, completions)  # (K, P, G) each
     asked = completions.asked.float()  # (K, P, G)
     right_draft = right_draft.to(asked.device)  # (K, P, G)
     right_alone = right_draft * (1 - asked)  # (K, P, G)
     wants = completions.asked.cpu() & reading.prompts.real.cpu()[..., None]  # (K, P, G)
-    drafted = wants & said & world.config.model.drafts  # (K, P, G)
+    drafted = wants & said & (wishes is not None or world.config.model.drafts)  # (K, P, G)
     tries = (wants & ~drafted).any(-1)  # (K, P)
-    helped, came = ask_cloud(
+    help_ = ask_cloud(
         world,
         devices,
         problems,
@@ -120,13 +143,13 @@ def roll_out(
         tries,
         drafts=_first_drafts(completions, wants) if world.prices.draft is not None else NO_DRAFTS,
         max_new_tokens=sampling.max_new_tokens,
-    )  # (K, P) each
-    kept = (drafted & ~came[..., None]).to(asked.device)  # (K, P, G)
-    right = right_alone + asked * torch.where(kept, right_draft, helped.to(asked.device)[..., None])  # (K, P, G)
+    )
+    kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
+    right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
         open_ = open_ & ~help_bias.isneginf()  # (K, P)
-    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft)
+    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_)
 
 
 def _judge(problems: Problems, completions: Completions) -> tuple[Tensor, Tensor]:
@@ -161,7 +184,7 @@ def ask_cloud(
     *,
     max_new_tokens: int,
     drafts: Drafts = NO_DRAFTS,
-) -> tuple[Tensor, Tensor]:
+) -> Help:
     """What comes of the wanted queries `(K, P)`.
 
     Args:
@@ -172,17 +195,14 @@ def ask_cloud(
         tries: where the device tries alone if the cloud does not answer, `(K, P)`.
         max_new_tokens: of such a try.
         drafts: what the devices said before they asked.
-
-    Returns:
-        1 where the cloud's answer is right, or the device's own try in its place, and True where the cloud's came, both
-        `(K, P)`.
     """
     helped, came = torch.zeros(wanted.shape), torch.zeros(wanted.shape, dtype=torch.bool)  # (K, P) each
     answers = buy_answers(world, devices, problems, wanted, drafts)
     verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
     for place, right in zip(answers, verdicts, strict=True):
         helped[place], came[place] = float(right), True
-    return helped + _tried_alone(world, problems, tries & ~came, max_new_tokens), came
+    said = {place: answers[place].text for place, right in zip(answers, verdicts, strict=True) if right}
+    return Help(helped + _tried_alone(world, problems, tries & ~came, max_new_tokens), came, said)
 
 
 def _tried_alone(world: World, problems: Problems, wanted: Tensor, max_new_tokens: int) -> Tensor:

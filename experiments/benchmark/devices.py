@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device, remember
-from clients.device.rollout import Problems, Rollout
+from clients.device.rollout import Problems, Rollout, Wishes
 from clients.device.world import World
 from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import Row
@@ -42,9 +42,15 @@ class CountingDaGrpo(DaGrpo):
         ]
 
     def _roll_out(
-        self, world: World, devices: Sequence[Device], problems: Problems, step: int, bias: Tensor | None = None
+        self,
+        world: World,
+        devices: Sequence[Device],
+        problems: Problems,
+        step: int,
+        bias: Tensor | None = None,
+        wishes: Wishes | None = None,
     ) -> Rollout:
-        rollout = super()._roll_out(world, devices, problems, step, bias)
+        rollout = super()._roll_out(world, devices, problems, step, bias, wishes)
         tokens = rollout.completions.mask.flatten(1).sum(1).tolist()  # (K,)
         self._steps.append((tokens, [len(row) * self.group_size for row in problems]))
         return rollout

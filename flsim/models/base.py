@@ -58,9 +58,10 @@ class BaseModel:
         """What it reads of every device's problems."""
         return [[self.prompt(problem) for problem in row] for row in problems]
 
-    def spell(self, text: str) -> list[int]:
-        """The tokens of an answer, the ending one included."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id]
+    def spell(self, text: str, most: int | None = None) -> list[int]:
+        """The tokens of an answer, the ending one included, no more than `most`; None takes all."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*(ids if most is None else ids[: most - 1]), self.eos_id]
 
     def ends(self, tokens: Tensor) -> Tensor:
         """True at tokens that end a response, of any shape; the help request is not meant."""

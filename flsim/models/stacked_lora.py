@@ -175,6 +175,8 @@ class StackedLora:
         self.scale = scale
         self._slots: list[_Slot] = []
         self._frozen: list[Tensor] = []  # the base's own weights, while something is merged into them
+        self.on: dict[str, Tensor] = {}
+        """The extras of the adapters that are on, by name, `(K, ...)` each."""
         self._extras = {name: tensor.shape for name, tensor in extras_of(like).items()}
         names = list(lora_of(like))
         for name_a, name_b in zip(names[::2], names[1::2], strict=True):
@@ -253,6 +255,7 @@ class StackedLora:
             scales: alpha / r of each device; None gives all devices the alpha of the widest.
             train: whether `backward` adds up gradients from now on, which `gradient` returns.
         """
+        self.on = {} if theta is None else self.extras(theta)
         if theta is None:
             for slot in self._slots:
                 slot.layer.a = slot.layer.b = slot.layer.scale = None

@@ -35,7 +35,7 @@ CREDITS = ("draft", "kept")
 class DaGrpo(Reinforcement):
     """The settings of one device's round."""
 
-    policy: str = "head"
+    policy: str = "token"
     """Who asks: a benefit `head` after each draft, where what the cloud would gain exceeds lambda; or the model itself
     by its help request, a `token` or text that is learned as all others are (the paper's)."""
     credit: str = "draft"
@@ -60,8 +60,8 @@ class DaGrpo(Reinforcement):
     the rewards' nor the costs' spread decides what lambda means (Constrained GRPO, arXiv 2602.05863)."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float | None = None
-    """eta of the dual ascent; None is 0.3 for a head, which follows at once, and 0.1 for a token."""
+    dual_lr: float = 0.1
+    """eta of the dual ascent."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
     dual_max: float = 1.0
@@ -156,14 +156,8 @@ class DaGrpo(Reinforcement):
         """The dual ascent."""
         pack.dual = self._rule(pack.devices).ascend(pack.dual, rollout.usage, pack.tau)  # (K,)
 
-    @property
-    def dual_rule(self) -> DualRule:
-        """How a device moves its own lambda."""
-        usual = 0.1 if self.head is None else 0.3
-        return DualRule(usual if self.dual_lr is None else self.dual_lr, self.dual_gain, self.dual_max)
-
     def _rule(self, devices: Sequence[Device]) -> DualRule:
         """The devices' own rule; under a price of the fleet one that leaves it as it is, equal for all."""
         if any(device.price is not None for device in devices):
             return DualRule(lr=0.0, gain=0.0, maximum=math.inf)
-        return self.dual_rule
+        return DualRule(self.dual_lr, self.dual_gain, self.dual_max)

@@ -250,7 +250,7 @@ class Reinforcement(Learner):
         return head_gradient(pull, head.features(drafts)), states
 
     def _imitated(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
-        """The gradient of what was bought, now and before, `(K, n)`; None where there is none.
+        """The gradient of what was bought, now and before, `(K, n)`; None for none.
 
         Right answers of the cloud are further responses of their groups. Of a kept one no group is sampled again; it
         counts as if half of one were right.

@@ -34,6 +34,7 @@ from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.learning.adam import AdamState, fresh_state
 from flsim.learning.advantage import cost_advantage, task_advantage
+from flsim.learning.dual import DualRule
 from flsim.learning.exact_sum import ExactSum
 from flsim.models.adapter import Adapter
 from flsim.models.base import one_thread
@@ -144,7 +145,7 @@ def ask(world: World, ledger: Ledger, problems: list[Problem], wanted: Sequence[
 def dual_advantage(rewards: Tensor, costs: Tensor, dual: Tensor, tau: float, method: DaGrpo) -> tuple[Tensor, Tensor]:
     """`A` `(1, P, G)` from rewards and costs `(1, P, G)` and lambda `(1,)`, and the next lambda `(1,)`."""
     usage = costs.sum((1, 2)) / costs[0].numel()  # (1,), J_c
-    rule = method.dual_rule
+    rule = DualRule(method.dual_lr, method.dual_gain, method.dual_max)
     price = rule.price(dual, usage, tau)  # (1,), lambda itself where dual_gain is 0
     dearer = cost_advantage(costs, baseline=method.cost_baseline, tau=tau)  # (1, P, G)
     advantage = task_advantage(rewards) - price[:, None, None] * dearer  # (1, P, G)

@@ -314,7 +314,8 @@ def test_the_second_request_is_refused_and_answered_alone(tiny_checkpoint: Path)
     assert all(text for row in alone for text in row)
     own = [[replace(p, answer=t) for p, t in zip(*pair, strict=True)] for pair in zip(asked, alone, strict=True)]
     every = torch.ones(2, 2, dtype=torch.bool)
-    helped, came = ask_cloud(world, devices, own, every, every, max_new_tokens=8)
+    help_ = ask_cloud(world, devices, own, every, every, max_new_tokens=8)
+    helped, came = help_.right, help_.came  # (K, P) each
     assert came.tolist() == [[True, False], [True, False]]
     assert helped.tolist() == [[0.0, 1.0], [0.0, 1.0]]
     for device, row in zip(devices, own, strict=True):
@@ -329,7 +330,7 @@ def test_only_wanted_queries_are_sent(tiny_checkpoint: Path) -> None:
     devices = pack(world, 2)
     asked = [problems(3), problems(3, seed=1)]
     wanted = torch.tensor([[True, False, True], [False, False, False]])
-    helped, _ = ask_cloud(world, devices, asked, wanted, wanted, max_new_tokens=8)
+    helped = ask_cloud(world, devices, asked, wanted, wanted, max_new_tokens=8).right  # (K, P)
     assert helped.tolist() == wanted.float().tolist()
     assert [device.ledger.total.calls for device in devices] == [2, 0]
     assert [device.ledger.total.refused for device in devices] == [0, 0]
@@ -365,7 +366,7 @@ def test_where_the_cloud_fails_the_device_answers_alone_and_pays_nothing(tiny_ch
     asked = [replace(asked[0], answer=first), *asked[1:]]
     world = replace(world, cloud=Flaky(0.0))
     every = torch.ones(1, 4, dtype=torch.bool)
-    helped, _ = ask_cloud(world, [device], [asked], every, every, max_new_tokens=8)
+    helped = ask_cloud(world, [device], [asked], every, every, max_new_tokens=8).right  # (K, P)
     assert helped.tolist() == [[1.0, 1.0, 0.0, 1.0]]
     paid = [Oracle(0.0).answer([asked[p]])[0] for p in (1, 3)]
     assert device.ledger.total.calls == 2

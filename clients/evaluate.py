@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients.asking.curves import accuracy_curve, asking_auc
+from clients.asking.curves import accuracy_curve, asking_auc, wish_rows
 from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, right_alone
 from clients.asking.simple import random_order
@@ -62,8 +62,10 @@ def evaluate_pack(
     `accuracy_sending_10` to `accuracy_sending_90`, had the device sent that percentage of its prompts, those with the
     highest scores; and for all tasks together `asking_auc`, how well the scores tell the prompts apart that only the
     cloud has right, with the number of prompts as weight, or (0, 0) for a device whose prompts are all alike. Neither
-    is measured where the cloud answers granted prompts only (`evaluation.cloud`). Where it fails, the device's own
-    answer counts. Of a task with score labels also what `clients.task_scores.label_rows` says.
+    is measured where the cloud answers granted prompts only (`evaluation.cloud`). What the wish says of being wrong
+    alone needs no cloud: `wrong_auc`, and the sums of the reliability curve (`clients.asking.curves.wish_rows`). Where
+    the cloud fails, the device's own answer counts. Of a task with score labels also what
+    `clients.task_scores.label_rows` says.
 
     Args:
         world: the worker's.
@@ -94,6 +96,8 @@ def evaluate_pack(
         values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
         of = Subject(round_, device_name(device), world.split, model)
         whole = _costs(world, help_, of) + label_rows(tests, scored, world.stream.tasks, of)
+        if model == "global":
+            whole += [of.row(name, *pair) for name, pair in wish_rows(choice).items()]
         if model == "global" and world.asks_all_tests:
             ties = tie_breaks(world, device, world.split, len(tests))  # (N,)
             values |= accuracy_curve(choice, help_.right, ties)

@@ -1,6 +1,7 @@
-"""What the scores of a rule are worth at any budget: accuracy if the neediest were sent, and the AUC of the need.
+"""What the scores of a rule are worth: accuracy at any budget, the AUC of the need, and whether its claims come true.
 
-These are the points of APGR and CPT and the users' AUCs (`flsim/metrics/offloading.py`, `flsim/metrics/auc.py`).
+These are the points of APGR and CPT, the users' AUCs, and the sums of the reliability curve
+(`flsim/metrics/offloading.py`, `flsim/metrics/auc.py`, `flsim/metrics/calibration.py`).
 """
 
 import math
@@ -10,6 +11,7 @@ import numpy as np
 from clients.asking.rule import Choice, Flags, Scores
 from clients.asking.threshold import neediest_first
 from flsim.metrics.auc import auc
+from flsim.metrics.calibration import claim_rows
 
 SHARES = tuple(range(10, 100, 10))
 """In percent of the test prompts."""
@@ -38,5 +40,18 @@ def accuracy_curve(choice: Choice, helped: Flags, ties: Scores) -> dict[str, Sco
 
 def asking_auc(choice: Choice, helped: Flags) -> tuple[float, float]:
     """AUC of the scores for "alone is wrong and the cloud right" times N, and N; (0, 0) if all prompts are alike."""
-    value = auc(choice.scores, helped & ~choice.alone)
-    return (0.0, 0.0) if math.isnan(value) else (value * len(helped), float(len(helped)))
+    return _weighed(auc(choice.scores, helped & ~choice.alone), len(helped))
+
+
+def wish_rows(choice: Choice) -> dict[str, tuple[float, float]]:
+    """What is known of the wish without the cloud, as (total, weight) by the name of the row.
+
+    `wrong_auc`: AUC of the scores for "alone is wrong" times N, and N; (0, 0) if all prompts are alike in that. And of
+    a rule that claims chances the sums of its reliability curve.
+    """
+    found = {"wrong_auc": _weighed(auc(choice.scores, ~choice.alone), len(choice.alone))}
+    return found if choice.claims is None else found | claim_rows(choice.claims, ~choice.alone)
+
+
+def _weighed(value: float, count: int) -> tuple[float, float]:
+    return (0.0, 0.0) if math.isnan(value) else (value * count, float(count))

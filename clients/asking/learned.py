@@ -60,6 +60,10 @@ class Classifier(Learned):
         wrongness = learn_wrongness(alone.questions, np.zeros((len(right), 0)), ~right, c=self.c)
         return lambda alone: wrongness(alone.questions, np.zeros((len(alone.questions), 0)))
 
+    def claim(self, scores: Scores) -> Scores:
+        """The score itself."""
+        return scores
+
 
 @dataclass(frozen=True)
 class Cascade(Learned):
@@ -69,6 +73,10 @@ class Cascade(Learned):
         """The chance of being wrong, by question, answer and confidence."""
         wrongness = learn_wrongness(_pairs(alone), alone.logprobs[:, None], ~right, c=self.c)
         return lambda alone: wrongness(_pairs(alone), alone.logprobs[:, None])
+
+    def claim(self, scores: Scores) -> Scores:
+        """The score itself."""
+        return scores
 
 
 def _pairs(alone: Alone) -> list[str]:

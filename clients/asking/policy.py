@@ -20,7 +20,7 @@ class Own:
     """It asks where its free greedy completion is a help request: how often is what the policy has learned.
 
     The score is the probability of the help request, where `wish_of` reads it, after the free completion. It does not
-    decide anything.
+    decide anything, and is what the policy claims of being wrong: a request is worth its price where that is likely.
     """
 
     @torch.no_grad()
@@ -45,7 +45,10 @@ class Own:
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]
         alone, drafts = _alone(pack.world, pack.tests, wishes, [[group[0] for group in row] for row in free.texts])
         parts = zip(alone, wishes, scores, drafts, strict=True)
-        return [Choice(right, wanted, own[: len(wanted)], said) for right, wanted, own, said in parts]
+        return [
+            Choice(right, wanted, own[: len(wanted)], said, claims=np.clip(own[: len(wanted)], 0.0, 1.0))
+            for right, wanted, own, said in parts
+        ]
 
     def _chances(self, world: World, reading: Reading, free: Completions) -> Tensor:
         """Of the request, `(K, P)`."""
@@ -93,3 +96,7 @@ class OwnCalibrated(Scored):
     def score(self, alone: Alone) -> Scores:
         """In nats, `(N,)`."""
         return alone.wish
+
+    def claim(self, scores: Scores) -> Scores:
+        """The chance of the request, as of `Own`."""
+        return np.clip(np.exp(scores), 0.0, 1.0)

@@ -41,7 +41,7 @@ class Choice:
     """What a rule decided for the N test prompts of one device.
 
     Raises:
-        ValueError: if the three differ in length or a score is not finite.
+        ValueError: if these differ in length, a score is not finite, or a claim is no chance.
     """
 
     alone: Flags
@@ -52,6 +52,8 @@ class Choice:
     """How much the prompt needs help, higher for more, `(N,)`; only their order means something."""
     drafts: tuple[str, ...] | None = None
     """What it said before it asked, N of them, "" for nothing; None where the rule decides after the whole answer."""
+    claims: Scores | None = None
+    """The chance that the device alone is wrong, as the rule has it, in [0, 1], `(N,)`; None if it claims none."""
 
     def __post_init__(self) -> None:
         shapes = self.alone.shape, self.wishes.shape, self.scores.shape
@@ -59,6 +61,13 @@ class Choice:
             raise ValueError(f"alone, wishes and scores of shapes {shapes} must have one entry per test prompt, (N,)")
         if not np.isfinite(self.scores).all():
             raise ValueError(f"scores must be finite; {int((~np.isfinite(self.scores)).sum())} of them are not")
+        if self.claims is not None and (
+            self.claims.shape != self.alone.shape or not ((self.claims >= 0) & (self.claims <= 1)).all()
+        ):
+            raise ValueError(
+                "claims must be chances in [0, 1] of being wrong alone, one per test prompt; a score that is none "
+                "claims nothing: leave them out"
+            )
 
 
 @runtime_checkable

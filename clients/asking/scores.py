@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from clients.asking.alone import Alone
 from clients.asking.rule import Scores
 from clients.asking.threshold import Scored
@@ -16,12 +18,17 @@ class Confidence(Scored):
         """In nats per token, `(N,)`."""
         return -alone.logprobs
 
+    def claim(self, scores: Scores) -> Scores:
+        """1 minus the geometric mean of the tokens' probabilities: what an answer's one token would claim."""
+        return np.clip(-np.expm1(-scores), 0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Entropy(Scored):
     """The mean entropy of the next token along the answer: it sees what else the device might have said.
 
-    It costs one more pass over the answers.
+    It costs one more pass over the answers. It claims nothing: nats of what else might be said are no chance of being
+    wrong.
     """
 
     looks_at_entropies: ClassVar[bool] = True

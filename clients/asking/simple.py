@@ -1,4 +1,8 @@
-"""Rules without a score of their own, between which all others lie: always, never, at random, and as if one knew."""
+"""Rules without a score of their own, between which all others lie: always, never, at random, and as if one knew.
+
+None of them claims a chance of being wrong: three do not look at the prompt, and the oracle knows, which tells nothing
+of a forecast.
+"""
 
 import math
 from dataclasses import dataclass

@@ -75,6 +75,10 @@ Learn = Callable[[Alone, Flags], Score]
 """A score that was learned from answers and whether they are right, `(N,)`, of one device."""
 
 
+Claim = Callable[[Scores], Scores | None]
+"""The chance of being wrong alone that scores `(N,)` stand for, `(N,)`; None if they stand for none."""
+
+
 @dataclass(frozen=True)
 class Scored(ABC):
     """A rule with a score that is the same for all devices, and a threshold for each."""
@@ -93,12 +97,16 @@ class Scored(ABC):
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        looks = self.looks_at_entropies
-        return by_threshold(pack, self.score, self.calibration, entropies=looks, pacing=self.pacing)
+        parts = {"entropies": self.looks_at_entropies, "pacing": self.pacing}
+        return by_threshold(pack, self.score, self.calibration, claim=self.claim, **parts)
 
     @abstractmethod
     def score(self, alone: Alone) -> Scores:
         """How much each of N prompts needs help, `(N,)`."""
+
+    def claim(self, scores: Scores) -> Scores | None:
+        """The chance of being wrong alone that the scores stand for, `(N,)`; None: only their order means something."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -120,11 +128,15 @@ class Learned(ABC):
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        return by_learned_threshold(pack, self.learn, self.calibration, pacing=self.pacing)
+        return by_learned_threshold(pack, self.learn, self.calibration, pacing=self.pacing, claim=self.claim)
 
     @abstractmethod
     def learn(self, alone: Alone, right: Flags) -> Score:
         """A score from answers and whether they are right, `(N,)`, of one device."""
+
+    def claim(self, scores: Scores) -> Scores | None:
+        """As of `Scored`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,13 @@ def tie_breaks(world: World, device: int, split: str, count: int) -> Scores:
 
 
 def by_threshold(
-    pack: Examined, score: Score, calibration: int, *, entropies: bool = False, pacing: bool = False
+    pack: Examined,
+    score: Score,
+    calibration: int,
+    *,
+    entropies: bool = False,
+    pacing: bool = False,
+    claim: Claim | None = None,
 ) -> list[Choice]:
     """The choices of a rule that asks where its score is above each device's threshold.
 
@@ -183,29 +201,45 @@ def by_threshold(
         calibration: questions per task to set a threshold on.
         entropies: whether the score looks at these.
         pacing: whether the threshold is set anew at every prompt, by what is left of the budget.
+        claim: the chance of being wrong alone that a score stands for; None if it stands for none.
     """
-    return by_thresholds(pack, [score] * len(pack.devices), calibration, entropies=entropies, pacing=pacing)
+    scores = [score] * len(pack.devices)
+    return by_thresholds(pack, scores, calibration, entropies=entropies, pacing=pacing, claim=claim)
 
 
 def by_thresholds(
-    pack: Examined, scores: Sequence[Score], calibration: int, *, entropies: bool = False, pacing: bool = False
+    pack: Examined,
+    scores: Sequence[Score],
+    calibration: int,
+    *,
+    entropies: bool = False,
+    pacing: bool = False,
+    claim: Claim | None = None,
 ) -> list[Choice]:
     """The same with a score for each device, in the order of the pack."""
     known = [calibration_questions(pack.world, device, calibration) for device in pack.devices]
-    return _above(pack, scores, known, entropies=entropies, pacing=pacing)
+    return _above(pack, scores, known, entropies=entropies, pacing=pacing, claim=claim)
 
 
-def by_learned_threshold(pack: Examined, learn: Learn, calibration: int, *, pacing: bool = False) -> list[Choice]:
+def by_learned_threshold(
+    pack: Examined, learn: Learn, calibration: int, *, pacing: bool = False, claim: Claim | None = None
+) -> list[Choice]:
     """The same for a score that is first learned, device by device, on the other half of the calibration questions."""
     halves = [calibration_halves(pack.world, device, calibration) for device in pack.devices]
     lessons, known = [half[0] for half in halves], [half[1] for half in halves]
     tried = answers_alone(pack.world, lessons)
     scores = [learn(own, right_alone(row, own.answers)) for row, own in zip(lessons, tried, strict=True)]
-    return _above(pack, scores, known, pacing=pacing)
+    return _above(pack, scores, known, pacing=pacing, claim=claim)
 
 
 def _above(
-    pack: Examined, scores: Sequence[Score], known: Problems, *, entropies: bool = False, pacing: bool = False
+    pack: Examined,
+    scores: Sequence[Score],
+    known: Problems,
+    *,
+    entropies: bool = False,
+    pacing: bool = False,
+    claim: Claim | None = None,
 ) -> list[Choice]:
     """Set each device's threshold on its known questions, and decide for its tests."""
     measured = pack.world.split
@@ -220,7 +254,8 @@ def _above(
         else:
             order = tie_breaks(pack.world, device, SOURCE[measured], len(reference))  # (n,)
             wishes = calibrated(reference, order, pack.taus[k]).exceeded(found, ties)  # (N,)
-        choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found))
+        claims = None if claim is None else claim(found)  # (N,)
+        choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found, claims=claims))
     return choices
 
 

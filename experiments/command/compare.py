@@ -48,6 +48,19 @@ def main(arguments: list[str]) -> int:
         help="what users weigh in means and differences: examples, traffic, requests or uniform (default)",
     )
     parser.add_argument(
+        "--horizon",
+        metavar="H",
+        type=float,
+        default=1.0,
+        help="test prompts that a device meets for each training prompt, where both are counted together (default: 1)",
+    )
+    parser.add_argument(
+        "--spend",
+        metavar="S",
+        type=float,
+        help="cloud calls per prompt, training and test together, at which accuracies are compared (default: tau)",
+    )
+    parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=RUN", help="name of the method of a run; may be repeated"
     )
     parser.add_argument(
@@ -67,6 +80,8 @@ def main(arguments: list[str]) -> int:
         bounds=args.bounds,
         measures=args.measures,
         weighting=args.weighting,
+        horizon=args.horizon,
+        spend=args.spend,
     )
     page, *others = found.write(args.out)
     print(f"page: {page}\n\n{terminal_table(found)}\n\n{args.out}: {', '.join(path.name for path in others)}")

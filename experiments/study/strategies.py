@@ -185,8 +185,8 @@ def show(part: Part, runs: Sequence[Planned], out: Path) -> None:
     """Print a part's table, and write its page and figures."""
     folders = by_label(runs)
     bounds = {label: folders.pop(label) for label in part.apart}
-    paired = {"against": part.against[-1], "alone": part.against[0]}
-    found = compare([], labels=folders, bounds=bounds, measures=MEASURES, **paired)
+    alone, against = part.against[0], part.against[-1]
+    found = compare([], labels=folders, bounds=bounds, measures=MEASURES, against=against, alone=alone)
     page = found.write(out)[0]
     config, seeds = runs[0].config, sorted({run.config.seed for run in runs})
     ranks = list(config.fleet.ranks) or config.model.rank

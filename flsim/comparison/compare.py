@@ -1,5 +1,6 @@
 """Compare runs: open them, refuse what cannot be compared, measure each, and pair all with one of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from flsim.metrics.intervals import Interval
 from flsim.metrics.measured import measure
 from flsim.metrics.measures import MEASURES, Measure, chosen
 from flsim.metrics.rows import of_users
-from flsim.metrics.run_rows import RunRows, mean
+from flsim.metrics.run_rows import Life, RunRows, mean
 from flsim.metrics.users import per_user
 from flsim.metrics.weighting import UNIFORM, WEIGHTINGS, Weighting, weighting_of
 from flsim.tasks.stream import TaskStream
@@ -62,6 +63,8 @@ def compare(
     bounds: Sequence[Given] | Labels = (),
     measures: Sequence[str | Measure] | None = None,
     weighting: str | Weighting = UNIFORM,
+    horizon: float = 1.0,
+    spend: float | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
     """Lay finished runs side by side, paired by user and seed.
@@ -82,15 +85,19 @@ def compare(
             your own, or paths of them as module:NAME; None shows the usual ones. All are taken, shown or not.
         weighting: what users weigh in means, differences and intervals: a name of
             `flsim.metrics.weighting.WEIGHTINGS`. `by_weighting` and the page have all of them.
+        horizon: how many test prompts a device meets in its life for each training prompt, in measures of both.
+        spend: cloud calls per prompt, of training and test together, at which accuracies are compared; None is the
+            budget's tau.
         out: a folder to write tables, figures and the page to; None writes nothing.
 
     Raises:
         ConfigError: if runs cannot be compared or opened, or a label, a measure or a weighting is unknown, or nobody's
-            weight is known; it says what differs.
+            weight is known, or horizon or spend can be none; it says what differs.
         DamagedFileError: if a run's rows cannot be read.
     """
     shown = chosen(ALL_ALONG if measures is None else measures)
     own, weighed = tuple(one for one in shown if one.name not in MEASURES), weighting_of(weighting)
+    _check_life(horizon, spend)
     methods = open_methods(runs, labels)
     limits = open_methods([], bounds) if isinstance(bounds, Mapping) else open_methods(bounds)
     check_comparable(methods, limits)
@@ -99,7 +106,8 @@ def compare(
     seeds = [run.seeds for run in methods[0].runs]
     every = {m.label: (m, _of_seeds(m, seeds)) for m in (*methods, *limits)}
     before = [_before(run, alone) for run in every[known[0] if alone is None else alone][1]]
-    results = {label: _result(m, of_seeds, before, own, weighed) for label, (m, of_seeds) in every.items()}
+    life = Life(horizon, spend)
+    results = {label: _result(m, of_seeds, before, own, weighed, life) for label, (m, of_seeds) in every.items()}
     _check_weights([results[label] for label in known], weighed)
     base = known[0] if against is None else against
     found = Comparison(
@@ -114,10 +122,20 @@ def compare(
         shown=tuple(shown),
         own=own,
         weighting=weighed,
+        life=life,
     )
     if out is not None:
         found.write(out)
     return found
+
+
+def _check_life(horizon: float, spend: float | None) -> None:
+    if not 0 < horizon < math.inf:
+        raise ConfigError(
+            f"horizon={horizon!r} must be above 0 and finite: test prompts that a device meets for each training prompt"
+        )
+    if spend is not None and not 0 <= spend <= 1:
+        raise ConfigError(f"spend={spend!r} must be in [0, 1]: cloud calls per prompt of training and test together")
 
 
 def _check_labels(methods: Sequence[str], every: Sequence[str], against: str | None, alone: str | None) -> None:
@@ -161,10 +179,15 @@ def _check_weights(results: Sequence[Result], weighting: Weighting) -> None:
 
 
 def _result(
-    method: Method, runs: Sequence[OpenRun], before: Sequence[pd.Series], own: Sequence[Measure], weighting: Weighting
+    method: Method,
+    runs: Sequence[OpenRun],
+    before: Sequence[pd.Series],
+    own: Sequence[Measure],
+    weighting: Weighting,
+    life: Life,
 ) -> Result:
     found = [
-        measure(replace(_rows_of(run), before=alone), own) for run, alone in zip(runs, before, strict=True)
+        measure(replace(_rows_of(run), before=alone, life=life), own) for run, alone in zip(runs, before, strict=True)
     ]  # one run's rows at a time
     facts = {name: mean([run.facts[name] for run in found]) for name in found[0].facts}
     return Result(method, tuple(found), means_of(found, weighting, own), facts)

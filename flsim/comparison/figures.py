@@ -6,6 +6,7 @@ band of users of each method, `pareto.png` accuracy against what it cost.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,9 @@ from flsim.tasks.stream import Phase, TaskStream
 _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A5A9E", "#7A4B1E")
 
 
+_DASHES = ("solid", (0, (6, 2)), (0, (2, 2)))
+
+
 _LABEL = 26  # letters of a method's name that a figure shows
 
 
@@ -52,12 +56,14 @@ def hue(comparison: Compared, result: Result) -> str:
     return _HUES[comparison.results.index(result) % len(_HUES)]
 
 
+def dash(comparison: Compared, result: Result) -> Any:
+    """How a method's line is dashed; three ways in turn, since lines may coincide."""
+    return _DASHES[comparison.results.index(result) % len(_DASHES)]
+
+
 def short(label: str) -> str:
     """A method's name as far as a figure has room for it."""
     return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
-
-
-_DASHES = ("solid", (0, (6, 2)), (0, (2, 2)))
 
 
 def paired_figure(comparison: Compared) -> Figure:
@@ -171,12 +177,12 @@ def _two_curves(comparison: Compared, titles: dict[str, str]) -> Figure:
 def _draw_curves(axes: Axes, comparison: Compared, measure: str, phases: Sequence[Phase], tau: float) -> None:
     marks = letters(comparison)
     labels = []
-    for number, result in enumerate(comparison.results):
+    for result in comparison.results:
         curve = mean_curve(comparison, result.label, measure)
         if curve.empty or (measure in ("training_usage", "dual_variable") and not curve["mean"].any()):
             continue
-        colour, dash = hue(comparison, result), _DASHES[number % len(_DASHES)]  # lines may coincide
-        axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.2, linestyle=dash)
+        colour = hue(comparison, result)
+        axes.plot(curve.index, curve["mean"], color=colour, linewidth=2.2, linestyle=dash(comparison, result))
         end = float(curve["mean"].iloc[-1])
         value = f"{end:.2f}" if measure == "dual_variable" else percent(end)
         labels.append(EndLabel(end, f"{marks[result.label]} {short(result.label)} {value}", colour))
@@ -230,7 +236,7 @@ def pareto_figure(comparison: Compared) -> Figure:
     right.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     right.set_xlabel("test prompts that the cloud answered")
     right.set_title("For what it asks at test", pad=10)
-    _draw_key(figure, comparison)
+    draw_key(figure, comparison)
     return figure
 
 
@@ -264,13 +270,13 @@ def _draw_front(axes: Axes, comparison: Compared, spent: dict[str, list[float]],
     stretch(axes)
     if levels:
         _draw_levels(axes, comparison)
-    _name_points(axes, [(mean_x, mean_y, marks[result.label]) for mean_x, mean_y, result in points])
+    name_points(axes, [(mean_x, mean_y, marks[result.label]) for mean_x, mean_y, result in points])
     as_percent_axis(axes)
     axes.set_ylabel("accuracy of the mean user at the end")
     axes.grid(visible=True, axis="both")
 
 
-def _name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+def name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write letters beside points, each where it covers neither a point nor another letter."""
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
@@ -320,7 +326,7 @@ def _draw_levels(axes: Axes, comparison: Compared) -> None:
     label_ends(axes, labels)
 
 
-def _draw_key(figure: Figure, comparison: Compared) -> None:
+def draw_key(figure: Figure, comparison: Compared) -> None:
     """Letter and name of every method under the panels, in columns."""
     height = float(figure.get_figheight())
     marks = letters(comparison)

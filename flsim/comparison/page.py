@@ -7,6 +7,7 @@ from flsim.comparison.figures import letters
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
+from flsim.comparison.spend import spend_rows
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
 from flsim.comparison.weightings import weighting_rows
 from flsim.config.schema import ALL, Config
@@ -23,6 +24,13 @@ CAPTIONS = {
     "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
     "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
     "the panel.",
+    "spend.png": "Accuracy at test against what training and test cost together: each line is a method that sends more "
+    "and more of its test prompts, the highest asking scores first, and begins at what its training has cost. Dots are "
+    "the methods as they were tested. Where lines cross the dashed one, all have spent the same.",
+    "reliability.png": "What asking rules claim of the device alone being wrong, and how often it was, all seeds and "
+    "users together. A dot is a tenth of the claims, as large as it holds many prompts; on the dashed line claims come "
+    "true, above it the device is wrong more often than claimed. Below: how many prompts each tenth holds. Rules whose "
+    "scores are no chances have no line.",
     "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches "
     "of the stream.",
     "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
@@ -48,7 +56,8 @@ def page(comparison: Compared, plots: Path) -> str:
     """
     body = [*_opening(comparison), *_main(comparison), *_pairs(comparison, plots)]
     body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
-    body += _tables(comparison, "training", "test", "traffic")
+    body += [*_tables(comparison, "training", "test", "traffic"), *_spend(comparison, plots)]
+    body += _wish(comparison, plots)
     body.append(heading("Over rounds"))
     body += [picture(plots / name, CAPTIONS[name]) for name in ("curves.png", "asking.png")]
     body += [*_users(comparison, plots), *_learning(comparison), *_bounds(comparison), *_words(comparison)]
@@ -183,6 +192,37 @@ def _hurt(pair: Pair) -> str:
     named = [f"{u.device} ({seed_text(u.seeds)}) {100 * (u.value - u.other):+.1f}" for u in pair.hurt[:_NAMED]]
     more = f"; and {len(pair.hurt) - _NAMED} more, see per_user.csv" if len(pair.hurt) > _NAMED else ""
     return "; ".join(named) + more if named else "nobody"
+
+
+def _spend(comparison: Compared, plots: Path) -> list[str]:
+    """Cost in training beside cost at test, and what is reached for the same cost."""
+    rows = spend_rows(comparison)
+    if not rows:
+        return []
+    note = (
+        f"Here a device meets H = {comparison.life.horizon:g} test prompts for each training prompt (--horizon), and "
+        f"at equal spend training and test together make S = {percent(comparison.spend)} calls per prompt (--spend): "
+        f"what training leaves of it goes to the test prompts with the highest asking scores. A dash: training alone "
+        f"has made more, or the curve was not measured. A prompt of whose group of responses any asks is one call."
+    )
+    pictured = (plots / "spend.png").is_file()
+    return [
+        heading("Training and test together"),
+        *([picture(plots / "spend.png", CAPTIONS["spend.png"])] if pictured else []),
+        table(rows[0], rows[1:], strong=_strong(comparison)),
+        *_tables(comparison, "life"),
+        paragraph(note, kind="note"),
+    ]
+
+
+def _wish(comparison: Compared, plots: Path) -> list[str]:
+    """Whether what rules claim of being wrong comes true."""
+    tables = _tables(comparison, "wish")
+    if not tables:
+        return []
+    pictured = (plots / "reliability.png").is_file()
+    pieces = [picture(plots / "reliability.png", CAPTIONS["reliability.png"])] if pictured else []
+    return [heading("The wish as a forecast"), *pieces, *tables]
 
 
 def _tables(comparison: Compared, *names: str) -> list[str]:

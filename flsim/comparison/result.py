@@ -1,7 +1,7 @@
 """What a comparison found: methods with their measures over seeds, what bounds them, and their pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from flsim.metrics.formulas import MeanUser, gap_recovered_on_average
 from flsim.metrics.intervals import Interval, of_columns, of_mean_user
 from flsim.metrics.measured import Measured
 from flsim.metrics.measures import MEASURES, Measure
+from flsim.metrics.run_rows import Life
 from flsim.metrics.weighting import UNIFORM, Weighting
 
 PAIRED = ("accuracy", "alone_accuracy")
@@ -77,11 +78,18 @@ class Compared:
     """Measures that are not in the table of measures."""
     weighting: Weighting = UNIFORM
     """What users weigh in means and differences, wherever no other is named."""
+    life: Life = field(default_factory=Life)
+    """What measures of training and test together take."""
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """All measures that were taken."""
         return (*MEASURES.values(), *self.own)
+
+    @property
+    def spend(self) -> float:
+        """S: cloud calls per prompt at which accuracies are compared."""
+        return self.results[0].method.config.budget.tau if self.life.spend is None else self.life.spend
 
     @property
     def seeds(self) -> list[tuple[int, int]]:
@@ -168,9 +176,20 @@ def of_mean_users(
 def gap_recovered_difference(
     first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], weights: Sequence[pd.Series] | None = None
 ) -> Interval | None:
-    """APGR of the first minus that of the second, each of its mean user, drawn by the same users and seeds.
+    """APGR of the first minus that of the second; as `ratio_difference`."""
+    return ratio_difference(gap_recovered_on_average(), first, second, weights)
+
+
+def ratio_difference(
+    one: MeanUser,
+    first: Sequence[pd.DataFrame],
+    second: Sequence[pd.DataFrame],
+    weights: Sequence[pd.Series] | None = None,
+) -> Interval | None:
+    """A ratio of the first's mean user minus that of the second's, drawn by the same users and seeds.
 
     Args:
+        one: the ratio.
         first: one table of users per seed.
         second: of the other method, in the order of the same seeds.
         weights: of the users of each seed; None weighs all alike.
@@ -178,11 +197,10 @@ def gap_recovered_difference(
     Returns:
         None where it is not defined or not measured for the mean user.
     """
-    apgr = gap_recovered_on_average()
-    ends = list(apgr.needs)
-    both = [one[ends].join(other[ends].add_suffix("_other")) for one, other in zip(first, second, strict=True)]
+    needs = list(one.needs)
+    both = [own[needs].join(other[needs].add_suffix("_other")) for own, other in zip(first, second, strict=True)]
     columns = list(both[0].columns)
-    return _of_complete(both, columns, lambda v: apgr.ratio(v[: len(ends)]) - apgr.ratio(v[len(ends) :]), weights)
+    return _of_complete(both, columns, lambda v: one.ratio(v[: len(needs)]) - one.ratio(v[len(needs) :]), weights)
 
 
 def _of_complete(

@@ -9,8 +9,10 @@ import pandas as pd
 from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
 from flsim.comparison.result import Compared
+from flsim.comparison.spend import curves_of, spend_figure
 from flsim.comparison.table import per_user_frame, table_frame
 from flsim.comparison.weightings import weighting_frame
+from flsim.comparison.wish import claimants, wish_figure
 from flsim.files import write_atomically
 from flsim.report.plot import save_if_drawn
 
@@ -36,6 +38,10 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
         _write_csv(folder / name, frame)
     figures = {"pareto.png": pareto_figure, "curves.png": curves_figure, "asking.png": asking_figure}
     figures["users.png"] = users_figure
+    if curves_of(comparison):
+        figures["spend.png"] = spend_figure
+    if claimants(comparison):
+        figures["reliability.png"] = wish_figure
     if comparison.pairs:
         figures["paired.png"] = paired_figure
     drawn = [name for name, draw in figures.items() if save_if_drawn(partial(draw, comparison), folder / name)]

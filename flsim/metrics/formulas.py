@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flsim.metrics.auc import UserAuc, over_users
+from flsim.metrics.calibration import TENTHS, expected_calibration_error
 from flsim.metrics.fairness import harm_rate
-from flsim.metrics.offloading import average_gap_recovered, call_performance_threshold
+from flsim.metrics.offloading import accuracy_at, average_gap_recovered, call_performance_threshold
 from flsim.metrics.rows import latest
 from flsim.metrics.run_rows import RunRows, total
 from flsim.metrics.users import per_user
@@ -114,6 +115,16 @@ def calls_to_recover(part: float) -> MeanUser:
     return MeanUser(_ENDS, partial(_cpt, part=part))
 
 
+def at_equal_spend() -> MeanUser:
+    """Accuracy at test of the requests that training leaves of S per prompt; nan where it has spent more."""
+    return MeanUser(("left_for_test", *_ENDS), lambda v: accuracy_at(v[0], _SHARES, v[3:].tolist(), v[1], v[2]))
+
+
+def calibration_error() -> MeanUser:
+    """ECE of all prompts together: the gaps of users are averaged before they lose their signs."""
+    return MeanUser(tuple(f"claim_gap_{tenth}" for tenth in TENTHS), expected_calibration_error)
+
+
 _SHARES = [percent / 100 for percent in SENDING]
 _ENDS = ("alone_accuracy", "cloud_accuracy", *(f"sending_{percent}" for percent in SENDING))
 
@@ -149,7 +160,12 @@ def accuracy_by(weighting: Weighting) -> Callable[[RunRows], float]:
     return of
 
 
-IMPRESSIONS = {"asking_auc": "accuracy", "task_auc": "positives", "class_auc": "largest_class"}
+IMPRESSIONS = {
+    "asking_auc": "accuracy",
+    "wrong_auc": "alone_accuracy",
+    "task_auc": "positives",
+    "class_auc": "largest_class",
+}
 """AUCs that devices take of themselves, and the rows whose weights say of how many items."""
 
 
@@ -179,6 +195,11 @@ def auc_part(name: str, part: str) -> Callable[[RunRows], float]:
         return float("nan") if found is None else float(getattr(found, part))
 
     return of
+
+
+def claim_gap(tenth: int) -> Callable[[RunRows], pd.Series]:
+    """Claimed minus true of one tenth of the claims, for each prompt of the user."""
+    return lambda run: run.claim_gaps[tenth]
 
 
 def harmed(run: RunRows) -> float:

@@ -7,6 +7,7 @@ from numbers import Real
 import pandas as pd
 
 from flsim.config.schema import ConfigError
+from flsim.metrics.calibration import of_all
 from flsim.metrics.formulas import AtEnd, MeanUser, Trained
 from flsim.metrics.measures import MEASURES, Measure
 from flsim.metrics.run_rows import RunRows
@@ -27,6 +28,8 @@ class Measured:
     """Columns `measure, round, mean, p10, p90, users`: the mean user and its band."""
     matrices: pd.DataFrame
     """R of every device: columns `device, round, task, accuracy, alone_accuracy`, a line per phase end."""
+    claims: pd.DataFrame
+    """What the asking rule claims of being wrong alone at the end: sums of all users by tenth of the claim."""
     facts: dict[str, float]
     """Measures of the whole run; nan where not measured."""
 
@@ -68,7 +71,7 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
             )
     devices = sorted(run.accuracy.index)
     values, counts = (pd.DataFrame(own).reindex(devices).rename_axis("device") for own in (users, examples))
-    return Measured(values, counts, _curves(run, more), _matrices(run), facts)
+    return Measured(values, counts, _curves(run, more), _matrices(run), of_all(run.claims), facts)
 
 
 def _curves(run: RunRows, more: Sequence[Measure]) -> pd.DataFrame:

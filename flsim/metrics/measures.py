@@ -15,6 +15,7 @@ import pandas as pd
 
 from flsim.config.plugins import resolve
 from flsim.config.schema import ConfigError
+from flsim.metrics.calibration import TENTHS
 from flsim.metrics.fairness import gini, jain
 from flsim.metrics.formulas import (
     SENDING,
@@ -25,8 +26,11 @@ from flsim.metrics.formulas import (
     SpentAnywhere,
     Trained,
     accuracy_by,
+    at_equal_spend,
     auc_part,
+    calibration_error,
     calls_to_recover,
+    claim_gap,
     gap_recovered_on_average,
     harmed,
     over_accuracies,
@@ -58,6 +62,8 @@ TABLES = {
     "switches": "after switches",
     "training": "cloud, while training",
     "test": "cloud, at test",
+    "life": "cloud, training and test together",
+    "wish": "the wish as a forecast",
     "traffic": "stage and transfer",
     "users": "accuracy over users",
     "fairness": "how equal, and for whom",
@@ -255,6 +261,34 @@ _TABLE = (
             "Test usage times the mean price of a training call, over accuracy: the cloud's price of one right test "
             "answer.",
             MeanUser(("test_money", "accuracy"), lambda v: cost_per_correct(v[0], v[1])), "test"),
+    Measure("training_calls", "calls in training", "share",
+            "Cloud calls granted while training, for each training prompt: one if any response of its group asks.",
+            lambda run: run.training_calls, "life", higher_is_better=False),
+    Measure("total_spend", "calls in all", "share",
+            "(calls in training + H test usage) / (1 + H), at H test prompts for each training prompt (--horizon).",
+            lambda run: run.over_life(run.training_calls, AtEnd("cloud_grants")(run)), "life", higher_is_better=False),
+    Measure("served", "right in training", "share",
+            "Share of the device's training responses that are right, with the help that was granted. Not known of a "
+            "method that answers no prompt itself.", lambda run: run.served, "life"),
+    Measure("lifetime_accuracy", "right over its life", "share", "(right in training + H accuracy) / (1 + H).",
+            lambda run: run.over_life(run.served, run.accuracy), "life"),
+    Measure("left_for_test", "left for test", "share",
+            "Calls per test prompt that training leaves, if both may make S (--spend, else tau) per prompt: "
+            "((1 + H) S - calls in training) / H.", lambda run: run.left_for_test),
+    Measure("accuracy_at_equal_spend", "accuracy at equal spend", "share",
+            "Accuracy of the mean user if what training leaves of S goes to the test prompts with the highest asking "
+            "scores; none where training alone has made more.", at_equal_spend(), "life"),
+    Measure("ece", "ECE", "share",
+            "Expected calibration error of the chance of being wrong alone that the asking rule claims, in ten bins of "
+            "equal width (Guo et al. 2017); none where scores are no chances.", calibration_error(), "wish"),
+    Measure("claimed", "claims to be wrong", "share", "Mean chance of being wrong alone that the rule claims.",
+            lambda run: 1 - AtEnd("alone_accuracy")(run) + run.claim_gaps.sum(axis=1), "wish"),
+    Measure("wrong_auc", "AUC of wrong alone", "index",
+            "How well the asking score tells the test prompts that the device alone gets wrong from the user's others, "
+            "over the users who have both; 0.5 at random.", AtEnd("wrong_auc"), "wish"),
+    *(Measure(f"claim_gap_{tenth}", f"claim from {tenth} %", "points",
+              f"Of the claims from {tenth} to {tenth + 10} %: sum minus how many came true, per test prompt of a user.",
+              claim_gap(tenth)) for tenth in TENTHS),
     Measure("stage_money", "stage's money", "money", "Money that the stage after aggregation spent on the cloud.",
             lambda run: total(run.by_stage("cloud_money"), empty=0.0), "traffic"),
     Measure("uplink_bytes", "sent up", "bytes", "Adapters sent by the devices in the whole run.",

@@ -4,9 +4,12 @@ Names follow RouteLLM (Ong et al. 2024, arXiv 2406.18665) for the curves of accu
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+
+T = TypeVar("T", float, pd.Series)
 
 
 def violation(usage: Sequence[float], tau: float) -> float:
@@ -73,6 +76,39 @@ def call_performance_threshold(
         return float(places[0])
     rise = (wanted - best[at - 1]) / (best[at] - best[at - 1])
     return float(places[at - 1] + rise * (places[at] - places[at - 1]))
+
+
+def share_left(spend: float, training: T, horizon: float) -> T:
+    """Requests per test prompt that are left if training and test together may make `spend` for every prompt.
+
+    `((1 + H) S - t) / H`, below 0 where training alone has made more. By hand, S = 0.3, H = 1: 0.2 requests per
+    training prompt leave 0.4 per test prompt, and none leave 0.6.
+
+    Args:
+        spend: S, requests per prompt of both kinds.
+        training: t, requests per training prompt, of one learner or of each user.
+        horizon: H > 0, test prompts for each training prompt.
+    """
+    return ((1 + horizon) * spend - training) / horizon
+
+
+def accuracy_at(
+    share: float, shares: Sequence[float], accuracies: Sequence[float], weak: float, strong: float
+) -> float:
+    """Accuracy if that share of prompts is sent, between measured points by straight lines; above 1 it is 1.
+
+    Args:
+        share: nan if it is below 0: there is nothing left to send, nor to give back.
+        shares: of prompts sent, in (0, 1), in any order.
+        accuracies: at these shares.
+        weak: accuracy of the device alone.
+        strong: accuracy of the cloud alone; it may be below `weak`.
+    """
+    if share < -1e-9:
+        return float("nan")
+    inner = sorted(zip(shares, accuracies, strict=True))
+    places, values = zip((0.0, weak), *inner, (1.0, strong), strict=True)
+    return float(np.interp(share, places, values))
 
 
 def cost_per_correct(money: float, correct: float) -> float:

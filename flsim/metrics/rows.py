@@ -239,8 +239,8 @@ def evaluation_split(rows: pd.DataFrame) -> str:
     return "test" if bool((rows["split"] == "test").any()) else "validation"
 
 
-def evaluation(rows: pd.DataFrame, *, model: str, name: str) -> pd.DataFrame:
-    """Evaluation rows of one model and one name, all rounds and tasks; a sample stands for all that the user has.
+def evaluation(rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...]) -> pd.DataFrame:
+    """Evaluation rows of one model and one name or several, all rounds and tasks; a sample stands for all a user has.
 
     Totals and weights of a user that was tested on some of its items are scaled to all of them: 15 right of 20 tested
     of 300 count as 225 of 300. Laws: no user's own value changes, which is of the prompts that it is tested on; over
@@ -251,7 +251,8 @@ def evaluation(rows: pd.DataFrame, *, model: str, name: str) -> pd.DataFrame:
         model: of `Row`.
         name: of `Row`.
     """
-    wanted = (rows["split"] == evaluation_split(rows)) & (rows["model"] == model) & (rows["name"] == name)
+    named = rows["name"].isin([name] if isinstance(name, str) else name)
+    wanted = (rows["split"] == evaluation_split(rows)) & (rows["model"] == model) & named
     found, items = rows[wanted], user_facts(rows, "test_items")
     if found.empty or (items["total"] == items["weight"]).all():
         return found

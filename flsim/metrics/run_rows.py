@@ -4,20 +4,31 @@ Rows that a run lacks (older runs, other clients) give empty series and nan, nev
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from flsim.metrics import calibration
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
-from flsim.metrics.offloading import settling_rounds
+from flsim.metrics.offloading import settling_rounds, share_left
 from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, training, user_facts
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.users import over_rounds, per_user
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
 from flsim.tasks.stream import Phase
+
+
+@dataclass(frozen=True)
+class Life:
+    """How training and test are counted together."""
+
+    horizon: float = 1.0
+    """H: how many test prompts a device meets for each training prompt."""
+    spend: float | None = None
+    """S: cloud calls per prompt that training and test may make together; None is the budget's tau."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +43,17 @@ class RunRows:
     """Its budget."""
     before: pd.Series | None = None
     """By device, the accuracy that a user would have without the others; None if nothing was chosen for that."""
+    life: Life = field(default_factory=Life)
+    """What measures of training and test together take."""
 
-    def tested(self, name: str, model: str = "global") -> pd.DataFrame:
+    def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
         found = evaluation(self.rows, model=model, name=name)
         if found.empty and (model, name) == ("frozen", "alone_accuracy"):
             return evaluation(self.rows, model=model, name="accuracy")
         return found
 
-    def at_end(self, name: str, model: str = "global") -> pd.DataFrame:
+    def at_end(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the last test of a model."""
         return latest(self.tested(name, model))
 
@@ -90,6 +103,38 @@ class RunRows:
         """By device, how often it asked the cloud while training, granted or refused."""
         asked = [self.trained(name).groupby("device")["total"].sum() for name in ("cloud_calls", "cloud_refused")]
         return asked[0].add(asked[1], fill_value=0.0)
+
+    @cached_property
+    def training_calls(self) -> pd.Series:
+        """By device, cloud calls granted while training for each training prompt that it met."""
+        met = self.trained("difficulty").groupby("device")["weight"].sum()  # every prompt notes how hard it is
+        return self.trained("cloud_calls").groupby("device")["total"].sum() / met.where(met > 0)
+
+    @cached_property
+    def served(self) -> pd.Series:
+        """By device, what is right of its training responses; empty for a method that answers no prompt itself."""
+        answers = self.trained("cloud_purchases").empty
+        return per_user(self.trained("reward")) if answers else pd.Series(dtype=float)
+
+    def over_life(self, training: pd.Series, test: pd.Series) -> pd.Series:
+        """Means of a training prompt and of a test prompt, weighed 1 and H."""
+        return (training + self.life.horizon * test) / (1 + self.life.horizon)
+
+    @cached_property
+    def left_for_test(self) -> pd.Series:
+        """By device, the requests per test prompt that training leaves of S for every prompt."""
+        spend = self.tau if self.life.spend is None else self.life.spend
+        return share_left(spend, self.training_calls, self.life.horizon)
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """What the asking rule claims at the last test: sums by device and tenth of the claim."""
+        return calibration.from_rows(self.at_end(calibration.ROWS))
+
+    @cached_property
+    def claim_gaps(self) -> pd.DataFrame:
+        """Claimed minus true by device and tenth, for each of the device's prompts."""
+        return calibration.gaps_of_users(self.claims)
 
     @cached_property
     def traffic(self) -> pd.Series:

@@ -21,10 +21,12 @@ from flsim.report.plot import (
     save_if_drawn,
     say_missing,
 )
+from flsim.report.reliability_figure import Claimant, reliability_figure
 from flsim.report.stream_figure import stream_figure
-from flsim.report.summary import Summary, WorstUser
+from flsim.report.summary import Reliability, Summary, WorstUser
 from flsim.report.time_figure import break_down, time_figure
 from flsim.tasks.stream import Phase
+from flsim.text import percent
 from flsim.timing import RoundTiming
 
 _NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: what the phase taught."
@@ -75,6 +77,12 @@ def users_figure(rows: pd.DataFrame, worst_users: Sequence[WorstUser]) -> Figure
     left.set_title("All users at the end")
     draw_worst_users(right, worst_users)
     return figure
+
+
+def claims_figure(found: Reliability) -> Figure:
+    """The reliability curve of the run's asking rule."""
+    sums = pd.DataFrame([vars(tenth) for tenth in found.tenths]).set_index("begins")
+    return reliability_figure([Claimant(f"ECE {percent(found.error, digits=1)}", COLOURS["global"], sums)])
 
 
 def cost_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
@@ -185,6 +193,9 @@ def write_figures(
         "users.png": lambda: users_figure(rows, summary.worst_users),
         "cost.png": lambda: cost_figure(rows, phases),
     }
+    claims = summary.reliability
+    if claims is not None:
+        figures["reliability.png"] = lambda: claims_figure(claims)
     if stream is not None and len(stream):
         figures["stream.png"] = lambda: stream_figure(stream, phases)
     if timings:

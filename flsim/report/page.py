@@ -12,7 +12,7 @@ from flsim.metrics.users import PairedDifference
 from flsim.metrics.weighting import EXAMPLES, TRAFFIC, UNIFORM, Weighting
 from flsim.report.html import folded, heading, page_of, paragraph, picture, table
 from flsim.report.partition_figure import partition_pieces
-from flsim.report.summary import Summary
+from flsim.report.summary import Summary, Tenth
 from flsim.report.table import (
     AUC_HEADINGS,
     answer,
@@ -43,6 +43,13 @@ FIGURES = (
         "Above: the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
         "above it. Below: the dual variable λ, the price of a request that each device learns. λ rises while a device "
         "asks more than its budget allows and falls otherwise.",
+    ),
+    (
+        "reliability.png",
+        "What the wish claims",
+        "What the asking rule claims of the device alone being wrong, and how often it was, of all test prompts at the "
+        "end. A dot is a tenth of the claims, as large as it holds many prompts; on the dashed line claims come true, "
+        "above it the device is wrong more often than it claims. Below: how many prompts each tenth holds.",
     ),
     (
         "matrix.png",
@@ -114,6 +121,7 @@ def _beside(file: str, summary: Summary) -> list[str]:
     tables = {
         "accuracy.png": _switches,
         "usage.png": _usage,
+        "reliability.png": _claims,
         "matrix.png": _forgetting,
         "users.png": _worst_users,
         "cost.png": _costs,
@@ -176,9 +184,10 @@ def _aucs(summary: Summary) -> list[str]:
     note = (
         "User-level weighted AUC (GAUC): the mean over users of each user's own AUC, ties counting half, each weighed "
         "by the items that it is of, by traffic, by requests, or all alike. Asking AUC: how well the asking score "
-        "tells the prompts apart that only the cloud gets right. Task AUC: the answer with score label 1 against the "
-        "other. Class AUC: of more labels, mean over pairs. A user whose items are all of one class has none and is "
-        "left out; the last column is the share of all items that are theirs."
+        "tells the prompts apart that only the cloud gets right; of wrong alone: that the device gets wrong. Task AUC: "
+        "the answer with score label 1 against the other. Class AUC: of more labels, mean over pairs. A user whose "
+        "items are all of one class has none and is left out; the last column is the share of all items that are "
+        "theirs."
     )
     return [table(["user-level AUC", *AUC_HEADINGS], rows), paragraph(note, kind="note")]
 
@@ -215,6 +224,25 @@ def _usage(summary: Summary) -> list[str]:
         "devices above τ",
     ]
     return [table(headings, rows)]
+
+
+def _claims(summary: Summary) -> list[str]:
+    """The mean claim against how often the device is wrong, and by how much claims of a tenth are off."""
+    found = summary.reliability
+    if found is None:
+        return []
+    means = f"{percent(found.claimed)} claimed in the mean and {percent(found.wrong)} wrong"
+    note = f"Expected calibration error (ECE, ten bins of equal width): {percent(found.error)}; {means}."
+    rows = [
+        [f"{one.begins} to {one.begins + 10} %", amount(one.prompts), *map(percent, _rates(one))]
+        for one in found.tenths
+        if one.prompts
+    ]
+    return [table(["claimed chance", "prompts", "mean claim", "wrong alone"], rows), paragraph(note)]
+
+
+def _rates(one: Tenth) -> tuple[float, float]:
+    return one.claimed / one.prompts, one.wrong / one.prompts
 
 
 def _switches(summary: Summary) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from flsim.metrics.calibration import expected_calibration_error, of_all
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
 from flsim.metrics.formulas import IMPRESSIONS, Spent, auc_over_users
 from flsim.metrics.measures import MEASURES
@@ -33,10 +34,12 @@ from flsim.report.summary import (
     Models,
     PhaseEnd,
     PhaseUsage,
+    Reliability,
     SetAside,
     StageRound,
     Summary,
     Switch,
+    Tenth,
     Tested,
     TestedAuc,
     Transfer,
@@ -92,6 +95,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         headline=_headline(rows),
         at_end=_models_at(run, first=0, last=last_round),
         aucs=_aucs(run),
+        reliability=_reliability(run),
         at_switches=tuple(
             Switch(p.name, p.last_round, _models_at(run, first=p.first_round, last=p.last_round)) for p in begun[:-1]
         ),
@@ -156,6 +160,18 @@ def _aucs(run: RunRows) -> Aucs:
                     main.users, main.one_class, main.dropped, round_,
                 )  # fmt: skip
     return found
+
+
+def _reliability(run: RunRows) -> Reliability | None:
+    """Of all users' prompts together."""
+    sums = of_all(run.claims)
+    prompts = float(sums["prompts"].sum())
+    if not prompts:
+        return None
+    error = expected_calibration_error(((sums["claimed"] - sums["wrong"]) / prompts).to_numpy(dtype=float))
+    tenths = tuple(Tenth(int(str(tenth)), *map(float, line)) for tenth, line in sums.iterrows())
+    claimed, wrong = (float(sums[name].sum()) / prompts for name in ("claimed", "wrong"))
+    return Reliability(error, claimed, wrong, prompts, tenths)
 
 
 def _at_end(rows: pd.DataFrame, model: str, name: str) -> pd.Series:

@@ -51,8 +51,35 @@ class TestedAuc:
     """Of the test."""
 
 
+@dataclass(frozen=True)
+class Tenth:
+    """The claims of one tenth, such as from 20 % to below 30 %, of all users together."""
+
+    begins: int
+    """In percent."""
+    claimed: float
+    """Sum of the claims."""
+    wrong: float
+    """How often the device alone was wrong there."""
+    prompts: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What the asking rule claims of being wrong alone at the last test, and what came true, of all prompts alike."""
+
+    error: float
+    """ECE, in tenths of equal width (Guo et al. 2017)."""
+    claimed: float
+    """Mean claim."""
+    wrong: float
+    """Share of prompts that the device alone gets wrong."""
+    prompts: float
+    tenths: tuple[Tenth, ...]
+
+
 Aucs = dict[str, dict[str, TestedAuc]]
-"""By model, and by name: `asking_auc`, `task_auc` of two score labels, `class_auc` of more."""
+"""By model, and by name: `asking_auc`, `wrong_auc`, `task_auc` of two score labels, `class_auc` of more."""
 Models = dict[str, dict[str, Tested]]
 """By model, and by name of the measure."""
 
@@ -210,6 +237,8 @@ class Summary:
     at_end: Models
     aucs: Aucs
     """At the end, of the models that have one."""
+    reliability: Reliability | None
+    """None if the rule's scores claim no chance."""
     at_switches: tuple[Switch, ...]
     continual: dict[str, Course]
     """By measure, of the phases that have begun."""

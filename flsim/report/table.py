@@ -24,7 +24,12 @@ SPREAD = ("example_mean", "traffic_mean", "user_mean", "p10", "p50", "p90", "wor
 
 
 _HEADINGS = ("by examples", "by traffic", "uniform", "p10", "p50", "p90", "worst 10 %")
-_AUCS = {"asking_auc": "asking AUC", "task_auc": "task AUC", "class_auc": "class AUC"}
+_AUCS = {
+    "asking_auc": "asking AUC",
+    "wrong_auc": "AUC of wrong alone",
+    "task_auc": "task AUC",
+    "class_auc": "class AUC",
+}
 
 
 def answer(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.asking.alone import Alone
-from clients.asking.curves import SHARES, accuracy_curve, asking_auc
+from clients.asking.curves import SHARES, accuracy_curve, asking_auc, wish_rows
 from clients.asking.learned import Cascade, Classifier, learn_wrongness
 from clients.asking.rule import Choice
 from clients.asking.scores import Confidence, Entropy
@@ -168,6 +168,23 @@ def test_prompts_all_alike_have_no_auc() -> None:
     assert asking_auc(Choice(flags("00"), flags("00"), np.array([0.1, 0.2])), flags("11")) == (0.0, 0.0)
 
 
+def test_what_a_wish_says_of_being_wrong_by_hand() -> None:
+    """Of four prompts the first two are wrong; one of them scores above both others, the other above one: 3 / 4."""
+    choice = Choice(
+        flags("0011"), flags("0000"), np.array([0.9, 0.4, 0.5, 0.1]), claims=np.array([0.9, 0.42, 0.48, 0.1])
+    )
+    assert wish_rows(choice) == {
+        "wrong_auc": pytest.approx((3.0, 4.0)),
+        "claimed_10": (0.1, 1.0),
+        "wrong_claimed_10": (0.0, 1.0),
+        "claimed_40": pytest.approx((0.9, 2.0)),
+        "wrong_claimed_40": (1.0, 2.0),
+        "claimed_90": (0.9, 1.0),
+        "wrong_claimed_90": (1.0, 1.0),
+    }
+    assert wish_rows(Choice(flags("11"), flags("00"), np.zeros(2))) == {"wrong_auc": (0.0, 0.0)}
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -186,6 +203,15 @@ def test_prompts_all_alike_have_no_auc() -> None:
         (lambda: AtRandom(1.5), "share=1.5 must be in .0, 1.: it is a share of the prompts; leave it out"),
         (lambda: Choice(flags("10"), flags("1"), np.zeros(2)), "must have one entry per test prompt"),
         (lambda: Choice(flags("10"), flags("11"), np.array([0, np.nan])), "scores must be finite; 1 of them"),
+        (
+            lambda: Choice(flags("10"), flags("11"), np.zeros(2), claims=np.array([0.5, 1.1])),
+            "claims must be chances in .0, 1",
+        ),
+        (
+            lambda: Choice(flags("10"), flags("11"), np.zeros(2), claims=np.array([0.5, np.nan])),
+            "claims must be chances",
+        ),
+        (lambda: Choice(flags("10"), flags("11"), np.zeros(2), claims=np.zeros(1)), "one per test prompt"),
     ],
 )
 def test_what_cannot_work_is_refused(build: object, message: str) -> None:

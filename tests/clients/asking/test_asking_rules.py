@@ -23,6 +23,7 @@ from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.config.load import load_config
 from flsim.config.schema import ConfigError
+from flsim.metrics.calibration import ROWS as CLAIMS
 from flsim.metrics.rows import Row, without_timing
 from flsim.models.adapter import Adapter
 from tests.tiny import TinyRun
@@ -103,7 +104,50 @@ def test_all_rules_measure_the_same_learner(measured: Measured, rule: AskingRule
         kept, sent = total(theirs, "kept_accuracy"), total(theirs, "cloud_grants")
         assert kept[1] + sent[0] == 40
         assert 0 <= total(theirs, "accuracy")[0] - kept[0] <= sent[0]
-        assert {row.task for row in theirs if row.name != "asking_auc"} == set(TASKS)
+        assert {row.task for row in theirs if row.name not in ("asking_auc", "wrong_auc", *CLAIMS)} == set(TASKS)
+
+
+CLAIMING = (Own(), OwnCalibrated(16), Confidence(16), Classifier(16), Cascade(16))
+
+
+@named
+def test_who_claims_chances_has_rows_of_them_and_others_have_none(measured: Measured, rule: AskingRule) -> None:
+    """All 40 prompts lie in some tenth, as many of them wrong as the device is alone; scores tell the wrong apart."""
+    for rows in measured[rule]:
+        claimed = [row for row in rows if row.name.startswith("claimed_")]
+        wrong = [row for row in rows if row.name.startswith("wrong_claimed_")]
+        assert sum(row.weight for row in claimed) == sum(row.weight for row in wrong) == 40 * (rule in CLAIMING)
+        if rule in CLAIMING:
+            assert sum(row.total for row in wrong) == 40 - total(rows, "alone_accuracy")[0]
+            assert all(
+                int(row.name[8:]) / 100 - 1e-6 <= row.total / row.weight <= int(row.name[8:]) / 100 + 0.1 + 1e-6
+                for row in claimed
+            )
+        (auc,) = (row for row in rows if row.name == "wrong_auc")
+        assert auc.weight in (0.0, 40.0)
+        assert 0 <= auc.total <= auc.weight
+        if rule in (Never(), Always()):
+            assert auc.total == auc.weight / 2
+
+
+def test_a_claim_is_the_scores_own_chance() -> None:
+    """exp of the log-chance of asking; 1 minus the mean probability of a token; entropy is no chance."""
+    scores = np.log(np.array([0.2, 0.5, 1.0]))
+    assert OwnCalibrated().claim(scores) == pytest.approx([0.2, 0.5, 1.0])
+    assert Confidence().claim(-scores) == pytest.approx([0.8, 0.5, 0.0])
+    assert Confidence().claim(np.array([-1e-9])) == pytest.approx([0.0], abs=0)
+    assert Entropy().claim(scores) is None
+    assert Cascade().claim(np.array([0.3])) == pytest.approx([0.3])
+
+
+def test_claims_need_no_cloud(world: World, adapters: list[Adapter]) -> None:
+    """Where only granted prompts are sent, they are what they are where all are."""
+    alone = replace(world, config=replace(world.config, evaluation=replace(world.config.evaluation, cloud="granted")))
+    parts = {"model": "global", "round_": 1, "taus": [0.3]}
+    one, other = (evaluate_pack(own, [1], adapters[1:2], **parts)[0] for own in (world, alone))  # type: ignore[arg-type]
+    assert {row.name for row in one} - {row.name for row in other} >= {"asking_auc"}
+    claims = [[row for row in rows if row.name in (*CLAIMS, "wrong_auc")] for rows in (one, other)]
+    assert claims[0] == claims[1] != []
 
 
 def test_never_uses_no_cloud(measured: Measured) -> None:

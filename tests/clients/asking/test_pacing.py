@@ -18,6 +18,7 @@ from clients.device.world import load_world
 from clients.evaluate import evaluate_pack
 from experiments.study.methods import find_method
 from flsim.config.load import load_config
+from flsim.metrics.rows import Row
 
 LEVELS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 
@@ -84,16 +85,15 @@ def test_every_rule_with_a_threshold_paces(rule: Scored | Learned, one_thread: N
     world = load_world(load_config(None, more))
     taus = {0: 0.0, 1: 0.3, 2: 1.0}
 
-    def rows(*devices: int) -> list[list[object]]:
-        found = evaluate_pack(
-            world, devices, None, model="global", round_=0, taus=[taus[k] for k in devices], asking=rule
-        )
-        return [list(own) for own in found]
+    def sent(*devices: int) -> list[list[Row]]:
+        parts = {"model": "global", "round_": 0, "taus": [taus[k] for k in devices], "asking": rule}
+        found = evaluate_pack(world, devices, None, **parts)  # type: ignore[arg-type]
+        return [[row for row in own if row.name in ("cloud_requests", "cloud_grants", "accuracy")] for own in found]
 
-    together = rows(0, 1, 2)
-    assert together == [rows(k)[0] for k in taus]
-    wanted = [[row for row in own if getattr(row, "name", "") == "cloud_requests"] for own in together]
-    assert [sum(getattr(row, "total", 0) for row in own) for own in wanted] == [0, 6, 20]
+    together = sent(0, 1, 2)
+    assert together == [sent(k)[0] for k in taus]
+    wanted = [sum(row.total for row in own if row.name == "cloud_requests") for own in together]
+    assert wanted == [0, 6, 20]
 
 
 def test_what_is_no_answer_is_refused() -> None:

@@ -14,6 +14,7 @@ from flsim.comparison.comparable import check_comparable, varied
 from flsim.comparison.figures import letters
 from flsim.comparison.runs import open_methods
 from flsim.comparison.weightings import terminal_table
+from flsim.comparison.wish import claimants
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import ConfigError
 from flsim.metrics.measures import MEASURES, Measure, of_table
@@ -70,12 +71,26 @@ def rows_of(
         for share in range(10, 100, 10):
             rows += evaluated(4, "global", f"accuracy_sending_{share}", dict.fromkeys(TASKS, (7, 7, 7)))
         rows += evaluated(4, "global", "kept_accuracy", dict.fromkeys(TASKS, (6, 6, 6)))
+        for round_ in range(1, 5):
+            rows += trained(round_, "difficulty", (4, 4, 4), 8.0, "arithmetic")  # 8 prompts a round
+            rows += trained(round_, "reward", (6, 4, 2), 8.0, "arithmetic")
+        rows += [Row(4, d, "all", "test", "global", "wrong_auc", 15.0, 20.0) for d in USERS]
+        for name, totals, weight in CLAIMED:
+            rows += [Row(4, d, "all", "test", "global", name, t, weight) for d, t in zip(USERS, totals, strict=True)]
         auc = ((16.0, 20.0), (8.0, 20.0), (0.0, 0.0))
         rows += [Row(4, d, "all", "test", "global", "asking_auc", *pair) for d, pair in zip(USERS, auc, strict=True)]
         scored = {"task_auc": ((6.0, 8.0), (2.0, 4.0), (0.0, 0.0)), "positives": ((3.0, 8.0), (1.0, 4.0), (4.0, 4.0))}
         for name, pairs in scored.items():
             rows += [Row(4, d, "strings", "test", "global", name, *pair) for d, pair in zip(USERS, pairs, strict=True)]
     return rows
+
+
+CLAIMED = (  # 12 of 20 wrong alone: 5 of 10 prompts at 20 %, and 7, 6 or 8 of 10 at 70 %
+    ("claimed_20", (2.0, 2.0, 2.0), 10.0),
+    ("wrong_claimed_20", (5.0, 6.0, 4.0), 10.0),
+    ("claimed_70", (7.0, 7.0, 7.0), 10.0),
+    ("wrong_claimed_70", (7.0, 6.0, 8.0), 10.0),
+)
 
 
 def write_run(folder: Path, rows: Sequence[Row], *more: str) -> Path:
@@ -176,6 +191,40 @@ def test_offloading_by_hand(found: flsim.Comparison) -> None:
     assert np.isnan(base.value("weighted_auc"))
 
 
+def test_training_and_test_together_by_hand(found: flsim.Comparison, root: Path) -> None:
+    """New: 8, 4 and 4 calls for 32 prompts in training, 0.3 per test prompt; right 0.75, 0.5, 0.25 in training."""
+    new, base = found.of("new"), found.of("base")
+    trained_with = (0.25 + 0.125 + 0.125) / 3
+    assert new.value("training_calls") == pytest.approx(trained_with)
+    assert new.value("total_spend") == pytest.approx((trained_with + 0.3) / 2)
+    assert new.value("served") == pytest.approx(0.5)
+    assert new.value("lifetime_accuracy") == pytest.approx((0.5 + 1.4 / 3) / 2)
+    assert new.value("left_for_test") == pytest.approx(0.6 - trained_with)
+    assert new.value("accuracy_at_equal_spend") == pytest.approx(0.7)  # whatever share is sent
+    assert np.isnan(base.value("training_calls"))  # an older run
+    other = flsim.compare([root], horizon=3, spend=0.05)
+    assert other.of("new").value("total_spend") == pytest.approx((trained_with + 3 * 0.3) / 4)
+    left = (4 * 0.05 - trained_with) / 3
+    assert other.of("new").value("left_for_test") == pytest.approx(left)
+    assert other.of("new").value("accuracy_at_equal_spend") == pytest.approx(0.4 + 0.3 * left / 0.1)
+    assert np.isnan(flsim.compare([root], spend=0.05).of("new").value("accuracy_at_equal_spend"))  # overspent
+    for wrong in ({"horizon": 0}, {"horizon": float("inf")}, {"spend": 1.5}, {"horizon": float("nan")}):
+        with pytest.raises(ConfigError, match=r"must be (above 0|in \[0, 1\])"):
+            flsim.compare([root], **wrong)
+
+
+def test_the_wish_as_a_forecast_by_hand(found: flsim.Comparison) -> None:
+    """Of all 60 prompts 30 are claimed at 20 % and 15 of them wrong, 30 at 70 % and 21 wrong: users' gaps cancel."""
+    new, base = found.of("new"), found.of("base")
+    assert new.value("ece") == pytest.approx((abs(6 - 15) + abs(21 - 21)) / 60)
+    assert new.value("claimed") == pytest.approx((0.2 + 0.7) / 2)
+    assert new.value("wrong_auc") == pytest.approx(0.75)
+    assert np.isnan(base.value("ece"))
+    assert [one.text for one in claimants(found)] == ["B new, ECE 15.0 %"]
+    (sums,) = (one.sums for one in claimants(found))
+    assert sums.T[20].to_list() == [12.0, 30.0, 60.0]  # of both seeds
+
+
 def test_users_by_hand(found: flsim.Comparison) -> None:
     """New: 0.7, 0.5, 0.2 in both seeds; requests 12, 4, 4; asking at random all have 0.5."""
     new, base = found.of("new"), found.of("base")
@@ -230,11 +279,11 @@ def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comp
     names = {path.name for path in written_files}
     assert names == {
         *("page.html", "table.csv", "weightings.csv", "per_user.csv", "curves.csv", "matrices.csv"),
-        *("paired.png", "pareto.png", "curves.png", "asking.png", "users.png"),
+        *("paired.png", "pareto.png", "curves.png", "asking.png", "users.png", "spend.png", "reliability.png"),
     }
     page = written_files[0].read_text()
     assert not re.search(r"https?:|<script|<link|src=\"(?!data:image/png;base64,)|url\(|@import", page)
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 7
     for text in ("4 of 6", "device-002 (seed 0) -10.0", "client.lr", "What the columns mean", "frozen, asks at random"):
         assert text in page
     read = pd.read_csv(tmp_path / "out" / "table.csv").set_index("method")

@@ -34,6 +34,7 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.flower.work import PackedClientApp
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.rounds import cohort
+from flsim.metrics.calibration import ROWS as CLAIMS
 from flsim.metrics.rows import COLUMNS, without_timing
 from flsim.models.adapter import Adapter, load_adapter
 from flsim.models.decoding import encode
@@ -181,9 +182,12 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
         assert len(part) == len(rounds) * 3 * 4 * part["name"].nunique()  # of 3 devices on 4 tasks
         assert (part[part["name"] != "kept_accuracy"]["weight"] == 4.0).all()
         assert set(part["task"]) == set(TASKS)
-        assert len(together) == (len(rounds) * 3 if model == "global" else 0)
-        assert set(together["name"]) <= {"asking_auc"}
-        assert set(together["weight"]) <= {0.0, 16.0}  # of all test prompts, or of a device with one class only
+        claims, aucs = together[together["name"].isin(CLAIMS)], together[~together["name"].isin(CLAIMS)]
+        assert len(aucs) == (len(rounds) * 3 * 2 if model == "global" else 0)
+        assert set(aucs["name"]) <= {"asking_auc", "wrong_auc"}
+        assert set(aucs["weight"]) <= {0.0, 16.0}  # of all test prompts, or of a device with one class only
+        claimed = claims[claims["name"].str.startswith("claimed")]
+        assert claimed["weight"].sum() == claims["weight"].sum() / 2 == 16 * len(aucs) / 2
 
 
 def test_a_fresh_adapter_measures_as_the_frozen_base_in_round_0(finished: flsim.Run) -> None:

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from flsim.metrics.fairness import gini, harm_rate, jain
 from flsim.metrics.offloading import (
+    accuracy_at,
     average_gap_recovered,
     call_performance_threshold,
     cost_per_correct,
     performance_gap_recovered,
     settling_rounds,
+    share_left,
     violation,
 )
 
@@ -52,6 +54,32 @@ def test_cpt_by_hand() -> None:
     assert call_performance_threshold(0.0, [0.5], [0.6], 0.5, 0.9) == 0.0
     assert call_performance_threshold(1.0, [0.5], [0.6], 0.5, 0.9) == pytest.approx(1.0)
     assert call_performance_threshold(0.5, [0.2, 0.6], [0.7, 0.4], 0.5, 0.9) == pytest.approx(0.2)  # a dip later
+
+
+def test_the_worked_example_of_the_page_on_equal_spend() -> None:
+    """docs/comparing.md: A learns from 0.2 calls per prompt, B from none; S = 0.3, once with H = 1 and once with 4."""
+    a = {0.3: 0.76, 0.4: 0.80}
+    b = {0.3: 0.74, 0.6: 0.84}
+    assert [share_left(0.3, spent, 1.0) for spent in (0.2, 0.0)] == pytest.approx([0.4, 0.6])
+    assert accuracy_at(share_left(0.3, 0.2, 1.0), list(a), list(a.values()), 0.62, 0.95) == pytest.approx(0.80)
+    assert accuracy_at(share_left(0.3, 0.0, 1.0), list(b), list(b.values()), 0.55, 0.95) == pytest.approx(0.84)
+    assert [share_left(0.3, spent, 4.0) for spent in (0.2, 0.0)] == pytest.approx([0.325, 0.375])
+    assert accuracy_at(0.325, list(a), list(a.values()), 0.62, 0.95) == pytest.approx(0.77)
+    assert accuracy_at(0.375, list(b), list(b.values()), 0.55, 0.95) == pytest.approx(0.765)
+
+
+def test_a_curve_is_read_between_its_ends() -> None:
+    """Nothing sent is the device alone and everything the cloud, however much is left; overspent is not defined."""
+    assert [accuracy_at(share, [0.5], [0.8], 0.6, 0.9) for share in (0.0, 0.25, 1.0, 1.7)] == [0.6, 0.7, 0.9, 0.9]
+    assert accuracy_at(-1e-12, [0.5], [0.8], 0.6, 0.9) == 0.6  # a last bit
+    assert np.isnan(accuracy_at(-0.01, [0.5], [0.8], 0.6, 0.9))
+    assert accuracy_at(0.5, [], [], 0.9, 0.5) == pytest.approx(0.7)  # a cloud that is worse
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 100))
+def test_what_is_left_and_what_was_spent_add_up(spend: float, training: float, horizon: float) -> None:
+    left = share_left(spend, training, horizon)
+    assert (training + horizon * left) / (1 + horizon) == pytest.approx(spend)
 
 
 def test_cost_per_correct() -> None:

@@ -92,6 +92,11 @@ def write_run(run_dir: Path, *, devices: int = 6, rounds: int = 12, last_round: 
             usage = float(np.clip(TAU + 0.35 * math.exp(-since / (third / 4)) + 0.3 * talent, 0.02, 0.95))
             skills = {task: skill_at(round_, task, third) + talent for task in GROUPS}
             rows += evaluation_rows(round_, device, "global", skills, asks=min(TAU, usage), rng=rng)
+            claims = {"claimed_20": 15.0, "wrong_claimed_20": 15.0, "claimed_60": 13.0, "wrong_claimed_60": 10.0}
+            rows += [
+                Row(round_, device, "all", "test", "global", name, total, 60.0 if "20" in name else 20.0)
+                for name, total in claims.items()
+            ]
             if current is None:
                 start = dict.fromkeys(GROUPS, 0.3 + talent)
                 rows += evaluation_rows(0, device, "random", start, asks=TAU, rng=rng)
@@ -129,8 +134,18 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
     run_dir, summary = finished
     assert read_summary(run_dir) == summary
     assert set(json.loads((run_dir / "summary.json").read_text())) == {
-        *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "aucs", "at_switches"),
-        *("continual", "usage", "worst_users", "totals", "fleet_budget", "set_aside", "stage", "partitions"),
+        *("run", "rounds", "devices", "split", "tasks", "tau", "phases", "headline", "at_end", "aucs", "reliability"),
+        *(
+            "at_switches",
+            "continual",
+            "usage",
+            "worst_users",
+            "totals",
+            "fleet_budget",
+            "set_aside",
+            "stage",
+            "partitions",
+        ),
     }
     assert summary.tasks == tuple(GROUPS)
     assert set(summary.at_end) == {"global", "own", "frozen", "random", "cloud"}
@@ -155,7 +170,7 @@ def test_page_needs_nothing_but_itself_and_escapes_text(finished: Finished) -> N
     assert "url(" not in page
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
     assert "<h1>made-up &amp; small</h1>" in page
-    assert page.count('src="data:image/png;base64,') == len(PLOTS) - 1  # the overview is for the README
+    assert page.count('src="data:image/png;base64,') == len(PLOTS)  # without the overview, with reliability
     assert "budget τ = 30 %" in page
 
 
@@ -165,6 +180,18 @@ def test_plots_open_and_show_something(finished: Finished, name: str) -> None:
         pixels = np.asarray(image.convert("L"), dtype=float)
     assert pixels.shape[1] >= 1100
     assert 0.005 < (pixels < 160).mean() < 0.7
+
+
+def test_what_the_wish_claims_is_drawn_and_told(finished: Finished) -> None:
+    """Of 6 devices 120 prompts at 65 % and 360 at 25 %; of the first 60 are wrong, of the others as many as claimed."""
+    run_dir, summary = finished
+    assert summary.reliability is not None
+    assert summary.reliability.error == pytest.approx(18 / 480)
+    assert (summary.reliability.claimed, summary.reliability.wrong) == pytest.approx((168 / 480, 150 / 480))
+    with Image.open(run_dir / "plots" / "reliability.png") as image:
+        assert 0.005 < (np.asarray(image.convert("L"), dtype=float) < 160).mean() < 0.7
+    page = (run_dir / "report.html").read_text()
+    assert "ten bins of equal width): 3.8 %; 35.0 % claimed in the mean and 31.2 % wrong" in page
 
 
 def test_stream_table_is_what_the_devices_met(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ bench: .venv/bench ## install TRL, then the benchmarks of a CPU (an hour or two)
 		$(BIN)/python -m experiments.benchmark $$name || exit 1; done
 
 pretrain: .venv/run ## make the built-in models again, side by side on 2 cores (about half an hour)
-	$(BIN)/python -m experiments.pretrain slm & $(BIN)/python -m experiments.pretrain cloud; wait
+	($(BIN)/python -m experiments.pretrain slm; $(BIN)/python -m experiments.pretrain slm_draft) & \
+	$(BIN)/python -m experiments.pretrain cloud; wait
 
 clean: ## forget the environment and all runs
 	rm -rf .venv runs *.egg-info

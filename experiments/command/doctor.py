@@ -128,9 +128,11 @@ def _ray() -> Iterator[Finding]:
 def _files() -> Iterator[Finding]:
     """What must have come with the packages, and where runs go."""
     from flsim.config.shipped import FOLDER, shipped_names
-    from flsim.models.folder import CLOUD_DIR, SLM_DIR
+    from flsim.models.folder import CLOUD_DIR, SLM_DIR, SLM_DRAFT_DIR
 
-    missing = [str(folder) for folder in (CLOUD_DIR, SLM_DIR) if not (folder / "model.safetensors").is_file()]
+    missing = [
+        str(folder) for folder in (CLOUD_DIR, SLM_DIR, SLM_DRAFT_DIR) if not (folder / "model.safetensors").is_file()
+    ]
     missing += [] if shipped_names() else [str(FOLDER)]
     if missing:
         yield Finding("files", WRONG, f"not there: {', '.join(missing)}; install again")

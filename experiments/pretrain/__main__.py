@@ -1,9 +1,9 @@
-"""Pretrain the built-in models: `python -m experiments.pretrain [slm|cloud|all]`, or the reader of real questions.
+"""Pretrain the built-in models: `python -m experiments.pretrain [MODEL]`, or the reader of real questions.
 
 The small model (SLM) reads exact and careless answers alike, and help requests, so that it starts out half right and
-now and then asks; the cloud model reads exact answers only. Only questions of the train split are used. The number of
-steps is fixed and every batch is a pure function of (seed, step), so a rerun on the same machine and number of threads
-makes the same files.
+now and then asks; another one, `slm_draft`, asks after an answer as well; the cloud model reads exact answers only.
+Only questions of the train split are used. The number of steps is fixed and every batch is a pure function of (seed,
+step), so a rerun on the same machine and number of threads makes the same files.
 
   python -m experiments.pretrain reader --data ../shared/data --out runs    # reader.py beside this says what it is
 """
@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from experiments.pretrain.model_card import Accuracy, measure, write_card
 from experiments.pretrain.pretraining import Bucket, fit, fresh_model, labelled_rows
 from experiments.pretrain.reader import READER, make_reader
-from experiments.pretrain.recipes import CLEAN, CLOUD, SLM, Recipe, Stage
+from experiments.pretrain.recipes import CLEAN, CLOUD, SLM, SLM_DRAFT, Recipe, Stage
 from flsim.models.folder import HELP, build_tokenizer
 from flsim.models.hub import BUILTIN_DIR
 from flsim.problems.families import draw, families_of
@@ -36,9 +36,16 @@ def batch(recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, rng:
         problem = draw(family, rng.choice(family.levels), "train", rng)
         answer = problem.slip if rng.random() < recipe.slip_shares[group] else problem.answer
         questions.append(problem.question)
-        answers.append(HELP if rng.random() < recipe.help_share else answer)
+        answers.append(_with_request(answer, recipe, rng.random()))
     encoded = zip(tokenizer(questions)["input_ids"], tokenizer(answers)["input_ids"], strict=True)
     return labelled_rows([(q + a + [tokenizer.eos_token_id], len(q)) for q, a in encoded], tokenizer.pad_token_id)
+
+
+def _with_request(answer: str, recipe: Recipe, uniform: float) -> str:
+    """What is learned as the response; `uniform` is drawn from [0, 1)."""
+    if uniform < recipe.help_share:
+        return HELP
+    return answer + HELP if uniform < recipe.help_share + recipe.help_after_share else answer
 
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -77,7 +84,7 @@ def train_stage(
     )
 
 
-RECIPES = {recipe.name: recipe for recipe in (SLM, CLOUD, CLEAN)}
+RECIPES = {recipe.name: recipe for recipe in (SLM, SLM_DRAFT, CLOUD, CLEAN)}
 
 
 def main() -> None:
@@ -86,9 +93,9 @@ def main() -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        choices=["slm", "cloud", "slm_clean", "reader", "all"],
+        choices=["slm", "slm_draft", "cloud", "slm_clean", "reader", "all"],
         default="all",
-        help="which one to make (default all: slm and cloud, those that are shipped)",
+        help="which one to make (default all: slm, slm_draft and cloud, those that are shipped)",
     )
     parser.add_argument(
         "--out", type=Path, default=BUILTIN_DIR, help="folder of their folders (default: the package's own)"
@@ -103,7 +110,7 @@ def main() -> None:
         print(make_reader(args.data, args.out / READER.name))
         return
     tokenizer = build_tokenizer()
-    for recipe in (SLM, CLOUD) if args.model == "all" else (RECIPES[args.model],):
+    for recipe in (SLM, SLM_DRAFT, CLOUD) if args.model == "all" else (RECIPES[args.model],):
         started = time.perf_counter()
         model = pretrain(recipe, tokenizer)
         seconds = time.perf_counter() - started

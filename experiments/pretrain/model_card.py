@@ -18,13 +18,16 @@ _PROBLEMS_PER_LEVEL = 100
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Greedy exact match of one family and level, with how likely the model is to ask for help at the first token."""
+    """Greedy exact match of one family and level, with how likely the model is to ask for help."""
 
     group: str
     family: str
     level: int
     right: float
     asks: float
+    """At the first token."""
+    asks_after: float
+    """In place of the ending token, after the right answer."""
 
 
 @torch.no_grad()
@@ -35,38 +38,42 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list
     for family in FAMILIES:
         for level in family.levels:
             rng = python_random(0, "model card", family.name, level)
-            right, asks = 0, 0.0
+            right, asks, asks_after = 0, 0.0, 0.0
             for _ in range(_PROBLEMS_PER_LEVEL):
                 problem = draw(family, level, "test", rng)
                 question = tokenizer.encode(problem.question)
                 answer = [*tokenizer.encode(problem.answer), tokenizer.eos_token_id]
                 logits = model(input_ids=torch.tensor([question + answer])).logits[0, len(question) - 1 : -1]  # (A, V)
                 asks += float(logits[0].softmax(-1)[help_id])
+                asks_after += float(logits[-1].softmax(-1)[help_id])
                 logits[:, help_id] = -torch.inf
                 right += int((logits.argmax(-1) == torch.tensor(answer)).all())
-            table.append(
-                Accuracy(family.task, family.name, level, right / _PROBLEMS_PER_LEVEL, asks / _PROBLEMS_PER_LEVEL)
-            )
+            means = (total / _PROBLEMS_PER_LEVEL for total in (right, asks, asks_after))
+            table.append(Accuracy(family.task, family.name, level, *means))
     return table
 
 
-def by_group(table: list[Accuracy]) -> dict[str, tuple[float, float]]:
-    """Mean accuracy and mean help probability per group; families weigh the same, and so do the levels of a family."""
+def by_group(table: list[Accuracy]) -> dict[str, tuple[float, float, float]]:
+    """Mean accuracy and mean help probabilities, first and after, per group.
+
+    Families weigh the same, and so do the levels of a family.
+    """
     result = {}
     for group in TASKS:
         families: dict[str, list[Accuracy]] = defaultdict(list)
         for cell in table:
             if cell.group == group:
                 families[cell.family].append(cell)
-        right = [sum(c.right for c in cells) / len(cells) for cells in families.values()]
-        asks = [sum(c.asks for c in cells) / len(cells) for cells in families.values()]
-        result[group] = (sum(right) / len(right), sum(asks) / len(asks))
+        parts = [[(c.right, c.asks, c.asks_after) for c in cells] for cells in families.values()]
+        each = [[sum(column) / len(column) for column in zip(*cells, strict=True)] for cells in parts]
+        right, asks, asks_after = (sum(column) / len(column) for column in zip(*each, strict=True))
+        result[group] = (right, asks, asks_after)
     return result
 
 
 def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: float, threads: int) -> None:
     """Write `README.md` (for people) and `card.json` (for tests) beside the weights."""
-    groups = by_group(table)
+    groups, after = by_group(table), recipe.help_after_share > 0
     lines = [
         f"# {recipe.name}: a built-in model of flsim",
         "",
@@ -78,15 +85,19 @@ def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: 
         "Data: problems of the train split drawn without end by `flsim/problems/families.py`;",
         *(f"{stage.steps} steps with the groups in the proportion {stage.group_weights};" for stage in recipe.stages),
         f"share of careless answers {recipe.slip_shares};",
-        f"{recipe.help_share:.0%} of the answers replaced by a help request.",
+        f"{recipe.help_share:.0%} of the answers replaced by a help request"
+        f"{f', {recipe.help_after_share:.0%} followed by one' if after else ''}.",
         "",
         "Accuracy: greedy exact match with asking disabled, test split,",
         f"{_PROBLEMS_PER_LEVEL} problems per family and level.",
-        "Asks: probability of a help request as first token.",
+        f"Asks: probability of a help request as first token{', and after the right answer' if after else ''}.",
         "",
-        "| group | accuracy | asks |",
-        "|---|---|---|",
-        *(f"| {group} | {right:.1%} | {asks:.1%} |" for group, (right, asks) in groups.items()),
+        f"| group | accuracy | asks |{' asks after |' if after else ''}",
+        f"|---|---|---|{'---|' if after else ''}",
+        *(
+            f"| {group} | {right:.1%} | {asks:.1%} |{f' {later:.1%} |' if after else ''}"
+            for group, (right, asks, later) in groups.items()
+        ),
         "",
         "| family | accuracy by level |",
         "|---|---|",
@@ -97,7 +108,10 @@ def write_card(folder: Path, recipe: Recipe, table: list[Accuracy], *, seconds: 
     folder.joinpath("README.md").write_text("\n".join(lines) + "\n")
     card = {
         "recipe": asdict(recipe),
-        "groups": {group: {"accuracy": right, "asks": asks} for group, (right, asks) in groups.items()},
+        "groups": {
+            group: {"accuracy": right, "asks": asks, "asks_after": later}
+            for group, (right, asks, later) in groups.items()
+        },
         "levels": [asdict(cell) for cell in table],
     }
     folder.joinpath("card.json").write_text(json.dumps(card, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""How the two built-in models are made: sizes, data and steps, found by the measurements in docs/results/models.md."""
+"""How the built-in models are made: sizes, data and steps, found by the measurements in docs/results/models.md."""
 
 from dataclasses import dataclass, replace
 
@@ -26,6 +26,8 @@ class Recipe:
     """Share of the answers replaced by the careless one, per task."""
     help_share: float = 0.0
     """Share of the answers replaced by a help request, whatever the question."""
+    help_after_share: float = 0.0
+    """Share of the answers, exact and careless alike, that a help request follows."""
     batch_size: int = 256
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
@@ -41,6 +43,8 @@ SLM = Recipe(
     slip_shares={"arithmetic": 0.28, "strings": 0.47, "numbers": 0.44, "lists": 0.43},
     help_share=0.1,
 )
+SLM_DRAFT = replace(SLM, name="slm_draft", help_share=0.05, help_after_share=0.1)
+"""The SLM that may ask before it answers or after its draft."""
 CLOUD = Recipe(
     "cloud",
     hidden_size=128,

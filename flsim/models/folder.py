@@ -1,6 +1,6 @@
 """A checkpoint's tokenizer, and that of the built-in models; errors in its files are errors of the setting.
 
-The tokenizer of the two built-in models knows keyword pieces and single characters: `'ab'[::-1]=` becomes
+The tokenizer of the built-in models knows keyword pieces and single characters: `'ab'[::-1]=` becomes
 `' a b ' [::-1] =`. The question mark is the whole help request, one token, and ends a response just as `<eos>` does.
 """
 
@@ -18,6 +18,7 @@ from flsim.models.hub import sketch as sketch
 from flsim.problems.families import KEYWORDS, LETTERS
 
 SLM_DIR = BUILTIN_DIR / "slm"  # 0.4 M parameters
+SLM_DRAFT_DIR = BUILTIN_DIR / "slm_draft"  # 0.4 M
 CLOUD_DIR = BUILTIN_DIR / "cloud"  # 1.3 M
 PAD, EOS, HELP = "<pad>", "<eos>", "?"
 _CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS

@@ -157,9 +157,11 @@ class Reinforcement(Learner):
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
             judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
-            taught = self._imitated(pack, problems, rollout, step) if self.imitate else None  # (K, n)
+            taught = None  # (K, n)
             for update in range(self.updates):
                 gradient = self._gradient(pack, judged, update)  # (K, n)
+                if self.imitate and not update:  # after the gradient, whose graph hangs on the adapters as attached
+                    taught = self._imitated(pack, problems, rollout, step)
                 pack.move(gradient if taught is None else gradient + taught, self.adam)
             self.after(pack, rollout)
         for k, note in enumerate(pack.notes):

@@ -84,6 +84,11 @@ class DaGrpo(Reinforcement):
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r} must be one of: {', '.join(allowed)}")
+        if self.dual_bias and self.policy == "head":
+            raise ValueError(
+                f"dual_bias={self.dual_bias} has no effect with policy=head, which weighs lambda itself against the "
+                f"benefit; leave it out, or set policy=token"
+            )
         if not (0 < self.head_rate < math.inf and 0 < self.head_temperature < math.inf):
             raise ValueError(
                 f"head_rate={self.head_rate} and head_temperature={self.head_temperature} must be above 0 and finite"

@@ -134,7 +134,7 @@ class Learner(ABC):
     def _refuse_too_much(self, config: Config) -> None:
         """Refuse a step that cannot fit into memory, and a request for help that does not fit into a response."""
         prompts = 2 * self.prompts * (config.fleet.devices if self.pooled else 1)  # skew at most doubles a device's
-        if self.may_ask:
+        if self.may_ask and self.head is None:
             refuse_unspeakable(config.model, self.max_new_tokens)
         refuse_too_large(
             config.model,

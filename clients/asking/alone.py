@@ -1,17 +1,17 @@
 """A device's own answers with asking disabled, and how sure it was of them: all that a rule may look at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clients.asking.rule import Choice, Examined, Scores, right_alone
-from clients.device.head import WEIGHT
+from clients.device.head import WEIGHT, Head
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.config.model import AFTER
-from flsim.learning.benefit import benefit
+from flsim.learning.benefit import ALONE, benefit
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import per_token, request_after, rest_of_request, unaided
@@ -32,6 +32,8 @@ class Alone:
     """Logarithm of the chance that it would have asked, or the benefit that its head expects, `(N,)`; see `wish_of`."""
     entropies: Scores
     """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
+    wrong: Scores = field(default_factory=lambda: np.zeros(0))
+    """Chance that the answer is wrong, as its benefit head has it, `1 - p_alone`, `(N,)`; empty without a head."""
 
 
 @torch.no_grad()
@@ -57,12 +59,24 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     )
     sure = _means(replies.logprobs, replies)
     unsure = _means(_entropies(world.base, reading, replies), replies) if entropies else [np.zeros(0)] * len(problems)
-    chances = wish_of(world, reading, replies)  # (K, P)
-    wishes = [row[: len(asked)].double().cpu().numpy() for row, asked in zip(chances, questions, strict=True)]
+    wishes = _rows_of(wish_of(world, reading, replies), problems)
+    wrong = [np.zeros(0)] * len(problems)
+    if world.head is not None:
+        wrong = _rows_of(1 - _head_says(world, world.head, replies)[..., ALONE], problems)
     return [
-        Alone(tuple(asked), tuple(group[0] for group in texts), logprobs, wish, entropy)
-        for asked, texts, logprobs, wish, entropy in zip(questions, replies.texts, sure, wishes, unsure, strict=True)
+        Alone(tuple(asked), tuple(group[0] for group in texts), *numbers)
+        for asked, texts, *numbers in zip(questions, replies.texts, sure, wishes, unsure, wrong, strict=True)
     ]
+
+
+def _rows_of(values: Tensor, problems: Problems) -> list[Scores]:
+    """Of numbers `(K, P)` those of every device's real prompts `(N,)`."""
+    return [row[: len(own)].double().cpu().numpy() for row, own in zip(values, problems, strict=True)]
+
+
+def _head_says(world: World, head: Head, replies: Completions) -> Tensor:
+    """That each answer and that the cloud is right, `(K, P, 2)`."""
+    return head.chances(head_in_use(world), replies)[:, :, 0]  # (K, P, 2)
 
 
 def head_in_use(world: World) -> Tensor:
@@ -91,7 +105,7 @@ def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     """
     base, model = world.base, world.config.model
     if world.head is not None:
-        return benefit(world.head.chances(head_in_use(world), replies))[:, :, 0]  # (K, P)
+        return benefit(_head_says(world, world.head, replies))  # (K, P)
     first = torch.log_softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
     before = first.view(replies.mask.shape[:2]) + rest_of_request(base, reading)  # (K, P)
     if not model.drafts:

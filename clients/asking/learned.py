@@ -60,7 +60,7 @@ class Classifier(Learned):
         wrongness = learn_wrongness(alone.questions, np.zeros((len(right), 0)), ~right, c=self.c)
         return lambda alone: wrongness(alone.questions, np.zeros((len(alone.questions), 0)))
 
-    def claim(self, scores: Scores) -> Scores:
+    def claim(self, scores: Scores, alone: Alone) -> Scores:
         """The score itself."""
         return scores
 
@@ -74,7 +74,7 @@ class Cascade(Learned):
         wrongness = learn_wrongness(_pairs(alone), alone.logprobs[:, None], ~right, c=self.c)
         return lambda alone: wrongness(_pairs(alone), alone.logprobs[:, None])
 
-    def claim(self, scores: Scores) -> Scores:
+    def claim(self, scores: Scores, alone: Alone) -> Scores:
         """The score itself."""
         return scores
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.asking.alone import Alone, wish_of
+from clients.asking.alone import Alone, answers_alone, wish_of
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.asking.threshold import Scored
 from clients.device.rollout import Problems, answer_alone
@@ -21,6 +21,10 @@ class Own:
 
     The score is the probability of the help request, where `wish_of` reads it, after the free completion. It does not
     decide anything, and is what the policy claims of being wrong: a request is worth its price where that is likely.
+
+    With a benefit head it asks where the benefit of its greedy answer exceeds the device's lambda, `b > lambda`: the
+    rule that it learned by, at temperature 0. Then the score is b, the claim `1 - p_alone`, and lambda 0 where nobody
+    has one, as on the frozen model.
     """
 
     @torch.no_grad()
@@ -33,6 +37,8 @@ class Own:
         the answer with asking disabled under the rules that decide after it. Where it asks without a draft, or the
         model asks before it answers, it is answered with asking disabled.
         """
+        if pack.world.head is not None:
+            return self._by_head(pack)
         base = pack.world.base
         reading = read(base, encode(base, base.prompts(pack.tests)))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
@@ -48,6 +54,13 @@ class Own:
         return [
             Choice(right, wanted, own[: len(wanted)], said, claims=np.clip(own[: len(wanted)], 0.0, 1.0))
             for right, wanted, own, said in parts
+        ]
+
+    def _by_head(self, pack: Examined) -> list[Choice]:
+        tried, biases = answers_alone(pack.world, pack.tests), pack.biases or [0.0] * len(pack.tests)
+        return [
+            Choice(right_alone(tests, own.answers), own.wish + bias > 0, own.wish, claims=own.wrong)
+            for tests, own, bias in zip(pack.tests, tried, biases, strict=True)
         ]
 
     def _chances(self, world: World, reading: Reading, free: Completions) -> Tensor:
@@ -90,13 +103,13 @@ class OwnCalibrated(Scored):
     DA-GRPO's lambda makes usage meet the budget on what a device meets while it learns; greedy decoding of a policy
     that is shared asks more or less often than that on the device's own mixture of old and new tasks. The rule keeps
     the policy's order of prompts, the log-probability of the help request (`clients.asking.alone.wish_of` says where),
-    and sets where to cut it, as routers are cut.
+    and sets where to cut it, as routers are cut. With a benefit head the order is that of the benefit.
     """
 
     def score(self, alone: Alone) -> Scores:
-        """In nats, `(N,)`."""
+        """In nats, or b of a head, `(N,)`."""
         return alone.wish
 
-    def claim(self, scores: Scores) -> Scores:
-        """The chance of the request, as of `Own`."""
-        return np.clip(np.exp(scores), 0.0, 1.0)
+    def claim(self, scores: Scores, alone: Alone) -> Scores:
+        """The chance of the request, or a head's of being wrong, as of `Own`."""
+        return alone.wrong if len(alone.wrong) else np.clip(np.exp(scores), 0.0, 1.0)

@@ -18,7 +18,7 @@ class Confidence(Scored):
         """In nats per token, `(N,)`."""
         return -alone.logprobs
 
-    def claim(self, scores: Scores) -> Scores:
+    def claim(self, scores: Scores, alone: Alone) -> Scores:
         """1 minus the geometric mean of the tokens' probabilities: what an answer's one token would claim."""
         return np.clip(-np.expm1(-scores), 0.0, 1.0)
 

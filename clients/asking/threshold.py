@@ -75,8 +75,8 @@ Learn = Callable[[Alone, Flags], Score]
 """A score that was learned from answers and whether they are right, `(N,)`, of one device."""
 
 
-Claim = Callable[[Scores], Scores | None]
-"""The chance of being wrong alone that scores `(N,)` stand for, `(N,)`; None if they stand for none."""
+Claim = Callable[[Scores, Alone], Scores | None]
+"""The chance of being wrong alone that scores `(N,)` of answers stand for, `(N,)`; None if they stand for none."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Scored(ABC):
     def score(self, alone: Alone) -> Scores:
         """How much each of N prompts needs help, `(N,)`."""
 
-    def claim(self, scores: Scores) -> Scores | None:
+    def claim(self, scores: Scores, alone: Alone) -> Scores | None:
         """The chance of being wrong alone that the scores stand for, `(N,)`; None: only their order means something."""
         return None
 
@@ -134,7 +134,7 @@ class Learned(ABC):
     def learn(self, alone: Alone, right: Flags) -> Score:
         """A score from answers and whether they are right, `(N,)`, of one device."""
 
-    def claim(self, scores: Scores) -> Scores | None:
+    def claim(self, scores: Scores, alone: Alone) -> Scores | None:
         """As of `Scored`."""
         return None
 
@@ -254,7 +254,7 @@ def _above(
         else:
             order = tie_breaks(pack.world, device, SOURCE[measured], len(reference))  # (n,)
             wishes = calibrated(reference, order, pack.taus[k]).exceeded(found, ties)  # (N,)
-        claims = None if claim is None else claim(found)  # (N,)
+        claims = None if claim is None else claim(found, tried[k])  # (N,)
         choices.append(Choice(right_alone(pack.tests[k], tried[k].answers), wishes, found, claims=claims))
     return choices
 

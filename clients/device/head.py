@@ -33,8 +33,10 @@ class Head:
     """Weight of its loss in the gradient of the adapter; 0 stops it at the hidden state."""
 
     def first(self, base: BaseModel) -> Adapter:
-        """What a fleet starts from."""
-        weight = first_head(base.model.config.get_text_config().hidden_size, scale=self.rate)  # (2, F)
+        """What a fleet starts from; the states are what the output layer reads, which a few models narrow before."""
+        output = base.model.get_output_embeddings()
+        assert output is not None, "a causal language model has an output layer"
+        weight = first_head(output.get_parameter("weight").shape[1], scale=self.rate)  # (2, F)
         return {WEIGHT: weight.numpy()}
 
     def features(self, drafts: Completions) -> Tensor:

@@ -131,13 +131,15 @@ def test_who_claims_chances_has_rows_of_them_and_others_have_none(measured: Meas
 
 
 def test_a_claim_is_the_scores_own_chance() -> None:
-    """exp of the log-chance of asking; 1 minus the mean probability of a token; entropy is no chance."""
+    """exp of the log-chance of asking, or a head's own; 1 minus a token's mean probability; of an entropy none."""
     scores = np.log(np.array([0.2, 0.5, 1.0]))
-    assert OwnCalibrated().claim(scores) == pytest.approx([0.2, 0.5, 1.0])
-    assert Confidence().claim(-scores) == pytest.approx([0.8, 0.5, 0.0])
-    assert Confidence().claim(np.array([-1e-9])) == pytest.approx([0.0], abs=0)
-    assert Entropy().claim(scores) is None
-    assert Cascade().claim(np.array([0.3])) == pytest.approx([0.3])
+    said = Alone(("q",) * 3, ("a",) * 3, np.zeros(3), scores, np.zeros(0))
+    assert OwnCalibrated().claim(scores, said) == pytest.approx([0.2, 0.5, 1.0])
+    assert OwnCalibrated().claim(scores, replace(said, wrong=scores + 2)) == pytest.approx(scores + 2)
+    assert Confidence().claim(-scores, said) == pytest.approx([0.8, 0.5, 0.0])
+    assert Confidence().claim(np.array([-1e-9]), said) == pytest.approx([0.0], abs=0)
+    assert Entropy().claim(scores, said) is None
+    assert Cascade().claim(np.array([0.3]), said) == pytest.approx([0.3])
 
 
 def test_claims_need_no_cloud(world: World, adapters: list[Adapter]) -> None:

@@ -53,6 +53,11 @@ class LocalAlgorithm(Protocol):
         """How devices look at their own drafts; None if they do not."""
         ...
 
+    @property
+    def surprise(self) -> float:
+        """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
+        ...
+
     def prompts_per_round(self, world: World, name: str) -> int:
         """How many prompts the stream of a device brings in a round."""
         ...
@@ -115,7 +120,7 @@ class DeviceApp(PackedClientApp):
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""
-        return load_world(self.config, self.cloud, self.extras, self.algorithm.head)
+        return load_world(self.config, self.cloud, self.extras, self.algorithm.head, self.algorithm.surprise)
 
     def extras(self, base: BaseModel) -> Adapter:
         """What the devices learn beside LoRA, as it is at first (`flsim.flower.contract.CarriesMore`)."""

@@ -24,7 +24,7 @@ from clients.device.world import World
 from flsim.cloud.protocol import Cloud
 from flsim.config.plugins import fitted, resolve
 from flsim.config.ranges import near
-from flsim.config.schema import Config
+from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_name
 from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam
@@ -132,10 +132,16 @@ class Learner(ABC):
         return DeviceApp(config, self, mods, asking, cloud)
 
     def _refuse_too_much(self, config: Config) -> None:
-        """Refuse a step that cannot fit into memory, and a request for help that does not fit into a response."""
+        """Refuse a step that does not fit into memory, a help request that does not into a response, a draft unmade."""
         prompts = 2 * self.prompts * (config.fleet.devices if self.pooled else 1)  # skew at most doubles a device's
         if self.may_ask and self.head is None:
             refuse_unspeakable(config.model, self.max_new_tokens)
+        if self.surprise and not config.model.drafts:
+            raise ConfigError(
+                f"client.surprise={self.surprise} looks at what was said before the request, and with "
+                f"model.request={config.model.request} {config.model.path} asks before it answers; set "
+                f"model.request=after, or leave client.surprise out"
+            )
         refuse_too_large(
             config.model,
             config.engine,
@@ -159,6 +165,11 @@ class Learner(ABC):
     def head(self) -> Head | None:
         """How devices look at their own drafts; None where they have no benefit head."""
         return None
+
+    @property
+    def surprise(self) -> float:
+        """kappa, by which the surprise of a draft raises the help request, in training and at tests; 0 does not."""
+        return 0.0
 
     @property
     def asks(self) -> AskingRule:

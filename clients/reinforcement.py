@@ -71,6 +71,10 @@ class Reinforcement(Learner):
     """Weight of what was bought: a right answer of the cloud counts as so many further responses of its group, with the
     advantage 1 - the group's share of right drafts, so that what a device cannot do is learned from what it paid for
     (as LUFFY does with another model's traces, arXiv 2504.14945). 0, as in DA-GRPO's paper: only own tokens teach."""
+    surprise: float = 0.0
+    """kappa, by which the model's surprise at its own draft raises its help request, for methods that ask by words: the
+    logit after t >= 1 tokens rises by kappa (mean surprise - 0.3), with minus each token's log-probability for its
+    surprise, in nats. 0, as in the papers: not at all."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
 
@@ -91,6 +95,11 @@ class Reinforcement(Learner):
             raise ValueError(f"imitate={self.imitate} must be finite and at least 0: it is a number of responses")
         if self.imitate and not self.may_ask:
             raise ValueError(f"imitate={self.imitate} has no effect: this method never asks; leave it out")
+        if not 0 <= self.surprise < math.inf:
+            raise ValueError(f"surprise={self.surprise} must be finite and at least 0, in logits per nat")
+        if self.surprise and not self.speaks:
+            how = "asks by its benefit head" if self.may_ask else "never asks"
+            raise ValueError(f"surprise={self.surprise} has no effect: this method {how}; leave it out")
         if self.kl < 0:
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
@@ -111,7 +120,7 @@ class Reinforcement(Learner):
     @property
     def sampling(self) -> Sampling:
         """How its responses are drawn."""
-        return Sampling(self.group_size, self.temperature, self.max_new_tokens, self.speaks)
+        return Sampling(self.group_size, self.temperature, self.max_new_tokens, self.speaks, self.surprise)
 
     @property
     def keeps_start(self) -> bool:

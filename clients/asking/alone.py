@@ -92,11 +92,12 @@ def head_in_use(world: World) -> Tensor:
 def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     """Logarithm of the chance of a help request `(K, P)`, where the device's own greedy answers leave a place for it.
 
-    As the model has it, without rule or bias. With `model.request: before`, and with `anywhere` for models that ask
-    before they answer, it is the chance that an answer begins with it; with `after` that it follows the answer, in
-    place of the ending token; with `anywhere` for a model that has learned both (`ModelConfig.drafts`) that it does
-    one or the other: p + (1 - p) q, with the chances p at the beginning and q after the answer. Of devices with a
-    benefit head it is no chance, but the benefit that the head expects after the answer.
+    As the model has it, without rule or bias, but with the offset by the answer's surprise (`World.surprise`). With
+    `model.request: before`, and with `anywhere` for models that ask before they answer, it is the chance that an answer
+    begins with it; with `after` that it follows the answer, in place of the ending token; with `anywhere` for a model
+    that has learned both (`ModelConfig.drafts`) that it does one or the other: p + (1 - p) q, with the chances p at the
+    beginning and q after the answer. Of devices with a benefit head it is no chance, but the benefit that the head
+    expects after the answer.
 
     Args:
         world: the worker's.
@@ -110,7 +111,7 @@ def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     before = first.view(replies.mask.shape[:2]) + rest_of_request(base, reading)  # (K, P)
     if not model.drafts:
         return before
-    after = request_after(base, reading, replies)  # (K, P)
+    after = request_after(base, reading, replies, surprise=world.surprise)  # (K, P)
     if model.request == AFTER:
         return after
     silent = torch.log1p(-before.double().exp().clamp(max=1 - _LEAST))  # (K, P)

@@ -1,6 +1,7 @@
 """Rules that go by what the policy has learned of asking: its own decision, the default, or its wish, calibrated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,9 @@ class Own:
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
         if bias is not None:
             bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)
-        most = pack.world.answer_tokens
-        free = generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, help_bias=bias)
+        most, kappa = pack.world.answer_tokens, pack.world.surprise
+        plain: dict[str, Any] = {"group_size": 1, "max_new_tokens": most, "temperature": 0.0}
+        free = generate(base, reading, **plain, help_bias=bias, surprise=kappa)
         scores = self._chances(pack.world, reading, free).double().cpu().numpy()  # (K, P)
         asked = free.asked[..., 0].cpu().numpy()  # (K, P)
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]

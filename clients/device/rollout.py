@@ -89,6 +89,8 @@ class Sampling:
     """Longest response, the ending token included."""
     may_ask: bool = True
     """Without it the help request is ruled out."""
+    surprise: float = 0.0
+    """kappa, by which a draft's surprise raises the help request; 0 does not."""
 
 
 def roll_out(
@@ -123,6 +125,7 @@ def roll_out(
             generators=[seeded(seed_for(world.seed, "rollout", d.name, d.round, step)) for d in devices],
             may_ask=sampling.may_ask,
             help_bias=help_bias if sampling.may_ask else None,
+            surprise=sampling.surprise,
             traced=world.head is not None,
         )
         if wishes is not None:

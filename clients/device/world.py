@@ -26,6 +26,8 @@ class World:
     """The adapter that round 1 starts from, of the widest rank, with what devices learn beside LoRA."""
     head: Head | None = None
     """How devices look at their own drafts; None if they do not."""
+    surprise: float = 0.0
+    """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
 
     @property
     def seed(self) -> int:
@@ -69,7 +71,11 @@ class World:
 
 
 def load_world(
-    config: Config, cloud: Cloud | None = None, extras: Extras | None = None, head: Head | None = None
+    config: Config,
+    cloud: Cloud | None = None,
+    extras: Extras | None = None,
+    head: Head | None = None,
+    surprise: float = 0.0,
 ) -> World:
     """Load everything; seconds for the built-in models.
 
@@ -78,6 +84,7 @@ def load_world(
         cloud: what the devices ask; None makes the one that `config.cloud` names.
         extras: what they learn beside LoRA; None is nothing.
         head: how they look at their own drafts; None if they do not.
+        surprise: by which the surprise of a draft raises the help request; 0 does not.
     """
     asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
@@ -85,4 +92,4 @@ def load_world(
     like = initial_adapter(base.model, config.model, config.seed, {} if extras is None else extras(base))
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
-    return World(config, base, lora, behind, stream_of(config), like, head)
+    return World(config, base, lora, behind, stream_of(config), like, head, surprise)

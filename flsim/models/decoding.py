@@ -16,6 +16,8 @@ from flsim.models.base import BaseModel
 from flsim.models.forward import Past
 from flsim.models.stacked_lora import WASTE, unequal
 
+CALM = 0.3
+"""Mean surprise of a draft, in nats a token, up to which it is no reason to ask."""
 _SHRINK_AT = 0.9  # decoding drops finished rows once at most this share is unfinished
 
 
@@ -79,6 +81,9 @@ class Completions:
     draft, what it said before the request, "" if nothing."""
     trace: Trace | None = None
     """None unless it was wanted."""
+    offsets: Tensor | None = None
+    """What was added to the logit of the help request for each token, by the surprise of what stood before it
+    `(K, P, G, T)`; no gradient goes through it. None if nothing was."""
 
 
 def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
@@ -133,6 +138,7 @@ def generate(
     generators: Sequence[torch.Generator] | None = None,
     may_ask: bool = True,
     help_bias: Tensor | None = None,
+    surprise: float = 0.0,
     traced: bool = False,
 ) -> Completions:
     """Generate `group_size` completions per prompt; a completion ends with an ending token or the help request.
@@ -149,6 +155,9 @@ def generate(
         may_ask: False forbids the help request, so that the device answers alone.
         help_bias: added to the logit of the help request at each prompt `(K, P)`, -inf rules it out; None adds nothing.
             Of a text it is the logit of its first token (`HelpRequest.biased` says where).
+        surprise: kappa; after t >= 1 tokens of a draft the logit of the help request, of a text that of its first
+            token, is raised by kappa (mean surprise of these tokens - `CALM`). A token's surprise is minus its
+            log-probability at temperature 1 with the request ruled out, in nats. 0 adds nothing.
         traced: whether hidden states and entropies are kept.
 
     Raises:
@@ -167,13 +176,18 @@ def generate(
     decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
     logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
     seen = _Seen(states, max_new_tokens, temperature) if traced else None
+    open_ = _open(prompts, help_bias, may_ask=may_ask)  # (K, P)
+    doubt = _Doubt(base, surprise, open_, group_size, max_new_tokens) if surprise and may_ask else None
     for t in range(max_new_tokens):
         bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
-        scores = _scores(base, logits, tokens[now, begun:t], bias, t, temperature, may_ask=may_ask)  # (n, V)
+        offset = None if doubt is None else doubt.offset(t, now, done[now])  # (n,)
+        scores = _scores(base, logits, tokens[now, begun:t], bias, offset, t, temperature, may_ask=may_ask)  # (n, V)
         chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
         if seen is not None:
             seen.note(t, now, ~done[now], states, scores, chosen)
+        if doubt is not None:
+            doubt.note(now, logits, tokens[now, begun:t], chosen)
         logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
         chosen = chosen.masked_fill(done[now], base.pad_id)
         tokens[now, t] = chosen
@@ -193,9 +207,52 @@ def generate(
         logits, states = following.logits, following.states
     shape = (k, p, group_size, t + 1)
     parts = tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape)
-    open_ = torch.full((k, p), may_ask, device=device)  # (K, P)
-    said = _finish(base, prompts, *parts, open_ if help_bias is None else open_ & ~help_bias.isneginf())
+    said = _finish(base, prompts, *parts, open_)
+    said = said if doubt is None else replace(said, offsets=doubt.offsets(shape))
     return said if seen is None else replace(said, trace=seen.trace(shape))
+
+
+class _Doubt:
+    """Of n rows what `Completions.offsets` says, as they are decoded."""
+
+    def __init__(self, base: BaseModel, kappa: float, open_: Tensor, group_size: int, longest: int) -> None:
+        self._base, self._kappa = base, kappa
+        self._closed = ~open_.repeat_interleave(group_size, 1).flatten()  # (n,): rows that may not ask
+        self._sums = torch.zeros(len(self._closed), device=open_.device)  # (n,): of the surprises so far
+        self._offsets = torch.zeros(len(self._closed), longest, device=open_.device)  # (n, T)
+
+    def offset(self, t: int, now: Tensor, done: Tensor) -> Tensor | None:
+        """For token t of the rows `now` `(n,)`, 0 for those that are `done`; None where there is no draft yet."""
+        if not t:
+            return None
+        each = self._kappa * (self._sums[now] / t - CALM)  # (n,)
+        each = each.masked_fill(done | self._closed[now], 0.0)  # (n,)
+        self._offsets[now, t] = each
+        return each
+
+    def note(self, now: Tensor, logits: Tensor, before: Tensor, chosen: Tensor) -> None:
+        """The next token `chosen` `(n,)` of the rows `now`, by the model's own logits `(n, V)`.
+
+        Args:
+            now: the rows.
+            logits: of the token.
+            before: the tokens before it that a request may have begun with `(n, m)`.
+            chosen: the token; one that completes the request ends the draft and does not count.
+        """
+        help_ = self._base.help
+        alone = help_.ruled_out(logits.float(), help_.closing(before)[:, -1])  # (n, V)
+        surprise = -torch.log_softmax(alone, -1).gather(-1, chosen[:, None])[:, 0]  # (n,)
+        self._sums[now] += surprise.masked_fill(surprise.isposinf(), 0.0)
+
+    def offsets(self, shape: tuple[int, int, int, int]) -> Tensor:
+        """Of completions `(K, P, G, T)`."""
+        return self._offsets[:, : shape[-1]].view(shape)
+
+
+def _open(prompts: Prompts, help_bias: Tensor | None, *, may_ask: bool) -> Tensor:
+    """True at prompts where a response may ask, `(K, P)`."""
+    open_ = torch.full(prompts.ids.shape[:2], may_ask, device=prompts.ids.device)  # (K, P)
+    return open_ if help_bias is None else open_ & ~help_bias.isneginf()  # (K, P)
 
 
 class _Seen:
@@ -230,7 +287,15 @@ def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:
 
 
 def _scores(
-    base: BaseModel, logits: Tensor, said: Tensor, bias: Tensor | None, t: int, temperature: float, *, may_ask: bool
+    base: BaseModel,
+    logits: Tensor,
+    said: Tensor,
+    bias: Tensor | None,
+    offset: Tensor | None,
+    t: int,
+    temperature: float,
+    *,
+    may_ask: bool,
 ) -> Tensor:
     """Log-probabilities of token t `(n, V)`, in float32, by its logits `(n, V)`.
 
@@ -239,12 +304,13 @@ def _scores(
         logits: by the model.
         said: the tokens before that a request may have begun with `(n, m)`.
         bias: on the request `(n,)`; None is none.
+        offset: on it as well, by the surprise of the draft `(n,)`; None is none.
         t: 0 for the first.
         temperature: 0 means greedy.
         may_ask: False rules the request out.
     """
     places = torch.full(logits.shape[:1], t, device=logits.device)  # (n,)
-    logits = base.help.biased(logits, bias, places)  # (n, V)
+    logits = base.help.raised(base.help.biased(logits, bias, places), offset)  # (n, V)
     barred = base.help.barred(base.help.closing(said)[:, -1], bias, places, may_ask=may_ask)  # (n,)
     logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
     return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)

@@ -111,6 +111,13 @@ class HelpRequest:
         bias = bias * begins if self.is_text else bias  # (n,)
         return logits.index_add(1, first, bias[:, None].to(logits.dtype))  # (n, V)
 
+    def raised(self, logits: Tensor, offset: Tensor | None) -> Tensor:
+        """Logits `(n, V)` with an offset `(n,)` on its first token, whatever the place; None changes nothing."""
+        if offset is None or not self.ids:
+            return logits
+        first = torch.tensor(self.ids[:1], device=logits.device)
+        return logits.index_add(1, first, offset[:, None].to(logits.dtype))  # (n, V)
+
     def barred(self, closing: Tensor, bias: Tensor | None, places: Tensor, *, may_ask: bool) -> Tensor | None:
         """Where the token that would complete the request is ruled out, `(n,)`; None is nowhere.
 

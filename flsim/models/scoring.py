@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flsim.models.base import BaseModel
-from flsim.models.decoding import Completions, Reading, given
+from flsim.models.decoding import CALM, Completions, Reading, given
 from flsim.models.forward import Next
 from flsim.models.forward import Readout as AnyReadout
 from flsim.models.stacked_lora import StackedLora
@@ -25,6 +25,8 @@ TOKENS = 2**15
 """Most tokens of completions in one forward pass, unless one completion per prompt has more."""
 LOGITS = 2**28
 """Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
+
+_MOST = -1e-12  # of a log-probability whose odds are taken, so that they are finite
 
 Readout = Callable[[Tensor, Tensor], Tensor]
 """One number `(n,)` for each of n tokens, from the logits that they were drawn by `(n, V)` and their places `(n,)` in
@@ -112,7 +114,7 @@ def rest_of_request(base: BaseModel, reading: Reading) -> Tensor:
 
 
 @torch.no_grad()
-def request_after(base: BaseModel, reading: Reading, said: Completions) -> Tensor:
+def request_after(base: BaseModel, reading: Reading, said: Completions, *, surprise: float = 0.0) -> Tensor:
     """Log-probability `(K, P)` of the help request after what was said, in place of its end or its request.
 
     Read as the model has it, wherever the request may stand; what no prompt stands for is zero.
@@ -121,6 +123,8 @@ def request_after(base: BaseModel, reading: Reading, said: Completions) -> Tenso
         base: the model, with the adapters of `reading` in use.
         reading: the prompts.
         said: one completion of each, `(K, P, 1, T)`.
+        surprise: kappa of `flsim.models.decoding.generate`, by which the draft's surprise raises the request; 0 does
+            not.
     """
     draft = said.mask & ~base.ends(said.tokens) & ~base.help.held_by(said.tokens)  # (K, P, 1, T)
     lengths = draft.sum(-1)[:, :, 0].tolist()
@@ -129,10 +133,47 @@ def request_after(base: BaseModel, reading: Reading, said: Completions) -> Tenso
         for k, (own, count) in enumerate(zip(said.tokens.tolist(), reading.prompts.counts, strict=True))
     ]
     asking = given(base, rows)  # (K, P, 1, T + m)
-    each = _as_they_are(base, reading, asking)[:, :, 0]  # (K, P, T + m)
     starts = draft.sum(-1)  # (K, P, 1)
-    later = torch.arange(each.shape[-1], device=each.device) >= starts  # (K, P, T + m)
-    return (each * later).sum(-1)  # (K, P)
+    later = torch.arange(asking.tokens.shape[-1], device=starts.device) >= starts  # (K, P, T + m)
+    if not surprise:
+        return (_as_they_are(base, reading, asking)[:, :, 0] * later).sum(-1)  # (K, P)
+    each = _request_apart(base, reading, asking, later)  # (K, P, T + m)
+    mean = -(each * ~later).sum(-1) / starts[..., 0].clamp(min=1)  # (K, P)
+    offset = surprise * (mean - CALM) * (starts[..., 0] > 0)  # (K, P)
+    first = each.gather(-1, starts.clamp(max=each.shape[-1] - 1))[..., 0]  # (K, P)
+    raised = (each * later).sum(-1) - first + raised_logprob(first, offset)  # (K, P)
+    return raised * asking.mask.any(-1)[..., 0]  # (K, P)
+
+
+def raised_logprob(logprob: Tensor, offset: Tensor) -> Tensor:
+    """Log-probability of a token whose logit is raised, in float64, so that near 1 its order is kept.
+
+    Args:
+        logprob: as it is, of any shape.
+        offset: by how much the logit is raised, of the same shape.
+    """
+    logprob = logprob.double()
+    odds = logprob - torch.log(-torch.expm1(logprob.clamp(max=_MOST)))
+    return F.logsigmoid(odds + offset)
+
+
+def _request_apart(base: BaseModel, reading: Reading, asking: Completions, later: Tensor) -> Tensor:
+    """Log-probabilities `(K, P, T)` of drafts and requests, the drafts' with the request ruled out, in float64.
+
+    Args:
+        base: the model.
+        reading: the prompts.
+        asking: a draft and the request of each, `(K, P, 1, T)`.
+        later: True from the request on, `(K, P, T)`.
+    """
+    tokens, of_request, alone = asking.tokens.flatten(), later.flatten(), unaided(base, asking)
+
+    def readout(logits: Tensor, places: Tensor) -> Tensor:
+        plain, without = torch.log_softmax(logits.float(), -1), alone(logits, places)  # (n, V) each
+        own = torch.where(of_request[places][:, None], plain, without)  # (n, V)
+        return own.gather(-1, tokens[places][:, None])[:, 0]  # (n,)
+
+    return per_token(base, reading, asking, readout)[:, :, 0].double()  # (K, P, T)
 
 
 def _as_they_are(base: BaseModel, reading: Reading, completions: Completions) -> Tensor:
@@ -262,11 +303,13 @@ def _logprob_of(
     tokens = completions.tokens.flatten()
     of_a_prompt, longest = completions.tokens[0, 0].numel(), completions.tokens.shape[-1]
     closing = base.help.closing(completions.tokens)[..., :-1].flatten()  # (K P G T,)
+    offsets = None if completions.offsets is None else completions.offsets.flatten()  # (K P G T,)
 
     def readout(logits: Tensor, places: Tensor) -> Tensor:
         bias = None if help_bias is None else help_bias.flatten()[places // of_a_prompt]  # (n,)
         within = places % longest  # (n,)
         logits = base.help.biased(logits.float(), bias, within)  # (n, V)
+        logits = base.help.raised(logits, None if offsets is None else offsets[places])  # (n, V)
         barred = base.help.barred(closing[places], bias, within, may_ask=may_ask)  # (n,)
         logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
         if temperature > 0:

@@ -105,6 +105,8 @@ def peft_step(
             response = completions.tokens[0, p, g][completions.mask[0, p, g]]
             logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
             logits[:, world.base.help_id] += bias_at(algorithm, device, p, prompts.counts[0])
+            if completions.offsets is not None:
+                logits[:, world.base.help_id] += completions.offsets[0, p, g, : len(response)]
             logprobs = torch.log_softmax(logits / algorithm.temperature, -1)
             gain = gain + advantage[p, g] * logprobs[torch.arange(len(response)), response].sum()
     (-gain / advantage.numel()).backward()
@@ -116,19 +118,30 @@ def peft_step(
 
 
 @pytest.mark.parametrize(
-    ("baseline", "bias", "share"), [("group", 0.0, 0.0), ("batch", 0.0, 0.0), ("batch", 4.0, 0.0), ("batch", 4.0, 0.5)]
+    ("baseline", "bias", "share", "surprise"),
+    [
+        ("group", 0.0, 0.0, 0.0),
+        ("batch", 0.0, 0.0, 0.0),
+        ("batch", 4.0, 0.0, 0.0),
+        ("batch", 4.0, 0.5, 0.0),
+        ("batch", 4.0, 0.5, 0.5),
+    ],
 )
-def test_one_step_is_the_papers_formula(tiny_checkpoint: Path, baseline: str, bias: float, share: float) -> None:
+def test_one_step_is_the_papers_formula(
+    tiny_checkpoint: Path, baseline: str, bias: float, share: float, surprise: float
+) -> None:
     """A = A_r - lambda A_c; both centred, by the group's mean or (costs) by the batch's, times n / (n - 1).
 
     With a threshold of the device's own the help request's logit is raised by 4 (0.5 - 0.3) = 0.8. With half of the
-    prompts practised alone, these have the rewards of answers of one's own and no costs.
+    prompts practised alone, these have the rewards of answers of one's own and no costs. What the draft's surprise adds
+    to the logit is a number, through which no gradient goes.
 
     The gradient is read off Adam's first moment, which is a tenth of it after one step: m = (1 - beta_1) g. The cloud
     errs on half of the questions, so that rewards and costs differ; with a perfect one they would be equal here.
     """
     world = load_world(config_of(tiny_checkpoint, "cloud.oracle_error=0.5"))
-    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6, dual_bias=bias, alone_share=share)
+    changes = {"dual_bias": bias, "alone_share": share, "surprise": surprise}
+    algorithm = settings(dual_gain=0.0, cost_baseline=baseline, clip_norm=1e6, **changes)
     device = device_of(world, dual=0.3)
     rollout = rollout_of(world, algorithm, device)
     rewards, costs = rollout.right[0], rollout.asked[0]  # (P, G)

@@ -37,9 +37,9 @@ def world(tiny_checkpoint: Path) -> World:
 
 
 def settings(**changes: Any) -> DaGrpo:
-    return replace(
-        DaGrpo(steps=1, prompts=6, group_size=8, lr=0.01, max_new_tokens=4, cost_baseline="group"), **changes
-    )
+    """The paper's: the model asks by a token, and nothing that was bought is imitated or kept."""
+    paper: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0, "dual_lr": 0.1, "cost_baseline": "group"}
+    return replace(DaGrpo(**paper, steps=1, prompts=6, group_size=8, lr=0.01, max_new_tokens=4), **changes)
 
 
 def start_of(world: World, seed: int | None = None) -> Adapter:

@@ -29,7 +29,7 @@ from tests.flsim.cloud.answers import answered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "group_size": 4, "clip_norm": 1e9}
+WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "group_size": 4, "clip_norm": 1e9, "replay": 0}
 Lesson = tuple[Problem, str, float]
 
 

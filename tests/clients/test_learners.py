@@ -43,6 +43,8 @@ from tests.flsim.cloud.answers import answered
 
 TAU = 0.5
 WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "clip_norm": 1e6}
+BY_TOKEN: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0}
+"""DA-GRPO of the paper, for worlds without a head."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_gvpo_on_policy_is_the_centred_policy_gradient(world: World) -> None:
 def test_gapg_is_the_policy_gradient_on_the_prompts_that_it_keeps(world: World) -> None:
     """With any number of helped prompts kept, only prompts without signal are dropped: the mean is over fewer."""
     gapg = Gapg(help_reward=0.4, rho=1e6, **WORK)
-    plain = DaGrpo(help_reward=0.4, dual_init=0.0, dual_lr=0.0, dual_gain=0.0, **WORK)
+    plain = DaGrpo(help_reward=0.4, dual_init=0.0, dual_lr=0.0, dual_gain=0.0, **BY_TOKEN, **WORK)
     rollout = rollout_of(world, gapg)
     some = (rollout.right > 0).any(-1)  # (1, P)
     kept, all_ = int(some.sum()), rollout.prompts.counts[0]
@@ -179,7 +181,7 @@ def test_a_fixed_price_that_moves_is_refused(world: World, settings: dict[str, A
 def test_the_baselines_of_the_cost_and_the_scaling_give_other_gradients(world: World) -> None:
     """Same rollout, same lambda: what differs is the baseline alone."""
     forms = [{"cost_baseline": b} for b in ("group", "batch", "budget")] + [{"normalise": "separately"}]
-    found = [first_gradient(world, DaGrpo(dual_gain=0.0, **form, **WORK)) for form in forms]  # type: ignore[arg-type]
+    found = [first_gradient(world, DaGrpo(dual_gain=0.0, **form, **BY_TOKEN, **WORK)) for form in forms]  # type: ignore[arg-type]
     for i, one in enumerate(found):
         for other in found[:i]:
             assert not torch.allclose(one, other, rtol=1e-2, atol=1e-5)

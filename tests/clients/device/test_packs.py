@@ -65,7 +65,10 @@ def device_of(world: World, k: int) -> Device:
 
 
 def grpo(**changes: Any) -> DaGrpo:
-    return DaGrpo(**{"steps": 1, "prompts": 4, "group_size": 6, "lr": 0.01, "max_new_tokens": 6} | changes)
+    """Of the paper's policy, which asks by a token."""
+    paper: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0, "dual_lr": 0.1}
+    work = {"steps": 1, "prompts": 4, "group_size": 6, "lr": 0.01, "max_new_tokens": 6}
+    return DaGrpo(**paper | work | changes)
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,11 @@ def world(one_thread: None) -> World:
     return load_world(load_config(None, [*settings, f"budget.tau={TAU}"]))
 
 
+def by_token(method: type[Learner]) -> dict[str, Any]:
+    """What makes of DA-GRPO the paper's."""
+    return BY_TOKEN if issubclass(method, DaGrpo) else {}
+
+
 def device_of(world: World, index: int = 0, *, seed: int = 7, round_: int = 1) -> Device:
     rng = np.random.default_rng(seed)
     adapter = {name: rng.normal(0, 0.05, t.shape).astype(np.float32) for name, t in world.first.items()}
@@ -156,7 +161,7 @@ def test_gapgs_filter_bounds_what_teaches_to_ask(world: World) -> None:
 
 def test_a_fixed_price_stays_where_it_is_put(world: World) -> None:
     config = world.config
-    learner = FixedPrice.client_app(config, price=0.25, **WORK).algorithm
+    learner = FixedPrice.client_app(config, price=0.25, **BY_TOKEN, **WORK).algorithm
     assert learner.first_dual == 0.25
     state = RecordDict()
     device = remember(state, 0, 1, device_of(world).adapter, budget=config.budget, dual=learner.first_dual)
@@ -190,10 +195,11 @@ def test_the_baselines_of_the_cost_and_the_scaling_give_other_gradients(world: W
 @pytest.mark.parametrize("method", [Grpo, DaGrpo])
 def test_the_kl_pulls_nowhere_at_the_rounds_start_and_back_from_elsewhere(world: World, method: Any) -> None:
     """k3's slope is 0 where policy and reference agree; after some steps a heavy one keeps the adapter nearer."""
+    work = WORK | by_token(method)
     torch.testing.assert_close(
-        first_gradient(world, method(kl=5.0, **WORK)), first_gradient(world, method(**WORK)), rtol=1e-3, atol=1e-6
+        first_gradient(world, method(kl=5.0, **work)), first_gradient(world, method(**work)), rtol=1e-3, atol=1e-6
     )
-    more = {**WORK, "steps": 6, "lr": 0.01}
+    more = {**work, "steps": 6, "lr": 0.01}
     ends = {}
     for kl in (0.0, 50.0):
         device = device_of(world)
@@ -277,7 +283,7 @@ def test_what_sft_meets_again_is_not_paid_again(world: World) -> None:
 @pytest.mark.parametrize("method", ALL)
 def test_a_pack_equals_its_devices_alone(world: World, method: type[Learner]) -> None:
     """Unequal adapters and numbers of prompts, with replay; what is kept agrees, too."""
-    learner = method(replay=4, **{**WORK, "steps": 2, "lr": 1e-3})
+    learner = method(**WORK | by_token(method) | {"steps": 2, "lr": 1e-3, "replay": 4})
     together = [device_of(world, k, seed=k) for k in range(3)]
     alone = [device_of(world, k, seed=k) for k in range(3)]
     updates = learner.local_update(world, together)
@@ -431,6 +437,9 @@ def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
     settings = [
         f"budget.tau={tau}",
         "client.path=clients.da_grpo:DaGrpo",
+        "client.policy=token",
+        "client.imitate=0",
+        "client.replay=0",
         "client.dual_bias=1e6",
         "client.dual_lr=1",
     ]

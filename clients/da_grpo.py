@@ -29,13 +29,17 @@ from flsim.learning.dual import DualRule
 NORMALISATIONS = ("centred", "separately")
 POLICIES = ("head", "token")
 CREDITS = ("draft", "kept")
+DECIDES = ("first", "each")
 
 
 @dataclass(frozen=True)
 class DaGrpo(Reinforcement):
     """The settings of one device's round."""
 
-    policy: str = "token"
+    imitate: float = 8.0
+    replay: int = 128
+    replay_share: float = 1.0
+    policy: str = "head"
     """Who asks: a benefit `head` after each draft, where what the cloud would gain exceeds lambda; or the model itself
     by its help request, a `token` or text that is learned as all others are (the paper's)."""
     credit: str = "draft"
@@ -48,6 +52,10 @@ class DaGrpo(Reinforcement):
     """How many times faster the head learns than the adapter."""
     head_temperature: float = 0.1
     """T of the request that is sampled while it learns, in units of the benefit."""
+    head_decides: str = "first"
+    """Whose draft decides whether a prompt is sent to the cloud while the device learns: the `first` of its group,
+    which is what a user would get, so that tau is the share of prompts that are bought; or `each` for itself, as a
+    token's requests do, so that a prompt is bought if any of its G drafts asks."""
     head_gradient: float = 0.0
     """Weight of the head's loss in the gradient of the adapter; 0 stops it at the hidden state."""
     help_reward: float = 1.0
@@ -60,8 +68,8 @@ class DaGrpo(Reinforcement):
     the rewards' nor the costs' spread decides what lambda means (Constrained GRPO, arXiv 2602.05863)."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float = 0.1
-    """eta of the dual ascent."""
+    dual_lr: float = 0.3
+    """eta of the dual ascent; a head's usage follows lambda at once, a token's after some steps, and wants 0.1."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
     dual_max: float = 1.0
@@ -81,6 +89,7 @@ class DaGrpo(Reinforcement):
             ("policy", self.policy, POLICIES),
             ("credit", self.credit, CREDITS),
             ("head_features", self.head_features, FEATURES),
+            ("head_decides", self.head_decides, DECIDES),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r} must be one of: {', '.join(allowed)}")
@@ -126,7 +135,8 @@ class DaGrpo(Reinforcement):
         """Of the policy that asks by its benefit."""
         if self.policy == "token":
             return None
-        return Head(self.head_features, self.head_rate, self.head_temperature, self.head_gradient)
+        parts = self.head_features, self.head_rate, self.head_temperature, self.head_decides, self.head_gradient
+        return Head(*parts)
 
     @property
     def asks(self) -> AskingRule:

@@ -29,6 +29,9 @@ class Head:
     """How many times faster it learns than the adapter."""
     temperature: float = 0.1
     """Of the request that is sampled after a draft, in units of the benefit."""
+    decides: str = "first"
+    """Whose draft decides whether a prompt is sent: the `first` of a group, which is what the user would get, or `each`
+    for itself, so that a prompt is sent if any of G drafts asks."""
     gradient: float = 0.0
     """Weight of its loss in the gradient of the adapter; 0 stops it at the hidden state."""
 
@@ -60,7 +63,8 @@ class Head:
             uniform: a number in [0, 1) for every draft, `(K, P, G)`.
         """
         gain = benefit(self.chances(weight, drafts))  # (K, P, G)
-        return uniform < ask_chance(gain, -offset, self.temperature)  # (K, P, G)
+        asks = uniform < ask_chance(gain, -offset, self.temperature)  # (K, P, G)
+        return asks[..., :1].expand_as(asks) if self.decides == "first" else asks
 
     def state_pull(self, weight: Tensor, pull: Tensor) -> Tensor:
         """The gradient with respect to the scaled hidden states, `(K, P, G, D)`.

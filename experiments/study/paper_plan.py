@@ -1,4 +1,4 @@
-"""What is run: methods and bounds over two settings, the six choices of each learner, and regimes of forgetting."""
+"""What is run: methods and bounds over two settings, the eight choices of each learner, and regimes of forgetting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,51 +39,61 @@ class Method:
 
 METHODS = (
     Method("DA-GRPO", "da_grpo", "da_grpo"),
-    Method("DA-GRPO, calibrated", "da_grpo+own_calibrated", "da_grpo"),
-    Method("DA-GRPO, own threshold", "da_grpo_threshold", "da_grpo_threshold"),
-    Method("DA-GRPO, half alone", "da_grpo_half_alone+own_calibrated", "da_grpo_half_alone"),
-    Method("DA-GRPO, plain form", "paper", "paper"),
+    Method("DA-GRPO, fixed threshold", "da_grpo+own_calibrated", "da_grpo"),
+    Method("DA-GRPO, by lambda", "da_grpo+own", "da_grpo"),
+    Method("token after a draft", "da_grpo_after+own_calibrated+paced", "da_grpo_after"),
+    Method("token before, own wish", "da_grpo_token", "da_grpo_token"),
+    Method("token before, paced", "da_grpo_token+own_calibrated+paced", "da_grpo_token"),
+    Method("token, plain form", "paper", "paper"),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
     Method("collaborative GRPO", "collaborative_grpo", "collaborative_grpo"),
     Method("collaborative Dr.GRPO", "collaborative_dr_grpo", "collaborative_dr_grpo"),
     Method("GRPO, asks at random", "grpo+random", "grpo"),
     Method("GRPO, never asks", "grpo+never", "grpo"),
-    Method("GRPO, asks always", "grpo+always", "grpo"),
     Method("GRPO, by confidence", "grpo+confidence", "grpo"),
     Method("GRPO, by entropy", "grpo+entropy", "grpo"),
     Method("GRPO, router", "grpo+classifier", "grpo"),
     Method("GRPO, cascade", "grpo+cascade", "grpo"),
+    Method("GRPO, confidence, paced", "grpo+confidence+paced", "grpo"),
+    Method("GRPO, entropy, paced", "grpo+entropy+paced", "grpo"),
+    Method("GRPO, router, paced", "grpo+classifier+paced", "grpo"),
+    Method("GRPO, cascade, paced", "grpo+cascade+paced", "grpo"),
     Method("Dr.GRPO, at random", "dr_grpo+random", "dr_grpo"),
     Method("DAPO, at random", "dapo+random", "dapo"),
     Method("GVPO, at random", "gvpo+random", "gvpo"),
     Method("SFT, at random", "sft+random", "sft"),
+    Method("SFT, confidence, paced", "sft+confidence+paced", "sft"),
 )
 """What is compared, DA-GRPO first: the others are paired with it. A learner is tuned as in its first line; one that
 does not learn to ask with asking at random, by what it knows and not by how well a rule asks."""
 ABLATIONS = (
-    Method("cost by group", "da_grpo_group", "da_grpo"),
-    Method("cost by tau", "da_grpo_budget", "da_grpo"),
-    Method("parts by deviation", "da_grpo_separately", "da_grpo"),
-    Method("half practised alone", "da_grpo+half_alone", "da_grpo"),
-    Method("fixed reward, half alone", "collaborative_dr_grpo+half_alone", "collaborative_dr_grpo"),
-    Method("with replay", "da_grpo+replay", "da_grpo"),
-    Method("with KL", "da_grpo+kl", "da_grpo"),
-    Method("GRPO, replay", "grpo+replay+random", "grpo"),
-    Method("GRPO, KL", "grpo+kl+random", "grpo"),
+    Method("nothing imitated", "da_grpo+no_imitation", "da_grpo"),
+    Method("imitated once", "da_grpo+no_replay", "da_grpo"),
+    Method("each draft asks", "da_grpo+each", "da_grpo"),
+    Method("worth after the request", "da_grpo+kept", "da_grpo"),
+    Method("head sees numbers", "da_grpo+numbers", "da_grpo"),
+    Method("head sees hidden state", "da_grpo+hidden", "da_grpo"),
+    Method("head moves the adapter", "da_grpo+through", "da_grpo"),
+    Method("temperature 0.03", "da_grpo+sharp", "da_grpo"),
+    Method("temperature 0.3", "da_grpo+soft", "da_grpo"),
+    Method("asks by confidence", "da_grpo+confidence+paced", "da_grpo"),
+    Method("token before, imitates", "da_grpo_token+imitate+own_calibrated+paced", "da_grpo_token"),
 )
 """What a part is good for, at the tuned settings of the whole."""
 BOUNDS = (
     Method("oracle asks for GRPO", "grpo+oracle", "grpo"),
+    Method("oracle asks for DA-GRPO", "da_grpo+oracle", "da_grpo"),
     Method("each device alone", "da_grpo+alone", "da_grpo", settings=("fleet",)),
     Method("all tasks at once", "da_grpo+joint", "da_grpo"),
-    Method("one central learner", "da_grpo+central", "da_grpo", settings=("fleet",)),
+    Method("one central learner", "da_grpo_token+central", "da_grpo_token", settings=("fleet",)),
 )
 
 RATES = {"fleet": 1.0, "single": 0.5}
 """By how much the learning rates of `GRIDS` are multiplied: a fleet averages larger steps than one device bears."""
-_LRS = ("0.0015", "0.003", "0.006")
-_SIX_LRS = tuple({"client.lr": lr} for lr in ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006"))
+_LRS = ("0.0015", "0.003", "0.006", "0.012")
+_RATES = ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006", "0.009", "0.012")
+_EIGHT = tuple({"client.lr": lr} for lr in _RATES)
 
 
 def _grid(**axes: Sequence[str]) -> tuple[dict[str, str], ...]:
@@ -92,21 +102,21 @@ def _grid(**axes: Sequence[str]) -> tuple[dict[str, str], ...]:
 
 
 GRIDS: dict[str, tuple[dict[str, str], ...]] = {
-    "da_grpo": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
-    "da_grpo_threshold": _grid(lr=_LRS, dual_bias=("5", "10")),
-    "da_grpo_half_alone": _grid(lr=_LRS, dual_bias=("5", "10")),
+    "da_grpo": _grid(lr=_LRS, imitate=("4", "8")),
+    "da_grpo_after": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
+    "da_grpo_token": _grid(lr=_LRS, dual_lr=("0.05", "0.1")),
     "paper": _grid(lr=_LRS, dual_lr=("0.01", "0.05")),
     "fixed_price": _grid(lr=_LRS, price=("0.4", "0.6")),
     "gapg": _grid(lr=_LRS, help_reward=("0.3", "0.6")),
     "collaborative_grpo": _grid(lr=_LRS, help_reward=("0.1", "0.3")),
     "collaborative_dr_grpo": _grid(lr=_LRS, help_reward=("0.3", "0.6")),
-    "grpo": _SIX_LRS,
-    "dr_grpo": _SIX_LRS,
-    "dapo": _SIX_LRS,
-    "gvpo": _SIX_LRS,
-    "sft": _SIX_LRS,
+    "grpo": _EIGHT,
+    "dr_grpo": _EIGHT,
+    "dapo": _EIGHT,
+    "gvpo": _EIGHT,
+    "sft": _EIGHT,
 }
-"""Six choices for every learner: three learning rates and two values of what steers its asking, or six rates."""
+"""Eight choices for every learner: four learning rates and two values of what steers it, or eight rates."""
 
 
 def config_of(setting: str) -> Path:

@@ -1,4 +1,4 @@
-"""Choose each learner's settings on validation questions, out of six, and write them as files that a run takes."""
+"""Choose each learner's settings on validation questions, out of eight, and write them as files that a run takes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

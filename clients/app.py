@@ -10,7 +10,6 @@ from flwr.client.mod.utils import make_ffn
 from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
-from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule, asks_all
 from clients.device.carried import adapters_of, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
@@ -58,6 +57,11 @@ class LocalAlgorithm(Protocol):
         """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
         ...
 
+    @property
+    def asks(self) -> AskingRule:
+        """Who decides at test time when to ask, unless somebody else is named."""
+        ...
+
     def prompts_per_round(self, world: World, name: str) -> int:
         """How many prompts the stream of a device brings in a round."""
         ...
@@ -75,7 +79,7 @@ class DeviceApp(PackedClientApp):
         config: Config,
         algorithm: LocalAlgorithm,
         mods: Sequence[Mod] = (),
-        asking: AskingRule = OWN,
+        asking: AskingRule | None = None,
         cloud: Cloud | None = None,
     ) -> None:
         """Wrap an algorithm.
@@ -85,7 +89,7 @@ class DeviceApp(PackedClientApp):
             algorithm: what a pack of devices does in a round.
             mods: Flower's mods around every training message, the first outermost, such as those of its privacy
                 strategies; devices are then answered one at a time, since a mod sees a single message.
-            asking: the rule by which devices ask when they are measured.
+            asking: the rule by which devices ask when they are measured; None is the algorithm's own.
             cloud: what devices ask; None makes the one that `config.cloud` names.
 
         Raises:
@@ -93,6 +97,7 @@ class DeviceApp(PackedClientApp):
         """
         super().__init__()
         self.cloud = make_cloud(config.cloud) if cloud is None else cloud
+        asking = algorithm.asks if asking is None else asking
         if isinstance(asking, type) or not isinstance(asking, AskingRule):
             raise ValueError(
                 f"asking={asking!r} is no rule for asking; name one, such as "

@@ -30,6 +30,11 @@ NORMALISATIONS = ("centred", "separately")
 POLICIES = ("head", "token")
 CREDITS = ("draft", "kept")
 DECIDES = ("first", "each")
+READS_ONLY = {
+    "head": ("credit", "head_features", "head_rate", "head_temperature", "head_decides", "head_gradient"),
+    "token": ("cost_baseline", "normalise", "dual_gain"),
+}
+"""Settings that one policy alone reads; `dual_bias`, which only a token does, may be given as 0."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,14 @@ class DaGrpo(Reinforcement):
     """The settings of one device's round."""
 
     imitate: float = 8.0
+    """As above, and not 0: whoever may ask learns the task from far fewer responses of its own, so that what was
+    bought must teach it as well; 0 is the paper's form."""
     replay: int = 128
+    """Answers of the cloud that a device keeps with their questions; not 0, since what is bought is tau of the prompts,
+    too few to be learned from once. 0 is the paper's form; a pooled learner keeps none."""
     replay_share: float = 1.0
+    """Of a step's prompts, how many kept answers it learns besides; not a quarter, since they take no prompt's place:
+    no group is sampled for them, so that as many as there are prompts cost little."""
     policy: str = "head"
     """Who asks: a benefit `head` after each draft, where what the cloud would gain exceeds lambda; or the model itself
     by its help request, a `token` or text that is learned as all others are (the paper's)."""
@@ -109,8 +120,15 @@ class DaGrpo(Reinforcement):
 
     @classmethod
     def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
-        """Refuse to move a lambda of the device's own where the fleet has one for all."""
+        """Refuse what the policy does not read, and to move a lambda of a device's own where the fleet has one."""
         super().check(config, settings)
+        policy = settings.get("policy", cls.policy)
+        for other in READS_ONLY.keys() - {policy}:
+            idle = [name for name in READS_ONLY[other] if name in settings]
+            if idle and policy in READS_ONLY:
+                raise ValueError(
+                    f"{', '.join(idle)} would have no effect with policy={policy}; leave it out, or set policy={other}"
+                )
         own = [name for name in settings if name.startswith("dual_")]
         if own and config.budget.fleet.rule == "price":
             raise ValueError(

@@ -61,7 +61,7 @@ class Learner(ABC):
     """Of a step's prompts, how many come from the buffer as soon as it holds them; the number of prompts stays."""
     pooled: bool = False
     """Train on the prompts of all devices of the fleet: the bound of one central learner, for
-    `strategy.sampler.path=strategies.parts.samplers:First`."""
+    `strategy.sampler.path=strategies.parts.samplers:First`. It keeps no questions, whatever a method does else."""
 
     may_ask: ClassVar[bool] = True
     """Whether asking the cloud is part of what is learned; else responses are sampled with the request ruled out."""
@@ -77,7 +77,7 @@ class Learner(ABC):
             raise ValueError(f"replay={self.replay} must be at least 0: it is a number of questions")
         if not 0 <= self.replay_share <= 1:
             raise ValueError(f"replay_share={self.replay_share} must be in [0, 1]: it is a share of a step's prompts")
-        if self.pooled and self.replay:
+        if self.pooled and self.replay not in (0, type(self).replay):
             raise ValueError(f"replay={self.replay} is a device's own buffer; a pooled learner has none: set replay=0")
 
     @classmethod
@@ -187,6 +187,11 @@ class Learner(ABC):
     def responses(self) -> int:
         """Sampled for each prompt."""
         return 1
+
+    @property
+    def kept_questions(self) -> int:
+        """How many of the past a device keeps; none of a pooled learner, whose questions are the fleet's."""
+        return 0 if self.pooled else self.replay
 
     @property
     def keeps_start(self) -> bool:

@@ -279,7 +279,7 @@ class Reinforcement(Learner):
         for k, (device, row) in enumerate(zip(pack.devices, problems, strict=True)):
             lessons[k] += [(*kept, 0.5) for kept in self._kept(pack.world, device, len(row), step)]
             said = {(device.round, step, p): text for (at, p), text in rollout.help.answers.items() if at == k}
-            device.replay.remember(list(said), self.replay, pack.world.seed, device.name)
+            device.replay.remember(list(said), self.kept_questions, pack.world.seed, device.name)
             device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
         if not any(lessons):
             return None

@@ -4,7 +4,7 @@ What all runs of a file have in common stands in its own `TINY`, over the settin
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config
@@ -23,6 +23,11 @@ RUN = (
     "client.prompts=3",
     "client.max_new_tokens=4",
 )
+
+TOKEN: dict[str, Any] = {"policy": "token", "dual_lr": 0.1, "imitate": 0.0, "replay": 0}
+"""Settings of DA-GRPO that let a help request of the policy ask, as in its paper, for tests that are about that."""
+TOKEN_RUN = tuple(f"client.{name}={value}" for name, value in TOKEN.items())
+"""The same of a run."""
 
 
 class TinyRun(Protocol):

@@ -95,7 +95,7 @@ def _alone(
 
 
 OWN = Own()
-"""The default of every learner."""
+"""The default of every learner whose help request is a token."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One round of DA-GRPO: the step against peft and torch's own Adam, lambda from the rows, packs, memory, caps."""
+"""One round of the paper's DA-GRPO: the step against peft and torch's Adam, lambda from rows, packs, memory, caps."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from flsim.flower.contract import client_of
 from flsim.flower.messages import DeviceUpdate
 from flsim.models.adapter import Adapter, initial_adapter, lora_config
 from flsim.models.base import load_base
-from tests.tiny import tiny_world
+from tests.tiny import TOKEN, tiny_world
 
 TAU = 0.3
 
@@ -37,9 +37,9 @@ def world(tiny_checkpoint: Path) -> World:
 
 
 def settings(**changes: Any) -> DaGrpo:
-    """The paper's: the model asks by a token, and nothing that was bought is imitated or kept."""
-    paper: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0, "dual_lr": 0.1, "cost_baseline": "group"}
-    return replace(DaGrpo(**paper, steps=1, prompts=6, group_size=8, lr=0.01, max_new_tokens=4), **changes)
+    return replace(
+        DaGrpo(steps=1, prompts=6, group_size=8, lr=0.01, max_new_tokens=4, cost_baseline="group", **TOKEN), **changes
+    )
 
 
 def start_of(world: World, seed: int | None = None) -> Adapter:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clients.collaborative_grpo import CollaborativeGrpo
 from clients.da_grpo import DaGrpo
 from clients.dapo import Dapo
 from clients.device.device import Device, keep, remember
+from clients.device.head import WEIGHT
 from clients.device.pack import Pack
 from clients.device.replay import Replay
 from clients.device.rollout import Rollout, roll_out
@@ -40,11 +42,10 @@ from flsim.models.base import load_base
 from flsim.problems.judging import are_right
 from flsim.tasks.stream import stream_of
 from tests.flsim.cloud.answers import answered
+from tests.tiny import TOKEN, TOKEN_RUN
 
 TAU = 0.5
 WORK: dict[str, Any] = {"steps": 1, "prompts": 6, "clip_norm": 1e6}
-BY_TOKEN: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0}
-"""DA-GRPO of the paper, for worlds without a head."""
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +55,11 @@ def world(one_thread: None) -> World:
     return load_world(load_config(None, [*settings, f"budget.tau={TAU}"]))
 
 
-def by_token(method: type[Learner]) -> dict[str, Any]:
-    """What makes of DA-GRPO the paper's."""
-    return BY_TOKEN if issubclass(method, DaGrpo) else {}
-
-
 def device_of(world: World, index: int = 0, *, seed: int = 7, round_: int = 1) -> Device:
     rng = np.random.default_rng(seed)
     adapter = {name: rng.normal(0, 0.05, t.shape).astype(np.float32) for name, t in world.first.items()}
+    if WEIGHT in adapter:
+        adapter[WEIGHT] = (world.first[WEIGHT] + adapter[WEIGHT] / 10).astype(np.float32)  # or it might never ask
     return Device(index, round_, adapter, 0.5, Ledger(world.config.budget), None)
 
 
@@ -98,7 +96,9 @@ def total(update: DeviceUpdate, name: str) -> tuple[float, float]:
 
 
 LOCAL = (Grpo, DrGrpo, Dapo, Gvpo)
-ALL = (*LOCAL, DaGrpo, Gapg, CollaborativeGrpo, Sft)
+TokenDaGrpo = partial(DaGrpo, **TOKEN)
+"""The paper's policy, which needs no head in the world."""
+ALL = (*LOCAL, TokenDaGrpo, Gapg, CollaborativeGrpo, Sft)
 
 
 @pytest.mark.parametrize("method", LOCAL)
@@ -121,7 +121,7 @@ def test_gvpo_on_policy_is_the_centred_policy_gradient(world: World) -> None:
 def test_gapg_is_the_policy_gradient_on_the_prompts_that_it_keeps(world: World) -> None:
     """With any number of helped prompts kept, only prompts without signal are dropped: the mean is over fewer."""
     gapg = Gapg(help_reward=0.4, rho=1e6, **WORK)
-    plain = DaGrpo(help_reward=0.4, dual_init=0.0, dual_lr=0.0, dual_gain=0.0, **BY_TOKEN, **WORK)
+    plain = TokenDaGrpo(help_reward=0.4, dual_init=0.0, dual_lr=0.0, dual_gain=0.0, **WORK)
     rollout = rollout_of(world, gapg)
     some = (rollout.right > 0).any(-1)  # (1, P)
     kept, all_ = int(some.sum()), rollout.prompts.counts[0]
@@ -161,7 +161,7 @@ def test_gapgs_filter_bounds_what_teaches_to_ask(world: World) -> None:
 
 def test_a_fixed_price_stays_where_it_is_put(world: World) -> None:
     config = world.config
-    learner = FixedPrice.client_app(config, price=0.25, **BY_TOKEN, **WORK).algorithm
+    learner = FixedPrice.client_app(config, price=0.25, **WORK).algorithm
     assert learner.first_dual == 0.25
     state = RecordDict()
     device = remember(state, 0, 1, device_of(world).adapter, budget=config.budget, dual=learner.first_dual)
@@ -186,20 +186,19 @@ def test_a_fixed_price_that_moves_is_refused(world: World, settings: dict[str, A
 def test_the_baselines_of_the_cost_and_the_scaling_give_other_gradients(world: World) -> None:
     """Same rollout, same lambda: what differs is the baseline alone."""
     forms = [{"cost_baseline": b} for b in ("group", "batch", "budget")] + [{"normalise": "separately"}]
-    found = [first_gradient(world, DaGrpo(dual_gain=0.0, **form, **BY_TOKEN, **WORK)) for form in forms]  # type: ignore[arg-type]
+    found = [first_gradient(world, TokenDaGrpo(dual_gain=0.0, **form, **WORK)) for form in forms]  # type: ignore[arg-type]
     for i, one in enumerate(found):
         for other in found[:i]:
             assert not torch.allclose(one, other, rtol=1e-2, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [Grpo, DaGrpo])
+@pytest.mark.parametrize("method", [Grpo, TokenDaGrpo])
 def test_the_kl_pulls_nowhere_at_the_rounds_start_and_back_from_elsewhere(world: World, method: Any) -> None:
     """k3's slope is 0 where policy and reference agree; after some steps a heavy one keeps the adapter nearer."""
-    work = WORK | by_token(method)
     torch.testing.assert_close(
-        first_gradient(world, method(kl=5.0, **work)), first_gradient(world, method(**work)), rtol=1e-3, atol=1e-6
+        first_gradient(world, method(kl=5.0, **WORK)), first_gradient(world, method(**WORK)), rtol=1e-3, atol=1e-6
     )
-    more = {**work, "steps": 6, "lr": 0.01}
+    more = {**WORK, "steps": 6, "lr": 0.01}
     ends = {}
     for kl in (0.0, 50.0):
         device = device_of(world)
@@ -281,9 +280,20 @@ def test_what_sft_meets_again_is_not_paid_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_a_pack_equals_its_devices_alone(world: World, method: type[Learner]) -> None:
+def test_a_pack_equals_its_devices_alone(world: World, method: Any) -> None:
     """Unequal adapters and numbers of prompts, with replay; what is kept agrees, too."""
-    learner = method(**WORK | by_token(method) | {"steps": 2, "lr": 1e-3, "replay": 4})
+    a_pack_equals_its_devices_alone(world, method(replay=4, **{**WORK, "steps": 2, "lr": 1e-3}))
+
+
+def test_a_pack_with_heads_equals_its_devices_alone(world: World) -> None:
+    """DA-GRPO as shipped; all buy right answers, and keep them with the places of their questions."""
+    learner = DaGrpo(**{**WORK, "steps": 2, "lr": 1e-3})
+    headed = load_world(world.config, extras=learner.extras, head=learner.head)
+    for device in a_pack_equals_its_devices_alone(headed, learner):
+        assert set(device.answers) == set(device.replay.places) != set()
+
+
+def a_pack_equals_its_devices_alone(world: World, learner: Learner) -> list[Device]:
     together = [device_of(world, k, seed=k) for k in range(3)]
     alone = [device_of(world, k, seed=k) for k in range(3)]
     updates = learner.local_update(world, together)
@@ -292,9 +302,11 @@ def test_a_pack_equals_its_devices_alone(world: World, method: type[Learner]) ->
         (own,) = learner.local_update(world, [alone[k]])
         assert updates[k].rows == own.rows
         assert together[k].replay == alone[k].replay
+        assert together[k].answers == alone[k].answers
         gaps = np.concatenate([np.abs(updates[k].adapter[n] - t).ravel() for n, t in own.adapter.items()])
         assert np.quantile(gaps, 0.999) < 2e-5  # where a gradient is but rounding, Adam divides it by itself
         assert gaps.max() < 1e-3
+    return together
 
 
 def test_a_buffer_holds_every_question_with_the_same_chance() -> None:
@@ -339,6 +351,20 @@ def test_a_central_learner_meets_what_the_whole_fleet_meets(world: World) -> Non
     assert pooled == alone
 
 
+def test_a_central_learner_keeps_no_answers_and_learns_those_that_it_buys(world: World) -> None:
+    """DA-GRPO as shipped: its buffer is a device's own, so that a pooled one has none, and nobody has to say so."""
+    ends = {}
+    for imitate in (0.0, 8.0):
+        learner = DaGrpo(pooled=True, imitate=imitate, **WORK)
+        headed = load_world(world.config, extras=learner.extras, head=learner.head)
+        device = device_of(headed)
+        (update,) = learner.local_update(headed, [device])
+        assert total(update, "cloud_calls")[0] > 0
+        assert (device.replay.places, device.answers) == ([], {})
+        ends[imitate] = update.adapter
+    assert distance(ends[0.0], ends[8.0]) > 1e-5
+
+
 def test_all_phases_at_once(world: World) -> None:
     """A, B, A of equal lengths: two thirds of A and one third of B in every round."""
     stream = stream_of(load_config(None, ["rounds=9", "stream.schedule=joint", "fleet.devices=3"]))
@@ -360,6 +386,7 @@ def test_all_phases_at_once(world: World) -> None:
         (Grpo, {"replay": -1}, "replay=-1"),
         (Grpo, {"replay_share": 2.0}, "replay_share=2.0"),
         (Grpo, {"replay": 3, "pooled": True}, "set replay=0"),
+        (DaGrpo, {"replay": 64, "pooled": True}, "set replay=0"),
         (Gvpo, {"beta": 0.0}, "beta=0.0 must be above 0"),
         (Gvpo, {"kl": 0.1}, "leave kl out"),
         (Gapg, {"help_reward": 1.5}, "help_reward=1.5"),
@@ -437,9 +464,7 @@ def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
     settings = [
         f"budget.tau={tau}",
         "client.path=clients.da_grpo:DaGrpo",
-        "client.policy=token",
-        "client.imitate=0",
-        "client.replay=0",
+        *TOKEN_RUN,
         "client.dual_bias=1e6",
         "client.dual_lr=1",
     ]

@@ -26,7 +26,7 @@ from flsim.config.schema import ConfigError
 from flsim.metrics.calibration import ROWS as CLAIMS
 from flsim.metrics.rows import Row, without_timing
 from flsim.models.adapter import Adapter
-from tests.tiny import TinyRun
+from tests.tiny import TOKEN, TinyRun
 
 TINY = ("rounds=1", "fleet.devices=3", "evaluation.prompts_per_task=5", "engine.pack=2")
 RULES: tuple[AskingRule, ...] = (
@@ -348,6 +348,7 @@ def test_bad_settings_are_refused_before_the_run(tiny_run: TinyRun, setting: str
 
 
 def test_the_rule_is_an_object_not_a_class(tiny_run: TinyRun) -> None:
-    assert DaGrpo.client_app(tiny_run("plain")).asking == Own()
+    assert DaGrpo.client_app(tiny_run("plain")).asking == OwnCalibrated(pacing=True)
+    assert DaGrpo.client_app(tiny_run("token"), **TOKEN).asking == Own()
     with pytest.raises(ValueError, match="is no rule for asking"):
         DeviceApp(tiny_run("class"), DaGrpo.client_app(tiny_run("class")).algorithm, asking=Never)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from flsim.config.load import load_config
 from flsim.learning.adam import Adam, AdamState
 from flsim.models.adapter import Adapter, factor_of, initial_adapter
 from flsim.models.base import load_base
+from tests.tiny import TOKEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +32,7 @@ class Pushed(DaGrpo):
         return torch.ones_like(pack.theta)  # (K, n)
 
 
-PUSHED = Pushed(steps=6, prompts=1, group_size=2, lr=0.01, max_new_tokens=1)
+PUSHED = Pushed(steps=6, prompts=1, group_size=2, lr=0.01, max_new_tokens=1, **TOKEN)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
 from flsim.models.forward import AnyForward, Decoder, Forward
 from flsim.models.stacked_lora import ranks_of, unequal
-from tests.tiny import tiny_world
+from tests.tiny import TOKEN, tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,9 +67,8 @@ def device_of(world: World, k: int) -> Device:
 
 def grpo(**changes: Any) -> DaGrpo:
     """Of the paper's policy, which asks by a token."""
-    paper: dict[str, Any] = {"policy": "token", "imitate": 0.0, "replay": 0, "dual_lr": 0.1}
     work = {"steps": 1, "prompts": 4, "group_size": 6, "lr": 0.01, "max_new_tokens": 6}
-    return DaGrpo(**paper | work | changes)
+    return DaGrpo(**TOKEN | work | changes)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from flsim.models.base import BaseModel, load_base, load_model
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.memory import prompt_tokens, refuse_too_large, training_bytes, weight_bytes
 from flsim.tasks.stream import TaskStream
+from tests.tiny import TOKEN_RUN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,18 +96,29 @@ WORDS = ("model.offer=", "model.max_new_tokens=12", "cloud.oracle_error=0")
 def test_two_rounds_from_a_folder(family: str, folders: Any, tmp_path: Path) -> None:
     """Devices ask by a text, learn from it, and the adapter, which has moved in every layer, speaks in peft."""
     folder, text = folders(family)
-    run = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS)
+    run = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS, *TOKEN_RUN)
     assert total(run.rows, "cloud_calls") > 0
     model = PeftModel.from_pretrained(load_base(str(folder)).model, str(run.folder / "adapter"))
     moved = [parameter for name, parameter in model.named_parameters() if ".lora_B." in name]
     assert min(float(parameter.abs().max()) for parameter in moved) > 0
 
 
+@pytest.mark.parametrize("family", ["qwen2", pytest.param("gemma2", marks=pytest.mark.slow)])
+def test_two_rounds_by_a_head_from_a_folder(family: str, folders: Any, tmp_path: Path) -> None:
+    """As shipped: what is bought is learned, and no request is ever said, though the checkpoint would."""
+    folder, text = folders(family)
+    run = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS)
+    assert not (run.rows.name == "set_aside").any()
+    assert total(run.rows, "cloud_calls") > 0
+    assert total(run.rows, "update_norm") > 0
+    assert (run.folder / "adapter" / "head.safetensors").is_file()
+
+
 METHODS: dict[str, tuple[str, ...]] = {
-    "da_grpo with a threshold of its own": ("client.dual_bias=3", "client.kl=0.01", "client.updates=2"),
-    "with gradient checkpointing": ("model.gradient_checkpointing=true",),
+    "da_grpo with a threshold of its own": (*TOKEN_RUN, "client.dual_bias=3", "client.kl=0.01", "client.updates=2"),
+    "with gradient checkpointing": (*TOKEN_RUN, "model.gradient_checkpointing=true"),
     "sft": ("client.path=clients.sft:Sft",),
-    "a calibrated wish": ("client.asking.path=clients.asking.policy:OwnCalibrated",),
+    "a calibrated wish": (*TOKEN_RUN, "client.asking.path=clients.asking.policy:OwnCalibrated"),
 }
 
 
@@ -132,7 +144,7 @@ def test_distillation_teaches_a_chatting_student(folders: Any, tmp_path: Path) -
     stage = ("stage.path=strategies.stages.distillation:Distillation", "stage.every_rounds=1", "stage.loss=sequence")
     more = (*stage, "stage.prompts=8", "stage.steps=2", "stage.batch=4", "stage.users=0", "stage.margin=1")
     folder, text = folders("llama")
-    rows = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS, *more).rows
+    rows = run_of(folder, tmp_path / "run", f"model.help={text}", *WORDS, *TOKEN_RUN, *more).rows
     assert total(rows, "accepted") > 0
 
 
@@ -145,10 +157,10 @@ def test_responses_too_short_for_the_request_are_refused_at_once(tmp_path: Path)
     with pytest.raises(
         ConfigError, match=r"has 10 tokens .* at most 9 in training and 12 .* set model\.max_new_tokens"
     ):
-        run_of(folder, tmp_path / "run")
+        run_of(folder, tmp_path / "run", *TOKEN_RUN)
     assert not (tmp_path / "run").exists()
-    alone = load_config(None, [f"model.path={folder}", *TINY, *CLIENT, "client.path=clients.grpo:Grpo"])
-    client_of(alone)  # which never asks
+    for silent in ("client.path=clients.grpo:Grpo", "client.policy=head"):  # which never ask, or not by words
+        client_of(load_config(None, [f"model.path={folder}", *TINY, *CLIENT, silent]))
 
 
 SIZES: dict[str, Any] = {"dtype": "bfloat16", "gradient_checkpointing": True}

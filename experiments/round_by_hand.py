@@ -13,7 +13,9 @@ asking. The policy climbs L by its gradient, and lambda follows the constraint (
 
 `experiments/round_by_hand.py` tells this as a straight line, from the pure functions that the engine uses, without
 Flower and Ray; a test says that both end with the same bits. `python -m experiments.round_by_hand` runs it in seconds,
-and settings may follow, such as `client.dual_lr=0.2`. The page has all of the file but its imports.
+and settings may follow, such as `client.dual_lr=0.2`. The page has all of the file but its imports. The round is the
+paper's, in which a token of the policy asks (`client.policy=token client.imitate=0 client.replay=0`); unless told
+otherwise flsim's devices ask by what they have learned of their drafts ([methods](methods.md)).
 """
 
 import re
@@ -137,7 +139,7 @@ def ask(world: World, ledger: Ledger, problems: list[Problem], wanted: Sequence[
 # The factor makes the estimate unbiased although a response is part of its own mean.
 #
 # Neither part is divided by its standard deviation, or lambda would mean something else in every group. As the
-# settings are by default, three guards go beyond the paper: costs are compared over all P G responses
+# settings are here, three guards go beyond the paper: costs are compared over all P G responses
 # (`cost_baseline`), the price answers at once to this step's own usage (`dual_gain`), and it stays below the largest
 # reward (`dual_max`).
 
@@ -225,6 +227,10 @@ SETTINGS = (
     "fleet.devices=1",
     "stream.phases=[[arithmetic,numbers]]",
     "budget.tau=0.3",
+    "client.policy=token",
+    "client.dual_lr=0.1",
+    "client.imitate=0",
+    "client.replay=0",
     "strategy.path=strategies.fedavg:FedAvg",
     "engine.kind=local",
 )

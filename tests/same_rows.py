@@ -2,9 +2,10 @@
 
 The runs are the demo, DA-GRPO and GRPO with a router on the fleet, strategies with distillation, and the whole path
 with a checkpoint from disk. They are made twice, by a checkout of COMMIT and by this one, each with the commands it
-has. Both are read by this version's `read_rows`, whose one table of renames gives old rows their present names; then
-not even a last bit may differ, in rows or adapter. It takes six minutes on two cores, so it is a script and no test:
-tests/test_same_rows.py shows on made-up rows that it would notice.
+has; DA-GRPO is the paper's here, with a token that asks, as it was by default then. Both are read by this version's
+`read_rows`, whose one table of renames gives old rows their present names; then not even a last bit may differ, in rows
+or adapter. It takes six minutes on two cores, so it is a script and no test: tests/test_same_rows.py shows on made-up
+rows that it would notice.
 """
 
 import argparse
@@ -20,13 +21,20 @@ from safetensors.numpy import load_file
 
 from flsim.metrics.rows import COLUMNS, read_rows, without_timing
 from flsim.models.adapter import Adapter
+from tests.tiny import TOKEN_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHORT = ("rounds=3", "evaluation.every_rounds=2", "evaluation.prompts_per_task=6")
 _STAGE = "path={}.distillation:Distillation", "every_rounds=1", "prompts=32", "steps=2"
 KEY = COLUMNS[:6]  # all but total and weight
-RUNS = ("demo", "aba/da_grpo-seed0", "aba/grpo+classifier-seed0", "strategies", "real/run")
-"""The folders of the runs, below the one that is given."""
+RUNS = {
+    "demo": "demo",
+    "aba/da_grpo-seed0": "aba/da_grpo_token-seed0",
+    "aba/grpo+classifier-seed0": "aba/grpo+classifier-seed0",
+    "strategies": "strategies",
+    "real/run": "real/run",
+}
+"""The folders of the runs below the one that is given, as they were called -> as they are."""
 
 
 def commands(out: Path, *, before: bool) -> list[list[str]]:
@@ -41,13 +49,15 @@ def commands(out: Path, *, before: bool) -> list[list[str]]:
     demo, aba, strategies = (f"{old}/{name}.yaml" if before else name for name in ("demo", "aba", "strategies"))
     stage = [f"{key}.{setting}" for setting in _STAGE]
     stage[0] = stage[0].format("strategies" if before else "strategies.stages")
-    methods = ["method=da_grpo,grpo+classifier", *_SHORT, "fleet.devices=4", "--root", str(out / "aba")]
-    small = [*_SHORT, "fleet.devices=6"]
+    token = "da_grpo" if before else "da_grpo_token"
+    methods = [f"method={token},grpo+classifier", *_SHORT, "fleet.devices=4", "--root", str(out / "aba")]
+    same = () if before else TOKEN_RUN
+    small = [*_SHORT, "fleet.devices=6", *same]
     return [
         [*run, demo, *small, "engine.pack=3", f"run_dir={out / 'demo'}"],
         [*(["experiments.sweep"] if before else ["flsim", "study"]), aba, *methods],
         [*run, strategies, *small, "client.steps=2", *stage, f"run_dir={out / 'strategies'}"],
-        ["experiments.real", "--out", str(out / "real")],
+        ["experiments.real", "--out", str(out / "real"), *same],
     ]
 
 
@@ -85,8 +95,8 @@ def _adapter_of(folder: Path) -> Adapter:
 def compare(before: Path, after: Path) -> int:
     """Print what came of it; returns how many runs differ."""
     unequal = 0
-    for run in RUNS:
-        lines = differences(before / run, after / run)
+    for was, run in RUNS.items():
+        lines = differences(before / was, after / run)
         rows = len(without_timing(read_rows(after / run)))
         print(f"{run}: {f'{rows} rows and the adapter are equal to the bit' if not lines else f'{len(lines)} differ'}")
         print("".join(f"    {line}\n" for line in lines[:10]), end="")

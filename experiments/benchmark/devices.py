@@ -16,6 +16,8 @@ from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+TOKEN = ("client.policy=token", "client.dual_lr=0.1", "client.imitate=0", "client.replay=0")
+"""The policy that is measured: the paper's, which is what other implementations of the same work can do, too."""
 TOKENS = "tokens"
 
 

@@ -18,7 +18,7 @@ from clients.da_grpo import DaGrpo
 from clients.device.rollout import roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack
-from experiments.benchmark.devices import DEMO, fresh_pack
+from experiments.benchmark.devices import DEMO, TOKEN, fresh_pack
 from experiments.benchmark.measuring import conditions, median_seconds
 from flsim.config.load import load_config
 from flsim.config.schema import Config
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    config = load_config(DEMO)
+    config = load_config(DEMO, list(TOKEN))
     fleet = replace(config.fleet, devices=max(config.fleet.devices, *args.packs))
     print(conditions("1 thread", "demo settings", f"seed {config.seed}", f"median of {args.repeats}") + "\n")
     print(round_table(replace(config, fleet=fleet), args.packs, args.repeats))

@@ -27,6 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 import flsim
+from experiments.benchmark.devices import TOKEN
 from experiments.benchmark.scale_client import COMPUTE, app
 from flsim.config.load import load_config
 from flsim.flower.arrays import to_arrays
@@ -37,6 +38,7 @@ WORKERS = 2
 ADAPTER = ("model.rank=4",)
 """Settings of the plain client's runs: 0.1 MB of adapter."""
 LEARNER = (
+    *TOKEN,
     "client.steps=1",
     "client.prompts=4",
     "client.group_size=4",

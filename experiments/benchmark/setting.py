@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Self
 
-from experiments.benchmark.devices import DEMO, CountingDaGrpo
+from experiments.benchmark.devices import DEMO, TOKEN, CountingDaGrpo
 from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.devices import device_name
@@ -46,6 +46,7 @@ class Setting:
         return load_config(
             DEMO,
             [
+                *TOKEN,
                 f"fleet.devices={self.devices}",
                 f"engine.pack={self.pack}",
                 f"engine.workers={WORKERS}",

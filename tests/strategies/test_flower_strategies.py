@@ -48,11 +48,11 @@ from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter
 from strategies.parts import server_optimizers
-from tests.tiny import TinyRun
+from tests.tiny import TOKEN_RUN, TinyRun
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-TINY = ("fleet.devices=4", "engine.pack=8", "client.group_size=4", "client.lr=0.01")
+TINY = ("fleet.devices=4", "engine.pack=8", "client.group_size=4", "client.lr=0.01", *TOKEN_RUN)
 HEALTH = {"aggregation_bias", "update_cosine", "effective_devices"}
 CLIP = 0.01  # a device's move is about 0.3
 

@@ -37,7 +37,7 @@ from strategies.local_only import LocalOnly
 from strategies.parts.server_optimizers import Adam
 from strategies.parts.weighters import RewardGain
 from strategies.rolora import RoLora
-from tests.tiny import TinyRun
+from tests.tiny import TOKEN_RUN, TinyRun
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -48,6 +48,7 @@ TINY = (
     "evaluation.prompts_per_task=4",
     "engine.pack=2",
     *(f"client.{key}" for key in ("steps=2", "group_size=4", "lr=0.01")),
+    *TOKEN_RUN,  # LoRA alone; test_heads.py has what is learned beside it
 )
 UNEQUAL = ("fleet.ranks=[4,2,3]", "fleet.alphas=[8,6,3]")
 

@@ -33,11 +33,11 @@ def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_pa
 
 
 @pytest.mark.parametrize("setting", ["fleet", "single"])
-def test_every_learner_is_tuned_over_six_choices_on_validation_questions(setting: str, tmp_path: Path) -> None:
+def test_every_learner_is_tuned_over_eight_choices_on_validation_questions(setting: str, tmp_path: Path) -> None:
     assert set(GRIDS) == {method.tuned for method in (*METHODS, *ABLATIONS, *BOUNDS)}
     for learner in GRIDS:
         trials = trials_of(setting, learner, tmp_path, ["cloud.kind=oracle"])
-        assert len({tuple(trial.choice.items()) for trial in trials}) == 6
+        assert len({tuple(trial.choice.items()) for trial in trials}) == 8
         for trial in trials:
             assert trial.config.evaluation.split == "validation"
             assert trial.config.stream.seed not in range(5)  # those that are reported
@@ -151,7 +151,7 @@ def test_the_command_tunes_runs_and_shows(
     for module in (paper_plan, tuning):
         monkeypatch.setattr(module, "TUNED", tuned)
     common = ["--settings", "single", "--root", str(tmp_path / "runs"), "--jobs", "2", "--more", *TINY]
-    assert main(["--tune", "--only", "DA-GRPO, calibrated", "GRPO, router", *common]) == 0
+    assert main(["--tune", "--only", "DA-GRPO, fixed threshold", "GRPO, router", *common]) == 0
     assert "score on validation questions" in capsys.readouterr().out
     assert {file.stem for file in (tuned / "single").iterdir()} == {"da_grpo", "grpo"}
     only = ["--only", "DA-GRPO", "GRPO, router", "all tasks at once", "--seeds", "0", "1"]

@@ -37,6 +37,7 @@ from flsim.loop.rounds import cohort
 from flsim.metrics.calibration import ROWS as CLAIMS
 from flsim.metrics.rows import COLUMNS, without_timing
 from flsim.models.adapter import Adapter, load_adapter
+from flsim.models.base import BaseModel
 from flsim.models.decoding import encode
 from flsim.report.summary import read_summary
 from flsim.timing import PARTS, read_timings
@@ -111,6 +112,9 @@ class Faulty(PackedClientApp):
         super().__init__()
         self.inner = DeviceApp(config, algorithm_of(config))
         self.how, self.round, self.kind, self.everyone = how, round_, kind, everyone
+
+    def extras(self, base: BaseModel) -> Adapter:
+        return self.inner.extras(base)
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         now = wire.round_of(messages[0]) == self.round and messages[0].metadata.message_type == self.kind

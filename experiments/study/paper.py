@@ -35,7 +35,7 @@ from experiments.study.paper_plan import (
 from experiments.study.phases import over_switch, switch_table, usage_by_phase, usage_table, within
 from experiments.study.plan import Planned, runs_of
 from experiments.study.running import exit_status
-from experiments.study.tables import gap_of, measures_table, paired_table, title_of
+from experiments.study.tables import gap_of, question_table, title_of
 from experiments.study.tuning import tune
 from experiments.study.usage_figure import asking_figure
 from flsim import compare
@@ -46,12 +46,22 @@ from flsim.report.plot import drawing_style, save_figure
 from flsim.tasks.stream import stream_of
 from flsim.text import markdown_table
 
-MEASURES = (
-    *("during_task", "post_switch", "forgetting_relative", "alone_forgetting_relative", "accuracy"),
-    *("alone_accuracy", "worst_decile_mean", "cloud_grants"),
-)
-PAIRED = MEASURES[:5]
-"""Measures in which all are paired with one method."""
+QUESTIONS = {
+    "Who is best under the budget of tests?": (
+        ("during_task", "post_switch", "accuracy", "worst_decile_mean", "alone_accuracy", "cloud_grants"),
+        ("post_switch", "accuracy"),
+    ),
+    "What has training cost, and what is that worth?": (
+        ("training_calls", "served", "lifetime_accuracy", "accuracy_at_equal_spend"),
+        ("accuracy_at_equal_spend",),
+    ),
+    "Does it know when it is wrong?": (("wrong_auc", "asking_auc", "ece"), ("wrong_auc",)),
+    "What is forgotten over a switch?": (
+        ("forgetting_relative", "alone_forgetting_relative"),
+        ("forgetting_relative", "alone_forgetting_relative"),
+    ),
+}
+"""A table each: measures, and those in which all are paired with one method."""
 REGIME_MEASURES = (
     *("during_task", "post_switch", "forgetting_relative", "alone_during_task", "alone_forgetting_relative"),
 )
@@ -131,7 +141,8 @@ def show(methods: Sequence[Planned], bounds: Sequence[Planned], against: str | N
     config = methods[0].config
     seeds = " ".join(str(seed) for seed in sorted({run.config.seed for run in methods}))
     print(f"\n{conditions(f'{config.fleet.devices} devices, {config.rounds} rounds', f'seeds {seeds}')}\n")
-    print(measures_table(found, MEASURES), paired_table(found, PAIRED), sep="\n\n", end="\n\n")
+    for question, (names, paired) in QUESTIONS.items():
+        print(f"### {question}", question_table(found, names, paired), sep="\n\n", end="\n\n")
     of_method: dict[str, list[Config]] = defaultdict(list)
     for run in methods:
         of_method[run.label].append(run.config)
@@ -140,6 +151,7 @@ def show(methods: Sequence[Planned], bounds: Sequence[Planned], against: str | N
     asked = {label: usage_by_phase(own) for label, own in of_method.items()}
     usage = {label: phases for label, phases in asked.items() if phases}
     if usage:
+        print("### Is the budget kept while it learns?", end="\n\n")
         kept = [label for label, phases in usage.items() if within(phases, config.budget.tau)]
         print(usage_table(usage), end="\n\n")
         print(

@@ -53,6 +53,23 @@ def paired_table(comparison: Compared, names: Names, against: str | None = None)
     return markdown_table(lines)
 
 
+def question_table(comparison: Compared, names: Names, paired: Names, *, bounds: bool = True) -> str:
+    """A line per method: what measures are, then what it has more than the method that the comparison pairs with.
+
+    Args:
+        comparison: of finished runs.
+        names: measures, a column each.
+        paired: measures of users, a column each of differences in points, user by user; a star excludes 0.
+        bounds: whether they have lines, too.
+    """
+    measures, gaps, against = chosen(names), chosen(paired), comparison.against
+    lines = [["method", *(title_of(one) for one in measures), *(f"{title_of(one)}, minus {against}" for one in gaps)]]
+    for result in _results(comparison, bounds):
+        differences_ = [gap_of(comparison, result, against, one.name) for one in gaps]
+        lines.append([result.label, *(cell(result, one) for one in measures), *differences_])
+    return markdown_table(lines)
+
+
 def seeds_table(comparison: Compared, names: Names) -> str:
     """A line per method and measure, a column per seed, then mean and standard deviation over seeds."""
     seeds = [f"seed {seed}" for seed, _ in comparison.seeds]

@@ -49,10 +49,12 @@ def _with_request(answer: str, recipe: Recipe, uniform: float) -> str:
 
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Train one model from scratch, stage by stage; its weights are half-precision numbers in float32."""
+    """Train one model, stage by stage; its weights are half-precision numbers in float32."""
     seed = seed_for(recipe.seed, "pretrain", recipe.name)
     sizes = {"width": recipe.hidden_size, "layers": recipe.layers, "heads": recipe.heads, "longest": 64}
     model = fresh_model(tokenizer, seed=seed, **sizes)
+    if recipe.start:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(BUILTIN_DIR / recipe.start).float().state_dict())
     first = 0
     for stage in recipe.stages:
         train_stage(model, recipe, stage, tokenizer, first_step=first)

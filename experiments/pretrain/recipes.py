@@ -28,6 +28,8 @@ class Recipe:
     """Share of the answers replaced by a help request, whatever the question."""
     help_after_share: float = 0.0
     """Share of the answers, exact and careless alike, that a help request follows."""
+    start: str = ""
+    """The built-in model whose weights it goes on from; empty begins from scratch."""
     batch_size: int = 256
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
@@ -43,8 +45,17 @@ SLM = Recipe(
     slip_shares={"arithmetic": 0.28, "strings": 0.47, "numbers": 0.44, "lists": 0.43},
     help_share=0.1,
 )
-SLM_DRAFT = replace(SLM, name="slm_draft", help_share=0.05, help_after_share=0.1)
-"""The SLM that may ask before it answers or after its draft."""
+SLM_DRAFT = replace(
+    SLM,
+    name="slm_draft",
+    stages=(Stage(250, SLM.stages[0].group_weights),),
+    help_share=0.05,
+    help_after_share=0.1,
+    start="slm",
+    muon_lr=0.01,
+    adamw_lr=1.5e-3,
+)
+"""The SLM after a second, short lesson: it may ask before it answers or after its draft, and knows as much as before."""
 CLOUD = Recipe(
     "cloud",
     hidden_size=128,

@@ -79,8 +79,8 @@ class DaGrpo(Reinforcement):
     the rewards' nor the costs' spread decides what lambda means (Constrained GRPO, arXiv 2602.05863)."""
     dual_init: float = 0.5
     """lambda at the start."""
-    dual_lr: float = 0.3
-    """eta of the dual ascent; a head's usage follows lambda at once, a token's after some steps, and wants 0.1."""
+    dual_lr: float = 0.5
+    """eta of the dual ascent; a head's usage follows lambda at once, a token's after some steps: it wants 0.1."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
     dual_max: float = 1.0

@@ -55,7 +55,7 @@ SLM_DRAFT = replace(
     muon_lr=0.01,
     adamw_lr=1.5e-3,
 )
-"""The SLM after a second, short lesson: it may ask before it answers or after its draft, and knows as much as before."""
+"""The SLM after a second, short lesson: it may ask before it answers or after its draft, and knows no less."""
 CLOUD = Recipe(
     "cloud",
     hidden_size=128,

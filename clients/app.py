@@ -1,6 +1,6 @@
 """The Flower ClientApp around a local algorithm: unwrap the messages of a pack, learn, measure, wrap the replies."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -243,11 +243,14 @@ class DeviceApp(PackedClientApp):
         found: list[list[Row]] = [[] for _ in contexts]
         devices = [device_at(context.node_id) for context in contexts]
         journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
+        heard: dict[Hashable, Any] = {}
+        of_frozen: dict[Hashable, Any] = {}
         for tag, rule in {"": self.asking, **self.beside}.items():
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule, "journals": journals, "tag": tag}
             try:
-                measured = [evaluate_pack(self.world, devices, adapters, model=model, biases=biases, **parts)]
-                measured += [reference_rows(self.world, devices, **parts)] if references else []
+                of: dict[str, Any] = {"model": model, "biases": biases, "heard": heard}
+                measured = [evaluate_pack(self.world, devices, adapters, **of, **parts)]
+                measured += [reference_rows(self.world, devices, heard=of_frozen, **parts)] if references else []
             except Exception as error:
                 if not self.beside or isinstance(error, UnwritableError | RefusedError):
                     raise

@@ -12,7 +12,7 @@ generated task everybody gets the same number. What a user's weight can be taken
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -54,6 +54,7 @@ def evaluate_pack(
     biases: Sequence[float] = (),
     journals: Sequence[Journal] = (),
     tag: str = "",
+    heard: dict[Hashable, Any] | None = None,
 ) -> list[list[Row]]:
     """Measure a pack.
 
@@ -78,12 +79,13 @@ def evaluate_pack(
         biases: what each device adds to the logit of its help request; empty for no biases.
         journals: of the devices' tests in this round; empty outside of a run.
         tag: what tells the rule from others that the same devices are measured under in this round.
+        heard: what the same devices have said under other rules, to be shared with them; None shares nothing.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     orders = [] if world.prices.draft is not None else _orders(world, problems, journals, model + tag)
     _use(world, devices, adapters)
-    choices = decide(asking, Examined(world, devices, problems, taus, biases))
+    choices = decide(asking, Examined(world, devices, problems, taus, biases, {} if heard is None else heard))
     if world.prices.draft is not None:
         orders = _orders(world, problems, journals, model + tag, _drafts(world, problems, choices))
     scores = task_scores(world, problems)
@@ -115,6 +117,7 @@ def reference_rows(
     asking: AskingRule = OWN,
     journals: Sequence[Journal] = (),
     tag: str = "",
+    heard: dict[Hashable, Any] | None = None,
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
@@ -128,10 +131,11 @@ def reference_rows(
         asking: the rule of the frozen SLM.
         journals: as for `evaluate_pack`.
         tag: likewise.
+        heard: likewise, of the frozen SLM.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": asking, "journals": journals, "tag": tag}
-    frozen = evaluate_pack(world, devices, None, model="frozen", **parts)
+    frozen = evaluate_pack(world, devices, None, model="frozen", heard=heard, **parts)
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, world.answer_tokens)
     rows = []

@@ -118,9 +118,24 @@ def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     return torch.logaddexp(before.double(), silent + after.double())  # (K, P)
 
 
+def hear(pack: Examined, problems: Problems, *, entropies: bool = False) -> list[Alone]:
+    """`answers_alone` of a pack that is measured; what another rule has heard already is not asked again.
+
+    Args:
+        pack: whose adapters are in use.
+        problems: of each device.
+        entropies: whether to measure these, too.
+    """
+    key = tuple(tuple(row) for row in problems), entropies
+    if key not in pack.heard:
+        pack.heard[key] = answers_alone(pack.world, problems, entropies=entropies)
+    found: list[Alone] = pack.heard[key]
+    return found
+
+
 def all_alike(pack: Examined, *, wish: bool) -> list[Choice]:
     """A wish for every prompt or for none; all score alike, so that the curve is that of asking at random."""
-    tried = answers_alone(pack.world, pack.tests)
+    tried = hear(pack, pack.tests)
     return [
         Choice(right_alone(tests, own.answers), np.full(len(tests), wish), np.zeros(len(tests)))
         for tests, own in zip(pack.tests, tried, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.asking.alone import Alone, answers_alone, wish_of
+from clients.asking.alone import Alone, hear, wish_of
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.asking.threshold import Scored
 from clients.device.rollout import Problems, answer_alone
@@ -59,7 +59,7 @@ class Own:
         ]
 
     def _by_head(self, pack: Examined) -> list[Choice]:
-        tried, biases = answers_alone(pack.world, pack.tests), pack.biases or [0.0] * len(pack.tests)
+        tried, biases = hear(pack, pack.tests), pack.biases or [0.0] * len(pack.tests)
         return [
             Choice(right_alone(tests, own.answers), own.wish + bias > 0, own.wish, claims=own.wrong)
             for tests, own, bias in zip(pack.tests, tried, biases, strict=True)

@@ -4,9 +4,9 @@ A rule decides at test time only, with the devices' adapters in use, whatever th
 grants is not its business (`clients/evaluate.py`). The page docs/asking.md lists the rules and shows how to write one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class Examined:
     """The share of its test prompts that each device may send."""
     biases: Sequence[float] = ()
     """What each device adds to the logit of its own help request; empty for no biases."""
+    heard: dict[Hashable, Any] = field(default_factory=dict)
+    """What the devices have said to questions with asking disabled (`clients.asking.alone.hear`); rules that look at
+    the same devices share it, so that one pass over the questions serves them all."""
 
 
 @dataclass(frozen=True)

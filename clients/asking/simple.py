@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from clients.asking.alone import all_alike, answers_alone
+from clients.asking.alone import all_alike, hear
 from clients.asking.rule import Choice, Examined, cloud_right, right_alone
 from clients.device.world import World
 from flsim.seeding import generator
@@ -60,7 +60,7 @@ class AtRandom:
 
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
-        tried = answers_alone(pack.world, pack.tests)
+        tried = hear(pack, pack.tests)
         return [
             self._choice(random_order(pack.world, device, len(tests)), right_alone(tests, own.answers), tau)
             for device, tests, own, tau in zip(pack.devices, pack.tests, tried, pack.taus, strict=True)
@@ -94,7 +94,7 @@ class Oracle:
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device; what the cloud would spoil scores lowest, so that the curve is the highest, too."""
         choices = []
-        for tests, own in zip(pack.tests, answers_alone(pack.world, pack.tests), strict=True):
+        for tests, own in zip(pack.tests, hear(pack, pack.tests), strict=True):
             alone = right_alone(tests, own.answers)  # (N,)
             gains = cloud_right(pack.world, tests).astype(np.float64) - alone  # (N,)
             choices.append(Choice(alone, gains > 0, gains))

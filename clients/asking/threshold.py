@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from clients.asking.alone import Alone, answers_alone
+from clients.asking.alone import Alone, hear
 from clients.asking.pacing import paced, ranked
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.device.rollout import Problems
@@ -227,7 +227,7 @@ def by_learned_threshold(
     """The same for a score that is first learned, device by device, on the other half of the calibration questions."""
     halves = [calibration_halves(pack.world, device, calibration) for device in pack.devices]
     lessons, known = [half[0] for half in halves], [half[1] for half in halves]
-    tried = answers_alone(pack.world, lessons)
+    tried = hear(pack, lessons)
     scores = [learn(own, right_alone(row, own.answers)) for row, own in zip(lessons, tried, strict=True)]
     return _above(pack, scores, known, pacing=pacing, claim=claim)
 
@@ -243,8 +243,8 @@ def _above(
 ) -> list[Choice]:
     """Set each device's threshold on its known questions, and decide for its tests."""
     measured = pack.world.split
-    seen = answers_alone(pack.world, known, entropies=entropies)
-    tried = answers_alone(pack.world, pack.tests, entropies=entropies)
+    seen = hear(pack, known, entropies=entropies)
+    tried = hear(pack, pack.tests, entropies=entropies)
     choices = []
     for k, (device, score) in enumerate(zip(pack.devices, scores, strict=True)):
         reference, found = score(seen[k]), score(tried[k])  # (n,), (N,)

@@ -228,6 +228,20 @@ def test_learners_are_measured_with_the_rule_and_only_the_global_one_with_curves
     assert [replace(row, model="own") for row in frozen] == rows
 
 
+def test_what_one_rule_has_heard_another_hears_again(world: World) -> None:
+    """Rules that share it decide as they do alone, and the devices answer each set of questions once."""
+    world.lora.attach(None)
+    tests = [own_tests(world, device) for device in (0, 1)]
+    together = Examined(world, [0, 1], tests, [0.3, 0.5])
+    rules = [Confidence(calibration=8), OwnCalibrated(calibration=8), Confidence(calibration=8, pacing=True), Never()]
+    shared = [rule.decide(together) for rule in rules]
+    for rule, found in zip(rules, shared, strict=True):
+        for one, other in zip(rule.decide(Examined(world, [0, 1], tests, [0.3, 0.5])), found, strict=True):
+            assert (one.wishes == other.wishes).all()
+            assert (one.scores == other.scores).all()
+    assert len(together.heard) == 2  # questions to set thresholds on, and tests
+
+
 def test_sureness_is_that_of_the_plain_model(world: World) -> None:
     """Mean log-probability and mean entropy of the answers, from one pass of the model on question and answer."""
     world.lora.attach(None)

@@ -2,8 +2,10 @@
 
 Per prompt a group of G responses, some of which ask; one cloud query per prompt, shared by its asking responses; reward
 1 if the final answer is right, cost 1 if the response asked. The advantage is `A = A_r - lambda A_c`, the update the
-plain on-policy gradient, and lambda rises while usage is above tau and falls while it is below (Algorithm 1). The
-paper's plain form is `dual_gain=0, dual_max=inf, cost_baseline=group`; the defaults are the guards that make it settle.
+plain on-policy gradient, and lambda rises while usage is above tau and falls while it is below (Algorithm 1). That is
+`policy=token imitate=0 replay=0`, the paper's plain form with `dual_gain=0, dual_max=inf, cost_baseline=group`, whose
+other values are guards that make it settle. By default a benefit head asks in the token's place, after each draft
+(`flsim/learning/benefit.py`), and what was bought is learned and kept.
 """
 
 import math
@@ -42,8 +44,8 @@ class DaGrpo(Reinforcement):
     """The settings of one device's round."""
 
     imitate: float = 8.0
-    """As above, and not 0: whoever may ask learns the task from far fewer responses of its own, so that what was
-    bought must teach it as well; 0 is the paper's form."""
+    """Weight of what was bought: so many further responses of its group. Not 0 as of other methods: a prompt that no
+    draft solves teaches nothing by itself, and its answer is paid for. 0 is the paper's form."""
     replay: int = 128
     """Answers of the cloud that a device keeps with their questions; not 0, since what is bought is tau of the prompts,
     too few to be learned from once. 0 is the paper's form; a pooled learner keeps none."""

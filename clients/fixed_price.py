@@ -19,13 +19,13 @@ class FixedPrice(DaGrpo):
     price: float = 0.3
     """lambda, at least 0, in units of the reward of a right answer."""
     policy: str = "token"
-    """As for DA-GRPO, but with the paper's help request, whose reward the price shapes."""
+    """Who asks, as of DA-GRPO; here the paper's help request, a `token`, whose reward the price shapes."""
     imitate: float = 0.0
-    """As for DA-GRPO; the shaped reward alone teaches."""
+    """Weight of what was bought, as of DA-GRPO; here 0: the shaped reward alone teaches."""
     replay: int = 0
-    """Likewise."""
+    """Answers of the cloud that a device keeps, as of DA-GRPO, or without `imitate` questions; here none."""
     replay_share: float = 0.25
-    """As for DA-GRPO, where `imitate` says so; else of a step's prompts, how many are met again."""
+    """Of a step's prompts, how many kept answers it learns besides, or without `imitate` how many are met again."""
     dual_init: float = field(default=0.0, init=False)
     dual_lr: float = field(default=0.0, init=False)
     dual_gain: float = field(default=0.0, init=False)

@@ -84,22 +84,38 @@ class Completions:
     offsets: Tensor | None = None
     """What was added to the logit of the help request for each token, by the surprise of what stood before it
     `(K, P, G, T)`; no gradient goes through it. None if nothing was."""
+    resumed: Tensor | None = None
+    """The place from which each one goes on by itself after its request, 0 if it does not, `(K, P, G)`; between the
+    two lies what was put in, which is read and no part of `mask`. None if none goes on."""
+
+    @property
+    def read(self) -> Tensor:
+        """True at tokens that are read, said by the model or put in, `(K, P, G, T)`."""
+        if self.resumed is None:
+            return self.mask
+        put_in = torch.arange(self.mask.shape[-1], device=self.mask.device) < self.resumed[..., None]  # (K, P, G, T)
+        return self.mask | put_in
 
 
 def encode(base: BaseModel, questions: Sequence[Sequence[str]]) -> Prompts:
     """Tokenise each device's prompts; devices may have unequal numbers, a device with none gets filling only."""
-    width = max(1, max(len(row) for row in questions))
     texts = [question for row in questions for question in row]
     tokens = iter(
         base.tokenizer(texts)["input_ids"] if texts else []
     )  # one call: the tokenizer's own overhead is large
-    ids = [[next(tokens) for _ in row] + [[base.eos_id]] * (width - len(row)) for row in questions]
+    return prompts_of(base, [[next(tokens) for _ in row] for row in questions])
+
+
+def prompts_of(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Prompts:
+    """Prompts by their tokens, `[device][prompt]`, none without any."""
+    width = max(1, max(len(row) for row in tokens))
+    ids = [[*row, *[[base.eos_id]] * (width - len(row))] for row in tokens]
     length = max(len(prompt) for row in ids for prompt in row)
-    padded = [[[base.pad_id] * (length - len(prompt)) + prompt for prompt in row] for row in ids]
+    padded = [[[base.pad_id] * (length - len(prompt)) + [*prompt] for prompt in row] for row in ids]
     lengths = torch.tensor([[len(prompt) for prompt in row] for row in ids])  # (K, P)
     mask = torch.arange(length) >= (length - lengths)[:, :, None]  # (K, P, L)
     device = base.model.device
-    return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in questions))
+    return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in tokens))
 
 
 def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Completions:

@@ -285,15 +285,17 @@ def _per_token(base: BaseModel, reading: Reading, completions: Completions, part
     k, p, g, t = ids.shape
     places = torch.arange(completions.tokens.numel(), device=ids.device).view(completions.tokens.shape)[:, :, part]
     later = places[..., 1:].flatten()  # of what follows each token but the last
+    seen = mask if completions.resumed is None else completions.read[:, :, part] & mask.any(-1, keepdim=True)
     first = Next(*(of.repeat_interleave(g, 0) for of in (reading.logits, reading.states)))  # K P g rows
     begun = readout(first, places[..., 0].flatten()).view(k, p, g, 1) * mask[..., :1]
     if t == 1:
         return begun
-    known, counts = ids[..., :-1].flatten(1, 2), mask[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
+    known, counts = ids[..., :-1].flatten(1, 2), seen[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
     rest = base.forward.follow(
         known, counts, reading.prompts.mask, reading.past, lambda following, of: readout(following, later[of])
     )
-    return torch.cat([begun, rest.view(k, p, g, t - 1)], -1)
+    each = torch.cat([begun, rest.view(k, p, g, t - 1)], -1)  # (K, P, g, T)
+    return each if completions.resumed is None else each.masked_fill(~mask, 0.0)
 
 
 def _logprob_of(
@@ -304,13 +306,23 @@ def _logprob_of(
     of_a_prompt, longest = completions.tokens[0, 0].numel(), completions.tokens.shape[-1]
     closing = base.help.closing(completions.tokens)[..., :-1].flatten()  # (K P G T,)
     offsets = None if completions.offsets is None else completions.offsets.flatten()  # (K P G T,)
+    later = None
+    if completions.resumed is not None:
+        into = torch.arange(longest, device=tokens.device) - completions.resumed[..., None]  # (K, P, G, T)
+        later = ((into >= 0) & (completions.resumed > 0)[..., None]).flatten()  # (K P G T,)
+        fresh = into.flatten() >= len(base.help.ids) - 1  # (K P G T,): what was put in is no beginning of a request
+        closing = closing & (~later | fresh)  # (K P G T,)
 
     def readout(logits: Tensor, places: Tensor) -> Tensor:
         bias = None if help_bias is None else help_bias.flatten()[places // of_a_prompt]  # (n,)
+        bias = bias if bias is None or later is None else bias.masked_fill(later[places], 0.0)  # (n,)
         within = places % longest  # (n,)
         logits = base.help.biased(logits.float(), bias, within)  # (n, V)
         logits = base.help.raised(logits, None if offsets is None else offsets[places])  # (n, V)
         barred = base.help.barred(closing[places], bias, within, may_ask=may_ask)  # (n,)
+        if later is not None:  # nobody asks a second time
+            again = closing[places] & later[places]  # (n,)
+            barred = again if barred is None else barred | again  # (n,)
         logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
         if temperature > 0:
             logits = logits / temperature  # (n, V)

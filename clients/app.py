@@ -31,6 +31,7 @@ from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
+from flsim.models.hint import Hint
 from flsim.seeding import seed_globals
 from flsim.timing import spend
 
@@ -60,6 +61,11 @@ class LocalAlgorithm(Protocol):
     @property
     def asks(self) -> AskingRule:
         """Who decides at test time when to ask, unless somebody else is named."""
+        ...
+
+    @property
+    def given_hint(self) -> Hint | None:
+        """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
         ...
 
     def prompts_per_round(self, world: World, name: str) -> int:
@@ -114,6 +120,11 @@ class DeviceApp(PackedClientApp):
                 f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
                 f"cloud.draft nothing is sent before there are drafts; leave the draft out, or take another rule"
             )
+        if asks_all(asking) and algorithm.given_hint is not None:
+            raise ValueError(
+                f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
+                f"client.hint these are not what a device says in the end; take another rule"
+            )
         self.asking = asking
         self.mods = list(mods)
         self.config = config
@@ -125,7 +136,8 @@ class DeviceApp(PackedClientApp):
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""
-        return load_world(self.config, self.cloud, self.extras, self.algorithm.head, self.algorithm.surprise)
+        own = self.algorithm
+        return load_world(self.config, self.cloud, self.extras, own.head, own.surprise, own.given_hint)
 
     def extras(self, base: BaseModel) -> Adapter:
         """What the devices learn beside LoRA, as it is at first (`flsim.flower.contract.CarriesMore`)."""

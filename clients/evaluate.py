@@ -25,11 +25,12 @@ from clients.asking.policy import OWN
 from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, right_alone
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
+from clients.device.hints import answers_after
 from clients.device.notes import cloud_facts
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from clients.task_scores import label_rows, task_scores
-from flsim.cloud.draft import with_draft
+from flsim.cloud.draft import as_sent
 from flsim.cloud.journal import Journal, lost_facts, obtain
 from flsim.cloud.protocol import NOTHING, Answer, Basket
 from flsim.devices import device_name
@@ -83,17 +84,22 @@ def evaluate_pack(
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
-    orders = [] if world.prices.draft is not None else _orders(world, problems, journals, model + tag)
+    worded = world.prices.draft is not None or world.prices.hint is not None
+    orders = [] if worded else _orders(world, problems, journals, model + tag)
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases, {} if heard is None else heard))
-    if world.prices.draft is not None:
-        orders = _orders(world, problems, journals, model + tag, _drafts(world, problems, choices))
+    drafts = _drafts(world, problems, choices) if worded or world.hint is not None else []
+    orders = _orders(world, problems, journals, model + tag, drafts) if worded else orders
+    grants = [
+        _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)
+        for choice, tests, tau in zip(choices, problems, taus, strict=True)
+    ]  # (N,) each
+    _fulfil(world, orders, grants, drafts)
     scores = task_scores(world, problems)
     rows = []
-    for device, order, choice, tau, scored in zip(devices, orders, choices, taus, scores, strict=True):
+    for device, order, choice, granted, scored in zip(devices, orders, choices, grants, scores, strict=True):
         tests = order.problems
-        granted = _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)  # (N,)
-        help_ = order.help(choice.alone, granted)
+        help_ = order.help(choice.alone)
         wishes = choice.wishes.astype(np.float64)  # (N,)
         values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
         of = Subject(round_, device_name(device), world.split, model)
@@ -140,16 +146,20 @@ def reference_rows(
     texts = answer_alone(world, problems, world.answer_tokens)
     rows = []
     orders = _orders(world, problems, journals, "random" + tag, texts)
-    for k, (device, order) in enumerate(zip(devices, orders, strict=True)):
+    grants = [
+        _granted(random_order(world, device, len(tests)), len(tests), tau)
+        for device, tests, tau in zip(devices, problems, taus, strict=True)
+    ]  # (N,) each
+    _fulfil(world, orders, grants, texts if world.config.model.drafts else _silent(problems))
+    for k, (device, order, granted) in enumerate(zip(devices, orders, grants, strict=True)):
         tests = order.problems
         alone = right_alone(tests, texts[k])  # (N,)
-        granted = _granted(random_order(world, device, len(tests)), len(tests), taus[k])  # (N,)
-        help_ = order.help(alone, granted)
+        help_ = order.help(alone)
         at_random = _within_budget(granted, alone, help_)
         of = Subject(round_, device_name(device), world.split, "random")
         own = _rows(world, tests, at_random, of) + _costs(world, help_, of)
-        if world.asks_all_tests:
-            by_cloud = {"accuracy": np.where(help_.came, help_.right, np.nan)}
+        if world.asks_all_tests and world.prices.hint is None:  # a cloud that gives hints says no answer
+            by_cloud = {"accuracy": np.where(help_.came, help_.by_cloud, np.nan)}
             own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
     return rows
@@ -161,6 +171,8 @@ class Help:
 
     right: Flags
     """Whether the final answer is right if the prompt is sent, `(N,)`; the device's own where no answer came."""
+    by_cloud: Flags
+    """The same of the cloud's own answer, `(N,)`; another one only where devices are given hints."""
     came: Flags
     """Whether an answer came, `(N,)`: the prompt was sent, and the cloud did not fail."""
     facts: Mapping[str, float]
@@ -175,12 +187,14 @@ class Order:
     problems: Sequence[Problem]
     """N of them."""
     worded: Sequence[Problem]
-    """The same as they are sent, with the device's drafts where `cloud.draft` says so."""
+    """The same as they are sent, with the device's drafts where `cloud.draft` or `cloud.hint` says so."""
     journal: Journal
     purpose: str
     """The model that is measured, by which the journal knows the order."""
     answers: dict[int, Answer] = field(default_factory=dict)
     """What came, by place."""
+    endings: dict[int, str] = field(default_factory=dict)
+    """What the device said after what came, by place, where it is given hints."""
     basket: Basket = field(default_factory=Basket)
 
     def send(self, places: Sequence[int]) -> None:
@@ -191,20 +205,16 @@ class Order:
             if answer is not None and not answer.void:
                 self.answers[place] = answer
 
-    def help(self, alone: Flags, granted: Flags) -> Help:
-        """What came of it; where only granted prompts are sent, they are sent now.
-
-        Args:
-            alone: whether the device alone is right, `(N,)`.
-            granted: what its budget grants, `(N,)`.
-        """
-        if not self.world.asks_all_tests:
-            self.send(np.flatnonzero(granted).tolist())
-        right, came = alone.copy(), np.zeros_like(granted)  # (N,) each
+    def help(self, alone: Flags) -> Help:
+        """What came of it, beside whether the device alone is right, `(N,)`."""
+        right, came = alone.copy(), np.zeros_like(alone)  # (N,) each
         places = sorted(self.answers)
         came[places] = True
         right[places] = are_right([(self.problems[place], self.answers[place].text) for place in places])
-        return Help(right, came, cloud_facts(self.basket) | lost_facts(self.journal.left(self.purpose)))
+        by_cloud = right.copy()  # (N,)
+        ended = sorted(self.endings)
+        right[ended] = are_right([(self.problems[place], self.endings[place]) for place in ended])
+        return Help(right, by_cloud, came, cloud_facts(self.basket) | lost_facts(self.journal.left(self.purpose)))
 
 
 def _orders(
@@ -216,9 +226,9 @@ def _orders(
 ) -> list[Order]:
     """The orders of a pack; where all tests are sent, they are sent here, with drafts or before a rule has decided."""
     books = journals or [Journal(None, world.prices) for _ in problems]
-    said = [[""] * len(tests) for tests in problems] if drafts is None else drafts
+    said = _silent(problems) if drafts is None else drafts
     sent = [
-        [with_draft(problem, draft, world.prices.draft) for problem, draft in zip(tests, own, strict=True)]
+        [as_sent(problem, draft, world.prices) for problem, draft in zip(tests, own, strict=True)]
         for tests, own in zip(problems, said, strict=True)
     ]
     parts = zip(problems, sent, books, strict=True)
@@ -229,8 +239,39 @@ def _orders(
     return orders
 
 
+def _fulfil(world: World, orders: Sequence[Order], grants: Sequence[Flags], drafts: Sequence[Sequence[str]]) -> None:
+    """Send what was granted, unless all was sent; and where devices are given hints, let them go on after each."""
+    if not world.asks_all_tests:
+        for order, granted in zip(orders, grants, strict=True):
+            order.send(np.flatnonzero(granted).tolist())
+    if world.hint is None:
+        return
+    places = [sorted(order.answers) for order in orders]
+    said = answers_after(
+        world,
+        [[order.problems[place] for place in own] for order, own in zip(orders, places, strict=True)],
+        [[draft[place] for place in own] for draft, own in zip(drafts, places, strict=True)],
+        [
+            {at: order.answers[place].text for at, place in enumerate(own)}
+            for order, own in zip(orders, places, strict=True)
+        ],
+    )
+    for order, own, texts in zip(orders, places, said, strict=True):
+        order.endings |= dict(zip(own, texts, strict=True))
+
+
+def _silent(problems: Problems) -> list[Sequence[str]]:
+    """Drafts of devices that have said nothing."""
+    return [[""] * len(tests) for tests in problems]
+
+
 def _drafts(world: World, problems: Problems, choices: Sequence[Choice]) -> list[Sequence[str]]:
-    """What each device said of its own accord: before it asked, or, under rules that decide after it, its answer."""
+    """What each device said of its own accord: before it asked, or, under rules that decide after it, its answer.
+
+    Before it goes on with a hint, a device whose model asks before it answers has said nothing.
+    """
+    if world.hint is not None and not world.config.model.drafts:
+        return _silent(problems)
     late = [choice.drafts is None for choice in choices]
     alone = answer_alone(world, problems, world.answer_tokens) if any(late) else [[] for _ in problems]
     return [choice.drafts or own for choice, own in zip(choices, alone, strict=True)]

@@ -30,6 +30,7 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel, refuse_unspeakable
+from flsim.models.hint import Hint
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS
 from flsim.problems.problem import Problem
@@ -142,15 +143,24 @@ class Learner(ABC):
                 f"model.request={config.model.request} {config.model.path} asks before it answers; set "
                 f"model.request=after, or leave client.surprise out"
             )
+        if config.cloud.hint is not None and self.given_hint is None:
+            raise ConfigError(
+                "cloud.hint words what is asked of the cloud for client.hint=true only; set that, or leave it out"
+            )
         refuse_too_large(
             config.model,
             config.engine,
             cohort=config.cohort_size,
             prompts=prompts,
             responses=prompts * self.responses,
-            new_tokens=self.max_new_tokens,
+            new_tokens=self.longest_row,
             micro_batch=self.micro_batch,
         )
+
+    @property
+    def longest_row(self) -> int:
+        """Most tokens that are read after a prompt."""
+        return self.max_new_tokens
 
     @property
     def first_dual(self) -> float:
@@ -170,6 +180,11 @@ class Learner(ABC):
     def surprise(self) -> float:
         """kappa, by which the surprise of a draft raises the help request, in training and at tests; 0 does not."""
         return 0.0
+
+    @property
+    def given_hint(self) -> Hint | None:
+        """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
+        return None
 
     @property
     def asks(self) -> AskingRule:

@@ -22,6 +22,7 @@ from clients.learner import Learner
 from flsim.learning.benefit import head_gradient, regression_pull
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Completions, Reading, encode, given, read
+from flsim.models.hint import Hint
 from flsim.models.scoring import pull_back, score
 from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
@@ -75,6 +76,14 @@ class Reinforcement(Learner):
     """kappa, by which the model's surprise at its own draft raises its help request, for methods that ask by words: the
     logit after t >= 1 tokens rises by kappa (mean surprise - 0.3), with minus each token's log-probability for its
     surprise, in nats. 0, as in the papers: not at all."""
+    hint: bool = False
+    """Whether the cloud gives a device that asks by words a hint instead of the answer: it is put in after the request,
+    the device goes on to an answer of its own, which is judged, and only its own tokens are learned from ("Learning to
+    Seek Help", arXiv 2604.17827)."""
+    hint_share: float = 0.5
+    """Of the cloud's answer, what is given: its first tokens, rounded up. Where `cloud.hint` asks for a hint, all."""
+    hint_tokens: int = 32
+    """Most tokens of a hint."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
 
@@ -100,6 +109,17 @@ class Reinforcement(Learner):
         if self.surprise and not self.speaks:
             how = "asks by its benefit head" if self.may_ask else "never asks"
             raise ValueError(f"surprise={self.surprise} has no effect: this method {how}; leave it out")
+        if not (0 <= self.hint_share <= 1 and self.hint_tokens >= 0):
+            raise ValueError(
+                f"hint_share={self.hint_share} must be in [0, 1] and hint_tokens={self.hint_tokens} at least 0"
+            )
+        if self.hint and not self.speaks:
+            how = "asks by its benefit head after whole answers" if self.may_ask else "never asks"
+            raise ValueError(f"hint=true has no effect: this method {how}; leave it out")
+        if self.hint and self.imitate:
+            raise ValueError(
+                f"imitate={self.imitate} learns the cloud's answers, and hint=true withholds them; set imitate=0"
+            )
         if self.kl < 0:
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
@@ -116,6 +136,16 @@ class Reinforcement(Learner):
     def speaks(self) -> bool:
         """Whether its responses may hold the help request: it asks by words, and not by a head."""
         return self.may_ask and self.head is None
+
+    @property
+    def given_hint(self) -> Hint | None:
+        """As the settings say."""
+        return Hint(self.hint_share, self.hint_tokens) if self.hint else None
+
+    @property
+    def longest_row(self) -> int:
+        """Of a response that asks: what it says before and after, and the hint between."""
+        return 2 * self.max_new_tokens + self.hint_tokens if self.hint else self.max_new_tokens
 
     @property
     def sampling(self) -> Sampling:

@@ -10,6 +10,7 @@ from torch import Tensor
 from clients.asking.alone import Alone, hear, wish_of
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
 from clients.asking.threshold import Scored
+from clients.device.hints import answers_after
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from flsim.models.decoding import Completions, Reading, encode, generate, read
@@ -78,16 +79,21 @@ def _alone(
 ) -> tuple[list[Flags], list[tuple[str, ...] | None]]:
     """Whether each device is right without the cloud, and its drafts, or None where the model asks before it answers.
 
-    Greedy, so only prompts that asked without a draft need a second try.
+    Greedy, so only prompts that asked without a draft need a second try. Devices that are given hints go on without.
     """
     drafts = [tuple(row) if world.config.model.drafts else None for row in texts]
+    goes_on = world.hint is not None
     wanting = [
-        [p for p in np.flatnonzero(row).tolist() if said is None or not said[p].strip()]
+        [p for p in np.flatnonzero(row).tolist() if goes_on or said is None or not said[p].strip()]
         for row, said in zip(wishes, drafts, strict=True)
     ]
     if any(wanting):
         asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
-        again = answer_alone(world, asked, world.answer_tokens)
+        if goes_on:
+            said = [["" if own is None else own[p] for p in row] for row, own in zip(wanting, drafts, strict=True)]
+            again = answers_after(world, asked, said, [{} for _ in asked])
+        else:
+            again = answer_alone(world, asked, world.answer_tokens)
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text

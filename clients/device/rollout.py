@@ -15,10 +15,11 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.world import World
-from flsim.cloud.draft import with_draft
+from flsim.cloud.draft import as_sent
 from flsim.cloud.journal import TRAINING, buy, digest_of
 from flsim.cloud.protocol import Answer
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
+from flsim.models.hint import go_on
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
@@ -138,21 +139,66 @@ def roll_out(
     wants = completions.asked.cpu() & reading.prompts.real.cpu()[..., None]  # (K, P, G)
     drafted = wants & said & (wishes is not None or world.config.model.drafts)  # (K, P, G)
     tries = (wants & ~drafted).any(-1)  # (K, P)
+    worded = world.prices.draft is not None or world.prices.hint is not None
+    drafts = _first_drafts(completions, wants) if worded else NO_DRAFTS
+    open_ = reading.prompts.real  # (K, P)
+    if help_bias is not None:
+        open_ = open_ & ~help_bias.isneginf()  # (K, P)
+    if world.hint is not None:
+        answers = buy_answers(world, devices, problems, wants.any(-1), drafts)
+        whole, endings, help_ = _gone_on(world, devices, problems, sampling, reading, completions, answers, step=step)
+        right = right_alone + asked * endings  # (K, P, G)
+        return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_)
     help_ = ask_cloud(
         world,
         devices,
         problems,
         wants.any(-1),
         tries,
-        drafts=_first_drafts(completions, wants) if world.prices.draft is not None else NO_DRAFTS,
+        drafts=drafts,
         max_new_tokens=sampling.max_new_tokens,
     )
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
-    open_ = reading.prompts.real  # (K, P)
-    if help_bias is not None:
-        open_ = open_ & ~help_bias.isneginf()  # (K, P)
     return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_)
+
+
+def _gone_on(
+    world: World,
+    devices: Sequence[Device],
+    problems: Problems,
+    sampling: Sampling,
+    reading: Reading,
+    said: Completions,
+    answers: Mapping[tuple[int, int], Answer],
+    *,
+    step: int,
+) -> tuple[Completions, Tensor, Help]:
+    """Whole responses, 1 where what was said after a request is right `(K, P, G)`, and what came from the cloud.
+
+    All responses of a group that asked get one and the same hint, or, where no answer came, none.
+    """
+    assert world.hint is not None, "only devices that are given hints go on"
+    with spend("rollout"):
+        whole, texts = go_on(
+            world.base,
+            reading.prompts,
+            said,
+            {place: world.hint.of(world.base, answer.text) for place, answer in answers.items()},
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            generators=[seeded(seed_for(world.seed, "hint", d.name, d.round, step)) for d in devices],
+        )
+    right = torch.zeros(said.asked.shape)  # (K, P, G)
+    with spend("reward"):
+        verdicts = are_right([(problems[k][p], text) for (k, p, _), text in texts.items()])
+        by_cloud = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
+    for place, verdict in zip(texts, verdicts, strict=True):
+        right[place] = float(verdict)
+    helped, came = torch.zeros(right.shape[:2]), torch.zeros(right.shape[:2], dtype=torch.bool)  # (K, P) each
+    for at, verdict in zip(answers, by_cloud, strict=True):
+        helped[at], came[at] = float(verdict), True
+    return whole, right.to(said.asked.device), Help(helped, came, {})
 
 
 def _judge(problems: Problems, completions: Completions) -> tuple[Tensor, Tensor]:
@@ -227,14 +273,14 @@ def buy_answers(
     """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
 
     A prompt that a ledger refuses has none, nor one at which the cloud fails; such a one is paid only if it is billed.
-    Where `cloud.draft` says so, a prompt with one of the `drafts` is sent together with it.
+    Where `cloud.draft` or `cloud.hint` says so, a prompt with one of the `drafts` is sent together with it.
     """
     prices = world.prices
     granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
     answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
     sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
     for k, p in wanted.nonzero().tolist():
-        sent[k, p] = with_draft(problems[k][p], drafts.get((k, p), ""), prices.draft)
+        sent[k, p] = as_sent(problems[k][p], drafts.get((k, p), ""), prices)
         quote, name = world.cloud.quote(sent[k, p]), digest_of(sent[k, p])
         paid = devices[k].journal.recall(TRAINING, name)
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices), again=paid is not None):

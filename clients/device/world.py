@@ -9,6 +9,7 @@ from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
+from flsim.models.hint import Hint
 from flsim.models.stacked_lora import StackedLora
 from flsim.tasks.stream import TaskStream, stream_of
 
@@ -28,6 +29,8 @@ class World:
     """How devices look at their own drafts; None if they do not."""
     surprise: float = 0.0
     """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
+    hint: Hint | None = None
+    """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
 
     @property
     def seed(self) -> int:
@@ -76,6 +79,7 @@ def load_world(
     extras: Extras | None = None,
     head: Head | None = None,
     surprise: float = 0.0,
+    hint: Hint | None = None,
 ) -> World:
     """Load everything; seconds for the built-in models.
 
@@ -85,11 +89,15 @@ def load_world(
         extras: what they learn beside LoRA; None is nothing.
         head: how they look at their own drafts; None if they do not.
         surprise: by which the surprise of a draft raises the help request; 0 does not.
+        hint: how much of the cloud's answer they are given to go on with, all of what `cloud.hint` asks for; None if
+            the cloud answers for them.
     """
+    if hint is not None and config.cloud.hint is not None:
+        hint = replace(hint, share=1.0)
     asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
     base = load_model(config.model, place=place)
     like = initial_adapter(base.model, config.model, config.seed, {} if extras is None else extras(base))
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
-    return World(config, base, lora, behind, stream_of(config), like, head, surprise)
+    return World(config, base, lora, behind, stream_of(config), like, head, surprise, hint)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from flsim.cloud.protocol import Cloud
 from flsim.config.given import shown
 from flsim.config.model import ModelConfig
-from flsim.config.schema import ConfigError
+from flsim.config.schema import CloudConfig, ConfigError
 from flsim.problems.problem import Problem
 
 
@@ -24,6 +24,13 @@ def with_draft(problem: Problem, draft: str, template: str | None) -> Problem:
     if template is None or not draft.strip():
         return problem
     return replace(problem, question=template.format(question=problem.question, draft=draft.strip()))
+
+
+def as_sent(problem: Problem, draft: str, config: CloudConfig) -> Problem:
+    """The problem in the words of `cloud.hint`, with a draft or without, or of `cloud.draft`, if there are any."""
+    if config.hint is None:
+        return with_draft(problem, draft, config.draft)
+    return replace(problem, question=config.hint.format(question=problem.question, draft=draft.strip()))
 
 
 def refuse_draft(cloud: Cloud, template: str | None, model: ModelConfig) -> None:
@@ -50,4 +57,28 @@ def refuse_draft(cloud: Cloud, template: str | None, model: ModelConfig) -> None
             f"cloud.draft={shown(template)} sends what a device said before it asked, and model.path={model.path} with "
             f"model.request={model.request} is taken to ask before it answers; set model.request=after, or leave the "
             f"draft out"
+        )
+
+
+def refuse_hint(cloud: Cloud, config: CloudConfig) -> None:
+    """Refuse to ask for hints in words that the cloud cannot read, or in two ways at once.
+
+    Args:
+        cloud: what is asked.
+        config: with `cloud.hint`; None refuses nothing.
+
+    Raises:
+        ConfigError: naming the cloud, and the mend.
+    """
+    if config.hint is None:
+        return
+    if config.draft is not None:
+        raise ConfigError(
+            "cloud.hint and cloud.draft both word what is sent; {draft} may stand in cloud.hint, leave cloud.draft out"
+        )
+    if not getattr(cloud, "reads_drafts", False):
+        raise ConfigError(
+            f"cloud.hint={shown(config.hint)} cannot be sent to {type(cloud).__name__}, which looks questions up or "
+            f"reads no English; leave it out, so that a hint is the beginning of its answer, or take a server "
+            f"(flsim.cloud.endpoint:Endpoint) or the folder of a language model (flsim.cloud.checkpoint:Checkpoint)"
         )

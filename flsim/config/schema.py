@@ -208,6 +208,10 @@ class CloudConfig:
     `{question}\\n\\nA smaller model's try: {draft}\\nAnswer the question; correct the try if it is wrong.` The draft is
     that of the first response of the group that asks, and at tests that of the greedy answer; where there is none, the
     question is sent as it is. None sends no drafts."""
+    hint: str | None = worded(None, ("question", "draft"))
+    """What is sent in place of a question where devices are given hints (`client.hint`), such as
+    `{question}\\n\\nA pupil has written: {draft}\\nGive a hint of at most 20 words, and not the answer.` Then the whole
+    reply is the hint. None sends the question, and the hint is the beginning of the answer to it."""
     price_per_prompt_token: float = at_least(0, 0.27e-6, finite=True)
     """Money per token sent."""
     price_per_completion_token: float = at_least(0, 1.10e-6, finite=True)

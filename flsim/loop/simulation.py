@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.flower.messages as wire
-from flsim.cloud.draft import refuse_draft
+from flsim.cloud.draft import refuse_draft, refuse_hint
 from flsim.cloud.make import cache_of, fitting, make_cloud
 from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.load import load_config
@@ -182,6 +182,7 @@ def build_parts(
     check_gpus(config.engine)
     cloud = make_cloud(config.cloud) if cloud is None else cloud
     refuse_draft(cloud, config.cloud.draft, config.model)
+    refuse_hint(cloud, config.cloud)
     strategy = strategy or build("strategy", config.strategy)
     client = client or client_of(config, cloud)
     stage = stage or (build("stage", config.stage) if config.stage else None)

@@ -1,0 +1,42 @@
+"""Greedy answers after a request: the draft, the request, what the cloud gave of its answer, and the device goes on."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from clients.device.world import World
+from flsim.models.decoding import generate, prompts_of, read
+from flsim.problems.problem import Problem
+
+
+@torch.no_grad()
+def answers_after(
+    world: World,
+    problems: Sequence[Sequence[Problem]],
+    drafts: Sequence[Sequence[str]],
+    replies: Sequence[Mapping[int, str]],
+) -> list[list[str]]:
+    """What each device says after it asked, `[device][prompt]`; the adapters in use are theirs.
+
+    Args:
+        world: the worker's, of devices that are given hints.
+        problems: of each device.
+        drafts: what it said before it asked, "" for nothing.
+        replies: what the cloud said, by the place of the problem; where it said nothing, the device goes on without.
+    """
+    base, hint = world.base, world.hint
+    assert hint is not None, "only devices that are given hints go on"
+    if not any(problems):
+        return [[] for _ in problems]
+    said = []
+    for row, own, came in zip(base.prompts([list(row) for row in problems]), drafts, replies, strict=True):
+        asked = base.tokenizer(row)["input_ids"] if row else []
+        tails = [
+            [*base.spell(draft)[:-1], *base.help.ids, *(hint.of(base, came[place]) if place in came else ())]
+            for place, draft in enumerate(own)
+        ]
+        said.append([[*prompt, *tail] for prompt, tail in zip(asked, tails, strict=True)])
+    reading = read(base, prompts_of(base, said))
+    most = world.answer_tokens
+    found = generate(base, reading, group_size=1, max_new_tokens=most, temperature=0.0, may_ask=False)
+    return [[group[0] for group in row] for row in found.texts]

@@ -233,7 +233,7 @@ def test_what_one_rule_has_heard_another_hears_again(world: World) -> None:
     world.lora.attach(None)
     tests = [own_tests(world, device) for device in (0, 1)]
     together = Examined(world, [0, 1], tests, [0.3, 0.5])
-    rules = [Confidence(calibration=8), OwnCalibrated(calibration=8), Confidence(calibration=8, pacing=True), Never()]
+    rules: list[AskingRule] = [Confidence(8), OwnCalibrated(8), Confidence(8, pacing=True), Never()]
     shared = [rule.decide(together) for rule in rules]
     for rule, found in zip(rules, shared, strict=True):
         for one, other in zip(rule.decide(Examined(world, [0, 1], tests, [0.3, 0.5])), found, strict=True):

@@ -84,7 +84,7 @@ def evaluate_pack(
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
-    worded = world.prices.draft is not None or world.prices.hint is not None
+    worded = world.words_questions
     orders = [] if worded else _orders(world, problems, journals, model + tag)
     _use(world, devices, adapters)
     choices = decide(asking, Examined(world, devices, problems, taus, biases, {} if heard is None else heard))
@@ -95,23 +95,39 @@ def evaluate_pack(
         for choice, tests, tau in zip(choices, problems, taus, strict=True)
     ]  # (N,) each
     _fulfil(world, orders, grants, drafts)
-    scores = task_scores(world, problems)
     rows = []
-    for device, order, choice, granted, scored in zip(devices, orders, choices, grants, scores, strict=True):
-        tests = order.problems
-        help_ = order.help(choice.alone)
-        wishes = choice.wishes.astype(np.float64)  # (N,)
-        values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
+    parts = zip(devices, orders, choices, grants, task_scores(world, problems), strict=True)
+    for device, order, choice, granted, scored in parts:
         of = Subject(round_, device_name(device), world.split, model)
-        whole = _costs(world, help_, of) + label_rows(tests, scored, world.stream.tasks, of)
-        if model == "global":
-            whole += [of.row(name, *pair) for name, pair in wish_rows(choice).items()]
-        if model == "global" and world.asks_all_tests:
-            ties = tie_breaks(world, device, world.split, len(tests))  # (N,)
-            values |= accuracy_curve(choice, help_.right, ties)
-            whole.append(of.row("asking_auc", *asking_auc(choice, help_.right)))
-        rows.append(_rows(world, tests, values, of) + whole)
+        labelled = label_rows(order.problems, scored, world.stream.tasks, of)
+        rows.append(_measured(device, order, choice, granted, labelled, of))
     return rows
+
+
+def _measured(
+    device: int, order: "Order", choice: Choice, granted: Flags, labelled: Sequence[Row], of: Subject
+) -> list[Row]:
+    """The rows of one device.
+
+    Args:
+        device: its index.
+        order: what it asked of the cloud.
+        choice: what its rule decided for N prompts.
+        granted: what its budget granted, `(N,)`.
+        labelled: its rows of tasks with score labels.
+        of: what is measured, for the rows.
+    """
+    world, help_ = order.world, order.help(choice.alone)
+    wishes = choice.wishes.astype(np.float64)  # (N,)
+    values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
+    whole = [*_costs(world, help_, of), *labelled]
+    if of.model == "global":
+        whole += [of.row(name, *pair) for name, pair in wish_rows(choice).items()]
+    if of.model == "global" and world.asks_all_tests:
+        ties = tie_breaks(world, device, world.split, len(order.problems))  # (N,)
+        values |= accuracy_curve(choice, help_.right, ties)
+        whole.append(of.row("asking_auc", *asking_auc(choice, help_.right)))
+    return _rows(world, order.problems, values, of) + whole
 
 
 def reference_rows(

@@ -247,6 +247,25 @@ class Learner(ABC):
         count = world.stream.prompts_per_step(name, self.prompts)
         return world.stream.training_problems(name, round_, step, count=count, seed=world.seed)
 
+    def _kept(self, world: World, device: Device, count: int, step: int) -> list[tuple[Problem, str]]:
+        """Questions of the past with the cloud's answers that the device kept, which cost nothing again.
+
+        Args:
+            world: the worker's.
+            device: whose.
+            count: of the prompts of a step.
+            step: of the round.
+        """
+        places = device.replay.draw(int(self.replay_share * count), world.seed, device.name, device.round, step)
+        past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
+        return [(problem, device.answers[at]) for problem, at in zip(past, places, strict=True) if at in device.answers]
+
+    def _keep(self, world: World, device: Device, step: int, answers: Mapping[int, str]) -> None:
+        """Keep answers of the cloud, by the place of their question in the step, as far as the buffer keeps them."""
+        said: dict[Place, str] = {(device.round, step, place): text for place, text in answers.items()}
+        device.replay.remember(list(said), self.kept_questions, world.seed, device.name)
+        device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
+
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions, and some of the past in place of the last of them."""
         fresh, seed = self._fresh(world, device.name, device.round, step), world.seed

@@ -15,11 +15,10 @@ from torch import Tensor
 from clients.device.device import Device
 from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
-from clients.device.replay import met_again
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
 from clients.device.world import World
 from clients.learner import Learner
-from flsim.learning.benefit import head_gradient, regression_pull
+from flsim.learning.benefit import chances, head_gradient, regression_pull
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.hint import Hint
@@ -280,15 +279,15 @@ class Reinforcement(Learner):
         The labels are the verdicts on all drafts, and on the cloud's answers that came. None where the adapter does not
         learn from the head.
         """
-        weight, drafts = weights_of(pack.world.lora, pack.theta), rollout.completions
+        weight, phi = weights_of(pack.world.lora, pack.theta), head.features(rollout.completions)
         place = weight.device
         alone = rollout.right_draft  # (K, P, G)
         cloud = (rollout.help.right.to(place)[..., None]).expand_as(alone)  # (K, P, G)
         real, came = rollout.prompts.real, rollout.help.came.to(place)  # (K, P) each
         known = torch.stack([real, came & real], -1)[:, :, None].expand(*alone.shape, 2)  # (K, P, G, 2)
-        pull = regression_pull(head.chances(weight, drafts), torch.stack([alone, cloud], -1), known.float())
+        pull = regression_pull(chances(weight, phi), torch.stack([alone, cloud], -1), known.float())
         states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
-        return head_gradient(pull, head.features(drafts)), states
+        return head_gradient(pull, phi), states
 
     def _imitated(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
         """The gradient of what was bought, now and before, `(K, n)`; None for none.
@@ -308,9 +307,8 @@ class Reinforcement(Learner):
         ]
         for k, (device, row) in enumerate(zip(pack.devices, problems, strict=True)):
             lessons[k] += [(*kept, 0.5) for kept in self._kept(pack.world, device, len(row), step)]
-            said = {(device.round, step, p): text for (at, p), text in rollout.help.answers.items() if at == k}
-            device.replay.remember(list(said), self.kept_questions, pack.world.seed, device.name)
-            device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
+            said = {p: text for (at, p), text in rollout.help.answers.items() if at == k}
+            self._keep(pack.world, device, step, said)
         if not any(lessons):
             return None
         taught = given(base, [[base.spell(text, self.max_new_tokens) for _, text, _ in row] for row in lessons])
@@ -332,12 +330,6 @@ class Reinforcement(Learner):
         counts = torch.tensor(prompts, device=value.device).clamp(min=1)  # (K,)
         (pull,) = torch.autograd.grad((value * real.sum(-1) / counts).sum(), logprobs)  # (K, P, 1, T)
         return pull
-
-    def _kept(self, world: World, device: Device, count: int, step: int) -> list[tuple[Problem, str]]:
-        """Questions that were answered by the cloud before, with the answers, which cost nothing again."""
-        places = device.replay.draw(int(self.replay_share * count), world.seed, device.name, device.round, step)
-        past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
-        return [(problem, device.answers[at]) for problem, at in zip(past, places, strict=True) if at in device.answers]
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only where the buffer keeps answers: what is met again was answered already."""

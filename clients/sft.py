@@ -13,7 +13,6 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.pack import Pack
-from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems, buy_answers
 from clients.device.world import World
 from clients.learner import Learner
@@ -61,11 +60,9 @@ class Sft(Learner):
         right = {place for place, readout in zip(bought, verdicts, strict=True) if readout}
         kept = sorted(right) if self.verified else sorted(bought)
         lessons = [[(problems[k][p], bought[k, p].text) for at, p in kept if at == k] for k in range(len(devices))]
-        again = [self._again(world, device, step, len(problems[k])) for k, device in enumerate(devices)]
+        again = [self._kept(world, device, len(problems[k]), step) for k, device in enumerate(devices)]
         for k, device in enumerate(devices):
-            said: dict[Place, str] = {(device.round, step, p): bought[k, p].text for at, p in kept if at == k}
-            device.replay.remember(list(said), self.replay, world.seed, device.name)
-            device.answers = {at: text for at, text in (device.answers | said).items() if at in device.replay.places}
+            self._keep(world, device, step, {p: bought[k, p].text for at, p in kept if at == k})
         with spend("train"):
             pack.move(self._gradient(pack, [a + b for a, b in zip(lessons, again, strict=True)]), self.adam)
         for k, note in enumerate(pack.notes):
@@ -84,13 +81,6 @@ class Sft(Learner):
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only: what is met again was answered already."""
         return self._fresh(world, device.name, device.round, step)
-
-    def _again(self, world: World, device: Device, step: int, count: int) -> list[tuple[Problem, str]]:
-        """Questions of the past with the answers that the device kept, which cost nothing again."""
-        wanted = int(self.replay_share * count)
-        places = device.replay.draw(wanted, world.seed, device.name, device.round, step)
-        past = met_again(world.stream, device.name, places, count=count, seed=world.seed)
-        return [(p, device.answers[at]) for p, at in zip(past, places, strict=True) if at in device.answers]
 
     def _gradient(self, pack: Pack, lessons: Sequence[Sequence[tuple[Problem, str]]]) -> Tensor:
         """Of each device's mean over its tokens, `(K, n)`."""

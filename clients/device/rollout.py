@@ -117,18 +117,7 @@ def roll_out(
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
-        completions = generate(
-            world.base,
-            reading,
-            group_size=sampling.group_size,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            generators=[seeded(seed_for(world.seed, "rollout", d.name, d.round, step)) for d in devices],
-            may_ask=sampling.may_ask,
-            help_bias=help_bias if sampling.may_ask else None,
-            surprise=sampling.surprise,
-            traced=world.head is not None,
-        )
+        completions = _sampled(world, devices, reading, sampling, step, help_bias)
         if wishes is not None:
             completions = replace(completions, asked=wishes(completions) & reading.prompts.real[..., None])
     with spend("reward"):
@@ -139,8 +128,7 @@ def roll_out(
     wants = completions.asked.cpu() & reading.prompts.real.cpu()[..., None]  # (K, P, G)
     drafted = wants & said & (wishes is not None or world.config.model.drafts)  # (K, P, G)
     tries = (wants & ~drafted).any(-1)  # (K, P)
-    worded = world.prices.draft is not None or world.prices.hint is not None
-    drafts = _first_drafts(completions, wants) if worded else NO_DRAFTS
+    drafts = _first_drafts(completions, wants) if world.words_questions else NO_DRAFTS
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
         open_ = open_ & ~help_bias.isneginf()  # (K, P)
@@ -161,6 +149,29 @@ def roll_out(
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
     return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_)
+
+
+def _sampled(
+    world: World,
+    devices: Sequence[Device],
+    reading: Reading,
+    sampling: Sampling,
+    step: int,
+    help_bias: Tensor | None,
+) -> Completions:
+    """The responses as each device draws them; `help_bias` as of `roll_out`."""
+    return generate(
+        world.base,
+        reading,
+        group_size=sampling.group_size,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        generators=[seeded(seed_for(world.seed, "rollout", d.name, d.round, step)) for d in devices],
+        may_ask=sampling.may_ask,
+        help_bias=help_bias if sampling.may_ask else None,
+        surprise=sampling.surprise,
+        traced=world.head is not None,
+    )
 
 
 def _gone_on(

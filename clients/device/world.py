@@ -63,6 +63,11 @@ class World:
         return self.config.cloud
 
     @property
+    def words_questions(self) -> bool:
+        """Whether the cloud is sent other words than the question's own, which may hold a device's draft."""
+        return self.prices.draft is not None or self.prices.hint is not None
+
+    @property
     def asks_all_tests(self) -> bool:
         """Whether the cloud answers every test prompt, granted or not."""
         return asks_all_tests(self.cloud, self.config.evaluation.cloud)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from experiments.benchmark.measuring import conditions
 from experiments.study.command import run_missing, study_parser
+from experiments.study.figures import asking_figure, switch_figure
 from experiments.study.paper_plan import (
     ABLATIONS,
     BOUNDS,
@@ -37,7 +38,6 @@ from experiments.study.plan import Planned, runs_of
 from experiments.study.running import exit_status
 from experiments.study.tables import gap_of, question_table, title_of
 from experiments.study.tuning import tune
-from experiments.study.usage_figure import asking_figure
 from flsim import compare
 from flsim.comparison.compare import Comparison
 from flsim.config.schema import Config
@@ -90,9 +90,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def reproduce(setting: str, root: Path, args: argparse.Namespace) -> bool:
     """Run what is missing of one setting, and show what all of it says."""
+    compared = _chosen(METHODS, args.only) or METHODS[:1]  # what an ablation or a bound alone is shown beside
     methods, ablations, bounds = (
-        runs_of(config_of(setting), arms_of(setting, _chosen(group, args.only)), args.seeds, root, args.more)
-        for group in (METHODS, ABLATIONS, BOUNDS)
+        runs_of(config_of(setting), arms_of(setting, group), args.seeds, root, args.more)
+        for group in (compared, _chosen(ABLATIONS, args.only), _chosen(BOUNDS, args.only))
     )
     if not run_missing([*methods, *ablations, *bounds], args.jobs):
         return False
@@ -160,6 +161,8 @@ def show(methods: Sequence[Planned], bounds: Sequence[Planned], against: str | N
         with drawing_style():
             figure = asking_figure(found, list(usage), stream_of(config).phases, config.budget.tau)
         save_figure(figure, out / "usage.png")
+    with drawing_style():
+        save_figure(switch_figure(switched, stream_of(config).phases[0].name), out / "switch.png")
     print(f"page: {page}", flush=True)
 
 

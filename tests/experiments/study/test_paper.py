@@ -160,13 +160,16 @@ def test_the_command_tunes_runs_and_shows(
     for words in ("forgets, relative", "minus DA-GRPO", "phase 2 (B)", "all tasks at once", "page: "):
         assert words in said
     folder = tmp_path / "runs" / "single-compared"
-    assert {"page.html", "usage.png", "table.csv"} <= {file.name for file in folder.iterdir()}
+    assert {"page.html", "usage.png", "switch.png", "table.csv"} <= {file.name for file in folder.iterdir()}
     table = pd.read_csv(folder / "table.csv")
     assert len(table) >= 3
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs" / "single").rglob("*.parquet")}
     assert main([*only, *common]) == 0
     assert before == {file: file.stat().st_mtime_ns for file in before}
     capsys.readouterr()
+    assert main(["--only", "nothing imitated", "--seeds", "0", "1", *common]) == 0
+    said = capsys.readouterr().out
+    assert any(line.lstrip("| ").startswith("nothing imitated") for line in said.splitlines())
     assert main(["--regimes", "small", "--seeds", "0", "1", *common]) == 0
     said = capsys.readouterr().out
     assert "forgets, relative, alone" in said

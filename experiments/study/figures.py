@@ -1,11 +1,12 @@
-"""Usage and lambda over rounds, a panel for each method that asks while it learns."""
+"""Figures of the paper's questions: usage and lambda over rounds, and what a switch costs of what was learned."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from experiments.study.phases import BAND
 from flsim.comparison.result import Compared
@@ -34,6 +35,36 @@ def asking_figure(comparison: Compared, labels: Sequence[str], phases: Sequence[
         axes.tick_params(labelbottom=True)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=4, fontsize=10)
+    return figure
+
+
+def switch_figure(found: Mapping[str, Mapping[str, tuple[float, float]]], first_phase: str) -> Figure:
+    """A line per method: accuracy on the groups of phase 1 at its end (a ring) and after the next phase (a disc).
+
+    Args:
+        found: what `over_switch` says of each method.
+        first_phase: what phase 1 is called.
+    """
+    height = 1.3 + 0.3 * len(found)
+    figure = new_figure(12, height)
+    figure.subplots_adjust(left=0.21, right=0.985, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.06)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, measure, title in zip(panels, ("alone_accuracy", "accuracy"), ("alone", "may ask"), strict=True):
+        for place, measures in enumerate(found.values()):
+            before, after = measures[measure]
+            lost = COLOURS["dual"] if after < before else COLOURS["global"]
+            axes.plot([before, after], [place, place], color=lost, lw=2, zorder=1)
+            axes.scatter([before], [place], s=36, facecolor="white", edgecolor=lost, lw=1.6, zorder=2)
+            axes.scatter([after], [place], s=40, color=lost, zorder=3)
+        axes.set_title(title, pad=8)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.margins(x=0.08)
+    panels[0].set_yticks(range(len(found)), list(found))
+    panels[0].invert_yaxis()
+    figure.supxlabel(
+        f"accuracy on group {first_phase}: at its end (ring), at the end of the next phase (disc)", fontsize=10
+    )
     return figure
 
 

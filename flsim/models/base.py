@@ -59,9 +59,12 @@ class BaseModel:
         return [[self.prompt(problem) for problem in row] for row in problems]
 
     def spell(self, text: str, most: int | None = None) -> list[int]:
-        """The tokens of an answer, the ending one included, no more than `most`; None takes all."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*(ids if most is None else ids[: most - 1]), self.eos_id]
+        """The tokens of an answer, the ending one included; of one with more than `most` the first, and so no end.
+
+        None takes all.
+        """
+        ids: list[int] = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id]
+        return ids[:most]
 
     def ends(self, tokens: Tensor) -> Tensor:
         """True at tokens that end a response, of any shape; the help request is not meant."""

@@ -303,6 +303,14 @@ def test_encode_pads_on_the_left(base: BaseModel) -> None:
     assert prompts.real.tolist() == [[True, True], [True, False]]
 
 
+def test_an_answer_that_is_cut_has_no_end(base: BaseModel) -> None:
+    """Its end would be one that nobody had said; an answer that fits has it."""
+    whole = base.spell("1234")
+    assert whole[-1] == base.eos_id
+    assert base.spell("1234", len(whole)) == whole
+    assert base.spell("1234", len(whole) - 1) == whole[:-1]
+
+
 def test_the_tokenizer_spells_every_question_and_answer() -> None:
     """Nothing of the built-in world is lost: decode(encode(text)) is the text, and no piece is unknown (`<pad>`)."""
     tokenizer, rng = build_tokenizer(), Random(0)

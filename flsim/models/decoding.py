@@ -14,10 +14,10 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.forward import Past
+from flsim.models.sampling import Doubt, Sampler, Seen, uniform
+from flsim.models.sampling import Trace as Trace
 from flsim.models.stacked_lora import WASTE, unequal
 
-CALM = 0.3
-"""Mean surprise of a draft, in nats a token, up to which it is no reason to ask."""
 _SHRINK_AT = 0.9  # decoding drops finished rows once at most this share is unfinished
 
 
@@ -50,18 +50,6 @@ class Reading:
     """Of the first new token, `(K * P, V)`."""
     states: Tensor
     """The hidden states that these were made from, `(K * P, D)`."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the model was like while it said its completions: from this a head may tell how good they are."""
-
-    states: Tensor
-    """The hidden state that each one's last token was drawn from, `(K, P, G, D)`."""
-    entropies: Tensor
-    """Of the distribution of each token at temperature 1, in nats, zero after the end, `(K, P, G, T)`."""
-    logprobs: Tensor
-    """Of the tokens at temperature 1, zero after the end, `(K, P, G, T)`."""
 
 
 @dataclass(frozen=True)
@@ -181,116 +169,101 @@ def generate(
     """
     if may_ask:
         _refuse_short(base, max_new_tokens)
-    prompts = reading.prompts
-    k, p, _ = prompts.ids.shape
-    rows, device = p * group_size, prompts.ids.device  # rows of one device
-    noise = _uniform(prompts, group_size, max_new_tokens, generators) if temperature > 0 else None  # (K * rows, T)
-    tokens = torch.full((k * rows, max_new_tokens), base.pad_id, device=device)
-    logprobs = torch.zeros(k * rows, max_new_tokens, device=device)
-    done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (K * rows,)
-    now, counts = torch.arange(k * rows, device=device), None  # (n,), the rows that are decoded on, device by device
-    decoder = base.forward.decoder(prompts.mask, reading.past, group_size, max_new_tokens)
-    logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
-    seen = _Seen(states, max_new_tokens, temperature) if traced else None
+    prompts, greedy, longest = reading.prompts, temperature <= 0, max_new_tokens
+    noise = None if greedy else uniform(prompts.counts, prompts.ids.shape[1], group_size, longest, generators)  # (N, T)
     open_ = _open(prompts, help_bias, may_ask=may_ask)  # (K, P)
-    doubt = _Doubt(base, surprise, open_, group_size, max_new_tokens) if surprise and may_ask else None
-    for t in range(max_new_tokens):
-        bias = None if help_bias is None else help_bias.flatten()[now // group_size]  # (n,)
-        begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
-        offset = None if doubt is None else doubt.offset(t, now, done[now])  # (n,)
-        scores = _scores(base, logits, tokens[now, begun:t], bias, offset, t, temperature, may_ask=may_ask)  # (n, V)
-        chosen = scores.argmax(-1) if noise is None else _draw(scores, noise[now, t])  # (n,)
-        if seen is not None:
-            seen.note(t, now, ~done[now], states, scores, chosen)
-        if doubt is not None:
-            doubt.note(now, logits, tokens[now, begun:t], chosen)
-        logprobs[now, t] = scores.gather(-1, chosen[:, None])[:, 0].masked_fill(done[now], 0.0)
-        chosen = chosen.masked_fill(done[now], base.pad_id)
-        tokens[now, t] = chosen
-        done[now] |= base.ends(chosen) | base.help.completed(tokens[now, begun : t + 1])[:, -1]
-        going = (~done[now]).long()  # (n,)
-        left = going.new_zeros(k).index_add_(0, now // rows, going)  # (K,)
-        numbers = [] if t + 1 == max_new_tokens else left.tolist()  # the one time per token that a GPU is waited for
-        if not any(numbers):
-            break
-        shrunk = _unfinished(done[now], numbers, equal=counts is None)
-        if shrunk is not None:
-            places, equal = shrunk
-            now, chosen, counts = now[places], chosen[places], None if equal else left
-            decoder.keep(places)
-        with nullcontext() if counts is None else unequal(counts):
-            following = decoder.step(chosen)
-        logits, states = following.logits, following.states
-    shape = (k, p, group_size, t + 1)
-    parts = tokens[:, : t + 1].view(shape), logprobs[:, : t + 1].view(shape)
-    said = _finish(base, prompts, *parts, open_)
+    rows = _Rows(base, prompts, group_size, longest)
+    doubt = Doubt(base, surprise, open_, group_size, longest) if surprise and may_ask else None
+    seen = Seen(reading.states.repeat_interleave(group_size, 0), longest, temperature) if traced else None
+    bias = None if help_bias is None else help_bias.flatten().repeat_interleave(group_size)  # (N,)
+    noise = None if noise is None else noise.to(prompts.ids.device)
+    sampler = Sampler(base, noise, temperature, may_ask=may_ask, bias=bias, doubt=doubt, seen=seen)
+    tokens = _decode(base, reading, rows, sampler)
+    shape = (*prompts.ids.shape[:2], group_size, tokens)
+    said = _finish(base, prompts, rows, shape, open_)
     said = said if doubt is None else replace(said, offsets=doubt.offsets(shape))
     return said if seen is None else replace(said, trace=seen.trace(shape))
 
 
-class _Doubt:
-    """Of n rows what `Completions.offsets` says, as they are decoded."""
+def _decode(base: BaseModel, reading: Reading, rows: "_Rows", sampler: Sampler) -> int:
+    """Fill the rows token by token; how many the longest got."""
+    group_size, longest = rows.group_size, rows.longest
+    decoder = base.forward.decoder(reading.prompts.mask, reading.past, group_size, longest)
+    logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
+    for t in range(longest):
+        begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
+        before = rows.tokens[rows.now, begun:t]  # (n, m)
+        chosen, logprobs = sampler.draw(t, rows.now, rows.done[rows.now], before, logits, states)  # (n,) each
+        chosen = rows.add(t, begun, chosen, logprobs)  # (n,)
+        left = rows.left()  # (K,)
+        numbers = [] if t + 1 == longest else left.tolist()  # the one time per token that a GPU is waited for
+        if not any(numbers):
+            break
+        places = rows.drop(left, numbers)
+        if places is not None:
+            chosen = chosen[places]
+            decoder.keep(places)
+        with nullcontext() if rows.counts is None else unequal(rows.counts):
+            following = decoder.step(chosen)
+        logits, states = following.logits, following.states
+    return t + 1
 
-    def __init__(self, base: BaseModel, kappa: float, open_: Tensor, group_size: int, longest: int) -> None:
-        self._base, self._kappa = base, kappa
-        self._closed = ~open_.repeat_interleave(group_size, 1).flatten()  # (n,): rows that may not ask
-        self._sums = torch.zeros(len(self._closed), device=open_.device)  # (n,): of the surprises so far
-        self._offsets = torch.zeros(len(self._closed), longest, device=open_.device)  # (n, T)
 
-    def offset(self, t: int, now: Tensor, done: Tensor) -> Tensor | None:
-        """For token t of the rows `now` `(n,)`, 0 for those that are `done`; None where there is no draft yet."""
-        if not t:
-            return None
-        each = self._kappa * (self._sums[now] / t - CALM)  # (n,)
-        each = each.masked_fill(done | self._closed[now], 0.0)  # (n,)
-        self._offsets[now, t] = each
-        return each
+class _Rows:
+    """What has been said so far, `N = K P G` rows, of which n are decoded on."""
 
-    def note(self, now: Tensor, logits: Tensor, before: Tensor, chosen: Tensor) -> None:
-        """The next token `chosen` `(n,)` of the rows `now`, by the model's own logits `(n, V)`.
+    def __init__(self, base: BaseModel, prompts: Prompts, group_size: int, longest: int) -> None:
+        k, p, _ = prompts.ids.shape
+        device = prompts.ids.device
+        self._base, self._each = base, p * group_size  # rows of one device
+        self.group_size, self.longest = group_size, longest
+        self.tokens = torch.full((k * self._each, longest), base.pad_id, device=device)  # (N, T)
+        self.logprobs = torch.zeros(k * self._each, longest, device=device)  # (N, T)
+        self.done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (N,)
+        self.now = torch.arange(k * self._each, device=device)  # (n,), the rows that are decoded on, device by device
+        self.counts: Tensor | None = None  # (K,), of the rows that are decoded on; None while they are equally many
+
+    def add(self, t: int, begun: int, chosen: Tensor, logprobs: Tensor) -> Tensor:
+        """Token t as it is kept, `(n,)`: padding in rows that had ended; those end that it ends.
 
         Args:
-            now: the rows.
-            logits: of the token.
-            before: the tokens before it that a request may have begun with `(n, m)`.
-            chosen: the token; one that completes the request ends the draft and does not count.
+            t: 0 for the first.
+            begun: where a request may have begun that would be complete now.
+            chosen: the tokens `(n,)`.
+            logprobs: theirs `(n,)`.
         """
-        help_ = self._base.help
-        alone = help_.ruled_out(logits.float(), help_.closing(before)[:, -1])  # (n, V)
-        surprise = -torch.log_softmax(alone, -1).gather(-1, chosen[:, None])[:, 0]  # (n,)
-        self._sums[now] += surprise.masked_fill(surprise.isposinf(), 0.0)
+        ended = self.done[self.now]  # (n,)
+        self.logprobs[self.now, t] = logprobs.masked_fill(ended, 0.0)
+        chosen = chosen.masked_fill(ended, self._base.pad_id)  # (n,)
+        self.tokens[self.now, t] = chosen
+        asked = self._base.help.completed(self.tokens[self.now, begun : t + 1])[:, -1]  # (n,)
+        self.done[self.now] |= self._base.ends(chosen) | asked
+        return chosen
 
-    def offsets(self, shape: tuple[int, int, int, int]) -> Tensor:
-        """Of completions `(K, P, G, T)`."""
-        return self._offsets[:, : shape[-1]].view(shape)
+    def left(self) -> Tensor:
+        """How many rows of each device have not ended, `(K,)`."""
+        going = (~self.done[self.now]).long()  # (n,)
+        return going.new_zeros(len(self.done) // self._each).index_add_(0, self.now // self._each, going)  # (K,)
+
+    def drop(self, left: Tensor, numbers: Sequence[int]) -> Tensor | None:
+        """Go on without rows that have ended: which of the n are kept; None while too few have ended.
+
+        Args:
+            left: rows that have not, `(K,)`.
+            numbers: the same.
+        """
+        shrunk = _unfinished(self.done[self.now], numbers, equal=self.counts is None)
+        if shrunk is None:
+            return None
+        places, equal = shrunk
+        self.now, self.counts = self.now[places], None if equal else left
+        return places
 
 
 def _open(prompts: Prompts, help_bias: Tensor | None, *, may_ask: bool) -> Tensor:
     """True at prompts where a response may ask, `(K, P)`."""
     open_ = torch.full(prompts.ids.shape[:2], may_ask, device=prompts.ids.device)  # (K, P)
     return open_ if help_bias is None else open_ & ~help_bias.isneginf()  # (K, P)
-
-
-class _Seen:
-    """Of n rows what `Trace` says, as they are decoded."""
-
-    def __init__(self, states: Tensor, longest: int, temperature: float) -> None:
-        self._states = torch.zeros_like(states)  # (n, D)
-        self._entropies, self._logprobs = torch.zeros(2, len(states), longest, device=states.device)  # (n, T) each
-        self._heat = temperature if temperature > 0 else 1.0
-
-    def note(self, t: int, now: Tensor, going: Tensor, states: Tensor, scores: Tensor, chosen: Tensor) -> None:
-        """Token t `chosen` `(n,)` of the rows `now` by log-probabilities `scores` `(n, V)`; some are `going` on."""
-        rows, scores = now[going], scores[going]
-        plain = scores if self._heat == 1.0 else torch.log_softmax(scores * self._heat, -1)  # (n, V)
-        self._states[rows] = states[going]
-        self._entropies[rows, t] = torch.special.entr(plain.exp()).sum(-1)
-        self._logprobs[rows, t] = plain.gather(-1, chosen[going][:, None])[:, 0]
-
-    def trace(self, shape: tuple[int, int, int, int]) -> Trace:
-        """Of completions `(K, P, G, T)`."""
-        entropies, logprobs = (of[:, : shape[-1]].view(shape) for of in (self._entropies, self._logprobs))
-        return Trace(self._states.float().view(*shape[:3], -1), entropies, logprobs)
 
 
 def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:
@@ -300,36 +273,6 @@ def _refuse_short(base: BaseModel, max_new_tokens: int) -> None:
             f"max_new_tokens={max_new_tokens} is less than the {base.help.least} tokens of {what} "
             f"{base.help.text!r}; raise model.max_new_tokens (and client.max_new_tokens), or give a shorter model.help"
         )
-
-
-def _scores(
-    base: BaseModel,
-    logits: Tensor,
-    said: Tensor,
-    bias: Tensor | None,
-    offset: Tensor | None,
-    t: int,
-    temperature: float,
-    *,
-    may_ask: bool,
-) -> Tensor:
-    """Log-probabilities of token t `(n, V)`, in float32, by its logits `(n, V)`.
-
-    Args:
-        base: whose request it is.
-        logits: by the model.
-        said: the tokens before that a request may have begun with `(n, m)`.
-        bias: on the request `(n,)`; None is none.
-        offset: on it as well, by the surprise of the draft `(n,)`; None is none.
-        t: 0 for the first.
-        temperature: 0 means greedy.
-        may_ask: False rules the request out.
-    """
-    places = torch.full(logits.shape[:1], t, device=logits.device)  # (n,)
-    logits = base.help.raised(base.help.biased(logits, bias, places), offset)  # (n, V)
-    barred = base.help.barred(base.help.closing(said)[:, -1], bias, places, may_ask=may_ask)  # (n,)
-    logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
-    return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
 
 
 def _unfinished(done: Tensor, left: Sequence[int], *, equal: bool) -> tuple[Tensor, bool] | None:
@@ -352,26 +295,11 @@ def _unfinished(done: Tensor, left: Sequence[int], *, equal: bool) -> tuple[Tens
     return (order + torch.arange(k, device=done.device)[:, None] * (len(done) // k)).flatten(), True
 
 
-def _uniform(prompts: Prompts, group_size: int, steps: int, generators: Sequence[torch.Generator] | None) -> Tensor:
-    """Numbers in (0, 1], `(rows, T)`: each device draws for its own real prompts only."""
-    if generators is None or len(generators) != len(prompts.counts):
-        raise ValueError(f"sampling needs one generator per device, {len(prompts.counts)} of them")
-    p = prompts.ids.shape[1]
-    noise = torch.ones(len(prompts.counts), p * group_size, steps)
-    for row, (count, source) in enumerate(zip(prompts.counts, generators, strict=True)):
-        noise[row, : count * group_size] = 1.0 - torch.rand(count * group_size, steps, generator=source)
-    return noise.view(-1, steps).to(prompts.ids.device)
-
-
-def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF sampling: one uniform number per row; a token of probability zero is never chosen."""
-    cumulative = scores.exp().double().cumsum(-1)  # (rows, V)
-    threshold = uniform.double() * cumulative[:, -1]  # (rows,)
-    return torch.searchsorted(cumulative, threshold[:, None])[:, 0].clamp(max=scores.shape[-1] - 1)
-
-
-def _finish(base: BaseModel, prompts: Prompts, tokens: Tensor, logprobs: Tensor, open_: Tensor) -> Completions:
-    """`open_` `(K, P)` says where a response may ask."""
+def _finish(
+    base: BaseModel, prompts: Prompts, rows: _Rows, shape: tuple[int, int, int, int], open_: Tensor
+) -> Completions:
+    """`shape` is `(K, P, G, T)`; `open_` `(K, P)` says where a response may ask."""
+    tokens, logprobs = (of[:, : shape[-1]].view(shape) for of in (rows.tokens, rows.logprobs))  # (K, P, G, T) each
     ended = base.ends(tokens) | base.help.completed(tokens)  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
     mask &= prompts.real[..., None, None]

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flsim.models.base import BaseModel
-from flsim.models.decoding import CALM, Completions, Reading, given
+from flsim.models.decoding import Completions, Reading, given
 from flsim.models.forward import Next
 from flsim.models.forward import Readout as AnyReadout
+from flsim.models.sampling import CALM
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15

@@ -21,7 +21,8 @@ from clients.grpo import Grpo
 from flsim.config.schema import ConfigError
 from flsim.flower.contract import client_of
 from flsim.metrics.rows import without_timing
-from flsim.models.decoding import CALM, encode, generate, read
+from flsim.models.decoding import encode, generate, read
+from flsim.models.sampling import CALM
 from tests.tiny import TinyRun, tiny_runs_in, tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,8 +15,9 @@ from torch import Tensor
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
-from flsim.models.decoding import CALM, Completions, encode, generate, read
+from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.help_request import NEVER, HelpRequest
+from flsim.models.sampling import CALM
 from flsim.models.scoring import pull_back, raised_logprob, request_after, score
 from flsim.models.stacked_lora import StackedLora
 

@@ -255,6 +255,7 @@ class DeviceApp(PackedClientApp):
         found: list[list[Row]] = [[] for _ in contexts]
         devices = [device_at(context.node_id) for context in contexts]
         journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
+        start = None if self.config.model.adapter is None else adapters  # references are measured before training
         heard: dict[Hashable, Any] = {}
         of_frozen: dict[Hashable, Any] = {}
         for tag, rule in {"": self.asking, **self.beside}.items():
@@ -262,7 +263,8 @@ class DeviceApp(PackedClientApp):
             try:
                 of: dict[str, Any] = {"model": model, "biases": biases, "heard": heard}
                 measured = [evaluate_pack(self.world, devices, adapters, **of, **parts)]
-                measured += [reference_rows(self.world, devices, heard=of_frozen, **parts)] if references else []
+                if references:
+                    measured.append(reference_rows(self.world, devices, start, heard=of_frozen, **parts))
             except Exception as error:
                 if not self.beside or isinstance(error, UnwritableError | RefusedError):
                     raise

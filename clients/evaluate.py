@@ -133,6 +133,7 @@ def _measured(
 def reference_rows(
     world: World,
     devices: Sequence[int],
+    start: Sequence[Adapter] | None = None,
     *,
     round_: int,
     taus: Sequence[float] | None = None,
@@ -143,11 +144,14 @@ def reference_rows(
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
-    The last only if the cloud answers every test prompt.
+    The frozen SLM is the model that the run starts from. Where that is not the bare base, there is `base`, too: what
+    the base alone knows, without an adapter and without the cloud. `cloud` is there only if the cloud answers every
+    test prompt.
 
     Args:
         world: the worker's.
         devices: indices of the pack's devices.
+        start: the adapters that the run starts from, as these devices get them; None where it starts from the base.
         round_: for the rows.
         taus: as for `evaluate_pack`.
         asking: the rule of the frozen SLM.
@@ -157,7 +161,7 @@ def reference_rows(
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": asking, "journals": journals, "tag": tag}
-    frozen = evaluate_pack(world, devices, None, model="frozen", heard=heard, **parts)
+    frozen = evaluate_pack(world, devices, start, model="frozen", heard=heard, **parts)
     problems = [own_tests(world, device) for device in devices]
     texts = answer_alone(world, problems, world.answer_tokens)
     rows = []
@@ -178,7 +182,25 @@ def reference_rows(
             by_cloud = {"accuracy": np.where(help_.came, help_.by_cloud, np.nan)}
             own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
+    if start is not None:
+        for own, bare in zip(rows, _base_rows(world, devices, problems, round_), strict=True):
+            own += bare
     return rows
+
+
+def _base_rows(world: World, devices: Sequence[int], problems: Problems, round_: int) -> list[list[Row]]:
+    """What the base alone gets right of each device's tests; nothing is asked of the cloud for it."""
+    world.lora.attach(None)
+    texts = answer_alone(world, problems, world.answer_tokens)
+    return [
+        _rows(
+            world,
+            tests,
+            {"alone_accuracy": right_alone(tests, said)},
+            Subject(round_, device_name(device), world.split, "base"),
+        )
+        for device, tests, said in zip(devices, problems, texts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

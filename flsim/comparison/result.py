@@ -21,7 +21,12 @@ PAIRED = ("accuracy", "alone_accuracy")
 """Measures that are paired user by user with winners and losers; differences are taken of all."""
 
 
-REFERENCES = {"frozen_accuracy": "alone_accuracy", "random_accuracy": "accuracy", "cloud_accuracy": "accuracy"}
+REFERENCES = {
+    "base_accuracy": "alone_accuracy",
+    "frozen_accuracy": "alone_accuracy",
+    "random_accuracy": "accuracy",
+    "cloud_accuracy": "accuracy",
+}
 """What every run measures before training as a bound, and the measure whose column it stands in."""
 
 

@@ -97,7 +97,7 @@ class Row:
     """`train`, `validation` or `test`; `user` in rows of what a user weighs, `fleet` in those of the whole fleet,
     `stage` in those of the stage."""
     model: str
-    """`frozen`, `random`, `cloud`, `global` or `own`; `user` and `fleet` as for `split`."""
+    """`frozen`, `random`, `cloud`, `base`, `global` or `own`; `user` and `fleet` as for `split`."""
     name: str
     """What was measured, such as `accuracy`."""
     total: float
@@ -226,8 +226,9 @@ def without_timing(rows: pd.DataFrame) -> pd.DataFrame:
 
 # What follows picks from a frame what a measure needs: rows of tests, rows of training, and the latest of a window.
 
-REFERENCES = ("frozen", "random", "cloud")
-"""Models that do not learn: evaluated once, at round 0, and valid for all rounds."""
+REFERENCES = ("frozen", "random", "cloud", "base")
+"""Models that do not learn: evaluated once, at round 0, and valid for all rounds. `frozen`, which `random` is, too, is
+the model that the run starts from; `base` is there where that is not the bare base."""
 
 
 LEARNERS = ("global", "own")

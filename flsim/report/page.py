@@ -146,11 +146,11 @@ def _differences(summary: Summary) -> list[str]:
     gaps = (
         (
             summary.headline.accuracy_over_random,
-            "With the cloud at hand, the global adapter against the frozen model asking at random",
+            "With the cloud at hand, the global adapter against the model that the run started from, asking at random",
         ),
         (
             summary.headline.alone_accuracy_over_frozen,
-            "With asking disabled, the global adapter against the frozen model",
+            "With asking disabled, the global adapter against the model that the run started from",
         ),
     )
     return [_difference(gap, what) for gap, what in gaps if gap is not None]

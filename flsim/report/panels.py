@@ -46,6 +46,7 @@ def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, al
     if alone is not False:
         lines.append(("global", "alone_accuracy", "alone", "alone"))
         levels.append(("frozen", own_accuracy_name(rows, "frozen"), "frozen", "frozen, alone"))
+        levels.append(("base", "alone_accuracy", "base", "bare base, alone"))
     curves = [(colour, text, over_rounds(evaluation(rows, model=model, name=n))) for model, n, colour, text in lines]
     curves = [(colour, text, curve) for colour, text, curve in curves if len(curve)]
     if not curves:

@@ -36,6 +36,7 @@ COLOURS = MappingProxyType(
         "own": "#CC79A7",
         "random": "#D55E00",
         "frozen": "#767676",
+        "base": "#B0B0B0",
         "cloud": "#009E73",
         "dual": "#8A5A9E",
     }

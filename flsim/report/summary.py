@@ -89,9 +89,9 @@ class Headline:
     """The two differences that answer whether learning and learning to ask paid off, paired user by user."""
 
     accuracy_over_random: PairedDifference | None
-    """The global adapter that may ask, minus the frozen model that asks at random."""
+    """The global adapter that may ask, minus the model that the run starts from, asking at random."""
     alone_accuracy_over_frozen: PairedDifference | None
-    """The global adapter alone minus the frozen model alone."""
+    """The global adapter alone minus the model that the run starts from, alone: no warm-up counts as learned."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ _LINES = (
     ("random", "accuracy", "frozen, asks at random"),
     ("frozen", "accuracy", "frozen, may ask"),
     ("frozen", "alone_accuracy", "frozen, alone"),
+    ("base", "alone_accuracy", "bare base, alone"),
     ("cloud", "accuracy", "cloud LLM"),
     ("global", "cloud_grants", "cloud usage of global"),
 )

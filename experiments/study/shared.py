@@ -78,7 +78,10 @@ class Training:
         A run whose rule failed on the way has fewer tests than the others; it is left to be trained alone.
         """
         rows = read_rows(source)
-        tests = rows["model"][rows["split"] == self.config.evaluation.split].str.partition("@")[2].value_counts()
+        tested = (rows["split"] == self.config.evaluation.split) & (
+            rows["name"] == "accuracy"
+        )  # the rows that any rule has
+        tests = rows["model"][tested].str.partition("@")[2].value_counts()
         whole = [config for config in self.configs if tests.get(self._tag(config), 0) == tests.max()]
         made = [(source / f"{config.folder.name}.part", config) for config in whole]
         for part, config in made:

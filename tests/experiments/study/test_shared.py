@@ -96,6 +96,15 @@ def test_runs_of_one_training_are_those_of_the_same_settings_alone(methods: str,
         assert (config.folder / "report.html").is_file()
 
 
+def test_rules_of_unequal_measures_come_out_of_one_training(tiny: str, tmp_path: Path) -> None:
+    """A rule that gives chances has rows of its calibration, which asking at random has not."""
+    (training,) = trainings_of(configs_of(tiny, tmp_path, "method=grpo+random,grpo+confidence", "seed=0"))
+    flsim.run(training.config, client=training._client(), progress=False)
+    training._make_folders(training.config.folder)
+    counts = [len(read_rows(config.folder)) for config in training.configs]
+    assert counts[0] < counts[1]
+
+
 def test_a_head_beside_lora_goes_into_every_run(tiny_run: TinyRun, tmp_path: Path, no_report: None) -> None:
     path, more = "client.path=tests.strategies.head_learner:WithHead", "client.asking.path=clients.asking.simple"
     (training,) = trainings_of([tiny_run(rule, path, f"{more}:{rule}") for rule in ("Never", "AtRandom")])

@@ -8,8 +8,9 @@ Examples:
   flsim judge --pairs pairs.jsonl                   # {"reference": ..., "response": ...} a line
 
 A verifier says what counts as right: flsim list verifiers. Without --verifier the reference decides: asserts are code,
-a letter is a choice, a number is numeric, formulas are maths, all else is exact. A line of --pairs may name its own
-verifier and say what it expects, "right": true or false; each that is judged otherwise is printed.
+a letter is a choice, a number is numeric, formulas are maths, all else is exact (words is more lenient: "Paris." is
+Paris). A line of --pairs may name its own verifier and say what it expects, "right": true or false; each that is judged
+otherwise is printed.
 
 The status is 0 for right, 1 for wrong (with --pairs: some were judged otherwise than expected), 2 for what cannot be
 judged.

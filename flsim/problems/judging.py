@@ -27,6 +27,7 @@ SHIPPED = MappingProxyType(
         "maths": "flsim.problems.maths:MathsVerifier",
         "choice": "flsim.problems.choice:ChoiceVerifier",
         "code": "flsim.problems.code:CodeVerifier",
+        "words": "flsim.problems.words:WordsVerifier",
         RECORDED: "flsim.problems.recorded:RecordedVerifier",
         GYM: "flsim.problems.gym:GymVerifier",
     }

@@ -7,6 +7,7 @@ from flsim.config.given import shown
 from flsim.config.ranges import near
 from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import GYM, SHIPPED
+from flsim.tasks.columns import ALIASES
 from flsim.tasks.data_file import known_encoding, no_encoding
 from flsim.tasks.load import READERS, reader_of
 
@@ -33,6 +34,7 @@ def check_data(sets: Mapping[str, DataConfig]) -> None:
         if not known_encoding(data.encoding):
             raise ConfigError(f"data.{name}.{no_encoding(data.encoding)}")
         _check_partition(name, data)
+        _check_aliases(name, data)
 
 
 def _check_name(name: str) -> None:
@@ -61,6 +63,15 @@ def _check_words(name: str, data: DataConfig) -> None:
         raise ConfigError(
             f"data.{name}.verifier={data.verifier!r} does not fit {said}: the judges of reasoning-gym are for its own "
             f"tasks, and its tasks for them; leave it out to take {reader_of(where).verifier}"
+        )
+
+
+def _check_aliases(name: str, data: DataConfig) -> None:
+    columns, verifier = data.settings.get("columns"), data.verifier or "exact"
+    if isinstance(columns, Mapping) and ALIASES in columns and verifier != "words" and ":" not in verifier:
+        raise ConfigError(
+            f"data.{name}.settings.columns.{ALIASES} is for the verifier words, and data.{name}.verifier is "
+            f"{verifier}, which would take the aliases for a part of the answer; set data.{name}.verifier=words"
         )
 
 

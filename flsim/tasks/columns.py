@@ -3,10 +3,12 @@ r"""A column map: which column, or which text made of columns, is an item's ques
     {"question": "prompt", "answer": "gold", "user": "uid", "label": "subject", "level": "difficulty"}
     {"question": "{history}\nWill they like {title}?", "answer": "liked", "score_label": "liked"}
     {"question": "{x[4]}", "answer": "y"}                   parts of a list or of an object, in square brackets
+    {"question": "q", "answer": "a", "aliases": "also"}     other answers that are as good, for the verifier `words`
 
 A value with a brace is a template in the manner of `str.format`; doubled braces write one. Any other names a column.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,7 +18,9 @@ from flsim.problems.problem import SPLITS
 from flsim.tasks.item import Item
 from flsim.tasks.tables import Row, text_of
 
-FIELDS = tuple(field.name for field in fields(Item) if field.compare)  # not where it was read
+ALIASES = "aliases"
+"""A list, or a text with | between: other answers, in the further lines of the reference."""
+FIELDS = (*(field.name for field in fields(Item) if field.compare), ALIASES)  # not where it was read
 _MOST_CLASSES = 64  # of a set with score labels: each is a pass over all its test prompts
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", **{split: split for split in SPLITS}}
 
@@ -58,16 +62,19 @@ class Columns:
         Raises:
             ConfigError: for a missing column, an empty question, answer or user, a level or label of the wrong kind.
         """
-        values = {field: self._value(row, field) for field in self.names}
+        values = {field: self._value(row, field) for field in self.names if field != ALIASES}
         for needed in ("question", "answer", "user"):
             if needed in values and not (values[needed] or "").strip():
                 mend = "; say whose it is, take the row out, or map no user" if needed == "user" else ""
                 raise row.error(f"the {needed} ({self.names[needed]!r}) is empty{mend}")
         split = split if split is not None else _split(row, values.get("split"))
         level, score_label = self._level(row, values.get("level")), _binary(row, values.get("score_label"))
+        aliases = self._aliases(row)
+        if aliases and values.get("solution") is None:
+            values["solution"] = values["answer"]
         return Item(
             str(values["question"]),
-            str(values["answer"]),
+            "\n".join([str(values["answer"]), *aliases]),
             user=(values.get("user") or "").strip() or None,
             level=level,
             split=split,
@@ -79,6 +86,10 @@ class Columns:
     def _value(self, row: Row, field: str) -> str | None:
         source = self.names[field]
         return text_of(row[source]) if "{" not in source else filled(source, row)
+
+    def _aliases(self, row: Row) -> list[str]:
+        given = self._value(row, ALIASES) if ALIASES in self.names else None
+        return [" ".join(part.split()) for part in re.split(r"[|\n]", given or "") if part.strip()]
 
     def _level(self, row: Row, value: str | None) -> int | None:
         if value is None:

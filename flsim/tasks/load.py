@@ -31,6 +31,7 @@ READERS = MappingProxyType(
         "replay_gsm8k": "flsim.tasks.readers.outcomes:REPLAY_GSM8K",
         "replay_crux": "flsim.tasks.readers.outcomes:REPLAY_CRUX",
         "router_mmlu": "flsim.tasks.readers.outcomes:ROUTER_MMLU",
+        "english": "flsim.tasks.readers.english:ENGLISH",
         "files": "flsim.tasks.readers.own:FILES",
         "leaf": "flsim.tasks.readers.users:LEAF",
         "outcomes": "flsim.tasks.readers.outcomes:OUTCOMES",

@@ -93,6 +93,11 @@ class DataSource:
         )
         return hashlib.sha256(b"".join(sorted(hashlib.sha256(text).digest() for text in each))).hexdigest()
 
+    def of_splits(self) -> list[tuple[Item, str]]:
+        """All items that are of a split, with its name, in the order of the data set; dealt or not."""
+        pairs = zip(self.items, self.assignment.split.tolist(), strict=True)
+        return [(item, SPLITS[split]) for item, split in pairs if split >= 0]
+
     def all(self, device: int, split: str) -> list[Item]:
         """A device's own items of a split, in the order of the data set."""
         return [self.items[index] for index in self._own[device, split]]

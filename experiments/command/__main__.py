@@ -24,6 +24,7 @@ COMMANDS = {
     "list": "experiments.command.list",
     "explain": "experiments.command.explain",
     "judge": "experiments.command.judge",
+    "record": "experiments.command.record",
     "doctor": "experiments.command.doctor",
     "torture": "experiments.torture.__main__",
     "new": "experiments.command.new",

@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from time import time
+from time import monotonic, time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -212,6 +212,7 @@ class Endpoint(Cloud):
             trouble = _NOT_TRIED
             attempt = 0
             while attempt <= self.retries and not call.is_down:
+                begun = monotonic()
                 try:
                     async with asyncio.timeout(self.deadline_s):  # of all of it; the client's is per read
                         answer, cut = await self._send(call.client, problem)
@@ -233,7 +234,7 @@ class Endpoint(Cloud):
                     call.in_a_row = 0
                     call.cut += cut
                     call.troubles.update([answer.void] if answer.void else [])
-                    return replace(answer, retries=attempt)
+                    return replace(answer, retries=attempt, seconds=monotonic() - begun)
             call.in_a_row += 1
             call.troubles[trouble] += 1
             return None

@@ -46,6 +46,8 @@ class Answer:
     """Why there is no answer though it was billed, such as a text that was cut before it began; else empty."""
     kept: bool = field(default=True, compare=False)
     """Whether it was bought and could be kept for later runs, where there is a cache to keep it in."""
+    seconds: float | None = field(default=None, compare=False)
+    """How long the request took that brought it; None where the cloud does not measure it."""
 
     @property
     def tokens(self) -> int:

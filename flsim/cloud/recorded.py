@@ -1,11 +1,11 @@
-"""A cloud that has already answered: outcomes that somebody recorded, in a table or with the questions themselves."""
+"""A cloud that has already answered: answers or outcomes that somebody recorded, in a table or with the questions."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
+from flsim.cloud.answer_table import is_answer_table, path_of, read_table
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
@@ -22,15 +22,23 @@ class _Outcome:
     right: bool
     prompt_tokens: int
     completion_tokens: int
+    text: str | None = None
+    """What was said; None where only the verdict was kept."""
 
     @property
     def tokens(self) -> tuple[int, int]:
         """Sent and received."""
         return self.prompt_tokens, self.completion_tokens
 
+    def said(self, problem: Problem) -> str:
+        """The answer."""
+        if self.text is not None:
+            return self.text
+        return problem.right_text if self.right else problem.wrong_text
+
 
 class Recorded(Cloud):
-    """The right answer where the cloud was right, a wrong one where it was not, and the tokens it took."""
+    """What the cloud said, and the tokens it took; of a table with verdicts alone, the right answer or a wrong one."""
 
     def __init__(
         self,
@@ -43,8 +51,9 @@ class Recorded(Cloud):
         """Name the table and its columns.
 
         Args:
-            file: CSV table with a header and one line per question; None where the data themselves record the outcomes.
-            question: name of the column that holds the question.
+            file: table of answers that `flsim record` wrote, or CSV table of verdicts with a header and one line per
+                question; None where the data themselves record the outcomes.
+            question: name of the CSV's column that holds the question.
             right: of the one that says whether the cloud was right: 1 or 0, true or false.
             prompt_tokens: of the one with the tokens sent.
             completion_tokens: of the one with the tokens received.
@@ -52,18 +61,14 @@ class Recorded(Cloud):
         Raises:
             ConfigError: if there is no such file.
         """
-        if file is not None and not Path(file).is_file():
-            raise ConfigError(
-                f"cloud.file={file!r} is no file; give the path of a CSV table, or leave it out where the data record "
-                f"the outcomes"
-            )
         self.file = file
+        self._path = None if file is None else path_of(file)
         self.columns = (question, right, prompt_tokens, completion_tokens)
 
     def check(self, stream: TaskStream, workers: int) -> None:
-        """Read the table; without one, make sure that all data bring their outcomes."""
+        """Read the table and look for all questions of the data; without one, all data must bring their outcomes."""
         if self.file is not None:
-            assert self._table
+            self._refuse_unknown(stream)
             return
         recorded = [data.name for data in stream.data if data.source.verifier == RECORDED]
         for task in stream.tasks:
@@ -75,8 +80,25 @@ class Recorded(Cloud):
                 )
 
     def identity(self) -> Sequence[object]:
-        """The table's bytes."""
+        """The table's bytes, or the lines of a table of answers."""
         return ["replay", {}, "recorded with the questions" if self.file is None else self._table[0]]
+
+    def _refuse_unknown(self, stream: TaskStream) -> None:
+        """Questions of data sets are known before a run; those of the built-in world are met as they are drawn.
+
+        Raises:
+            ConfigError: naming a question that the table lacks, and how many there are.
+        """
+        outcomes = self._table[1]
+        for data in stream.data:
+            asked = [item.question for item, _ in data.source.of_splits()]
+            lacking = [question for question in asked if question not in outcomes]
+            if lacking:
+                raise ConfigError(
+                    f"cloud.file={self.file!r} has no answer to {len(lacking)} of the {len(asked)} questions of "
+                    f"{data.name!r}, such as {lacking[0]!r}; record them with flsim record, leave them out of the "
+                    f"data, or take another cloud"
+                )
 
     @cached_property
     def _table(self) -> tuple[str, dict[str, _Outcome]]:
@@ -85,7 +107,16 @@ class Recorded(Cloud):
         Raises:
             ConfigError: naming the file, and the row and column that cannot be used.
         """
-        file = DataFile(Path(self.file or ""))
+        assert self.file is not None
+        assert self._path is not None
+        if is_answer_table(self.file):
+            table = read_table(self._path)
+            said = {
+                line.question: _Outcome(bool(line.right), line.prompt_tokens, line.completion_tokens, line.answer)
+                for line in table.lines
+            }
+            return table.digest, said
+        file = DataFile(self._path)
         try:
             data = file.path.read_bytes()
         except OSError as error:
@@ -104,10 +135,7 @@ class Recorded(Cloud):
             ConfigError: naming a question that the table lacks.
         """
         found = [(problem, self._outcome(problem)) for problem in problems]
-        return [
-            Answer(problem.right_text if outcome.right else problem.wrong_text, *outcome.tokens)
-            for problem, outcome in found
-        ]
+        return [Answer(outcome.said(problem), *outcome.tokens) for problem, outcome in found]
 
     def _outcome(self, problem: Problem) -> _Outcome:
         if self.file is None:

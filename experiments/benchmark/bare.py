@@ -149,7 +149,7 @@ def our_passes(base: BaseModel, lora: StackedLora, step: Step) -> Tensor:
     reading = read(base, step.prompts)
     group = step.completions.tokens.shape[2]
     with torch.no_grad():
-        decoder = base.forward.decoder(step.prompts.mask, reading.past, group, len(step.fed))
+        decoder = base.forward.decoder(step.prompts.seen, reading.past, group, len(step.fed))
         reading.logits.repeat_interleave(group, 0).argmax(-1)
         for fed in step.fed:
             if fed.keep is not None:

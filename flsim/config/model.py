@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from flsim.config.ranges import Range, above, count, day, filled, limited, one_of, tupled
+from flsim.config.ranges import Range, above, at_least, count, day, filled, limited, one_of, tupled
 
 AUTO = "auto"
 TODAY = "2026-01-01"
@@ -17,6 +17,10 @@ OFFER = "If you cannot solve it, reply with {help} and nothing else."
 _MAP = Range(
     "auto, or a device for each layer",
     lambda value: None if isinstance(value, str | dict) else "must be auto, or name a device for each layer",
+)
+_STOPS = Range(
+    "texts that are not empty",
+    lambda value: None if all(value) else "holds an empty text, which stands everywhere; leave it out",
 )
 
 
@@ -73,6 +77,10 @@ class ModelConfig:
     """Longest prompt in tokens; a longer one loses the beginning of its question, never its instruction or the chat's
     frame, and the run's log says so. None cuts nothing, and memory is estimated for 64 tokens with the built-in model,
     for 512 with others."""
+    shared_prefix: int | None = at_least(0, None)
+    """Fewest tokens of a common beginning of prompts, such as a system text with examples, that is read once for all of
+    them; 0 reads every prompt whole. None means 16 where the short forward passes read (plain Llama, Mistral, Qwen2 and
+    Qwen3 on one device), and 0 for other models and for the built-in world, whose questions are short."""
     help: str | None = filled(None, "<help>")
     """The help request. Where the tokenizer has it as one token, that token is the request and ends a response; else a
     response asks by ending with this text. None means the token `?` of the built-in tokenizer, else the text
@@ -80,6 +88,9 @@ class ModelConfig:
     request: str = one_of(ANYWHERE, (BEFORE, AFTER, ANYWHERE))
     """Where in a response the help request may stand: `before`, as its beginning and nowhere else; `after`, only after
     a draft of at least one token, which is what the device says if its request is not granted; `anywhere`: no rule."""
+    stop: tuple[str, ...] = limited((), _STOPS)
+    """Texts that end a response, such as `["\\n"]`: it is over with the token that completes one, and what counts as
+    said is what stands before it. A help request that would come later is never made."""
     offer: str | None = None
     """What tells the model that it may ask, with `{help}` where the request belongs; "" says nothing, which
     suits learners that never ask. None means a sentence of our own, but for a bare question (neither chat template nor
@@ -87,6 +98,11 @@ class ModelConfig:
     templates: dict[str, str] = field(default_factory=dict)
     """How single tasks are worded, with the fields {instruction}, {offer}, {question} and {help}; by default
     instruction, offer and question stand one below the other, an empty line between them."""
+    examples: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    """Questions with their answers that stand before the question, by task, such as
+    `{words: [["What is the opposite of hot?", cold]]}`; those under `all` are for every task that has none of its own.
+    As turns of user and assistant where there is a chat template, else one below the other. `{help}` in an answer is
+    the help request, so that an example can show when to ask."""
     system: str | None = None
     """System prompt of a checkpoint with a chat template; None is none."""
     chat: bool = True
@@ -99,8 +115,10 @@ class ModelConfig:
     run that is resumed or made again on another day reads the same prompts."""
 
     def __post_init__(self) -> None:
-        """A list does as well as a tuple."""
+        """Lists do as well as tuples."""
         object.__setattr__(self, "targets", tupled(self.targets))
+        object.__setattr__(self, "stop", tupled(self.stop))
+        object.__setattr__(self, "examples", {task: tupled(pairs) for task, pairs in self.examples.items()})
 
     @property
     def shape(self) -> LoraShape:

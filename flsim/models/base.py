@@ -18,6 +18,8 @@ from flsim.models.folder import HELP, folder_of, is_built_in, loading, tokenizer
 from flsim.models.forward import AnyForward, Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
+from flsim.models.prefix import LEAST
+from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
 from flsim.problems.problem import Problem
 
@@ -35,6 +37,10 @@ class BaseModel:
     more_ends: tuple[int, ...] = ()
     """Other tokens that end a response."""
     wording: Wording = BARE
+    stops: Stops = NO_STOPS
+    """Texts that end a response as well."""
+    shared_prefix: int = 0
+    """Fewest tokens of a common beginning of prompts that is read once for all; 0 reads every prompt whole."""
     checkpointing: bool = False
     """Whether training keeps the layers' inputs only and computes the rest again."""
 
@@ -61,9 +67,9 @@ class BaseModel:
     def spell(self, text: str, most: int | None = None) -> list[int]:
         """The tokens of an answer, the ending one included; of one with more than `most` the first, and so no end.
 
-        None takes all.
+        None takes all. What stands from a stop text on is no part of an answer.
         """
-        ids: list[int] = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_id]
+        ids: list[int] = [*self.tokenizer(self.stops.cut(text), add_special_tokens=False)["input_ids"], self.eos_id]
         return ids[:most]
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -111,7 +117,21 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
             f"{config.path!r} is a {type(model).__name__} that reads by its own forward; leave it out and lower "
             f"client.micro_batch or engine.pack instead"
         )
-    return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, checkpointing)
+    stops = _stops_of(config, tokenizer, help_) if asks else NO_STOPS
+    shared = _shared_prefix_of(config, tokenizer, model)
+    return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, stops, shared, checkpointing)
+
+
+def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """As it is set; unset it is what pays, and nothing for the built-in world, whose questions are short."""
+    if config.shared_prefix is None:
+        return 0 if is_built_in(tokenizer.get_vocab()) or not fits(model) else LEAST
+    if config.shared_prefix and not fits(model):
+        raise ConfigError(
+            f"model.shared_prefix works for plain Llama, Mistral, Qwen2 and Qwen3 on one device, and {config.path!r} "
+            f"is a {type(model).__name__} that reads by its own forward; leave it out"
+        )
+    return config.shared_prefix
 
 
 def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
@@ -145,9 +165,11 @@ def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
     Raises:
         ConfigError: with both lengths.
     """
-    if config.path.startswith("builtin:") and config.request != AFTER:
+    if config.path.startswith("builtin:") and config.request != AFTER and not config.stop:
         return
-    help_ = _help_of(config, tokenizer_of(config.path), "model.path")
+    tokenizer = tokenizer_of(config.path)
+    help_ = _help_of(config, tokenizer, "model.path")
+    _stops_of(config, tokenizer, help_)  # refuses those that forbid it
     if help_.least > min(max_new_tokens, config.answer_tokens):
         after = " and stands after a draft (model.request=after)" if config.request == AFTER else ""
         raise ConfigError(
@@ -176,6 +198,17 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
             "of its vocabulary, or to a text of ordinary tokens without white space around it"
         )
     return HelpRequest(text, ids, config.request)
+
+
+def _stops_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: HelpRequest) -> Stops:
+    """The stop texts, none of which may lie within the request."""
+    within = next((stop for stop in config.stop if stop in help_.text), None)
+    if within is not None:
+        raise ConfigError(
+            f"model.stop holds {within!r}, which is part of the help request {help_.text!r}, so nobody could ask; take "
+            f"another stop text, or another model.help"
+        )
+    return Stops(config.stop, tokenizer)
 
 
 def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, key: str) -> list[int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.forward import Past
+from flsim.models.prefix import Prefix, prefix_of
 from flsim.models.sampling import Doubt, Sampler, Seen, uniform
 from flsim.models.sampling import Trace as Trace
 from flsim.models.stacked_lora import WASTE, unequal
@@ -31,6 +32,23 @@ class Prompts:
     """True at prompt tokens `(K, P, L)`."""
     counts: tuple[int, ...]
     """Real prompts of each device; the rest of the P rows is filling."""
+    prefix: Prefix | None = None
+    """What they begin with alike, if that is read once; None if each is read whole."""
+
+    @property
+    def own(self) -> tuple[Tensor, Tensor]:
+        """Ids and mask of the tokens that each prompt has beside the prefix, left-padded, `(K, P, M)` both."""
+        if self.prefix is None:
+            return self.ids, self.mask
+        rest = self.prefix.rest
+        place = self.mask.long().cumsum(-1)[..., -rest:]  # (K, P, M), from 1
+        own = self.mask[..., -rest:] & (place > self.prefix.seen.sum(-1, keepdim=True))  # (K, P, M)
+        return self.ids[..., -rest:], own
+
+    @property
+    def seen(self) -> Tensor:
+        """True where a prompt's tokens lie among the columns of what was read, `(K, P, Z + M)`."""
+        return self.mask if self.prefix is None else torch.cat([self.prefix.seen, self.own[1]], 2)
 
     @property
     def real(self) -> Tensor:
@@ -65,8 +83,8 @@ class Completions:
     asked: Tensor
     """True where the completion of a real prompt is a help request, `(K, P, G)`."""
     texts: list[list[list[str]]]
-    """Decoded text without the ending token, `[device][prompt][completion]`, real prompts only; of one that asks its
-    draft, what it said before the request, "" if nothing."""
+    """Decoded text without the ending token and what stands from a stop text on, `[device][prompt][completion]`, real
+    prompts only; of one that asks its draft, what it said before the request, "" if nothing."""
     trace: Trace | None = None
     """None unless it was wanted."""
     offsets: Tensor | None = None
@@ -75,6 +93,9 @@ class Completions:
     resumed: Tensor | None = None
     """The place from which each one goes on by itself after its request, 0 if it does not, `(K, P, G)`; between the
     two lies what was put in, which is read and no part of `mask`. None if none goes on."""
+    stopped: Tensor | None = None
+    """True at tokens that completed a stop text and so ended their response, `(K, P, G, T)`; None where there are no
+    stop texts."""
 
     @property
     def read(self) -> Tensor:
@@ -103,7 +124,9 @@ def prompts_of(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Pr
     lengths = torch.tensor([[len(prompt) for prompt in row] for row in ids])  # (K, P)
     mask = torch.arange(length) >= (length - lengths)[:, :, None]  # (K, P, L)
     device = base.model.device
-    return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in tokens))
+    prefix = prefix_of(tokens, base.shared_prefix) if base.shared_prefix else None
+    prefix = None if prefix is None else prefix.to(device)
+    return Prompts(torch.tensor(padded, device=device), mask.to(device), tuple(len(row) for row in tokens), prefix)
 
 
 def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Completions:
@@ -126,8 +149,8 @@ def given(base: BaseModel, tokens: Sequence[Sequence[Sequence[int]]]) -> Complet
 
 
 def read(base: BaseModel, prompts: Prompts) -> Reading:
-    """Read every prompt once."""
-    first, past = base.forward.read(prompts.ids, prompts.mask)
+    """Read every prompt once, and what several begin with once for all of them."""
+    first, past = base.forward.read(*prompts.own, prompts.prefix)
     return Reading(prompts, past, first.logits, first.states)
 
 
@@ -145,7 +168,7 @@ def generate(
     surprise: float = 0.0,
     traced: bool = False,
 ) -> Completions:
-    """Generate `group_size` completions per prompt; a completion ends with an ending token or the help request.
+    """Generate `group_size` completions per prompt; one ends with an ending token, the help request, or a stop text.
 
     A device's tokens depend on its own generator and prompts only, never on who shares its pack.
 
@@ -188,7 +211,7 @@ def generate(
 def _decode(base: BaseModel, reading: Reading, rows: "_Rows", sampler: Sampler) -> int:
     """Fill the rows token by token; how many the longest got."""
     group_size, longest = rows.group_size, rows.longest
-    decoder = base.forward.decoder(reading.prompts.mask, reading.past, group_size, longest)
+    decoder = base.forward.decoder(reading.prompts.seen, reading.past, group_size, longest)
     logits, states = (of.repeat_interleave(group_size, 0) for of in (reading.logits, reading.states))  # (n, V), (n, D)
     for t in range(longest):
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
@@ -222,6 +245,7 @@ class _Rows:
         self.done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (N,)
         self.now = torch.arange(k * self._each, device=device)  # (n,), the rows that are decoded on, device by device
         self.counts: Tensor | None = None  # (K,), of the rows that are decoded on; None while they are equally many
+        self.stopped = torch.zeros_like(self.tokens, dtype=torch.bool) if base.stops else None  # (N, T)
 
     def add(self, t: int, begun: int, chosen: Tensor, logprobs: Tensor) -> Tensor:
         """Token t as it is kept, `(n,)`: padding in rows that had ended; those end that it ends.
@@ -237,7 +261,12 @@ class _Rows:
         chosen = chosen.masked_fill(ended, self._base.pad_id)  # (n,)
         self.tokens[self.now, t] = chosen
         asked = self._base.help.completed(self.tokens[self.now, begun : t + 1])[:, -1]  # (n,)
-        self.done[self.now] |= self._base.ends(chosen) | asked
+        over = self._base.ends(chosen) | asked  # (n,)
+        self.done[self.now] |= over
+        if self.stopped is not None:
+            stopped = self._base.stops.met(self.tokens[self.now, : t + 1]) & ~ended & ~over  # (n,)
+            self.stopped[self.now, t] = stopped
+            self.done[self.now] |= stopped
         return chosen
 
     def left(self) -> Tensor:
@@ -300,12 +329,15 @@ def _finish(
 ) -> Completions:
     """`shape` is `(K, P, G, T)`; `open_` `(K, P)` says where a response may ask."""
     tokens, logprobs = (of[:, : shape[-1]].view(shape) for of in (rows.tokens, rows.logprobs))  # (K, P, G, T) each
-    ended = base.ends(tokens) | base.help.completed(tokens)  # (K, P, G, T)
+    stopped = None if rows.stopped is None else rows.stopped[:, : shape[-1]].view(shape)  # (K, P, G, T)
+    over = base.ends(tokens) | base.help.completed(tokens)  # (K, P, G, T)
+    ended = over if stopped is None else over | stopped  # (K, P, G, T)
     mask = ended.long().cumsum(-1) - ended.long() == 0  # everything up to and including the first end
     mask &= prompts.real[..., None, None]
     asked = (base.help.completed(tokens) & mask).any(-1)  # (K, P, G)
-    words = tokens.masked_fill(~mask | ended | base.help.held_by(tokens), base.pad_id)
+    words = tokens.masked_fill(~mask | over | base.help.held_by(tokens), base.pad_id)
     said = base.tokenizer.batch_decode(words[prompts.real].flatten(0, 1), skip_special_tokens=True)
+    said = [base.stops.cut(text) for text in said] if base.stops else said
     group = tokens.shape[2]
     spelt = [base.help.ends(text) for text in said]  # in other tokens than its own
     drafts = [base.help.draft_of(text) if other else text for text, other in zip(said, spelt, strict=True)]
@@ -317,4 +349,4 @@ def _finish(
     # who may not ask and spells the request all the same says nothing, which no verifier takes
     told = iter("" if other and not flag else text for text, other, flag in zip(drafts, spelt, may, strict=True))
     texts = [[[next(told) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
-    return Completions(tokens, mask, logprobs, asked, texts)
+    return Completions(tokens, mask, logprobs, asked, texts, stopped=stopped)

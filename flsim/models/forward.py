@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from flsim.models.prefix import Prefix
+
 _PARTS = 4  # of the rows of `AnyForward.follow`
 _FEW = 64  # rows of a part; smaller ones cost more in calls than they save in padding
+
+Segment = tuple[Tensor, Tensor]
+"""Keys and values `(m, heads, L, d)`."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Past:
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    shared: "Past | None" = None
+    """Of what several of the rows begin with, one row a device; the columns before all others."""
 
     @property
     def rows(self) -> int:
@@ -31,13 +38,19 @@ class Past:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Keys, then values, of all layers."""
-        return (*self.keys, *self.values)
+        """Keys, then values, of all layers; then the shared ones."""
+        return (*self.keys, *self.values, *(() if self.shared is None else self.shared.tensors))
+
+    def segments(self, layer: int) -> list[Segment]:
+        """Keys and values of a layer, the shared ones first."""
+        before = [] if self.shared is None else self.shared.segments(layer)
+        return [*before, (self.keys[layer], self.values[layer])]
 
     def of(self, tensors: tuple[Tensor, ...]) -> "Past":
         """The same past with other tensors, in the order of `tensors`."""
         half = len(self.keys)
-        return Past(tensors[:half], tensors[half:])
+        shared = None if self.shared is None else self.shared.of(tensors[2 * half :])
+        return Past(tensors[:half], tensors[half : 2 * half], shared)
 
 
 @dataclass(frozen=True)
@@ -67,14 +80,18 @@ class Decoder(Protocol):
 
 
 class Forward(Protocol):
-    """How a model reads; K devices, P prompts of each, R rows of each."""
+    """How a model reads; K devices, P prompts of each, R rows of each.
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
+    L are the columns of what was read: a prefix's tokens first, if there is one, then those of the prompts' own.
+    """
+
+    def read(self, ids: Tensor, mask: Tensor, prefix: Prefix | None = None) -> tuple[Next, Past]:
         """Encode left-padded prompts.
 
         Args:
-            ids: `(K, P, L)`.
-            mask: True at tokens that count, `(K, P, L)`.
+            ids: of the tokens that are no part of the prefix, `(K, P, M)`.
+            mask: True at tokens that count, `(K, P, M)`.
+            prefix: what they begin with; None is nothing.
 
         Returns:
             What comes next, and what was read, K * P rows each.
@@ -127,8 +144,9 @@ class AnyForward:
     def _look(self, _: nn.Module, given: tuple[Tensor, ...]) -> None:
         self._states = given[0]
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
-        """See `Forward`."""
+    def read(self, ids: Tensor, mask: Tensor, prefix: Prefix | None = None) -> tuple[Next, Past]:
+        """See `Forward`; always without a prefix."""
+        assert prefix is None, "prompts of a model that reads by its own forward are read whole"
         cache = DynamicCache()
         return self._next(ids.flatten(0, 1), mask.flatten(0, 1), cache), _past_of(cache)
 

@@ -28,7 +28,7 @@ class Hint:
     """And no more than so many."""
 
     def of(self, base: BaseModel, text: str) -> list[int]:
-        """The first tokens of a text, without those that end a response or are the help request."""
+        """The first tokens of a text before a stop text, without those that end a response or are the help request."""
         ids = base.spell(text)[:-1]
         ended = base.ends(torch.tensor(ids, dtype=torch.long)).tolist()
         kept = [token for token, ends in zip(ids, ended, strict=True) if not ends and token != base.help.token]
@@ -109,12 +109,18 @@ def _joined(
         mask[k, p, g, begin : begin + count] = True
         logprobs[k, p, g, begin : begin + count] = chances[k, row, :count]
     place = said.tokens.device
+    stopped = None if said.stopped is None else F.pad(said.stopped, (0, room))  # (K, P, G, T)
+    if stopped is not None and more.stopped is not None:
+        for (k, p, g), row in rows.items():
+            begin, count = int(resumed[k, p, g]), int(then[k, row])
+            stopped[k, p, g, begin : begin + count] = more.stopped[k, row, 0, :count]
     return replace(
         said,
         tokens=tokens.to(place),
         mask=mask.to(place),
         logprobs=logprobs.to(place),
         offsets=None if said.offsets is None else F.pad(said.offsets, (0, room)),
+        stopped=stopped,
         resumed=resumed.to(place),
         trace=None,
     )

@@ -7,6 +7,7 @@ layers are the model's own modules, so adapters act as everywhere.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -21,13 +22,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from flsim.models.forward import Next, Past, Readout, positions_of
+from flsim.models.forward import Next, Past, Readout, Segment, positions_of
+from flsim.models.prefix import Prefix
 from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 _PLAIN = 4096  # up to so many scores per row and head, attention by plain products is the faster one on a CPU
 
-Segment = tuple[Tensor, Tensor]  # keys and values (m, KV, L, d)
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, query, key, value) to what attention gives
 
 
@@ -59,25 +60,39 @@ class LlamaForward:
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Past]:
+    def read(self, ids: Tensor, mask: Tensor, prefix: Prefix | None = None) -> tuple[Next, Past]:
         """See `Forward`."""
+        shared = None if prefix is None else self._read_prefix(prefix)
+        seen = (mask if prefix is None else torch.cat([prefix.seen, mask], 2)).flatten(0, 1)  # (K * P, L)
+        bias = self._bias(seen, ids.shape[2])
         packing = _Packing(mask)
-        flat = mask.flatten(0, 1)  # (K * P, L)
-        bias = self._bias(flat, flat.shape[1])
+        states, past = self._read(packing, ids, positions_of(seen, ids.shape[2]), bias, shared)
+        last = packing.last(states.flatten(0, 1))  # (K * P, D)
+        return Next(self._head(last), last), past
+
+    def _read_prefix(self, prefix: Prefix) -> Past:
+        """Its keys and values, of K rows."""
+        mask = prefix.sees.diagonal(dim1=1, dim2=2)[:, None]  # (K, 1, Z)
+        bias = self._unseen(~prefix.sees[:, None])  # (K, 1, Z, Z)
+        return self._read(_Packing(mask), prefix.ids[:, None], prefix.positions, bias, None)[1]
+
+    def _read(
+        self, packing: "_Packing", ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
+    ) -> tuple[Tensor, Past]:
+        """Last hidden states `(K, M, D)` of packed tokens, and the past of K * R rows, of ids `(K, R, T)`."""
         new: list[Segment] = []
 
         def own(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pair = packing.spread(key), packing.spread(value)
             if len(new) == layer:  # not when a layer is computed again for the backward
                 new.append(pair)
-            return packing.gather(attend(packing.spread(query), [pair], bias))
+            before = [] if shared is None else shared.segments(layer)
+            return packing.gather(attend(packing.spread(query), [*before, pair], bias))
 
-        positions = positions_of(flat, flat.shape[1])
         with packing.layout():
             states = self._layers(packing.pack(ids), packing.pack(positions), own, packing)  # (K, M, D)
         keys, values = zip(*new, strict=True)
-        last = packing.last(states.flatten(0, 1))  # (K * P, D)
-        return Next(self._head(last), last), Past(keys, values)
+        return states, Past(keys, values, shared)
 
     def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> "_LlamaDecoder":
         """See `Forward`."""
@@ -91,7 +106,7 @@ class LlamaForward:
         bias = self._bias(seen, ids.shape[2])
 
         def both(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            segments = [(past.keys[layer], past.values[layer]), (packing.spread(key), packing.spread(value))]
+            segments = [*past.segments(layer), (packing.spread(key), packing.spread(value))]
             return packing.gather(attend(packing.spread(query), segments, bias))
 
         positions = positions_of(seen, ids.shape[2])
@@ -106,9 +121,12 @@ class LlamaForward:
         """What is added to the scores of the last `tokens` tokens, `(n, 1, tokens, L)`: 0, or very little if unseen."""
         length = mask.shape[1]
         causal = torch.ones(tokens, length, dtype=torch.bool, device=mask.device).tril(length - tokens)
+        return self._unseen(~(mask[:, None, None] & causal))
+
+    def _unseen(self, hidden: Tensor) -> Tensor:
+        """0, or very little where True; finite, since a row of padding sees nothing at all and must not become NaN."""
         dtype = self._body.embed_tokens.weight.dtype
-        # finite, since a row of padding sees nothing at all and must not become NaN
-        return torch.zeros(1, dtype=dtype, device=mask.device).masked_fill(~(mask[:, None, None] & causal), -1e9)
+        return torch.zeros(1, dtype=dtype, device=hidden.device).masked_fill(hidden, -1e9)
 
     def _layers(self, ids: Tensor, positions: Tensor, mix: Mix, packing: "_Packing | None" = None) -> Tensor:
         """Last hidden states `(a, b, D)` of tokens `(a, b)`, device by device; `packing` is needed with a gradient."""
@@ -228,12 +246,12 @@ class _LlamaDecoder:
             own[self._rows, :, self._read] = new[:, 0]
         end = self._read + 1
         keys, values = (own[:, :, :end] for own in self._own[layer])
-        past = self._past.keys[layer], self._past.values[layer]
-        bias = self._bias[..., : past[0].shape[2] + end]
+        segments = [*self._past.segments(layer), (keys, values)]
+        bias = self._bias[..., : sum(segment[0].shape[2] for segment in segments)]
         if len(query) == self._all:
-            return attend(query.transpose(1, 2), [past, (keys, values)], bias).transpose(1, 2)
+            return attend(query.transpose(1, 2), segments, bias).transpose(1, 2)
         everyone = query.new_zeros(self._all, *query.shape[1:]).index_copy_(0, self._rows, query)  # (N, 1, H, d)
-        return attend(everyone.transpose(1, 2), [past, (keys, values)], bias)[self._rows].transpose(1, 2)
+        return attend(everyone.transpose(1, 2), segments, bias)[self._rows].transpose(1, 2)
 
 
 def _norm(layer: Any, x: Tensor) -> Tensor:
@@ -277,7 +295,7 @@ def attend(query: Tensor, segments: list[Segment], bias: Tensor) -> Tensor:
     weights = torch.softmax((torch.cat(scores, -1) if len(scores) > 1 else scores[0]) + bias, -1)  # (n, H, T, L)
     parts = weights.split([k.shape[2] for k, _ in segments], -1)
     mixed = [_unfold(_fold(w, v) @ v, query.shape) for w, (_, v) in zip(parts, segments, strict=True)]
-    return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1]  # (n, H, T, d)
+    return reduce(torch.add, mixed)  # (n, H, T, d)
 
 
 def _repeat(tensor: Tensor, rows: int) -> Tensor:

@@ -128,6 +128,7 @@ def request_after(base: BaseModel, reading: Reading, said: Completions, *, surpr
             not.
     """
     draft = said.mask & ~base.ends(said.tokens) & ~base.help.held_by(said.tokens)  # (K, P, 1, T)
+    draft = draft if said.stopped is None else draft & ~said.stopped  # (K, P, 1, T)
     lengths = draft.sum(-1)[:, :, 0].tolist()
     rows = [
         [[*row[0][: lengths[k][p]], *base.help.ids] for p, row in enumerate(own[:count])]
@@ -293,7 +294,7 @@ def _per_token(base: BaseModel, reading: Reading, completions: Completions, part
         return begun
     known, counts = ids[..., :-1].flatten(1, 2), seen[..., 1:].flatten(1, 2)  # (K, P g, T - 1): read if one follows
     rest = base.forward.follow(
-        known, counts, reading.prompts.mask, reading.past, lambda following, of: readout(following, later[of])
+        known, counts, reading.prompts.seen, reading.past, lambda following, of: readout(following, later[of])
     )
     each = torch.cat([begun, rest.view(k, p, g, t - 1)], -1)  # (K, P, g, T)
     return each if completions.resumed is None else each.masked_fill(~mask, 0.0)

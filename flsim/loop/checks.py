@@ -46,6 +46,7 @@ def check_settings(config: Config) -> None:
         if name in (*TASKS, EVERY_TASK):
             raise ConfigError(f"data.{name}: {name!r} is a task of the built-in world; choose another name")
     check_data(config.data)
+    _check_examples(config)
     _check_phases(config)
 
 
@@ -105,6 +106,22 @@ def _check_request(model: ModelConfig) -> None:
             f"model.request={AFTER} with model.path={ASKS_BEFORE}, which has only learned to ask before it answers; "
             f"take model.path={ASKS_IN_BOTH}"
         )
+
+
+def _check_examples(config: Config) -> None:
+    """That examples are of tasks that there are, and each a question with an answer."""
+    known = (EVERY_TASK, *TASKS, *config.data)
+    for task, pairs in config.model.examples.items():
+        if task not in known:
+            raise ConfigError(
+                f"model.examples names {shown(task)}, which is no task{near(task, known)}; there are {', '.join(known)}"
+            )
+        for number, pair in enumerate(pairs):
+            if len(pair) != 2 or not all(text.strip() for text in pair):
+                raise ConfigError(
+                    f"model.examples.{task}[{number}]={list(pair)!r} must be a question and its answer, such as "
+                    f'["What is the opposite of hot?", "cold"]'
+                )
 
 
 def _check_fleet(fleet: FleetConfig, rank: int, alpha: float) -> None:

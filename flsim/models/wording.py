@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from flsim.config.model import OFFER, TODAY, ModelConfig
 from flsim.config.schema import ConfigError
+from flsim.models.folder import is_built_in
 from flsim.problems.problem import Problem
 
 _PROBE = "What is asked?"
@@ -44,9 +45,17 @@ class Chat:
         self._parts = False
         self._parts = not self.keeps(_PROBE) and self._keeps_parts()
 
-    def turn(self, text: str, system: str | None = None) -> str:
-        """What is read before an answer; a beginning that the tokenizer adds by itself is left to it."""
+    def turn(self, text: str, system: str | None = None, before: Sequence[tuple[str, str]] = ()) -> str:
+        """What is read before an answer; a beginning that the tokenizer adds by itself is left to it.
+
+        Args:
+            text: of the user.
+            system: system prompt; None is none.
+            before: what user and assistant have said before.
+        """
         talk = [] if system is None else [("system", system)]
+        for said, answer in before:
+            talk += [("user", said), ("assistant", answer)]
         whole = self._render([*talk, ("user", text)], add_generation_prompt=True)
         return whole.removeprefix(str(self._tokenizer.bos_token)) if self._begins else whole
 
@@ -85,6 +94,8 @@ def has_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
+EVERY = "all"
+"""In place of a task's name: every task that is not named."""
 FIELDS = ("instruction", "offer", "question", "help")
 
 
@@ -103,6 +114,8 @@ class Wording:
     """A sentence with `{help}`; None is our own, but for a bare question."""
     templates: Mapping[str, str] = field(default_factory=dict)
     """By task, in place of instruction, offer and question one below the other."""
+    examples: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """By task, or under `all` for every other one, questions with answers that stand before the question."""
     limit: int | None = None
     """Most tokens of a prompt."""
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -113,25 +126,45 @@ class Wording:
         Raises:
             ConfigError: if the prompt would be too long without any question.
         """
-        whole = self._frame(problem, problem.question)
+        whole = self.frame(problem, problem.question)
         if self.limit is None or self.tokenizer is None:
             return whole
         question = problem.question
         while (excess := len(self.tokenizer(whole)["input_ids"]) - self.limit) > 0:
             starts = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
             if excess >= len(starts):
-                raise ConfigError(
-                    f"model.max_prompt_tokens={self.limit} leaves no room for a question of {problem.task!r}: "
-                    f"instruction, offer and chat template alone are longer; raise it, or shorten model.offer"
-                )
+                raise self.no_room(problem.task)
             _say_once(self.limit, problem.task)
             question = question[max(1, starts[excess][0]) :]
-            whole = self._frame(problem, question)
+            whole = self.frame(problem, question)
         return whole
 
-    def _frame(self, problem: Problem, question: str) -> str:
+    def frame(self, problem: Problem, question: str) -> str:
+        """What the model reads of a problem if this is its question."""
         text = self._text(problem, question)
-        return text if self.chat is None else self.chat.turn(text, self.system)
+        before = [(self._text(problem, asked), self.answer(said)) for asked, said in self.examples_of(problem.task)]
+        if self.chat is not None:
+            return self.chat.turn(text, self.system, before)
+        return "".join(f"{asked}\n{said}\n\n" for asked, said in before) + (f"{text}\n" if before else text)
+
+    def no_room(self, task: str) -> ConfigError:
+        """That the frame alone is too long."""
+        shown = len(self.examples_of(task))
+        what, mend = "instruction, offer", "model.offer"
+        if shown:
+            what, mend = f"{what}, {shown} examples", f"{mend} or give fewer model.examples"
+        return ConfigError(
+            f"model.max_prompt_tokens={self.limit} leaves no room for a question of {task!r}: "
+            f"{what} and chat template alone are longer; raise it, or shorten {mend}"
+        )
+
+    def examples_of(self, task: str) -> Sequence[Sequence[str]]:
+        """Questions with answers, as they were given."""
+        return self.examples.get(task, self.examples.get(EVERY, ()))
+
+    def answer(self, said: str) -> str:
+        """An example's answer with the request's own text."""
+        return said.replace("{help}", self.help)
 
     def _text(self, problem: Problem, question: str) -> str:
         bare = self.chat is None and not problem.instruction
@@ -163,26 +196,64 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
         raise ConfigError(f"model.offer={config.offer!r} has no {{help}}, so it would not say what to reply")
     for group, template in config.templates.items():
         _check_template(group, template)
-    wording = Wording(help_, chat, config.system, config.offer, config.templates, config.max_prompt_tokens, tokenizer)
+    wording = Wording(
+        help_, chat, config.system, config.offer, config.templates, config.examples, config.max_prompt_tokens, tokenizer
+    )
     if chat is not None:
-        try:
-            chat.turn("a question", config.system)
-        except Exception as error:  # whatever a template's author wrote
-            raise ConfigError(
-                f"the chat template of {config.path!r} fails: {error}; leave out model.system (some take none), mend "
-                f"model.chat_options={config.chat_options}, or set model.chat=false"
-            ) from error
-        if not chat.keeps(_PROBE):
-            raise ConfigError(
-                f"the chat template of {config.path!r} leaves the question out, as a text and as a list of parts, so "
-                f"the model would not see it; mend the template, or set model.chat=false"
-            )
-        if not chat.keeps(_PROBE, config.system):
-            raise ConfigError(
-                f"model.system has no effect: the chat template of {config.path!r} leaves it out; put its words into "
-                f"model.templates, or leave it out"
-            )
+        _check_chat(config, chat)
+    for task in config.examples:
+        _check_examples(config, wording, task)
     return wording
+
+
+def _check_chat(config: ModelConfig, chat: Chat) -> None:
+    try:
+        chat.turn("a question", config.system)
+    except Exception as error:  # whatever a template's author wrote
+        raise ConfigError(
+            f"the chat template of {config.path!r} fails: {error}; leave out model.system (some take none), mend "
+            f"model.chat_options={config.chat_options}, or set model.chat=false"
+        ) from error
+    if not chat.keeps(_PROBE):
+        raise ConfigError(
+            f"the chat template of {config.path!r} leaves the question out, as a text and as a list of parts, so "
+            f"the model would not see it; mend the template, or set model.chat=false"
+        )
+    if not chat.keeps(_PROBE, config.system):
+        raise ConfigError(
+            f"model.system has no effect: the chat template of {config.path!r} leaves it out; put its words into "
+            f"model.templates, or leave it out"
+        )
+
+
+def _check_examples(config: ModelConfig, wording: Wording, task: str) -> None:
+    """That the model sees every example of a task, in order and before the question, and that the question has room."""
+    tokenizer, told = wording.tokenizer, Problem(task, "", 0, _PROBE, "")
+    assert tokenizer is not None, "a wording of a config has its tokenizer"
+    if is_built_in(tokenizer.get_vocab()):
+        raise ConfigError(
+            f"model.examples has no effect on {config.path!r}: the built-in models know single questions only; leave "
+            f"it out"
+        )
+    try:
+        whole = wording.frame(told, _PROBE)
+    except Exception as error:  # whatever a template's author wrote
+        raise ConfigError(
+            f"the chat template of {config.path!r} takes no examples before a question: {error}; leave out "
+            f"model.examples, or set model.chat=false"
+        ) from error
+    place = 0
+    for asked, said in [*wording.examples_of(task), (_PROBE, "")]:
+        for text in (asked.strip(), wording.answer(said).strip()):
+            found = whole.find(text, place)
+            if found < 0:
+                raise ConfigError(
+                    f"the chat template of {config.path!r} does not write {text!r} of model.examples.{task} where it "
+                    f"should stand, before the question; leave out model.examples, or set model.chat=false"
+                )
+            place = found + len(text)
+    if wording.limit is not None and len(tokenizer(wording.frame(told, ""))["input_ids"]) >= wording.limit:
+        raise wording.no_room(task)
 
 
 def _check_template(group: str, template: str) -> None:

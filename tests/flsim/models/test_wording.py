@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.real.checkpoint import FAMILIES, build_tokenizer, write_checkpoint
+from flsim.cloud.checkpoint import Checkpoint
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
@@ -171,6 +172,77 @@ def test_a_cut_is_said_once_and_a_frame_without_room_is_refused(caplog: pytest.L
     ]
     with pytest.raises(ConfigError, match=r"model\.max_prompt_tokens=4 leaves no room .* raise it"):
         words(max_prompt_tokens=4).prompt(TOLD)
+
+
+# ------------------------------------------------------------------------------------------------------------ examples
+
+EXAMPLES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sums": (("2+2=", "4"), ("{a}9*9=", "{help}")),
+    "all": (("hot", "cold"),),
+}
+
+
+def test_examples_are_turns_that_are_worded_as_the_question_is() -> None:
+    own = words("qwen2", examples=EXAMPLES, system="Be brief.", offer="Or {help}.")
+    turns = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    told = f"Add.\n\nOr {TEXT}.\n\n"
+    shown = turns.format(f"{told}2+2=", "4") + turns.format(f"{told}{{a}}9*9=", TEXT)
+    assert own.prompt(TOLD) == system + shown + CHATML.format(f"{told}1+1=")
+    other = replace(TOLD, task="other")
+    assert own.prompt(other) == system + turns.format(f"{told}hot", "cold") + CHATML.format(f"{told}1+1=")
+    assert own.prompt(replace(TOLD, question="")).startswith(system + shown)  # what is read once for all
+
+
+def test_examples_without_a_chat_stand_one_below_the_other() -> None:
+    own = words(examples=EXAMPLES, offer="")
+    assert own.prompt(TOLD) == f"Add.\n\n2+2=\n4\n\nAdd.\n\n{{a}}9*9=\n{TEXT}\n\nAdd.\n\n1+1=\n"
+    assert words("qwen2", chat=False, examples=EXAMPLES).prompt(BARE).endswith("\n\n1+1=\n")
+    assert words(examples={"sums": EXAMPLES["sums"]}).prompt(BARE) == "1+1="
+
+
+def test_the_cloud_does_not_read_the_devices_examples(tmp_path: Path) -> None:
+    folder = str(write_checkpoint(tmp_path, "smollm2"))
+    assert "cold" in load_model(ModelConfig(path=folder, examples=EXAMPLES)).prompt(BARE)
+    assert "cold" not in Checkpoint(folder).prompt(BARE)
+
+
+LAST_ONLY = "<|im_start|>user\n{{ messages[-1].content }}<|im_end|>\n<|im_start|>assistant\n"
+ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + LAST_ONLY
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (LAST_ONLY, r"does not write 'hot' of model\.examples\.all where it should stand"),
+        (ONE_TURN, r"takes no examples before a question: one turn only; leave out model\.examples"),
+    ],
+)
+def test_a_template_that_takes_no_turns_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        under(template, examples={"all": EXAMPLES["all"]})
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ("{arithmetics: [[a, b]]}", r"model\.examples names 'arithmetics', .* \(did you mean arithmetic\?\)"),
+        ("{all: [[a, b], [c]]}", r"model\.examples\.all\[1\]=\['c'\] must be a question and its answer"),
+        ("{all: [[a, b], [c, ' ']]}", r"model\.examples\.all\[1\]=.* must be a question and its answer"),
+    ],
+)
+def test_examples_that_are_none_are_refused(examples: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(load_config(None, [f"model.examples={examples}"]))
+
+
+def test_examples_without_room_or_for_a_built_in_model_are_refused(one_thread: None) -> None:
+    with pytest.raises(
+        ConfigError, match=r"max_prompt_tokens=90 leaves no room .* 2 examples and .* fewer model\.exam"
+    ):
+        words("qwen2", examples=EXAMPLES, max_prompt_tokens=90)
+    with pytest.raises(ConfigError, match=r"model\.examples has no effect on 'builtin:slm'"):
+        load_model(ModelConfig(path="builtin:slm", examples=EXAMPLES))
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

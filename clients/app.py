@@ -68,6 +68,11 @@ class LocalAlgorithm(Protocol):
         """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
         ...
 
+    @property
+    def speaks(self) -> bool:
+        """Whether its responses may hold the help request."""
+        ...
+
     def prompts_per_round(self, world: World, name: str) -> int:
         """How many prompts the stream of a device brings in a round."""
         ...
@@ -138,6 +143,17 @@ class DeviceApp(PackedClientApp):
         """The worker's resident models and stream."""
         own = self.algorithm
         return load_world(self.config, self.cloud, self.extras, own.head, own.surprise, own.given_hint)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the devices ask by words (`flsim.flower.contract.WarmsUp`)."""
+        return self.algorithm.speaks
+
+    def start_from(self, folder: str | None) -> None:
+        """Take the saved adapter in a folder for the one that the run starts from."""
+        if folder != self.config.model.adapter:
+            self.config = replace(self.config, model=replace(self.config.model, adapter=folder))
+            vars(self).pop("world", None)
 
     def extras(self, base: BaseModel) -> Adapter:
         """What the devices learn beside LoRA, as it is at first (`flsim.flower.contract.CarriesMore`)."""

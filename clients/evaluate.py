@@ -192,15 +192,11 @@ def _base_rows(world: World, devices: Sequence[int], problems: Problems, round_:
     """What the base alone gets right of each device's tests; nothing is asked of the cloud for it."""
     world.lora.attach(None)
     texts = answer_alone(world, problems, world.answer_tokens)
-    return [
-        _rows(
-            world,
-            tests,
-            {"alone_accuracy": right_alone(tests, said)},
-            Subject(round_, device_name(device), world.split, "base"),
-        )
-        for device, tests, said in zip(devices, problems, texts, strict=True)
-    ]
+    rows = []
+    for device, tests, said in zip(devices, problems, texts, strict=True):
+        of = Subject(round_, device_name(device), world.split, "base")
+        rows.append(_rows(world, tests, {"alone_accuracy": right_alone(tests, said).astype(np.float64)}, of))
+    return rows
 
 
 @dataclass(frozen=True)

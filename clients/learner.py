@@ -135,7 +135,7 @@ class Learner(ABC):
     def _refuse_too_much(self, config: Config) -> None:
         """Refuse a step that does not fit into memory, a help request that does not into a response, a draft unmade."""
         prompts = 2 * self.prompts * (config.fleet.devices if self.pooled else 1)  # skew at most doubles a device's
-        if self.may_ask and self.head is None:
+        if self.speaks:
             refuse_unspeakable(config.model, self.max_new_tokens)
         if self.surprise and not config.model.drafts:
             raise ConfigError(
@@ -175,6 +175,11 @@ class Learner(ABC):
     def head(self) -> Head | None:
         """How devices look at their own drafts; None where they have no benefit head."""
         return None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether its responses may hold the help request: it asks by words, and not by a head."""
+        return self.may_ask and self.head is None
 
     @property
     def surprise(self) -> float:

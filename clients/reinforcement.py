@@ -132,11 +132,6 @@ class Reinforcement(Learner):
         return self.group_size
 
     @property
-    def speaks(self) -> bool:
-        """Whether its responses may hold the help request: it asks by words, and not by a head."""
-        return self.may_ask and self.head is None
-
-    @property
     def given_hint(self) -> Hint | None:
         """As the settings say."""
         return Hint(self.hint_share, self.hint_tokens) if self.hint else None

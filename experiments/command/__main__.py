@@ -16,6 +16,7 @@ from experiments.command.walk import purpose_of
 COMMANDS = {
     "run": "experiments.command.run",
     "resume": "experiments.command.resume",
+    "warmup": "experiments.command.warmup",
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",
     "profile": "experiments.command.profile",

@@ -113,7 +113,7 @@ def compare(
     found = Comparison(
         results=tuple(results[label] for label in known),
         bounds=tuple(results[m.label] for m in limits),
-        references=_references(results[known[0]]),
+        references=_references([results[label] for label in known]),
         against=base,
         alone=MEASURES["random_accuracy"].title if alone is None else alone,
         pairs=tuple(
@@ -193,11 +193,26 @@ def _result(
     return Result(method, tuple(found), means_of(found, weighting, own), facts)
 
 
-def _references(first: Result) -> dict[str, dict[str, Interval]]:
-    """Read from one method: all have the same test sets, and these models do not learn."""
+def _references(methods: Sequence[Result]) -> dict[str, dict[str, Interval]]:
+    """Read from the first method: all have the same test sets, and these models do not learn.
+
+    Where methods start from models of their own, by a warm-up or `model.adapter`, each has its line.
+    """
+    own = [name for name in ("frozen_accuracy", "random_accuracy") if _start_differs(methods, name)]
     return {
-        MEASURES[name].title: {column: first.means[name]} for name, column in REFERENCES.items() if name in first.means
+        MEASURES[name].title + (f", {one.label}" if name in own else ""): {column: one.means[name]}
+        for name, column in REFERENCES.items()
+        for one in (methods if name in own else methods[:1])
+        if name in one.means
     }
+
+
+def _start_differs(methods: Sequence[Result], name: str) -> bool:
+    """Whether some do not start from the base, and a measure of what they start from is not the same for all."""
+    configs = [one.method.config for one in methods]
+    if not any(config.warmup.steps or config.model.adapter for config in configs):
+        return False
+    return len({one.means[name].mean for one in methods if name in one.means}) > 1
 
 
 def _pairs(one: Result, base: Result, seeds: Sequence[tuple[int, int]], weighting: Weighting) -> list[Pair]:

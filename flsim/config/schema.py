@@ -25,6 +25,7 @@ from flsim.config.ranges import (
     tupled,
     worded,
 )
+from flsim.config.warmup import WarmupConfig as WarmupConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 DIVISIONS = ("equally", "traffic", "price")
@@ -275,6 +276,7 @@ class Config:
     run_dir: str | None = filled(None, "runs/mine")
     """Folder of the run; None means `runs/{name}-seed{seed}`."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     data: dict[str, DataConfig] = field(default_factory=dict)
     """Data sets by name, which `stream.phases` may name beside the built-in tasks; only those that it names are

@@ -8,6 +8,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     Stage  what happens to the adapter after each aggregation, such as distillation
     MakesClient  a class that says itself which ClientApp runs it, as learners do
     CarriesMore  a ClientApp whose devices learn more than LoRA's factors
+    WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
 `begin` introduces them to the run before anything is written, `state_of` and `restore` are for its checkpoints, and
@@ -179,6 +180,20 @@ class CarriesMore(Protocol):
 
 
 @runtime_checkable
+class WarmsUp(Protocol):
+    """A client that a warm-up prepares; any other gets the adapter that it made with the first round's messages."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the help request is something that its devices say, so that it can be taught."""
+        ...
+
+    def start_from(self, folder: str | None) -> None:
+        """The adapter that the run starts from, as `model.adapter` would name it; it has no messages yet."""
+        ...
+
+
+@runtime_checkable
 class KeepsState(Protocol):
     """A strategy or a stage that says itself what a checkpoint keeps of it."""
 
@@ -208,6 +223,11 @@ def client_of(config: Config, cloud: Cloud | None = None) -> ClientApp:
 def more_of(client: object) -> Extras | None:
     """What a client's devices learn beside LoRA; None if it does not say."""
     return client.extras if isinstance(client, CarriesMore) else None
+
+
+def speaks(client: object) -> bool | None:
+    """Whether a client's devices ask by words; None if it does not say."""
+    return client.speaks if isinstance(client, WarmsUp) else None
 
 
 def begin(strategy: object, stage: Stage | None, config: Config, cloud: Cloud) -> None:

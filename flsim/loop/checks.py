@@ -48,6 +48,7 @@ def check_settings(config: Config) -> None:
     check_data(config.data)
     _check_examples(config)
     _check_phases(config)
+    _check_warmup(config)
 
 
 def refuse_until(until: int | None) -> None:
@@ -142,6 +143,16 @@ def _check_fleet(fleet: FleetConfig, rank: int, alpha: float) -> None:
             f"fleet.cohort={fleet.cohort} is more than fleet.devices={fleet.devices}; "
             f"lower the cohort, raise the number of devices, or leave the cohort out to take all"
         )
+
+
+def _check_warmup(config: Config) -> None:
+    taught = dict.fromkeys(task for phase in config.stream.phases for task in phase)
+    for task in config.warmup.tasks or ():
+        if task not in taught:
+            raise ConfigError(
+                f"warmup.tasks names {shown(task)}, which stream.phases never brings{near(task, taught)}; choose of: "
+                f"{', '.join(taught)}"
+            )
 
 
 def _check_phases(config: Config) -> None:

@@ -26,7 +26,7 @@ from flsim.devices import node_of
 from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, Stage, begin, client_of, more_of, restore
+from flsim.flower.contract import Deals, Stage, WarmsUp, begin, client_of, more_of, restore, speaks
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -39,12 +39,14 @@ from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
+from flsim.loop.warm_start import adapter_in, refuse_another, warmed
+from flsim.loop.warmup import Warmed, Warmup, refuse_silent
 from flsim.metrics.rows import Row, read_rows
 from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
 from flsim.models.base import first_adapter
 from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream, stream_of
-from flsim.timing import spend, write_timing
+from flsim.timing import booked, spend, write_timing
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,31 @@ def run(
         return _carry_out(ready, lock, until=until, progress=progress)
 
 
+def warm_up(
+    config: str | Path | Config, folder: str | Path, overrides: Sequence[str] = (), *, progress: bool = True
+) -> Warmed:
+    """Make the warm-up of a run and nothing else: its adapter and `warmup.json` in a folder, for `model.adapter`.
+
+    Args:
+        config: a YAML file or a `Config`, with `warmup.steps` above 0.
+        folder: where it is to lie; one that holds this very warm-up already is left as it is.
+        overrides: `key=value` over the file.
+        progress: whether to show bars.
+
+    Raises:
+        ConfigError: for anything wrong in the settings, a folder with another adapter, or nothing to teach.
+        DamagedFileError: if what is kept of it cannot be read.
+        UnwritableError: if it cannot be written.
+    """
+    settings, place = _settings(config, overrides, None), Path(folder)
+    if not settings.warmup.steps:
+        raise ConfigError("warmup.steps=0 is no warm-up; set it, such as warmup.steps=30")
+    ready = _prepare(settings, None, None, None, None)
+    plan = Warmup(settings, ready.stream, ready.cloud, ready.adapter, speaks(ready.client))
+    refuse_another(plan, place)
+    return warmed(plan, place, place, progress=progress)
+
+
 @dataclass(frozen=True)
 class _Ready:
     """A run that has been checked, and of which nothing has been written."""
@@ -141,6 +168,7 @@ def _prepare(
     if cache is not None and cloud.costs != NOTHING:
         cache.check()
     adapter = first_adapter(config.model, config.seed, more_of(client))
+    refuse_silent(config, speaks(client))
     return _Ready(config, strategy, client, stage, cloud, stream, adapter)
 
 
@@ -240,9 +268,17 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
         if stage is not None:
             restore(stage, checkpoint.stage)
         treasurer.state = checkpoint.fleet
+    warm = _warmed(ready, config, folder, progress=progress) if config.warmup.steps and first <= last else None
+    if warm is not None:
+        config = replace(config, model=replace(config.model, adapter=str(adapter_in(folder))))
+    if warm is not None and checkpoint is None:
+        adapter = warm.adapter
+        treasurer.charge(warm.account)
     begin(strategy, stage, config, ready.cloud)
     if first > last:
         return adapter
+    if isinstance(ready.client, WarmsUp):
+        ready.client.start_from(config.model.adapter)
     mark = None if checkpoint is None else checkpoint.mark
     commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
     due = _evaluation_rounds(config, ready.stream)
@@ -255,7 +291,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
         with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
             for round_ in range(first, last + 1):
                 started = time.perf_counter()
-                rows: list[Row] = []
+                rows: list[Row] = [] if warm is None or round_ else warm.rows()
                 if round_ > 0:
                     adapter, rows = rounds.train(adapter, round_, measured=round_ in due)
                 if round_ in due:
@@ -265,6 +301,14 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 bar.update(round_ > 0)
     return adapter
+
+
+def _warmed(ready: _Ready, config: Config, folder: Path, *, progress: bool) -> Warmed:
+    """What the small model was taught before round 1."""
+    plan = Warmup(config, ready.stream, ready.cloud, ready.adapter, speaks(ready.client))
+    found = warmed(plan, adapter_in(folder), folder, progress=progress)
+    booked()  # what was booked of it is no part of a round
+    return found
 
 
 def _refuse_another(kept: Adapter, first: Adapter, folder: Path) -> None:

@@ -5,6 +5,8 @@ What a device spent stands in its reply, and where no reply can be used in its j
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from types import MappingProxyType
 
 from flwr.app import Message
@@ -32,6 +34,16 @@ class Treasurer:
         fleet = config.budget.fleet
         self.state: FleetState | None = None if fleet.rule is None else first_state(fleet)
         """What is kept between rounds; None without a fleet budget."""
+
+    def charge(self, spent: Account) -> None:
+        """Charge the fleet what the server has spent for all devices before the first round."""
+        if self.state is not None:
+            self.state = replace(
+                self.state,
+                calls=self.state.calls + spent.calls,
+                tokens=self.state.tokens + spent.tokens,
+                money=self.state.money + Fraction(spent.money),
+            )
 
     def allot(self, sent: Sequence[Message], round_: int) -> list[Message]:
         """A round's training messages, each with its device's allotment."""

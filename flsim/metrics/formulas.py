@@ -91,6 +91,15 @@ class SpentAnywhere(Spent):
         return run.rows[run.rows["name"] == self.name]
 
 
+@dataclass(frozen=True)
+class SpentInWarmup(Spent):
+    """What a warm-up took."""
+
+    def rows(self, run: RunRows) -> pd.DataFrame:
+        """Of round 0, if there was one."""
+        return run.by_warmup(self.name)
+
+
 Read = AtEnd | Trained | Spent
 """Formulas that read one kind of rows, which can be followed over rounds."""
 

@@ -49,9 +49,10 @@ EVERY_TASK = "all"
 """The task of training rows that hold for all tasks together."""
 USER = "user"
 """Split and model of what a user weighs (`test_items`, `traffic`), whatever is measured of it; written once."""
-FLEET, WHOLE, STAGE = "", "fleet", "stage"
+FLEET, WHOLE, STAGE, WARMUP = "", "fleet", "stage", "warmup"
 """Device, and split and model, of what the round loop measures of the whole fleet; split of what the stage after
-aggregation (`flsim/flower/contract.py`) reports. None of it is in a mean over users."""
+aggregation (`flsim/flower/contract.py`) reports; split and model of what a warm-up took. None of it is in a mean over
+users."""
 ASKED = ("cloud_requests", "cloud_purchases")
 """Training rows that say how often the cloud was asked: what a method wished that samples and may ask, granted or not,
 and what one bought that learns the cloud's answers. No run has both."""
@@ -95,9 +96,10 @@ class Row:
     """Task, `all`, or the reason of a `set_aside`."""
     split: str
     """`train`, `validation` or `test`; `user` in rows of what a user weighs, `fleet` in those of the whole fleet,
-    `stage` in those of the stage."""
+    `stage` in those of the stage, `warmup` in those of a warm-up."""
     model: str
-    """`frozen`, `random`, `cloud`, `base`, `global` or `own`; `user` and `fleet` as for `split`."""
+    """`frozen`, `random`, `cloud`, `base`, `global` or `own`; `user`, `fleet` and `warmup` as for
+    `split`."""
     name: str
     """What was measured, such as `accuracy`."""
     total: float

@@ -14,7 +14,7 @@ import pandas as pd
 from flsim.metrics import calibration
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
-from flsim.metrics.rows import ASKED, STAGE, evaluation, latest, training, user_facts
+from flsim.metrics.rows import ASKED, STAGE, WARMUP, evaluation, latest, training, user_facts
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.users import over_rounds, per_user
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
@@ -65,6 +65,10 @@ class RunRows:
         """Rows of what the stage after aggregation reports of itself."""
         return self.rows[(self.rows["split"] == STAGE) & (self.rows["name"] == name)]
 
+    def by_warmup(self, name: str) -> pd.DataFrame:
+        """Rows of what a warm-up took."""
+        return self.rows[(self.rows["split"] == WARMUP) & (self.rows["name"] == name)]
+
     @cached_property
     def accuracy(self) -> pd.Series:
         """By device, at the end, when it may ask."""
@@ -106,9 +110,14 @@ class RunRows:
 
     @cached_property
     def training_calls(self) -> pd.Series:
-        """By device, cloud calls granted while training for each training prompt that it met."""
+        """By device, cloud calls granted while training for each training prompt that it met.
+
+        A warm-up's calls were made for all devices, and count in equal parts for each that trained.
+        """
         met = self.trained("difficulty").groupby("device")["weight"].sum()  # every prompt notes how hard it is
-        return self.trained("cloud_calls").groupby("device")["total"].sum() / met.where(met > 0)
+        calls = self.trained("cloud_calls").groupby("device")["total"].sum()
+        before = total(self.by_warmup("cloud_calls"), empty=0.0)
+        return (calls + before / len(met) if before else calls) / met.where(met > 0)
 
     @cached_property
     def served(self) -> pd.Series:

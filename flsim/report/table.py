@@ -1,5 +1,7 @@
 """A run in words and numbers for the terminal: how it ended, and where its time went; a sentence and a table each."""
 
+from collections.abc import Mapping
+
 from flsim.metrics.users import UserSummary
 from flsim.report.summary import Summary, Tested, TestedAuc
 from flsim.report.time_figure import MEANING, Breakdown
@@ -127,11 +129,24 @@ def end_table(summary: Summary) -> str:
         "",
         f"cloud: {amount(totals['calls'])} calls, {amount(totals['refused'])} refused, "
         f"{_failed(totals['failures'])}{amount(totals['tokens'])} tokens, money {amount(totals['money'])}",
+        *_before(totals),
         *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
     ]
     return "\n".join(lines)
+
+
+def _before(totals: Mapping[str, float | None]) -> list[str]:
+    """What a warm-up took, where there was one."""
+    learned, sampled = totals["warmup_learned_tokens"], totals["warmup_sampled_tokens"]
+    if learned is None:
+        return []
+    calls, tokens, money = (amount(totals[f"warmup_{name}"]) for name in ("calls", "tokens", "money"))
+    own = f", {amount(sampled)} sampled" if sampled else ""
+    return [
+        f"warm-up: {calls} cloud calls, {tokens} cloud tokens, money {money}; {amount(learned)} tokens learned{own}"
+    ]
 
 
 def _failed(failures: float | None) -> str:

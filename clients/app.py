@@ -271,16 +271,15 @@ class DeviceApp(PackedClientApp):
         found: list[list[Row]] = [[] for _ in contexts]
         devices = [device_at(context.node_id) for context in contexts]
         journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
-        start = None if self.config.model.adapter is None else adapters  # references are measured before training
-        heard: dict[Hashable, Any] = {}
-        of_frozen: dict[Hashable, Any] = {}
+        heard: dict[Hashable, Any] = {}  # references are measured before training: frozen has the same adapters
+        bare = self.config.model.adapter is not None
         for tag, rule in {"": self.asking, **self.beside}.items():
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule, "journals": journals, "tag": tag}
             try:
                 of: dict[str, Any] = {"model": model, "biases": biases, "heard": heard}
                 measured = [evaluate_pack(self.world, devices, adapters, **of, **parts)]
                 if references:
-                    measured.append(reference_rows(self.world, devices, start, heard=of_frozen, **parts))
+                    measured.append(reference_rows(self.world, devices, adapters, bare=bare, heard=heard, **parts))
             except Exception as error:
                 if not self.beside or isinstance(error, UnwritableError | RefusedError):
                     raise

@@ -13,31 +13,29 @@ generated task everybody gets the same number. What a user's weight can be taken
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
+from clients.asking.alone import texts_alone
 from clients.asking.curves import accuracy_curve, asking_auc, wish_rows
 from clients.asking.policy import OWN
-from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, right_alone
+from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, named, right_alone
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
-from clients.device.hints import answers_after
-from clients.device.notes import cloud_facts
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
-from clients.task_scores import label_rows, task_scores
-from flsim.cloud.draft import as_sent
-from flsim.cloud.journal import Journal, lost_facts, obtain
-from flsim.cloud.protocol import NOTHING, Answer, Basket
+from clients.orders import Help, Order, fulfil, orders_of, silent
+from clients.task_scores import ClassScores, label_rows, task_scores
+from flsim.cloud.journal import Journal
+from flsim.cloud.protocol import NOTHING
 from flsim.devices import device_name
 from flsim.metrics.rows import USER, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_lora import ranks_of
-from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
@@ -80,23 +78,25 @@ def evaluate_pack(
         biases: what each device adds to the logit of its help request; empty for no biases.
         journals: of the devices' tests in this round; empty outside of a run.
         tag: what tells the rule from others that the same devices are measured under in this round.
-        heard: what the same devices have said under other rules, to be shared with them; None shares nothing.
+        heard: what the same devices have said with the same adapters, under other rules or by another name, to be
+            shared with them; None shares nothing.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device) for device in devices]
     worded = world.words_questions
-    orders = [] if worded else _orders(world, problems, journals, model + tag)
+    orders = [] if worded else orders_of(world, problems, journals, model + tag)
     _use(world, devices, adapters)
-    choices = decide(asking, Examined(world, devices, problems, taus, biases, {} if heard is None else heard))
-    drafts = _drafts(world, problems, choices) if worded or world.hint is not None else []
-    orders = _orders(world, problems, journals, model + tag, drafts) if worded else orders
+    pack = Examined(world, devices, problems, taus, biases, {} if heard is None else heard)
+    choices = decide(asking, pack)
+    drafts = _drafts(pack, choices) if worded or world.hint is not None else []
+    orders = orders_of(world, problems, journals, model + tag, drafts) if worded else orders
     grants = [
         _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)
         for choice, tests, tau in zip(choices, problems, taus, strict=True)
     ]  # (N,) each
-    _fulfil(world, orders, grants, drafts)
+    fulfil(world, orders, grants, drafts)
     rows = []
-    parts = zip(devices, orders, choices, grants, task_scores(world, problems), strict=True)
+    parts = zip(devices, orders, choices, grants, _scores(pack), strict=True)
     for device, order, choice, granted, scored in parts:
         of = Subject(round_, device_name(device), world.split, model)
         labelled = label_rows(order.problems, scored, world.stream.tasks, of)
@@ -104,8 +104,17 @@ def evaluate_pack(
     return rows
 
 
+def _scores(pack: Examined) -> list[ClassScores]:
+    """`task_scores` of a pack, taken once."""
+    key = "scores", named(pack.tests)
+    if key not in pack.heard:
+        pack.heard[key] = task_scores(pack.world, pack.tests)
+    found: list[ClassScores] = pack.heard[key]
+    return found
+
+
 def _measured(
-    device: int, order: "Order", choice: Choice, granted: Flags, labelled: Sequence[Row], of: Subject
+    device: int, order: Order, choice: Choice, granted: Flags, labelled: Sequence[Row], of: Subject
 ) -> list[Row]:
     """The rows of one device.
 
@@ -135,6 +144,7 @@ def reference_rows(
     devices: Sequence[int],
     start: Sequence[Adapter] | None = None,
     *,
+    bare: bool = False,
     round_: int,
     taus: Sequence[float] | None = None,
     asking: AskingRule = OWN,
@@ -144,14 +154,14 @@ def reference_rows(
 ) -> list[list[Row]]:
     """Rows of the references: `frozen` SLM, `random` (the frozen SLM asking at random, same budget), and `cloud`.
 
-    The frozen SLM is the model that the run starts from. Where that is not the bare base, there is `base`, too: what
-    the base alone knows, without an adapter and without the cloud. `cloud` is there only if the cloud answers every
-    test prompt.
+    The frozen SLM is the model that the run starts from; what it has said as the model `global` is not asked again.
+    `cloud` is there only if the cloud answers every test prompt.
 
     Args:
         world: the worker's.
         devices: indices of the pack's devices.
         start: the adapters that the run starts from, as these devices get them; None where it starts from the base.
+        bare: whether there is `base`, too: what the base alone knows, without an adapter and without the cloud.
         round_: for the rows.
         taus: as for `evaluate_pack`.
         asking: the rule of the frozen SLM.
@@ -160,17 +170,18 @@ def reference_rows(
         heard: likewise, of the frozen SLM.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
+    heard = {} if heard is None else heard
     parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": asking, "journals": journals, "tag": tag}
     frozen = evaluate_pack(world, devices, start, model="frozen", heard=heard, **parts)
     problems = [own_tests(world, device) for device in devices]
-    texts = answer_alone(world, problems, world.answer_tokens)
+    texts = texts_alone(Examined(world, devices, problems, taus, heard=heard))
     rows = []
-    orders = _orders(world, problems, journals, "random" + tag, texts)
+    orders = orders_of(world, problems, journals, "random" + tag, texts)
     grants = [
         _granted(random_order(world, device, len(tests)), len(tests), tau)
         for device, tests, tau in zip(devices, problems, taus, strict=True)
     ]  # (N,) each
-    _fulfil(world, orders, grants, texts if world.config.model.drafts else _silent(problems))
+    fulfil(world, orders, grants, texts if world.config.model.drafts else silent(problems))
     for k, (device, order, granted) in enumerate(zip(devices, orders, grants, strict=True)):
         tests = order.problems
         alone = right_alone(tests, texts[k])  # (N,)
@@ -182,7 +193,7 @@ def reference_rows(
             by_cloud = {"accuracy": np.where(help_.came, help_.by_cloud, np.nan)}
             own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
-    if start is not None:
+    if bare:
         for own, bare in zip(rows, _base_rows(world, devices, problems, round_), strict=True):
             own += bare
     return rows
@@ -199,115 +210,15 @@ def _base_rows(world: World, devices: Sequence[int], problems: Problems, round_:
     return rows
 
 
-@dataclass(frozen=True)
-class Help:
-    """What the cloud does for the N test prompts of a device."""
-
-    right: Flags
-    """Whether the final answer is right if the prompt is sent, `(N,)`; the device's own where no answer came."""
-    by_cloud: Flags
-    """The same of the cloud's own answer, `(N,)`; another one only where devices are given hints."""
-    came: Flags
-    """Whether an answer came, `(N,)`: the prompt was sent, and the cloud did not fail."""
-    facts: Mapping[str, float]
-    """What it cost, by the names of rows; no ledger pays for an evaluation."""
-
-
-@dataclass
-class Order:
-    """What a device that is measured asks of the cloud: all its test prompts, or the granted ones."""
-
-    world: World
-    problems: Sequence[Problem]
-    """N of them."""
-    worded: Sequence[Problem]
-    """The same as they are sent, with the device's drafts where `cloud.draft` or `cloud.hint` says so."""
-    journal: Journal
-    purpose: str
-    """The model that is measured, by which the journal knows the order."""
-    answers: dict[int, Answer] = field(default_factory=dict)
-    """What came, by place."""
-    endings: dict[int, str] = field(default_factory=dict)
-    """What the device said after what came, by place, where it is given hints."""
-    basket: Basket = field(default_factory=Basket)
-
-    def send(self, places: Sequence[int]) -> None:
-        """Ask for these places."""
-        wishes = [(self.journal, self.worded[place]) for place in places]
-        for place, answer in zip(places, obtain(self.world.cloud, self.purpose, wishes), strict=True):
-            self.basket.add(answer, self.world.prices)
-            if answer is not None and not answer.void:
-                self.answers[place] = answer
-
-    def help(self, alone: Flags) -> Help:
-        """What came of it, beside whether the device alone is right, `(N,)`."""
-        right, came = alone.copy(), np.zeros_like(alone)  # (N,) each
-        places = sorted(self.answers)
-        came[places] = True
-        right[places] = are_right([(self.problems[place], self.answers[place].text) for place in places])
-        by_cloud = right.copy()  # (N,)
-        ended = sorted(self.endings)
-        right[ended] = are_right([(self.problems[place], self.endings[place]) for place in ended])
-        return Help(right, by_cloud, came, cloud_facts(self.basket) | lost_facts(self.journal.left(self.purpose)))
-
-
-def _orders(
-    world: World,
-    problems: Problems,
-    journals: Sequence[Journal],
-    purpose: str,
-    drafts: Sequence[Sequence[str]] | None = None,
-) -> list[Order]:
-    """The orders of a pack; where all tests are sent, they are sent here, with drafts or before a rule has decided."""
-    books = journals or [Journal(None, world.prices) for _ in problems]
-    said = _silent(problems) if drafts is None else drafts
-    sent = [
-        [as_sent(problem, draft, world.prices) for problem, draft in zip(tests, own, strict=True)]
-        for tests, own in zip(problems, said, strict=True)
-    ]
-    parts = zip(problems, sent, books, strict=True)
-    orders = [Order(world, tests, worded, journal, purpose) for tests, worded, journal in parts]
-    if world.asks_all_tests:
-        for order in orders:
-            order.send(range(len(order.problems)))
-    return orders
-
-
-def _fulfil(world: World, orders: Sequence[Order], grants: Sequence[Flags], drafts: Sequence[Sequence[str]]) -> None:
-    """Send what was granted, unless all was sent; and where devices are given hints, let them go on after each."""
-    if not world.asks_all_tests:
-        for order, granted in zip(orders, grants, strict=True):
-            order.send(np.flatnonzero(granted).tolist())
-    if world.hint is None:
-        return
-    places = [sorted(order.answers) for order in orders]
-    said = answers_after(
-        world,
-        [[order.problems[place] for place in own] for order, own in zip(orders, places, strict=True)],
-        [[draft[place] for place in own] for draft, own in zip(drafts, places, strict=True)],
-        [
-            {at: order.answers[place].text for at, place in enumerate(own)}
-            for order, own in zip(orders, places, strict=True)
-        ],
-    )
-    for order, own, texts in zip(orders, places, said, strict=True):
-        order.endings |= dict(zip(own, texts, strict=True))
-
-
-def _silent(problems: Problems) -> list[Sequence[str]]:
-    """Drafts of devices that have said nothing."""
-    return [[""] * len(tests) for tests in problems]
-
-
-def _drafts(world: World, problems: Problems, choices: Sequence[Choice]) -> list[Sequence[str]]:
+def _drafts(pack: Examined, choices: Sequence[Choice]) -> list[Sequence[str]]:
     """What each device said of its own accord: before it asked, or, under rules that decide after it, its answer.
 
     Before it goes on with a hint, a device whose model asks before it answers has said nothing.
     """
-    if world.hint is not None and not world.config.model.drafts:
-        return _silent(problems)
+    if pack.world.hint is not None and not pack.world.config.model.drafts:
+        return silent(pack.tests)
     late = [choice.drafts is None for choice in choices]
-    alone = answer_alone(world, problems, world.answer_tokens) if any(late) else [[] for _ in problems]
+    alone = texts_alone(pack) if any(late) else [[] for _ in pack.tests]
     return [choice.drafts or own for choice, own in zip(choices, alone, strict=True)]
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.asking.rule import Choice, Examined, Scores, right_alone
+from clients.asking.rule import TEXTS, Choice, Examined, Scores, named, right_alone
 from clients.device.head import WEIGHT, Head
-from clients.device.rollout import Problems
+from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from flsim.config.model import AFTER
 from flsim.learning.benefit import ALONE, benefit
@@ -126,11 +126,26 @@ def hear(pack: Examined, problems: Problems, *, entropies: bool = False) -> list
         problems: of each device.
         entropies: whether to measure these, too.
     """
-    key = tuple(tuple(row) for row in problems), entropies
+    key = named(problems), entropies
     if key not in pack.heard:
         pack.heard[key] = answers_alone(pack.world, problems, entropies=entropies)
     found: list[Alone] = pack.heard[key]
     return found
+
+
+def texts_alone(pack: Examined) -> list[list[str]]:
+    """The devices' own greedy answers to their tests with asking disabled, `[device][prompt]`, whoever has heard them.
+
+    They are asked only if no rule has.
+    """
+    names = named(pack.tests)
+    for found in (pack.heard.get((names, False)), pack.heard.get((names, True))):
+        if found is not None:
+            return [list(own.answers) for own in found]
+    if (TEXTS, names) not in pack.heard:
+        pack.heard[TEXTS, names] = answer_alone(pack.world, pack.tests, pack.world.answer_tokens)
+    texts: list[list[str]] = pack.heard[TEXTS, names]
+    return texts
 
 
 def all_alike(pack: Examined, *, wish: bool) -> list[Choice]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from clients.asking.alone import Alone, hear, wish_of
-from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
+from clients.asking.rule import TEXTS, Choice, Examined, Flags, Scores, named, right_alone
 from clients.asking.threshold import Scored
 from clients.device.hints import answers_after
-from clients.device.rollout import Problems, answer_alone
+from clients.device.rollout import answer_read
 from clients.device.world import World
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import rest_of_request
@@ -41,18 +41,18 @@ class Own:
         """
         if pack.world.head is not None:
             return self._by_head(pack)
-        base = pack.world.base
+        base, most = pack.world.base, pack.world.answer_tokens
         reading = read(base, encode(base, base.prompts(pack.tests)))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
         if bias is not None:
             bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)
-        most, kappa = pack.world.answer_tokens, pack.world.surprise
         plain: dict[str, Any] = {"group_size": 1, "max_new_tokens": most, "temperature": 0.0}
-        free = generate(base, reading, **plain, help_bias=bias, surprise=kappa)
+        free = generate(base, reading, **plain, help_bias=bias, surprise=pack.world.surprise)
         scores = self._chances(pack.world, reading, free).double().cpu().numpy()  # (K, P)
         asked = free.asked[..., 0].cpu().numpy()  # (K, P)
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]
-        alone, drafts = _alone(pack.world, pack.tests, wishes, [[group[0] for group in row] for row in free.texts])
+        texts, drafts = _alone(pack, reading, wishes, [[group[0] for group in row] for row in free.texts])
+        alone = [right_alone(*pair) for pair in zip(pack.tests, texts, strict=True)]
         parts = zip(alone, wishes, scores, drafts, strict=True)
         return [
             Choice(right, wanted, own[: len(wanted)], said, claims=np.clip(own[: len(wanted)], 0.0, 1.0))
@@ -75,12 +75,13 @@ class Own:
 
 
 def _alone(
-    world: World, problems: Problems, wishes: list[Flags], texts: list[list[str]]
-) -> tuple[list[Flags], list[tuple[str, ...] | None]]:
-    """Whether each device is right without the cloud, and its drafts, or None where the model asks before it answers.
+    pack: Examined, reading: Reading, wishes: list[Flags], texts: list[list[str]]
+) -> tuple[list[list[str]], list[tuple[str, ...] | None]]:
+    """What each device says without the cloud, and its drafts, or None where the model asks before it answers.
 
     Greedy, so only prompts that asked without a draft need a second try. Devices that are given hints go on without.
     """
+    world, problems = pack.world, pack.tests
     drafts = [tuple(row) if world.config.model.drafts else None for row in texts]
     goes_on = world.hint is not None
     wanting = [
@@ -88,16 +89,18 @@ def _alone(
         for row, said in zip(wishes, drafts, strict=True)
     ]
     if any(wanting):
-        asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
         if goes_on:
+            asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
             said = [["" if own is None else own[p] for p in row] for row, own in zip(wanting, drafts, strict=True)]
             again = answers_after(world, asked, said, [{} for _ in asked])
         else:
-            again = answer_alone(world, asked, world.answer_tokens)
+            again = answer_read(world, reading.of(wanting), world.answer_tokens)
         for k, row in enumerate(wanting):
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text
-    return [right_alone(*pair) for pair in zip(problems, texts, strict=True)], drafts
+    if not goes_on and not world.config.model.drafts:
+        pack.heard[TEXTS, named(problems)] = texts  # a greedy answer without a request is that with asking disabled
+    return texts, drafts
 
 
 OWN = Own()

@@ -21,6 +21,10 @@ Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 
 
+TEXTS, CHOICES = "texts", "choices"
+"""What is kept in `Examined.heard` beside what `clients.asking.alone.hear` keeps: bare answers, and decisions."""
+
+
 @dataclass(frozen=True)
 class Examined:
     """Devices before their test sets; their adapters are in use."""
@@ -35,8 +39,9 @@ class Examined:
     biases: Sequence[float] = ()
     """What each device adds to the logit of its own help request; empty for no biases."""
     heard: dict[Hashable, Any] = field(default_factory=dict)
-    """What the devices have said to questions with asking disabled (`clients.asking.alone.hear`); rules that look at
-    the same devices share it, so that one pass over the questions serves them all."""
+    """What the devices have said to questions with asking disabled (`clients.asking.alone.hear`), and what rules have
+    decided; rules and models that look at the same adapters share it, so that one pass over the questions serves them
+    all."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +103,25 @@ def asks_all(rule: AskingRule) -> bool:
 
 
 def decide(rule: AskingRule, pack: Examined) -> list[Choice]:
-    """What a rule decides, checked.
+    """What a rule decides, checked; what it has decided before of the same adapters, tests and shares is that.
 
     Raises:
         ValueError: unless there is one choice per device with one entry for each of its test prompts.
     """
+    biases = tuple(pack.biases) if any(pack.biases) else ()
+    key = (CHOICES, id(rule), tuple(pack.devices), named(pack.tests), tuple(pack.taus), biases)
+    if key not in pack.heard:
+        pack.heard[key] = _decided(rule, pack)
+    found: list[Choice] = pack.heard[key]
+    return found
+
+
+def named(problems: Problems) -> Hashable:
+    """Problems as a key."""
+    return tuple(tuple(row) for row in problems)
+
+
+def _decided(rule: AskingRule, pack: Examined) -> list[Choice]:
     choices = rule.decide(pack)
     expected, given = [len(row) for row in pack.tests], [len(choice.alone) for choice in choices]
     if given != expected:

@@ -320,7 +320,12 @@ def buy_answers(
 @torch.no_grad()
 def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
     """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
-    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+    return answer_read(world, read(world.base, encode(world.base, world.base.prompts(problems))), max_new_tokens)
+
+
+@torch.no_grad()
+def answer_read(world: World, reading: Reading, max_new_tokens: int) -> list[list[str]]:
+    """The same to prompts that have been read already."""
     replies = generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
     return [[group[0] for group in row] for row in replies.texts]
 

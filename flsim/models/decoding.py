@@ -69,6 +69,22 @@ class Reading:
     states: Tensor
     """The hidden states that these were made from, `(K * P, D)`."""
 
+    def of(self, places: Sequence[Sequence[int]]) -> "Reading":
+        """What was read of some of the prompts, by their places `[device][prompt]`, of any number of each device."""
+        prompts, width = self.prompts, max(1, max(len(row) for row in places))
+        filled = torch.tensor(
+            [[*row, *[0] * (width - len(row))] for row in places], device=prompts.ids.device
+        )  # (K, w)
+        begins = torch.arange(len(places), device=filled.device)[:, None] * prompts.ids.shape[1]  # (K, 1)
+        rows = (filled + begins).flatten()  # (K w,)
+
+        def taken(of: Tensor) -> Tensor:
+            return of.flatten(0, 1)[rows].unflatten(0, filled.shape)  # (K, w, ...)
+
+        prefix = None if prompts.prefix is None else replace(prompts.prefix, seen=taken(prompts.prefix.seen))
+        part = Prompts(taken(prompts.ids), taken(prompts.mask), tuple(len(row) for row in places), prefix)
+        return Reading(part, self.past.at(rows), self.logits[rows], self.states[rows])
+
 
 @dataclass(frozen=True)
 class Completions:

@@ -52,6 +52,11 @@ class Past:
         shared = None if self.shared is None else self.shared.of(tensors[2 * half :])
         return Past(tensors[:half], tensors[half : 2 * half], shared)
 
+    def at(self, rows: Tensor) -> "Past":
+        """Of some of the sequences, by their numbers `(m,)`; what is shared stays whole."""
+        own = (tensor.index_select(0, rows.to(tensor.device)) for tensor in (*self.keys, *self.values))
+        return self.of((*own, *(() if self.shared is None else self.shared.tensors)))
+
 
 @dataclass(frozen=True)
 class Next:
@@ -167,7 +172,7 @@ class AnyForward:
             if longest == 0:
                 continue
             prompt = rows // share
-            taken = past.of(tuple(tensor.index_select(0, prompt.to(tensor.device)) for tensor in past.tensors))
+            taken = past.at(prompt)
             kept = mask.flatten(0, 1)[rows, :longest]  # (n, longest)
             seen = torch.cat([prompts.flatten(0, 1)[prompt], kept], 1)  # (n, L + longest)
             logits = self._call(ids.flatten(0, 1)[rows, :longest], seen, _cache_of(taken, 1))  # (n, longest, V)

@@ -1,13 +1,17 @@
 """Evaluation under the budget: on models whose wish to ask is known, so that every number follows by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from clients.asking.learned import Cascade
+from clients.asking.policy import Own, OwnCalibrated
+from clients.asking.rule import AskingRule
 from clients.device.rollout import answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
@@ -16,6 +20,7 @@ from flsim.cloud.protocol import Answer
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
+from flsim.models.forward import Next, Past
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
@@ -164,6 +169,32 @@ def test_a_fresh_adapter_measures_as_the_frozen_base(tiny_checkpoint: Path) -> N
     for device in range(3):
         measured = values(fresh[device], "global")
         assert values(frozen[device], "frozen").items() <= measured.items()  # curves are the global adapter's only
+
+
+@pytest.mark.parametrize(("rule", "known"), [(Own(), 0), (OwnCalibrated(6), 2 * 6), (Cascade(6), 2 * 6)])
+def test_before_training_no_prompt_is_read_twice(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, rule: AskingRule, known: int
+) -> None:
+    """Of two devices with 20 tests each and `known` questions to set a threshold on, global, frozen and random.
+
+    What the devices said as one of them is not asked again as another, and all rows are as if it were.
+    """
+    world = world_of(tiny_checkpoint, help_bias=3.0)
+    start = [start_of(world)] * 2
+    parts: dict[str, Any] = {"round_": 0, "asking": rule}
+    apart = [*evaluate_pack(world, [0, 1], start, model="global", **parts), *reference_rows(world, [0, 1], **parts)]
+    read: list[int] = []
+    before = world.base.forward.read
+
+    def counted(ids: torch.Tensor, mask: torch.Tensor) -> tuple[Next, Past]:
+        read.append(ids.shape[0] * ids.shape[1])
+        return before(ids, mask)
+
+    monkeypatch.setattr(world.base.forward, "read", counted)
+    heard: dict[Hashable, Any] = {}
+    together = evaluate_pack(world, [0, 1], start, model="global", heard=heard, **parts)
+    assert [*together, *reference_rows(world, [0, 1], start, heard=heard, **parts)] == apart
+    assert sum(read) <= 2 * (20 + known)  # of the known ones, equal questions count once
 
 
 @pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 6), (1.0, 20)])

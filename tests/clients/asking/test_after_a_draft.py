@@ -12,7 +12,7 @@ import clients.asking.policy as policy
 from clients.asking.alone import answers_alone, wish_of
 from clients.asking.policy import Own
 from clients.asking.rule import Examined, right_alone
-from clients.device.rollout import Problems, answer_alone
+from clients.device.rollout import Problems, answer_alone, answer_read
 from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from flsim.models.decoding import Completions, Reading, encode, generate, read
@@ -91,13 +91,13 @@ def test_a_model_that_asks_before_it_answers_wishes_as_ever(tiny_checkpoint: Pat
 
 def test_a_draft_is_what_the_device_says_alone(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the beginning of its answer with asking disabled, and nothing is decoded again for it."""
-    again: list[Problems] = []
+    again: list[int] = []
 
-    def noting(world: World, problems: Problems, most: int) -> list[list[str]]:
-        again.append(problems)
-        return answer_alone(world, problems, most)
+    def noting(world: World, reading: Reading, most: int) -> list[list[str]]:
+        again.extend(reading.prompts.counts)
+        return answer_read(world, reading, most)
 
-    monkeypatch.setattr(policy, "answer_alone", noting)
+    monkeypatch.setattr(policy, "answer_read", noting)
     world = world_of(tiny_checkpoint, "model.request=after")
     biases = [8.0, 0.0]  # the first device asks wherever it says a token
     tests = problems_of(world)
@@ -114,7 +114,7 @@ def test_a_draft_is_what_the_device_says_alone(tiny_checkpoint: Path, monkeypatc
         )
         told = [draft if draft.strip() else answer for draft, answer in zip(choice.drafts, whole, strict=True)]
         assert choice.alone.tolist() == right_alone(row, told).tolist()
-    assert sum(map(len, (row for problems in again for row in problems))) == silent < len(tests[0])
+    assert sum(again) == silent < len(tests[0])
 
 
 def test_without_drafts_who_asks_is_answered_with_asking_disabled(tiny_checkpoint: Path) -> None:

@@ -192,6 +192,17 @@ def test_an_answer_alone_never_asks(base: BaseModel) -> None:
     assert alone.logprobs.isfinite().all()
 
 
+def test_a_part_of_a_reading_goes_on_as_if_it_alone_had_been_read(any_base: BaseModel) -> None:
+    """Of two devices the second and the first prompt, and the third; what fills the second row says nothing."""
+    rows, places = [QUESTIONS[:3], QUESTIONS[2:]], [[1, 0], [2]]
+    part = read(any_base, encode(any_base, rows)).of(places)
+    wanted = [[row[place] for place in own] for row, own in zip(rows, places, strict=True)]
+    plain: dict[str, Any] = {"group_size": 2, "max_new_tokens": T, "temperature": 0.0, "may_ask": False}
+    found = generate(any_base, part, **plain)
+    assert found.texts == generate(any_base, read(any_base, encode(any_base, wanted)), **plain).texts
+    assert [len(row) for row in found.texts] == [2, 1]
+
+
 def test_a_bias_on_the_request_is_each_devices_own(base: BaseModel) -> None:
     """Of -inf it is as if asking were forbidden, of 0 as if there were none, far above everything asks at once."""
     prompts = encode(base, [QUESTIONS] * 3)

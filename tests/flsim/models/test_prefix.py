@@ -1,5 +1,6 @@
 """What prompts begin with alike is read once: a tree of shared tokens, and the same numbers as without it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,21 @@ def test_sampling_scores_and_gradients_are_those_of_whole_prompts(make: Maker, c
     assert torch.allclose(scores, said.logprobs, atol=1e-5)
     assert all(own.abs().max() > 1e-3 for own in pulled)
     assert torch.allclose(gradient, pulled, rtol=1e-4, atol=1e-5 * float(pulled.abs().max()))
+
+
+def test_a_part_of_what_was_read_goes_on_with_the_shared_tokens() -> None:
+    """Two prompts of the first device, in another order, the first of the second, and one of the third's."""
+    model, lora, theta = stacked(llama)
+    base, places = BaseModel(model, built_in_tokenizer(), 0, 1, shared_prefix=4), [[3, 0], [0], [2]]
+    lora.attach(theta, [4, 2, 3])
+    with torch.no_grad():
+        reading = read(base, prompts_of(base, PROMPTS))
+        parts = [[row[place] for place in own] for row, own in zip(PROMPTS, places, strict=True)]
+        alone = read(replace(base, shared_prefix=0), prompts_of(replace(base, shared_prefix=0), parts))
+    plain: dict[str, Any] = {"group_size": 1, "max_new_tokens": 5, "temperature": 0.0}
+    said, wanted = (generate(base, one, **plain) for one in (reading.of(places), alone))
+    assert torch.equal(said.tokens, wanted.tokens)
+    assert torch.allclose(said.logprobs, wanted.logprobs, atol=1e-5)
 
 
 def test_the_built_in_model_could_share_and_does_not() -> None:

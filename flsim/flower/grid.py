@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -95,11 +95,12 @@ class FleetGrid(Grid):
         """Have every worker answer these messages as one pack, for its time and memory only."""
 
     def _saved(self, pack: Sequence[Message]) -> dict[int, Saved]:
-        """What the devices of a pack begin with."""
+        """What the devices of a pack begin with: those that are tested after a round with what they left in it."""
         found = {}
         for message in pack:
             device = device_at(message.metadata.dst_node_id)
-            saved = self.states.before(device, wire.round_of(message))
+            learns = message.metadata.message_type.startswith(MessageType.TRAIN)
+            saved = self.states.before(device, wire.round_of(message) + (not learns))
             if saved is not None:
                 found[device] = saved
         return found

@@ -154,8 +154,8 @@ def test_strategies_see_the_open_devices_only(local: LocalGrid) -> None:
 
 def test_state_is_kept_across_rounds_and_not_changed_by_evaluation(local: LocalGrid) -> None:
     assert counts(local.send_and_receive(messages_to(local, 1))) == [1] * DEVICES
-    for _ in range(2):
-        assert counts(local.send_and_receive(messages_to(local, 2, kind=MessageType.EVALUATE))) == [1] * DEVICES
+    for round_ in (1, 2):  # after a round devices are tested with what they have left in it
+        assert counts(local.send_and_receive(messages_to(local, round_, kind=MessageType.EVALUATE))) == [1] * DEVICES
     assert counts(local.send_and_receive(messages_to(local, 2))) == [2] * DEVICES
 
 

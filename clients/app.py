@@ -11,11 +11,11 @@ from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
 from clients.asking.rule import AskingRule, asks_all
-from clients.device.carried import adapters_of, keep_own, opts_in, part_to_send
+from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
 from clients.device.head import Head
 from clients.device.world import World, load_world
-from clients.evaluate import evaluate_pack, own_tests, reference_rows, user_rows
+from clients.evaluate import evaluate_pack, item_rows, own_tests, reference_rows, user_rows
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Account
 from flsim.cloud.journal import TESTS, TRAINING, Journal, journal_of
@@ -33,6 +33,7 @@ from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
 from flsim.models.hint import Hint
 from flsim.seeding import seed_globals
+from flsim.tasks.testing import is_small, panel
 from flsim.timing import spend
 
 
@@ -137,6 +138,8 @@ class DeviceApp(PackedClientApp):
         self.beside: dict[str, AskingRule] = {}
         """Rules that the devices are measured under, too, by what is then added to the model of the rows."""
         self._merged: ArrayRecord | None = None  # the residual that is in the base's weights
+        self._heard: dict[tuple[int, tuple[int, ...], bytes], dict[Hashable, Any]] = {}
+        """What devices were heard to say, by round, devices and adapters: of one round, with one residual."""
 
     @cached_property
     def world(self) -> World:
@@ -188,7 +191,7 @@ class DeviceApp(PackedClientApp):
             learned = [update.adapter for update in updates]
             taus, biases = self._test_taus(messages), [self.algorithm.help_bias(device.dual) for device in devices]
             with spend("evaluate"):
-                local = self._measured(contexts, learned, model="own", round_=round_, taus=taus, biases=biases)
+                local = self._own_rows(contexts, learned, round_=round_, taus=taus, biases=biases)
         replies = []
         for message, context, device, update, rows in zip(messages, contexts, devices, updates, local, strict=True):
             keep(context.state, device)
@@ -196,12 +199,35 @@ class DeviceApp(PackedClientApp):
             replies.append(wire.train_reply(self._to_send(update, device, rows, message), message))
         return replies
 
+    def _own_rows(
+        self,
+        contexts: Sequence[Context],
+        learned: Sequence[Adapter],
+        *,
+        round_: int,
+        taus: Sequence[float],
+        biases: Sequence[float],
+    ) -> list[list[Row]]:
+        """What those of a pack who are tested have learned by themselves, as rows."""
+        tested = panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
+        places = [k for k, context in enumerate(contexts) if device_at(context.node_id) in tested]
+        rows: list[list[Row]] = [[] for _ in contexts]
+        if places:
+            given, adapters, own_taus, own_biases = (
+                [of[k] for k in places] for of in (contexts, learned, taus, biases)
+            )
+            found = self._measured(given, adapters, model="own", round_=round_, taus=own_taus, biases=own_biases)
+            for k, own in zip(places, found, strict=True):
+                rows[k] = own
+        return rows
+
     def _receive(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Adapter]:
         """The adapters of a pack, and the base with what is merged into it in this round."""
         residual = wire.residual_of(messages[0])
         if not _same(residual, self._merged):
             self.world.lora.merge(None if residual is None else to_adapter(residual))
             self._merged = residual
+            self._heard = {}
         return adapters_of(self.world, messages, contexts)
 
     def _device(
@@ -250,7 +276,10 @@ class DeviceApp(PackedClientApp):
                 traffic = [self.algorithm.prompts_per_round(self.world, device_name(device)) for device in indices]
                 facts = user_rows(self.world, indices, traffic, round_=round_)
                 rows = [own + new for own, new in zip(rows, facts, strict=True)]
-        tested = [len(own_tests(self.world, device)) for device in indices]
+            elif is_small(self.world.stream, self.config.evaluation, round_):
+                facts = item_rows(self.world, indices, round_=round_)
+                rows = [own + new for own, new in zip(rows, facts, strict=True)]
+        tested = [len(own_tests(self.world, device, round_)) for device in indices]
         return [wire.evaluate_reply(tuple(own), n, m) for own, n, m in zip(rows, tested, messages, strict=True)]
 
     def _measured(
@@ -271,7 +300,7 @@ class DeviceApp(PackedClientApp):
         found: list[list[Row]] = [[] for _ in contexts]
         devices = [device_at(context.node_id) for context in contexts]
         journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
-        heard: dict[Hashable, Any] = {}  # references are measured before training: frozen has the same adapters
+        heard = self._heard_of(devices, adapters, round_)  # references are measured before training: frozen is global
         bare = self.config.model.adapter is not None
         for tag, rule in {"": self.asking, **self.beside}.items():
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule, "journals": journals, "tag": tag}
@@ -288,6 +317,15 @@ class DeviceApp(PackedClientApp):
                 for own, new in zip(found, rows, strict=True):
                     own += [replace(row, model=row.model + tag) for row in new] if tag else new
         return found
+
+    def _heard_of(self, devices: Sequence[int], adapters: Sequence[Adapter], round_: int) -> dict[Hashable, Any]:
+        """What these devices were heard to say with the same adapters in this round; to be added to.
+
+        Where everybody keeps what it has learned by itself, the global model is the own one, which was heard before.
+        """
+        if any(key[0] != round_ for key in self._heard):
+            self._heard = {}
+        return self._heard.setdefault((round_, tuple(devices), fingerprint(adapters)), {})
 
     def _test_bias(self, message: Message, context: Context) -> float:
         """On the logit of a device's help request, by the lambda that it keeps or is given."""

@@ -14,7 +14,6 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from flsim.metrics.rows import USER, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_lora import ranks_of
 from flsim.problems.problem import Problem
-from flsim.tasks.stream import TaskStream
+from flsim.tasks.testing import set_of_tests
 
 
 @torch.no_grad()
@@ -82,7 +81,7 @@ def evaluate_pack(
             shared with them; None shares nothing.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
-    problems = [own_tests(world, device) for device in devices]
+    problems = [own_tests(world, device, round_) for device in devices]
     worded = world.words_questions
     orders = [] if worded else orders_of(world, problems, journals, model + tag)
     _use(world, devices, adapters)
@@ -173,7 +172,7 @@ def reference_rows(
     heard = {} if heard is None else heard
     parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": asking, "journals": journals, "tag": tag}
     frozen = evaluate_pack(world, devices, start, model="frozen", heard=heard, **parts)
-    problems = [own_tests(world, device) for device in devices]
+    problems = [own_tests(world, device, round_) for device in devices]
     texts = texts_alone(Examined(world, devices, problems, taus, heard=heard))
     rows = []
     orders = orders_of(world, problems, journals, "random" + tag, texts)
@@ -240,20 +239,9 @@ def _use(world: World, devices: Sequence[int], adapters: Sequence[Adapter] | Non
     world.lora.attach(world.lora.stack(used), ranks, world.scales(devices[: len(used)], ranks))
 
 
-def own_tests(world: World, device: int) -> list[Problem]:
-    """The device's test set, its tasks spread evenly over it, so that none comes first to the budget.
-
-    Of tasks with equally many problems that is one of each in turn.
-    """
-    own = world.config.evaluation
-    return list(_tests(world.stream, device_name(device), own.split, own.prompts_per_task, own.items))
-
-
-@lru_cache(maxsize=4096)  # devices; drawing a test set takes as long as answering it
-def _tests(stream: TaskStream, device: str, split: str, per_task: int, items: int | str | None) -> tuple[Problem, ...]:
-    sets = stream.evaluation_problems(device, split, per_task=per_task, items=items).values()
-    placed = [((n + 0.5) / len(own), problem) for own in sets for n, problem in enumerate(own)]
-    return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))  # stable: equal ones by task
+def own_tests(world: World, device: int, round_: int = 0) -> list[Problem]:
+    """The device's test set in a round (`flsim.tasks.testing.set_of_tests`)."""
+    return list(set_of_tests(world.stream, world.config.evaluation, device_name(device), round_))
 
 
 def user_rows(world: World, devices: Sequence[int], traffic: Sequence[int], *, round_: int) -> list[list[Row]]:
@@ -269,13 +257,21 @@ def user_rows(world: World, devices: Sequence[int], traffic: Sequence[int], *, r
         traffic: of each, the prompts that its stream brings in a round.
         round_: for the rows.
     """
-    rounds, rows = world.config.rounds, []
-    for device, brought in zip(devices, traffic, strict=True):
+    rounds, rows = world.config.rounds, item_rows(world, devices, round_=round_)
+    for device, brought, own in zip(devices, traffic, rows, strict=True):
+        of = Subject(round_, device_name(device), USER, USER)
+        own.append(of.row("traffic", float(brought * rounds), float(rounds)))
+    return rows
+
+
+def item_rows(world: World, devices: Sequence[int], *, round_: int) -> list[list[Row]]:
+    """The rows `test_items` of a round; a round with a smaller test than before training has its own."""
+    rows = []
+    for device in devices:
         of = Subject(round_, device_name(device), USER, USER)
         held = world.stream.items_held(of.device, world.split)
-        tested = Counter(problem.task for problem in own_tests(world, device))
-        own = [of.row("test_items", float(held.get(t, n)), float(n), task=t) for t, n in tested.items()]
-        rows.append([*own, of.row("traffic", float(brought * rounds), float(rounds))])
+        whole, tested = (Counter(problem.task for problem in own_tests(world, device, at)) for at in (0, round_))
+        rows.append([of.row("test_items", float(held.get(t, whole[t])), float(n), task=t) for t, n in tested.items()])
     return rows
 
 

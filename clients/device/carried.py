@@ -7,7 +7,9 @@ factor.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
+import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 import flsim.flower.messages as wire
@@ -37,6 +39,19 @@ def adapters_of(world: World, messages: Sequence[Message], contexts: Sequence[Co
         whole = shared[key] | own if own else shared[key]
         adapters.append({name: whole[name] for name in world.first} if own else whole)
     return adapters
+
+
+def fingerprint(adapters: Sequence[Adapter]) -> bytes:
+    """Of the adapters of a pack: equal if all of their numbers are."""
+    each = {id(adapter): adapter for adapter in adapters}  # devices that hold the same share one
+    known = {}
+    for key, adapter in each.items():
+        found = blake2b(digest_size=16)
+        for name in sorted(adapter):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(adapter[name]).data)
+        known[key] = found.digest()
+    return b"".join(known[id(adapter)] for adapter in adapters)
 
 
 def part_to_send(adapter: Adapter, message: Message) -> Adapter:

@@ -9,7 +9,7 @@ from flsim.comparison.result import Compared, Result
 from flsim.comparison.runs import seed_text
 from flsim.comparison.spend import spend_rows
 from flsim.comparison.table import along_rows, cell, difference_text, end_rows
-from flsim.comparison.weightings import weighting_rows
+from flsim.comparison.weightings import panel_note, panel_text, weighting_rows
 from flsim.config.schema import ALL, Config
 from flsim.metrics.measures import MEASURES, TABLES
 from flsim.metrics.weighting import WEIGHTINGS
@@ -122,6 +122,8 @@ def _setting(comparison: Compared, config: Config) -> list[list[str]]:
     if config.data:
         items = config.evaluation.items or config.evaluation.prompts_per_task
         tests += f" ({'all' if items == ALL else f'at most {items}'} of a data set)"
+    if config.evaluation.devices is not None:
+        tests += f", of {panel_text(config)}"
     return [
         ["phases", "; ".join(spans)],
         ["stream", stream],
@@ -135,6 +137,7 @@ def _setting(comparison: Compared, config: Config) -> list[list[str]]:
 
 
 def _main(comparison: Compared) -> list[str]:
+    config = comparison.results[0].method.config
     first, *end = end_rows(comparison)
     second, *along = along_rows(comparison)
     return [
@@ -143,7 +146,7 @@ def _main(comparison: Compared) -> list[str]:
         table(second, along, strong=_strong(comparison)),
         paragraph(
             f"Accuracy and differences with their 95 % intervals; forgetting and differences in points. Users are "
-            f"weighed {comparison.weighting.title}. {_NOTE}",
+            f"weighed {comparison.weighting.title}. {panel_note(config)}{_NOTE}",
             kind="note",
         ),
         *_weightings(comparison),

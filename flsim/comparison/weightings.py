@@ -6,10 +6,12 @@ import pandas as pd
 from flsim.comparison.pairing import differences
 from flsim.comparison.result import Compared, Result, difference_of, means_of
 from flsim.comparison.table import along_rows, end_rows, gap_text
+from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, of_columns
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.weighting import WEIGHTINGS, Weighting
-from flsim.text import aligned
+from flsim.tasks.testing import panel
+from flsim.text import aligned, wrapped
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -62,6 +64,23 @@ def _only(tables: list[pd.DataFrame], names: list[str]) -> list[pd.DataFrame]:
     return [table[names] for table in tables]
 
 
+def panel_text(config: Config) -> str:
+    """The panel of a run that tests some of its devices only."""
+    tested = panel(config.evaluation.devices, config.fleet.devices, config.stream.seed)
+    return f"a panel of {len(tested)} of {config.fleet.devices} devices"
+
+
+def panel_note(config: Config) -> str:
+    """What such a panel means for numbers over users, as a sentence and a space; "" where all devices are tested."""
+    if config.evaluation.devices is None:
+        return ""
+    return (
+        f"Users are those of {panel_text(config)}, the same under all methods: uniform means are unbiased for the "
+        f"fleet, other weightings nearly so, and intervals are for users like these; percentiles, the worst 10 % and "
+        f"Gini are those of the panel. "
+    )
+
+
 def terminal_table(comparison: Compared) -> str:
     """The main table in plain text, the same under every weighting, and how to read both."""
     tables = (end_rows(comparison), along_rows(comparison), weighting_rows(comparison))
@@ -71,6 +90,8 @@ def terminal_table(comparison: Compared) -> str:
         f"95 % intervals by bootstrap over\nseeds and users. Differences and forgetting are in points; * the interval "
         f"excludes 0."
     )
+    more = panel_note(comparison.results[0].method.config)
+    note = f"{note}\n{wrapped(more)}" if more else note
     return "\n\n".join([*("\n".join(aligned(rows)) for rows in tables), note])
 
 

@@ -129,6 +129,17 @@ def count_or(word: str, default: T) -> T:
     return limited(default, Range(f"{counts.words}, or {word}", complaint))
 
 
+def part(default: T) -> T:
+    """How many of several, or, below 1, what share of them."""
+    complaint = "must be a share above 0 and below 1, or a whole number of at least 1: {meaning}"
+
+    def holds(value: float) -> bool:
+        return 0 < value < 1 or (1 <= value < math.inf and value == int(value))
+
+    words = "above 0 and below 1, or a whole number of at least 1"
+    return limited(default, Range(words, lambda value: None if holds(value) else complaint))
+
+
 def filled(default: T, example: str) -> T:
     """A text or a list that is not empty, such as `example`."""
     complaint = f"is empty; give one, such as {example}, or leave it out"

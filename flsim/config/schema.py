@@ -20,6 +20,7 @@ from flsim.config.ranges import (
     filled,
     gpu_share,
     one_of,
+    part,
     plug_in,
     share,
     tupled,
@@ -28,6 +29,7 @@ from flsim.config.ranges import (
 from flsim.config.warmup import WarmupConfig as WarmupConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
+OWN_TESTS = ("always", "phases", "never")
 DIVISIONS = ("equally", "traffic", "price")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
@@ -227,6 +229,16 @@ class EvaluationConfig:
     """Evaluate after every so many rounds, and always at the end of a phase."""
     prompts_per_task: int = count(20)
     """Test prompts per device and task; of a data set at most so many, unless `items` says otherwise."""
+    prompts_between: int | None = count(None)
+    """Of these prompts the first so many of each task, where a test is neither before training nor at the end of a
+    phase; None: all. Results are read at ends of phases, and only curves hold tests of both sizes."""
+    devices: float | None = part(None)
+    """The panel: how many devices are tested, or, below 1, what share of them, drawn at random once and for all; None:
+    all. Means over users stay unbiased; what is said of the worst of them is of the panel (docs/comparing.md)."""
+    own: str = one_of("always", OWN_TESTS)
+    """When the model that a device has learned by itself is tested beside the global one: `always`, only at the ends of
+    `phases`, where forgetting by aggregation is read, or `never`; each such test costs as much as that of the global
+    model."""
     items: int | str | None = count_or(ALL, None)
     """Of a data set, how many of the device's own test items it meets, each at most once: `all`, or at most so many,
     drawn without replacement and the same in every round; None: at most `prompts_per_task`."""

@@ -3,6 +3,7 @@
 What a single field allows is said at the field (`flsim/config/schema.py`).
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from flsim.config.explain import refuse_out_of_range
 from flsim.config.given import shown
 from flsim.config.model import AFTER, ASKS_BEFORE, ASKS_IN_BOTH, ModelConfig
 from flsim.config.ranges import near
-from flsim.config.schema import BudgetConfig, Config, ConfigError, FleetBudgetConfig, FleetConfig
+from flsim.config.schema import BudgetConfig, Config, ConfigError, EvaluationConfig, FleetBudgetConfig, FleetConfig
 from flsim.loop.lock import LOCK, OWNER
 from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import TASKS
@@ -47,6 +48,7 @@ def check_settings(config: Config) -> None:
             raise ConfigError(f"data.{name}: {name!r} is a task of the built-in world; choose another name")
     check_data(config.data)
     _check_examples(config)
+    _check_tests(config.evaluation, config.fleet.devices)
     _check_phases(config)
     _check_warmup(config)
 
@@ -153,6 +155,19 @@ def _check_warmup(config: Config) -> None:
                 f"warmup.tasks names {shown(task)}, which stream.phases never brings{near(task, taught)}; choose of: "
                 f"{', '.join(taught)}"
             )
+
+
+def _check_tests(evaluation: EvaluationConfig, devices: int) -> None:
+    if evaluation.devices is not None and evaluation.devices > devices:
+        raise ConfigError(
+            f"evaluation.devices={evaluation.devices:g} is more than fleet.devices={devices}; leave it out to test all"
+        )
+    least = evaluation.prompts_per_task if evaluation.items is None else math.inf
+    if evaluation.prompts_between is not None and evaluation.prompts_between > least:
+        raise ConfigError(
+            f"evaluation.prompts_between={evaluation.prompts_between} is a part of the {evaluation.prompts_per_task} "
+            f"of evaluation.prompts_per_task, and cannot be more; lower it, or leave it out"
+        )
 
 
 def _check_phases(config: Config) -> None:

@@ -20,6 +20,7 @@ from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator, seed_globals
+from flsim.tasks.testing import panel
 from flsim.timing import spend
 
 
@@ -78,8 +79,8 @@ class Rounds:
         return adapter, rows
 
     def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
-        """Measure the adapter on every device of the fleet, whatever part of it the strategy would sample."""
-        self.grid.open_to(range(self.config.fleet.devices))
+        """Measure the adapter on the devices of the panel, whatever part of the fleet the strategy would sample."""
+        self.grid.open_to(panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed))
         replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
         with spend("aggregate"):
             self.strategy.aggregate_evaluate(round_, self._weighable(replies))
@@ -109,7 +110,7 @@ class Rounds:
         return HealthReader(self.config, self.log)
 
     def _tests(self, adapter: Adapter, round_: int) -> list[Message]:
-        """The adapter to everybody, as the strategy deals it or as it is."""
+        """The adapter to everybody who is tested, as the strategy deals it or as it is."""
         nodes, arrays = self.grid.get_node_ids(), to_arrays(adapter)
         content = wire.instruction(arrays, round_=round_, references=round_ == 0)
         if isinstance(self.strategy, Deals):

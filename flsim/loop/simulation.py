@@ -46,6 +46,7 @@ from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_
 from flsim.models.base import first_adapter
 from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream, stream_of
+from flsim.tasks.testing import milestones
 from flsim.timing import booked, spend, write_timing
 
 
@@ -282,6 +283,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     mark = None if checkpoint is None else checkpoint.mark
     commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
     due = _evaluation_rounds(config, ready.stream)
+    own = {"always": due, "phases": due & milestones(ready.stream), "never": set()}[config.evaluation.own]
     with open_grid(config, folder, ready.client, ready.cloud) as grid:
         grid.states = States(inventory.states)
         grid.pack = _pack_of(config, folder, grid, adapter)
@@ -293,7 +295,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
                 started = time.perf_counter()
                 rows: list[Row] = [] if warm is None or round_ else warm.rows()
                 if round_ > 0:
-                    adapter, rows = rounds.train(adapter, round_, measured=round_ in due)
+                    adapter, rows = rounds.train(adapter, round_, measured=round_ in own)
                 if round_ in due:
                     rows += rounds.evaluate(adapter, round_)
                 with spend("commit"):
@@ -344,5 +346,4 @@ def _pack_of(config: Config, folder: Path, grid: FleetGrid, adapter: Adapter) ->
 
 def _evaluation_rounds(config: Config, stream: TaskStream) -> set[int]:
     """Round 0, every so many rounds, and the last round of each phase."""
-    ends = {phase.last_round for phase in stream.phases}
-    return ends | {0, config.rounds} | set(range(0, config.rounds + 1, config.evaluation.every_rounds))
+    return milestones(stream) | set(range(0, config.rounds + 1, config.evaluation.every_rounds))

@@ -48,7 +48,8 @@ what could not be kept, and what a process that was killed took with it."""
 EVERY_TASK = "all"
 """The task of training rows that hold for all tasks together."""
 USER = "user"
-"""Split and model of what a user weighs (`test_items`, `traffic`), whatever is measured of it; written once."""
+"""Split and model of what a user weighs (`test_items`, `traffic`), whatever is measured of it; written once, and
+`test_items` again in rounds with a smaller test."""
 FLEET, WHOLE, STAGE, WARMUP = "", "fleet", "stage", "warmup"
 """Device, and split and model, of what the round loop measures of the whole fleet; split of what the stage after
 aggregation (`flsim/flower/contract.py`) reports; split and model of what a warm-up took. None of it is in a mean over
@@ -256,16 +257,26 @@ def evaluation(rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...]) -
     """
     named = rows["name"].isin([name] if isinstance(name, str) else name)
     wanted = (rows["split"] == evaluation_split(rows)) & (rows["model"] == model) & named
-    found, items = rows[wanted], user_facts(rows, "test_items")
+    found, items = rows[wanted], rows[(rows["split"] == USER) & (rows["name"] == "test_items")]
     if found.empty or (items["total"] == items["weight"]).all():
         return found
-    factor = found["device"].map(_items_per_test(items, found)).fillna(1.0)  # (rows,)
-    return found.assign(total=found["total"] * factor, weight=found["weight"] * factor)
+    small = set(items["round"]) - {items["round"].min()}  # rounds whose tests have fewer prompts say so themselves
+    tests = [(~found["round"].isin(small), ~items["round"].isin(small))]
+    tests += [(found["round"] == number, items["round"] == number) for number in sorted(small)]
+    factor = np.ones(len(found))  # (rows,)
+    for own, of in tests:
+        factor[own] = found.loc[own, "device"].map(_items_per_test(items[of], found[own])).fillna(1.0)
+    scaled: pd.DataFrame = found.assign(total=found["total"] * factor, weight=found["weight"] * factor)
+    return scaled
 
 
 def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Rows of what users weigh, `test_items` or `traffic`; none in a run of the release before."""
-    return rows[(rows["split"] == USER) & (rows["name"] == name)]
+    """Rows of what users weigh, `test_items` or `traffic`, from before training; none in a run of the release before.
+
+    A later round has `test_items` only if its test is smaller.
+    """
+    found = rows[(rows["split"] == USER) & (rows["name"] == name)]
+    return found[found["round"] == found["round"].min()]
 
 
 def _items_per_test(items: pd.DataFrame, measured: pd.DataFrame) -> pd.Series:

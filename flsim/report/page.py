@@ -21,6 +21,7 @@ from flsim.report.table import (
     fleet_facts,
     model_lines,
     spread_cells,
+    tested_of,
     time_rows,
     time_sentence,
 )
@@ -132,7 +133,8 @@ def _beside(file: str, summary: Summary) -> list[str]:
 def _opening(summary: Summary, name: str) -> list[str]:
     facts = f"{summary.rounds} rounds, {summary.devices} devices, {len(summary.tasks)} tasks"
     facts += "" if summary.tau is None else f", budget τ = {percent(summary.tau, digits=0)} of prompts"
-    facts += f", evaluated on each device's own {summary.split} prompts"
+    whose = f" on {tested_of(summary)}, each on its" if tested_of(summary) else " on each device's"
+    facts += f", evaluated{whose} own {summary.split} prompts"
     pieces = [
         heading(name, 1),
         paragraph(facts, kind="facts"),

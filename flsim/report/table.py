@@ -55,6 +55,21 @@ def answer(summary: Summary) -> str:
     return text + "."
 
 
+def tested_of(summary: Summary) -> str:
+    """Of a run that tested some of its devices only, how many; "" where all are tested."""
+    tested = summary.at_end.get("global", {}).get("accuracy")
+    if tested is None or tested.users >= summary.devices:
+        return ""
+    return f"{tested.users} of {summary.devices} devices"
+
+
+PANEL = (
+    "Tests are of {tested}: means are unbiased for all of them if they were drawn as a panel; percentiles and the "
+    "worst 10 % are those of the tested."
+)
+"""What is said of a run that tested some of its devices only."""
+
+
 def fleet_facts(summary: Summary) -> list[tuple[str, str]]:
     """The fleet's budget as (what, value): what was charged of every cap, and the price; empty if there is none."""
     found = summary.fleet_budget
@@ -107,6 +122,7 @@ def end_table(summary: Summary) -> str:
     rows: list[tuple[str, ...]] = [("at the end", *_HEADINGS)]
     rows += [(label, *spread_cells(found)) for label, found in model_lines(summary)]
     lines += aligned(rows)
+    lines += [wrapped(PANEL.format(tested=tested_of(summary)))] if tested_of(summary) else []
     aucs: list[tuple[str, ...]] = [("user-level AUC", "of", *AUC_HEADINGS)]
     aucs += [(title, model, *auc_cells(found)) for title, model, found in auc_lines(summary)]
     if len(aucs) > 1:

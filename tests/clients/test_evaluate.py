@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import flsim
+from clients.asking.alone import Alone, answers_alone
 from clients.asking.learned import Cascade
 from clients.asking.policy import Own, OwnCalibrated
 from clients.asking.rule import AskingRule
-from clients.device.rollout import answer_alone
+from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.cloud.builtin import Oracle
@@ -25,7 +27,7 @@ from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from tests.flsim.cloud.answers import answered
-from tests.tiny import tiny_world
+from tests.tiny import TinyRun, tiny_world
 
 Values = dict[tuple[str, str], tuple[float, float]]
 
@@ -195,6 +197,28 @@ def test_before_training_no_prompt_is_read_twice(
     together = evaluate_pack(world, [0, 1], start, model="global", heard=heard, **parts)
     assert [*together, *reference_rows(world, [0, 1], start, heard=heard, **parts)] == apart
     assert sum(read) <= 2 * (20 + known)  # of the known ones, equal questions count once
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(("strategy", "times"), [("local_only:LocalOnly", 2), ("fedavg:FedAvg", 3)])
+def test_who_keeps_its_own_adapter_is_measured_once(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, strategy: str, times: int
+) -> None:
+    """Before training and after round 1, and only an adapter that is aggregated is another than the device's own.
+
+    Each time the tests are heard, and the questions that the threshold is set on.
+    """
+    heard: list[Problems] = []
+
+    def counted(world: World, problems: Problems, *, entropies: bool = False) -> list[Alone]:
+        heard.append(problems)
+        return answers_alone(world, problems, entropies=entropies)
+
+    monkeypatch.setattr("clients.asking.alone.answers_alone", counted)
+    rule = ("client.asking.path=clients.asking.policy:OwnCalibrated", "client.asking.calibration=3")
+    config = tiny_run("run", "rounds=1", f"strategy.path=strategies.{strategy}", *rule)
+    flsim.run(config, progress=False)
+    assert len(heard) == 2 * times
 
 
 @pytest.mark.parametrize(("tau", "granted"), [(0.0, 0), (0.3, 6), (1.0, 20)])

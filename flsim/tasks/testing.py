@@ -1,0 +1,62 @@
+"""Who is tested, when, and on which questions: the panel of a fleet, the rounds that results are read at, test sets."""
+
+import math
+from functools import lru_cache
+
+from flsim.config.schema import EvaluationConfig
+from flsim.problems.problem import Problem
+from flsim.seeding import generator
+from flsim.tasks.stream import TaskStream
+
+
+def panel(part: float | None, devices: int, seed: int) -> list[int]:
+    """The devices that are tested, sorted: a simple random sample, drawn once, and part of every larger one.
+
+    Laws: every set of n devices is equally likely, so that a mean over the panel is unbiased for that over the fleet;
+    it depends on nothing else that a run may vary, so that methods are paired on the same users.
+
+    Args:
+        part: `evaluation.devices`; of a share at least that share, rounded up.
+        devices: size of the fleet.
+        seed: of the stream.
+    """
+    if part is None:
+        return list(range(devices))
+    count = int(part) if part >= 1 else max(1, math.ceil(part * devices - 1e-9))  # 0.07 * 100 is 7.000000000000001
+    drawn = generator(seed, "panel").permutation(devices)[:count]
+    return sorted(int(device) for device in drawn)
+
+
+def milestones(stream: TaskStream) -> set[int]:
+    """The rounds that results are read at: before training, the ends of phases, and the last."""
+    return {0, stream.rounds, *(phase.last_round for phase in stream.phases)}
+
+
+def is_small(stream: TaskStream, evaluation: EvaluationConfig, round_: int) -> bool:
+    """Whether a round's test has fewer prompts than others."""
+    return evaluation.prompts_between is not None and round_ not in milestones(stream)
+
+
+def set_of_tests(stream: TaskStream, evaluation: EvaluationConfig, device: str, round_: int = 0) -> tuple[Problem, ...]:
+    """A device's test set, its tasks spread evenly over it, so that none comes first to the budget.
+
+    Of tasks with equally many problems that is one of each in turn. A smaller set is part of the larger one.
+
+    Args:
+        stream: of the fleet.
+        evaluation: how it is tested.
+        device: its name.
+        round_: of the test.
+    """
+    most = evaluation.prompts_between if is_small(stream, evaluation, round_) else None
+    return _tests(stream, device, evaluation.split, evaluation.prompts_per_task, evaluation.items, most)
+
+
+@lru_cache(maxsize=4096)  # devices; drawing a test set takes as long as answering it
+def _tests(
+    stream: TaskStream, device: str, split: str, per_task: int, items: int | str | None, most: int | None
+) -> tuple[Problem, ...]:
+    drawn = stream.evaluation_problems(device, split, per_task=per_task, items=items).values()
+    sets = [own[:most] for own in drawn]  # what was drawn is in random order
+    placed = [((n + 0.5) / len(own), problem) for own in sets for n, problem in enumerate(own)]
+    return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))  # stable: equal ones by task

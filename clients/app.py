@@ -213,10 +213,14 @@ class DeviceApp(PackedClientApp):
         places = [k for k, context in enumerate(contexts) if device_at(context.node_id) in tested]
         rows: list[list[Row]] = [[] for _ in contexts]
         if places:
-            given, adapters, own_taus, own_biases = (
-                [of[k] for k in places] for of in (contexts, learned, taus, biases)
+            found = self._measured(
+                [contexts[k] for k in places],
+                [learned[k] for k in places],
+                model="own",
+                round_=round_,
+                taus=[taus[k] for k in places],
+                biases=[biases[k] for k in places],
             )
-            found = self._measured(given, adapters, model="own", round_=round_, taus=own_taus, biases=own_biases)
             for k, own in zip(places, found, strict=True):
                 rows[k] = own
         return rows

@@ -193,8 +193,8 @@ def reference_rows(
             own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
     if bare:
-        for own, bare in zip(rows, _base_rows(world, devices, problems, round_), strict=True):
-            own += bare
+        for own, more in zip(rows, _base_rows(world, devices, problems, round_), strict=True):
+            own += more
     return rows
 
 

@@ -276,7 +276,8 @@ def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     A later round has `test_items` only if its test is smaller.
     """
     found = rows[(rows["split"] == USER) & (rows["name"] == name)]
-    return found[found["round"] == found["round"].min()]
+    first: pd.DataFrame = found[found["round"] == found["round"].min()]
+    return first
 
 
 def _items_per_test(items: pd.DataFrame, measured: pd.DataFrame) -> pd.Series:

@@ -79,7 +79,8 @@ class Reading:
         rows = (filled + begins).flatten()  # (K w,)
 
         def taken(of: Tensor) -> Tensor:
-            return of.flatten(0, 1)[rows].unflatten(0, filled.shape)  # (K, w, ...)
+            found: Tensor = of.flatten(0, 1)[rows].unflatten(0, filled.shape)  # (K, w, ...)
+            return found
 
         prefix = None if prompts.prefix is None else replace(prompts.prefix, seen=taken(prompts.prefix.seen))
         part = Prompts(taken(prompts.ids), taken(prompts.mask), tuple(len(row) for row in places), prefix)

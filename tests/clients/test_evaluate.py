@@ -23,6 +23,7 @@ from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
 from flsim.models.forward import Next, Past
+from flsim.models.prefix import Prefix
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
@@ -188,9 +189,9 @@ def test_before_training_no_prompt_is_read_twice(
     read: list[int] = []
     before = world.base.forward.read
 
-    def counted(ids: torch.Tensor, mask: torch.Tensor) -> tuple[Next, Past]:
+    def counted(ids: torch.Tensor, mask: torch.Tensor, prefix: Prefix | None = None) -> tuple[Next, Past]:
         read.append(ids.shape[0] * ids.shape[1])
-        return before(ids, mask)
+        return before(ids, mask, prefix)
 
     monkeypatch.setattr(world.base.forward, "read", counted)
     heard: dict[Hashable, Any] = {}

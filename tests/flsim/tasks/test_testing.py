@@ -89,8 +89,8 @@ def test_a_run_with_a_panel_learns_the_same_and_measures_the_same_of_those_it_te
     pd.testing.assert_frame_equal(
         kept.reset_index(drop=True), same[same["split"] == "test"].reset_index(drop=True), rtol=1e-6
     )
-    trained = [found[found["split"] == "train"].reset_index(drop=True) for found in (every_row, rows)]
-    pd.testing.assert_frame_equal(*trained)
+    one, other = (found[found["split"] == "train"].reset_index(drop=True) for found in (every_row, rows))
+    pd.testing.assert_frame_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Examples:
   python -m experiments.benchmark peers --devices 1 4 --repeats 1
   python -m experiments.benchmark peers --prompts 1 8
   python -m experiments.benchmark limit --packs 8
+  python -m experiments.benchmark prefix --clock cpu
   python -m experiments.benchmark scale --devices 100 --learners
   python -m experiments.benchmark gpu --devices 1 8
   python -m experiments.benchmark aggregation --devices 30
@@ -14,12 +15,13 @@ import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.benchmark import aggregation, gpu, limit, peers, round, scale
+from experiments.benchmark import aggregation, gpu, limit, peers, prefix, round, scale
 
 BENCHMARKS: dict[str, ModuleType] = {
     "round": round,
     "peers": peers,
     "limit": limit,
+    "prefix": prefix,
     "scale": scale,
     "gpu": gpu,
     "aggregation": aggregation,

@@ -141,6 +141,11 @@ class DeviceApp(PackedClientApp):
         self._heard: dict[tuple[int, tuple[int, ...], bytes], dict[Hashable, Any]] = {}
         """What devices were heard to say, by round, devices and adapters: of one round, with one residual."""
 
+    @property
+    def learns_to_ask(self) -> bool:
+        """Whether asking is part of what the devices learn."""
+        return bool(getattr(self.algorithm, "may_ask", False))
+
     @cached_property
     def world(self) -> World:
         """The worker's resident models and stream."""

@@ -41,6 +41,7 @@ from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.treasurer import Treasurer
 from flsim.loop.warm_start import adapter_in, refuse_another, warmed
 from flsim.loop.warmup import Warmed, Warmup, refuse_silent
+from flsim.loop.watch import AskingWatch
 from flsim.metrics.rows import Row, read_rows
 from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
 from flsim.models.base import first_adapter
@@ -290,6 +291,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
         rounds = Rounds(config, strategy, stage, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
+        watch = AskingWatch.of(ready.client, config.budget.tau, folder, log, first=first, shows=progress)
         with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
             for round_ in range(first, last + 1):
                 started = time.perf_counter()
@@ -298,6 +300,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
                     adapter, rows = rounds.train(adapter, round_, measured=round_ in own)
                 if round_ in due:
                     rows += rounds.evaluate(adapter, round_)
+                rows += watch.look(round_, rows)
                 with spend("commit"):
                     commits.commit(rounds, round_, rows, adapter)
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))

@@ -8,6 +8,7 @@ from typing import Any
 
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
+from flsim.metrics.stuck import told
 from flsim.metrics.users import PairedDifference
 from flsim.metrics.weighting import EXAMPLES, TRAFFIC, UNIFORM, Weighting
 from flsim.report.html import folded, heading, page_of, paragraph, picture, table
@@ -140,6 +141,9 @@ def _opening(summary: Summary, name: str) -> list[str]:
         paragraph(facts, kind="facts"),
         paragraph(answer(summary), kind="answer"),
     ]
+    stuck, tau = summary.stuck, summary.tau
+    if stuck is not None and tau is not None:
+        pieces.append(paragraph(told(stuck.usage, stuck.round, tau, explores=stuck.explored)))
     return [*pieces, *(paragraph(text) for text in _differences(summary))]
 
 

@@ -22,6 +22,7 @@ from flsim.metrics.rows import (
     of_fleet,
 )
 from flsim.metrics.run_rows import RunRows
+from flsim.metrics.stuck import STUCK
 from flsim.metrics.users import paired_difference, per_user, summarise
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, WEIGHTINGS
 from flsim.report.summary import (
@@ -37,6 +38,7 @@ from flsim.report.summary import (
     Reliability,
     SetAside,
     StageRound,
+    StuckAsking,
     Summary,
     Switch,
     Tenth,
@@ -106,6 +108,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         fleet_budget=_fleet_budget(rows),
         set_aside=_set_aside(rows),
         stage=_stage(rows),
+        stuck=_stuck(rows),
     )
 
 
@@ -277,6 +280,16 @@ def _set_aside(rows: pd.DataFrame) -> tuple[SetAside, ...]:
         SetAside(int(number), str(device), str(reason))
         for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
     )
+
+
+def _stuck(rows: pd.DataFrame) -> StuckAsking | None:
+    """What the run said of its asking, if it said anything."""
+    found = of_fleet(rows)
+    found = found[found["name"] == STUCK]
+    if found.empty:
+        return None
+    explored = bool((rows["name"] == "explored").any())
+    return StuckAsking(int(found["round"].iloc[0]), float(found["total"].iloc[0]), explored)
 
 
 def _stage(rows: pd.DataFrame) -> tuple[StageRound, ...]:

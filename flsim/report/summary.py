@@ -1,7 +1,7 @@
 """The summary of a run: every number that the report, the table and comparisons show; `summary.json` holds it."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -218,6 +218,18 @@ class StageRound:
 
 
 @dataclass(frozen=True)
+class StuckAsking:
+    """That (almost) no response had asked for some rounds, or almost every one (`flsim/metrics/stuck.py`)."""
+
+    round: int
+    """The last of them."""
+    usage: float
+    """Of this round."""
+    explored: bool
+    """Whether the help request was explored."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """All of it; None stands for what was not measured."""
 
@@ -252,6 +264,8 @@ class Summary:
     stage: tuple[StageRound, ...]
     partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By data set, what `partitions/` holds of it."""
+    stuck: StuckAsking | None = None
+    """None if asking never was."""
 
 
 def write_summary(run_dir: Path, summary: Summary) -> None:
@@ -284,7 +298,8 @@ def _made(kind: Any, value: Any) -> Any:
         return None if value is None else _made(inner, value)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{one.name: _made(hints[one.name], value[one.name]) for one in fields(kind)})  # type: ignore[operator]
+        told = (one for one in fields(kind) if one.name in value or one.default is MISSING)
+        return kind(**{one.name: _made(hints[one.name], value[one.name]) for one in told})  # type: ignore[operator]
     if get_origin(kind) is tuple:
         return tuple(_made(get_args(kind)[0], one) for one in value)
     if get_origin(kind) is dict:

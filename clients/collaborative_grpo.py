@@ -35,6 +35,11 @@ class CollaborativeGrpo(Reinforcement):
         if self.form not in FORMS:
             raise ValueError(f"form={self.form!r} must be one of: {', '.join(FORMS)}")
 
+    def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
+        """By the reward for answers of the cloud, `(K, P)`."""
+        cloud = self.help_reward * rollout.help.right.to(pack.theta.device)  # (K, P)
+        return cloud - rollout.right_draft.mean(-1)  # (K, P)
+
     @property
     def aggregation(self) -> str:
         """The form's own."""

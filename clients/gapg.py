@@ -112,8 +112,17 @@ class Gapg(Reinforcement):
         rewards = hierarchical_reward(*parts, alpha_c=self.help_reward)  # (K, P, G)
         return task_advantage(rewards) * self.kept(pack, rollout)[..., None]  # (K, P, G)
 
+    def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
+        """By the reward for answers of the cloud, `(K, P)`; zero where the prompt is filtered out."""
+        cloud = self.help_reward * rollout.help.right.to(pack.theta.device)  # (K, P)
+        return (cloud - rollout.right_draft.mean(-1)) * self.kept(pack, rollout)  # (K, P)
+
     def kept(self, pack: Pack, rollout: Rollout) -> Tensor:
-        """The two sets of the filter, `(K, P)`."""
+        """The two sets of the filter, `(K, P)`; what the cloud got right at an explored prompt is known, too."""
+        right = rollout.right  # (K, P, G)
+        if rollout.explored is not None:
+            bought = (rollout.help.right * rollout.help.came).to(right.device)  # (K, P)
+            right = right.maximum((bought * rollout.explored)[..., None])  # (K, P, G)
         taus = [device.ledger.budget.tau for device in pack.devices]  # not pack.tau, which is rounded to float32
         rho = [tau / max(1 - tau, 1e-9) if self.rho is None else self.rho for tau in taus]
-        return kept_prompts(rollout.right_alone, rollout.right, rollout.prompts.real, rho=rho, strict=self.strict)
+        return kept_prompts(rollout.right_alone, right, rollout.prompts.real, rho=rho, strict=self.strict)

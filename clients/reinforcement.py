@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clients.device.device import Device
+from clients.device.exploration import explored_gradient, to_explore
 from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
@@ -71,6 +72,10 @@ class Reinforcement(Learner):
     """Weight of what was bought: a right answer of the cloud counts as so many further responses of its group, with the
     advantage 1 - the group's share of right drafts, so that what a device cannot do is learned from what it paid for
     (as LUFFY does with another model's traces, arXiv 2504.14945). 0, as in DA-GRPO's paper: only own tokens teach."""
+    explore: float = 0.0
+    """Of tau, how much goes into exploring the help request: so many prompts are answered alone, with it ruled out, and
+    sent all the same, and the request's log-odds, or a head, learn what asking would have gained. So a policy that
+    never asks, or always does, comes back. 0.5 where asking may die; 0, as in the papers: nothing is explored."""
     surprise: float = 0.0
     """kappa, by which the model's surprise at its own draft raises its help request, for methods that ask by words: the
     logit after t >= 1 tokens rises by kappa (mean surprise - 0.3), with minus each token's log-probability for its
@@ -103,6 +108,15 @@ class Reinforcement(Learner):
             raise ValueError(f"imitate={self.imitate} must be finite and at least 0: it is a number of responses")
         if self.imitate and not self.may_ask:
             raise ValueError(f"imitate={self.imitate} has no effect: this method never asks; leave it out")
+        if not 0 <= self.explore <= 1:
+            raise ValueError(f"explore={self.explore} must be in [0, 1]: it is a share of the budget tau")
+        if self.explore and not self.may_ask:
+            raise ValueError(f"explore={self.explore} has no effect: this method never asks; leave it out")
+        if self.explore and self.hint:
+            raise ValueError(
+                f"explore={self.explore} compares drafts with the cloud's answers, and hint=true withholds them; set "
+                f"explore=0"
+            )
         if not 0 <= self.surprise < math.inf:
             raise ValueError(f"surprise={self.surprise} must be finite and at least 0, in logits per nat")
         if self.surprise and not self.speaks:
@@ -155,6 +169,13 @@ class Reinforcement(Learner):
     def advantage(self, pack: Pack, rollout: Rollout) -> Tensor:
         """What each response is worth to the policy, `(K, P, G)`."""
 
+    def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
+        """What a request was worth more than a draft at explored prompts where the cloud's answer came, `(K, P)`.
+
+        As the method counts, so a price is taken off; elsewhere it is not read.
+        """
+        return rollout.help.right.to(pack.theta.device) - rollout.right_draft.mean(-1)  # (K, P)
+
     @property
     def aggregation(self) -> str:
         """How the loss makes one number of all tokens (`flsim/learning/losses.py`)."""
@@ -181,10 +202,11 @@ class Reinforcement(Learner):
 
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
-        bias = self._biases(pack, problems)  # (K, P)
+        explored = self._explored(pack, problems, step)  # (K, P)
+        bias = self._biases(pack, problems, explored)  # (K, P)
         pack.attach()
         wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias)
-        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes)
+        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes, explored)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
@@ -193,21 +215,32 @@ class Reinforcement(Learner):
             taught = None  # (K, n)
             for update in range(self.updates):
                 gradient = self._gradient(pack, judged, update)  # (K, n)
-                if self.imitate and not update:  # after the gradient, whose graph hangs on the adapters as attached
-                    taught = self._imitated(pack, problems, rollout, step)
+                if not update:  # after the gradient, whose graph hangs on the adapters as attached
+                    taught = self._taught(pack, problems, rollout, step)  # (K, n)
                 pack.move(gradient if taught is None else gradient + taught, self.adam)
             self.after(pack, rollout)
         for k, note in enumerate(pack.notes):
             note.add(k, problems[k], rollout, advantage)
 
-    def _biases(self, pack: Pack, problems: Problems) -> Tensor | None:
-        """On the wish to ask, `(K, P)`: each device's own, and -inf at the prompts practised alone; None is none."""
+    def _explored(self, pack: Pack, problems: Problems, step: int) -> Tensor | None:
+        """True at the prompts that are explored, `(K, P)`; None where nothing is."""
+        if not self.explore:
+            return None
+        seed, alone = pack.world.seed, self.alone_share
+        return to_explore(pack.devices, problems, self.explore, alone=alone, seed=seed, step=step).to(pack.theta.device)
+
+    def _biases(self, pack: Pack, problems: Problems, explored: Tensor | None = None) -> Tensor | None:
+        """On the wish to ask, `(K, P)`: each device's own, and -inf where it may not ask; None is none.
+
+        It may not at the prompts practised alone, nor at those that are `explored` `(K, P)`.
+        """
         own = [self.help_bias(dual) for dual in pack.dual.tolist()]
-        if not any(own) and not self.alone_share:
+        if not any(own) and not self.alone_share and explored is None:
             return None
         alone = torch.tensor([int(self.alone_share * len(row)) for row in problems])[:, None]  # (K, 1)
         places = torch.arange(max(len(row) for row in problems))  # (P,)
-        biases = torch.tensor(own)[:, None].masked_fill(places < alone, -torch.inf)  # (K, P)
+        closed = places < alone if explored is None else (places < alone) | explored  # (K, P)
+        biases = torch.tensor(own)[:, None].masked_fill(closed, -torch.inf)  # (K, P)
         return biases.to(pack.theta.device)
 
     def _roll_out(
@@ -218,8 +251,10 @@ class Reinforcement(Learner):
         step: int,
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
+        explored: Tensor | None = None,
     ) -> Rollout:
-        return roll_out(world, devices, problems, self.sampling, step=step, help_bias=bias, wishes=wishes)
+        parts = world, devices, problems, self.sampling
+        return roll_out(*parts, step=step, help_bias=bias, wishes=wishes, explored=explored)
 
     def _wishes(self, head: Head, pack: Pack, problems: Problems, step: int, bias: Tensor | None) -> Wishes:
         """Requests after drafts, each device's own draws."""
@@ -283,6 +318,16 @@ class Reinforcement(Learner):
         pull = regression_pull(chances(weight, phi), torch.stack([alone, cloud], -1), known.float())
         states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
         return head_gradient(pull, phi), states
+
+    def _taught(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
+        """The gradient of what was bought and of what was explored, `(K, n)`; None for neither."""
+        imitated = self._imitated(pack, problems, rollout, step) if self.imitate else None  # (K, n)
+        if rollout.explored is None or not self.speaks:  # a head learns of explored prompts as of all that it bought
+            return imitated
+        bias = [self.help_bias(dual) for dual in pack.dual.tolist()]
+        parts = pack, problems, rollout, self.gain(pack, rollout)
+        found = explored_gradient(*parts, temperature=self.temperature, bias=bias, tokens=self.micro_batch)  # (K, n)
+        return imitated if found is None else found if imitated is None else imitated + found
 
     def _imitated(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
         """The gradient of what was bought, now and before, `(K, n)`; None for none.

@@ -35,7 +35,12 @@ class Notes:
     def add(self, k: int, problems: Sequence[Problem], rollout: Rollout, advantage: Tensor) -> None:
         """Enter one step of the pack's device `k`; the advantages are `(K, P, G)`."""
         group = rollout.asked.shape[-1]
-        sums = (of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
+        sums = tuple(of[k].sum(-1).tolist() for of in (rollout.asked, rollout.right, rollout.right_alone))  # (P,) each
+        explored = None if rollout.explored is None else rollout.explored[k].tolist()  # (P,)
+        if explored is not None:  # sent as if all had asked
+            sums = ([asked + group * one for asked, one in zip(sums[0], explored, strict=True)], *sums[1:])
+            for problem, one in zip(problems, explored, strict=False):
+                self._note(problem.task, "explored", group * one, group)
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
             self._note(problem.task, "reward", right, group)
             self._note(problem.task, "alone_reward", alone, group)

@@ -50,6 +50,9 @@ class Rollout:
     nothing."""
     help: "Help"
     """What came from the cloud."""
+    explored: Tensor | None = None
+    """True at prompts that were sent although no response could ask, to see what asking would have gained, `(K, P)`;
+    they are not `open`. None where nothing is explored."""
 
     @property
     def prompts(self) -> Prompts:
@@ -58,9 +61,16 @@ class Rollout:
 
     @property
     def usage(self) -> Tensor:
-        """J, the share of a device's responses that asked, of those that could, `(K,)`."""
-        could = self.open[..., None].float()  # (K, P, 1)
-        return (self.asked * could).sum((1, 2)) / (could.sum((1, 2)) * self.asked.shape[-1]).clamp(min=1)  # (K,)
+        """J, the share of a device's responses that asked, of those that could, `(K,)`.
+
+        An explored prompt was sent as if all its responses had asked.
+        """
+        could, group = self.open[..., None].float(), self.asked.shape[-1]  # (K, P, 1)
+        asked, all_ = (self.asked * could).sum((1, 2)), could.sum((1, 2))  # (K,) each
+        if self.explored is not None:
+            forced = self.explored.sum(-1)  # (K,)
+            asked, all_ = asked + forced * group, all_ + forced  # (K,) each
+        return asked / (all_ * group).clamp(min=1)  # (K,)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ def roll_out(
     step: int,
     help_bias: Tensor | None = None,
     wishes: Wishes | None = None,
+    explored: Tensor | None = None,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
@@ -114,6 +125,8 @@ def roll_out(
         step: of the round, for the seeds.
         help_bias: added to the logit of the help request, `(K, P)`, where -inf rules it out; None for no bias.
         wishes: says which drafts are followed by a request, where the responses themselves may hold none; None is none.
+        explored: True at prompts that are sent whatever is said, and whose responses cannot ask, by `help_bias`,
+            `(K, P)`; None is none.
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
@@ -128,7 +141,8 @@ def roll_out(
     wants = completions.asked.cpu() & reading.prompts.real.cpu()[..., None]  # (K, P, G)
     drafted = wants & said & (wishes is not None or world.config.model.drafts)  # (K, P, G)
     tries = (wants & ~drafted).any(-1)  # (K, P)
-    drafts = _first_drafts(completions, wants) if world.words_questions else NO_DRAFTS
+    sent = wants if explored is None else wants | explored.cpu()[..., None]  # (K, P, G)
+    drafts = _first_drafts(completions, sent) if world.words_questions else NO_DRAFTS
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
         open_ = open_ & ~help_bias.isneginf()  # (K, P)
@@ -141,14 +155,14 @@ def roll_out(
         world,
         devices,
         problems,
-        wants.any(-1),
+        sent.any(-1),
         tries,
         drafts=drafts,
         max_new_tokens=sampling.max_new_tokens,
     )
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
-    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_)
+    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_, explored)
 
 
 def _sampled(

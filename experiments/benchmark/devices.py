@@ -51,8 +51,9 @@ class CountingDaGrpo(DaGrpo):
         step: int,
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
+        explored: Tensor | None = None,
     ) -> Rollout:
-        rollout = super()._roll_out(world, devices, problems, step, bias, wishes)
+        rollout = super()._roll_out(world, devices, problems, step, bias, wishes, explored)
         tokens = rollout.completions.mask.flatten(1).sum(1).tolist()  # (K,)
         self._steps.append((tokens, [len(row) * self.group_size for row in problems]))
         return rollout

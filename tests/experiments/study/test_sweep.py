@@ -275,8 +275,12 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_unbroken_one(methods: str, tiny: 
 def test_every_shipped_method_can_be_built_over_the_configs_of_the_comparison(config: str) -> None:
     """Learners, asking rules and additions on top of a learner, bounds: settings that nobody takes would be refused."""
     adding = {"never", "always", "random", "confidence", "entropy", "classifier", "cascade", "oracle", "replay", "kl"}
-    adding |= {"own_calibrated", "paced", "hint"}
-    base = {"paced": "grpo+confidence", "hint": "gapg"}  # they need a rule with a threshold, and a request in words
+    adding |= {"own_calibrated", "paced", "hint", "explore"}
+    base = {
+        "paced": "grpo+confidence",
+        "hint": "gapg",
+        "explore": "gapg",
+    }  # they need a rule with a threshold, and a request in words
     drafting = {"surprise"}  # added to what asks by words, of a model that asks after its drafts
     names = [f"{base.get(name, 'grpo')}+{name}" if name in adding else name for name in method_names()]
     names = [name for name in names if name not in drafting]

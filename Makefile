@@ -31,9 +31,9 @@ resolved = { echo "constraints.txt does not fit this Python and platform: resolv
 		&& $(PIP) check; } || $(call resolved,.)
 	@touch $@
 
-.venv/tasks .venv/bench: .venv/run
-.venv/dev: .venv/tasks
-.venv/tasks .venv/dev .venv/bench:
+.venv/tasks .venv/gguf .venv/bench: .venv/run
+.venv/dev: .venv/tasks .venv/gguf
+.venv/tasks .venv/gguf .venv/dev .venv/bench:
 	@echo "installing $(@F)"
 	@{ $(call locked,$(@F)) && $(PIP) check; } || $(call resolved,.[$(@F)])
 	@touch $@

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 _DIGEST = 32  # bytes of SHA-256 in front of a sealed file
 _FLUSHERS = 8  # more at once make a disk no faster
 _PART = ".part"
+_BLOCK, _BLOCKS = 4096, 64  # bytes of a block, and blocks of a file, that a sketch looks at
 
 _MENDS = {
     errno.ENOSPC: "make room there",
@@ -103,6 +104,24 @@ def why(error: OSError, path: Path, size: int | None = None) -> str:
         reason += f" (it has {len(os.fsencode(path))} bytes)"
     mend = _MENDS.get(error.errno or 0)
     return reason if mend is None else f"{reason}; {mend}"
+
+
+def cache_folder() -> Path:
+    """Where flsim keeps what it can make or buy again, for all runs of a user: by `XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flsim"
+
+
+def sketch_of(files: Iterable[Path]) -> str:
+    """A cheap SHA-256 of files: their names, sizes and 64 blocks of each; it need not see a bit that is flipped."""
+    found = hashlib.sha256()
+    for file in sorted(set(files)):
+        size = file.stat().st_size
+        found.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as opened:
+            for place in sorted({max(0, size - _BLOCK) * part // (_BLOCKS - 1) for part in range(_BLOCKS)}):
+                opened.seek(place)
+                found.update(opened.read(_BLOCK))
+    return found.hexdigest()
 
 
 def nearest(path: Path) -> Path:

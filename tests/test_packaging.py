@@ -13,7 +13,7 @@ from packaging.version import Version
 from setuptools import Distribution  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ["run", "tasks", "dev", "bench"]
+GROUPS = ["run", "tasks", "gguf", "dev", "bench"]
 
 
 def setup_cfg() -> ConfigParser:

@@ -28,6 +28,7 @@ COMMANDS = {
     "record": "experiments.command.record",
     "doctor": "experiments.command.doctor",
     "torture": "experiments.torture.__main__",
+    "convert": "experiments.command.convert",
     "new": "experiments.command.new",
     "complete": "experiments.command.complete",
 }

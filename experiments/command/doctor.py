@@ -22,6 +22,7 @@ DISTRIBUTION = "flsim-continual"
 EXTRAS = {
     "tasks": "answers in mathematical notation (verifier maths), and a second sandbox for code",
     "data": "Hugging Face data sets by name",
+    "gguf": "models as GGUF files (model.path=FILE.gguf)",
     "gym": "the tasks of reasoning-gym",
     "bench": "benchmarks beside TRL",
     "dev": "tests, types and formatting",
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     """The command line; returns 1 if something essential is missing."""
     Parser("doctor", __doc__).parse_args(arguments)
     states = set()
-    for look in (_python, _packages, _extras, _machine, _gpus, _ray, _files, _sandboxes):
+    for look in (_python, _packages, _extras, _small_model, _machine, _gpus, _ray, _files, _sandboxes):
         for finding in look():
             print(shown(finding), flush=True)  # one by one, since some take seconds
             states.add(finding.state)
@@ -91,6 +92,17 @@ def _extras() -> Iterator[Finding]:
             yield Finding(extra, NOTE, f"for {purpose}; of versions that were not tried: {', '.join(other)}")
         else:
             yield Finding(extra, OK, f"for {purpose}")
+
+
+def _small_model() -> Iterator[Finding]:
+    """The real language model that comes as a package."""
+    from flsim.config.schema import ConfigError
+    from flsim.models.gguf import PACKAGE, SMOLLM2, gguf_file
+
+    try:
+        yield Finding("SmolLM2", OK, f"model.path={PACKAGE}{SMOLLM2} is {gguf_file(PACKAGE + SMOLLM2)}")
+    except ConfigError as missing:
+        yield Finding("SmolLM2", NOTE, str(missing))
 
 
 def _machine() -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from flsim.config import plugins
 from flsim.config.ranges import ConfigError, near
 from flsim.config.schema import Config
 from flsim.loop.checks import check_settings, refuse_until, refuse_used
-from flsim.models.hub import local_folder
+from flsim.models.hub import look_for
 from flsim.tasks.stream import stream_of
 
 _HEAVY = {"torch", "ray", "flwr", "transformers", "peft", "sklearn", "scipy", "matplotlib", "datasets"}
@@ -42,7 +42,7 @@ def first_look(config: Config, until: int | None = None) -> None:
     for key in ("client", "strategy", "stage"):
         _look_at(key, getattr(config, key))
     _look_at("cloud", {"path": config.cloud.path, **config.cloud.settings})
-    local_folder(config.model.path)
+    look_for(config.model.path)
     module = config.cloud.path.rpartition(":")[0]
     if is_in_source(module) and _is_light(module):
         make_cloud(config.cloud)

@@ -13,13 +13,11 @@ from flsim.cloud.protocol import Answer, Cloud, Reply
 from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
-from flsim.models.folder import folder_of
+from flsim.models.folder import sha256_of
 from flsim.models.scoring import per_token, top_logprobs, unaided
 from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
-
-_BLOCK = 2**24  # bytes of a checkpoint that are hashed at a time
 
 
 class Builtin(Cloud):
@@ -100,14 +98,8 @@ class Builtin(Cloud):
     @cached_property
     def computed(self) -> str:
         """Whatever its words and their bits depend on: its weights, and what computes them."""
-        weights = hashlib.sha256()
-        for file in sorted(path for path in folder_of(self.model).glob("*") if path.is_file()):
-            with file.open("rb") as data:
-                while block := data.read(_BLOCK):
-                    weights.update(block)
-        return (
-            f"{weights.hexdigest()} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
-        )
+        weights = sha256_of(self.model, "cloud.model")
+        return f"{weights} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
 
     @property
     def vocabulary(self) -> Mapping[str, int]:

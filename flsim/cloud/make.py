@@ -1,8 +1,6 @@
 """The cloud that a config names: bare, for who keeps books, or behind the cache, for the devices of a worker."""
 
 import inspect
-import os
-from pathlib import Path
 from typing import Any
 
 from flsim.cloud.cache import Cache, CachedCloud, Shelf
@@ -11,6 +9,7 @@ from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.model import AUTO
 from flsim.config.plugins import build, resolve
 from flsim.config.schema import CLOUD_FREE, CloudConfig, ConfigError
+from flsim.files import cache_folder
 
 _DECLARED = ("costs", "access", "shared", "reach")
 _METHODS = {"quote": 1, "answer": 1, "identity": 0, "check": 2, "for_worker": 1, "for_server": 0}  # and their arguments
@@ -86,7 +85,4 @@ def cache_of(folder: str | None) -> Shelf | None:
     """What was bought before, by whichever run, in the folder `cloud.cache`; None where nothing is kept."""
     if folder is None:
         return None
-    if folder != AUTO:
-        return Shelf(folder)
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Shelf(Path(root) / "flsim")
+    return Shelf(cache_folder() if folder == AUTO else folder)

@@ -4,16 +4,17 @@ The tokenizer of the built-in models knows keyword pieces and single characters:
 `' a b ' [::-1] =`. The question mark is the whole help request, one token, and ends a response just as `<eos>` does.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from flsim.config.schema import ConfigError
 from flsim.models.hub import BUILTIN_DIR
 from flsim.models.hub import folder_of as folder_of
+from flsim.models.hub import loading as loading
+from flsim.models.hub import saved_in as saved_in
+from flsim.models.hub import sha256_of as sha256_of
 from flsim.models.hub import sketch as sketch
 from flsim.problems.families import KEYWORDS, LETTERS
 
@@ -22,27 +23,7 @@ SLM_DRAFT_DIR = BUILTIN_DIR / "slm_draft"  # 0.4 M
 CLOUD_DIR = BUILTIN_DIR / "cloud"  # 1.3 M
 PAD, EOS, HELP = "<pad>", "<eos>", "?"
 _CHARACTERS = "0123456789+-*%/=,()'[]" + LETTERS
-_LONGEST = 300  # letters of a reason: transformers lists every model that it knows
 _PIECES = [PAD, EOS, HELP, *_CHARACTERS, *KEYWORDS]  # all tokens of the built-in models
-
-
-@contextmanager
-def loading(path: str, key: str = "model.path") -> Iterator[None]:
-    """Around what reads a checkpoint: whatever its files make transformers raise is an error of the setting.
-
-    Raises:
-        ConfigError: naming the setting and the reason.
-    """
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:  # of any kind: a damaged file is met by many readers, none of which declares its errors
-        reason = next(iter(str(error).strip().splitlines()), "it gives no reason")
-        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST].rpartition(' ')[0]} ..."
-        raise ConfigError(
-            f"{key}={path!r} cannot be loaded as a decoder-only model: {type(error).__name__}: {reason}"
-        ) from error
 
 
 def tokenizer_of(path: str, key: str = "model.path") -> PreTrainedTokenizerBase:

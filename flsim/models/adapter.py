@@ -6,6 +6,7 @@ any shape. They have no rank: what cuts, fills or multiplies factors leaves them
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,7 +81,10 @@ def lora_config(config: ModelConfig) -> LoraConfig:
         raise ConfigError("model.targets and model.lora.target_modules say the same thing; leave one of them out")
     targets = ALL_LINEAR if config.targets is None else list(config.targets)
     own = {name: value for name, value in given.items() if name in TAKEN}
-    return LoraConfig(**{"target_modules": targets, **own, "task_type": "CAUSAL_LM"} | _size(config))
+    try:
+        return LoraConfig(**{"target_modules": targets, **own, "task_type": "CAUSAL_LM"} | _size(config))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model.lora={given} is refused by peft: {error}") from error
 
 
 def _size(config: ModelConfig) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def initial_adapter(
         try:
             with quiet_peft():
                 wrapped = get_peft_model(base, settings)
-        except ValueError as error:
+        except (ValueError, re.error) as error:  # a target may be a regular expression
             given = "lora.target_modules" if config.targets is None else "targets"
             named = settings.target_modules if config.targets is None else list(config.targets)
             raise ConfigError(f"model.{given}={named!r} does not fit {config.path!r}: {error}") from error

@@ -138,7 +138,7 @@ def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
     """The model with its weights; every one of them must be in the checkpoint, for others would be drawn at random."""
     transformers_logging.disable_progress_bar()
     placed: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
-    with loading(config.path, key):
+    with loading(config.path, key if not placed else f"model.device_map={config.device_map!r} with {key}"):
         both: Any = AutoModelForCausalLM.from_pretrained(
             folder_of(config.path, key),
             dtype=getattr(torch, config.dtype),

@@ -185,7 +185,7 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
 
     Raises:
         ConfigError: for an offer or a template that lacks a field or has one that there is not, a system prompt that no
-            template takes, or a chat template that fails.
+            template takes, a chat template that fails, or prompts with no room for a question.
     """
     framed = config.chat and has_chat(tokenizer)
     chat = Chat(tokenizer, config.chat_options, today=config.date) if framed else None
@@ -203,6 +203,9 @@ def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: s
         _check_chat(config, chat)
     for task in config.examples:
         _check_examples(config, wording, task)
+    frame = wording.frame(Problem("", "", 0, "", ""), "")
+    if config.max_prompt_tokens is not None and len(tokenizer(frame)["input_ids"]) >= config.max_prompt_tokens:
+        raise wording.no_room("any task")
     return wording
 
 

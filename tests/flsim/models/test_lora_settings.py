@@ -109,6 +109,8 @@ def test_the_built_in_model_has_the_layers_that_it_always_had() -> None:
         ({"layer_replication": [[0, 2]]}, r"layer_replication=.* in a way that stacked adapters do not know"),
         ({"target_modules": ["embed_tokens"]}, r"the targets match .*embed_tokens.*, which is no linear layer"),
         ({"target_modules": ["c_attn"]}, r"model\.lora\.target_modules=.*c_attn.* does not fit"),
+        ({"target_modules": "["}, r"model\.lora\.target_modules='\[' does not fit .*unterminated"),
+        ({"layers_to_transform": [9]}, r"model\.lora=\{'layers_to_transform': \[9\]\} is refused by peft: "),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(folder: Path, lora: dict[str, Any], message: str) -> None:

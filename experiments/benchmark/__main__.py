@@ -9,13 +9,14 @@ Examples:
   python -m experiments.benchmark scale --devices 100 --learners
   python -m experiments.benchmark gpu --devices 1 8
   python -m experiments.benchmark aggregation --devices 30
+  python -m experiments.benchmark cloud --dtypes float32 bfloat16
 """
 
 import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.benchmark import aggregation, gpu, limit, peers, prefix, round, scale
+from experiments.benchmark import aggregation, cloud, gpu, limit, peers, prefix, round, scale
 
 BENCHMARKS: dict[str, ModuleType] = {
     "round": round,
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "scale": scale,
     "gpu": gpu,
     "aggregation": aggregation,
+    "cloud": cloud,
 }
 """Each has a docstring that teaches, `arguments(parser)` and `main(args)`."""
 

@@ -33,7 +33,7 @@ POLICIES = ("head", "token")
 CREDITS = ("draft", "kept")
 DECIDES = ("first", "each")
 READS_ONLY = {
-    "head": ("credit", "head_features", "head_rate", "head_temperature", "head_decides", "head_gradient"),
+    "head": ("credit", "head_features", "head_rate", "head_temperature", "head_decides", "head_gradient", "head_ridge"),
     "token": ("cost_baseline", "normalise", "dual_gain"),
 }
 """Settings that one policy alone reads; `dual_bias`, which only a token does, may be given as 0."""
@@ -60,7 +60,8 @@ class DaGrpo(Reinforcement):
     (`kept`): (1 - a) right + a (right by the cloud - lambda), with a the chance of a request."""
     head_features: str = "both"
     """What the head sees of a draft: `numbers` (log-probabilities, entropies, length), its last `hidden` state, or
-    `both`."""
+    `both`; or the hidden state with length and tokens of the `question`, where a draft is one token that stands for a
+    recorded answer."""
     head_rate: float = 5.0
     """How many times faster the head learns than the adapter."""
     head_temperature: float = 0.1
@@ -71,6 +72,9 @@ class DaGrpo(Reinforcement):
     token's requests do, so that a prompt is bought if any of its G drafts asks."""
     head_gradient: float = 0.0
     """Weight of the head's loss in the gradient of the adapter; 0 stops it at the hidden state."""
+    head_ridge: float = 0.0
+    """Above 0 the head is not learned step by step, but solved in closed form with this penalty, from sums over all
+    drafts that any device has made: for features that stay what they are, as those of a reader of recorded outcomes."""
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
     cost_baseline: str = "batch"
@@ -117,6 +121,13 @@ class DaGrpo(Reinforcement):
             )
         if not 0 <= self.head_gradient < math.inf:
             raise ValueError(f"head_gradient={self.head_gradient} must be finite and at least 0; 0 stops it")
+        if not 0 <= self.head_ridge < math.inf:
+            raise ValueError(f"head_ridge={self.head_ridge} must be finite and at least 0; 0 learns step by step")
+        if self.head_ridge and self.head_gradient:
+            raise ValueError(
+                f"head_gradient={self.head_gradient} would move the hidden states of drafts that the sums of "
+                f"head_ridge={self.head_ridge} hold already; leave one of them out"
+            )
         if self.normalise not in NORMALISATIONS:
             raise ValueError(f"normalise={self.normalise!r} must be one of: {', '.join(NORMALISATIONS)}")
 
@@ -155,8 +166,14 @@ class DaGrpo(Reinforcement):
         """Of the policy that asks by its benefit."""
         if self.policy == "token":
             return None
-        parts = self.head_features, self.head_rate, self.head_temperature, self.head_decides, self.head_gradient
-        return Head(*parts)
+        return Head(
+            self.head_features,
+            self.head_rate,
+            self.head_temperature,
+            self.head_decides,
+            self.head_gradient,
+            self.head_ridge,
+        )
 
     @property
     def asks(self) -> AskingRule:
@@ -186,7 +203,8 @@ class DaGrpo(Reinforcement):
         right = rollout.right_draft  # (K, P, G)
         if self.credit == "draft":
             return right
-        both = head.chances(weights_of(pack.world.lora, pack.theta), rollout.completions)  # (K, P, G, 2)
+        weight = weights_of(head, pack.world.lora, pack.theta)  # (K, 2, F)
+        both = head.chances(weight, rollout.completions, rollout.prompts)  # (K, P, G, 2)
         came = rollout.help.came.to(right.device)[..., None]  # (K, P, 1)
         cloud = torch.where(came, rollout.help.right.to(right.device)[..., None], both[..., CLOUD])  # (K, P, G)
         price = pack.dual[:, None].expand(right.shape[:2]).masked_fill(~rollout.open, torch.inf)  # (K, P)

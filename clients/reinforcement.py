@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clients.device.device import Device
 from clients.device.exploration import explored_gradient, to_explore
-from clients.device.head import Head, weights_of
+from clients.device.head import SUMS, Head, weights_of
 from clients.device.pack import Pack
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
 from clients.device.world import World
@@ -49,6 +49,18 @@ class Judged:
     def mask(self) -> Tensor:
         """True at sampled tokens, `(K, P, G, T)`."""
         return self.rollout.completions.mask
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a head learns from one step."""
+
+    phi: Tensor
+    """Features of the drafts, `(K, P, G, F)`."""
+    labels: Tensor
+    """Whether draft and cloud were right, 0 or 1, `(K, P, G, 2)`."""
+    known: Tensor
+    """1 where there is a label, else 0, `(K, P, G, 2)`."""
 
 
 @dataclass(frozen=True)
@@ -212,12 +224,15 @@ class Reinforcement(Learner):
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
             judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
+            gathered = self._gathered(pack, rollout)  # (K, 2, F, F + 1)
             taught = None  # (K, n)
             for update in range(self.updates):
                 gradient = self._gradient(pack, judged, update)  # (K, n)
                 if not update:  # after the gradient, whose graph hangs on the adapters as attached
                     taught = self._taught(pack, problems, rollout, step)  # (K, n)
                 pack.move(gradient if taught is None else gradient + taught, self.adam)
+            if gathered is not None:  # after the moves, which FedProx pulls back: sums are no parameters
+                pack.world.lora.extras(pack.theta)[SUMS].copy_(gathered)
             self.after(pack, rollout)
         for k, note in enumerate(pack.notes):
             note.add(k, problems[k], rollout, advantage)
@@ -265,7 +280,8 @@ class Reinforcement(Learner):
             uniform[k, : len(row)] = torch.rand(len(row), self.group_size, generator=source)
         uniform = uniform.to(pack.theta.device)
         offset = torch.zeros_like(uniform[..., 0]) if bias is None else bias  # (K, P)
-        return lambda drafts: head.ask(weights_of(pack.world.lora, pack.theta), drafts, offset, uniform)
+        weight = weights_of(head, pack.world.lora, pack.theta)  # (K, 2, F)
+        return lambda drafts, prompts: head.ask(weight, drafts, prompts, offset, uniform)
 
     def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:
@@ -286,7 +302,8 @@ class Reinforcement(Learner):
             logprobs = self._score(pack, rollout, reading, judged.help_bias)  # (K, P, G, T)
         logprobs = logprobs.detach().clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
-        weight, states = (None, None) if self.head is None else self._regressed(self.head, pack, rollout)
+        head = None if self.head is None or self.head.ridge else self.head
+        weight, states = (None, None) if head is None else self._regressed(head, pack, rollout)
         gradient = pull_back(
             pack.world.base,
             pack.world.lora,
@@ -306,18 +323,28 @@ class Reinforcement(Learner):
     def _regressed(self, head: Head, pack: Pack, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
         """The gradient of the head's weights `(K, 2, F)`, and with respect to the hidden states `(K, P, G, D)`.
 
-        The labels are the verdicts on all drafts, and on the cloud's answers that came. None where the adapter does not
-        learn from the head.
+        None for the states where the adapter does not learn from the head.
         """
-        weight, phi = weights_of(pack.world.lora, pack.theta), head.features(rollout.completions)
-        place = weight.device
-        alone = rollout.right_draft  # (K, P, G)
+        weight, seen = weights_of(head, pack.world.lora, pack.theta), self._seen(head, rollout)
+        pull = regression_pull(chances(weight, seen.phi), seen.labels, seen.known)
+        states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
+        return head_gradient(pull, seen.phi), states
+
+    def _gathered(self, pack: Pack, rollout: Rollout) -> Tensor | None:
+        """The sums of a head that is solved with what a step saw, `(K, 2, F, F + 1)`; None of any other."""
+        if self.head is None or not self.head.ridge:
+            return None
+        seen = self._seen(self.head, rollout)
+        return self.head.gathered(pack.world.lora.extras(pack.theta), seen.phi, seen.labels, seen.known)
+
+    def _seen(self, head: Head, rollout: Rollout) -> Seen:
+        """What a head learns of: the verdicts on all drafts, and on the cloud's answers that came."""
+        phi = head.features(rollout.completions, rollout.prompts)  # (K, P, G, F)
+        alone, place = rollout.right_draft, phi.device  # (K, P, G)
         cloud = (rollout.help.right.to(place)[..., None]).expand_as(alone)  # (K, P, G)
         real, came = rollout.prompts.real, rollout.help.came.to(place)  # (K, P) each
         known = torch.stack([real, came & real], -1)[:, :, None].expand(*alone.shape, 2)  # (K, P, G, 2)
-        pull = regression_pull(chances(weight, phi), torch.stack([alone, cloud], -1), known.float())
-        states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
-        return head_gradient(pull, phi), states
+        return Seen(phi, torch.stack([alone, cloud], -1), known.float())
 
     def _taught(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
         """The gradient of what was bought and of what was explored, `(K, n)`; None for neither."""

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from clients.asking.rule import TEXTS, Choice, Examined, Scores, named, right_alone
-from clients.device.head import WEIGHT, Head
+from clients.device.head import Head
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from flsim.config.model import AFTER
 from flsim.learning.benefit import ALONE, benefit
+from flsim.models.adapter import extras_of
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import per_token, request_after, rest_of_request, unaided
@@ -62,7 +63,7 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     wishes = _rows_of(wish_of(world, reading, replies), problems)
     wrong = [np.zeros(0)] * len(problems)
     if world.head is not None:
-        wrong = _rows_of(1 - _head_says(world, world.head, replies)[..., ALONE], problems)
+        wrong = _rows_of(1 - _head_says(world, world.head, reading, replies)[..., ALONE], problems)
     return [
         Alone(tuple(asked), tuple(group[0] for group in texts), *numbers)
         for asked, texts, *numbers in zip(questions, replies.texts, sure, wishes, unsure, wrong, strict=True)
@@ -74,19 +75,21 @@ def _rows_of(values: Tensor, problems: Problems) -> list[Scores]:
     return [row[: len(own)].double().cpu().numpy() for row, own in zip(values, problems, strict=True)]
 
 
-def _head_says(world: World, head: Head, replies: Completions) -> Tensor:
+def _head_says(world: World, head: Head, reading: Reading, replies: Completions) -> Tensor:
     """That each answer and that the cloud is right, `(K, P, 2)`."""
-    return head.chances(head_in_use(world), replies)[:, :, 0]  # (K, P, 2)
+    return head.chances(head_in_use(world, head), replies, reading.prompts)[:, :, 0]  # (K, P, 2)
 
 
-def head_in_use(world: World) -> Tensor:
+def head_in_use(world: World, head: Head) -> Tensor:
     """The weights of the heads of the adapters that are on, `(K, 2, F)`, or `(1, 2, F)` where all have one.
 
     A frozen base has the head that the fleet starts from.
     """
-    found = world.lora.on.get(WEIGHT)
-    first = torch.from_numpy(world.first[WEIGHT]).to(world.base.model.device)[None]  # (1, 2, F)
-    return first if found is None else found
+    if world.lora.on:
+        return head.weights(world.lora.on)  # (K, 2, F)
+    place = world.base.model.device
+    first = {name: torch.from_numpy(value).to(place)[None] for name, value in extras_of(world.first).items()}
+    return head.weights(first)  # (1, 2, F)
 
 
 def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
@@ -106,7 +109,7 @@ def wish_of(world: World, reading: Reading, replies: Completions) -> Tensor:
     """
     base, model = world.base, world.config.model
     if world.head is not None:
-        return benefit(_head_says(world, world.head, replies))  # (K, P)
+        return benefit(_head_says(world, world.head, reading, replies))  # (K, P)
     first = torch.log_softmax(reading.logits.float(), -1)[:, base.help.ids[0]]  # (K * P,)
     before = first.view(replies.mask.shape[:2]) + rest_of_request(base, reading)  # (K, P)
     if not model.drafts:

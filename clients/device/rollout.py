@@ -85,8 +85,8 @@ class Help:
     """The cloud's right answers, by device and prompt."""
 
 
-Wishes = Callable[[Completions], Tensor]
-"""True where a device asks after a draft, `(K, P, G)`."""
+Wishes = Callable[[Completions, Prompts], Tensor]
+"""True where a device asks after a draft to a prompt, `(K, P, G)`."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def roll_out(
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
         completions = _sampled(world, devices, reading, sampling, step, help_bias)
         if wishes is not None:
-            completions = replace(completions, asked=wishes(completions) & reading.prompts.real[..., None])
+            completions = replace(
+                completions, asked=wishes(completions, reading.prompts) & reading.prompts.real[..., None]
+            )
     with spend("reward"):
         right_draft, said = _judge(problems, completions)  # (K, P, G) each
     asked = completions.asked.float()  # (K, P, G)

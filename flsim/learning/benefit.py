@@ -21,13 +21,24 @@ ALONE, CLOUD = 0, 1
 """The rows of a head's weights."""
 NUMBERS = 8
 """Features that are no hidden state."""
-FEATURES = ("both", "numbers", "hidden")
+FEATURES = ("both", "numbers", "hidden", "question")
+PIECES = 64
+"""Groups that a question's tokens are counted in."""
 FIRST_CHANCE = 0.9
 """That the cloud is right, as long as a device has bought nothing."""
+FIRST_CHANCES = (0.5, FIRST_CHANCE)
+"""That a draft and that the cloud is right, as long as nothing is known."""
 
 
 def features(
-    states: Tensor, logprobs: Tensor, entropies: Tensor, mask: Tensor, *, kind: str = "both", scale: float = 1.0
+    states: Tensor,
+    logprobs: Tensor,
+    entropies: Tensor,
+    mask: Tensor,
+    *,
+    kind: str = "both",
+    scale: float = 1.0,
+    read: Tensor | None = None,
 ) -> Tensor:
     """What a head sees of every draft: one, seven numbers of how sure the model was, and its last hidden state.
 
@@ -40,11 +51,13 @@ def features(
         logprobs: of the tokens at temperature 1, zero after the end, `(..., T)`.
         entropies: likewise, `(..., T)`.
         mask: True at tokens, the ending one included, `(..., T)`.
-        kind: `both`, or one without the other: `numbers` or `hidden`; the other features are zero.
+        kind: `both`, or one without the other: `numbers` or `hidden`; the other features are zero. With `question` the
+            hidden state and, in the numbers' place, what was `read`: where a draft is one token, and says nothing.
         scale: of all features. Adam moves every weight by about its rate, so this is how much faster a head learns.
+        read: of `(K, P, G)` drafts the prompts' `question_features`, `(K, P, 2 + PIECES)`; with `question` alone.
 
     Returns:
-        `(..., F)`.
+        `(..., F)`; with `question` there are `PIECES` more.
     """
     count = mask.sum(-1).clamp(min=1)  # (...)
     ends = count[..., None] - 1  # (..., 1)
@@ -56,10 +69,37 @@ def features(
     numbers = torch.stack(
         [torch.ones_like(last), *sure, entropies.amax(-1), unsure / count, count.log()], -1
     )  # (..., 8)
-    if kind == "hidden":
+    if kind in ("hidden", "question"):
         numbers = numbers * (torch.arange(NUMBERS, device=numbers.device) == 0)  # (..., 8)
     hidden = F.rms_norm(states, states.shape[-1:]) * (kind != "numbers")  # (..., D)
+    if read is not None:
+        each = read[:, :, None].expand(*mask.shape[:3], -1)  # (K, P, G, 2 + PIECES)
+        numbers[..., 1:3] = each[..., :2]
+        hidden = torch.cat([hidden, each[..., 2:]], -1)  # (K, P, G, D + PIECES)
     return scale * torch.cat([numbers, hidden], -1)  # (..., F)
+
+
+def question_features(ids: Tensor, mask: Tensor) -> Tensor:
+    """What a question looks like: how long it is, how many different tokens it has, and how often which ones occur.
+
+    Tokens are counted in 64 groups by a hash (Fibonacci hashing), as log(1 + count). By hand: the tokens 5 7 5 5 have
+    the lengths log 4 and log 2, log 4 in the group of 5, and log 2 in that of 7.
+
+    Args:
+        ids: of prompts, `(K, P, L)`.
+        mask: True at their tokens, `(K, P, L)`.
+
+    Returns:
+        `(K, P, 2 + PIECES)`.
+    """
+    ordered = ids.masked_fill(~mask, -1).sort(-1).values  # (K, P, L)
+    new = torch.ones_like(mask)  # (K, P, L)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    lengths = torch.stack([mask.sum(-1), (new & (ordered >= 0)).sum(-1)], -1)  # (K, P, 2)
+    groups = (ids * 2654435761 % 2**32 * PIECES) >> 32  # (K, P, L)
+    counts = torch.zeros(*ids.shape[:2], PIECES, device=ids.device)  # (K, P, PIECES)
+    counts.scatter_add_(-1, groups, mask.float())
+    return torch.cat([lengths.clamp(min=1).log(), counts.log1p()], -1)  # (K, P, 2 + PIECES)
 
 
 def first_head(width: int, *, scale: float = 1.0) -> Tensor:

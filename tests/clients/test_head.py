@@ -307,10 +307,10 @@ def test_the_heads_loss_falls_through_the_adapter(world: World) -> None:
     """`state_pull` is the gradient of the mean cross-entropies with respect to the scaled states."""
     found = met(world)
     head = Head(gradient=1.0)
-    weight, drafts = weights_of(world.lora, found.pack.theta), found.rollout.completions
+    weight, drafts = weights_of(head, world.lora, found.pack.theta), found.rollout.completions
     assert drafts.trace is not None
     states = torch.nn.functional.rms_norm(drafts.trace.states, drafts.trace.states.shape[-1:]).requires_grad_()
-    phi = head.features(drafts)
+    phi = head.features(drafts, found.rollout.prompts)
     phi = torch.cat([phi[..., : -states.shape[-1]], 5.0 * states], -1)
     logits = torch.einsum("kpgf,kcf->kpgc", phi, weight)
     pull = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
@@ -391,7 +391,8 @@ def test_the_expected_step_is_the_lagrangians_gradient(world: World, credit: str
     weights = pi.detach()[firsts].prod(-1)  # (V V,)
     value = (weights[:, None] * advantage * torch.log_softmax(logits, -1)[firsts]).sum() / 2
     (found,) = torch.autograd.grad(value, logits)
-    both = learner.head.chances(weights_of(world.lora, pack.theta), rollout.completions)[0]  # (V V, 2, 2)
+    weight = weights_of(learner.head, world.lora, pack.theta)  # (1, 2, F)
+    both = learner.head.chances(weight, rollout.completions, rollout.prompts)[0]  # (V V, 2, 2)
     both = both[:: vocabulary + 1, 0]  # (V, 2): of the pairs of equal tokens
     asks = torch.sigmoid((benefit(both) - 0.2) / 0.1)  # (V,)
     cloud = torch.full((vocabulary,), helped) if came else both[:, 1]  # (V,)
@@ -420,7 +421,7 @@ def test_what_may_not_be_asked_is_worth_its_own_verdict(world: World) -> None:
     [
         (DaGrpo, {"policy": "heads"}, "policy='heads' must be one of: head, token"),
         (DaGrpo, {"credit": "both"}, "credit='both' must be one of: draft, kept"),
-        (DaGrpo, {"head_features": "all"}, "head_features='all' must be one of: both, numbers, hidden"),
+        (DaGrpo, {"head_features": "all"}, "head_features='all' must be one of: both, numbers, hidden, question"),
         (DaGrpo, {"head_rate": 0.0}, r"head_rate=0\.0 and head_temperature=0\.1 must be above 0"),
         (DaGrpo, {"head_temperature": float("inf")}, "head_temperature=inf must be above 0 and finite"),
         (DaGrpo, {"head_gradient": -1.0}, r"head_gradient=-1\.0 must be finite and at least 0"),

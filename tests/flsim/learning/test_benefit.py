@@ -148,7 +148,7 @@ def test_features_are_of_the_draft_alone(kind: str, longest: int) -> None:
 
 
 def test_a_kind_leaves_out_what_it_says() -> None:
-    both, numbers, hidden = (features(*drafts(), kind=kind) for kind in FEATURES)
+    both, numbers, hidden = (features(*drafts(), kind=kind) for kind in FEATURES[:3])
     assert torch.equal(numbers[..., :NUMBERS], both[..., :NUMBERS])
     assert torch.equal(hidden[..., NUMBERS:], both[..., NUMBERS:])
     assert torch.equal(hidden[..., 0], both[..., 0])  # a constant has to be learned by any

@@ -42,10 +42,11 @@ DOMAINS = {"gsm8k": "replay_gsm8k", "mmlu": "replay_mmlu", "code": "replay_code"
 OWN, CALIBRATED = "DA-GRPO", "DA-GRPO, calibrated"
 _MIXED = "experiments.study.rules:Mixed"
 RULES: dict[str, dict[str, object]] = {
-    OWN: {},  # the policy's own wish
+    OWN: {"path": "clients.asking.policy:Own"},  # by its own lambda
     CALIBRATED: {"path": _MIXED, "rule": "clients.asking.policy:OwnCalibrated"},
     "router, own outcomes": {"path": "experiments.study.rules:Router"},
     "router, all outcomes": {"path": "experiments.study.rules:Router", "pooled": True},
+    "router, equal labels": {"path": "experiments.study.rules:Router", "pooled": True, "bought": True},
     "router, half of calibration": {"path": _MIXED, "rule": "clients.asking.learned:Classifier"},
     "long questions": {"path": _MIXED, "rule": "experiments.study.rules:LongQuestions"},
     "unsure reader": {"path": _MIXED, "rule": "clients.asking.scores:Confidence"},
@@ -73,7 +74,7 @@ WITHIN = Measure(
 MEASURES: tuple[str | Measure, ...] = (WISHES, WITHIN, "accuracy", *SPENDS, "apgr", "asking_auc")
 _DRAWN = {
     CALIBRATED: COLOURS["global"],
-    "router, own outcomes": GROUP_COLOURS[1],
+    "router, equal labels": GROUP_COLOURS[1],
     "router, all outcomes": GROUP_COLOURS[5],
     "long questions": GROUP_COLOURS[3],
     "at random": QUIET,
@@ -106,7 +107,7 @@ def domain_runs(domain: str, seeds: Sequence[int], root: Path, more: Sequence[st
 
 
 def _arm(domain: str, label: str, asking: Mapping[str, object]) -> Arm:
-    folder = "-".join([domain, *([label.replace(", ", "-").replace(" ", "_")] if asking else [])])
+    folder = domain if label == OWN else f"{domain}-{label.replace(', ', '-').replace(' ', '_')}"
     return Arm(label, tuple(f"client.asking.{key}={value}" for key, value in asking.items()), (), folder)
 
 

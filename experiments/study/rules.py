@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from clients.asking.alone import Alone
-from clients.asking.rule import AskingRule, Choice, Examined, Scores
+from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores
 from clients.asking.threshold import SOURCE, Score, Scored, by_thresholds
 from clients.device.world import World
 from flsim.config.plugins import resolve
@@ -21,6 +21,7 @@ from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import Record
+from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
 
 _CALIBRATION = 32
@@ -57,10 +58,14 @@ class Router:
     Of the kind of RouteLLM (Ong et al. 2024, arXiv 2406.18665): TF-IDF and logistic regression on the questions. It
     knows both verdicts of every question that its device meets in the whole run, where the policy knows the cloud's
     only where it asked. That is more than a router in use could know, so it is a strong one to be compared with.
+    With `bought` it knows what the policy does, and scores by the difference of two regressions, as a benefit head.
     """
 
     pooled: bool = False
     """One score, learned from what all devices meet, in place of one per device."""
+    bought: bool = False
+    """Whether it knows the cloud's verdict only of the share tau of the prompts, drawn at random: as many as DA-GRPO
+    buys, and like it every verdict of the device's own."""
     c: float = 1.0
     """Inverse weight of the ridge penalty."""
     pacing: bool = False
@@ -76,19 +81,39 @@ class Router:
             lessons = met(pack.world.config, pack.world.stream)
             if self.pooled:
                 lessons = {self._ALL: [problem for own in lessons.values() for problem in own]}
-            self._scores.update({device: learned(own, self.c) for device, own in lessons.items()})
+            self._scores.update({device: self._learned(pack, device, own) for device, own in lessons.items()})
         scores = [self._scores[self._ALL if self.pooled else device] for device in pack.devices]
         return by_thresholds(pack, scores, known(pack.world), pacing=self.pacing)
 
+    def _learned(self, pack: Examined, device: int, lessons: Sequence[Problem]) -> Score:
+        if not self.bought:
+            return learned(lessons, self.c)
+        draws = generator(pack.world.seed, "router buys", device).random(len(lessons))  # (N,)
+        return learned_from_bought(lessons, draws < pack.world.tau, self.c)
+
 
 def learned(lessons: Sequence[Problem], c: float) -> Score:
-    """Fit character 1- to 3-grams; labels that are all alike give a constant."""
+    """The chance that only the cloud is right, from both verdicts of all lessons; each question counts once."""
     verdicts = {problem.question: Record.read(problem.answer) for problem in lessons}
-    need = np.array([record.cloud and not record.local for record in verdicts.values()])  # (N,)
-    if len(set(need.tolist())) < 2:
+    need = [record.cloud and not record.local for record in verdicts.values()]
+    return chance_of(list(verdicts), need, c)
+
+
+def learned_from_bought(lessons: Sequence[Problem], bought: Flags, c: float) -> Score:
+    """The chance that the cloud is right, from what was `bought` `(N,)`, minus that the device is, from all N."""
+    alone = {problem.question: Record.read(problem.answer).local for problem in lessons}
+    pairs = zip(lessons, bought, strict=True)
+    cloud = {problem.question: Record.read(problem.answer).cloud for problem, paid in pairs if paid}
+    scores = [chance_of(list(verdicts), list(verdicts.values()), c) for verdicts in (cloud, alone)]
+    return lambda tried: scores[0](tried) - scores[1](tried)
+
+
+def chance_of(questions: Sequence[str], labels: Sequence[bool], c: float) -> Score:
+    """Logistic regression on character 1- to 3-grams; labels that are all alike give a constant."""
+    if len(set(labels)) < 2:
         return lambda alone: np.zeros(len(alone.questions))
     grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False)
-    model = make_pipeline(grams, LogisticRegression(C=c, max_iter=1000)).fit(list(verdicts), need)
+    model = make_pipeline(grams, LogisticRegression(C=c, max_iter=1000)).fit(questions, np.array(labels))
 
     def score(alone: Alone) -> Scores:
         found: Scores = model.predict_proba(list(alone.questions))[:, 1]  # (N,)

@@ -1,4 +1,4 @@
-"""A head that is solved from sums: what a step adds, by hand; FedProx leaves it alone; and whole runs, twice the same."""
+"""A head that is solved from sums: what a step adds, by hand; FedProx leaves it alone; a whole run, twice the same."""
 
 from dataclasses import replace
 from pathlib import Path

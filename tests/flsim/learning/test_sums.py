@@ -1,4 +1,4 @@
-"""A head solved from sums: a number by hand, what adding and units change (nothing), and a ridge regression beside it."""
+"""A head solved from sums: a number by hand, what adding and units change (nothing), and a ridge regression."""
 
 import numpy as np
 import pytest

@@ -304,18 +304,21 @@ class Reinforcement(Learner):
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
         head = None if self.head is None or self.head.ridge else self.head
         weight, states = (None, None) if head is None else self._regressed(head, pack, rollout)
-        gradient = pull_back(
-            pack.world.base,
-            pack.world.lora,
-            reading,
-            rollout.completions,
-            pull,
-            temperature=self.temperature,
-            tokens=self.micro_batch,
-            may_ask=self.speaks,
-            help_bias=judged.help_bias if self.speaks else None,
-            states=states,
-        )  # (K, n)
+        if states is None and not pull.any():  # every group is of one mind, as where a draft is a recorded answer
+            gradient = torch.zeros_like(pack.theta)  # (K, n)
+        else:
+            gradient = pull_back(
+                pack.world.base,
+                pack.world.lora,
+                reading,
+                rollout.completions,
+                pull,
+                temperature=self.temperature,
+                tokens=self.micro_batch,
+                may_ask=self.speaks,
+                help_bias=judged.help_bias if self.speaks else None,
+                states=states,
+            )  # (K, n)
         if weight is not None:
             gradient[:, pack.world.lora.place_of_extras] += weight.flatten(1)
         return gradient

@@ -47,9 +47,7 @@ RULES: dict[str, dict[str, object]] = {
     "router, own outcomes": {"path": "experiments.study.rules:Router"},
     "router, all outcomes": {"path": "experiments.study.rules:Router", "pooled": True},
     "router, equal labels": {"path": "experiments.study.rules:Router", "pooled": True, "bought": True},
-    "router, half of calibration": {"path": _MIXED, "rule": "clients.asking.learned:Classifier"},
     "long questions": {"path": _MIXED, "rule": "experiments.study.rules:LongQuestions"},
-    "unsure reader": {"path": _MIXED, "rule": "clients.asking.scores:Confidence"},
     "at random": {"path": "clients.asking.simple:AtRandom"},
     "oracle": {"path": "clients.asking.simple:Oracle"},
 }

@@ -23,7 +23,7 @@ from experiments.study.command import run_missing, study_parser
 from experiments.study.phases import PhaseUsage, usage_by_phase
 from experiments.study.plan import Arm, Planned, by_label, runs_of
 from experiments.study.running import exit_status
-from experiments.study.tables import measures_table, paired_table, percent_text
+from experiments.study.tables import gap_of, measures_table, paired_table, percent_text
 from flsim import compare
 from flsim.comparison.compare import Comparison
 from flsim.comparison.result import Result
@@ -114,7 +114,8 @@ def show(runs: Mapping[str, Sequence[Planned]], root: Path) -> None:
     found = {
         domain: compare([], labels=by_label(own), against=CALIBRATED, measures=MEASURES) for domain, own in runs.items()
     }
-    text = "\n\n".join(part for domain, own in runs.items() for part in _parts(domain, own, found[domain])) + "\n"
+    parts = [part for domain, own in runs.items() for part in _parts(domain, own, found[domain])]
+    text = "\n\n".join(["## all domains", recovered_table(found), *parts]) + "\n"
     print(text, flush=True)
     write_atomically(root / "tables.md", text.encode())
     spending_figure(found, root / "spending.png")
@@ -134,6 +135,19 @@ def _parts(domain: str, runs: Sequence[Planned], found: Comparison) -> list[str]
         f"The device alone: {ends[0]}, the cloud alone: {ends[1]}.",
         paired_table(found, [*SPENDS, "apgr"]),
     ]
+
+
+def recovered_table(domains: Mapping[str, Comparison]) -> str:
+    """A line per rule: in each domain its APGR in percent, and that minus the calibrated policy's, user by user."""
+    lines = [["APGR", *domains]]
+    for label in RULES:
+        cells = []
+        for found in domains.values():
+            of = found.of(label)
+            gap = gap_of(found, of, CALIBRATED, "apgr")
+            cells.append(f"{100 * of.value('apgr'):.1f}" + (f"; {gap}" if gap else ""))
+        lines.append([label, *cells])
+    return markdown_table(lines)
 
 
 def usage_table(phases: Sequence[PhaseUsage]) -> str:

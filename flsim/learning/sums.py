@@ -66,4 +66,5 @@ def solved(sums: Tensor, prior: Tensor, ridge: float) -> Tensor:
     held = alike + torch.diag_embed(penalty.expand_as(mean))  # (K, C, F, F)
     each = torch.linalg.solve(held, with_label) / (share * (1 - share))[..., None] * unit  # (K, C, F)
     each[..., 0] = torch.logit(share) - (each * mean).sum(-1)
-    return each.to(sums.dtype)  # (K, C, F)
+    found: Tensor = each.to(sums.dtype)  # (K, C, F)
+    return found

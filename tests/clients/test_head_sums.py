@@ -106,6 +106,6 @@ def test_a_run_learns_it_the_same_twice(tiny_run: TinyRun) -> None:
         ({"head_ridge": 1.0, "head_gradient": 0.5}, "leave one of them out"),
     ],
 )
-def test_settings_that_cannot_work(settings: dict[str, float], message: str) -> None:
+def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DaGrpo(**settings)

@@ -143,6 +143,7 @@ def test_the_frozen_model_has_the_first_head(world: World, rule: AskingRule) -> 
         sent = [sum(r.total for r in own if r.name == "cloud_grants" and r.model == m) for m in ("frozen", "random")]
         assert sent[1] == int(TAUS[device] * len(own_tests(world, device)) + 1e-9)
         assert sent[0] == sent[1] or isinstance(rule, OwnCalibrated)
+    assert world.head is not None
     assert torch.equal(head_in_use(world, world.head), torch.from_numpy(world.first[WEIGHT])[None])
 
 

@@ -41,7 +41,6 @@ METHODS = (
     Method("DA-GRPO", "da_grpo", "da_grpo"),
     Method("DA-GRPO, fixed threshold", "da_grpo+own_calibrated", "da_grpo"),
     Method("DA-GRPO, by lambda", "da_grpo+own", "da_grpo"),
-    Method("token after a draft", "da_grpo_after+own_calibrated+paced", "da_grpo_after"),
     Method("token before, own wish", "da_grpo_token", "da_grpo_token"),
     Method("token before, paced", "da_grpo_token+own_calibrated+paced", "da_grpo_token"),
     Method("token, plain form", "paper", "paper"),
@@ -87,7 +86,9 @@ BOUNDS = (
     Method("each device alone", "da_grpo+alone", "da_grpo", settings=("fleet",)),
     Method("all tasks at once", "da_grpo+joint", "da_grpo"),
     Method("one central learner", "da_grpo_token+central", "da_grpo_token", settings=("fleet",)),
+    Method("token after a draft", "da_grpo_after+own_calibrated+paced", "da_grpo_after"),
 )
+"""Shown beside, and not paired. The token after a draft starts from a base of its own, which knows more alone."""
 
 RATES = {"fleet": 1.0, "single": 0.5}
 """By how much the learning rates of `GRIDS` are multiplied: a fleet averages larger steps than one device bears."""
@@ -131,7 +132,7 @@ def arms_of(setting: str, methods: Sequence[Method]) -> list[Arm]:
 
 def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[Planned]:
     """The runs by which a learner is tuned, each with its choice of the learner's grid."""
-    files = find_method(next(method.files for method in METHODS if method.tuned == learner)).files
+    files = find_method(next(method.files for method in (*METHODS, *BOUNDS) if method.tuned == learner)).files
     trials = []
     for entry in GRIDS[learner]:
         choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}

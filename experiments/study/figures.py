@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from experiments.study.phases import BAND
 from flsim.comparison.result import Compared
@@ -47,7 +47,7 @@ def switch_figure(found: Mapping[str, Mapping[str, tuple[float, float]]], first_
     """
     height = 1.3 + 0.3 * len(found)
     figure = new_figure(12, height)
-    figure.subplots_adjust(left=0.21, right=0.985, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.06)
+    figure.subplots_adjust(left=0.21, right=0.97, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.06)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, measure, title in zip(panels, ("alone_accuracy", "accuracy"), ("alone", "may ask"), strict=True):
         for place, measures in enumerate(found.values()):
@@ -58,7 +58,7 @@ def switch_figure(found: Mapping[str, Mapping[str, tuple[float, float]]], first_
             axes.scatter([after], [place], s=40, color=lost, zorder=3)
         axes.set_title(title, pad=8)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.margins(x=0.08)
     panels[0].set_yticks(range(len(found)), list(found))
     panels[0].invert_yaxis()

@@ -518,13 +518,15 @@ def test_a_run_may_start_from_the_adapter_of_another(tiny_runs: TinyRun) -> None
     checkpoint = latest_checkpoint(second.folder)
     assert checkpoint is not None
     assert not same_bits(checkpoint.adapter, adapter_of(first.folder, 1))
-    assert tested(second, "frozen", "accuracy").equals(tested(second, "global", "accuracy"))  # what it starts from
-    assert tested(second, "base", "alone_accuracy").equals(tested(first, "frozen", "alone_accuracy"))
-    assert tested(first, "base", "alone_accuracy").empty
+    assert measured_first(second, "frozen", "accuracy").equals(
+        measured_first(second, "global", "accuracy")
+    )  # what it starts from
+    assert measured_first(second, "base", "alone_accuracy").equals(measured_first(first, "frozen", "alone_accuracy"))
+    assert measured_first(first, "base", "alone_accuracy").empty
     assert set(second.summary.at_end) - set(first.summary.at_end) == {"base"}
 
 
-def tested(run: flsim.Run, model: str, name: str) -> pd.DataFrame:
+def measured_first(run: flsim.Run, model: str, name: str) -> pd.DataFrame:
     """What a run measured of a model before training."""
     found = run.rows[(run.rows["round"] == 0) & (run.rows["model"] == model) & (run.rows["name"] == name)]
     return found[["device", "task", "total", "weight"]].reset_index(drop=True)

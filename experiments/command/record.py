@@ -126,8 +126,9 @@ def _told(lines: Sequence[Line], recording: Recording) -> str:
         rows.append([task, family, *shares, str(len(own)), seconds(sum(times) / len(times)) if times else "-"])
     account, lost = recording.basket.charged, recording.lost
     paid = f"charged {amount(account.calls)} calls, {amount(account.tokens)} tokens, {amount(account.money)} money"
-    gone = f"; {amount(lost.calls)} more were sent by an attempt that ended before their answers" if lost.calls else ""
-    return "\n".join([*aligned(rows), "", f"{paid}; bought {amount(recording.basket.bought.calls)} of them now{gone}"])
+    gone = f"; earlier attempts spent {amount(lost.calls)} more on what is not in it" if lost.calls else ""
+    bought = f"{amount(recording.basket.bought.calls)} of them bought for it"
+    return "\n".join([*aligned(rows), "", f"{paid}; {bought}{gone}"])
 
 
 def _share_right(lines: Sequence[Line]) -> str:

@@ -12,12 +12,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flsim.config.schema import ConfigError
 from flsim.files import write_atomically
 from flsim.tasks.data_file import DataFile
 
+SHIPPED = MappingProxyType({"builtin:english": Path(__file__).parent / "tables" / "english.jsonl.gz"})
+"""Tables that come with the package, by the names that `cloud.file` takes."""
 _MARK = "answers"
 
 
@@ -77,16 +80,20 @@ class AnswerTable:
 
 
 def is_answer_table(file: str) -> bool:
-    """Whether a `cloud.file` names a table of answers, which is JSON lines."""
-    return DataFile(Path(file)).format == ".jsonl"
+    """Whether a `cloud.file` names a table of answers: one that ships, or a file of JSON lines."""
+    return file.startswith("builtin:") or DataFile(Path(file)).format == ".jsonl"
 
 
 def path_of(file: str) -> Path:
     """Where a table lies that `cloud.file` names.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if none of that name ships, or there is no such file.
     """
+    if file.startswith("builtin:"):
+        if file not in SHIPPED:
+            raise ConfigError(f"cloud.file={file!r} does not ship; there is: {', '.join(SHIPPED)}, or give a file")
+        return SHIPPED[file]
     if not Path(file).is_file():
         raise ConfigError(
             f"cloud.file={file!r} is no file; give the path of a table, such as flsim record writes or CSV, or "

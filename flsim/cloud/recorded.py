@@ -51,8 +51,8 @@ class Recorded(Cloud):
         """Name the table and its columns.
 
         Args:
-            file: table of answers that `flsim record` wrote, or CSV table of verdicts with a header and one line per
-                question; None where the data themselves record the outcomes.
+            file: table of answers that `flsim record` wrote, or `builtin:english`, which ships; or CSV table of
+                verdicts with a header and one line per question; None where the data themselves record the outcomes.
             question: name of the CSV's column that holds the question.
             right: of the one that says whether the cloud was right: 1 or 0, true or false.
             prompt_tokens: of the one with the tokens sent.

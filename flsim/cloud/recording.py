@@ -104,7 +104,7 @@ class Recording:
 
     @property
     def lost(self) -> Account:
-        """What earlier attempts sent and never had an answer to; it counts as spent."""
+        """What earlier attempts sent and had no answer to, or that this one has no use for; it counts as spent."""
         return self._shop.journal.held
 
     def answers(self, questions: Sequence[Asked]) -> Iterator[list[Line | None]]:

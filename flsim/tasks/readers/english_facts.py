@@ -5,20 +5,21 @@ and the others are aliases.
 """
 
 OPPOSITES = """
-hot,warm/cold,cool big,large/small,little,tiny fast,quick/slow happy,glad/sad,unhappy up/down left/right day/night
-rich,wealthy/poor young/old hard/soft,easy open/closed,shut,close full/empty light/dark,heavy high/low near,close/far
-early/late strong/weak wet/dry clean/dirty loud,noisy/quiet,silent,soft good/bad,evil true/false in/out first/last
-long/short wide,broad/narrow thick/thin,slim cheap,inexpensive/expensive,dear easy,simple/difficult,hard win/lose
-buy,purchase/sell love/hate begin,start/end,finish,stop push/pull inside/outside above/below,beneath,under
-always/never north/south east/west alive,living/dead,deceased same,identical/different deep/shallow sharp/blunt,dull
-sweet/sour,bitter asleep,sleeping/awake ancient/modern,new accept/reject,refuse,decline arrive/depart,leave
-attack/defend before/after,behind borrow/lend brave,courageous/cowardly,cowardice bright/dim,dark,dull
-calm/agitated,nervous,anxious,stormy,excited careful/careless clever,smart,intelligent/stupid,foolish,dumb
-create/destroy cruel/kind dangerous/safe enter/exit,leave even/odd,uneven exciting/boring,dull fail/succeed,pass
-few/many float/sink forget/remember,recall freeze/melt,thaw friend/enemy,foe front/back,rear,behind
-generous/stingy,selfish,mean gentle/rough,harsh give/take,receive guilty/innocent heaven/hell horizontal/vertical
-hope/despair import/export include/exclude increase/decrease,reduce laugh/cry,weep
-lazy/hardworking,diligent,active,industrious male/female man/woman king/queen
+hot,warm/cold,cool big,large/small,little,tiny fast,quick/slow happy,glad/sad,unhappy up/down left,wrong/right
+day/night rich,wealthy/poor young,new/old hard/soft,easy open/closed,shut,close full/empty light/dark,heavy high/low
+near,close/far early/late strong/weak wet/dry clean/dirty loud,noisy/quiet,silent,soft good/bad,evil true/false in/out
+first/last long/short wide,broad/narrow thick/thin,slim cheap,inexpensive/expensive,dear easy,simple/difficult,hard
+win,find/lose buy,purchase/sell love/hate begin,start/end,finish,stop push/pull inside/outside
+above/below,beneath,under always/never north/south east/west alive,living/dead,deceased
+same,identical,similar,alike/different deep/shallow sharp/blunt,dull sweet/sour,bitter asleep,sleeping/awake
+ancient/modern,new accept/reject,refuse,decline arrive/depart,leave attack/defend before/after,behind borrow/lend
+brave,courageous/cowardly,cowardice bright/dim,dark,dull calm/agitated,nervous,anxious,stormy,excited careful/careless
+clever,smart,intelligent/stupid,foolish,dumb create/destroy cruel,mean,unkind/kind dangerous,unsafe/safe
+enter/exit,leave even/odd,uneven exciting,interesting/boring,dull fail/succeed,pass few/many float/sink
+forget/remember,recall freeze/melt,thaw friend/enemy,foe front/back,rear,behind generous/stingy,selfish,mean
+gentle,smooth,soft/rough,harsh give/take,receive guilty/innocent heaven/hell horizontal/vertical hope/despair
+import/export include/exclude increase/decrease,reduce laugh/cry,weep lazy/hardworking,diligent,active,industrious
+male/female man/woman king/queen
 """
 """Pairs; a word of either side is asked for, and a word of the other is right."""
 
@@ -42,14 +43,15 @@ arrive/arrived decide/decided invite/invited save/saved taste/tasted change/chan
 promise/promised breathe/breathed
 """,
     """
-go/went see/saw take/took eat/ate run/ran buy/bought think/thought give/gave come/came know/knew write/wrote speak/spoke
-drive/drove sing/sang swim/swam teach/taught catch/caught bring/brought find/found lose/lost win/won build/built
-sleep/slept feel/felt leave/left meet/met sell/sold tell/told stand/stood hold/held fly/flew draw/drew grow/grew
-throw/threw break/broke choose/chose forget/forgot begin/began drink/drank ring/rang sit/sat fall/fell wear/wore
-hide/hid ride/rode rise/rose fight/fought pay/paid say/said make/made keep/kept hear/heard send/sent spend/spent
-lend/lent dig/dug hang/hung,hanged shoot/shot steal/stole freeze/froze bite/bit blow/blew shake/shook wake/woke
-bend/bent feed/fed lead/led shine/shone,shined sink/sank spring/sprang strike/struck swear/swore sweep/swept tear/tore
-weep/wept wind/wound understand/understood become/became seek/sought creep/crept stick/stuck swing/swung
+go/went see/saw take/took eat/ate run/ran buy/bought think/thought give/gave come/came know/knew write/wrote
+speak/spoke drive/drove sing/sang swim/swam teach/taught catch/caught bring/brought find/found lose/lost win/won
+build/built sleep/slept feel/felt leave/left meet/met sell/sold tell/told stand/stood hold/held fly/flew draw/drew
+grow/grew throw/threw break/broke choose/chose forget/forgot begin/began drink/drank ring/rang sit/sat fall/fell
+wear/wore hide/hid ride/rode rise/rose fight/fought pay/paid say/said make/made keep/kept hear/heard send/sent
+spend/spent lend/lent dig/dug hang/hung,hanged shoot/shot steal/stole freeze/froze bite/bit blow/blew shake/shook
+wake/woke bend/bent feed/fed lead/led shine/shone,shined sink/sank,sunk spring/sprang,sprung strike/struck swear/swore
+sweep/swept tear/tore weep/wept wind/wound understand/understood become/became seek/sought creep/crept stick/stuck
+swing/swung
 """,
 )
 """Verbs with their past: those that take -ed, those that also change in writing, those that follow no rule."""

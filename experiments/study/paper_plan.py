@@ -33,7 +33,8 @@ class Method:
     def arm(self, setting: str) -> Arm:
         """The method in a setting, with what was chosen for its learner there."""
         tuned = TUNED / setting / f"{self.tuned}.yaml"
-        fragments = (*find_method(self.files).files, *([tuned] if tuned.is_file() else []))
+        learner, *others = find_method(self.files).files  # an ablation goes over what was chosen, as `no_imitation` does
+        fragments = (learner, *([tuned] if tuned.is_file() else []), *others)
         return Arm(self.label, (f"name={self.label}",), fragments, self.files)
 
 

@@ -1,5 +1,6 @@
 """The paper's question: every run can be built, tuning is equal for all, usage by phase by hand, the command itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ def test_every_run_can_be_built_and_has_a_folder_of_its_own(setting: str, tmp_pa
     arms = arms_of(setting, [*METHODS, *ABLATIONS, *BOUNDS])
     runs = runs_of(config_of(setting), arms, [7], tmp_path, ["cloud.kind=oracle"])
     assert len({run.config.folder for run in runs}) == len(runs) > 25
+    assert len({to_yaml(replace(run.config, name="", run_dir="")) for run in runs}) == len(runs)  # no line does nothing
     for run in runs:
         build_parts(run.config)
         assert (run.config.name, run.config.seed, run.config.stream.seed) == (run.label, 7, 7)

@@ -136,7 +136,7 @@ def roll_out(
                 completions, asked=wishes(completions, reading.prompts) & reading.prompts.real[..., None]
             )
     with spend("reward"):
-        right_draft, said = _judge(problems, completions)  # (K, P, G) each
+        right_draft, said = _judge(problems, completions, all_=wishes is not None)  # (K, P, G) each
     asked = completions.asked.float()  # (K, P, G)
     right_draft = right_draft.to(asked.device)  # (K, P, G)
     right_alone = right_draft * (1 - asked)  # (K, P, G)
@@ -228,8 +228,15 @@ def _gone_on(
     return whole, right.to(said.asked.device), Help(helped, came, {})
 
 
-def _judge(problems: Problems, completions: Completions) -> tuple[Tensor, Tensor]:
-    """1 where what a response itself said is right, and True where it said something, both `(K, P, G)`."""
+def _judge(problems: Problems, completions: Completions, *, all_: bool) -> tuple[Tensor, Tensor]:
+    """1 where what a response itself said is right, and True where it said something, both `(K, P, G)`.
+
+    Args:
+        problems: of each device.
+        completions: the responses.
+        all_: whether also empty ones that asked are judged: whole drafts, where a head asked after them, and a recorded
+            answer may be none; else they are wrong.
+    """
     right = torch.zeros(completions.asked.shape)  # (K, P, G)
     says = torch.zeros(right.shape, dtype=torch.bool)  # (K, P, G)
     asked = completions.asked.tolist()
@@ -238,7 +245,7 @@ def _judge(problems: Problems, completions: Completions) -> tuple[Tensor, Tensor
         for p, problem in enumerate(row):
             for g, text in enumerate(completions.texts[k][p]):
                 says[k, p, g] = bool(text.strip())
-                if text.strip() or not asked[k][p][g]:
+                if all_ or text.strip() or not asked[k][p][g]:
                     said[k, p, g] = (problem, text)
     for place, verdict in zip(said, are_right(list(said.values())), strict=True):
         right[place] = float(verdict)

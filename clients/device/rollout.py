@@ -47,7 +47,7 @@ class Rollout:
     """True at real prompts where a response could ask, `(K, P)`."""
     right_draft: Tensor
     """1 where what the response itself said is right, whether it asked afterwards or not, `(K, P, G)`; 0 where it said
-    nothing."""
+    nothing, unless a head asked after it."""
     help: "Help"
     """What came from the cloud."""
     explored: Tensor | None = None

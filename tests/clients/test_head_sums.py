@@ -12,12 +12,16 @@ import flsim
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device
 from clients.device.head import SUMS
+from clients.device.rollout import _judge
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Ledger
 from flsim.learning.benefit import FIRST_CHANCES, NUMBERS, PIECES, question_features
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter, extras_of, lora_of
+from flsim.models.decoding import Completions
+from flsim.problems.problem import Problem
+from flsim.problems.recorded import RECORDED, Record
 from tests.tiny import TinyRun, tiny_world
 
 pytestmark = pytest.mark.usefixtures("no_report", "one_thread")
@@ -97,6 +101,18 @@ def test_a_run_learns_it_the_same_twice(tiny_run: TinyRun) -> None:
     prompts = configs[0].client["steps"] * configs[0].client["prompts"] * 3
     assert sums[0, 0, 0] == pytest.approx(prompts, rel=1e-5)
     assert 0 < sums[1, 0, 0] < prompts
+
+
+def test_an_empty_draft_that_a_head_sends_stands_for_what_was_recorded() -> None:
+    """Of two recorded questions the device had the first right; both drafts are empty, and both asked."""
+    records = Record(True, True), Record(False, True)
+    problems = [[Problem("maths", "", 1, f"{n}", own.text, verifier=RECORDED) for n, own in enumerate(records)]]
+    mask = torch.ones(1, 2, 1, 1, dtype=torch.bool)
+    said = Completions(mask.long(), mask, mask.float(), torch.ones(1, 2, 1, dtype=torch.bool), [[[""], [""]]])
+    right, says = _judge(problems, said, all_=True)
+    assert right[0, :, 0].tolist() == [1.0, 0.0]
+    assert not says.any()
+    assert not _judge(problems, said, all_=False)[0].any()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_baselines_of_the_cost_and_the_scaling_give_other_gradients(world: W
             assert not torch.allclose(one, other, rtol=1e-2, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [Grpo, TokenDaGrpo])
+@pytest.mark.parametrize("method", [Grpo, pytest.param(TokenDaGrpo, marks=pytest.mark.slow)])
 def test_the_kl_pulls_nowhere_at_the_rounds_start_and_back_from_elsewhere(world: World, method: Any) -> None:
     """k3's slope is 0 where policy and reference agree; after some steps a heavy one keeps the adapter nearer."""
     torch.testing.assert_close(
@@ -255,6 +255,7 @@ def test_sft_is_cross_entropy_on_the_clouds_right_answers(world: World) -> None:
     assert total(update, "reward") == (len(good), len(sent))
 
 
+@pytest.mark.slow
 def test_sft_sends_tau_of_its_prompts(world: World) -> None:
     device, learner = device_of(world), Sft(steps=40, prompts=5, lr=1e-6)
     (update,) = learner.local_update(world, [device])
@@ -425,12 +426,15 @@ def config_of(folder: Path, *more: str) -> Config:
     [
         ["client.path=clients.grpo:Grpo", "client.replay=3", "client.kl=0.1", "client.updates=2"],
         ["client.path=clients.sft:Sft", "client.kl=0.1", "client.replay=3"],
-        ["client.path=clients.gapg:Gapg", "stream.schedule=joint"],
-        [
-            "client.path=clients.dr_grpo:DrGrpo",
-            "client.pooled=true",
-            "strategy.sampler.path=strategies.parts.samplers:First",
-        ],
+        pytest.param(["client.path=clients.gapg:Gapg", "stream.schedule=joint"], marks=pytest.mark.slow),
+        pytest.param(
+            [
+                "client.path=clients.dr_grpo:DrGrpo",
+                "client.pooled=true",
+                "strategy.sampler.path=strategies.parts.samplers:First",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["grpo", "sft", "gapg, joint", "central"],
 )

@@ -50,6 +50,7 @@ HEAD_AT_FIRST: Adapter = {
 }
 MEANS = [FedAvg, FlexLora, FedExLora, Flora, FfaLora, RoLora, FedSaLora]
 STRATEGIES = [*MEANS, HetLora, MultiKrum, GeometricMedian, TrimmedMean, Median, LocalOnly]
+OTHERS = [make for make in STRATEGIES if make is not FlexLora]
 
 
 def begun(strategy: DeltaStrategy, *settings: str) -> DeltaStrategy:
@@ -201,7 +202,7 @@ def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("make", STRATEGIES)
+@pytest.mark.parametrize("make", [FlexLora, *(pytest.param(make, marks=pytest.mark.slow) for make in OTHERS)])
 def test_a_run_carries_the_head_and_goes_on_bit_for_bit(
     tiny_run: TinyRun, tiny_checkpoint: Path, tmp_path: Path, make: Callable[[], DeltaStrategy]
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_run_carries_the_head_and_goes_on_bit_for_bit(
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), str(whole.folder / "adapter"))
 
 
+@pytest.mark.slow
 def test_what_a_head_adds_to_the_messages_is_counted(tiny_run: TinyRun) -> None:
     """2 x 32 weights and 2 biases of 4 bytes, and what NumPy writes in front of each of the two."""
     sizes = []
@@ -235,7 +237,7 @@ def test_what_a_head_adds_to_the_messages_is_counted(tiny_run: TinyRun) -> None:
     assert up == down == 3 * 3 * (4 * 66 + 2 * 128)
 
 
-@pytest.mark.parametrize("make", [FedAvg, FlexLora])
+@pytest.mark.parametrize("make", [FedAvg, pytest.param(FlexLora, marks=pytest.mark.slow)])
 def test_a_head_leaves_the_training_of_lora_as_it_is(tiny_run: TinyRun, make: Callable[[], DeltaStrategy]) -> None:
     """Bit for bit, in all rows but those of bytes, though its gradient is ten times as long as what LoRA's may be."""
     runs = [go(tiny_run(name, *more), make()) for name, more in (("with", []), ("without", [PLAIN_CLIENT]))]
@@ -247,7 +249,9 @@ def test_a_head_leaves_the_training_of_lora_as_it_is(tiny_run: TinyRun, make: Ca
     assert rows.equals(expected)
 
 
-@pytest.mark.parametrize(("make", "learns"), [(RoLora, ("B", "A", "B")), (FfaLora, ("B", "B", "B"))])
+@pytest.mark.parametrize(
+    ("make", "learns"), [(RoLora, ("B", "A", "B")), pytest.param(FfaLora, ("B", "B", "B"), marks=pytest.mark.slow)]
+)
 def test_the_head_is_learned_whichever_factor_is(
     tiny_run: TinyRun, make: Callable[[], DeltaStrategy], learns: tuple[str, ...]
 ) -> None:

@@ -128,7 +128,8 @@ def test_a_shared_training_goes_on_after_a_stop(tiny: str, tmp_path: Path) -> No
     assert_same_as_alone(training.configs[1], tmp_path / "alone")
 
 
-@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [True, False])
 def test_a_rule_that_fails_takes_no_other_run_with_it(first: bool, tiny: str, tmp_path: Path) -> None:
     """Its own run is trained alone, and ends as it would without the others: without tests."""
     (tmp_path / "faulty.py").write_text("class Faulty:\n def decide(self, pack):\n  raise ArithmeticError('no luck')\n")

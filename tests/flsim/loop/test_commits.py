@@ -227,14 +227,14 @@ def test_a_state_of_a_round_that_was_given_up_is_not_used_by_the_next(begun: Pat
 
 
 @pytest.mark.parametrize("how", ["cut", "deleted"])
-def test_a_state_that_is_lost_while_the_run_is_at_work_stops_it(begun: Path, tmp_path: Path, how: str) -> None:
-    """Its device is not set aside for the rest of the run, and does not start from nothing."""
-    folder = Path(shutil.copytree(begun, tmp_path / "run"))
-    config = flsim.load_config(folder / "config.yaml")
+def test_a_state_that_is_lost_while_the_run_is_at_work_stops_it(tiny_run: TinyRun, how: str) -> None:
+    """Its device, of the second pack, is not set aside for the rest of the run, and does not start from nothing."""
+    config = tiny_run("run", "engine.pack=1", *TINY)
+    folder = config.folder
     path = folder / "devices" / "device-001" / "round-00002.state"
     client = Disturbed(config, 3, lambda: path.unlink() if how == "deleted" else path.write_bytes(b"cut"))
     with pytest.raises(DamagedFileError, match=r"flsim resume .* says how to go on") as caught:
-        flsim.run(resume=folder, client=client, progress=False)
+        flsim.run(config, client=client, progress=False)
     assert str(path) in str(caught.value)
     mark = latest_mark(folder)
     assert mark is not None

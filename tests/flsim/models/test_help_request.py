@@ -214,7 +214,7 @@ class Scripted:
         ids = torch.tensor([[*line, *[0] * (longest - len(line))] for line in lines])
         self._logits = 50.0 * torch.nn.functional.one_hot(ids, size).float()  # (n, T, V)
 
-    def read(self, ids: Tensor, mask: Tensor) -> tuple[Next, Any]:
+    def read(self, ids: Tensor, mask: Tensor, prefix: Any = None) -> tuple[Next, Any]:
         return self._next(self._logits[:, 0]), None
 
     def decoder(self, mask: Tensor, past: Any, share: int, tokens: int) -> "Scripted":

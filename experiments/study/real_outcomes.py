@@ -33,7 +33,7 @@ from flsim.metrics.intervals import Interval
 from flsim.metrics.measures import Measure
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.users import per_user
-from flsim.report.plot import COLOURS, GROUP_COLOURS, QUIET, as_percent_axis, drawing_style, new_figure, save_figure
+from flsim.report.plot import COLOURS, GROUP_COLOURS, QUIET, drawing_style, new_figure, save_figure
 from flsim.text import markdown_table
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -76,9 +76,8 @@ _DRAWN = {
     "router, all outcomes": GROUP_COLOURS[5],
     "long questions": GROUP_COLOURS[3],
     "at random": QUIET,
-    "oracle": COLOURS["cloud"],
 }
-"""Rules that a line is drawn for; the others are in the tables."""
+"""Rules that a line is drawn for; the others are in the tables, above all the oracle, beside which these are one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,31 +158,30 @@ def usage_table(phases: Sequence[PhaseUsage]) -> str:
 
 
 def spending_figure(domains: Mapping[str, Comparison], path: Path) -> None:
-    """Accuracy over the share of prompts sent: the mean user over seeds, with the interval of DA-GRPO's as a band."""
+    """What each rule gains over requests at random, over the share of prompts sent: the mean user over seeds."""
     with drawing_style():
         width = 1.2 + 4.4 * len(domains)
         figure = new_figure(width, 5.0)
-        figure.subplots_adjust(left=0.85 / width, right=1 - 0.35 / width, top=0.9, bottom=0.3, wspace=0.22)
+        figure.subplots_adjust(left=0.85 / width, right=1 - 0.35 / width, top=0.9, bottom=0.24, wspace=0.22)
         panels = figure.subplots(1, len(domains), squeeze=False)[0]
         for axes, (title, found) in zip(panels, domains.items(), strict=True):
             _draw(axes, found)
             axes.set_title(title, pad=8)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=10)
+        panels[0].set_ylabel("accuracy above requests at random, points")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=5, fontsize=10)
         save_figure(figure, path)
 
 
 def _draw(axes: Axes, found: Comparison) -> None:
+    """At random the expected accuracy is the straight line from the device alone to the cloud alone."""
     for name, colour in _DRAWN.items():
-        points = _curve(found.of(name))
-        shares = [percent / 100 for percent in points]
-        width = 2.2 if name == CALIBRATED else 1.5
-        axes.plot(shares, [of.mean for of in points.values()], color=colour, lw=width, label=name)
-        if name == CALIBRATED:
-            low, high = [of.low for of in points.values()], [of.high for of in points.values()]
-            axes.fill_between(shares, low, high, color=colour, alpha=0.16, lw=0)
+        points = {percent / 100: of.mean for percent, of in _curve(found.of(name)).items()}
+        rise = points[1.0] - points[0.0]
+        gains = [100 * (accuracy - points[0.0] - rise * share) for share, accuracy in points.items()]
+        axes.plot(list(points), gains, color=colour, lw=2.4 if name == CALIBRATED else 1.5, label=name)
+    axes.axhline(0.0, color=QUIET, lw=0.8)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the prompts sent to the cloud")
-    as_percent_axis(axes)
 
 
 def _curve(result: Result) -> dict[int, Interval]:

@@ -37,8 +37,7 @@ class CollaborativeGrpo(Reinforcement):
 
     def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
         """By the reward for answers of the cloud, `(K, P)`."""
-        cloud = self.help_reward * rollout.help.right.to(pack.theta.device)  # (K, P)
-        return cloud - rollout.right_draft.mean(-1)  # (K, P)
+        return rollout.gain(self.help_reward)  # (K, P)
 
     @property
     def aggregation(self) -> str:

@@ -194,9 +194,8 @@ class DaGrpo(Reinforcement):
 
     def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
         """With the price of this step taken off, `(K, P)`."""
-        cloud = self.help_reward * rollout.help.right.to(pack.theta.device)  # (K, P)
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
-        return cloud - rollout.right_draft.mean(-1) - price[:, None]  # (K, P)
+        return rollout.gain(self.help_reward) - price[:, None]  # (K, P)
 
     def _worth(self, head: Head, pack: Pack, rollout: Rollout) -> Tensor:
         """What a head's drafts are worth, `(K, P, G)`: themselves, or what is expected after it has decided."""

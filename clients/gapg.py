@@ -114,8 +114,7 @@ class Gapg(Reinforcement):
 
     def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
         """By the reward for answers of the cloud, `(K, P)`; zero where the prompt is filtered out."""
-        cloud = self.help_reward * rollout.help.right.to(pack.theta.device)  # (K, P)
-        return (cloud - rollout.right_draft.mean(-1)) * self.kept(pack, rollout)  # (K, P)
+        return rollout.gain(self.help_reward) * self.kept(pack, rollout)  # (K, P)
 
     def kept(self, pack: Pack, rollout: Rollout) -> Tensor:
         """The two sets of the filter, `(K, P)`; what the cloud got right at an explored prompt is known, too."""

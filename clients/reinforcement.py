@@ -16,10 +16,10 @@ from clients.device.device import Device
 from clients.device.exploration import explored_gradient, to_explore
 from clients.device.head import SUMS, Head, weights_of
 from clients.device.pack import Pack
+from clients.device.regression import gathered_sums, regressed
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
 from clients.device.world import World
 from clients.learner import Learner
-from flsim.learning.benefit import chances, head_gradient, regression_pull
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Completions, Reading, encode, given, read
 from flsim.models.hint import Hint
@@ -49,18 +49,6 @@ class Judged:
     def mask(self) -> Tensor:
         """True at sampled tokens, `(K, P, G, T)`."""
         return self.rollout.completions.mask
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a head learns from one step."""
-
-    phi: Tensor
-    """Features of the drafts, `(K, P, G, F)`."""
-    labels: Tensor
-    """Whether draft and cloud were right, 0 or 1, `(K, P, G, 2)`."""
-    known: Tensor
-    """1 where there is a label, else 0, `(K, P, G, 2)`."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +174,7 @@ class Reinforcement(Learner):
 
         As the method counts, so a price is taken off; elsewhere it is not read.
         """
-        return rollout.help.right.to(pack.theta.device) - rollout.right_draft.mean(-1)  # (K, P)
+        return rollout.gain(1.0)  # (K, P)
 
     @property
     def aggregation(self) -> str:
@@ -224,7 +212,7 @@ class Reinforcement(Learner):
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
             judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
-            gathered = self._gathered(pack, rollout)  # (K, 2, F, F + 1)
+            gathered = None if self.head is None else gathered_sums(self.head, pack, rollout)  # (K, 2, F, F + 1)
             taught = None  # (K, n)
             for update in range(self.updates):
                 gradient = self._gradient(pack, judged, update)  # (K, n)
@@ -303,7 +291,7 @@ class Reinforcement(Learner):
         logprobs = logprobs.detach().clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
         head = None if self.head is None or self.head.ridge else self.head
-        weight, states = (None, None) if head is None else self._regressed(head, pack, rollout)
+        weight, states = (None, None) if head is None else regressed(head, pack, rollout)
         if states is None and not pull.any():  # every group is of one mind, as where a draft is a recorded answer
             gradient = torch.zeros_like(pack.theta)  # (K, n)
         else:
@@ -322,32 +310,6 @@ class Reinforcement(Learner):
         if weight is not None:
             gradient[:, pack.world.lora.place_of_extras] += weight.flatten(1)
         return gradient
-
-    def _regressed(self, head: Head, pack: Pack, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
-        """The gradient of the head's weights `(K, 2, F)`, and with respect to the hidden states `(K, P, G, D)`.
-
-        None for the states where the adapter does not learn from the head.
-        """
-        weight, seen = weights_of(head, pack.world.lora, pack.theta), self._seen(head, rollout)
-        pull = regression_pull(chances(weight, seen.phi), seen.labels, seen.known)
-        states = head.gradient * head.state_pull(weight, pull) if head.gradient else None  # (K, P, G, D)
-        return head_gradient(pull, seen.phi), states
-
-    def _gathered(self, pack: Pack, rollout: Rollout) -> Tensor | None:
-        """The sums of a head that is solved with what a step saw, `(K, 2, F, F + 1)`; None of any other."""
-        if self.head is None or not self.head.ridge:
-            return None
-        seen = self._seen(self.head, rollout)
-        return self.head.gathered(pack.world.lora.extras(pack.theta), seen.phi, seen.labels, seen.known)
-
-    def _seen(self, head: Head, rollout: Rollout) -> Seen:
-        """What a head learns of: the verdicts on all drafts, and on the cloud's answers that came."""
-        phi = head.features(rollout.completions, rollout.prompts)  # (K, P, G, F)
-        alone, place = rollout.right_draft, phi.device  # (K, P, G)
-        cloud = (rollout.help.right.to(place)[..., None]).expand_as(alone)  # (K, P, G)
-        real, came = rollout.prompts.real, rollout.help.came.to(place)  # (K, P) each
-        known = torch.stack([real, came & real], -1)[:, :, None].expand(*alone.shape, 2)  # (K, P, G, 2)
-        return Seen(phi, torch.stack([alone, cloud], -1), known.float())
 
     def _taught(self, pack: Pack, problems: Problems, rollout: Rollout, step: int) -> Tensor | None:
         """The gradient of what was bought and of what was explored, `(K, n)`; None for neither."""

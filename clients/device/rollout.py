@@ -72,6 +72,10 @@ class Rollout:
             asked, all_ = asked + forced * group, all_ + forced  # (K,) each
         return asked / (all_ * group).clamp(min=1)  # (K,)
 
+    def gain(self, reward: float) -> Tensor:
+        """What the cloud's answer, worth `reward` if it is right, is worth more than the mean draft, `(K, P)`."""
+        return reward * self.help.right.to(self.right_draft.device) - self.right_draft.mean(-1)  # (K, P)
+
 
 @dataclass(frozen=True)
 class Help:

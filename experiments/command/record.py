@@ -63,7 +63,7 @@ def recorded(config: Config, out: Path, note: str | None, *, leave_out: bool) ->
         cache.check()
     folder = out.with_name(f"{out.name}.part")
     with RunLock(folder):
-        recording = Recording(cloud, config.cloud, cache, config.budget.fleet, folder)
+        recording = Recording(cloud, config.cloud, cache, config.budget.of_server, folder)
         lines = _asked(recording, questions, folder)
         found = [line for line in lines if line is not None]
         print(_told(found, recording))

@@ -33,9 +33,8 @@ class Method:
     def arm(self, setting: str) -> Arm:
         """The method in a setting, with what was chosen for its learner there."""
         tuned = TUNED / setting / f"{self.tuned}.yaml"
-        learner, *others = find_method(
-            self.files
-        ).files  # an ablation goes over what was chosen, as `no_imitation` does
+        learner, *others = find_method(self.files).files
+        # an ablation, such as `no_imitation`, goes over what was chosen
         fragments = (learner, *([tuned] if tuned.is_file() else []), *others)
         return Arm(self.label, (f"name={self.label}",), fragments, self.files)
 

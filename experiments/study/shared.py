@@ -78,9 +78,8 @@ class Training:
         A run whose rule failed on the way has fewer tests than the others; it is left to be trained alone.
         """
         rows = read_rows(source)
-        tested = (rows["split"] == self.config.evaluation.split) & (
-            rows["name"] == "accuracy"
-        )  # the rows that any rule has
+        # rows of accuracy, which every rule has: those of calibration are as many as its claims are different
+        tested = (rows["split"] == self.config.evaluation.split) & (rows["name"] == "accuracy")
         tests = rows["model"][tested].str.partition("@")[2].value_counts()
         whole = [config for config in self.configs if tests.get(self._tag(config), 0) == tests.max()]
         made = [(source / f"{config.folder.name}.part", config) for config in whole]

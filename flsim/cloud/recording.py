@@ -19,7 +19,7 @@ from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import Answer, Basket, Cloud
 from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.teacher import TEXT
-from flsim.config.schema import BudgetConfig, CloudConfig, ConfigError, FleetBudgetConfig
+from flsim.config.schema import BudgetConfig, CloudConfig, ConfigError
 from flsim.files import writing
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
@@ -67,14 +67,14 @@ def questions_of(stream: TaskStream) -> list[Asked]:
 class Recording:
     """One recording, as far as it has come; it may be gone on with in another process."""
 
-    def __init__(self, cloud: Cloud, prices: CloudConfig, cache: Cache | None, caps: FleetBudgetConfig, folder: Path):
+    def __init__(self, cloud: Cloud, prices: CloudConfig, cache: Cache | None, caps: BudgetConfig, folder: Path):
         """Open it.
 
         Args:
             cloud: what is asked, bare.
             prices: the section of the config that has them.
             cache: what was bought before, by whichever run; None keeps answers in the folder.
-            caps: those of them that are totals bound what the recording spends.
+            caps: on what the recording spends.
             folder: what belongs to the recording until its table is written.
 
         Raises:
@@ -84,15 +84,12 @@ class Recording:
             folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / _JOURNAL, prices)
         journal.begin(Account(), cloud.costs)
-        totals = BudgetConfig(
-            calls_total=caps.calls_total, tokens_total=caps.tokens_total, money_total=caps.money_total
-        )
         self._clocked = _Clocked(cloud, folder / _SECONDS)
         self._shop = Purchases(
             self._clocked,
             prices,
             Cache(folder) if cache is None else cache,
-            Ledger(totals, held=journal.held),
+            Ledger(caps, held=journal.held),
             {},
             journal,
         )

@@ -190,6 +190,12 @@ class BudgetConfig:
     """Money of one device in the whole run."""
     fleet: FleetBudgetConfig = field(default_factory=FleetBudgetConfig)
 
+    @property
+    def of_server(self) -> "BudgetConfig":
+        """What the server may buy for all devices together: the fleet's totals as caps."""
+        own = self.fleet
+        return BudgetConfig(calls_total=own.calls_total, tokens_total=own.tokens_total, money_total=own.money_total)
+
 
 @dataclass(frozen=True)
 class CloudConfig:

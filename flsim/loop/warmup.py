@@ -20,7 +20,7 @@ from flsim.cloud.make import cache_of
 from flsim.cloud.protocol import NOTHING, Basket, Cloud
 from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.teacher import TEXT
-from flsim.config.schema import BudgetConfig, Config, ConfigError
+from flsim.config.schema import Config, ConfigError
 from flsim.config.warmup import ASKED_FOR, CLOUD, OWN
 from flsim.metrics.rows import EVERY_TASK, FLEET, WARMUP, Row
 from flsim.models.adapter import Adapter, lora_of
@@ -199,15 +199,11 @@ class _Work:
     def _bought(self, questions: Sequence[Problem]) -> list[str | None]:
         """The cloud's answers; None where it failed, or the fleet's caps leave no room."""
         config, cloud = self.plan.config, self.plan.cloud.for_server()
-        fleet = config.budget.fleet
-        caps = BudgetConfig(
-            calls_total=fleet.calls_total, tokens_total=fleet.tokens_total, money_total=fleet.money_total
-        )
         books = self.folder / PURCHASES / WARMUP
         journal = journal_of(books, 0, TRAINING, config.cloud, cloud.costs, total=Account())
         kept = None if cloud.costs == NOTHING else cache_of(config.cloud.cache)
         shelf = Shelf(books) if kept is None else kept
-        shop = Purchases(cloud, config.cloud, shelf, Ledger(caps, held=journal.held), {}, journal)
+        shop = Purchases(cloud, config.cloud, shelf, Ledger(config.budget.of_server, held=journal.held), {}, journal)
         replies = [
             reply
             for some in self._parts(questions, "answer")

@@ -1,52 +1,53 @@
-"""Measure speed: `python -m experiments.benchmark NAME` prints one table and what was measured.
+"""Measure speed and memory: one table, and what was measured.
 
 Examples:
-  python -m experiments.benchmark round
-  python -m experiments.benchmark peers --devices 1 4 --repeats 1
-  python -m experiments.benchmark peers --prompts 1 8
-  python -m experiments.benchmark limit --packs 8
-  python -m experiments.benchmark prefix --clock cpu
-  python -m experiments.benchmark scale --devices 100 --learners
-  python -m experiments.benchmark gpu --devices 1 8
-  python -m experiments.benchmark aggregation --devices 30
-  python -m experiments.benchmark cloud --dtypes float32 bfloat16
+  flsim benchmark real
+  flsim benchmark round
+  flsim benchmark peers --devices 1 4 --repeats 1
+  flsim benchmark peers --prompts 1 8
+  flsim benchmark limit --packs 8
+  flsim benchmark prefix --clock cpu
+  flsim benchmark scale --devices 100 --learners
+  flsim benchmark gpu --devices 1 8
+  flsim benchmark aggregation --devices 30
+  flsim benchmark cloud --dtypes float32 bfloat16
 """
 
 import argparse
-from collections.abc import Sequence
-from types import ModuleType
+import importlib
+import sys
+from difflib import get_close_matches
 
-from experiments.benchmark import aggregation, cloud, gpu, limit, peers, prefix, round, scale
+from experiments.command.terminal import listed, prose
+from experiments.command.walk import purpose_of
 
-BENCHMARKS: dict[str, ModuleType] = {
-    "round": round,
-    "peers": peers,
-    "limit": limit,
-    "prefix": prefix,
-    "scale": scale,
-    "gpu": gpu,
-    "aggregation": aggregation,
-    "cloud": cloud,
-}
-"""Each has a docstring that teaches, `arguments(parser)` and `main(args)`."""
+BENCHMARKS = ("real", "round", "peers", "limit", "prefix", "scale", "gpu", "aggregation", "cloud")
+"""Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status. Only the benchmark that is named is imported: torch takes seconds."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        names = listed([(name, purpose_of(f"{__package__}.{name}")) for name in BENCHMARKS])
+        print(f"{prose(__doc__)}\n\nBenchmarks (flsim benchmark NAME --help says more)\n{names}")
+        return 0
+    name, *rest = given
+    if name not in BENCHMARKS:
+        close = get_close_matches(name, BENCHMARKS, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"there are: {', '.join(BENCHMARKS)}"
+        print(f"error: there is no benchmark {name!r}; {meant}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"{__package__}.{name}")
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmark",
-        description=__doc__,
+        prog=f"flsim benchmark {name}",
+        description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    for name, module in BENCHMARKS.items():
-        doc = module.__doc__ or ""
-        first = doc.splitlines()[0].rstrip(".")
-        own = names.add_parser(name, help=first, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        module.arguments(own)
-    args = parser.parse_args(arguments)
-    BENCHMARKS[args.name].main(args)
+    module.arguments(parser)
+    module.main(parser.parse_intermixed_args(rest))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,15 @@
 """What all measurements share: repeated timing, a median with its spread, and how a table is printed."""
 
 import argparse
+import contextlib
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -41,11 +44,26 @@ def seconds_of(work: Callable[[], object], clock: str = "wall") -> float:
     return now() - started
 
 
-def clock_argument(parser: argparse.ArgumentParser, *, of: str) -> None:
+def clock_argument(parser: argparse.ArgumentParser, *, of: str, default: str = "wall") -> None:
     """The option `--clock`."""
     parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help=f"of {of} (default wall); cpu if others compute"
+        "--clock", choices=CLOCKS, default=default, help=f"of {of} (default {default}); cpu if others compute"
     )
+
+
+def reset_peak() -> None:
+    """Let `peak_bytes` begin anew, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held since `reset_peak`; elsewhere than on Linux since it began."""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",
     "profile": "experiments.command.profile",
+    "benchmark": "experiments.benchmark.__main__",
     "estimate": "experiments.real.estimate",
     "real": "experiments.real.__main__",
     "list": "experiments.command.list",

@@ -10,6 +10,7 @@ Then <TAB> completes subcommands, names of configs, keys, kinds and folders of r
 
 from pathlib import Path
 
+from experiments.benchmark.__main__ import BENCHMARKS
 from experiments.command.keys import key_names
 from experiments.command.list import KINDS
 from experiments.command.terminal import Parser
@@ -72,6 +73,8 @@ def _arguments(command: str, place: int) -> list[str]:
         return list(KINDS)
     if command in ("new", "complete"):
         return ["method", "strategy", "config"] if command == "new" else list(SCRIPTS)
+    if command == "benchmark" and place == 1:
+        return list(BENCHMARKS)
     if command in ("run", "study", "profile") and place == 1:
         return [*(STUDIES if command == "study" else ()), *shipped_names()]
     if command in ("resume", "compare") and place == 1:

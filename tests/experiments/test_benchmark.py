@@ -5,7 +5,8 @@ import re
 import pytest
 
 from experiments.benchmark.__main__ import BENCHMARKS, main
-from experiments.benchmark.measuring import median_seconds, spread
+from experiments.benchmark.measuring import median_seconds, peak_bytes, reset_peak, spread
+from experiments.command.walk import purpose_of
 from flsim.text import markdown_table as table
 
 
@@ -21,19 +22,36 @@ def test_a_spread_is_the_median_between_its_ends() -> None:
     assert found.text(1) == "2.0 (1.0..3.0)"
 
 
+def test_a_peak_is_what_was_held_since_it_began_anew() -> None:
+    block = bytearray(60 * 2**20)
+    assert peak_bytes() > len(block)
+    del block
+    reset_peak()
+    low = peak_bytes()
+    block = bytearray(40 * 2**20)
+    assert peak_bytes() >= low + len(block) // 2
+
+
 def test_columns_of_a_table_line_up() -> None:
     assert table([["K", "ms"], ["64", "1"]]) == "|  K | ms |\n|---:|---:|\n| 64 |  1 |"
 
 
-def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+def test_help_names_every_benchmark_and_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(re.search(rf"\n    {name}\s", shown) for name in BENCHMARKS)
+    for name in BENCHMARKS:
+        assert re.search(rf"^  {name} +{purpose_of(f'experiments.benchmark.{name}').split()[0]} ", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([name, "--help"])
-    assert (BENCHMARKS[name].__doc__ or "").splitlines()[0] in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: flsim benchmark {name} ")
+    assert " ".join(shown.split()).count(purpose_of(f"experiments.benchmark.{name}")) == 1
+
+
+def test_a_benchmark_that_is_not_there_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reel"]) == 2
+    assert "there is no benchmark 'reel'; did you mean real?" in capsys.readouterr().err

@@ -26,7 +26,7 @@ HEAVY = {"torch", "ray", "flwr", "pandas", "numpy", "matplotlib", "transformers"
         ["complete", "--", "run", "demo", "bud"],
         ["complete", "--", "judge", "C", "D", "--verifier", ""],
         ["judge", "C", "The answer is C", "--verifier", "choice"],
-        *([name, "--help"] for name in ("run", "resume", "compare", "profile", "new", "doctor", "judge")),
+        *([name, "--help"] for name in ("run", "resume", "compare", "profile", "benchmark", "new", "doctor", "judge")),
     ],
     ids=" ".join,
 )
@@ -141,6 +141,7 @@ def test_completion_knows_subcommands_configs_keys_and_runs(tmp_path: Path, monk
     assert candidates(["judge", "5", "5", "--verifier", "n"]) == ["numeric"]
     assert candidates(["judge", "--p"]) == ["--pairs"]
     assert candidates(["list", "ver"]) == ["verifiers"]
+    assert candidates(["benchmark", "re"]) == ["real"]
 
 
 def test_bash_completes_with_the_script_that_it_is_given(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             with multiprocessing.get_context("spawn").Pool(1) as alone:
                 columns[name] = alone.apply(seen, (side, work, devices, args.repeats, not args.steps_only))
+            print(real_table({name: columns[name]}), file=sys.stderr, flush=True)  # if it is stopped before the end
     first = next(iter(columns.values()))
     step = f"{first.prompts} prompts of {first.prompt_tokens} tokens in all x {first.responses // first.prompts}"
     what = f"{step} responses of {first.response_tokens} tokens a step"

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 
 from experiments.command.terminal import Parser
-from flsim.models.memory import kept_per_token
-from flsim.models.scoring import LOGITS, TOKENS
+from flsim.models.memory import LOGITS, kept_per_token
+from flsim.models.scoring import TOKENS
 from flsim.text import markdown_table as table
 
 GIB = 2**30

@@ -18,6 +18,7 @@ from flsim.models.folder import HELP, folder_of, is_built_in, loading, tokenizer
 from flsim.models.forward import AnyForward, Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
+from flsim.models.memory import GRAPH
 from flsim.models.prefix import LEAST
 from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
@@ -43,6 +44,9 @@ class BaseModel:
     """Fewest tokens of a common beginning of prompts that is read once for all; 0 reads every prompt whole."""
     checkpointing: bool = False
     """Whether training keeps the layers' inputs only and computes the rest again."""
+    graph: int | None = None
+    """Most bytes that a pass keeps for its backward; what is more is computed again, or passed in more parts. None is
+    no limit."""
 
     @property
     def help_id(self) -> int:
@@ -52,9 +56,9 @@ class BaseModel:
     @cached_property
     def forward(self) -> Forward:
         """How the model reads: the short way for the Llama family, the model's own for all others."""
-        return (
-            LlamaForward(self.model, checkpointing=self.checkpointing) if fits(self.model) else AnyForward(self.model)
-        )
+        if not fits(self.model):
+            return AnyForward(self.model)
+        return LlamaForward(self.model, checkpointing=self.checkpointing, graph=self.graph)
 
     def prompt(self, problem: Problem) -> str:
         """What the model reads of a problem; the same whether it may ask or not, since its reading is shared."""
@@ -119,7 +123,9 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
         )
     stops = _stops_of(config, tokenizer, help_) if asks else NO_STOPS
     shared = _shared_prefix_of(config, tokenizer, model)
-    return BaseModel(model, tokenizer, pad_id, eos_id, help_, tuple(more_ends), wording, stops, shared, checkpointing)
+    graph = None if is_built_in(tokenizer.get_vocab()) or model.device.type != "cpu" else GRAPH
+    ends = tuple(more_ends)
+    return BaseModel(model, tokenizer, pad_id, eos_id, help_, ends, wording, stops, shared, checkpointing, graph)
 
 
 def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from flsim.models.forward import Next, Past, Readout, Segment, positions_of
+from flsim.models.memory import bytes_per_token
 from flsim.models.prefix import Prefix
 from flsim.models.stacked_lora import WASTE, unequal
 
@@ -48,15 +49,17 @@ def fits(model: PreTrainedModel) -> bool:
 class LlamaForward:
     """The passes, layer by layer over the model's own modules."""
 
-    def __init__(self, model: PreTrainedModel, *, checkpointing: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, checkpointing: bool = False, graph: int | None = None) -> None:
         """Take a model that `fits`.
 
         Args:
             model: the model.
             checkpointing: whether a pass with gradient keeps only each layer's input, and computes the rest again for
                 the backward (Chen et al. 2016, arXiv 1604.06174); adapters must then stay in use until it is done.
+            graph: most bytes that a pass keeps; as many layers as it takes are computed again. None is no limit.
         """
-        self._checkpointing = checkpointing
+        self._checkpointing, self._graph = checkpointing, graph
+        self._bytes = bytes_per_token(model.config, str(model.dtype).removeprefix("torch."))
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
 
@@ -134,13 +137,21 @@ class LlamaForward:
         x: Tensor = body.embed_tokens(ids)  # (a, b, D)
         cos, sin = body.rotary_emb(x, positions)
         turn = cos[:, :, None], sin[:, :, None]  # (a, b, 1, d) each
+        again = self._computed_again(ids.numel()) if packing is not None and torch.is_grad_enabled() else 0
         for number in range(len(body.layers)):
-            if packing is not None and self._checkpointing and torch.is_grad_enabled():
+            if packing is not None and number < again:
                 x = _again_in_backward(self._layer, packing.layout, number, x, turn, mix)
             else:
                 x = self._layer(number, x, turn, mix)
         states: Tensor = _norm(body.norm, x)
         return states
+
+    def _computed_again(self, tokens: int) -> int:
+        """How many of the layers keep their input only, the first ones: the others are done with before them."""
+        layers = len(self._body.layers)
+        if self._checkpointing:
+            return layers
+        return 0 if self._graph is None else max(0, layers - self._graph * layers // (tokens * self._bytes))
 
     def _layer(self, number: int, x: Tensor, turn: tuple[Tensor, Tensor], mix: Mix) -> Tensor:
         """Hidden states `(a, b, D)` after one layer."""

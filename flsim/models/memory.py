@@ -1,4 +1,4 @@
-"""Whether a pack fits into memory, estimated before anything is started."""
+"""How much a training step may keep in memory, and whether a pack fits, estimated before anything is started."""
 
 import psutil
 from transformers import AutoConfig, PretrainedConfig
@@ -6,9 +6,14 @@ from transformers import AutoConfig, PretrainedConfig
 from flsim.config.model import AUTO, ModelConfig
 from flsim.config.schema import ConfigError, EngineConfig
 from flsim.models.folder import folder_of, loading
-from flsim.models.scoring import LOGITS
 
+LOGITS = 2**28
+"""Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
+GRAPH = 2**28
+"""Bytes that a pass on a CPU keeps for its backward, of other models than the built-in ones, which need less; three are
+held at a time: of what prompts share, of their own tokens, and of responses."""
 _BYTES = {"float32": 4, "bfloat16": 2}
+_SHORT = ("llama", "mistral", "qwen2", "qwen3")  # families that the short forward passes read
 _BUILT_IN_PROMPT, _PROMPT = 64, 512  # tokens of a generous prompt: of the built-in world, and with other models
 
 
@@ -16,7 +21,8 @@ def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: 
     """Bytes that a forward pass keeps for its backward.
 
     Per token what `kept_per_token` says, in the base's dtype; and per token that is judged three vectors of the
-    vocabulary's size (logits, log-probabilities, gradient) in float32.
+    vocabulary's size (logits, log-probabilities, gradient) in float32. Where a pass may keep `GRAPH` bytes and no more,
+    three passes keep as much, and of the rest the layers' inputs.
 
     Args:
         model: of the base, from its `config.json`.
@@ -24,10 +30,12 @@ def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: 
         judged: those among them whose logits are looked at, which prompts are not.
         settings: the run's.
     """
-    model = model.get_text_config()
-    hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
-    kept = kept_per_token(hidden, inner, model.num_hidden_layers, checkpointing=settings.gradient_checkpointing)
-    return int(tokens * _BYTES[settings.dtype] * kept + judged * 3 * 4 * model.vocab_size)
+    kept = tokens * bytes_per_token(model, settings.dtype, checkpointing=settings.gradient_checkpointing)
+    short = settings.device_map is None and model.model_type in _SHORT and not settings.path.startswith("builtin:")
+    if short and not settings.gradient_checkpointing:
+        inputs = tokens * bytes_per_token(model, settings.dtype, checkpointing=True)
+        kept = min(kept, 3 * GRAPH + inputs)
+    return int(kept + judged * 3 * 4 * model.get_text_config().vocab_size)
 
 
 def kept_per_token(hidden: int, inner: int, layers: int, *, checkpointing: bool) -> int:
@@ -37,6 +45,13 @@ def kept_per_token(hidden: int, inner: int, layers: int, *, checkpointing: bool)
     """
     per_layer = 14 * hidden + 4 * inner
     return per_layer + layers * hidden if checkpointing else layers * per_layer
+
+
+def bytes_per_token(model: PretrainedConfig, dtype: str, *, checkpointing: bool = False) -> int:
+    """What one token keeps for the backward pass."""
+    model = model.get_text_config()
+    hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
+    return _BYTES[dtype] * kept_per_token(hidden, inner, model.num_hidden_layers, checkpointing=checkpointing)
 
 
 def weight_bytes(model: PretrainedConfig, dtype: str) -> int:

@@ -14,6 +14,8 @@ from flsim.models.base import BaseModel
 CALM = 0.3
 """Mean surprise of a draft, in nats a token, up to which it is no reason to ask."""
 
+_AT_ONCE = 2**21  # numbers of `_draw` that are in float64 at a time
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -166,7 +168,12 @@ def _scores(
     logits = base.help.raised(base.help.biased(logits, bias, places), offset)  # (n, V)
     barred = base.help.barred(base.help.closing(said)[:, -1], bias, places, may_ask=may_ask)  # (n,)
     logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
-    return torch.log_softmax(logits.float() / temperature if temperature > 0 else logits.float(), -1)
+    return torch.log_softmax(cooled(logits.float(), temperature), -1)
+
+
+def cooled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits by the temperature of the sampling, 0 for greedy; at 1 they are not copied."""
+    return logits / temperature if temperature > 0 and temperature != 1 else logits
 
 
 def uniform(
@@ -193,7 +200,15 @@ def uniform(
 
 
 def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF sampling: one uniform number per row; a token of probability zero is never chosen."""
+    """Inverse-CDF sampling: one uniform number per row; a token of probability zero is never chosen.
+
+    Some rows at a time: float64 of all words of all rows is more than a cache holds, and with large vocabularies a lot.
+    """
+    rows = max(1, _AT_ONCE // scores.shape[-1])
+    return torch.cat([_draw_rows(*part) for part in zip(scores.split(rows), uniform.split(rows), strict=True)])
+
+
+def _draw_rows(scores: Tensor, uniform: Tensor) -> Tensor:
     cumulative = scores.exp().double().cumsum(-1)  # (rows, V)
     threshold = uniform.double() * cumulative[:, -1]  # (rows,)
     return torch.searchsorted(cumulative, threshold[:, None])[:, 0].clamp(max=scores.shape[-1] - 1)

@@ -19,13 +19,12 @@ from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, given
 from flsim.models.forward import Next
 from flsim.models.forward import Readout as AnyReadout
-from flsim.models.sampling import CALM
+from flsim.models.memory import LOGITS, bytes_per_token
+from flsim.models.sampling import CALM, cooled
 from flsim.models.stacked_lora import StackedLora
 
 TOKENS = 2**15
 """Most tokens of completions in one forward pass, unless one completion per prompt has more."""
-LOGITS = 2**28
-"""Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
 
 _MOST = -1e-12  # of a log-probability whose odds are taken, so that they are finite
 
@@ -262,12 +261,21 @@ def _pulled_back(
     pull = pull * completions.mask  # (K, P, G, T)
     silent = (pull == 0).all(-1, keepdim=True)  # (K, P, G, 1): all of a unanimous group, for instance
     completions = replace(completions, mask=completions.mask & ~silent)  # they pull nothing, so they need no pass
-    tokens = min(tokens, LOGITS // reading.logits.shape[-1])
-    for part in _parts(completions, tokens):
+    for part in _parts(completions, min(tokens, _most(base))):
         _per_token(base, shared, completions, part, readout).backward(pull[:, :, part])
     used = [(tensor, leaf.grad) for tensor, leaf in zip(read, leaves, strict=True) if leaf.grad is not None]
     torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
     return lora.gradient()
+
+
+def _most(base: BaseModel) -> int:
+    """Tokens of a forward pass that memory allows."""
+    config = base.model.config
+    by_logits: int = LOGITS // config.get_text_config().vocab_size
+    if base.graph is None:
+        return by_logits
+    dtype = str(base.model.dtype).removeprefix("torch.")
+    return min(by_logits, base.graph // bytes_per_token(config, dtype, checkpointing=base.checkpointing))
 
 
 def _parts(completions: Completions, tokens: int) -> Iterator[slice]:
@@ -326,8 +334,6 @@ def _logprob_of(
             again = closing[places] & later[places]  # (n,)
             barred = again if barred is None else barred | again  # (n,)
         logits = logits if barred is None else base.help.ruled_out(logits, barred)  # (n, V)
-        if temperature > 0:
-            logits = logits / temperature  # (n, V)
-        return torch.log_softmax(logits, -1).gather(-1, tokens[places][:, None])[:, 0]  # (n,)
+        return torch.log_softmax(cooled(logits, temperature), -1).gather(-1, tokens[places][:, None])[:, 0]  # (n,)
 
     return readout

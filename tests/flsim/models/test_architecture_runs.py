@@ -23,7 +23,7 @@ from flsim.loop.simulation import Run
 from flsim.metrics.rows import without_timing
 from flsim.models.base import BaseModel, load_base, load_model
 from flsim.models.decoding import Completions, encode, generate, read
-from flsim.models.memory import prompt_tokens, refuse_too_large, training_bytes, weight_bytes
+from flsim.models.memory import GRAPH, prompt_tokens, refuse_too_large, training_bytes, weight_bytes
 from flsim.tasks.stream import TaskStream
 from tests.tiny import TOKEN_RUN
 
@@ -173,6 +173,10 @@ def test_memory_by_hand(tmp_path: Path) -> None:
     less = 10 * (640 + 2 * 32) * 2 + 4 * 3 * 4 * model.vocab_size
     assert training_bytes(model, 10, 4, ModelConfig(**SIZES)) == less
     assert weight_bytes(model, "bfloat16") == 2 * (2 * model.vocab_size * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48))
+    many = 10**6  # more than a pass may keep: three passes' limit, and of all tokens inputs and one layer
+    bounded = 3 * GRAPH + many * (640 + 2 * 32) * 4
+    assert training_bytes(model, many, 0, ModelConfig(path=str(tmp_path))) == bounded
+    assert training_bytes(model, many, 0, ModelConfig()) == many * 1280 * 4  # of the built-in world nothing is bounded
     longest = [prompt_tokens(ModelConfig(path=path)) for path in ("builtin:slm", str(tmp_path))]
     assert [*longest, prompt_tokens(ModelConfig(max_prompt_tokens=7))] == [64, 512, 7]
 

@@ -1,5 +1,6 @@
 """Gradient checkpointing: the same gradients to the last bit, for less that is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ LONG, SHORT = "What is the sum of all numbers from one to twelve? ", "1+1="
 QUESTIONS = {"even": [[LONG, SHORT], [SHORT, LONG]], "uneven": [[LONG * 2, LONG], [SHORT]]}
 
 
-def learned(folder: Path, questions: list[list[str]], *, checkpointing: bool) -> tuple[Tensor, int]:
+def learned(
+    folder: Path, questions: list[list[str]], *, checkpointing: bool = False, graph: int | None = None
+) -> tuple[Tensor, int]:
     """The gradient `(K, n)` of a random pull, and the bytes of what the forward passes keep for the backward."""
     config = ModelConfig(path=str(folder), rank=3, alpha=6.0, gradient_checkpointing=checkpointing)
-    base = load_model(config)
+    base = replace(load_model(config), graph=graph)
     like, rng = initial_adapter(base.model, config, 0), np.random.default_rng(0)
     lora = StackedLora(base.model, like, config.shape.scale)
     own = [{n: rng.normal(0, 0.2, t.shape).astype(np.float32) for n, t in like.items()} for _ in questions]
@@ -62,6 +65,25 @@ def test_gradients_are_equal_and_less_is_kept(
     assert gradient.norm(dim=1).min() > 0.1
     assert torch.equal(again, gradient)
     assert less < 0.3 * kept
+
+
+def test_a_limit_computes_as_much_again_as_it_takes(tmp_path: Path) -> None:
+    """Of 6 layers, by what a token is counted as; the less is kept the less is allowed, and no bit moves."""
+    folder = write_checkpoint(tmp_path, "smollm2", layers=6)
+    found = [learned(folder, QUESTIONS["uneven"], graph=graph) for graph in (None, 2**19, 2**18, 0)]
+    gradients, kept = zip(*found, strict=True)
+    assert gradients[0].norm(dim=1).min() > 0.1
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert kept[0] > kept[1] > kept[2] > kept[3]
+    assert kept[3] == learned(folder, QUESTIONS["uneven"], checkpointing=True)[1]
+
+
+def test_layers_that_are_computed_again_by_hand(tmp_path: Path) -> None:
+    """Hidden 32, inner 48, 4 layers: 4 * 4 (14 * 32 + 4 * 48) = 10,240 bytes per token, 102,400 of ten tokens."""
+    model = load_model(ModelConfig(path=str(write_checkpoint(tmp_path, "smollm2", layers=4)))).model
+    for graph, again in ((102_400, 0), (102_399, 1), (51_200, 2), (25_599, 4), (None, 0)):
+        assert short.LlamaForward(model, graph=graph)._computed_again(10) == again
+    assert short.LlamaForward(model, checkpointing=True)._computed_again(10) == 4
 
 
 def test_what_reads_by_its_own_forward_is_refused(tmp_path: Path) -> None:

@@ -188,6 +188,9 @@ def test_the_pull_is_autograds_for_any_micro_batch(any_pack: Pack, tokens: int) 
         patch.setattr(scoring, "LOGITS", 1)
         assert len(list(scoring._parts(drawn, 0))) == drawn.tokens.shape[2]
         assert furthest(by_pull_back(any_pack, drawn, pull), expected) < 1e-5
+    small = replace(any_pack, base=replace(any_pack.base, graph=1))
+    assert scoring._most(small.base) == 0
+    assert furthest(by_pull_back(small, drawn, pull), expected) < 1e-5
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("o_proj",), ("up_proj", "down_proj")], ids="+".join)

@@ -33,7 +33,7 @@ from flsim.tasks.readers import english_facts as facts
 
 VALIDATION, TEST = 0.15, 0.25
 """Shares of the facts that are held out."""
-PER_FAMILY = 72
+PER_FAMILY = 156
 """Questions of a family that is drawn, over all of its levels; those of facts have as many as there are facts. With
 more, the first ones of each level stay what they are."""
 _SIDES = MappingProxyType({2: ((1, 10), (1, 10)), 3: ((10, 100), (1, 10)), 4: ((10, 100), (10, 100))})

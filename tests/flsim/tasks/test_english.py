@@ -17,7 +17,7 @@ from flsim.tasks.readers.english import GROUPS, PER_FAMILY
 from flsim.tasks.stream import stream_of
 
 ITEMS = load("english")
-PINNED = "463f13b528548f30bf3ed2b3cdf893ca2a09a992489bce6dcf3b72fe5c0a15db"
+PINNED = "be39803dfbaf350c72ab09789273ba7ffd355d8e254c1311b0894733626c5481"
 
 
 def test_questions_answers_and_splits_are_the_same_on_every_python() -> None:
@@ -31,7 +31,7 @@ def test_families_have_their_questions_each_in_one_split() -> None:
     assert list(by_family) == [family for families in GROUPS.values() for family in families]
     drawn = [family for group in ("reading", "figures") for family in GROUPS[group]]
     assert {by_family[family] for family in drawn} == {PER_FAMILY}
-    assert min(by_family.values()) == PER_FAMILY
+    assert min(by_family.values()) == by_family["capital"] == 105
     assert len({key_of(item.question).casefold() for item in ITEMS}) == len(ITEMS)
     for family in by_family:
         splits = Counter(item.split for item in ITEMS if item.label == family)

@@ -33,7 +33,16 @@ POLICIES = ("head", "token")
 CREDITS = ("draft", "kept")
 DECIDES = ("first", "each")
 READS_ONLY = {
-    "head": ("credit", "head_features", "head_rate", "head_temperature", "head_decides", "head_gradient", "head_ridge"),
+    "head": (
+        "credit",
+        "head_features",
+        "head_rate",
+        "head_temperature",
+        "head_decides",
+        "head_gradient",
+        "head_ridge",
+        "head_fade",
+    ),
     "token": ("cost_baseline", "normalise", "dual_gain"),
 }
 """Settings that one policy alone reads; `dual_bias`, which only a token does, may be given as 0."""
@@ -74,7 +83,11 @@ class DaGrpo(Reinforcement):
     """Weight of the head's loss in the gradient of the adapter; 0 stops it at the hidden state."""
     head_ridge: float = 0.0
     """Above 0 the head is not learned step by step, but solved in closed form with this penalty, from sums over all
-    drafts that any device has made: for features that stay what they are, as those of a reader of recorded outcomes."""
+    drafts that any device has made. Of `both` kinds of features the hidden state is held back as if it were as few
+    as the numbers beside it."""
+    head_fade: float = 1.0
+    """What a step leaves of the sums of a solved head. 1 keeps all, for features that stay what they are, as those of a
+    reader of recorded outcomes; below 1 drafts of long ago count less, since the adapter has moved on."""
     help_reward: float = 1.0
     """alpha_c, the reward of a right answer by the cloud; alone it is 1."""
     cost_baseline: str = "batch"
@@ -123,6 +136,13 @@ class DaGrpo(Reinforcement):
             raise ValueError(f"head_gradient={self.head_gradient} must be finite and at least 0; 0 stops it")
         if not 0 <= self.head_ridge < math.inf:
             raise ValueError(f"head_ridge={self.head_ridge} must be finite and at least 0; 0 learns step by step")
+        if not 0 < self.head_fade <= 1:
+            raise ValueError(f"head_fade={self.head_fade} must be above 0 and at most 1, which keeps all")
+        if self.head_fade < 1 and not self.head_ridge:
+            raise ValueError(
+                f"head_fade={self.head_fade} has no effect without head_ridge, whose sums it lets fade; leave it out, "
+                f"or set head_ridge, such as 0.3"
+            )
         if self.head_ridge and self.head_gradient:
             raise ValueError(
                 f"head_gradient={self.head_gradient} would move the hidden states of drafts that the sums of "
@@ -173,6 +193,7 @@ class DaGrpo(Reinforcement):
             self.head_decides,
             self.head_gradient,
             self.head_ridge,
+            self.head_fade,
         )
 
     @property

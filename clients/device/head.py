@@ -50,6 +50,8 @@ class Head:
     """Weight of its loss in the gradient of the adapter; 0 stops it at the hidden state."""
     ridge: float = 0.0
     """Above 0 it is solved from sums with this penalty, in place of being learned step by step."""
+    fade: float = 1.0
+    """What a step leaves of the sums so far."""
 
     @property
     def scale(self) -> float:
@@ -75,10 +77,17 @@ class Head:
         if not self.ridge:
             return extras[WEIGHT]
         sums = extras[SUMS]  # (K, 2, F, F + 1)
-        return solved(sums, torch.tensor(FIRST_CHANCES, device=sums.device), self.ridge)
+        return solved(sums, torch.tensor(FIRST_CHANCES, device=sums.device), self.ridges(sums.shape[2]).to(sums.device))
+
+    def ridges(self, features: int) -> Tensor:
+        """Penalties, `(F,)`, of F features; beside numbers a hidden state is held back as if it were as few."""
+        ridges = torch.full((features,), self.ridge, dtype=torch.float64)  # (F,)
+        if self.kind == "both":
+            ridges[NUMBERS:] *= (features - NUMBERS) / (NUMBERS - 1)  # the first of the numbers is constant
+        return ridges
 
     def gathered(self, extras: Mapping[str, Tensor], phi: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """The sums of K devices with what they saw, `(K, 2, F, F + 1)`.
+        """The sums of K devices with what they saw, `(K, 2, F, F + 1)`, after those so far have faded.
 
         Args:
             extras: the adapter's, which hold the sums so far.
@@ -86,7 +95,7 @@ class Head:
             labels: whether draft and cloud were right, `(K, P, G, 2)`.
             known: 1 where there is a label, else 0, `(K, P, G, 2)`; the drafts of a group count as one.
         """
-        return extras[SUMS] + gathered(phi, labels, known / phi.shape[2])  # (K, 2, F, F + 1)
+        return self.fade * extras[SUMS] + gathered(phi, labels, known / phi.shape[2])  # (K, 2, F, F + 1)
 
     def features(self, drafts: Completions, prompts: Prompts) -> Tensor:
         """Of drafts that were traced, and the prompts they answer, `(K, P, G, F)`."""

@@ -22,7 +22,7 @@ COMMANDS = {
     "profile": "experiments.command.profile",
     "benchmark": "experiments.benchmark.__main__",
     "estimate": "experiments.real.estimate",
-    "real": "experiments.real.__main__",
+    "standins": "experiments.real.__main__",
     "list": "experiments.command.list",
     "explain": "experiments.command.explain",
     "judge": "experiments.command.judge",

@@ -1,8 +1,8 @@
 r"""The whole path from a checkpoint on disk to a federated run with a cloud behind an API, with stand-ins for both.
 
-  flsim real                            # 34 questions of our own
-  flsim real --data ../shared/data      # GSM8K and MBPP, in the folders gsm8k and mbpp of this one
-  flsim real rounds=8 client.lr=0.003   # settings over experiments/configs/real.yaml
+  flsim standins                           # 34 questions of our own
+  flsim standins --data ../shared/data     # GSM8K and MBPP, in the folders gsm8k and mbpp of this one
+  flsim standins rounds=8 client.lr=0.003  # settings over experiments/configs/real.yaml
 
 1. Tries the verifiers: math-verify in a process of its own, code in the sandbox that this machine offers. 2. Writes a
    tiny checkpoint (SmolLM2's architecture, chat template and end tokens) and teaches it to answer in the right form,
@@ -132,7 +132,7 @@ def _book(problems: dict[str, list[Problem]], seed: int) -> dict[str, str]:
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser("real", __doc__, settings=True)
+    parser = Parser("standins", __doc__, settings=True)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over experiments/configs/real.yaml")
     parser.add_argument("--data", type=Path, help="folder with gsm8k and mbpp (default: 34 questions of our own)")
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="folder (default %(default)s)")

@@ -7,6 +7,7 @@ and leaves a page, figures and tables per setting. Runs that are finished are ne
 
   flsim study paper                       # everything: about three hours on two cores
   flsim study paper --settings single     # one device
+  flsim study paper --settings smollm2    # a pretrained model, about an hour (docs/results/smollm2.md)
   flsim study paper --only "DA-GRPO" "GRPO, router" --seeds 0 1
   flsim study paper --tune                # choose the settings anew
   flsim study paper --regimes             # forgetting under other rates, phases, adapters, models
@@ -24,6 +25,7 @@ from experiments.study.figures import asking_figure, switch_figure
 from experiments.study.paper_plan import (
     ABLATIONS,
     BOUNDS,
+    BUILT_IN,
     COMPARED,
     METHODS,
     REGIMES,
@@ -32,6 +34,7 @@ from experiments.study.paper_plan import (
     Regime,
     arms_of,
     config_of,
+    tuned_in,
 )
 from experiments.study.phases import over_switch, switch_table, usage_by_phase, usage_table, within
 from experiments.study.plan import Planned, runs_of
@@ -77,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     for setting in args.settings:
         print(f"\n# {setting}", flush=True)
         if args.tune:
-            learners = {method.tuned for method in _chosen((*METHODS, *ABLATIONS, *BOUNDS), args.only)}
+            learners = {method.tuned for method in _chosen(tuned_in(setting), args.only)}
             well = tune(setting, args.root / f"tuning-{setting}", args.jobs, args.more, learners)
         elif args.regimes is not None:
             well = forgetting(setting, args)
@@ -174,7 +177,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = study_parser("paper", __doc__, seeds=range(5), root="runs/paper")
     labels = [method.label for method in (*METHODS, *ABLATIONS, *BOUNDS)]
     names = list(SETTINGS)
-    parser.add_argument("--settings", nargs="+", choices=names, default=names, help="default: both")
+    parser.add_argument("--settings", nargs="+", choices=names, default=BUILT_IN, help=f"default: {' '.join(BUILT_IN)}")
     parser.add_argument(
         "--only", nargs="+", choices=labels, default=[], metavar="LABEL", help=f"of: {'; '.join(labels)}"
     )

@@ -10,8 +10,12 @@ from experiments.study.plan import Arm, Planned
 from flsim.config.load import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SETTINGS = {"fleet": "aba", "single": "aba_single"}
-"""A fleet of 16 non-IID devices, and one device without federation."""
+SETTINGS = {"fleet": "aba", "single": "aba_single", "smollm2": "smollm2"}
+"""A fleet of 16 non-IID devices, one device without federation, and four devices with a pretrained model."""
+ONE_PROCESS = "engine.kind=local"
+"""Of every run: several stand side by side, a core each."""
+BUILT_IN = ("fleet", "single")
+"""Those that need nothing to be installed."""
 TUNED = CONFIGS / "tuned"
 """Where the chosen settings of every learner lie, a YAML file each, in a folder per setting."""
 TUNING_SEED = 100
@@ -27,7 +31,7 @@ class Method:
     """Method files, as `experiments.study` takes them: `grpo+random`."""
     tuned: str
     """The learner whose tuned settings it takes."""
-    settings: tuple[str, ...] = ("fleet", "single")
+    settings: tuple[str, ...] = BUILT_IN
     """Where it is run."""
 
     def arm(self, setting: str) -> Arm:
@@ -36,30 +40,34 @@ class Method:
         learner, *others = find_method(self.files).files
         # an ablation, such as `no_imitation`, goes over what was chosen
         fragments = (learner, *([tuned] if tuned.is_file() else []), *others)
-        return Arm(self.label, (f"name={self.label}",), fragments, self.files)
+        return Arm(self.label, (f"name={self.label}", ONE_PROCESS), fragments, self.files)
 
 
+_EVERYWHERE = tuple(SETTINGS)
 METHODS = (
-    Method("DA-GRPO", "da_grpo", "da_grpo"),
+    Method("DA-GRPO", "da_grpo", "da_grpo", _EVERYWHERE),
     Method("DA-GRPO, fixed threshold", "da_grpo+own_calibrated", "da_grpo"),
     Method("DA-GRPO, by lambda", "da_grpo+own", "da_grpo"),
     Method("token before, own wish", "da_grpo_token", "da_grpo_token"),
     Method("token before, paced", "da_grpo_token+own_calibrated+paced", "da_grpo_token"),
+    Method("DA-GRPO, solved head", "da_grpo+solved", "da_grpo", ("smollm2",)),
     Method("token, plain form", "paper", "paper"),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
     Method("collaborative GRPO", "collaborative_grpo", "collaborative_grpo"),
+    Method("collaborative GRPO, explored", "collaborative_grpo+explore", "collaborative_grpo", ("smollm2",)),
     Method("collaborative Dr.GRPO", "collaborative_dr_grpo", "collaborative_dr_grpo"),
-    Method("GRPO, asks at random", "grpo+random", "grpo"),
-    Method("GRPO, never asks", "grpo+never", "grpo"),
+    Method("GRPO, asks at random", "grpo+random", "grpo", _EVERYWHERE),
+    Method("GRPO, never asks", "grpo+never", "grpo", _EVERYWHERE),
     Method("GRPO, by confidence", "grpo+confidence", "grpo"),
     Method("GRPO, by entropy", "grpo+entropy", "grpo"),
     Method("GRPO, router", "grpo+classifier", "grpo"),
     Method("GRPO, cascade", "grpo+cascade", "grpo"),
-    Method("GRPO, confidence, paced", "grpo+confidence+paced", "grpo"),
+    Method("GRPO, confidence, paced", "grpo+confidence+paced", "grpo", _EVERYWHERE),
     Method("GRPO, entropy, paced", "grpo+entropy+paced", "grpo"),
-    Method("GRPO, router, paced", "grpo+classifier+paced", "grpo"),
-    Method("GRPO, cascade, paced", "grpo+cascade+paced", "grpo"),
+    Method("GRPO, router, paced", "grpo+classifier+paced", "grpo", _EVERYWHERE),
+    Method("GRPO, cascade, paced", "grpo+cascade+paced", "grpo", _EVERYWHERE),
+    Method("GRPO, benefit head", "da_grpo+no_imitation+solved", "grpo", ("smollm2",)),
     Method("Dr.GRPO, at random", "dr_grpo+random", "dr_grpo"),
     Method("DAPO, at random", "dapo+random", "dapo"),
     Method("GVPO, at random", "gvpo+random", "gvpo"),
@@ -94,6 +102,8 @@ BOUNDS = (
 
 RATES = {"fleet": 1.0, "single": 0.5}
 """By how much the learning rates of `GRIDS` are multiplied: a fleet averages larger steps than one device bears."""
+PRETRAINED_RATES = ("0.0003", "0.0006", "0.0012")
+"""All that is chosen for a pretrained model, where a trial takes minutes."""
 _LRS = ("0.0015", "0.003", "0.006", "0.012")
 _RATES = ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006", "0.009", "0.012")
 _EIGHT = tuple({"client.lr": lr} for lr in _RATES)
@@ -132,16 +142,27 @@ def arms_of(setting: str, methods: Sequence[Method]) -> list[Arm]:
     return [method.arm(setting) for method in methods if setting in method.settings]
 
 
+def tuned_in(setting: str) -> list[Method]:
+    """What is run in a setting and tuned; of those with the same learner the first is what it is tuned as."""
+    return [method for method in (*METHODS, *BOUNDS) if setting in method.settings]
+
+
+def choices_of(setting: str, learner: str) -> list[dict[str, str]]:
+    """What is tried of a learner in a setting."""
+    if setting not in RATES:
+        return [{"client.lr": rate} for rate in PRETRAINED_RATES]
+    return [{**one, "client.lr": f"{RATES[setting] * float(one['client.lr']):g}"} for one in GRIDS[learner]]
+
+
 def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> list[Planned]:
     """The runs by which a learner is tuned, each with its choice of the learner's grid."""
-    files = find_method(next(method.files for method in (*METHODS, *BOUNDS) if method.tuned == learner)).files
+    files = find_method(next(method.files for method in tuned_in(setting) if method.tuned == learner)).files
     trials = []
-    for entry in GRIDS[learner]:
-        choice = {**entry, "client.lr": f"{RATES[setting] * float(entry['client.lr']):g}"}
+    for choice in choices_of(setting, learner):
         name = "-".join([learner, *(value for _, value in sorted(choice.items()))])
         own = [f"{key}={value}" for key, value in choice.items()]
         own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
-        own += [f"name={name}", f"run_dir={root / name}"]
+        own += [f"name={name}", f"run_dir={root / name}", ONE_PROCESS]
         trials.append(Planned(learner, load_config(config_of(setting), [*more, *own], fragments=files), choice))
     return trials
 

@@ -8,6 +8,8 @@ standardised by what was seen, and z is a standardised one:
     logit p = logit share + w . z
 
 with n labels of one chance, and N of the one that has most: what was bought is little, and must not speak as loud.
+The ridge may differ from feature to feature: a hidden state of hundreds of numbers, each held back as much as one of the
+few that say how sure the model was, would drown these.
 All of it follows from `sum phi phi^T` and `sum phi y`, which add up over drafts, rounds and devices: the mean of
 devices' sums, which is what averaging makes of them, has the solution of all their drafts together. No learning rate
 is chosen and no order of rounds counts; but features of the same draft must stay what they are.
@@ -36,7 +38,7 @@ def gathered(phi: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return ((counts * seen).transpose(-1, -2) @ both).to(phi.dtype)  # (K, C, F, F + 1)
 
 
-def solved(sums: Tensor, prior: Tensor, ridge: float) -> Tensor:
+def solved(sums: Tensor, prior: Tensor, ridge: float | Tensor) -> Tensor:
     """The weights, `(K, C, F)`: a chance is `sigmoid(w . phi)`.
 
     Laws: sums times any number have nearly the same solution, exactly where there is much of them; a feature may be
@@ -47,8 +49,8 @@ def solved(sums: Tensor, prior: Tensor, ridge: float) -> Tensor:
     Args:
         sums: of `gathered`, `(K, C, F, F + 1)`.
         prior: the chance while nothing is known, `(C,)`.
-        ridge: how far weights are held back, above 0; in units of a standardised feature's variance, for the chance
-            with most labels.
+        ridge: how far weights are held back, above 0, all alike or each feature `(F,)`; in units of a standardised
+            feature's variance, for the chance with most labels.
     """
     gram, moment = sums[..., :-1].double(), sums[..., -1].double()  # (K, C, F, F), (K, C, F)
     count, ones = gram[..., 0, 0], moment[..., 0]  # (K, C) each
@@ -62,7 +64,7 @@ def solved(sums: Tensor, prior: Tensor, ridge: float) -> Tensor:
     alike = spread * unit[..., None] * unit[..., None, :]  # (K, C, F, F)
     with_label = (moment / total - mean * (ones[..., None] / total)) * unit  # (K, C, F)
     share = (ones + prior.double()) / (count + 1)  # (K, C)
-    penalty = ridge * total.amax(1, keepdim=True) / total  # (K, C, 1)
+    penalty = ridge * total.amax(1, keepdim=True) / total  # (K, C, 1), or (K, C, F)
     held = alike + torch.diag_embed(penalty.expand_as(mean))  # (K, C, F, F)
     each = torch.linalg.solve(held, with_label) / (share * (1 - share))[..., None] * unit  # (K, C, F)
     each[..., 0] = torch.logit(share) - (each * mean).sum(-1)

@@ -11,7 +11,7 @@ import torch
 import flsim
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device
-from clients.device.head import SUMS
+from clients.device.head import SUMS, Head
 from clients.device.rollout import _judge
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Ledger
@@ -115,9 +115,24 @@ def test_an_empty_draft_that_a_head_sends_stands_for_what_was_recorded() -> None
     assert not _judge(problems, said, all_=False)[0].any()
 
 
+def test_old_sums_fade_and_a_hidden_state_is_held_back_as_the_numbers_beside_it_are() -> None:
+    """Of a draft of two steps ago a quarter is left; six features of a state count as seven numbers do."""
+    head = Head("both", ridge=0.5, fade=0.5)
+    phi = torch.tensor([[[[1.0, 2.0]]]])  # (K, P, G, F)
+    labels, known = torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    sums = {SUMS: torch.zeros(1, 2, 2, 3)}
+    for _ in range(3):
+        sums = {SUMS: head.gathered(sums, phi, labels, known)}
+    assert sums[SUMS][0, 0].tolist() == [[1.75, 3.5, 1.75], [3.5, 7.0, 3.5]]
+    assert head.ridges(NUMBERS + 6).tolist() == pytest.approx([0.5] * NUMBERS + [0.5 * 6 / 7] * 6)
+    assert Head("hidden", ridge=0.5).ridges(NUMBERS + 6).tolist() == [0.5] * (NUMBERS + 6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"head_fade": 0.9}, "no effect without head_ridge"),
+        ({"head_ridge": 1.0, "head_fade": 0.0}, "above 0 and at most 1"),
         ({"head_ridge": -1.0}, "head_ridge=-1.0 must be finite"),
         ({"head_ridge": 1.0, "head_gradient": 0.5}, "leave one of them out"),
     ],

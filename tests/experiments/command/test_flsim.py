@@ -132,7 +132,7 @@ def test_completion_knows_subcommands_configs_keys_and_runs(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-seed0").mkdir(parents=True)
     (tmp_path / "runs" / "demo-seed0" / "config.yaml").touch()
-    assert candidates(["re"]) == ["resume", "real", "record"]
+    assert candidates(["re"]) == ["resume", "record"]
     assert candidates(["run", "re"]) == ["real", "replay_code", "replay_domains", "replay_gsm8k", "replay_mmlu"]
     assert candidates(["run", "demo", "budget.ta"]) == ["budget.tau="]
     assert candidates(["run", "demo", "client.dual_g"]) == ["client.dual_gain="]

@@ -47,6 +47,21 @@ def test_every_learner_is_tuned_over_eight_choices_on_validation_questions(setti
         build_parts(trials[0].config)
 
 
+def test_a_pretrained_model_meets_the_same_work_under_every_method_and_three_choices_of_each_learner(
+    tmp_path: Path,
+) -> None:
+    methods = [method for method in METHODS if "smollm2" in method.settings]
+    runs = runs_of(config_of("smollm2"), arms_of("smollm2", METHODS), [0], tmp_path)
+    assert [run.label for run in runs] == [method.label for method in methods]
+    assert {
+        (run.config.client["prompts"], run.config.client["group_size"], run.config.engine.kind) for run in runs
+    } == {(5, 4, "local")}
+    for learner in {method.tuned for method in methods}:
+        trials = trials_of("smollm2", learner, tmp_path, [])
+        assert len({trial.choice["client.lr"] for trial in trials}) == 3
+        assert {trial.config.evaluation.split for trial in trials} == {"validation"}
+
+
 def test_what_was_chosen_is_what_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_plan, "TUNED", tmp_path)
     monkeypatch.setattr(tuning, "TUNED", tmp_path)

@@ -63,6 +63,16 @@ def test_units_of_a_feature_change_no_chance(seed: int, unit: float, shift: floa
     torch.testing.assert_close(*found, rtol=0, atol=1e-3)
 
 
+def test_a_feature_that_is_held_back_without_end_is_as_good_as_left_out() -> None:
+    phi, labels, weights = seen(5)
+    ridges = torch.tensor([0.3, 0.3, 1e12, 0.3])
+    found = solved(gathered(phi, labels, weights), PRIOR, ridges)  # (1, 2, F)
+    kept = [0, 1, 3]
+    without = solved(gathered(phi[..., kept], labels, weights), PRIOR, 0.3)  # (1, 2, F - 1)
+    torch.testing.assert_close(found[..., kept], without, rtol=0, atol=1e-3)
+    assert found[..., 2].abs().max() < 1e-6
+
+
 def test_it_is_a_ridge_regression_in_the_logit() -> None:
     """scikit-learn's weights on standardised features, by share (1 - share); with one penalty for both chances."""
     phi, labels, weights = seen(3, 400)

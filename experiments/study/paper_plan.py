@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from experiments.study.methods import find_method
-from experiments.study.plan import Arm, Planned
-from flsim.config.load import load_config
+from experiments.study.methods import config_with, find_method
+from experiments.study.plan import ONE_PROCESS, Arm, Planned
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETTINGS = {"fleet": "aba", "single": "aba_single", "smollm2": "smollm2"}
 """A fleet of 16 non-IID devices, one device without federation, and four devices with a pretrained model."""
-ONE_PROCESS = "engine.kind=local"
-"""Of every run: several stand side by side, a core each."""
 BUILT_IN = ("fleet", "single")
 """Those that need nothing to be installed."""
 TUNED = CONFIGS / "tuned"
@@ -40,7 +37,7 @@ class Method:
         learner, *others = find_method(self.files).files
         # an ablation, such as `no_imitation`, goes over what was chosen
         fragments = (learner, *([tuned] if tuned.is_file() else []), *others)
-        return Arm(self.label, (f"name={self.label}", ONE_PROCESS), fragments, self.files)
+        return Arm(self.label, (f"name={self.label}",), fragments, self.files)
 
 
 _EVERYWHERE = tuple(SETTINGS)
@@ -50,7 +47,6 @@ METHODS = (
     Method("DA-GRPO, by lambda", "da_grpo+own", "da_grpo"),
     Method("token before, own wish", "da_grpo_token", "da_grpo_token"),
     Method("token before, paced", "da_grpo_token+own_calibrated+paced", "da_grpo_token"),
-    Method("DA-GRPO, solved head", "da_grpo+solved", "da_grpo", ("smollm2",)),
     Method("token, plain form", "paper", "paper"),
     Method("fixed price", "fixed_price", "fixed_price"),
     Method("GAPG", "gapg", "gapg"),
@@ -67,7 +63,7 @@ METHODS = (
     Method("GRPO, entropy, paced", "grpo+entropy+paced", "grpo"),
     Method("GRPO, router, paced", "grpo+classifier+paced", "grpo", _EVERYWHERE),
     Method("GRPO, cascade, paced", "grpo+cascade+paced", "grpo", _EVERYWHERE),
-    Method("GRPO, benefit head", "da_grpo+no_imitation+solved", "grpo", ("smollm2",)),
+    Method("GRPO, benefit head", "da_grpo+no_imitation", "grpo", ("smollm2",)),
     Method("Dr.GRPO, at random", "dr_grpo+random", "dr_grpo"),
     Method("DAPO, at random", "dapo+random", "dapo"),
     Method("GVPO, at random", "gvpo+random", "gvpo"),
@@ -162,8 +158,8 @@ def trials_of(setting: str, learner: str, root: Path, more: Sequence[str]) -> li
         name = "-".join([learner, *(value for _, value in sorted(choice.items()))])
         own = [f"{key}={value}" for key, value in choice.items()]
         own += [f"seed={TUNING_SEED}", f"stream.seed={TUNING_SEED}", "evaluation.split=validation"]
-        own += [f"name={name}", f"run_dir={root / name}", ONE_PROCESS]
-        trials.append(Planned(learner, load_config(config_of(setting), [*more, *own], fragments=files), choice))
+        own += [f"name={name}", f"run_dir={root / name}"]
+        trials.append(Planned(learner, config_with(config_of(setting), [ONE_PROCESS, *more, *own], files), choice))
     return trials
 
 

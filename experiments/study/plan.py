@@ -8,14 +8,15 @@ from itertools import product
 from pathlib import Path
 
 from experiments.study.axes import METHOD, SEED, read_axes
-from experiments.study.methods import Method, find_method
+from experiments.study.methods import Method, config_with, find_method
 from experiments.study.running import is_begun, is_finished
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checks import check
 from flsim.loop.simulation import build_parts
 
-_ENGINE = "engine.kind=local"  # unless the user says otherwise: several Rays side by side would hinder each other
+ONE_PROCESS = "engine.kind=local"
+"""Of every run, unless the user says otherwise: several Rays side by side would hinder each other."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Arm:
         """
         folder = root / f"{self.folder or re.sub(r'[^a-z0-9.]+', '-', self.label.lower()).strip('-')}-s{seed}"
         own = [f"seed={seed}", f"stream.seed={seed}", f"run_dir={folder}"]
-        return Planned(self.label, load_config(config, [*self.settings, *more, *own], fragments=self.fragments))
+        return Planned(self.label, config_with(config, [ONE_PROCESS, *self.settings, *more, *own], self.fragments))
 
 
 def runs_of(
@@ -147,7 +148,7 @@ class _Shared:
         own = [f"{key}={value}" for key, value in axes.items()]
         words = _words({**named, **axes})
         try:
-            config = load_config(self.path, [_ENGINE, *self.settings, *own, *seed], fragments=method.files)
+            config = config_with(self.path, [ONE_PROCESS, *self.settings, *own, *seed], method.files)
             check(config)
         except ConfigError as error:
             raise ConfigError(f"run {'-'.join([*words, *seed[:1]]) or self.name}: {error}") from error

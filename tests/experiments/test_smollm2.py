@@ -1,4 +1,4 @@
-"""The shipped run of a pretrained model: questions that fit it everywhere, and two rounds of it where it is installed."""
+"""The shipped run of a pretrained model: questions for every device, and two rounds where it is installed."""
 
 import importlib.util
 from pathlib import Path

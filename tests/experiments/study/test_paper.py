@@ -56,6 +56,9 @@ def test_a_pretrained_model_meets_the_same_work_under_every_method_and_three_cho
     assert {
         (run.config.client["prompts"], run.config.client["group_size"], run.config.engine.kind) for run in runs
     } == {(5, 4, "local")}
+    heads = {run.label: run.config.client.get("head_ridge") for run in runs}
+    assert heads["DA-GRPO"] == heads["GRPO, benefit head"] == 0.3  # what the config says to its own learner
+    assert heads["GRPO, asks at random"] is heads["collaborative GRPO, explored"] is None  # is not said to others
     for learner in {method.tuned for method in methods}:
         trials = trials_of("smollm2", learner, tmp_path, [])
         assert len({trial.choice["client.lr"] for trial in trials}) == 3

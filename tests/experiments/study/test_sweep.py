@@ -57,6 +57,27 @@ def test_axes_and_settings() -> None:
     assert settings == ["client={lr: 1, mods: [a, b]}"]
 
 
+def test_a_method_takes_no_settings_that_a_config_gave_to_its_own_learner_or_strategy(tmp_path: Path) -> None:
+    """What both take stays, and so does what the method or the command line says, that it be refused."""
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "client: {path: 'clients.da_grpo:DaGrpo', lr: 0.01, head_rate: 2.0, kl: 0.1}\n"
+        "strategy: {path: 'strategies.robust:TrimmedMean', share: 0.3, server_lr: 0.5}\n"
+    )
+    own, other, said = (
+        plan_of(str(file), arguments)[0].config
+        for arguments in (
+            ["method=da_grpo"],
+            ["method=grpo", "strategy.path=strategies.fedavg:FedAvg"],
+            ["method=grpo", "client.head_rate=3"],
+        )
+    )
+    assert own.client["head_rate"] == 2.0
+    assert other.client == {"path": "clients.grpo:Grpo", "lr": 0.01, "kl": 0.1}
+    assert other.strategy == {"path": "strategies.fedavg:FedAvg", "server_lr": 0.5}
+    assert said.client["head_rate"] == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -98,8 +98,6 @@ BOUNDS = (
 
 RATES = {"fleet": 1.0, "single": 0.5}
 """By how much the learning rates of `GRIDS` are multiplied: a fleet averages larger steps than one device bears."""
-PRETRAINED_RATES = ("0.0003", "0.0006", "0.0012")
-"""All that is chosen for a pretrained model, where a trial takes minutes."""
 _LRS = ("0.0015", "0.003", "0.006", "0.012")
 _RATES = ("0.001", "0.0015", "0.002", "0.003", "0.004", "0.006", "0.009", "0.012")
 _EIGHT = tuple({"client.lr": lr} for lr in _RATES)
@@ -127,6 +125,10 @@ GRIDS: dict[str, tuple[dict[str, str], ...]] = {
 }
 """Eight choices for every learner: four learning rates and two values of what steers it, or eight rates."""
 
+PRETRAINED = {learner: [{"client.lr": rate} for rate in ("0.0003", "0.0006", "0.0012", "0.0024")] for learner in GRIDS}
+PRETRAINED["collaborative_grpo"] = list(_grid(lr=("0.0003", "0.0006"), help_reward=("0.1", "0.3")))
+"""Four choices for a pretrained model, where a trial takes minutes."""
+
 
 def config_of(setting: str) -> Path:
     """The config that all methods of a setting share."""
@@ -146,7 +148,7 @@ def tuned_in(setting: str) -> list[Method]:
 def choices_of(setting: str, learner: str) -> list[dict[str, str]]:
     """What is tried of a learner in a setting."""
     if setting not in RATES:
-        return [{"client.lr": rate} for rate in PRETRAINED_RATES]
+        return PRETRAINED[learner]
     return [{**one, "client.lr": f"{RATES[setting] * float(one['client.lr']):g}"} for one in GRIDS[learner]]
 
 

@@ -47,7 +47,7 @@ def test_every_learner_is_tuned_over_eight_choices_on_validation_questions(setti
         build_parts(trials[0].config)
 
 
-def test_a_pretrained_model_meets_the_same_work_under_every_method_and_three_choices_of_each_learner(
+def test_a_pretrained_model_meets_the_same_work_under_every_method_and_four_choices_of_each_learner(
     tmp_path: Path,
 ) -> None:
     methods = [method for method in METHODS if "smollm2" in method.settings]
@@ -61,7 +61,7 @@ def test_a_pretrained_model_meets_the_same_work_under_every_method_and_three_cho
     assert heads["GRPO, asks at random"] is heads["collaborative GRPO, explored"] is None  # is not said to others
     for learner in {method.tuned for method in methods}:
         trials = trials_of("smollm2", learner, tmp_path, [])
-        assert len({trial.choice["client.lr"] for trial in trials}) == 3
+        assert len({tuple(trial.choice.items()) for trial in trials}) == 4
         assert {trial.config.evaluation.split for trial in trials} == {"validation"}
 
 

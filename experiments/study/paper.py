@@ -54,6 +54,7 @@ QUESTIONS = {
         ("during_task", "post_switch", "accuracy", "worst_decile_mean", "alone_accuracy", "cloud_grants"),
         ("post_switch", "accuracy"),
     ),
+    "What has it learned by itself?": (("alone_gain", "alone_during_task", "alone_post_switch"), ("alone_gain",)),
     "What has training cost, and what is that worth?": (
         ("training_calls", "served", "lifetime_accuracy", "accuracy_at_equal_spend"),
         ("accuracy_at_equal_spend",),

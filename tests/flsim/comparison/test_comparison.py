@@ -180,6 +180,7 @@ def test_offloading_by_hand(found: flsim.Comparison) -> None:
     """New: accuracy 0.4667, alone 0.4, cloud 1, and 0.7 whatever share is sent."""
     new, base = found.of("new"), found.of("base")
     assert new.value("cloud_gain") == pytest.approx(1.4 / 3 - 0.4)
+    assert new.value("alone_gain") == pytest.approx(0.4 - 0.2)
     assert new.value("pgr") == pytest.approx((1.4 / 3 - 0.4) / 0.6)
     assert new.value("apgr") == pytest.approx(0.1 * (0 + 0.5) / 2 + 0.8 * 0.5 + 0.1 * (0.5 + 1) / 2)
     assert new.value("cpt_50") == pytest.approx(0.1)

@@ -8,8 +8,9 @@ standardised by what was seen, and z is a standardised one:
     logit p = logit share + w . z
 
 with n labels of one chance, and N of the one that has most: what was bought is little, and must not speak as loud.
-The ridge may differ from feature to feature: a hidden state of hundreds of numbers, each held back as much as one of the
-few that say how sure the model was, would drown these.
+The ridge may differ from feature to feature: a hidden state of hundreds of numbers, each held back as much as one of
+the few that say how sure the model was, would drown these.
+
 All of it follows from `sum phi phi^T` and `sum phi y`, which add up over drafts, rounds and devices: the mean of
 devices' sums, which is what averaging makes of them, has the solution of all their drafts together. No learning rate
 is chosen and no order of rounds counts; but features of the same draft must stay what they are.

@@ -256,7 +256,7 @@ _TABLE = (
             AtEnd("cloud_grants"), "test", higher_is_better=False),
     Measure("cloud_gain", "gain by the cloud", "points", "accuracy minus alone, user by user.",
             lambda run: run.accuracy - AtEnd("alone_accuracy")(run), "test"),
-    Measure("alone_gain", "learned alone", "points",
+    Measure("alone_gain", "learned", "points",
             "alone minus that of the model that the run started from, user by user.",
             lambda run: AtEnd("alone_accuracy")(run) - AtEnd("alone_accuracy", "frozen")(run), "transfer alone"),
     Measure("kept_accuracy", "kept", "share",

@@ -3,8 +3,8 @@ r"""Reproduce the question of DA-GRPO (arXiv 2602.00166) on the built-in world: 
 Does a model that learns the tasks and when to ask at once end above one that learns first and asks by a rule, and does
 it keep more when tasks switch? All methods meet the same questions with the same work; the settings of each were
 chosen on validation questions, out of eight, or of four for the pretrained model (--tune; they lie in
-experiments/configs/tuned/). Prints the tables,
-and leaves a page, figures and tables per setting. Runs that are finished are never repeated.
+experiments/configs/tuned/). Prints the tables, and leaves a page, figures and tables per setting. Runs that are
+finished are never repeated.
 
   flsim study paper                       # everything: about three hours on two cores
   flsim study paper --settings single     # one device

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from flsim.cloud.answer_table import is_answer_table, path_of, read_table
 from flsim.cloud.protocol import Answer, Cloud
@@ -64,6 +65,13 @@ class Recorded(Cloud):
         self.file = file
         self._path = None if file is None else path_of(file)
         self.columns = (question, right, prompt_tokens, completion_tokens)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the table, which every process reads from its file.
+
+        Ray keeps what is large in its object store, and may not find it there when a worker is started again.
+        """
+        return {name: value for name, value in vars(self).items() if name != "_table"}
 
     def check(self, stream: TaskStream, workers: int) -> None:
         """Read the table and look for all questions of the data; without one, all data must bring their outcomes."""

@@ -88,18 +88,6 @@ class Worker:
         return ray.util.get_node_ip_address(), self._store.finds_token(token)
 
 
-class _Started(Worker):
-    """A worker as Ray starts it, also anew after it died."""
-
-    def __init__(self, held: list[Any]) -> None:
-        """Take a worker's parts, which the driver holds in the object store, in a list of one reference.
-
-        As arguments of its own they would be put there by Ray when they are large, such as a cloud with a table, and be
-        gone when the worker is started again.
-        """
-        super().__init__(*ray.get(held[0]))
-
-
 @dataclass(frozen=True)
 class _Flight:
     """A pack that is with a worker."""
@@ -140,7 +128,6 @@ class RayGrid(FleetGrid):
         super().__init__(devices, pack)
         self.workers = workers
         self._parts = (app, store, devices)
-        self._held: Any = None  # the same in Ray's object store
         self._address = address
         self._gpus = gpus
         self._cloud = cloud
@@ -162,10 +149,9 @@ class RayGrid(FleetGrid):
             wait_for_offer(self.workers, self._gpus)
             if self._cloud is not None:
                 self._beside = [open_desk(self._cloud)]
-            remote: Any = ray.remote(_Started)
+            remote: Any = ray.remote(Worker)
             options = {"num_cpus": 1, "num_gpus": share_of(self._gpus), "max_restarts": -1, "max_task_retries": 0}
-            self._held = ray.put(self._parts)
-            self._actors = [remote.options(**options).remote([self._held]) for _ in range(self.workers)]
+            self._actors = [remote.options(**options).remote(*self._parts) for _ in range(self.workers)]
             wait_until_up(self._actors)
             check_folder(self._actors, self._parts[1])
             self._guard.look()

@@ -1,5 +1,6 @@
 """A cloud of recorded outcomes: what it answers, what it costs, and tables that cannot be used."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -36,6 +37,14 @@ def test_outcomes_come_back_and_a_quote_is_exact(tmp_path: Path) -> None:
     assert cloud.quote(FIRST).tokens == 47
     named = load_config(None, ["cloud.path=flsim.cloud.recorded:Recorded", f"cloud.file={file}"])
     assert make_cloud(named.cloud).answer([FIRST]) == [answers[1]]
+
+
+def test_it_travels_to_workers_without_its_table(tmp_path: Path) -> None:
+    cloud = Recorded(table(tmp_path, line(FIRST.question, 1, 40, 7)))
+    fresh = pickle.dumps(cloud)
+    answers = cloud.answer([FIRST])
+    assert pickle.dumps(cloud) == fresh
+    assert pickle.loads(fresh).answer([FIRST]) == answers
 
 
 def test_a_question_of_several_lines_stays_what_it_is(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class Trl:
 
     def _made(self, data: Dataset) -> GRPOTrainer:
         work = self._work
-        passes = -(-work.responses // work.rows)
+        fewest = -(-work.responses // work.rows)
+        passes = next(n for n in range(fewest, work.responses + 1) if work.responses % n == 0)  # equal ones
         args = GRPOConfig(
             output_dir=tempfile.mkdtemp(prefix="trl-"),
             use_cpu=True,

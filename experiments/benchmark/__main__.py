@@ -16,9 +16,8 @@ Examples:
 import argparse
 import importlib
 import sys
-from difflib import get_close_matches
 
-from experiments.command.terminal import listed, prose
+from experiments.command.terminal import listed, no_such, prose
 from experiments.command.walk import purpose_of
 
 BENCHMARKS = ("real", "round", "peers", "limit", "prefix", "scale", "gpu", "aggregation", "cloud")
@@ -34,10 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, *rest = given
     if name not in BENCHMARKS:
-        close = get_close_matches(name, BENCHMARKS, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"there are: {', '.join(BENCHMARKS)}"
-        print(f"error: there is no benchmark {name!r}; {meant}", file=sys.stderr)
-        return 2
+        return no_such("benchmark", name, BENCHMARKS)
     module = importlib.import_module(f"{__package__}.{name}")
     parser = argparse.ArgumentParser(
         prog=f"flsim benchmark {name}",

@@ -9,7 +9,6 @@ process, libraries included. Seconds are of the processor, so that other work on
 import argparse
 import gc
 import multiprocessing
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from random import Random
 import psutil
 import torch
 
-from experiments.benchmark.measuring import conditions, seconds_of
+from experiments.benchmark.measuring import conditions, peak_bytes, seconds_of
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.protocol import Answer
 from flsim.config.load import load_config
@@ -98,6 +97,6 @@ def _measured(model: str, dtype: str, problems: Sequence[Problem], batch: int) -
     gc.collect()
     tokens = sum(one.prompt_tokens + one.completion_tokens for one in answers)
     held = psutil.Process().memory_info().rss - before
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     weights = sum(tensor.nbytes for tensor in tensors)
     return _Seen(weights, held, peak, tokens / seconds, tuple(one.text.strip() for one in answers))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread
+from experiments.benchmark.real_sides import endless
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_model
@@ -90,7 +91,6 @@ def _once(
 ) -> dict[str, float]:
     """Seconds of each part; the words of the responses are none of the matter, so all have equal length."""
     k, p = prompts.ids.shape[:2]
-    endless = replace(base, eos_id=-1, more_ends=())
     said = _alike(base, k, p, tokens)
     pull = torch.ones(said.logprobs.shape)  # (K, P, G, T)
     lora.attach(theta)
@@ -99,7 +99,7 @@ def _once(
         parts: dict[str, Callable[[], object]] = {
             "reading": lambda: read(base, prompts),
             "sampling": lambda: generate(
-                endless, reading, group_size=GROUP, max_new_tokens=tokens, temperature=0.0, may_ask=False
+                endless(base), reading, group_size=GROUP, max_new_tokens=tokens, temperature=0.0, may_ask=False
             ),
         }
         found = {name: seconds_of(work, clock) for name, work in parts.items()}

@@ -6,19 +6,16 @@ gradient checkpointing. It is made once and kept. Rewards are drawn, so that no 
 """
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import transformers
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import PrinterCallback
-from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from experiments.benchmark.real_sides import Seconds, Work
+from experiments.benchmark.trl_device import fast_trainer, quiet_trl
 from flsim.models.adapter import lora_config, quiet_peft
 from flsim.models.base import load_model
 
@@ -27,8 +24,7 @@ class Trl:
     """One model with one adapter."""
 
     def __init__(self, work: Work) -> None:
-        transformers.logging.set_verbosity_error()
-        warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|accelerate|torch)\b.*")
+        quiet_trl()
         self._work = work
         self._base = load_model(work.config.model)
         with quiet_peft():
@@ -51,40 +47,21 @@ class Trl:
         work = self._work
         fewest = -(-work.responses // work.rows)
         passes = next(n for n in range(fewest, work.responses + 1) if work.responses % n == 0)  # equal ones
-        args = GRPOConfig(
+        return fast_trainer(
+            self.model,
+            self._base.tokenizer,
+            self._reward,
+            data,
+            work.learner,
             output_dir=tempfile.mkdtemp(prefix="trl-"),
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to=[],
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_strategy="no",
-            dataloader_pin_memory=False,
             max_steps=1,
             per_device_train_batch_size=work.responses // passes,
             gradient_accumulation_steps=passes,
             num_generations=work.group,
-            max_completion_length=work.tokens,
             generation_kwargs={"min_new_tokens": work.tokens},
             temperature=1.0,
-            learning_rate=work.learner.lr,
-            lr_scheduler_type="constant",
-            max_grad_norm=work.learner.clip_norm,
-            loss_type="dr_grpo",
-            scale_rewards="none",
-            shuffle_dataset=False,
             seed=0,
         )
-        trainer = GRPOTrainer(
-            model=self.model,
-            reward_funcs=self._reward,
-            args=args,
-            train_dataset=data,
-            processing_class=self._base.tokenizer,
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
 
     def _reward(self, completions: Sequence[str], **_: Any) -> list[float | None]:
         return list(torch.randn(len(completions), generator=self._source).tolist())

@@ -8,7 +8,7 @@ The loss is `dr_grpo` without scaling, which is ours up to a constant. There is 
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from clients.learner import Learner
 from experiments.benchmark.setting import Round, Setting
 from flsim.cloud.make import make_cloud
 from flsim.models.adapter import Adapter, lora_config
@@ -28,13 +29,54 @@ from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
 
 
+def quiet_trl() -> None:
+    """Let TRL and what it stands on say nothing."""
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|accelerate|torch)\b.*")
+
+
+def fast_trainer(
+    model: Any, tokenizer: Any, reward: Callable[..., list[float | None]], data: Dataset, learner: Learner, **own: Any
+) -> GRPOTrainer:
+    """A trainer that is set for speed and for our loss, at a learner's rate, clipping and length of responses.
+
+    Args:
+        model: with LoRA.
+        tokenizer: of its base.
+        reward: of completions, as TRL calls it.
+        data: the prompts.
+        learner: whose work it does.
+        own: further settings of `GRPOConfig`: folder, steps, batches, seed.
+    """
+    args = GRPOConfig(
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        dataloader_pin_memory=False,
+        max_completion_length=learner.max_new_tokens,
+        learning_rate=learner.lr,
+        lr_scheduler_type="constant",
+        max_grad_norm=learner.clip_norm,
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        shuffle_dataset=False,
+        **own,
+    )
+    trainer = GRPOTrainer(model=model, reward_funcs=reward, args=args, train_dataset=data, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 class TrlDevice:
     """One base model with one LoRA adapter that `GRPOTrainer` trains; which device it stands for is told per round."""
 
     def __init__(self, setting: Setting) -> None:
         """Load the model and wrap it."""
-        transformers.logging.set_verbosity_error()
-        warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|accelerate|torch)\b.*")
+        quiet_trl()
         self.setting = setting
         config = setting.config
         self._base = load_base(config.model.path)
@@ -78,38 +120,19 @@ class TrlDevice:
 
     def _new_trainer(self, data: Dataset, seed: int) -> GRPOTrainer:
         client = self.setting.algorithm
-        args = GRPOConfig(
+        return fast_trainer(
+            self._model,
+            self._base.tokenizer,
+            self._reward,
+            data,
+            client,
             output_dir=self._folder,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to=[],
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_strategy="no",
-            dataloader_pin_memory=False,
             max_steps=self.setting.steps,
             per_device_train_batch_size=self.setting.prompts * client.group_size,
             num_generations=client.group_size,
-            max_completion_length=client.max_new_tokens,
             temperature=client.temperature,
-            learning_rate=client.lr,
-            lr_scheduler_type="constant",
-            max_grad_norm=client.clip_norm,
-            loss_type="dr_grpo",
-            scale_rewards="none",
-            shuffle_dataset=False,
             seed=seed,
         )
-        trainer = GRPOTrainer(
-            model=self._model,
-            reward_funcs=self._reward,
-            args=args,
-            train_dataset=data,
-            processing_class=self._base.tokenizer,
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
 
     def _reward(
         self, completions: Sequence[str], completion_ids: Sequence[Sequence[int]], number: Sequence[int], **_: Any

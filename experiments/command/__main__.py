@@ -7,10 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from experiments.command.ending import hearing_signals, status_of
-from experiments.command.terminal import bold, listed, prose
+from experiments.command.terminal import bold, listed, no_such, prose
 from experiments.command.walk import purpose_of
 
 COMMANDS = {
@@ -53,10 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = given
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        meant = f"did you mean flsim {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
-        print(f"error: there is no subcommand {name!r}; {meant}", file=sys.stderr)
-        return 2
+        return no_such("subcommand", name, COMMANDS, command="flsim ")
     sys.path.append(
         os.getcwd()
     )  # as with `python -m`: strategy.path=my_module:MyStrategy may lie in the current folder

@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 WIDEST = 100
@@ -49,6 +50,21 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong, and leave with status 2."""
         message = message.replace(", key=value", "")  # argparse counts what may be left out among what is required
         self.exit(2, f"error: {message} ({self.prog} --help explains)\n")
+
+
+def no_such(kind: str, name: str, known: Collection[str], *, command: str = "") -> int:
+    """Say on stderr that there is no such thing, and what was meant or what there is; returns the exit status, 2.
+
+    Args:
+        kind: such as `subcommand`.
+        name: as it was typed.
+        known: all there are.
+        command: what is typed before a name.
+    """
+    close = get_close_matches(name, known, n=1)
+    meant = f"did you mean {command}{close[0]}?" if close else f"there are: {', '.join(known)}"
+    print(f"error: there is no {kind} {name!r}; {meant}", file=sys.stderr)
+    return 2
 
 
 def width() -> int:

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from flsim.models.forward import Next, Past, Readout, Segment, positions_of
-from flsim.models.memory import bytes_per_token
+from flsim.models.memory import bytes_kept
 from flsim.models.prefix import Prefix
 from flsim.models.stacked_lora import WASTE, unequal
 
@@ -59,7 +59,7 @@ class LlamaForward:
             graph: most bytes that a pass keeps; as many layers as it takes are computed again. None is no limit.
         """
         self._checkpointing, self._graph = checkpointing, graph
-        self._bytes = bytes_per_token(model.config, str(model.dtype).removeprefix("torch."))
+        self._bytes = bytes_kept(model)
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
 

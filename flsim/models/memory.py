@@ -1,7 +1,7 @@
 """How much a training step may keep in memory, and whether a pack fits, estimated before anything is started."""
 
 import psutil
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from flsim.config.model import AUTO, ModelConfig
 from flsim.config.schema import ConfigError, EngineConfig
@@ -52,6 +52,11 @@ def bytes_per_token(model: PretrainedConfig, dtype: str, *, checkpointing: bool 
     model = model.get_text_config()
     hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
     return _BYTES[dtype] * kept_per_token(hidden, inner, model.num_hidden_layers, checkpointing=checkpointing)
+
+
+def bytes_kept(model: PreTrainedModel, *, checkpointing: bool = False) -> int:
+    """The same of a model that is loaded."""
+    return bytes_per_token(model.config, str(model.dtype).removeprefix("torch."), checkpointing=checkpointing)
 
 
 def weight_bytes(model: PretrainedConfig, dtype: str) -> int:

@@ -19,7 +19,7 @@ from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Reading, given
 from flsim.models.forward import Next
 from flsim.models.forward import Readout as AnyReadout
-from flsim.models.memory import LOGITS, bytes_per_token
+from flsim.models.memory import LOGITS, bytes_kept
 from flsim.models.sampling import CALM, cooled
 from flsim.models.stacked_lora import StackedLora
 
@@ -270,12 +270,10 @@ def _pulled_back(
 
 def _most(base: BaseModel) -> int:
     """Tokens of a forward pass that memory allows."""
-    config = base.model.config
-    by_logits: int = LOGITS // config.get_text_config().vocab_size
+    by_logits: int = LOGITS // base.model.config.get_text_config().vocab_size
     if base.graph is None:
         return by_logits
-    dtype = str(base.model.dtype).removeprefix("torch.")
-    return min(by_logits, base.graph // bytes_per_token(config, dtype, checkpointing=base.checkpointing))
+    return min(by_logits, base.graph // bytes_kept(base.model, checkpointing=base.checkpointing))
 
 
 def _parts(completions: Completions, tokens: int) -> Iterator[slice]:

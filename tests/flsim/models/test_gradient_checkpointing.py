@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import flsim.models.llama as short
+import flsim.models.memory as memory
 from experiments.real.checkpoint import write_checkpoint
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
@@ -90,3 +91,7 @@ def test_what_reads_by_its_own_forward_is_refused(tmp_path: Path) -> None:
     config = ModelConfig(path=str(write_checkpoint(tmp_path, "gemma2")), gradient_checkpointing=True)
     with pytest.raises(ConfigError, match=r"model\.gradient_checkpointing works for plain Llama.* Gemma2ForCausalLM"):
         load_model(config)
+
+
+def test_the_estimate_counts_on_the_limit_for_the_families_that_have_it() -> None:
+    assert {vars(family)["config_class"].model_type for family in short._FAMILY} == set(memory._SHORT)

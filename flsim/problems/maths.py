@@ -1,9 +1,10 @@
 r"""Right is an expression that math-verify proves equal to the reference: fractions, roots, sets, intervals, matrices.
 
-math-verify (https://github.com/huggingface/Math-Verify) bounds its own time by SIGALRM, which raises in every thread
+math-verify (https://github.com/huggingface/Math-Verify) bounds its own time by a signal, which raises in every thread
 but the main one: called inside a worker it would score everything wrong. And some expressions (`9^{9^{9^9}}`) hold
-Python's lock, where no alarm helps. So it runs in a process of its own (`flsim.problems.maths_helper`), which is ended
-and started anew when an answer takes too long; what is plainly too large is refused before.
+Python's lock, where no signal helps. So it runs in a process of its own (`flsim.problems.maths_helper`), which is ended
+and started anew when an answer takes too long; what is plainly too large is refused before. What counts is processor
+time, so that a busy machine judges as an idle one does.
 """
 
 import re
@@ -49,15 +50,20 @@ class MathsVerifier:
 
     instruction = "Solve the problem. Put the final answer into \\boxed{}."
 
-    def __init__(self, *, wall_s: float = 6.0) -> None:
-        """Set the limit of one answer, seconds on the clock, after which it is wrong and its process ended.
+    def __init__(self, *, cpu_s: float = 6.0, wall_s: float = 120.0) -> None:
+        """Set the limits of one answer, after which it is wrong and its process ended.
+
+        Args:
+            cpu_s: seconds of processor time, which is cut off up to three later.
+            wall_s: seconds on the clock, for a process that waits and does not compute; a verdict hangs on the load of
+                the machine where it is short.
 
         Raises:
             VerifierError: math-verify is not installed.
         """
         if find_spec("math_verify") is None:
             raise VerifierError(f"verifier 'maths' needs the package math-verify, which is not installed: {_MEND}")
-        self._wall_s = wall_s
+        self._cpu_s, self._wall_s = cpu_s, wall_s
         self._helper = Helper("flsim.problems.maths_helper")
         self._known: dict[tuple[str, str], bool] = {}
 
@@ -94,13 +100,13 @@ class MathsVerifier:
             verdict = decided(wanted, said)
             if verdict is None:
                 fit = not too_large(wanted) and not too_large(said)
-                verdict = fit and self._asked(wanted, said, self._wall_s)
+                verdict = fit and self._asked(wanted, said)
             self._known[wanted, said] = verdict
         return self._known[wanted, said]
 
-    def _asked(self, gold: str, answer: str, wall_s: float) -> bool:
+    def _asked(self, gold: str, answer: str) -> bool:
         try:
-            return bool(self._helper.ask([gold, answer], wall_s))
+            return bool(self._helper.ask([gold, answer], self._wall_s, self._cpu_s))
         except HelperEndedError:
             return False
 

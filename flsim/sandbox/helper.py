@@ -44,12 +44,13 @@ class Helper:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def ask(self, request: Any, wall_s: float) -> Any:
+    def ask(self, request: Any, wall_s: float, cpu_s: float | None = None) -> Any:
         """The reply to a request.
 
         Args:
             request: JSON.
             wall_s: seconds on the clock, after which the process is ended.
+            cpu_s: seconds of its own processor time, after which it ends itself; None: as many as on the clock.
 
         Raises:
             HelperEndedError: this request ended the process; the next one starts another.
@@ -63,7 +64,7 @@ class Helper:
             assert self._process.stdout
             nonce = secrets.token_hex(16)
             try:
-                send(self._process.stdin.fileno(), {"nonce": nonce, "wall_s": wall_s, "request": request})
+                send(self._process.stdin.fileno(), {"nonce": nonce, "cpu_s": wall_s if cpu_s is None else cpu_s, "request": request})
                 reply = receive(self._process.stdout.fileno(), time.monotonic() + wall_s)
             except SilentError:
                 self._stop()

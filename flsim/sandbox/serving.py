@@ -34,7 +34,7 @@ def serve(begin: Callable[[], Callable[[Any], Any]]) -> None:
             request = receive(requests)
         except ClosedError:
             return
-        _allow(request["wall_s"])
+        _allow(request["cpu_s"])
         send(replies, {"nonce": request["nonce"], "reply": answer(request["request"])})
 
 

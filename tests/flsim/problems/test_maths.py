@@ -1,15 +1,18 @@
 """math-verify in a process of its own: right verdicts, from any thread, and no hang reaches the worker."""
 
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import psutil
 import pytest
 
 from flsim.problems.maths import MathsVerifier, too_large
+from flsim.problems.maths_helper import within
 from flsim.sandbox.helper import Helper, HelperEndedError, VerifierError
 
 
@@ -69,6 +72,23 @@ def test_what_takes_too_long_is_wrong_and_the_next_is_right() -> None:
     assert not psutil.pid_exists(first or 0)
     assert verifier._helper.ask(["1", "1"], 60.0)
     verifier.close()
+
+
+def test_limits_are_of_processor_time_so_that_a_busy_machine_judges_as_an_idle_one() -> None:
+    """Neither a process that is stopped for longer than its limit, nor a comparison that waits, is called wrong."""
+    late = pytest.importorskip("math_verify.errors").TimeoutException
+    verifier = MathsVerifier(cpu_s=0.3)
+    assert verifier._helper.ask(["1", "1"], 60.0)  # warm
+    stopped = psutil.Process(verifier._helper.pid)
+    stopped.suspend()
+    threading.Timer(0.6, stopped.resume).start()
+    assert verifier.verdicts([("x^2+2x+1", "\\boxed{(x+1)^2}")]) == [True]
+    assert verifier._helper.pid == stopped.pid
+    verifier.close()
+    within(0.1)(time.sleep)(0.3)
+    with pytest.raises(late):
+        within(0.1)(lambda: sum(0 for _ in count()))()
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def test_a_helper_that_holds_the_lock_of_python_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

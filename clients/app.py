@@ -11,6 +11,7 @@ from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
 from clients.asking.rule import AskingRule, asks_all
+from clients.asking.threshold import SOURCE
 from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, remember
 from clients.device.head import Head
@@ -156,6 +157,14 @@ class DeviceApp(PackedClientApp):
     def speaks(self) -> bool:
         """Whether the devices ask by words (`flsim.flower.contract.WarmsUp`)."""
         return self.algorithm.speaks
+
+    @property
+    def calibrates_on(self) -> tuple[str, str] | None:
+        """The split that an asking rule sets its threshold on (`flsim.flower.contract.Calibrates`)."""
+        rules = [rule for rule in (self.asking, *self.beside.values()) if getattr(rule, "calibration", 0)]
+        if not rules:
+            return None
+        return SOURCE[self.config.evaluation.split], f"the asking rule {type(rules[0]).__name__}"
 
     def start_from(self, folder: str | None) -> None:
         """Take the saved adapter in a folder for the one that the run starts from."""

@@ -8,6 +8,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     Stage  what happens to the adapter after each aggregation, such as distillation
     MakesClient  a class that says itself which ClientApp runs it, as learners do
     CarriesMore  a ClientApp whose devices learn more than LoRA's factors
+    Calibrates   a client whose devices set something on questions of a split of their own before they are tested
     WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
@@ -176,6 +177,16 @@ class CarriesMore(Protocol):
 
     def extras(self, base: BaseModel) -> Adapter:
         """It, by name, as it is at first; a function of the base alone, since server and workers each ask for it."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A client whose devices set something, such as a threshold, on questions that they are not tested on."""
+
+    @property
+    def calibrates_on(self) -> tuple[str, str] | None:
+        """The split of these questions, and who reads them, for people; None where nobody does."""
         ...
 
 

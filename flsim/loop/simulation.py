@@ -26,7 +26,7 @@ from flsim.devices import node_of
 from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Deals, Stage, WarmsUp, begin, client_of, more_of, restore, speaks
+from flsim.flower.contract import Calibrates, Deals, Stage, WarmsUp, begin, client_of, more_of, restore, speaks
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -165,6 +165,9 @@ def _prepare(
     cloud = make_cloud(config.cloud) if cloud is None else fitting(cloud)
     strategy, client, stage = build_parts(config, strategy, client, stage, cloud)
     stream = stream_of(config)
+    read = client.calibrates_on if isinstance(client, Calibrates) else None
+    if read is not None:
+        stream.demand(*read)
     cloud.check(stream, config.engine.processes)
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from flsim.report.html import heading, paragraph, picture, table
 from flsim.report.plot import COLOURS, INK, QUIET, drawable, new_figure, save_if_drawn, text_inches
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
+from flsim.tasks.item_table import NONE, column_of, table_of
 from flsim.tasks.partition import Assignment
 from flsim.tasks.sets import DataTask
 from flsim.text import amount, percent
@@ -251,12 +252,12 @@ def partition_pieces(run_dir: Path, partitions: Mapping[str, Mapping[str, Any]])
 
 def _counted(group: DataTask) -> tuple[Sequence[Item], str]:
     """The items, and the field to count them by: what was dealt by, else the first that all of them have."""
-    items, config = group.source.items, group.config
+    items, config = table_of(group.source.items), group.config
     wished = [config.over] if config.partition == "dirichlet" else ["label", "level", "user"]
     for field in wished:
-        if all(getattr(item, field) is not None for item in items):
+        if bool((items.columns[field].codes != NONE).all()):
             return items, field
-    return [replace(item, label=group.name) for item in items], "label"
+    return items.having(label=column_of([group.name] * len(items))), "label"
 
 
 def _rule(group: DataTask) -> str:

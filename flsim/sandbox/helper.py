@@ -64,7 +64,10 @@ class Helper:
             assert self._process.stdout
             nonce = secrets.token_hex(16)
             try:
-                send(self._process.stdin.fileno(), {"nonce": nonce, "cpu_s": wall_s if cpu_s is None else cpu_s, "request": request})
+                send(
+                    self._process.stdin.fileno(),
+                    {"nonce": nonce, "cpu_s": wall_s if cpu_s is None else cpu_s, "request": request},
+                )
                 reply = receive(self._process.stdout.fileno(), time.monotonic() + wall_s)
             except SilentError:
                 self._stop()

@@ -9,6 +9,7 @@ from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import GYM, SHIPPED
 from flsim.tasks.columns import ALIASES
 from flsim.tasks.data_file import known_encoding, no_encoding
+from flsim.tasks.known_set import KnownSet
 from flsim.tasks.load import READERS, reader_of
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -35,6 +36,7 @@ def check_data(sets: Mapping[str, DataConfig]) -> None:
             raise ConfigError(f"data.{name}.{no_encoding(data.encoding)}")
         _check_partition(name, data)
         _check_aliases(name, data)
+        _check_splits(name, data)
 
 
 def _check_name(name: str) -> None:
@@ -72,6 +74,19 @@ def _check_aliases(name: str, data: DataConfig) -> None:
         raise ConfigError(
             f"data.{name}.settings.columns.{ALIASES} is for the verifier words, and data.{name}.verifier is "
             f"{verifier}, which would take the aliases for a part of the answer; set data.{name}.verifier=words"
+        )
+
+
+def _check_splits(name: str, data: DataConfig) -> None:
+    """By a hash of the question, what a test asks would stand in questions of training, as a verdict of the past."""
+    if data.splits != "hash" or data.reader is not None:
+        return
+    known = reader_of(data.kind)
+    if isinstance(known, KnownSet) and known.tells_the_past:
+        raise ConfigError(
+            f"data.{name}.splits=hash with kind={data.kind}, whose questions tell what the user answered before: "
+            f"nearly every answer of a test would stand in a question of training; leave data.{name}.splits out, and "
+            f"splits are in order of time"
         )
 
 

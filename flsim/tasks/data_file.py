@@ -79,6 +79,19 @@ class DataFile:
         except (OSError, EOFError, zlib.error) as error:
             raise self.unreadable(error) from error
 
+    def raw(self) -> bytes:
+        """All of its bytes, unpacked.
+
+        Raises:
+            ConfigError: if it cannot be opened or unpacked.
+        """
+        try:
+            with self._bytes() as opened:
+                found: bytes = opened.read()
+        except (OSError, EOFError, zlib.error) as error:
+            raise self.unreadable(error) from error
+        return found
+
     def unreadable(self, error: Exception) -> ConfigError:
         """What is to be said of a file that cannot be opened or unpacked."""
         if isinstance(error, IsADirectoryError) or self.path.is_dir():

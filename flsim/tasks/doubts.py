@@ -8,8 +8,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from flsim.problems.problem import SPLITS
-from flsim.tasks.item import DROPPED, Item, key_of
+from flsim.tasks.item import Item, key_of
+from flsim.tasks.item_table import ItemTable, table_of
+from flsim.tasks.splits import DROPPED
 
 _SHOWN = 60  # letters of a question
 
@@ -22,16 +26,24 @@ def doubts(items: Sequence[Item], splits: Sequence[int], *, code: bool = False) 
         splits: index into `SPLITS`, or `DROPPED`, N of them.
         code: whether answers are tests, of which a question may have several kinds that one program meets.
     """
-    by_question: dict[str, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        by_question[key_of(item.question)].append(index)
-    several = [found for found in by_question.values() if len(found) > 1]
+    table = table_of(items)
+    several = _several(table)
     return [
-        *([] if code else _contradictions(items, several)),
-        *_copies(items, splits, several),
-        *_alike(items, splits, by_question),
-        *_twice(items, splits, several),
+        *([] if code else _contradictions(table, several)),
+        *_copies(table, splits, several),
+        *_alike(table, splits, several),
+        *_twice(table, splits, several),
     ]
+
+
+def _several(table: ItemTable) -> list[list[int]]:
+    """Indices of the items that ask one question, for every question that more than one asks."""
+    first = table.first_alike
+    asked = np.bincount(first, minlength=len(table))  # (N,), how often, at the first that asks
+    by_first: dict[int, list[int]] = defaultdict(list)
+    for index in np.flatnonzero(asked[first] > 1).tolist():
+        by_first[int(first[index])].append(index)
+    return list(by_first.values())
 
 
 def _contradictions(items: Sequence[Item], several: Sequence[Sequence[int]]) -> list[str]:
@@ -67,14 +79,18 @@ def _copies(items: Sequence[Item], splits: Sequence[int], several: Sequence[Sequ
     ]
 
 
-def _alike(items: Sequence[Item], splits: Sequence[int], by_question: dict[str, list[int]]) -> list[str]:
+def _alike(items: ItemTable, splits: Sequence[int], several: Sequence[Sequence[int]]) -> list[str]:
     """Questions of two splits that differ in capital letters or in forms of one character only; both stay."""
+    asking = np.flatnonzero(items.first_alike == np.arange(len(items)))  # one of each question
+    folded = np.fromiter(map(hash, items.keys(asking, _folded)), np.int64, len(asking))
+    _, which, count = np.unique(folded, return_inverse=True, return_counts=True)
+    shared = asking[count[which] > 1]
+    stands = {indices[0]: next((one for one in indices if splits[one] != DROPPED), indices[0]) for indices in several}
     first: dict[str, int] = {}
     pairs = []
-    for key, indices in by_question.items():
-        index = next((index for index in indices if splits[index] != DROPPED), indices[0])
-        folded = key.casefold() if key.isascii() else unicodedata.normalize("NFKC", key).casefold()
-        other = first.setdefault(folded, index)
+    for key, one in zip(items.keys(shared, _folded), shared.tolist(), strict=True):
+        index = stands.get(one, one)
+        other = first.setdefault(key, index)
         if splits[other] != splits[index]:
             pairs.append((other, index))
     if not pairs:
@@ -103,6 +119,11 @@ def _twice(items: Sequence[Item], splits: Sequence[int], several: Sequence[Seque
         f"{_number(pairs, 'item is', 'items are')} there again with the same user, split and answer, such as "
         f"{_pair(items, *pairs[0])}; each counts and is drawn as an item of its own"
     ]
+
+
+def _folded(key: str) -> str:
+    """A key without capital letters and forms of characters; no character combines with the space between two lines."""
+    return key.casefold() if key.isascii() else unicodedata.normalize("NFKC", key).casefold()
 
 
 def _number(found: Sequence[object], one: str, more: str) -> str:

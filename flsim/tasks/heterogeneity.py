@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flsim.problems.problem import SPLITS
 from flsim.tasks.item import Item
-from flsim.tasks.partition import Assignment, values_of
+from flsim.tasks.partition import Assignment, coded
 from flsim.tasks.people import numbered
 
 Floats = NDArray[np.float64]
@@ -62,7 +62,8 @@ def counts_table(
         text), `split`, `items`; sorted.
     """
     shown = items if keep_user_ids else numbered(items)
-    labels = np.array([str(value) for value in values_of(shown, over)])
+    codes, values = coded(shown, over)
+    labels = np.array([str(value) for value in values])[codes]  # (N,)
     dealt = (assignment.device >= 0) & (assignment.split >= 0)
     lines = pd.DataFrame(
         {

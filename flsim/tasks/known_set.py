@@ -1,9 +1,9 @@
 """What reads a data set, and a set that is known: its files, where to get them, its verifier, and what lacks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flsim.config.schema import ConfigError
 from flsim.tasks.data_file import DataFile
@@ -22,12 +22,14 @@ Found = Mapping[str, tuple[DataFile, ...]]
 class Reader:
     """A function that reads items, and what fits them; a function of one's own needs none of it."""
 
-    read: Callable[..., list[Item]]
+    read: Callable[..., Sequence[Item]]
     """Items from a folder, its first argument, and settings of its own."""
     verifier: str = "exact"
     """Which verifier its references are for: a short name, or a path."""
     rooted: bool = True
     """Whether it takes a folder; one that brings its own items, or gets them from a hub, does not."""
+    files: Callable[[Path, Any, str], Mapping[str, tuple[DataFile, ...]]] | None = None
+    """Which files it reads, of a folder, its setting `files` and an encoding; None where that cannot be said."""
     judged: Callable[[Item], Item] | None = None
     """Turns an item into one whose answer its own verifier takes; None where it is one."""
 
@@ -39,7 +41,7 @@ class KnownSet:
     name: str
     files: Files
     """What it comes in; the layouts of its own archive first, then that of its Hugging Face repository."""
-    read: Callable[..., list[Item]]
+    read: Callable[..., Sequence[Item]]
     """Items from the found files; its keyword arguments are the set's options."""
     verifier: str
     """Which verifier its references are for: a short name, or a path."""
@@ -52,6 +54,11 @@ class KnownSet:
     """Splits or parts that it can do without."""
     item: Callable[[Row, str | None], Item] | None = field(default=None)
     """One row as an item, for a set that `datasets` can bring; None where files are read as a whole."""
+    in_parts: bool = False
+    """Whether its files are no splits but parts that need each other, such as ratings and films: those that a setting
+    `files` does not name are then looked for where the set has them."""
+    tells_the_past: bool = False
+    """Whether a question tells what its user answered before, so that its splits must be in order of time."""
 
 
 def located(
@@ -62,13 +69,19 @@ def located(
     Args:
         known: the set.
         root: folder that its paths are relative to.
-        files: split -> path or pattern, in place of the set's own layout; only the splits named here are read.
+        files: split -> path or pattern, in place of the set's own layout; only the splits named here are read, but of
+            a set in parts the others, too.
         encoding: of its files, where the set does not say which.
 
     Raises:
         ConfigError: if one is not there; says where it was looked for and where to get it.
     """
     wanted: Files = {split: (pattern,) for split, pattern in files.items()} if files else known.files
+    if known.in_parts:
+        wanted = {**known.files, **wanted}
+        unknown = sorted(wanted.keys() - known.files.keys())
+        if unknown:
+            raise ConfigError(f"{known.name}: files names {unknown[0]!r}; its files are: {', '.join(known.files)}")
     found = {}
     for split, patterns in wanted.items():
         there = next((paths for paths in (matches(root, pattern, encoding) for pattern in patterns) if paths), ())

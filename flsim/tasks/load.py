@@ -14,6 +14,7 @@ from flsim.config.plugins import resolve
 from flsim.config.schema import ConfigError
 from flsim.tasks.data_file import known_encoding, no_encoding
 from flsim.tasks.item import Item
+from flsim.tasks.item_table import ItemTable
 from flsim.tasks.known_set import KnownSet, Reader, located
 from flsim.tasks.readers.own import hub
 
@@ -27,7 +28,8 @@ READERS = MappingProxyType(
         "arc": "flsim.tasks.readers.choice:ARC",
         "mmlu": "flsim.tasks.readers.choice:MMLU",
         "sentiment140": "flsim.tasks.readers.users:SENTIMENT140",
-        "movielens": "flsim.tasks.readers.users:MOVIELENS",
+        "movielens": "flsim.tasks.readers.movielens:MOVIELENS",
+        "celeba": "flsim.tasks.readers.celeba:CELEBA",
         "replay_gsm8k": "flsim.tasks.readers.outcomes:REPLAY_GSM8K",
         "replay_crux": "flsim.tasks.readers.outcomes:REPLAY_CRUX",
         "router_mmlu": "flsim.tasks.readers.outcomes:ROUTER_MMLU",
@@ -63,7 +65,7 @@ def reader_of(kind: str) -> Reader | KnownSet:
     return Reader(named)
 
 
-def load(kind: str, root: str | Path = ".", *, encoding: str = "utf-8", **settings: Any) -> list[Item]:
+def load(kind: str, root: str | Path = ".", *, encoding: str = "utf-8", **settings: Any) -> Sequence[Item]:
     """Read a data set.
 
     Args:
@@ -94,7 +96,7 @@ def load(kind: str, root: str | Path = ".", *, encoding: str = "utf-8", **settin
     return _checked(kind, items)
 
 
-def _known(known: KnownSet, root: Path, encoding: str, **settings: Any) -> list[Item]:
+def _known(known: KnownSet, root: Path, encoding: str, **settings: Any) -> Sequence[Item]:
     """A known set from its files, or its rows from `datasets`."""
     if "hub" in settings:
         if known.item is None:
@@ -103,8 +105,10 @@ def _known(known: KnownSet, root: Path, encoding: str, **settings: Any) -> list[
     return known.read(located(known, root, settings.pop("files", None), encoding=encoding), **settings)
 
 
-def _checked(kind: str, given: object) -> list[Item]:
+def _checked(kind: str, given: object) -> Sequence[Item]:
     """What a reader gave, if it is items; one of one's own may give anything."""
+    if isinstance(given, ItemTable) and len(given):
+        return given
     if not isinstance(given, Iterable):
         raise ConfigError(f"data: {kind} gives {given!r}, which is no list of items (flsim.tasks.item.Item)")
     items = list(given)

@@ -7,6 +7,7 @@ order of a hash of their text before they are dealt, and no number of workers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from flsim.devices import device_name
 from flsim.problems.problem import SPLITS
 from flsim.seeding import generator, seed_for
 from flsim.tasks.item import Item
+from flsim.tasks.item_table import ItemTable, table_of
 
 # Unequal quantities: how large a share of the items each device gets, and whole numbers in place of shares.
 
@@ -106,6 +108,24 @@ class Assignment:
         return np.flatnonzero((self.device == device) & (self.split == SPLITS.index(split)))
 
 
+_NAMED = 5  # devices that an error names
+
+
+def lacking(assignment: Assignment, split: str) -> list[int]:
+    """The devices that have no item of a split."""
+    own = assignment.device[(assignment.split == SPLITS.index(split)) & (assignment.device >= 0)]
+    found: list[int] = np.flatnonzero(np.bincount(own, minlength=assignment.devices) == 0).tolist()
+    return found
+
+
+def named_lack(assignment: Assignment, split: str) -> str:
+    """That some devices have no item of a split, in words."""
+    empty = lacking(assignment, split)
+    named = ", ".join(assignment.names[device] for device in empty[:_NAMED])
+    more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+    return f"{len(empty)} of {assignment.devices} devices have no {split} item: {named}{more}"
+
+
 def by_user(
     items: Sequence[Item],
     splits: NDArray[np.int8],
@@ -115,6 +135,7 @@ def by_user(
     least: int = 0,
     seed: int = 0,
     keep_user_ids: bool = False,
+    needs: Sequence[str] = SPLITS,
 ) -> Assignment:
     """Give every device the items of one user, or of several.
 
@@ -124,38 +145,60 @@ def by_user(
         devices: how many; None makes one per user (or per `users_per_device` of them).
         users_per_device: 1 draws that many users and leaves the others out; None deals all users out, as evenly as
             whole users allow, which is one each when `devices` is None.
-        least: leave out users with fewer items than this in any split that the data have.
+        least: leave out users with fewer items than this in any split that the data have. Only where that leaves too
+            few, users count who have as many in every split of `needs`.
         seed: which users are drawn, and which share a device.
         keep_user_ids: whether devices are called by their users, not by their numbers.
+        needs: splits that somebody reads.
 
     Raises:
         ConfigError: if an item has no user, or there are too few users.
     """
-    users: list[str] = values_of(items, "user")
-    counts = {user: np.zeros(len(SPLITS), dtype=int) for user in dict.fromkeys(users)}
-    for user, split in zip(users, splits, strict=True):
-        if split >= 0:
-            counts[user][split] += 1
-    there = [number for number in range(len(SPLITS)) if (splits == number).any()]
-    fit = sorted(user for user, own in counts.items() if own[there].min(initial=least) >= least and own.sum() > 0)
+    codes, users = coded(items, "user")
+    counts = np.zeros((len(users), len(SPLITS)), dtype=np.int64)  # (U, S)
+    np.add.at(counts, (codes[splits >= 0], splits[splits >= 0]), 1)
     rate = users_per_device or 1
+    fit = _fit(users, counts, least, SPLITS)
+    if len(fit) < (devices or 1) * rate:
+        fit = _fit(users, counts, least, needs)
     wanted = len(fit) // rate if devices is None else devices
     if wanted < 1 or wanted * rate > len(fit):
-        raise ConfigError(
-            f"partition by user: {wanted} devices of {rate} user(s) each, but there are {len(fit)} users with at least "
-            f"{least} items in every split; use fewer devices, or a smaller least"
-        )
+        raise ConfigError(_too_few(users, counts, least, needs, wanted, rate))
     drawn = sorted(fit, key=lambda user: seed_for(seed, "users", user))
     if users_per_device is not None or devices is None:
         drawn = drawn[: wanted * rate]
     drawn = drawn if len(drawn) > wanted else sorted(drawn)  # one user each: in the order of their names
     home = {user: number % wanted for number, user in enumerate(drawn)}
-    owners = np.array([home.get(user, NOBODY) for user in users], dtype=np.int64)
-    names = _numbered(wanted)
+    owners = np.array([home.get(user, NOBODY) for user in users], dtype=np.int64)[codes]  # (N,)
+    names = numbered_devices(wanted)
     if keep_user_ids:
         held = [[user for user in drawn if home[user] == number] for number in range(wanted)]
         names = tuple(own[0] if len(own) == 1 else f"{len(own)} users" for own in held)
     return Assignment(np.where(splits >= 0, owners, NOBODY), splits, names)
+
+
+def _fit(users: Sequence[str], counts: Indices, least: int, needs: Sequence[str]) -> list[str]:
+    """Users who have at least so many items in each of these splits that the data have; sorted."""
+    there = [number for number, split in enumerate(SPLITS) if split in needs and counts[:, number].any()]
+    fits = (counts[:, there].min(axis=1, initial=least) >= least) & (counts.sum(axis=1) > 0)  # (U,)
+    return sorted(users[place] for place in np.flatnonzero(fits).tolist())
+
+
+def _too_few(users: Sequence[str], counts: Indices, least: int, needs: Sequence[str], devices: int, rate: int) -> str:
+    """What is to be said of more devices than there are users for, with the mends that are left."""
+    found = {number: len(_fit(users, counts, number, needs)) for number in {least, 1, 0}}
+    most = found[least] // rate
+    mends = [f"fleet.devices={most} is the most that they make"] if most else []
+    if least > 1 and found[1] > found[least]:
+        mends.append(f"with least=1 there are {found[1]} of them")
+    if rate > 1:
+        mends.append("with users_per_device=1 each of them is a device")
+    if not most and least == 1:
+        mends.append(f"{found[0]} users have items at all, so bring users with more of them")
+    return (
+        f"partition by user: {devices} devices of {rate} user(s) each, but there are {found[least]} users with at "
+        f"least {least} items in every split ({', '.join(needs)}); {'; '.join(mends) or 'bring users with more items'}"
+    )
 
 
 def dirichlet(
@@ -193,7 +236,7 @@ def dirichlet(
     if not alpha >= 0:  # nan, too
         raise ConfigError(f"partition: alpha is {alpha}; it must be 0 or more, or inf")
     quantity = checked_shares(shares, devices)  # (D,)
-    labels, label = np.unique(np.array(values_of(items, over)), return_inverse=True)  # (L,), (N,)
+    labels, label = _sorted(*coded(items, over))  # (L,), (N,)
     everything = np.bincount(label[splits >= 0], minlength=len(labels))  # (L,)
     prior = everything / everything.sum()
     mixtures = np.stack([_mixture(alpha, prior, seed, device) for device in range(devices)])  # (D, L)
@@ -211,7 +254,7 @@ def dirichlet(
             pile = mine[label[mine] == which]
             dealt = np.repeat(np.arange(devices), counts[:, which])
             owners[pile[: len(dealt)]] = dealt
-    return Assignment(owners, splits, _numbered(devices))
+    return Assignment(owners, splits, numbered_devices(devices))
 
 
 def evenly(
@@ -241,10 +284,10 @@ def evenly(
         mine = order[splits[order] == number]
         counts = apportioned(quantity * len(mine), generator(seed, "deal", split))
         owners[mine] = np.repeat(np.arange(devices), counts)
-    return Assignment(owners, splits, _numbered(devices))
+    return Assignment(owners, splits, numbered_devices(devices))
 
 
-def _numbered(devices: int) -> tuple[str, ...]:
+def numbered_devices(devices: int) -> tuple[str, ...]:
     """Names as the rows have them."""
     return tuple(map(device_name, range(devices)))
 
@@ -282,12 +325,18 @@ def _mixture(alpha: float, prior: Floats, seed: int, device: int) -> Floats:
 
 def _order(items: Sequence[Item], seed: int) -> Indices:
     """Indices in dealing order: a hash of each item's text, so that it does not matter how the files were read."""
-    keys = [seed_for(seed, "order", item.question, item.answer, item.user or "") for item in items]
+    return _order_of(table_of(items), seed)
+
+
+@lru_cache(maxsize=1)  # whoever looks for the largest fleet that fits deals the same items again and again
+def _order_of(table: ItemTable, seed: int) -> Indices:
+    texts = zip(table.questions(), table.of_field("answer"), table.of_field("user"), strict=True)
+    keys = [seed_for(seed, "order", question, answer, user or "") for question, answer, user in texts]
     return np.argsort(np.array(keys, dtype=np.int64), kind="stable")
 
 
-def values_of(items: Sequence[Item], field: str) -> list[Any]:
-    """The field of every item.
+def coded(items: Sequence[Item], field: str) -> tuple[Indices, list[Any]]:
+    """The field of every item, as an index into the values that there are, `(N,)`, and these.
 
     Raises:
         ConfigError: if there are no items, the field is unknown, or an item does not have it.
@@ -296,11 +345,22 @@ def values_of(items: Sequence[Item], field: str) -> list[Any]:
         raise ConfigError(f"partition: over={field!r} is not known; it is one of: {', '.join(OVER)}")
     if not items:
         raise ConfigError("partition: the data set has no items")
-    for number, item in enumerate(items):
-        if getattr(item, field) is None or (field != "level" and not getattr(item, field).strip()):
-            there = [name for name in OVER if getattr(item, name) is not None]
-            raise ConfigError(
-                f"partition: {item.where or f'item {number}'} ({item.question[:60]!r}) has no {field}; it has: "
-                f"{', '.join(there) or 'none of ' + ', '.join(OVER)}. Map a column to {field}, or deal evenly"
-            )
-    return [getattr(item, field) for item in items]
+    table = table_of(items)
+    values, codes = table.values(field), table.columns[field].codes
+    blank = np.array([*(isinstance(value, str) and not value.strip() for value in values), True])[codes]  # last: None
+    if blank.any():
+        number = int(np.argmax(blank))
+        item = table[number]
+        there = [name for name in OVER if getattr(item, name) is not None]
+        raise ConfigError(
+            f"partition: {item.where or f'item {number}'} ({item.question[:60]!r}) has no {field}; it has: "
+            f"{', '.join(there) or 'none of ' + ', '.join(OVER)}. Map a column to {field}, or deal evenly"
+        )
+    return codes.astype(np.int64), values
+
+
+def _sorted(codes: Indices, values: Sequence[Any]) -> tuple[NDArray[Any], Indices]:
+    """The values that items have in their order, `(L,)`, and which of them each item has, `(N,)`."""
+    used, which = np.unique(codes, return_inverse=True)
+    found, places = np.unique(np.array([values[code] for code in used.tolist()]), return_inverse=True)
+    return found, places[which]

@@ -3,7 +3,6 @@
 A `DataSource` is the items of a set, whose they are, and how a device draws one; a `DataTask` makes problems of them.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,21 +11,16 @@ from itertools import chain
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError, DataConfig, StreamConfig
-from flsim.problems.judging import called, verifier
+from flsim.problems.judging import verifier
 from flsim.problems.problem import SPLITS, Problem
-from flsim.sandbox.helper import VerifierError
 from flsim.seeding import seed_for
-from flsim.tasks.doubts import doubts
-from flsim.tasks.item import Item, split_items
-from flsim.tasks.known_set import KnownSet
-from flsim.tasks.load import load, reader_of
-from flsim.tasks.partition import Assignment, by_user, dirichlet, evenly, lognormal_shares
-from flsim.tasks.people import numbered, told_of_users
-
-_NAMED = 5  # devices that an error names
+from flsim.tasks.dealing import fingerprint_of
+from flsim.tasks.item import Item
+from flsim.tasks.item_table import NONE, Indices, table_of
+from flsim.tasks.kept import kept
+from flsim.tasks.partition import Assignment, lacking, named_lack
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,8 @@ class DataSource:
     """Name of the verifier for `Item.answer`."""
     needs: tuple[str, ...] = ("train", "test")
     """Splits that every device must have an item of; checked here, so before the run."""
+    known_fingerprint: str | None = None
+    """The fingerprint, where it is known already."""
 
     def __post_init__(self) -> None:
         """Check that every device can draw.
@@ -51,20 +47,25 @@ class DataSource:
         if len(self.items) != len(self.assignment.device):
             raise ConfigError(f"data: {len(self.items)} items and {len(self.assignment.device)} assignments")
         for split in self.needs:
-            empty = [d for d in range(self.assignment.devices) if not self.size(d, split)]
-            if empty:
-                named = ", ".join(self.assignment.names[d] for d in empty[:_NAMED])
-                more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-                held = int((self.assignment.split == SPLITS.index(split)).sum())
-                raise ConfigError(
-                    f"data: {len(empty)} of {self.assignment.devices} devices have no {split} item: {named}{more}; the "
-                    f"data set has {held}. Use fewer devices (fleet.devices), a larger alpha, partition=evenly, users "
-                    "with more items (least), or splits=hash if the data set has no such split"
-                )
+            self.demand(split)
+
+    def demand(self, split: str, why: str = "Use fewer devices, or deal otherwise") -> None:
+        """Refuse a device without an item of a split.
+
+        Args:
+            split: that somebody reads.
+            why: or what to do, for the error.
+
+        Raises:
+            ConfigError: naming the devices.
+        """
+        if lacking(self.assignment, split):
+            held = int((self.assignment.split == SPLITS.index(split)).sum())
+            raise ConfigError(f"data: {named_lack(self.assignment, split)}; the data set has {held}. {why}")
 
     def size(self, device: int, split: str) -> int:
         """Number of a device's own items of a split."""
-        return len(self._own[device, split])
+        return len(self._own(device, split))
 
     def draw(self, device: int, split: str, rng: Random) -> Item:
         """One of the device's own items of a split, all equally likely, with replacement.
@@ -77,21 +78,15 @@ class DataSource:
         Raises:
             ConfigError: if the device has none.
         """
-        own = self._own[device, split]
-        if not own:
+        own = self._own(device, split)
+        if not len(own):
             raise ConfigError(f"data: {self.assignment.names[device]} has no {split} item")
-        return self.items[own[rng.randrange(len(own))]]
+        return self.items[int(own[rng.randrange(len(own))])]
 
     @cached_property
     def fingerprint(self) -> str:
         """Of what each device holds, in whatever order it was read: equal for equal partitions; it names nobody."""
-        held = zip(self.items, self.assignment.device.tolist(), self.assignment.split.tolist(), strict=True)
-        each = (
-            repr((device, split, item.question, item.answer, item.level, item.score_label)).encode()
-            for item, device, split in held
-            if device >= 0 and split >= 0
-        )
-        return hashlib.sha256(b"".join(sorted(hashlib.sha256(text).digest() for text in each))).hexdigest()
+        return self.known_fingerprint or fingerprint_of(self.items, self.assignment)
 
     def of_splits(self) -> list[tuple[Item, str]]:
         """All items that are of a split, with its name, in the order of the data set; dealt or not."""
@@ -100,25 +95,34 @@ class DataSource:
 
     def all(self, device: int, split: str) -> list[Item]:
         """A device's own items of a split, in the order of the data set."""
-        return [self.items[index] for index in self._own[device, split]]
+        return [self.items[index] for index in self._own(device, split).tolist()]
+
+    def own(self, device: int, split: str, places: Sequence[int]) -> list[Item]:
+        """Some of a device's items of a split, by their places among them."""
+        return [self.items[index] for index in self._own(device, split)[list(places)].tolist()]
+
+    def _own(self, device: int, split: str) -> Indices:
+        """Indices of the items of a device and split, ascending."""
+        place = device * len(SPLITS) + SPLITS.index(split)
+        return self._order[self._starts[place] : self._starts[place + 1]]
 
     @cached_property
-    def _own(self) -> dict[tuple[int, str], list[int]]:
-        """Indices of items by device and split."""
-        found: dict[tuple[int, str], list[int]] = {
-            (device, split): [] for device in range(self.assignment.devices) for split in SPLITS
-        }
-        pairs = zip(self.assignment.device.tolist(), self.assignment.split.tolist(), strict=True)
-        for index, (device, split) in enumerate(pairs):
-            if device >= 0 and split >= 0:
-                found[device, SPLITS[split]].append(index)
-        return found
+    def _places(self) -> Indices:
+        """Of every item `device * 3 + split`, or -1 where it is nobody's, `(N,)`."""
+        device, split = self.assignment.device, self.assignment.split
+        return np.where((device >= 0) & (split >= 0), device * len(SPLITS) + split, -1)
 
+    @cached_property
+    def _order(self) -> Indices:
+        """Indices of the items that are somebody's, by device, split and place in the data set."""
+        order = np.argsort(self._places, kind="stable")
+        return order[np.count_nonzero(self._places < 0) :]
 
-_SHOWN = 3  # references of dropped items that are named
-
-
-_LONGEST_SHOWN = 80
+    @cached_property
+    def _starts(self) -> Indices:
+        """Where the items of a device and split begin in that order, and where the last ones end, `(3 D + 1,)`."""
+        counts = np.bincount(self._places[self._places >= 0], minlength=self.assignment.devices * len(SPLITS))
+        return np.concatenate([[0], np.cumsum(counts)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +148,13 @@ class DataTask:
 
         A larger set begins with the smaller one. Law: each of a device's items is as likely to be in it as any other.
         """
-        return self._sample(self.source.all(device, split), count, rng)
+        size = self.source.size(device, split)
+        return [self.problem(item) for item in self.source.own(device, split, _sample(size, count, rng))]
 
     def proxy_set(self, split: str, count: int, rng: Random) -> list[Problem]:
         """At most so many different problems of a split, whoever holds them: what a server may ask by itself."""
-        there = [
-            item
-            for item, number in zip(self.source.items, self.source.assignment.split.tolist(), strict=True)
-            if number == SPLITS.index(split)
-        ]
-        return self._sample(there, count, rng)
+        there = np.flatnonzero(self.source.assignment.split == SPLITS.index(split))
+        return [self.problem(self.source.items[index]) for index in there[_sample(len(there), count, rng)].tolist()]
 
     def problem(self, item: Item) -> Problem:
         """An item as a problem of this task."""
@@ -179,10 +180,7 @@ class DataTask:
     @property
     def has_solutions(self) -> bool:
         """Whether some item has a solution."""
-        return any(item.solution is not None for item in self.source.items)
-
-    def _sample(self, items: Sequence[Item], count: int | None, rng: Random) -> list[Problem]:
-        return [self.problem(item) for item in rng.sample(items, len(items))[:count]]
+        return bool(table_of(self.source.items).columns["solution"].used())
 
     def _difficulty(self, level: int | None) -> float:
         low, high = self._levels
@@ -190,30 +188,40 @@ class DataTask:
 
     @cached_property
     def _levels(self) -> tuple[int, int]:
-        levels = [item.level for item in self.source.items if item.level is not None]
+        table = table_of(self.source.items)
+        codes, values = table.columns["level"].codes, table.values("level")
+        levels = [values[code] for code in np.unique(codes).tolist() if code != NONE]
         return min(levels, default=0), max(levels, default=0)
 
 
-def data_tasks(stream: StreamConfig, data: Mapping[str, DataConfig], devices: int) -> tuple[DataTask, ...]:
+def _sample(size: int, count: int | None, rng: Random) -> list[int]:
+    """Places among so many, in random order, at most `count`; None: all. A smaller sample begins a larger one."""
+    return rng.sample(range(size), size)[:count]
+
+
+def data_tasks(
+    stream: StreamConfig, data: Mapping[str, DataConfig], devices: int, needs: tuple[str, ...] = SPLITS
+) -> tuple[DataTask, ...]:
     """The data sets that the stream's phases name, dealt to the fleet: a pure function of its arguments and the files.
 
     Args:
         stream: its phases, and the seed of the partition.
         data: settings of the sets by name.
         devices: of the fleet.
+        needs: splits that every device must have an item of.
 
     Raises:
         ConfigError: naming the data set, what is wrong with it, and the mend.
     """
     return tuple(
-        _group(name, json.dumps(asdict(data[name]), sort_keys=True), devices, stream.seed)
+        _group(name, json.dumps(asdict(data[name]), sort_keys=True), devices, stream.seed, needs)
         for name in dict.fromkeys(chain.from_iterable(stream.phases))
         if name in data
     )
 
 
 @lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
-def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
+def _group(name: str, settings: str, devices: int, seed: int, needs: tuple[str, ...]) -> DataTask:
     """Read and deal one data set.
 
     Args:
@@ -221,118 +229,13 @@ def _group(name: str, settings: str, devices: int, seed: int) -> DataTask:
         settings: a `DataConfig` as JSON, which can be hashed.
         devices: of the fleet.
         seed: of the partition.
+        needs: splits that every device must have an item of.
     """
     config = DataConfig(**json.loads(settings))
-    where = config.reader or config.kind
     try:
-        kind = config.verifier or reader_of(where).verifier
-        items = _judged(load(where, config.root, encoding=config.encoding, **config.settings), where, kind)
-        judge = called(kind, config.verifier_settings)
-        dropped = _unreadable(judge, items)
-        left_out = set(dropped)
-        kept = [item for item in items if item.answer not in left_out]
-        if not kept:
-            raise ConfigError(
-                f"no item is left: by the verifier {kind} no completion could meet {dropped[0][:_LONGEST_SHOWN]!r}, "
-                f"nor any other reference; is it the right verifier?"
-            )
-        splits = split_items(kept, config.splits)
-        told = _told(config, kept, splits, judge, dropped)
-        assignment = _dealt(config, kept, splits, devices, seed_for(seed, "data", name))
-        held = kept if config.keep_user_ids else numbered(kept)
-        source, score_words = DataSource(held, assignment, judge, needs=SPLITS), _score_words(kept)
+        found = kept(config, devices, seed_for(seed, "data", name), needs)
+        source = DataSource(found.items, found.assignment, found.judge, (), found.fingerprint)
     except ConfigError as error:
         raise ConfigError(f"data.{name}: {str(error).removeprefix('data: ')}") from error
-    words = verifier(judge).instruction if config.instruction is None else config.instruction
-    return DataTask(name, config, source, words, score_words, tuple(f"data.{name}: {text}" for text in told))
-
-
-def _told(
-    config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], judge: str, dropped: Sequence[str]
-) -> list[str]:
-    """What is to be told of the items.
-
-    Raises:
-        ConfigError: if some of it is doubtful and `strict` is set.
-    """
-    found = doubts(items, splits.tolist(), code=judge.partition(" ")[0] == "code")
-    if found and config.strict:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ConfigError(f"strict: {found[0]}{more}; mend the files, or set strict=false to be told only")
-    if dropped:
-        shown = ", ".join(repr(text[:_LONGEST_SHOWN]) for text in dropped[:_SHOWN])
-        found.append(
-            f"left out the items of {len(dropped)} references that no completion could meet by the verifier {judge}, "
-            f"such as {shown}"
-        )
-    return found + ([] if config.keep_user_ids else told_of_users(items))
-
-
-def _judged(items: list[Item], where: str, kind: str) -> list[Item]:
-    """The items with what the verifier takes as their answers."""
-    reader = reader_of(where)
-    if isinstance(reader, KnownSet) or reader.judged is None or kind != reader.verifier:
-        return items
-    return [reader.judged(item) for item in items]
-
-
-def _unreadable(judge: str, items: Sequence[Item]) -> tuple[str, ...]:
-    """References that no completion could meet, each once.
-
-    Raises:
-        ConfigError: if the verifier cannot work on this host, or refuses its settings.
-    """
-    try:
-        return tuple(verifier(judge).unreadable(list(dict.fromkeys(item.answer for item in items))))
-    except (VerifierError, TypeError, ValueError) as error:
-        raise ConfigError(f"the verifier {judge} cannot be used: {error}") from error
-
-
-def _dealt(config: DataConfig, items: Sequence[Item], splits: NDArray[np.int8], devices: int, seed: int) -> Assignment:
-    if config.partition == "user":
-        per_device, least = config.users_per_device, config.least
-        return by_user(
-            items,
-            splits,
-            devices=devices,
-            users_per_device=per_device,
-            least=least,
-            seed=seed,
-            keep_user_ids=config.keep_user_ids,
-        )
-    sigma = config.quantity_sigma
-    shares = lognormal_shares(devices, sigma=sigma, seed=seed) if sigma else None
-    if config.partition == "evenly":
-        return evenly(items, splits, devices=devices, shares=shares, seed=seed)
-    alpha, over = config.alpha, config.over
-    return dirichlet(items, splits, devices=devices, alpha=alpha, over=over, shares=shares, seed=seed)
-
-
-def _score_words(items: Sequence[Item]) -> tuple[str, ...]:
-    """The answers that stand for the score labels, from 0 and at least two; none where no item has a label.
-
-    Raises:
-        ConfigError: if a label has several answers, two have the same, or one below the highest has none.
-    """
-    labels = {item.score_label for item in items if item.score_label is not None}
-    if not labels:
-        return ()
-    answers = [sorted({item.answer for item in items if item.score_label == n}) for n in range(max(*labels, 1) + 1)]
-    for label, own in enumerate(answers):
-        if len(own) > 1:
-            shown = ", ".join(map(repr, own[:_SHOWN]))
-            raise ConfigError(
-                f"the items with score_label {label} have {len(own)} different answers, such as {shown}; a score is "
-                f"the chance of one answer against others, so each label needs one. Map the answer to a word per "
-                f"label, or leave score_label out"
-            )
-        if not own and len(answers) > 2:
-            raise ConfigError(f"no item has score_label {label}, though one has {max(labels)}; number them from 0")
-    words = [next(iter(own), "") for own in answers]
-    for label, word in enumerate(words):
-        if word in words[:label]:
-            raise ConfigError(
-                f"the items with score_label {words.index(word)} and {label} have the same answer {word!r}; give each "
-                "its own"
-            )
-    return tuple(words)
+    words = verifier(found.judge).instruction if config.instruction is None else config.instruction
+    return DataTask(name, config, source, words, found.score_words, tuple(f"data.{name}: {s}" for s in found.told))

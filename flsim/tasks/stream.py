@@ -14,7 +14,7 @@ from random import Random
 
 import numpy as np
 
-from flsim.config.schema import Config, StreamConfig
+from flsim.config.schema import Config, ConfigError, StreamConfig
 from flsim.devices import device_index
 from flsim.problems.families import draw, families_of
 from flsim.problems.problem import Problem
@@ -130,6 +130,22 @@ class TaskStream:
         """How many items of a split a device has, for every task that is a data set; a generated task has no end."""
         return {name: own.source.size(device_index(device), split) for name, own in self._sets.items()}
 
+    def demand(self, split: str, reader: str) -> None:
+        """Refuse a device that has no item of a split of some data set.
+
+        Args:
+            split: that is read.
+            reader: who reads it, for the error.
+
+        Raises:
+            ConfigError: naming the data set, the devices and the mend.
+        """
+        for task in self.data:
+            try:
+                task.source.demand(split, f"Since {reader} reads them, use fewer devices, or leave that out")
+            except ConfigError as error:
+                raise ConfigError(f"data.{task.name}: {str(error).removeprefix('data: ')}") from error
+
     @cached_property
     def _sets(self) -> dict[str, DataTask]:
         return {task.name: task for task in self.data}
@@ -207,4 +223,5 @@ def stream_of(config: Config) -> TaskStream:
     Raises:
         ConfigError: if a data set that it names cannot be read, judged or dealt.
     """
-    return TaskStream(config.stream, config.rounds, data_tasks(config.stream, config.data, config.fleet.devices))
+    needs = ("train", config.evaluation.split)  # whoever reads another split demands it (`TaskStream.demand`)
+    return TaskStream(config.stream, config.rounds, data_tasks(config.stream, config.data, config.fleet.devices, needs))

@@ -231,6 +231,34 @@ def csv_rows(
         _refuse_empty(file, number > 0, "it has a header line only" if names is None else None)
 
 
+def separated_rows(
+    file: DataFile, names: Sequence[str], separator: str, *, encoding: str | None = None
+) -> Iterator[Row]:
+    """Rows of a file whose values are parted by several characters, such as `::`; there are no quotes and no header.
+
+    Args:
+        file: to read.
+        names: of the columns.
+        separator: between two values.
+        encoding: of a known set; None takes the file's.
+    """
+    found = False
+    with file.text(encoding=encoding) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where, cells = f"{file}, row {number}", line.rstrip("\n").split(separator)
+            file.undecoded(line, where, encoding)
+            if len(cells) != len(names):
+                raise ConfigError(
+                    f"{where}: has {len(cells)} values for the {len(names)} columns {', '.join(names)}, parted by "
+                    f"{separator!r}"
+                )
+            yield Row(dict(zip(names, cells, strict=True)), where)
+            found = True
+    _refuse_empty(file, found)
+
+
 def _records(file: DataFile, reader: Any, *, first: int) -> Iterator[tuple[list[str], str]]:
     """Every record with the lines that it stands in; the number of the first is 0 where it is a header."""
     for number in count(first):

@@ -16,6 +16,7 @@ held-out questions of the validation split and gives the very bits of the aggreg
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from random import Random
 from typing import Any
 
 from flwr.app import Message
@@ -144,6 +145,12 @@ class Distillation:
                 f"stage.from_devices={self.from_devices} needs devices that let the server see their questions: set "
                 f"fleet.opt_in, such as 0.5 for half of them, or stage.from_devices=0"
             )
+        for task in self._stream.data:
+            if not task.proxy_set("validation", 1, Random(0)):
+                raise ConfigError(
+                    f"data.{task.name} has no validation item, and the stage holds a distilled adapter against "
+                    f"questions of that split; bring some, or leave the stage out"
+                )
         if self.cache is None and config.cloud.cache is None:
             raise ConfigError(
                 "cloud.cache=null leaves the server no folder for what it buys, and without one it would pay for the "

@@ -151,7 +151,7 @@ def _loaded(name: str, config: str | None, split: str | None) -> Iterable[Any]:
     return found
 
 
-FILES = Reader(own)
+FILES = Reader(own, files=own_files)
 """A data set of one's own: JSONL, CSV or parquet files and a column map."""
 DATASETS = Reader(hub, rooted=False)
 """Whatever Hugging Face's `datasets` can load, with a column map; an extra, `data`."""

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -35,7 +36,7 @@ PACKED = gzip.compress(CSV.encode(), mtime=0)  # without the time of day, which 
 
 def read(
     folder: Path, name: str, content: bytes | str, columns: dict[str, str] | None = None, **more: Any
-) -> list[Item]:
+) -> Sequence[Item]:
     """The items of a file with that content."""
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return load("files", folder, files={"all": name}, columns=columns or COLUMNS, **more)
@@ -231,7 +232,7 @@ PIECES = st.sampled_from(
 )
 
 
-def read_or_told(folder: Path, name: str, content: bytes) -> list[Item] | str:
+def read_or_told(folder: Path, name: str, content: bytes) -> Sequence[Item] | str:
     """The items, or the sentence; any other exception is what these tests look for."""
     try:
         return read(folder, name, content)

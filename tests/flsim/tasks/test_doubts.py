@@ -11,7 +11,8 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.problems.problem import SPLITS
 from flsim.tasks.doubts import doubts
-from flsim.tasks.item import DROPPED, Item, split_items
+from flsim.tasks.item import Item
+from flsim.tasks.splits import DROPPED, split_items
 from flsim.tasks.stream import stream_of
 
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")

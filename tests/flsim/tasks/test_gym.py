@@ -11,9 +11,10 @@ from flsim.config.load import load_config
 from flsim.config.schema import ConfigError
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
-from flsim.tasks.item import Item, split_items
+from flsim.tasks.item import Item
 from flsim.tasks.load import load
 from flsim.tasks.readers.gym import SPACING, UNFIT, reference_of, verdict
+from flsim.tasks.splits import split_items
 from flsim.tasks.stream import stream_of
 
 

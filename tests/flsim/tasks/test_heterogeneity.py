@@ -21,8 +21,9 @@ from flsim.tasks.heterogeneity import (
     jensen_shannon,
     total_variation,
 )
-from flsim.tasks.item import Item, split_items
+from flsim.tasks.item import Item
 from flsim.tasks.partition import Assignment, by_user, dirichlet
+from flsim.tasks.splits import split_items
 
 SHARES = st.lists(st.floats(0.001, 1), min_size=3, max_size=3).map(lambda x: np.array(x) / sum(x))
 

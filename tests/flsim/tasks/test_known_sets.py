@@ -17,7 +17,6 @@ from flsim.tasks.item import Item, key_of
 from flsim.tasks.known_set import KnownSet
 from flsim.tasks.load import READERS, load, missing, reader_of
 from flsim.tasks.readers.maths import boxed
-from flsim.tasks.readers.users import chronological_split
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> None:
@@ -227,55 +226,6 @@ def test_sentiment140_by_user(tmp_path: Path) -> None:
     assert items[4].score_label == 0
     path.write_text('"3","1","d","q","u","t"\n')
     assert "row 1: the target '3' is none of: 0 (negative)" in error_of("sentiment140", tmp_path)
-
-
-def test_movielens_tells_the_past_and_asks_for_the_next(tmp_path: Path) -> None:
-    """User 7 rates 28 films, one a day; with 3 told, 25 items: 0 to 18 train, 19 to 21 validate, 22 to 24 test."""
-    flags = ["0"] * 19
-    films = ["|".join([str(n), f'Film "{n}"', "01-Jan-1995", "", "url", *flags]) for n in range(30)]
-    films[4] = "|".join(["4", "Fi\xe9vre", "", "", "", *flags[:8], "1", *flags[9:]])
-    (tmp_path / "u.item").write_text("\n".join(films), encoding="latin-1")
-    ratings = [f"7\t{n}\t{5 if n % 2 else 2}\t{1000 + n}" for n in reversed(range(28))] + ["8\t1\t5\t1"]
-    (tmp_path / "u.data").write_text("\n".join(ratings) + "\n")
-    items = load("movielens", tmp_path, history=3)
-    assert items[1] == Item(
-        'The user\'s last films:\nFilm "1": like\nFilm "2": dislike\nFilm "3": like\n'
-        "Will the user like Fi\xe9vre? Answer like or dislike.",
-        "dislike",
-        user="7",
-        label="Drama",
-        split="train",
-        score_label=0,
-    )
-    assert items[0].answer == "like"
-    assert [item.split for item in items] == ["train"] * 19 + ["validation"] * 3 + ["test"] * 3
-    assert load("movielens", tmp_path, history=3, like=1.0)[1].answer == "like"
-    (tmp_path / "u.data").write_text("7\t1\tfive\t1000\n")
-    assert "u.data, row 1: rating or timestamp is no number" in error_of("movielens", tmp_path)
-    (tmp_path / "u.data").write_text("7\t99\t5\t1000\n")
-    assert "row 1: film '99' is not in the list of films" in error_of("movielens", tmp_path)
-    assert "history is 0" in error_of("movielens", tmp_path, history=0)
-
-
-def test_movielens_latest_has_headers(tmp_path: Path) -> None:
-    (tmp_path / "movies.csv").write_text(
-        "movieId,title,genres\n" + "".join(f'{n},"Heat, {n}",Crime|Drama\n' for n in range(20))
-    )
-    (tmp_path / "ratings.csv").write_text(
-        "userId,movieId,rating,timestamp\n" + "".join(f"1,{n},{n % 5 + 0.5},{n}\n" for n in range(20))
-    )
-    items = load("movielens", tmp_path)
-    assert len(items) == 10
-    assert items[4].label == "Crime"
-    assert "Heat, 14? Answer" in items[4].question
-    assert items[4].score_label == 1  # film 14: 4.5 stars
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 100])
-def test_time_never_runs_backwards_over_splits(count: int) -> None:
-    splits = [("train", "validation", "test").index(chronological_split(at, count)) for at in range(count)]
-    assert splits == sorted(splits)
-    assert len(set(splits)) == (3 if count >= 3 else min(count, 1))
 
 
 @pytest.mark.data

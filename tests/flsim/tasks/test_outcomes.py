@@ -1,7 +1,7 @@
 """Recorded outcomes from tables that the test writes, by hand; then the real ones, by what is known of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ def write(path: Path, *lines: str) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def records(items: list[Item]) -> list[Record]:
+def records(items: Sequence[Item]) -> list[Record]:
     return [Record.read(item.answer) for item in items]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import SPLITS, split_of
-from flsim.tasks.item import DROPPED, Item, key_of, split_items
+from flsim.tasks.item import Item, key_of
 from flsim.tasks.load import load
 from flsim.tasks.partition import (
     Assignment,
@@ -29,6 +29,7 @@ from flsim.tasks.partition import (
     lognormal_shares,
 )
 from flsim.tasks.sets import DataSource
+from flsim.tasks.splits import DROPPED, split_items
 
 INF = float("inf")
 ALPHAS = st.sampled_from([0.0, 1e-9, 1e-5, 0.01, 0.3, 1.0, 10.0, INF])
@@ -249,7 +250,7 @@ def test_a_copy_in_training_of_a_test_question_is_dropped() -> None:
 def test_a_seed_gives_the_same_deal_in_every_process() -> None:
     code = (
         "from tests.flsim.tasks.test_partition import some; from flsim.tasks.partition import dirichlet;"
-        "from flsim.tasks.item import split_items; items = some([30, 20, 10]);"
+        "from flsim.tasks.splits import split_items; items = some([30, 20, 10]);"
         "print(dirichlet(items, split_items(items), devices=4, alpha=0.5, seed=7).device.tolist())"
     )
     items = some([30, 20, 10])

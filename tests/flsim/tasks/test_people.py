@@ -17,9 +17,10 @@ from flsim.config.schema import Config
 from flsim.metrics.rows import STAGE, without_timing
 from flsim.report.partition_figure import partition_pieces, read_partitions
 from flsim.tasks.heterogeneity import Heterogeneity, counts_table
-from flsim.tasks.item import Item, split_items
+from flsim.tasks.item import Item
 from flsim.tasks.partition import by_user, dirichlet
 from flsim.tasks.people import numbered, told_of_users
+from flsim.tasks.splits import split_items
 from tests.tiny import TinyRun
 
 IDS = ("heimdall77", "brunhilde_x", "MX-4411-Q", "sigrun@example.org")
@@ -29,7 +30,7 @@ def test_users_are_numbered_as_the_data_name_them_and_labels_stay() -> None:
     items = [Item(f"{n}", "x", user=user, label="one") for n, user in enumerate(("b", "a", "b", None))]
     assert [item.user for item in numbered(items)] == ["user-000", "user-001", "user-000", None]
     assert {item.label for item in numbered(items)} == {"one"}
-    assert numbered(numbered(items)) == numbered(items)
+    assert list(numbered(numbered(items))) == list(numbered(items))
     labelled = [Item(f"{n}", "x", user=user, label=user) for n, user in enumerate(("b", "a", "b"))]
     assert [item.label for item in numbered(labelled)] == ["user-000", "user-001", "user-000"]
     assert numbered([Item("q", "x", label="b")]) == [Item("q", "x", label="b")]

@@ -34,7 +34,7 @@ from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
 from flsim.models.hint import Hint
 from flsim.seeding import seed_globals
-from flsim.tasks.testing import is_small, panel
+from flsim.tasks.testing import is_small, is_tested
 from flsim.timing import spend
 
 
@@ -223,8 +223,8 @@ class DeviceApp(PackedClientApp):
         biases: Sequence[float],
     ) -> list[list[Row]]:
         """What those of a pack who are tested have learned by themselves, as rows."""
-        tested = panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
-        places = [k for k, context in enumerate(contexts) if device_at(context.node_id) in tested]
+        whole = (self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
+        places = [k for k, context in enumerate(contexts) if is_tested(*whole, device_at(context.node_id))]
         rows: list[list[Row]] = [[] for _ in contexts]
         if places:
             found = self._measured(

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_DIGEST = 32  # bytes of SHA-256 in front of a sealed file
+DIGEST = 32
+"""Bytes of a SHA-256, such as stands in front of a sealed file."""
 _FLUSHERS = 8  # more at once make a disk no faster
 _PART = ".part"
 _BLOCK, _BLOCKS = 4096, 64  # bytes of a block, and blocks of a file, that a sketch looks at
@@ -44,12 +45,12 @@ class UnwritableError(Exception):
     """
 
 
-def write_atomically(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes], *, what: str = "a file", durable: bool = True) -> None:
     """Write so that a reader finds the old file or the new one, never a part, whenever the process is killed.
 
     Args:
         path: of the file; its folders are made.
-        data: all of it.
+        data: all of it, or its parts in order, which are taken one after the other.
         what: is written, for people, such as `the checkpoint of round 7`.
         durable: wait until the disk has it, so that it survives a loss of power too; that takes milliseconds per file.
 
@@ -57,11 +58,12 @@ def write_atomically(path: Path, data: bytes, *, what: str = "a file", durable: 
         UnwritableError: if that fails; the old file is then as it was, and no part is left.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    with writing(what, path, len(data)):
+    with writing(what, path, len(data) if isinstance(data, bytes) else None):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
-                file.write(data)
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    file.write(piece)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -216,26 +218,23 @@ def digest_of(data: bytes) -> bytes:
 def seal_of(path: Path) -> bytes:
     """The SHA-256 that stands in front of a sealed file, whether it is right or not."""
     with path.open("rb") as file:
-        return file.read(_DIGEST)
+        return file.read(DIGEST)
 
 
-def unseal(path: Path, mend: str, *, digest: bytes | None = None) -> bytes:
+def unseal(path: Path, mend: str) -> bytes:
     """Read a sealed file.
 
     Args:
         path: of the file.
         mend: what to do if it is damaged, for the error.
-        digest: of the data that is expected; None takes whatever was sealed.
 
     Raises:
-        DamagedFileError: if the bytes are not the ones that were sealed, or others than expected.
+        DamagedFileError: if the bytes are not the ones that were sealed.
     """
     raw = path.read_bytes()
-    sealed, data = raw[:_DIGEST], raw[_DIGEST:]
+    sealed, data = raw[:DIGEST], raw[DIGEST:]
     if digest_of(data) != sealed:
         raise DamagedFileError(f"{path} is damaged ({len(raw)} bytes, wrong checksum); {mend}")
-    if digest is not None and digest != sealed:
-        raise DamagedFileError(f"{path} holds something else than what the run left there; {mend}")
     return data
 
 

@@ -49,9 +49,8 @@ def _victims(run_dir: Path) -> Iterator[tuple[str, Path]]:
     yield "older checkpoint", before
     for file in sorted(run_dir.glob("rows/*.parquet")):
         yield "rows", file
-    for device in sorted(run_dir.glob("devices/device-*"))[:2]:
-        for file in sorted(device.glob("*.state")):
-            yield "state", file
+    for file in sorted(run_dir.glob("devices/*.states"), reverse=True)[:4]:
+        yield "state", file
     for name in ("config.yaml", "environment.json", "run.log"):
         yield name, run_dir / name
     yield "timing", sorted(run_dir.glob("timing/*.json"))[-1]

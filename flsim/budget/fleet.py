@@ -16,16 +16,18 @@ asks where its benefit is above the price (Chen et al. 2026, arXiv 2602.00166, f
 the calls go to the largest benefits of the whole fleet, on whichever devices they are.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from flsim.budget.division import even, exact_part, split_exact, split_whole, whole_part
 from flsim.config.schema import BudgetConfig, FleetBudgetConfig
 
 FLOOR = Fraction(1, 10)
 """By price, this part of every round's pool is dealt out equally: a device that never asked so far may begin to."""
+_FAR = Fraction(2) ** 1000  # what is larger is no float
 _MEMORY = 0.5  # how much of a device's earlier usage stays after a round
 Number = TypeVar("Number", int, float)
 
@@ -122,11 +124,10 @@ def allot(
     if fleet.money_total is not None:
         money = exact_part(fleet.money_total, state.money, round_, rounds)
         dealt = {d: replace(dealt[d], money=amount) for d, amount in split_exact(money, shares).items()}
-    tests = taus_of_tests(budget, state, devices)
+    taus = Taus.of(budget, state, devices)
     if fleet.rule == "price":
-        return {d: replace(own, test_tau=tests[d], price=state.price) for d, own in dealt.items()}
-    taus = _taus(budget, state, devices)
-    return {d: replace(own, test_tau=tests[d], tau=float(taus[d])) for d, own in dealt.items()}
+        return {d: replace(own, test_tau=taus.of_test(d), price=state.price) for d, own in dealt.items()}
+    return {d: replace(own, test_tau=taus.of_test(d), tau=float(taus[d])) for d, own in dealt.items()}
 
 
 def book(
@@ -155,16 +156,21 @@ def book(
     )
 
 
-def taus_of_tests(budget: BudgetConfig, state: FleetState, devices: int) -> list[float]:
-    """The share of its test prompts that each device of the fleet may send to the cloud.
+def taus_of_tests(budget: BudgetConfig, state: FleetState, tested: Sequence[int], *, devices: int) -> dict[int, float]:
+    """The share of its test prompts that each of these devices may send to the cloud.
 
     It is the device's tau_k; by price the part of the budget that its asking so far would get it. Test sets are equally
-    long, so tau_k is scaled down where its mean is above tau: however it is shared, the fleet sends at most tau of all
-    its test prompts, and ways of sharing are measured with equal budgets.
+    long, so tau_k is scaled down where its mean over the fleet is above tau: however it is shared, the fleet sends at
+    most tau of all its test prompts, and ways of sharing are measured with equal budgets.
+
+    Args:
+        budget: with one for the fleet.
+        state: after the round before.
+        tested: the devices that are asked about.
+        devices: size of the fleet.
     """
-    taus = _taus(budget, state, devices)
-    limit, total = Fraction(budget.tau) * len(taus), sum(taus, Fraction(0))
-    return [float(tau if total <= limit else tau * limit / total) for tau in taus]
+    taus = Taus.of(budget, state, devices)
+    return {device: taus.of_test(device) for device in tested}
 
 
 def caps_of_run(fleet: FleetBudgetConfig, rounds: int) -> dict[str, float]:
@@ -201,7 +207,8 @@ def _calls_of_round(fleet: FleetBudgetConfig, spent: int, round_: int, rounds: i
 
 def _shares(fleet: FleetBudgetConfig, state: FleetState, devices: Sequence[int]) -> dict[int, Fraction]:
     """Each device's share of what there is; they sum to 1."""
-    habits = _habits(state, devices)
+    mean = _mean_habit(state)
+    habits = {device: state.habits.get(device, mean) for device in devices}
     if fleet.rule == "traffic":
         return even({device: habit.prompts for device, habit in habits.items()})
     if fleet.rule == "price":
@@ -210,23 +217,92 @@ def _shares(fleet: FleetBudgetConfig, state: FleetState, devices: Sequence[int])
     return even(dict.fromkeys(devices, Fraction(1)))
 
 
-def _taus(budget: BudgetConfig, state: FleetState, devices: int) -> list[Fraction]:
-    """tau_k of every device of the fleet: its share of the tau sum_k n_k prompts that may ask, over its own n_k."""
-    everyone = range(devices)
-    habits, shares = _habits(state, everyone), _shares(budget.fleet, state, everyone)
-    tau = Fraction(budget.tau)
-    allowed = tau * sum((habit.prompts for habit in habits.values()), Fraction(0))
-    return [min(Fraction(1), allowed * shares[k] / habits[k].prompts) if habits[k].prompts else tau for k in everyone]
-
-
-def _habits(state: FleetState, devices: Sequence[int]) -> dict[int, Habit]:
-    """What is known of the devices; the mean of all that are known stands for the others."""
+def _mean_habit(state: FleetState) -> Habit:
+    """What stands for a device that has not reported: the mean of all that have."""
     known = [state.habits[device] for device in sorted(state.habits)]
-    mean = Habit(Fraction(1), 1.0)
-    if known:
-        usage = sum(habit.usage for habit in known) / len(known)
-        mean = Habit(sum((habit.prompts for habit in known), Fraction(0)) / len(known), usage)
-    return {device: state.habits.get(device, mean) for device in devices}
+    if not known:
+        return Habit(Fraction(1), 1.0)
+    alike = Counter(habit.prompts.as_integer_ratio() for habit in known)
+    prompts = sum((Fraction(*ratio) * count for ratio, count in alike.items()), Fraction(0))
+    return Habit(prompts / len(known), sum(habit.usage for habit in known) / len(known))
+
+
+@dataclass(frozen=True)
+class Taus:
+    """tau_k of every device of a fleet: its share of the tau sum_k n_k prompts that may ask, over its own n_k.
+
+    Each is `min(1, per_prompt / n_k + constant + per_usage * usage_k)`, and sums over the fleet are taken over the
+    devices that have reported, with all others as one: exactly what adding up device by device would give, at the cost
+    of those that took part.
+    """
+
+    habits: Mapping[int, Habit]
+    others: Habit
+    """Of every device that has not reported."""
+    tau: Fraction
+    """The fleet's, which a device without prompts has."""
+    per_prompt: Fraction
+    constant: Fraction
+    per_usage: Fraction
+    excess: Fraction
+    """How many times tau their mean is, where that is above 1; else 1."""
+
+    @classmethod
+    def of(cls, budget: BudgetConfig, state: FleetState, devices: int) -> Self:
+        """Those of a fleet of this size."""
+        others, tau, none = _mean_habit(state), Fraction(budget.tau), Fraction(0)
+        found: defaultdict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)  # a Fraction is slow to hash
+        for habit in state.habits.values():
+            found[habit.prompts.as_integer_ratio()].append((habit.usage, 1))
+        found[others.prompts.as_integer_ratio()].append((others.usage, devices - len(state.habits)))
+        alike = {Fraction(*ratio): own for ratio, own in found.items()}  # prompts -> usages, and of how many
+        prompts = sum((n * sum(count for _, count in own) for n, own in alike.items()), none)
+        wanted = none
+        if budget.fleet.rule == "price":
+            wanted = sum((n * _exact_sum(own) for n, own in alike.items()), none)
+        equal, by_traffic, by_wish = tau * prompts / devices, none, none
+        if budget.fleet.rule == "traffic" and prompts:
+            equal, by_traffic = none, tau
+        if wanted:
+            equal, by_wish = FLOOR * equal, (1 - FLOOR) * tau * prompts / wanted
+        whole = cls(state.habits, others, tau, equal, by_traffic, by_wish, Fraction(1))
+        total = sum((whole._sum_of(n, own) for n, own in alike.items()), none)
+        return whole if total <= tau * devices else replace(whole, excess=total / (tau * devices))
+
+    def __getitem__(self, device: int) -> Fraction:
+        """Of a device."""
+        habit = self.habits.get(device, self.others)
+        if not habit.prompts:
+            return self.tau
+        plain = self.per_prompt / habit.prompts + self.constant
+        return min(Fraction(1), plain + self.per_usage * Fraction(habit.usage))
+
+    def of_test(self, device: int) -> float:
+        """The same scaled down, so that the mean over the fleet is not above tau."""
+        return float(self[device] / self.excess)
+
+    def _sum_of(self, prompts: Fraction, alike: Sequence[tuple[float, int]]) -> Fraction:
+        """Over devices of as many prompts, given as usages and how many have each."""
+        count = sum(count for _, count in alike)
+        if not prompts:
+            return self.tau * count
+        plain = self.per_prompt / prompts + self.constant
+        if not self.per_usage:
+            return min(Fraction(1), plain) * count
+        most = (1 - plain) / self.per_usage  # from which usage on tau_k is 1
+        near = float(min(most, _FAR))
+        less = [(u, n) for u, n in alike if u < near or (u == near and u < most)]
+        below_one = sum(count for _, count in less)
+        return count - below_one + plain * below_one + self.per_usage * _exact_sum(less)
+
+
+def _exact_sum(values: Sequence[tuple[float, int]]) -> Fraction:
+    """The sum of floats, each so many times."""
+    parts: Counter[int] = Counter()  # numerators by denominator, which are few powers of two
+    for value, count in values:
+        numerator, denominator = value.as_integer_ratio()
+        parts[denominator] += numerator * count
+    return sum((Fraction(numerator, denominator) for denominator, numerator in parts.items()), Fraction(0))
 
 
 def _habit(before: Habit | None, report: Report) -> Habit:

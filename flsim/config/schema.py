@@ -334,7 +334,8 @@ class Config:
     @property
     def has_unequal_shapes(self) -> bool:
         """Whether some device's adapter is of another rank or alpha than the server's."""
-        return any(self.shape_of(device) != self.shape for device in range(self.fleet.devices))
+        period = max(1, len(self.fleet.ranks)) * max(1, len(self.fleet.alphas))  # after which shapes come again
+        return any(self.shape_of(device) != self.shape for device in range(min(period, self.fleet.devices)))
 
     @property
     def folder(self) -> Path:

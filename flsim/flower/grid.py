@@ -22,7 +22,8 @@ import flsim.flower.messages as wire
 from flsim.devices import device_at, node_of
 from flsim.flower.contract import StrategyError, Weight
 from flsim.flower.probe import Rehearsal
-from flsim.flower.store import DeviceStore, Saved, States
+from flsim.flower.states import States
+from flsim.flower.store import DeviceStore, Saved
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
 from flsim.timing import RoundTiming, booked
@@ -59,9 +60,9 @@ class FleetGrid(Grid):
         self.devices = devices
         self.open_to(range(devices))
 
-    def open_to(self, devices: Iterable[int]) -> None:
+    def open_to(self, devices: Sequence[int]) -> None:
         """Show strategies these devices only: the cohort of a round, or the whole fleet."""
-        self._open = sorted(devices)
+        self._open: Sequence[int] = devices if isinstance(devices, range) else sorted(devices)
         self._asked: list[float] = []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:

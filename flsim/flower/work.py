@@ -84,7 +84,9 @@ def answer_pack(
     started = time.perf_counter()
     work = _Work(app, store, devices, weight, saved or {}, ExactSum(), {}, {})
     replies = work.answer(messages)
-    return PackResult(replies, work.total, time.perf_counter() - started, booked(), work.left)
+    with spend("store"):
+        left = store.save(wire.round_of(messages[0]), work.left) if work.left else {}
+    return PackResult(replies, work.total, time.perf_counter() - started, booked(), left)
 
 
 def rehearse_pack(app: ClientApp, messages: Sequence[Message], devices: int) -> Rehearsal:
@@ -121,8 +123,8 @@ class _Work:
     total: ExactSum
     sent: dict[int, Adapter]
     """What the messages want back, as it was sent, by the identity of their record: read once if it is shared."""
-    left: dict[int, Saved]
-    """The states that devices left so far."""
+    left: dict[int, RecordDict]
+    """The states that devices left so far; a device that never kept anything leaves none."""
 
     def answer(self, messages: Sequence[Message]) -> list[Message]:
         if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
@@ -177,10 +179,8 @@ class _Work:
         except wire.UnusableReplyError as error:
             return wire.error_reply(error.word, error.detail, message)
         device = device_at(context.node_id)
-        with spend("store"):
-            left = self.store.save(device, wire.round_of(message), context.state, self.saved.get(device))
-        if left is not None:
-            self.left[device] = left
+        if context.state or device in self.saved:
+            self.left[device] = context.state
         return reply
 
     def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:

@@ -18,6 +18,9 @@ from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import TASKS
 from flsim.tasks.checks import check_data
 
+MANY = 100_000
+"""A fleet above this size learns or is tested as a whole only where that is said: it would take hours a round."""
+
 
 def check(config: Config) -> None:
     """Refuse settings that cannot work, and a cloud that cannot be built with its own, before anything else is built.
@@ -145,6 +148,11 @@ def _check_fleet(fleet: FleetConfig, rank: int, alpha: float) -> None:
             f"fleet.cohort={fleet.cohort} is more than fleet.devices={fleet.devices}; "
             f"lower the cohort, raise the number of devices, or leave the cohort out to take all"
         )
+    if fleet.cohort is None and fleet.devices > MANY:
+        raise ConfigError(
+            f"fleet.devices={fleet.devices} without fleet.cohort would all learn in every round; set fleet.cohort=100, "
+            f"or fleet.cohort={fleet.devices} if that is meant"
+        )
 
 
 def _check_warmup(config: Config) -> None:
@@ -161,6 +169,11 @@ def _check_tests(evaluation: EvaluationConfig, devices: int) -> None:
     if evaluation.devices is not None and evaluation.devices > devices:
         raise ConfigError(
             f"evaluation.devices={evaluation.devices:g} is more than fleet.devices={devices}; leave it out to test all"
+        )
+    if evaluation.devices is None and devices > MANY:
+        raise ConfigError(
+            f"fleet.devices={devices} without evaluation.devices would all be tested, before the first round, too; set "
+            f"evaluation.devices=100, or evaluation.devices={devices} if that is meant"
         )
     least = evaluation.prompts_per_task if evaluation.items is None else math.inf
     if evaluation.prompts_between is not None and evaluation.prompts_between > least:

@@ -6,15 +6,21 @@ wrote or went on from itself.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from flsim.cloud.journal import PURCHASES, TESTS, TRAINING, path_of
+from flsim.config.schema import Config
+from flsim.devices import device_name
 from flsim.files import flush
+from flsim.flower.states import States
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import Inventory, Mark, latest_mark, save_checkpoint
 from flsim.loop.lock import FolderInUseError, RunLock
-from flsim.loop.rounds import Rounds
+from flsim.loop.rounds import Rounds, cohort
 from flsim.metrics.rows import Row, rows_path, write_rows
 from flsim.models.adapter import Adapter
+from flsim.tasks.testing import panel
 
 
 @dataclass
@@ -46,7 +52,7 @@ class Commits:
         """
         folder, grid = self.lock.folder, rounds.grid
         states = grid.states.newest()
-        new = [self.store.path(device, round_) for device, saved in states.items() if saved.round == round_]
+        new = [self.store.folder / name for name in grid.states.files_of(round_)]
         flush(new, f"the states of round {round_}")
         self.refuse_others()
         digest = write_rows(rows_path(folder, round_), rows)
@@ -57,6 +63,9 @@ class Commits:
         save_checkpoint(folder, mark, adapter, rounds.strategy, stage=stage, fleet=fleet, inventory=inventory)
         self.rows.append(digest)
         self.last = mark
+        self.refuse_others()  # before anything is deleted that another, who has the folder by now, may need
+        grid.states.tidy(self.store, round_)
+        _forget_purchases(rounds.config, grid.states, round_)
 
     def refuse_others(self) -> None:
         """See that nobody else has the folder or has had it meanwhile.
@@ -74,3 +83,28 @@ class Commits:
                 f"{self.lock.owner.host}) had committed {own}: another one was at work here; this one ends and "
                 f"commits nothing more"
             )
+
+
+def _forget_purchases(config: Config, states: States, round_: int) -> None:
+    """Once a round is committed: delete journals of the round two before it, which nobody can run again.
+
+    Of a device that lost that round with its reply, what it spent stands in its journal alone: it stays.
+
+    Args:
+        config: of the run, with its folder.
+        states: what devices have left.
+        round_: of the newest checkpoint.
+    """
+    room, late = config.folder / PURCHASES, round_ - 2
+    if late < 0 or not room.is_dir():
+        return
+    learned = set(cohort(config, late)) if late else set[int]()
+    tested = panel(config.evaluation.devices, config.fleet.devices, config.stream.seed)
+    for device in learned.union(tested):
+        own = room / device_name(device)
+        path_of(own, late, TESTS).unlink(missing_ok=True)
+        newest = states.before(device, round_ + 1)
+        if newest is not None and newest.round >= late:
+            path_of(own, late, TRAINING).unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty, or not there
+            own.rmdir()

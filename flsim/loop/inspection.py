@@ -7,6 +7,7 @@ is deleted: the round is run again.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from flsim.config.model import AUTO
 from flsim.config.schema import Config
 from flsim.files import DamagedFileError, digest_of
 from flsim.flower.probe import PACK, kept_pack
-from flsim.flower.store import DeviceStore, Saved
+from flsim.flower.states import Files, States
+from flsim.flower.store import DeviceStore, Saved, round_of
 from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoint, paths
 from flsim.metrics.rows import rows_path
 from flsim.models.folder import sketch
@@ -31,7 +33,7 @@ def world_of(config: Config, stream: TaskStream) -> dict[str, str]:
 
 def inspect(
     folder: Path, store: DeviceStore, config: Config, world: Mapping[str, str], *, last: int, log: logging.Logger
-) -> tuple[Checkpoint | None, Inventory]:
+) -> tuple[Checkpoint | None, Inventory, States]:
     """Find out what a run goes on from, and leave its folder as it was then.
 
     Args:
@@ -43,31 +45,52 @@ def inspect(
         log: the run's.
 
     Returns:
-        The newest checkpoint, None if no round was committed, and what it names.
+        The newest checkpoint, None if no round was committed, what it names, and where the states lie.
 
     Raises:
         DamagedFileError: for the first file that is not as it was left, with what can be done.
     """
-    checkpoint = latest_checkpoint(folder)
+    checkpoint, files = latest_checkpoint(folder), store.files()
     if checkpoint is None:
         _refuse_lost_checkpoints(folder)
         _drop_newer(folder, -1)
-        store.drop_others({})
-        return None, Inventory((), {})
+        store.delete(files)
+        return None, Inventory((), {}), States()
     round_ = checkpoint.round
     inventory = checkpoint.inventory
     if inventory is None:
         said = "round %d was committed by the release before, which named no files: they are taken as they are"
         log.warning(said, round_)
-        inventory = _found(folder, store, round_)
+        inventory = _found(folder, files, round_)
+    inventory = replace(inventory, states=_placed(inventory.states, files))
     _check_rows(folder, inventory, round_)
     if round_ < last:
         _check_states(folder, store, inventory, round_)
         _check_pack(folder, config, inventory)
         _check_world(folder, inventory, world)
     _drop_newer(folder, round_)
-    store.drop_others(inventory.states)
-    return checkpoint, inventory
+    gone = _given_up(inventory.states, files, round_)
+    store.delete(gone)
+    left = {name: held for name, held in files.items() if name not in gone}
+    return checkpoint, inventory, States(inventory.states, left)
+
+
+def _placed(states: Mapping[int, Saved], files: Files) -> dict[int, Saved]:
+    """The states that a checkpoint names, with the place where each lies."""
+    lying = {(device, one.round, one.digest): one.place for held in files.values() for device, one in held}
+    return {d: replace(one, place=lying.get((d, one.round, one.digest))) for d, one in states.items()}
+
+
+def _given_up(states: Mapping[int, Saved], files: Files, round_: int) -> set[str]:
+    """The files of rounds that were given up: all that they hold is newer than what is named of its device."""
+
+    def is_of_the_run(name: str) -> bool:
+        held = files[name]
+        if not held:  # it cannot be read
+            return round_of(name) <= round_
+        return any(device in states and one.round <= states[device].round for device, one in held)
+
+    return {name for name in files if not is_of_the_run(name)}
 
 
 def _refuse_lost_checkpoints(folder: Path) -> None:
@@ -79,8 +102,10 @@ def _refuse_lost_checkpoints(folder: Path) -> None:
         )
 
 
-def _found(folder: Path, store: DeviceStore, round_: int) -> Inventory:
-    """What a checkpoint of the release before would have named."""
+def _found(folder: Path, files: Files, round_: int) -> Inventory:
+    """What a checkpoint of the release before would have named: of each device the newest state up to the round."""
+    found = [(device, one) for held in files.values() for device, one in held if one.round <= round_]
+    newest = dict(sorted(found, key=lambda pair: pair[1].round))
 
     def digest(at: int) -> bytes:
         try:
@@ -88,7 +113,7 @@ def _found(folder: Path, store: DeviceStore, round_: int) -> Inventory:
         except OSError:
             return b""  # which no file has
 
-    return Inventory(tuple(digest(at) for at in range(round_ + 1)), store.found(round_))
+    return Inventory(tuple(digest(at) for at in range(round_ + 1)), newest)
 
 
 def _check_rows(folder: Path, inventory: Inventory, round_: int) -> None:

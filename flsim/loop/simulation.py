@@ -30,7 +30,6 @@ from flsim.flower.contract import Calibrates, Deals, Stage, WarmsUp, begin, clie
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
-from flsim.flower.store import States
 from flsim.loop.checks import check, refuse_until, refuse_used
 from flsim.loop.commits import Commits
 from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
@@ -265,7 +264,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
     store = store_in(folder)
     world = world_of(config, ready.stream)
-    checkpoint, inventory = inspect(folder, store, config, world, last=last, log=log)
+    checkpoint, inventory, states = inspect(folder, store, config, world, last=last, log=log)
     if checkpoint is not None:
         _refuse_another(checkpoint.adapter, ready.adapter, folder)
         adapter, first = checkpoint.adapter, checkpoint.round + 1
@@ -289,7 +288,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     due = _evaluation_rounds(config, ready.stream)
     own = {"always": due, "phases": due & milestones(ready.stream), "never": set()}[config.evaluation.own]
     with open_grid(config, folder, ready.client, ready.cloud) as grid:
-        grid.states = States(inventory.states)
+        grid.states = states
         grid.pack = _pack_of(config, folder, grid, adapter)
         rounds = Rounds(config, strategy, stage, treasurer, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"

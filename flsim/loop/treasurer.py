@@ -57,7 +57,7 @@ class Treasurer:
         """Evaluation messages, each with its device's share of the fleet's test budget."""
         if self.state is None:
             return list(sent)
-        taus = taus_of_tests(self._budget, self.state, self._devices)
+        taus = taus_of_tests(self._budget, self.state, [*map(_receiver, sent)], devices=self._devices)
         return [wire.with_allotment(message, Allotment(test_tau=taus[_receiver(message)])) for message in sent]
 
     def book(

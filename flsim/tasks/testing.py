@@ -1,15 +1,23 @@
 """Who is tested, when, and on which questions: the panel of a fleet, the rounds that results are read at, test sets."""
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
+
+import numpy as np
 
 from flsim.config.schema import EvaluationConfig
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
 
+_AT_ONCE = 1024  # devices that are drawn at a time
+_LARGE = 100_000  # devices, above which a permutation of the fleet takes longer than a round should
 
-def panel(part: float | None, devices: int, seed: int) -> list[int]:
+
+@lru_cache(maxsize=8)
+def panel(part: float | None, devices: int, seed: int) -> Sequence[int]:
     """The devices that are tested, sorted: a simple random sample, drawn once, and part of every larger one.
 
     Laws: every set of n devices is equally likely, so that a mean over the panel is unbiased for that over the fleet;
@@ -21,10 +29,26 @@ def panel(part: float | None, devices: int, seed: int) -> list[int]:
         seed: of the stream.
     """
     if part is None:
-        return list(range(devices))
+        return range(devices)
     count = int(part) if part >= 1 else max(1, math.ceil(part * devices - 1e-9))  # 0.07 * 100 is 7.000000000000001
-    drawn = generator(seed, "panel").permutation(devices)[:count]
-    return sorted(int(device) for device in drawn)
+    rng = generator(seed, "panel")
+    drawn = rng.permutation(devices)[:count].tolist() if devices <= _LARGE else _distinct(rng, devices, count)
+    return tuple(sorted(drawn))
+
+
+def is_tested(part: float | None, devices: int, seed: int, device: int) -> bool:
+    """Whether a device is of the panel; the arguments are those of `panel`."""
+    tested = panel(part, devices, seed)
+    place = bisect_left(tested, device)
+    return place < len(tested) and tested[place] == device
+
+
+def _distinct(rng: np.random.Generator, devices: int, count: int) -> list[int]:
+    """The first `count` different ones of devices that are drawn with replacement: as likely as any other such list."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found |= dict.fromkeys(rng.integers(devices, size=_AT_ONCE).tolist())
+    return list(found)[:count]
 
 
 def milestones(stream: TaskStream) -> set[int]:

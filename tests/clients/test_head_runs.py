@@ -17,6 +17,7 @@ from flsim.config.schema import Config, ConfigError
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import HEAD, Adapter, extras_of
+from tests.kept import states_of
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.usefixtures("no_report", "one_thread")
@@ -55,14 +56,9 @@ def server_adapter(folder: Path) -> Adapter:
     return checkpoint.adapter
 
 
-def states(folder: Path) -> dict[str, bytes]:
-    newest = {path.parent.name: path for path in sorted((folder / "devices").rglob("*.state"))}
-    return {device: path.read_bytes() for device, path in newest.items()}
-
-
 def assert_equal_runs(one: flsim.Run, other: flsim.Run) -> None:
     pd.testing.assert_frame_equal(without_timing(one.rows), without_timing(other.rows), check_exact=True)
-    assert states(one.folder) == states(other.folder)
+    assert states_of(one.folder) == states_of(other.folder)
     mine, theirs = server_adapter(one.folder), server_adapter(other.folder)
     assert {name: tensor.tobytes() for name, tensor in mine.items()} == {n: t.tobytes() for n, t in theirs.items()}
 

@@ -139,7 +139,7 @@ def test_what_a_device_keeps_is_what_it_is_measured_with(
     by_model = {model: part.set_index("device")["total"] for model, part in tests.groupby("model")}
     if make is LocalOnly:
         pd.testing.assert_series_equal(by_model["global"], by_model["own"])
-    kept = list((tmp_path / "own" / "devices").rglob("*.state"))
+    kept = list((tmp_path / "own" / "devices").rglob("*.states"))
     assert kept
 
 

@@ -186,7 +186,7 @@ def test_test_budgets_come_to_at_most_tau_of_all_test_prompts(
 ) -> None:
     config = config_of(tau, division=share)
     state = knowing(config, [n for n, _ in habits], [u for _, u in habits])
-    taus = taus_of_tests(config.budget, state, DEVICES)
+    taus = [*taus_of_tests(config.budget, state, range(DEVICES), devices=DEVICES).values()]
     assert len(taus) == DEVICES
     assert all(0 <= own <= 1 for own in taus)
     assert sum(taus) <= tau * DEVICES * (1 + 1e-12)
@@ -304,8 +304,8 @@ def test_at_one_price_those_who_gain_most_use_the_cloud() -> None:
     assert state.habits[1].usage == pytest.approx(0.25, abs=0.06)
     assert calls[0] > 2 * calls[1] > 0
     assert sum(calls.values()) == state.calls <= 60 * 40
-    tests = taus_of_tests(by_price.budget, state, by_price.fleet.devices)
+    tests = taus_of_tests(by_price.budget, state, range(by_price.fleet.devices), devices=by_price.fleet.devices)
     assert tests[0] > 0.6
-    assert sum(tests) <= 1.0
+    assert sum(tests.values()) <= 1.0
     dealt = allotments(config_of(0.5, rounds=60, devices=2, calls_total=60 * 40), state, [0, 1], 1)
     assert [own.calls for own in dealt.values()] == [20, 20]

@@ -22,6 +22,7 @@ from flsim.loop.rounds import cohort
 from flsim.metrics.rows import read_rows, without_timing
 from flsim.report.summary import Charged
 from flsim.report.table import end_table
+from tests.kept import states_of
 from tests.tiny import TinyRun
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
@@ -52,11 +53,6 @@ def named(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def of_fleet(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows[(rows["name"] == name) & (rows["split"] == "fleet")]
-
-
-def states(folder: Path) -> dict[str, bytes]:
-    newest = {path.parent.name: path for path in sorted((folder / "devices").rglob("*.state"))}
-    return {device: path.read_bytes() for device, path in newest.items()}
 
 
 class Faulty(PackedClientApp):
@@ -141,7 +137,7 @@ def priced(tiny_runs: TinyRun) -> Path:
 def assert_equal_runs(one: Path, other: Path) -> None:
     mine, theirs = (without_timing(read_rows(folder)) for folder in (one, other))
     pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
-    assert states(one) == states(other)
+    assert states_of(one) == states_of(other)
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -231,8 +231,9 @@ def four_rounds(grid: FleetGrid) -> list[tuple[bytes, int]]:
 def test_ray_gives_what_this_process_gives_bit_for_bit(one_ray: None, tmp_path: Path, workers: int) -> None:
     with on_ray(tmp_path / "ray", stock_app(), workers=workers) as grid:
         assert four_rounds(grid) == reference(tmp_path / "local")
-    states = sorted(path.relative_to(tmp_path / "ray") for path in (tmp_path / "ray").rglob("*.state"))
-    assert states == sorted(path.relative_to(tmp_path / "local") for path in (tmp_path / "local").rglob("*.state"))
+    states = sorted(path.relative_to(tmp_path / "ray") for path in (tmp_path / "ray").rglob("*.states"))
+    assert states == sorted(path.relative_to(tmp_path / "local") for path in (tmp_path / "local").rglob("*.states"))
+    assert states
     for state in states:
         assert (tmp_path / "ray" / state).read_bytes() == (tmp_path / "local" / state).read_bytes()
 

@@ -1,4 +1,4 @@
-"""The device store: the newest state before a round, what is kept, and what a damaged file says."""
+"""The device store: the newest state before a round, which files there are, and what a damaged one says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsim.files import DamagedFileError
-from flsim.flower.store import DeviceStore, Saved, States
+from flsim.flower.states import FAN, States
+from flsim.flower.store import DeviceStore, Saved
 
 DEVICE = 3
 
@@ -36,141 +37,150 @@ def value_of(record: RecordDict) -> float | None:
 
 
 def files(folder: Path) -> list[str]:
-    """Every file under a folder, hidden ones too."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def one_device(folder: Path) -> "OneDevice":
-    return OneDevice(DeviceStore(folder), States())
+    """Every file under a folder, hidden ones too, without what its name says of its bytes."""
+    return sorted(path.name[:11] for path in folder.rglob("*") if path.is_file())
 
 
 @dataclass
-class OneDevice:
-    """The store and what the driver knows of it, as a grid uses them, for one device."""
+class Fleet:
+    """The store and what the driver knows of it, as a grid and its commits use them."""
 
     store: DeviceStore
     states: States
 
-    def save(self, round_: int, value: RecordDict, *, replies: bool = True) -> None:
-        """What it keeps of a round; without a reply the driver never hears of it."""
-        left = self.store.save(DEVICE, round_, value, self.states.before(DEVICE, round_))
-        if left is not None and replies:
-            self.states.note({DEVICE: left})
+    def save(self, round_: int, values: dict[int, RecordDict], *, replies: bool = True) -> None:
+        """What the devices of a pack keep of a round; without replies the driver never hears of it."""
+        left = self.store.save(round_, values)
+        if replies:
+            self.states.note(left)
 
-    def value(self, before: int) -> float | None:
-        return value_of(self.store.load(DEVICE, self.states.before(DEVICE, before)))
+    def value(self, before: int, device: int = DEVICE) -> float | None:
+        return value_of(self.store.load(device, self.states.before(device, before)))
+
+
+def fleet(folder: Path) -> Fleet:
+    return Fleet(DeviceStore(folder), States())
 
 
 def test_load_gives_the_newest_state_of_an_earlier_round(tmp_path: Path) -> None:
-    one = one_device(tmp_path)
-    one.save(2, state(0.25))
-    one.save(5, state(0.5))
+    one = fleet(tmp_path)
+    one.save(2, {DEVICE: state(0.25), 10: state(1.0)})
+    one.save(5, {DEVICE: state(0.5)})
     found = {round_: one.value(round_) for round_ in (1, 2, 3, 5, 6, 99)}
     assert found == {1: None, 2: None, 3: 0.25, 5: 0.25, 6: 0.5, 99: 0.5}
-
-
-def test_devices_do_not_see_each_other(tmp_path: Path) -> None:
-    states = States()
-    states.note({1: Saved(1, b"x")})
-    assert states.before(10, 9) is None
-    assert states.newest() == {1: Saved(1, b"x")}
+    assert one.value(9, 10) == 1.0
+    assert one.value(9, 1) is None
 
 
 def test_a_round_that_is_saved_again_replaces_its_own_state(tmp_path: Path) -> None:
-    one = one_device(tmp_path)
+    one = fleet(tmp_path)
     for value in (0.25, 0.75):
-        one.save(1, state(value))
+        one.save(1, {DEVICE: state(value)})
     assert one.value(2) == 0.75
+    one.states.tidy(one.store, 1)
+    assert len(files(tmp_path)) == 1
 
 
 def test_two_earlier_states_are_kept_as_two_checkpoints_are(tmp_path: Path) -> None:
     """While round 4 runs, the checkpoints are those of 2 and 3; without the one of 3, round 3 needs the state of 2."""
-    one = one_device(tmp_path)
+    one = fleet(tmp_path)
     for round_ in (1, 2, 3, 4):
-        one.save(round_, state(round_ / 8))
-    assert files(tmp_path) == [f"device-003/round-{round_:05d}.state" for round_ in (2, 3, 4)]
+        one.save(round_, {DEVICE: state(round_ / 8), 4: state(0.5)})
+        assert len(files(tmp_path)) == min(round_, 3)
+        one.states.tidy(one.store, round_)
+    assert files(tmp_path) == ["round-00003", "round-00004"]
 
 
 def test_a_state_that_came_with_no_reply_is_never_used(tmp_path: Path) -> None:
     """The device was given up in round 4, after it had written its state: it goes on from that of round 3."""
-    one = one_device(tmp_path)
-    one.save(3, state(0.25))
-    one.save(4, state(0.5), replies=False)
+    one = fleet(tmp_path)
+    one.save(3, {DEVICE: state(0.25)})
+    one.save(4, {DEVICE: state(0.5)}, replies=False)
     assert (one.value(5), one.states.newest()[DEVICE].round) == (0.25, 3)
-    one.save(5, state(0.75))
-    assert files(tmp_path) == [f"device-003/round-{round_:05d}.state" for round_ in (3, 5)]
 
 
-@given(replies=st.lists(st.sampled_from(["reply", "no reply", "not sampled"]), min_size=1, max_size=12))
-def test_what_the_two_newest_checkpoints_name_is_there_whatever_was_given_up(
-    tmp_path_factory: pytest.TempPathFactory, replies: list[str]
+def placed(one: Fleet, named: dict[int, Saved]) -> dict[int, Saved]:
+    """The states that a checkpoint names, where they lie by now."""
+    lying = {(d, s.round, s.digest): s for held in one.store.files().values() for d, s in held}
+    return {device: lying[device, saved.round, saved.digest] for device, saved in named.items()}
+
+
+PACKS = st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=6, unique=True), min_size=1, max_size=3)
+ROUNDS = st.lists(st.tuples(PACKS, st.sampled_from(["commit", "kill", "back"])), min_size=20, max_size=40)
+
+
+@settings(max_examples=10)
+@given(ROUNDS)
+def test_what_the_two_newest_checkpoints_name_is_there_in_few_files_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[list[list[int]], str]]
 ) -> None:
-    one = one_device(tmp_path_factory.mktemp("store"))
-    named: list[dict[int, Saved]] = [{}]  # by the checkpoint of every round
-    for round_, outcome in enumerate(replies, start=1):
-        if outcome != "not sampled":
-            one.save(round_, state(round_ / 16), replies=outcome == "reply")
-        named.append(one.states.newest())
-        for checkpoint in named[-3:]:  # while a round runs, those of the two before it are kept
-            for saved in checkpoint.values():
-                assert value_of(one.store.load(DEVICE, saved)) == saved.round / 16
-    assert len(files(one.store.folder)) <= 4  # one of them of a round that was given up
+    """Rounds are committed, or killed and run again, or the newest checkpoint is given up, too."""
+    one = fleet(tmp_path_factory.mktemp("store"))
+    kept: list[tuple[int, dict[int, Saved]]] = [(0, {})]  # the checkpoints: round, and what it names
+    for packs, outcome in rounds:
+        round_ = kept[-1][0] + 1
+        for pack in packs:  # a device may be in two of them, and then counts as sent again
+            one.save(round_, {device: state(round_ / 64 + device) for device in pack})
+        if outcome == "commit":
+            kept = [*kept, (round_, one.states.newest())][-2:]
+            one.states.tidy(one.store, round_)
+        else:
+            kept = kept[:1] if outcome == "back" else kept
+            one.states = States(placed(one, kept[-1][1]), one.store.files())
+        for _, checkpoint in kept:
+            for device, saved in placed(one, checkpoint).items():
+                assert value_of(one.store.load(device, saved)) == saved.round / 64 + device
+    one.states.tidy(one.store, kept[-1][0] + 3)
+    assert len(one.store.files()) < 2 * FAN  # of at most 31 states
 
 
-def test_a_checkpoint_before_is_gone_back_to_without_what_came_later(tmp_path: Path) -> None:
-    one = one_device(tmp_path)
-    one.save(1, state(0.25))
-    before = one.states.newest()
-    one.save(2, state(0.5))
-    one.store.save(7, 2, state(0.5), None)  # another device, that had left nothing before
-    one.store.drop_others(before)
-    assert files(tmp_path) == ["device-003/round-00001.state"]
-    assert value_of(one.store.load(DEVICE, States(before).before(DEVICE, 2))) == 0.25
+def test_of_a_large_fleet_few_files_are_left_and_all_of_its_states(tmp_path: Path) -> None:
+    """Two packs of four a round, of devices that never come again: 800 states, and at most 7 files of a size."""
+    one = fleet(tmp_path)
+    for round_ in range(1, 101):
+        for pack in range(2):
+            first = 8 * round_ + 4 * pack
+            one.save(round_, {device: state(float(device)) for device in range(first, first + 4)})
+        one.states.tidy(one.store, round_)
+    assert len(files(tmp_path)) <= 3 * (FAN - 1) + 4
+    assert all(one.value(101, device) == device for device in range(8, 808))
+    assert States(one.states.newest(), one.store.files()).newest() == one.states.newest()
 
 
 def test_a_part_of_a_killed_write_is_no_state_and_none_is_left_by_a_finished_one(tmp_path: Path) -> None:
-    one = one_device(tmp_path)
-    one.save(1, state(0.25))
-    assert files(tmp_path) == ["device-003/round-00001.state"]
-    (tmp_path / "device-003" / ".round-00002.state.123.part").write_bytes(b"half")
-    assert one.store.found(last=9) == one.states.newest()
+    one = fleet(tmp_path)
+    one.save(1, {DEVICE: state(0.25)})
+    (only,) = one.store.files().items()
+    (tmp_path / ".round-00002-0123456789ab.states.123.part").write_bytes(b"half")
+    assert one.store.files() == dict([only])
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "deleted", "another"])
+@pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "deleted"])
 def test_a_state_that_is_not_as_it_was_left_is_named(tmp_path: Path, how: str) -> None:
-    one = one_device(tmp_path)
-    one.save(1, state(0.25))
-    path = tmp_path / "device-003" / "round-00001.state"
+    one = fleet(tmp_path)
+    one.save(1, {DEVICE: state(0.25)})
+    (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     if how == "flipped":
-        data[len(data) // 2] ^= 1
+        data[-20] ^= 1
     if how == "deleted":
         path.unlink()
-    elif how == "another":
-        one.store.save(DEVICE, 1, state(0.5), None)
     else:
         path.write_bytes({"flipped": bytes(data), "truncated": bytes(data[:-1]), "emptied": b""}[how])
     with pytest.raises(DamagedFileError, match=f"flsim resume {tmp_path.parent} says how to go on") as caught:
         one.value(2)
     assert str(path) in str(caught.value)
+    assert "device-003" in str(caught.value)
 
 
-def test_a_device_that_keeps_nothing_leaves_no_file(tmp_path: Path) -> None:
-    one = one_device(tmp_path)
-    one.save(1, RecordDict())
+def test_a_device_that_keeps_nothing_is_no_other_than_one_that_has_forgotten(tmp_path: Path) -> None:
+    one = fleet(tmp_path)
+    one.save(1, {})
     assert files(tmp_path) == []
-    one.save(2, state(0.25))
-    one.save(3, RecordDict())  # it has forgotten, and that must be known
+    one.save(2, {DEVICE: state(0.25)})
+    one.save(3, {DEVICE: RecordDict()})  # it has forgotten, and that must be known
     assert one.value(3) == 0.25
     assert one.value(4) is None
-
-
-def test_the_states_of_the_release_before_are_found_up_to_its_checkpoint(tmp_path: Path) -> None:
-    store = DeviceStore(tmp_path)
-    saved = {round_: store.save(3, round_, state(round_ / 8), None) for round_ in (1,)}
-    saved[2] = store.save(3, 2, state(2 / 8), saved[1])
-    assert store.found(last=1) == {3: saved[1]}
-    assert store.found(last=2) == store.found(last=9) == {3: saved[2]}
 
 
 def test_a_token_is_found_where_the_folder_is_shared(tmp_path: Path) -> None:

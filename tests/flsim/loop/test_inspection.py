@@ -12,12 +12,14 @@ import pytest
 
 import flsim
 from flsim.config.schema import ConfigError
-from flsim.files import DamagedFileError
+from flsim.devices import device_name
+from flsim.files import DamagedFileError, seal, write_atomically
 from flsim.flower.grid import store_in
 from flsim.flower.probe import Choice
 from flsim.loop.inspection import inspect, world_of
 from flsim.metrics.rows import read_rows, without_timing
 from flsim.tasks.stream import stream_of
+from tests.kept import states_file
 from tests.tiny import TinyRun
 
 TINY = ("rounds=4", "evaluation.every_rounds=9", "evaluation.prompts_per_task=1", "client.group_size=2")
@@ -74,7 +76,7 @@ def spoil(path: Path, how: str) -> None:
 
 
 ROWS = "rows/round-00003.parquet"
-STATE = "devices/device-001/round-00003.state"
+STATES = "devices/round-00003-*.states"
 NEWEST = "checkpoints/round-00003.npz"
 
 
@@ -83,8 +85,8 @@ OTHERS = ("cut", "no YAML", "deleted")
 
 def damages() -> list[Any]:
     """Every way with every file of a round; the usual tests take one of each."""
-    usual = {(ROWS, "deleted"), (STATE, "cut"), (NEWEST, "flipped")}
-    every = [(file, how) for file in (ROWS, STATE, NEWEST) for how in ("deleted", "emptied", "cut", "flipped")]
+    usual = {(ROWS, "deleted"), (STATES, "cut"), (NEWEST, "flipped")}
+    every = [(file, how) for file in (ROWS, STATES, NEWEST) for how in ("deleted", "emptied", "cut", "flipped")]
     return [pytest.param(*one, marks=[] if one in usual else pytest.mark.slow) for one in every]
 
 
@@ -92,10 +94,11 @@ def damages() -> list[Any]:
 def test_what_the_last_round_left_is_run_again_after_its_checkpoint_was_deleted(
     folder: Path, whole: pd.DataFrame, file: str, how: str
 ) -> None:
-    spoil(folder / file, how)
+    (path,) = folder.glob(file)
+    spoil(path, how)
     if (file, how) != (NEWEST, "deleted"):
         said = refused(folder)
-        assert str(folder / file) in said
+        assert str(path if path.exists() or file != STATES else path.parent) in said
         (mend,) = re.findall(r"delete (?:(\S+npz)|it)", said)
         assert mend in ("", str(folder / NEWEST))
         (folder / NEWEST).unlink()
@@ -129,7 +132,7 @@ def test_what_no_checkpoint_can_give_back_is_put_back_or_made_anew(
 def test_an_older_state_that_both_checkpoints_name_cannot_be_run_again(folder: Path, whole: pd.DataFrame) -> None:
     """As of a device that was in no cohort since: here round 3's checkpoint is gone, and a state of round 2 with it."""
     (folder / NEWEST).unlink()
-    state = folder / "devices" / "device-001" / "round-00002.state"
+    state = states_file(folder, 2)
     good = state.read_bytes()
     spoil(state, "cut")
     assert "put a copy of it back" in refused(folder)
@@ -217,7 +220,7 @@ def test_rows_of_a_round_that_was_given_up_are_in_no_report(folder: Path) -> Non
 def test_a_finished_run_needs_no_states_for_its_report(folder: Path) -> None:
     shutil.rmtree(folder / "devices")
     assert set(flsim.run(resume=folder, until=3, progress=False).rows["round"]) == {0, 1, 2, 3}
-    assert "cannot be read" in refused(folder)
+    assert "lacks the state that device-000 left in round 3" in refused(folder)
 
 
 def test_comparing_takes_no_lock(folder: Path, whole: pd.DataFrame) -> None:
@@ -230,8 +233,19 @@ def test_comparing_takes_no_lock(folder: Path, whole: pd.DataFrame) -> None:
         assert len(read_rows(folder)) > 0
 
 
+def in_old_files(folder: Path) -> None:
+    """Lay the states out as the release before did: a folder a device, and a sealed file a round."""
+    store = store_in(folder)
+    for name, held in store.files().items():
+        for device, one in held:
+            path = store.folder / device_name(device) / f"round-{one.round:05d}.state"
+            write_atomically(path, seal(store.read(device, one, "")))
+        store.delete([name])
+
+
 def of_the_release_before(folder: Path) -> None:
     """Take from the checkpoints what that release did not write."""
+    in_old_files(folder)
     for path in (folder / "checkpoints").glob("*.npz"):
         with np.load(path) as file:
             old = {name: file[name] for name in file.files if name != "rows" and not name.startswith("states/")}
@@ -243,13 +257,27 @@ def of_the_release_before(folder: Path) -> None:
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_run_of_the_release_before_goes_on_with_a_note(folder: Path, whole: pd.DataFrame, lost: bool) -> None:
     of_the_release_before(folder)
-    shutil.copyfile(folder / STATE, (folder / STATE).with_name("round-00004.state"))  # of the round that was killed
+    old = folder / "devices" / "device-001" / "round-00003.state"
+    shutil.copyfile(old, old.with_name("round-00004.state"))  # of the round that was killed
     if lost:
         spoil(folder / "rows" / "round-00001.parquet", "deleted")
         assert "rows/round-00001.parquet cannot be read" in refused(folder)
         return
     assert_goes_on(folder, whole)
     assert "the release before" in (folder / "run.log").read_text()
+
+
+def test_states_in_the_files_of_the_release_before_are_gone_on_from_and_go(folder: Path, whole: pd.DataFrame) -> None:
+    """Its checkpoint names them; a damaged one is named, and after a round they are no longer needed."""
+    in_old_files(folder)
+    old = folder / "devices" / "device-001" / "round-00003.state"
+    good = old.read_bytes()
+    spoil(old, "flipped")
+    assert str(old) in refused(folder)
+    old.write_bytes(good)
+    assert_goes_on(folder, whole)
+    assert [path.name for path in sorted((folder / "devices").iterdir())][:2] == ["device-000", "device-001"]
+    assert {path.name for path in (folder / "devices").rglob("*.state")} == {"round-00003.state"}
 
 
 def test_another_model_under_the_same_name_is_refused(
@@ -277,11 +305,11 @@ def test_every_flipped_byte_of_what_is_named_is_found(folder: Path) -> None:
         inspect(folder, store_in(folder), config, world, last=4, log=log)
 
     inspect_()
-    for file in ("rows/round-00001.parquet", STATE):
-        data = (folder / file).read_bytes()
-        for place in range(0, len(data), len(data) // 25):
-            (folder / file).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-            with pytest.raises(DamagedFileError):
+    for file in (folder / "rows" / "round-00001.parquet", states_file(folder, 3)):
+        data = file.read_bytes()
+        for place in (*range(0, 250, 20), *range(250, len(data), len(data) // 25)):
+            file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            with pytest.raises(DamagedFileError, match=str(file)):
                 inspect_()
-        (folder / file).write_bytes(data)
+        file.write_bytes(data)
     inspect_()

@@ -43,6 +43,7 @@ from flsim.report.summary import read_summary
 from flsim.timing import PARTS, read_timings
 from strategies.base import DeltaStrategy, Update
 from strategies.fedavg import FedAvg
+from tests.kept import states_of
 from tests.tiny import TinyRun
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
@@ -91,16 +92,10 @@ def same_bits(one: Adapter, other: Adapter) -> bool:
     return {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in other.items()}
 
 
-def states(folder: Path) -> dict[str, bytes]:
-    """The devices' states after the last round."""
-    newest = {path.parent.name: path for path in sorted((folder / "devices").rglob("*.state"))}
-    return {device: path.read_bytes() for device, path in newest.items()}
-
-
 def assert_equal_runs(one: flsim.Run, other: flsim.Run) -> None:
     """Rows but for times, the adapter, and what every device keeps: equal bit for bit."""
     pd.testing.assert_frame_equal(without_timing(one.rows), without_timing(other.rows), check_exact=True)
-    assert states(one.folder) == states(other.folder)
+    assert states_of(one.folder) == states_of(other.folder)
     file = Path("adapter") / "adapter_model.safetensors"
     assert (one.folder / file).read_bytes() == (other.folder / file).read_bytes()
 
@@ -143,7 +138,7 @@ def test_the_folder_holds_the_whole_run(finished: flsim.Run) -> None:
     expected = "config.yaml environment.json ledger.parquet summary.json report.html run.log rows adapter devices plots"
     assert set(expected.split()) <= {path.name for path in folder.iterdir()}
     assert [p.name for p in sorted((folder / "rows").iterdir())] == [f"round-{n:05d}.parquet" for n in range(4)]
-    assert sorted(path.name for path in (folder / "devices").iterdir()) == [f"device-{d:03d}" for d in range(3)]
+    assert set(states_of(folder)) == {"device-000", "device-001", "device-002"}
     assert len(list((folder / "plots").glob("*.png"))) >= 3
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "plots").glob("*.png"))
     assert not list(folder.rglob("*.part"))
@@ -365,7 +360,7 @@ def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.
     (folder / "checkpoints" / "round-00002.npz").unlink()
     rows = folder / "rows" / "round-00002.parquet"
     rows.write_bytes(rows.read_bytes()[:100])
-    assert (folder / "devices" / "device-000" / "round-00002.state").exists()
+    assert list((folder / "devices").glob("round-00002-*.states"))
     assert_equal_runs(flsim.run(resume=folder, progress=False), finished)
 
 

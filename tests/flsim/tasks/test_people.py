@@ -121,7 +121,7 @@ def test_no_file_of_a_run_names_a_user_unless_it_is_asked_to(tiny_run: TinyRun, 
     folder = write_people(tmp_path)
     quiet = flsim.run(config_of(tiny_run, folder, "quiet"), progress=False)
     assert {path.suffix for path in quiet.folder.rglob("*") if path.is_file()} >= {".npz", ".parquet", ".html", ".log"}
-    assert list(quiet.folder.rglob("*.state"))
+    assert list(quiet.folder.rglob("*.states"))
     assert named_in(quiet.folder) == set()
     table = pd.read_parquet(quiet.folder / "partitions" / "more" / "partition.parquet")
     assert set(table["label"]) <= {f"user-{n:03d}" for n in range(4)}
@@ -144,7 +144,7 @@ def test_workers_a_stage_and_a_resume_leave_no_name_either(tiny_run: TinyRun, tm
     flsim.run(config, until=0, progress=False)
     run = flsim.run(resume=tmp_path / "far" / "run", progress=False)
     assert (run.rows["split"] == STAGE).any()
-    assert list(run.folder.rglob("*.state"))
+    assert list(run.folder.rglob("*.states"))
     assert named_in(tmp_path / "far") == set()
 
 

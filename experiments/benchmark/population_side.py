@@ -35,6 +35,8 @@ class Population:
     """The test of the panel before training."""
     wall_s: tuple[float, ...]
     """Of each steady round: the first is left out, which warms up, and the last, which tests."""
+    cpu_s: float
+    """Processor time of driver and workers over the steady rounds."""
     report_s: float
     """From the end of the last round to the end: adapter, summary, figures, page."""
     memory: Memory
@@ -68,10 +70,10 @@ def run(devices: int, cohort: int, rounds: int, folder: Path) -> Population:
         ],
     )
     timing = config.folder / "timing"
-    watch = Watch(last=timing / f"round-{last:05d}.json")
+    watch = Watch(*(timing / f"round-{round_:05d}.json" for round_ in (1, last - 1, last)))
     flsim.run(config, progress=False)
     ended = (config.folder / "report.html").stat().st_mtime
-    watch.stop()
+    cpu_s = watch.stop()
     timings = read_timings(config.folder)
     first = (timing / "round-00000.json").stat().st_mtime - timings[0].wall_s
     made = (timing / f"round-{last:05d}.json").stat().st_mtime
@@ -80,6 +82,7 @@ def run(devices: int, cohort: int, rounds: int, folder: Path) -> Population:
         start_s=first - psutil.Process().create_time(),
         test_s=timings[0].wall_s,
         wall_s=tuple(one.wall_s for one in timings if 1 < one.round < last),
+        cpu_s=cpu_s,
         report_s=ended - made,
         memory=watch.memory,
         bytes_on_disk=sum(path.stat().st_size for path in before),

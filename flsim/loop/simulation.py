@@ -194,7 +194,8 @@ def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: boo
     save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    return Run(folder, finish_run(folder, phases=stream.phases, tau=config.budget.tau, data=stream.data))
+    facts: dict[str, Any] = {"phases": stream.phases, "tau": config.budget.tau, "devices": config.fleet.devices}
+    return Run(folder, finish_run(folder, data=stream.data, **facts))
 
 
 def build_parts(

@@ -25,7 +25,14 @@ _LEDGER = ("calls", "refused", "tokens", "money")
 """The measures that a device's ledger shows."""
 
 
-def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, data: Sequence[DataTask] = ()) -> Summary:
+def finish_run(
+    run_dir: Path,
+    *,
+    phases: Sequence[Phase],
+    tau: float | None,
+    data: Sequence[DataTask] = (),
+    devices: int | None = None,
+) -> Summary:
     """Read a run's rows and write what is made of them into its folder.
 
     That is `summary.json`, `stream.parquet`, `ledger.parquet`, `plots/`, `report.html`, and `partitions/` of data sets.
@@ -36,6 +43,7 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, dat
         phases: the stream's phases.
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
         data: the stream's data sets; of those that are not given, what was written before is taken.
+        devices: size of the fleet; None takes as many as have rows.
 
     Returns:
         The summary, as in `summary.json`.
@@ -45,6 +53,7 @@ def finish_run(run_dir: Path, *, phases: Sequence[Phase], tau: float | None, dat
     name = run_dir.resolve().name
     write_partitions(run_dir, data)
     summary = replace(summarise_run(rows, phases, name=name, tau=tau), partitions=read_partitions(run_dir))
+    summary = summary if devices is None else replace(summary, devices=devices)
     write_summary(run_dir, summary)
     _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))
     stream = stream_table(rows)

@@ -238,6 +238,7 @@ class Summary:
     rounds: int
     """The last that has rows."""
     devices: int
+    """Of the fleet; where its size is not known, those that have rows."""
     split: str
     """Of the tests."""
     tasks: tuple[str, ...]

@@ -26,7 +26,8 @@ from clients.reinforcement import Reinforcement
 from flsim.config.schema import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
 from flsim.learning.benefit import CLOUD, FEATURES, ask_chance, benefit
-from flsim.learning.dual import DualRule
+from flsim.learning.dual import DualRule, solved_price
+from flsim.models.decoding import Prompts
 
 NORMALISATIONS = ("centred", "separately")
 POLICIES = ("head", "token")
@@ -42,6 +43,7 @@ READS_ONLY = {
         "head_gradient",
         "head_ridge",
         "head_fade",
+        "dual_solve",
     ),
     "token": ("cost_baseline", "normalise", "dual_gain"),
 }
@@ -102,6 +104,10 @@ class DaGrpo(Reinforcement):
     """eta of the dual ascent; a head's usage follows lambda at once, a token's after some steps: it wants 0.1."""
     dual_gain: float = 2.0
     """Proportional gain beside the integral; 0 is the paper's form."""
+    dual_solve: float = 0.0
+    """How much of the way lambda goes, before the requests of a step, to the price at which the step's drafts would ask
+    for tau of its prompts by what the head expects. So a head that learns fast, and a switch of tasks, need not be
+    found out by overspending. 0 leaves lambda to the dual ascent; 1 follows every step's drafts."""
     dual_max: float = 1.0
     """Upper clip of lambda; .inf is the paper's form."""
     dual_bias: float = 0.0
@@ -132,6 +138,8 @@ class DaGrpo(Reinforcement):
             raise ValueError(
                 f"head_rate={self.head_rate} and head_temperature={self.head_temperature} must be above 0 and finite"
             )
+        if not 0 <= self.dual_solve <= 1:
+            raise ValueError(f"dual_solve={self.dual_solve} must be in [0, 1]: it is a part of the way")
         if not 0 <= self.head_gradient < math.inf:
             raise ValueError(f"head_gradient={self.head_gradient} must be finite and at least 0; 0 stops it")
         if not 0 <= self.head_ridge < math.inf:
@@ -230,6 +238,19 @@ class DaGrpo(Reinforcement):
         price = pack.dual[:, None].expand(right.shape[:2]).masked_fill(~rollout.open, torch.inf)  # (K, P)
         asks = ask_chance(benefit(both), price, head.temperature)  # (K, P, G)
         return (1 - asks) * right + asks * (self.help_reward * cloud - pack.dual[:, None, None])  # (K, P, G)
+
+    def offset(self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts) -> Tensor:
+        """After lambda has gone `dual_solve` of the way to what these drafts call for, `(K, P)`."""
+        if not self.dual_solve or self.head is None:
+            return offset
+        before, lambdas = pack.dual, pack.dual.tolist()
+        may_ask = prompts.real & ~offset.isneginf()  # (K, P)
+        for k, tau in enumerate(pack.tau.tolist()):
+            if may_ask[k].any():
+                solved = solved_price(gain[k][may_ask[k]].flatten(), tau, self.head.temperature)
+                lambdas[k] += self.dual_solve * (min(max(solved, 0.0), self.dual_max) - lambdas[k])
+        pack.dual = torch.tensor(lambdas, device=before.device)  # (K,)
+        return offset - (pack.dual - before)[:, None]  # (K, P)
 
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """The dual ascent."""

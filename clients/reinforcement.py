@@ -20,8 +20,9 @@ from clients.device.regression import gathered_sums, regressed
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
 from clients.device.world import World
 from clients.learner import Learner
+from flsim.learning.benefit import benefit
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
-from flsim.models.decoding import Completions, Reading, encode, given, read
+from flsim.models.decoding import Completions, Prompts, Reading, encode, given, read
 from flsim.models.hint import Hint
 from flsim.models.scoring import pull_back, score
 from flsim.problems.problem import Problem
@@ -197,6 +198,17 @@ class Reinforcement(Learner):
         parts = judged.advantage, judged.mask, judged.kept
         return loss.per_device(logprobs, *parts, old=judged.old, reference=judged.reference)  # (K,)
 
+    def offset(self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts) -> Tensor:
+        """Minus the price of every prompt of a head that asks, `(K, P)`; unless overridden, as before its drafts.
+
+        Args:
+            pack: the devices, whose dual variables may move.
+            gain: the benefit b of each draft, `(K, P, G)`.
+            offset: minus the price as it was, `(K, P)`; -inf where asking is ruled out.
+            prompts: that are answered.
+        """
+        return offset
+
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """What else a step moves, such as a dual variable."""
 
@@ -269,7 +281,12 @@ class Reinforcement(Learner):
         uniform = uniform.to(pack.theta.device)
         offset = torch.zeros_like(uniform[..., 0]) if bias is None else bias  # (K, P)
         weight = weights_of(head, pack.world.lora, pack.theta)  # (K, 2, F)
-        return lambda drafts, prompts: head.ask(weight, drafts, prompts, offset, uniform)
+
+        def wishes(drafts: Completions, prompts: Prompts) -> Tensor:
+            gain = benefit(head.chances(weight, drafts, prompts))  # (K, P, G)
+            return head.ask(gain, self.offset(pack, gain, offset, prompts), uniform)  # (K, P, G)
+
+        return wishes
 
     def _under_start(self, pack: Pack, rollout: Rollout, bias: Tensor | None) -> Tensor | None:
         if not self.kl:

@@ -15,7 +15,6 @@ from flsim.learning.benefit import (
     NUMBERS,
     PIECES,
     ask_chance,
-    benefit,
     chances,
     features,
     first_head,
@@ -109,17 +108,14 @@ class Head:
         """That each draft and the cloud are right, `(K, P, G, 2)`, by weights `(K, 2, F)`, or `(1, 2, F)` for all."""
         return chances(weight.expand(len(drafts.mask), -1, -1), self.features(drafts, prompts))  # (K, P, G, 2)
 
-    def ask(self, weight: Tensor, drafts: Completions, prompts: Prompts, offset: Tensor, uniform: Tensor) -> Tensor:
+    def ask(self, gain: Tensor, offset: Tensor, uniform: Tensor) -> Tensor:
         """True where a request is sampled after a draft, `(K, P, G)`.
 
         Args:
-            weight: `(K, 2, F)`.
-            drafts: of the pack.
-            prompts: that they answer.
+            gain: the benefit b of each draft, `(K, P, G)`.
             offset: minus the price of every prompt, `(K, P)`; -inf where asking is ruled out.
             uniform: a number in [0, 1) for every draft, `(K, P, G)`.
         """
-        gain = benefit(self.chances(weight, drafts, prompts))  # (K, P, G)
         asks = uniform < ask_chance(gain, -offset, self.temperature)  # (K, P, G)
         return asks[..., :1].expand_as(asks) if self.decides == "first" else asks
 

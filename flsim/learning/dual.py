@@ -8,7 +8,11 @@ proportional term answers at once. `gain=0, maximum=inf` is the plain form.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+_HALVINGS = 50
+"""Of an interval as wide as four: what is left is less than what a double tells apart from 1."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,25 @@ class DualRule:
     def ascend(self, dual: Tensor, usage: Tensor, tau: Tensor | float) -> Tensor:
         """The next lambda, `(K,)`."""
         return (dual + self.lr * (usage - tau)).clamp(0.0, self.maximum)  # (K,)
+
+
+def solved_price(gain: Tensor, tau: float, temperature: float) -> float:
+    """Lambda at which drafts would ask for tau of their prompts: `mean_i sigmoid((b_i - lambda) / T) = tau`.
+
+    It is the dual step taken to its end on these drafts, instead of an eta of it: the mean chance falls with lambda, so
+    there is one root. By hand: equal benefits b give `b - T logit(tau)`, and it rises by c where all b do.
+
+    Args:
+        gain: b of each draft, `(n,)`, in [-1, 1]; at least one.
+        tau: in (0, 1); at 0 or below nobody asks at the largest lambda, at 1 or above everybody at the least.
+        temperature: T, above 0.
+
+    Returns:
+        Within [-2, 2] and double precision.
+    """
+    low, high = -2.0, 2.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        over = float(torch.sigmoid((gain.double() - middle) / temperature).mean()) > tau
+        low, high = (middle, high) if over else (low, middle)
+    return (low + high) / 2

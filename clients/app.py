@@ -246,7 +246,8 @@ class DeviceApp(PackedClientApp):
             self.world.lora.merge(None if residual is None else to_adapter(residual))
             self._merged = residual
             self._heard = {}
-        return adapters_of(self.world, messages, contexts)
+        shapes = [self.config.shape_of(device_at(context.node_id)) for context in contexts]
+        return adapters_of(messages, contexts, first=self.world.first, shape=self.config.shape, shapes=shapes)
 
     def _device(
         self, message: Message, context: Context, adapter: Adapter, round_: int, budget: BudgetConfig
@@ -292,10 +293,10 @@ class DeviceApp(PackedClientApp):
             rows = self._measured(contexts, adapters, model="global", **parts)
             if references:
                 traffic = [self.algorithm.prompts_per_round(self.world, device_name(device)) for device in indices]
-                facts = user_rows(self.world, indices, traffic, round_=round_)
+                facts = user_rows(self.world.stream, self.config.evaluation, indices, traffic, round_=round_)
                 rows = [own + new for own, new in zip(rows, facts, strict=True)]
             elif is_small(self.world.stream, self.config.evaluation, round_):
-                facts = item_rows(self.world, indices, round_=round_)
+                facts = item_rows(self.world.stream, self.config.evaluation, indices, round_=round_)
                 rows = [own + new for own, new in zip(rows, facts, strict=True)]
         tested = [len(own_tests(self.world, device, round_)) for device in indices]
         return [wire.evaluate_reply(tuple(own), n, m) for own, n, m in zip(rows, tested, messages, strict=True)]

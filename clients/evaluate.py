@@ -31,11 +31,13 @@ from clients.orders import Help, Order, fulfil, orders_of, silent
 from clients.task_scores import ClassScores, label_rows, task_scores
 from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import NOTHING
+from flsim.config.schema import EvaluationConfig
 from flsim.devices import device_name
 from flsim.metrics.rows import USER, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_lora import ranks_of
 from flsim.problems.problem import Problem
+from flsim.tasks.stream import TaskStream
 from flsim.tasks.testing import set_of_tests
 
 
@@ -244,7 +246,9 @@ def own_tests(world: World, device: int, round_: int = 0) -> list[Problem]:
     return list(set_of_tests(world.stream, world.config.evaluation, device_name(device), round_))
 
 
-def user_rows(world: World, devices: Sequence[int], traffic: Sequence[int], *, round_: int) -> list[list[Row]]:
+def user_rows(
+    stream: TaskStream, evaluation: EvaluationConfig, devices: Sequence[int], traffic: Sequence[int], *, round_: int
+) -> list[list[Row]]:
     """What users weigh, whatever model is measured.
 
     Per task `test_items`: how many items of the measured split the user has, and as weight how many of them it is
@@ -252,25 +256,30 @@ def user_rows(world: World, devices: Sequence[int], traffic: Sequence[int], *, r
     stream brings in the run, if it takes part in every round, and as weight the rounds.
 
     Args:
-        world: the worker's.
+        stream: of the fleet.
+        evaluation: how it is tested.
         devices: indices of the pack's devices.
         traffic: of each, the prompts that its stream brings in a round.
         round_: for the rows.
     """
-    rounds, rows = world.config.rounds, item_rows(world, devices, round_=round_)
+    rounds, rows = stream.rounds, item_rows(stream, evaluation, devices, round_=round_)
     for device, brought, own in zip(devices, traffic, rows, strict=True):
         of = Subject(round_, device_name(device), USER, USER)
         own.append(of.row("traffic", float(brought * rounds), float(rounds)))
     return rows
 
 
-def item_rows(world: World, devices: Sequence[int], *, round_: int) -> list[list[Row]]:
+def item_rows(
+    stream: TaskStream, evaluation: EvaluationConfig, devices: Sequence[int], *, round_: int
+) -> list[list[Row]]:
     """The rows `test_items` of a round; a round with a smaller test than before training has its own."""
     rows = []
     for device in devices:
         of = Subject(round_, device_name(device), USER, USER)
-        held = world.stream.items_held(of.device, world.split)
-        whole, tested = (Counter(problem.task for problem in own_tests(world, device, at)) for at in (0, round_))
+        held = stream.items_held(of.device, evaluation.split)
+        whole, tested = (
+            Counter(problem.task for problem in set_of_tests(stream, evaluation, of.device, at)) for at in (0, round_)
+        )
         rows.append([of.row("test_items", float(held.get(t, whole[t])), float(n), task=t) for t, n in tested.items()])
     return rows
 

@@ -174,6 +174,10 @@ class DeltaStrategy(Strategy):
         """What a device of this shape gets of the adapter: by default its first directions."""
         return adapter if self._config is None else cropped(adapter, shape, self._config.shape)
 
+    def carried(self, adapter: Adapter) -> Adapter:
+        """What of a device's part travels, both ways: by default the factors that `carries` names."""
+        return only(adapter, self.carries)
+
     def in_full(self, tensors: Adapter, shape: LoraShape | None) -> Adapter:
         """Tensors of a device of this shape, filled up with zeros to the server's rank, in the server's scale."""
         return tensors if self._config is None or shape is None else widened(tensors, shape, self._config.shape)
@@ -204,7 +208,7 @@ class DeltaStrategy(Strategy):
         residual = self.residual
         extra = {} if residual is None else {wire.RESIDUAL: to_arrays(residual)}
         contents = {
-            shape: RecordDict({wire.ARRAYS: to_arrays(only(part, self.carries)), **extra, wire.CONFIG: config})
+            shape: RecordDict({wire.ARRAYS: to_arrays(self.carried(part)), **extra, wire.CONFIG: config})
             for shape, part in dealt.items()
         }
         return [Message(contents[self._shape_of(node)], node, kind) for node in nodes]
@@ -218,7 +222,7 @@ class DeltaStrategy(Strategy):
         cohort = sorted(device_at(node) for node in grid.get_node_ids())
         nodes = [node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
         dealt = self._dealt(adapter, nodes)
-        sent = {shape: only(only(part, self.carries), self.learns) for shape, part in dealt.items()}
+        sent = {shape: only(self.carried(part), self.learns) for shape, part in dealt.items()}
         self._round = InRound(server_round, adapter, sent)
         return self._messages(dealt, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
 

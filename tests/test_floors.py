@@ -42,7 +42,9 @@ MEETS_THE_RUN = {
     "clients/da_grpo.py": {"check"},
     "clients/fixed_price.py": {"check"},
     "clients/poisoning.py": {"malicious_devices", "__init__", "app"},
+    "clients/supervised.py": {"client_app", "_refuse_language", "__init__"},
     "strategies/base.py": {"DeltaStrategy", "begin"},
+    "strategies/fed_dyn.py": {"begin"},
     "strategies/stages/distillation.py": {"Distillation", "begin"},
     "flsim/tasks/stream.py": {"stream_of"},
 }

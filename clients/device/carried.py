@@ -13,8 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 import flsim.flower.messages as wire
-from clients.device.world import World
-from flsim.devices import device_at
+from flsim.config.model import LoraShape
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.models.adapter import Adapter, cropped, only
 from flsim.seeding import generator
@@ -22,22 +21,36 @@ from flsim.seeding import generator
 _OWN = "own"
 
 
-def adapters_of(world: World, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Adapter]:
-    """The whole adapter of each device of a pack; devices that hold the same get one and the same object."""
+def adapters_of(
+    messages: Sequence[Message],
+    contexts: Sequence[Context],
+    *,
+    first: Adapter,
+    shape: LoraShape,
+    shapes: Sequence[LoraShape],
+) -> list[Adapter]:
+    """The whole adapter of each device of a pack; devices that hold the same get one and the same object.
+
+    Args:
+        messages: of the pack.
+        contexts: of its devices, which may keep a part for themselves.
+        first: the adapter that the run starts from.
+        shape: its rank and alpha, the widest; of what is no LoRA, any.
+        shapes: those of each device.
+    """
     carried = wire.adapters_of(messages)
     shared: dict[tuple[int, int, float], Adapter] = {}
     adapters = []
-    for part, context in zip(carried, contexts, strict=True):
-        if len(part) == len(world.first):
+    for part, context, own_shape in zip(carried, contexts, shapes, strict=True):
+        if len(part) == len(first):
             adapters.append(part)
             continue
-        shape = world.config.shape_of(device_at(context.node_id))
-        key = (id(part), shape.rank, shape.alpha)
+        key = (id(part), own_shape.rank, own_shape.alpha)
         if key not in shared:
-            shared[key] = {**cropped(world.first, shape, world.config.shape), **part}
+            shared[key] = {**cropped(first, own_shape, shape), **part}
         own = _own(context.state)
         whole = shared[key] | own if own else shared[key]
-        adapters.append({name: whole[name] for name in world.first} if own else whole)
+        adapters.append({name: whole[name] for name in first} if own else whole)
     return adapters
 
 

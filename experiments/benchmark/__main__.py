@@ -9,6 +9,7 @@ Examples:
   flsim benchmark prefix --clock cpu
   flsim benchmark scale --devices 100 --learners
   flsim benchmark population --devices 1000 1000000
+  flsim benchmark writers
   flsim benchmark gpu --devices 1 8
   flsim benchmark aggregation --devices 30
   flsim benchmark cloud --dtypes float32 bfloat16
@@ -21,7 +22,7 @@ import sys
 from experiments.command.terminal import listed, no_such, prose
 from experiments.command.walk import purpose_of
 
-BENCHMARKS = ("real", "round", "peers", "limit", "prefix", "scale", "population", "gpu", "aggregation", "cloud")
+BENCHMARKS = ("real", "round", "peers", "limit", "prefix", "scale", "population", "writers", "gpu", "aggregation", "cloud")
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 

@@ -9,6 +9,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     MakesClient  a class that says itself which ClientApp runs it, as learners do
     CarriesMore  a ClientApp whose devices learn more than LoRA's factors
     Calibrates   a client whose devices set something on questions of a split of their own before they are tested
+    BringsModel  a ClientApp whose devices learn another model than a language model under LoRA
     WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
@@ -19,6 +20,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,6 +53,14 @@ class Deals(Protocol):
 
     def begin(self, config: Config) -> None:
         """Get to know the fleet, before the first round or after a resume."""
+        ...
+
+    def carried(self, adapter: Adapter) -> Adapter:
+        """What of an adapter travels.
+
+        Raises:
+            ConfigError: if the strategy cannot tell.
+        """
         ...
 
     def messages(self, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int], kind: str) -> list[Message]:
@@ -187,6 +197,23 @@ class Calibrates(Protocol):
     @property
     def calibrates_on(self) -> tuple[str, str] | None:
         """The split of these questions, and who reads them, for people; None where nobody does."""
+        ...
+
+
+@runtime_checkable
+class BringsModel(Protocol):
+    """A client whose devices learn a model of its own, which travels in the adapter's place: tensors by name."""
+
+    def first_adapter(self) -> Adapter:
+        """What round 1 starts from.
+
+        Raises:
+            ConfigError: for whatever would keep devices from learning it.
+        """
+        ...
+
+    def save_model(self, folder: Path, adapter: Adapter) -> None:
+        """Write what was learned into a folder."""
         ...
 
 

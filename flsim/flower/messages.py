@@ -34,13 +34,14 @@ ARRAYS, RESIDUAL, CONFIG, METRICS, ROWS, SHARED, ENGINE = (
 )
 
 
-ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL = (
+ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL, DYNAMIC = (
     "server-round",
     "evaluate-local",
     "references",
     "learns",
     "fresh-optimizer",
     "proximal-mu",  # Flower's own name
+    "dynamic-alpha",
 )
 
 
@@ -183,6 +184,11 @@ def learns_of(message: Message) -> str:
 def proximal_of(message: Message) -> float:
     """Mu of FedProx's term `mu / 2 ||x - x_sent||^2`; 0 if the strategy does not ask for it."""
     return _number(message.content[CONFIG].get(PROXIMAL, 0.0))
+
+
+def dynamic_of(message: Message) -> float:
+    """Alpha of FedDyn's terms `alpha / 2 ||x - x_sent||^2 - <h, x>`; 0 if the strategy does not ask for them."""
+    return _number(message.content[CONFIG].get(DYNAMIC, 0.0))
 
 
 def residual_of(message: Message) -> ArrayRecord | None:

@@ -25,6 +25,10 @@ MOST = 2**18
 """Most tensors in one sum: 2^18 products of 2^44 high quanta each stay within an int64."""
 
 _BLOCK = 8192
+_MAGIC = 1.5 * 2.0**52
+"""A number below 2^51 plus this is rounded to a whole one, ties to even, whose bits are those of an integer beyond
+`_BITS`: a cast would go number by number."""
+_BITS = int(np.float64(_MAGIC).view(np.int64))
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -62,14 +66,16 @@ class ExactSum:
         """
         if not (np.isfinite(weight) and weight >= 0):
             raise OutOfRangeError(f"the weight is {weight}; it must be finite and at least 0")
-        layout, values = _flatten(tensors)
+        layout = tuple((name, tensors[name].shape) for name in sorted(tensors))
         self._check(layout, 1)
         if weight > 0:
-            values *= float(weight)
-            _refuse_beyond(values, layout)
+            _refuse_beyond(float(weight), tensors)
         self._begin(layout)
         if weight > 0:
-            self._add_products(values)
+            start = 0
+            for name, _ in layout:
+                self._add_products(float(weight), tensors[name].ravel(), start)
+                start += tensors[name].size
         self.weight += Fraction(float(weight))
         self.count += 1
 
@@ -115,34 +121,28 @@ class ExactSum:
             self._layout = layout
             self._high, self._low = np.zeros((2, _ends(layout)[-1] if layout else 0), dtype=np.int64)
 
-    def _add_products(self, products: NDArray[np.float64]) -> None:
-        """Cut and add, in blocks that stay in the processor's cache.
+    def _add_products(self, weight: float, values: NDArray[Any], place: int) -> None:
+        """Weigh values, cut and add them from a place on, in blocks that stay in the processor's cache.
 
         Scaling by a power of two is exact, and so is the difference between a number and its rounding.
         """
-        scaled, rounded, whole = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK, dtype=np.int64)
-        for start in range(0, products.size, _BLOCK):
-            block = slice(start, min(start + _BLOCK, products.size))
-            size = block.stop - start
-            s, r, w = scaled[:size], rounded[:size], whole[:size]
-            np.multiply(products[block], 2.0**_HIGH, out=s)
-            np.rint(s, out=r)
-            w[:] = r
-            self._high[block] += w
-            s -= r
+        scaled, moved, whole = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK, dtype=np.int64)
+        for start in range(0, values.size, _BLOCK):
+            size = min(_BLOCK, values.size - start)
+            at = slice(place + start, place + start + size)
+            s, m, w = scaled[:size], moved[:size], whole[:size]
+            s[:] = values[start : start + size]
+            s *= weight
+            s *= 2.0**_HIGH
+            np.add(s, _MAGIC, out=m)
+            np.subtract(m.view(np.int64), _BITS, out=w)
+            self._high[at] += w
+            m -= _MAGIC
+            s -= m
             s *= 2.0 ** (_LOW - _HIGH)
-            np.rint(s, out=s)
-            w[:] = s
-            self._low[block] += w
-
-
-def _flatten(tensors: Mapping[str, NDArray[Any]]) -> tuple[Layout, NDArray[np.float64]]:
-    """Names and shapes in the order of the names, and all values in one vector."""
-    if not tensors:
-        return (), np.zeros(0)
-    names = sorted(tensors)
-    values = np.concatenate([tensors[name].ravel() for name in names], dtype=np.float64)
-    return tuple((name, tensors[name].shape) for name in names), values
+            s += _MAGIC
+            np.subtract(s.view(np.int64), _BITS, out=w)
+            self._low[at] += w
 
 
 def _ends(layout: Layout) -> NDArray[np.int64]:
@@ -150,8 +150,10 @@ def _ends(layout: Layout) -> NDArray[np.int64]:
     return np.cumsum([math.prod(shape) for _, shape in layout], dtype=np.int64)
 
 
-def _refuse_beyond(products: NDArray[np.float64], layout: Layout) -> None:
-    if products.size and not (products.min() >= -LARGEST and products.max() <= LARGEST):  # nor where there is a NaN
-        place = int(np.argmin(np.abs(products) <= LARGEST))
-        name = layout[int(np.searchsorted(_ends(layout), place, side="right"))][0]
-        raise OutOfRangeError(f"{name} holds {products[place]:g} after weighting; allowed is up to {LARGEST:g}")
+def _refuse_beyond(weight: float, tensors: Mapping[str, NDArray[Any]]) -> None:
+    for name in sorted(tensors):
+        for end in (tensors[name].min(initial=0.0), tensors[name].max(initial=0.0)):
+            if not abs(weight * float(end)) <= LARGEST:  # nor where there is a NaN
+                raise OutOfRangeError(
+                    f"{name} holds {weight * float(end):g} after weighting; allowed is up to {LARGEST:g}"
+                )

@@ -26,7 +26,18 @@ from flsim.devices import node_of
 from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
 from flsim.flower.cluster import check_gpus
-from flsim.flower.contract import Calibrates, Deals, Stage, WarmsUp, begin, client_of, more_of, restore, speaks
+from flsim.flower.contract import (
+    BringsModel,
+    Calibrates,
+    Deals,
+    Stage,
+    WarmsUp,
+    begin,
+    client_of,
+    more_of,
+    restore,
+    speaks,
+)
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
@@ -171,9 +182,25 @@ def _prepare(
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:
         cache.check()
-    adapter = first_adapter(config.model, config.seed, more_of(client))
-    refuse_silent(config, speaks(client))
+    if isinstance(client, BringsModel):
+        adapter = client.first_adapter()
+    else:
+        _refuse_features(stream)
+        adapter = first_adapter(config.model, config.seed, more_of(client))
+        refuse_silent(config, speaks(client))
+    if isinstance(strategy, Deals):
+        strategy.carried(adapter)  # told now, and not in round 1
     return _Ready(config, strategy, client, stage, cloud, stream, adapter)
+
+
+def _refuse_features(stream: TaskStream) -> None:
+    """Refuse pictures and the like, which a language model cannot read."""
+    for task in stream.data:
+        if task.source.items[0].features is not None:
+            raise ConfigError(
+                f"data.{task.name} holds pictures, which a language model cannot read; learn them with "
+                f"client.path=clients.supervised:Supervised client.model=flsim.models.cnn:LeafCnn"
+            )
 
 
 def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
@@ -191,10 +218,14 @@ def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: boo
     last = config.rounds if until is None else min(until, config.rounds)
     adapter = _go(ready, lock, last=last, log=log, progress=progress)
     lock.check()
-    save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
+    if isinstance(ready.client, BringsModel):
+        ready.client.save_model(folder / "adapter", adapter)
+    else:
+        save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    facts: dict[str, Any] = {"phases": stream.phases, "tau": config.budget.tau, "devices": config.fleet.devices}
+    tau = None if isinstance(ready.client, BringsModel) else config.budget.tau  # whose devices ask nobody
+    facts: dict[str, Any] = {"phases": stream.phases, "tau": tau, "devices": config.fleet.devices}
     return Run(folder, finish_run(folder, data=stream.data, **facts))
 
 

@@ -5,7 +5,10 @@ into training: `split_of("7+5=")` is the same everywhere.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 from flsim.problems.recorded import RECORDED, RIGHT, WRONG
 
@@ -44,6 +47,8 @@ class Problem:
     right or wrong."""
     score_words: tuple[str, ...] = ()
     """The answer that stands for each score label, from 0; its own among them."""
+    features: NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    """What a module reads in place of the question (`flsim.tasks.item.Item.features`); None where there is but text."""
 
     @property
     def prompt(self) -> str:

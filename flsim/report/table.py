@@ -83,7 +83,10 @@ def fleet_facts(summary: Summary) -> list[tuple[str, str]]:
 def model_lines(summary: Summary) -> list[tuple[str, Tested]]:
     """The lines of the models' table that were measured: label and summary."""
     end = summary.at_end
-    return [(label, end[model][name]) for model, name, label in _LINES if name in end.get(model, {})]
+    found = [(label, end[model][name]) for model, name, label in _LINES if name in end.get(model, {})]
+    if summary.tau is not None:
+        return found
+    return [(label.removesuffix(", may ask"), tested) for label, tested in found]  # there is nobody to ask
 
 
 def spread_cells(found: UserSummary) -> list[str]:
@@ -137,20 +140,29 @@ def end_table(summary: Summary) -> str:
         )
         for phase in summary.usage
     ]
-    if len(usage) > 1:
+    if len(usage) > 1 and summary.tau is not None:
         lines += ["", *aligned(usage)]
     totals, aside = summary.totals, len(summary.set_aside)
     facts = ", ".join(f"{what} {value}" for what, value in fleet_facts(summary))
     lines += [
         "",
-        f"cloud: {amount(totals['calls'])} calls, {amount(totals['refused'])} refused, "
-        f"{_failed(totals['failures'])}{amount(totals['tokens'])} tokens, money {amount(totals['money'])}",
+        *_cloud(totals),
         *_before(totals),
         *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
     ]
     return "\n".join(lines)
+
+
+def _cloud(totals: Mapping[str, float | None]) -> list[str]:
+    """What training asked of the cloud, where devices may."""
+    if totals["calls"] is None:
+        return []
+    return [
+        f"cloud: {amount(totals['calls'])} calls, {amount(totals['refused'])} refused, "
+        f"{_failed(totals['failures'])}{amount(totals['tokens'])} tokens, money {amount(totals['money'])}"
+    ]
 
 
 def _before(totals: Mapping[str, float | None]) -> list[str]:

@@ -80,7 +80,9 @@ class Columns:
             split=split,
             score_label=score_label,
             where=row.where,
-            **{field: values.get(field) for field in ("label", "tests", "solution")},
+            label=values.get("label"),
+            tests=values.get("tests"),
+            solution=values.get("solution"),
         )
 
     def _value(self, row: Row, field: str) -> str | None:

@@ -1,6 +1,9 @@
 """An item is one row of a data set as a question with a reference; a key says when two questions are the same."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Item:
     wrong."""
     solution: str | None = None
     """What somebody who knows would say, where the answer itself is none: the gold code of a task with asserts."""
+    features: NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    """What a module reads in place of the question, such as the pixels of a picture; the question then only names it.
+    None where there is but text."""
     where: str = field(default="", compare=False, repr=False)
     """File and row that it was read from, for messages; empty where the reader does not say."""
 

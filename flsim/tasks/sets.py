@@ -170,6 +170,7 @@ class DataTask:
             difficulty=self._difficulty(item.level),
             score_label=item.score_label,
             score_words=() if item.score_label is None else self.score_words,
+            features=item.features,
         )
 
     @property

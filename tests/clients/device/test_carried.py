@@ -11,6 +11,7 @@ import flsim.flower.messages as wire
 from clients.device.carried import adapters_of, keep_own, part_to_send
 from clients.device.world import World, load_world
 from flsim.config.load import load_config
+from flsim.devices import device_at
 from flsim.flower.arrays import to_arrays
 from flsim.models.adapter import Adapter, cropped, factor_of, only
 
@@ -54,13 +55,18 @@ def context(node: int) -> Context:
     return Context(1, node, {}, RecordDict(), {})
 
 
+def received(world: World, sent: list[Message], contexts: list[Context]) -> list[Adapter]:
+    shapes = [world.config.shape_of(device_at(one.node_id)) for one in contexts]
+    return adapters_of(sent, contexts, first=world.first, shape=world.config.shape, shapes=shapes)
+
+
 def same(one: Adapter, other: Adapter) -> bool:
     return list(one) == list(other) and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_a_whole_adapter_is_what_was_sent_and_read_once(world: World) -> None:
     sent = drawn(world, 0)
-    one, other = adapters_of(world, messages(sent, [1, 3]), [context(1), context(3)])
+    one, other = received(world, messages(sent, [1, 3]), [context(1), context(3)])
     assert same(one, sent)
     assert one is other
 
@@ -68,7 +74,7 @@ def test_a_whole_adapter_is_what_was_sent_and_read_once(world: World) -> None:
 @pytest.mark.parametrize("carries", ["A", "B", ""])
 def test_what_did_not_come_and_was_never_learned_is_the_runs_first(world: World, carries: str) -> None:
     sent = drawn(world, 0)
-    (whole,) = adapters_of(world, messages(only(sent, carries), [1]), [context(1)])
+    (whole,) = received(world, messages(only(sent, carries), [1]), [context(1)])
     assert list(whole) == list(world.first)
     for name, tensor in whole.items():
         assert np.array_equal(tensor, sent[name] if carries and factor_of(name) in carries else world.first[name])
@@ -76,7 +82,7 @@ def test_what_did_not_come_and_was_never_learned_is_the_runs_first(world: World,
 
 def test_a_smaller_device_begins_with_its_directions_of_the_first(world: World) -> None:
     """In its own scale: 8 / 4 at the server, 6 / 2 at the device, so its B is two thirds of the server's."""
-    (whole,) = adapters_of(world, messages({}, [2]), [context(2)])
+    (whole,) = received(world, messages({}, [2]), [context(2)])
     assert same(whole, cropped(world.first, world.config.shape_of(1), world.config.shape))
     assert {tensor.shape[0] for name, tensor in whole.items() if factor_of(name) == "A"} == {2}
 
@@ -90,7 +96,7 @@ def test_what_a_device_learned_and_did_not_send_comes_back_beside_a_new_broadcas
     (first,) = messages(only(drawn(world, 0), carries), [1])
     assert set(part_to_send(learned, first)) == set(only(learned, carries))
     keep_own(device.state, learned, first)
-    mine, fresh = adapters_of(world, messages(only(later, carries), [1, 3]), [device, other])
+    mine, fresh = received(world, messages(only(later, carries), [1, 3]), [device, other])
     for name in world.first:
         kept = factor_of(name) in own
         assert np.array_equal(mine[name], learned[name] if kept else later[name])
@@ -103,7 +109,7 @@ def test_the_latest_is_kept(world: World) -> None:
     (message,) = messages({}, [1])
     for seed in (1, 2):
         keep_own(device.state, drawn(world, seed), message)
-    assert same(adapters_of(world, [message], [device])[0], drawn(world, 2))
+    assert same(received(world, [message], [device])[0], drawn(world, 2))
 
 
 @pytest.mark.parametrize(("carries", "learns"), [("AB", "AB"), ("AB", "B"), ("B", "B")])

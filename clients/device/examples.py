@@ -1,0 +1,200 @@
+"""The examples of devices as tensors: what a module reads, which class is right, in which batches, and tests.
+
+A module that has a method `inputs(problems) -> Tensor` says itself what it reads of `N` problems, such as the tokens of
+their texts; any other reads their features (`flsim.tasks.item.Item.features`), bytes as numbers in [0, 1].
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from flsim.config.schema import ConfigError, EvaluationConfig
+from flsim.devices import device_index
+from flsim.metrics.rows import Row, Subject
+from flsim.models.stacked_module import StackedModule
+from flsim.problems.problem import Problem
+from flsim.seeding import generator
+from flsim.tasks.item_table import table_of
+from flsim.tasks.stream import TaskStream
+from flsim.tasks.testing import set_of_tests
+
+Kept = tuple[Tensor, Tensor]
+"""What a module reads of examples `(N, ...)`, and the right classes `(N,)`."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A module that reads texts, or makes something else of problems."""
+
+    def inputs(self, problems: Sequence[Problem]) -> Tensor:
+        """What `forward` takes, `(N, ...)`, of the same widths for any problems."""
+        ...
+
+
+def classes_of(stream: TaskStream) -> tuple[str, ...]:
+    """All answers of a stream's data sets, sorted: the classes, from 0.
+
+    Raises:
+        ConfigError: for a task without examples of its own.
+    """
+    data = {task.name: task for task in stream.data}
+    generated = [task for task in stream.tasks if task not in data]
+    if generated:
+        raise ConfigError(
+            f"stream.phases names {generated[0]!r} of the built-in world, whose questions have no end and no classes; "
+            f"a supervised client learns from data sets: list them in data, and name those"
+        )
+    return tuple(sorted({answer for task in stream.data for answer in table_of(task.source.items).of_field("answer")}))
+
+
+class Examples:
+    """The devices' examples as a module reads them."""
+
+    def __init__(
+        self, stream: TaskStream, evaluation: EvaluationConfig, classes: Sequence[str], module: nn.Module
+    ) -> None:
+        """Look at a stream.
+
+        Args:
+            stream: of the fleet; its tasks are data sets.
+            evaluation: how devices are tested.
+            classes: the answers.
+            module: that reads them.
+        """
+        self.stream = stream
+        self._evaluation = evaluation
+        self._module = module
+        self._classes = {answer: number for number, answer in enumerate(classes)}
+        self._own = lru_cache(maxsize=512)(self._read_own)  # devices: a cohort's, and few others'
+        self._tests = lru_cache(maxsize=512)(self._read_tests)
+
+    def check(self, stacked: StackedModule) -> None:
+        """Let the module read one example of every task, and look at what it says.
+
+        Raises:
+            ConfigError: if it cannot read one, or has other classes.
+        """
+        for task in self.stream.data:
+            problem = task.problem(task.source.items[0])
+            theta = stacked.stack([stacked.first])  # (1, n)
+            try:
+                inputs, _ = self._tensors([problem])
+                logits = stacked.logits(theta, read(inputs)[None])[0]  # (1, C)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise ConfigError(
+                    f"client.model={type(self._module).__name__} cannot read data.{task.name}: {error}"
+                ) from error
+            if logits.shape != (1, len(self._classes)):
+                raise ConfigError(
+                    f"client.model={type(self._module).__name__} gives logits of the shape {tuple(logits.shape)} for "
+                    f"one example of data.{task.name}; it must be (1, {len(self._classes)}), one for each answer"
+                )
+
+    def count(self, name: str, round_: int) -> int:
+        """How many examples a device has of the tasks of a round."""
+        own = self.stream.items_held(name, "train")
+        return sum(own[task] for task in self._tasks(name, round_))
+
+    def order(self, name: str, round_: int, *, epochs: int, size: int, seed: int) -> list[list[int]]:
+        """The batches of a device's round: places among its examples, each once in an epoch, in random order."""
+        count, found = self.count(name, round_), list[list[int]]()
+        for epoch in range(epochs):
+            places = generator(seed, "examples", name, round_, epoch).permutation(count).tolist()
+            found += [places[start : start + size] for start in range(0, count, size)]
+        return found
+
+    def batch(
+        self, places: Sequence[Sequence[int]], names: Sequence[str], round_: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch of each of k devices, filled up to B examples, as many as the largest has.
+
+        Args:
+            places: of each among its examples; none for a device that is done.
+            names: the devices.
+            round_: whose tasks.
+
+        Returns:
+            Inputs `(k, B, ...)`, classes `(k, B)`, and 1 for examples, 0 for filling, `(k, B)`.
+        """
+        own = [self._own(name, self._tasks(name, round_)) for name in names]
+        size = max(map(len, places))
+        rows = torch.zeros(len(names), size, dtype=torch.long)  # (k, B)
+        weights = torch.zeros(len(names), size)  # (k, B)
+        for k, mine in enumerate(places):
+            rows[k, : len(mine)] = torch.tensor(mine, dtype=torch.long)
+            weights[k, : len(mine)] = 1.0
+        inputs = torch.stack([inputs[row] for (inputs, _), row in zip(own, rows, strict=True)])  # (k, B, ...)
+        labels = torch.stack([labels[row] for (_, labels), row in zip(own, rows, strict=True)])  # (k, B)
+        return read(inputs), labels, weights
+
+    def tests(self, name: str, round_: int) -> tuple[tuple[Problem, ...], Tensor, Tensor]:
+        """A device's tests in a round, as problems, inputs `(N, ...)` and classes `(N,)`."""
+        problems = set_of_tests(self.stream, self._evaluation, name, round_)
+        inputs, labels = self._tests(problems)
+        return problems, read(inputs), labels
+
+    def measured(self, problems: Sequence[Problem], logits: Tensor, labels: Tensor, of: Subject) -> list[Row]:
+        """Rows of what a module says to tests, by task: `accuracy`, and `loss` in nats.
+
+        Args:
+            problems: N of them.
+            logits: `(N, C)`.
+            labels: `(N,)`.
+            of: what is measured.
+        """
+        right = (logits.argmax(1) == labels).double().numpy()  # (N,)
+        loss = F.cross_entropy(logits.double(), labels, reduction="none").numpy()  # (N,)
+        tasks = np.array([problem.task for problem in problems])  # (N,)
+        rows = []
+        for task in self.stream.tasks:
+            own = tasks == task  # (N,)
+            count = float(own.sum())
+            for name, each in (("accuracy", right), ("loss", loss)):
+                rows.append(of.row(name, float(each[own].sum()), count, task=task))
+        return rows
+
+    def scores(self, problems: Sequence[Problem], logits: Tensor) -> NDArray[np.float64]:
+        """Log-probabilities of the answers that score labels stand for, `(N, L)`; nan where there is none."""
+        said = logits.double().log_softmax(1).numpy()  # (N, C)
+        labels = max((len(problem.score_words) for problem in problems), default=0)
+        found = np.full((len(problems), max(2, labels)), np.nan)
+        for n, problem in enumerate(problems):
+            for label, word in enumerate(problem.score_words):
+                found[n, label] = said[n, self._classes[word]] if word in self._classes else np.nan
+        return found
+
+    def _tasks(self, name: str, round_: int) -> tuple[str, ...]:
+        """Those that a device meets in a round."""
+        return tuple(task for task, share in self.stream.mixture(name, round_).items() if share > 0)
+
+    def _read_own(self, name: str, tasks: tuple[str, ...]) -> Kept:
+        own = {task.name: task for task in self.stream.data}
+        index = device_index(name)
+        items = [own[task].problem(item) for task in tasks for item in own[task].source.all(index, "train")]
+        return self._tensors(items)
+
+    def _read_tests(self, problems: tuple[Problem, ...]) -> Kept:
+        return self._tensors(problems)
+
+    def _tensors(self, problems: Sequence[Problem]) -> Kept:
+        labels = torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
+        if isinstance(self._module, Reads):
+            return self._module.inputs(problems), labels
+        features = [problem.features for problem in problems if problem.features is not None]
+        if len(features) < len(problems):
+            raise ValueError(
+                "its items are texts without features; take a module that reads texts, such as "
+                "flsim.models.encoder:Encoder, or a reader of pictures, such as kind=images"
+            )
+        return torch.from_numpy(np.stack(features)) if features else torch.zeros(0), labels
+
+
+def read(inputs: Tensor) -> Tensor:
+    """Inputs as a module takes them: bytes as numbers in [0, 1]."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs

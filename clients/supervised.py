@@ -1,0 +1,291 @@
+"""Supervised learning of any torch module on devices' own examples, as FedAvg was tested first (McMahan et al. 2017).
+
+    client.path=clients.supervised:Supervised client.model=flsim.models.cnn:LeafCnn client.lr=0.06
+
+What the devices learn, all of the module or its part that wants a gradient, travels in the adapter's place: strategies,
+stores, rows and comparisons are those of language models. Nobody asks the cloud.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from flwr.app import Context, Message, MessageType
+from safetensors.numpy import save
+from torch import Tensor, nn
+
+import flsim.flower.messages as wire
+from clients.device.carried import adapters_of, keep_own, part_to_send
+from clients.device.descent import Descent, Noted, Pulls
+from clients.device.examples import Examples, classes_of
+from clients.evaluate import user_rows
+from clients.task_scores import label_rows
+from flsim.cloud.protocol import Cloud
+from flsim.config.plugins import call, fitted, resolve
+from flsim.config.ranges import near
+from flsim.config.schema import Config, ConfigError
+from flsim.devices import device_at, device_name
+from flsim.files import write_atomically
+from flsim.flower.contract import attributes
+from flsim.flower.messages import DeviceUpdate
+from flsim.flower.work import PackedClientApp
+from flsim.metrics.rows import EVERY_TASK, Row, Subject
+from flsim.models.adapter import Adapter
+from flsim.models.stacked_module import StackedModule
+from flsim.seeding import seed_for
+from flsim.tasks.stream import TaskStream, stream_of
+from flsim.tasks.testing import panel
+from flsim.timing import spend
+
+OPTIMIZERS = ("sgd", "adam")
+MODEL = "module.safetensors"
+"""The file in a run's `adapter` folder that holds what was learned."""
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The settings of one device's round; a fresh optimizer every round, as in FedAvg."""
+
+    model: str = ""
+    """Class of a torch module, as `module:Name` or `my_file.py:Name`, called as `Name(classes=C, **model_settings)`; it
+    maps inputs to logits `(N, C)`. Shipped are `flsim.models.cnn:LeafCnn` and `flsim.models.encoder:Encoder`."""
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    """The class's own keyword arguments."""
+    epochs: int = 1
+    """Passes of a round over a device's own examples of the round's tasks."""
+    batch: int = 10
+    """Examples of one step; the last of an epoch may have fewer."""
+    lr: float = 0.06
+    """Learning rate."""
+    optimizer: str = "sgd"
+    """`sgd`, or `adam`, which encoders want."""
+    momentum: float = 0.0
+    """Of `sgd`."""
+    clip_norm: float | None = None
+    """Largest gradient norm of a device; None does not clip."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        if not self.model:
+            raise ValueError("model is missing: name a torch module, such as client.model=flsim.models.cnn:LeafCnn")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr={self.lr} must be above 0 and finite")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r} must be one of: {', '.join(OPTIMIZERS)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum={self.momentum} is a setting of sgd; leave it out with {self.optimizer}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm={self.clip_norm} must be above 0; null does not clip")
+
+    @classmethod
+    def client_app(cls, config: Config, cloud: Cloud | None = None, **settings: Any) -> "SupervisedApp":
+        """The Flower app of this learner (`flsim.flower.contract.MakesClient`).
+
+        Args:
+            config: of the run.
+            cloud: is not asked.
+            settings: the learner's own fields.
+
+        Raises:
+            ValueError: for a setting that there is not, or that cannot work.
+            ConfigError: if the run has settings that mean language models only.
+        """
+        known = [own.name for own in fields(cls)]
+        unknown = sorted(settings.keys() - set(known))
+        if unknown:
+            close = near(unknown[0], known)
+            raise ValueError(
+                f"there is no setting {', '.join(unknown)}{close}; {cls.__name__} takes: {', '.join(known)}"
+            )
+        _refuse_language(config)
+        plain = {name: value for name, value in settings.items() if name != "model_settings"}
+        return SupervisedApp(config, cls(**settings | fitted("client", get_type_hints(cls), plain)))
+
+
+def _refuse_language(config: Config) -> None:
+    """Refuse what a run says of language models, and this one would pass over."""
+    if config.warmup.steps:
+        raise ConfigError(f"warmup.steps={config.warmup.steps} teaches a language model; leave it out of this run")
+    if config.fleet.ranks:
+        raise ConfigError(
+            f"fleet.ranks={list(config.fleet.ranks)} are ranks of LoRA on a language model; leave them out of this run"
+        )
+    if config.model.adapter is not None:
+        raise ConfigError(f"model.adapter={config.model.adapter!r} is of a language model; leave it out of this run")
+
+
+class SupervisedApp(PackedClientApp):
+    """Trains and measures the module of a pack of devices; it is built with the first message."""
+
+    learns_to_ask = False
+
+    def __init__(self, config: Config, learner: Supervised) -> None:
+        """Take the run's config and what its devices do in a round."""
+        super().__init__()
+        self.config = config
+        self.learner = learner
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker: the settings, and not the examples."""
+        return attributes(self)
+
+    @cached_property
+    def stream(self) -> TaskStream:
+        """Whose examples are whose."""
+        return stream_of(self.config)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The answers that there are, sorted."""
+        return classes_of(self.stream)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """As it is at first, the same for equal seeds."""
+        spec = {"path": self.learner.model, "classes": len(self.classes), **self.learner.model_settings}
+        named = resolve("client.model", self.learner.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.config.seed, "module"))
+            made = call(named, "client.model_settings", spec)
+        if not isinstance(made, nn.Module):
+            raise ConfigError(f"client.model={self.learner.model!r} gives {made!r}, which is no torch.nn.Module")
+        return made
+
+    @cached_property
+    def stacked(self) -> StackedModule:
+        """What of it devices learn."""
+        try:
+            return StackedModule(self.module)
+        except ValueError as error:
+            raise ConfigError(f"client.model={self.learner.model!r}: {error}") from error
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The devices' own, as the module reads them."""
+        return Examples(self.stream, self.config.evaluation, self.classes, self.module)
+
+    def first_adapter(self) -> Adapter:
+        """What round 1 starts from, and everything that would stop it (`flsim.flower.contract.BringsModel`)."""
+        self.examples.check(self.stacked)
+        return dict(self.stacked.first)
+
+    def save_model(self, folder: Path, adapter: Adapter) -> None:
+        """Write what was learned as safetensors, for `module.load_state_dict(..., strict=False)`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / MODEL, save(adapter), what="the model")
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Train or measure a pack."""
+        shape = self.config.shape  # of nothing: there is no LoRA of the run's own
+        parts = {"first": self.stacked.first, "shape": shape, "shapes": [shape] * len(contexts)}
+        adapters = adapters_of(messages, contexts, **parts)  # type: ignore[arg-type]
+        if messages[0].metadata.message_type == MessageType.TRAIN:
+            return self._train(messages, contexts, adapters)
+        return self._evaluate(messages, contexts, adapters)
+
+    def _train(
+        self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
+    ) -> list[Message]:
+        """In chunks of as many devices as are one batch."""
+        replies: list[Message] = []
+        chunk = self.stacked.together
+        for start in range(0, len(messages), chunk):
+            part = slice(start, start + chunk)
+            replies += self._train_chunk(messages[part], contexts[part], adapters[part])
+        return replies
+
+    def _train_chunk(
+        self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
+    ) -> list[Message]:
+        round_ = wire.round_of(messages[0])
+        names = [device_name(device_at(context.node_id)) for context in contexts]
+        with spend("train"):
+            pulls = Pulls.of(self.stacked, messages, contexts)
+            theta = self.stacked.stack(adapters)  # (k, n)
+            start = theta.clone() if pulls.active else theta  # (k, n)
+            sums = self._descend(theta, start, pulls, names, round_)
+        learned = self.stacked.unstack(theta)
+        own: list[list[Row]] = [[] for _ in names]
+        if wire.flag(messages[0], wire.EVALUATE_LOCAL):
+            tested = panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
+            own = self._rows(names, learned, "own", round_)
+            own = [rows if device_at(c.node_id) in tested else [] for rows, c in zip(own, contexts, strict=True)]
+        pulls.keep(self.stacked, contexts, theta, start)
+        replies = []
+        for message, context, adapter, name, noted, rows in zip(
+            messages, contexts, learned, names, sums, own, strict=True
+        ):
+            keep_own(context.state, adapter, message)
+            of = Subject(round_, name, "train", "own")
+            facts = (
+                of.row("reward", noted.right, noted.seen, task=EVERY_TASK),
+                of.row("loss", noted.loss, noted.seen, task=EVERY_TASK),
+            )
+            update = DeviceUpdate(
+                device_at(context.node_id),
+                part_to_send(adapter, message),
+                noted.examples,
+                noted.right / max(1.0, noted.seen),
+                (*facts, *rows),
+            )
+            replies.append(wire.train_reply(update, message))
+        return replies
+
+    def _descend(self, theta: Tensor, start: Tensor, pulls: Pulls, names: Sequence[str], round_: int) -> list[Noted]:
+        """The steps of a round; theta `(k, n)` moves."""
+        own = self.learner
+        seed = self.config.seed
+        order = [self.examples.order(name, round_, epochs=own.epochs, size=own.batch, seed=seed) for name in names]
+        noted = [Noted(examples=self.examples.count(name, round_)) for name in names]
+        rule = {"lr": own.lr, "optimizer": own.optimizer, "momentum": own.momentum, "clip_norm": own.clip_norm}
+        descent = Descent.fresh(theta, **rule)  # type: ignore[arg-type]
+        for step in range(max(map(len, order), default=0)):
+            inputs, labels, weights = self.examples.batch(
+                [rows[step] if step < len(rows) else [] for rows in order], names, round_
+            )  # (k, B, ...), (k, B), (k, B)
+            found = self.stacked.learn(theta, inputs, labels, weights)
+            active = weights.sum(1) > 0  # (k,)
+            descent.step(theta, pulls.added(found.gradient, theta, start), active)
+            counts, losses = weights.sum(1).tolist(), found.losses.tolist()
+            for one, count, loss, right in zip(noted, counts, losses, found.right.tolist(), strict=True):
+                one.add(count, loss, right)
+        return noted
+
+    def _evaluate(
+        self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
+    ) -> list[Message]:
+        round_ = wire.round_of(messages[0])
+        devices = [device_at(context.node_id) for context in contexts]
+        names = [device_name(device) for device in devices]
+        with spend("evaluate"):
+            rows = self._rows(names, adapters, "global", round_)
+            if wire.flag(messages[0], wire.REFERENCES):
+                frozen = [[replace(row, model="frozen") for row in own] for own in rows]
+                traffic = [self.learner.epochs * self.examples.count(name, 1) for name in names]
+                facts = user_rows(self.stream, self.config.evaluation, devices, traffic, round_=round_)
+                rows = [a + b + c for a, b, c in zip(rows, frozen, facts, strict=True)]
+        tested = [len(self.examples.tests(name, round_)[0]) for name in names]
+        return [wire.evaluate_reply(tuple(own), n, m) for own, n, m in zip(rows, tested, messages, strict=True)]
+
+    def _rows(self, names: Sequence[str], adapters: Sequence[Adapter], model: str, round_: int) -> list[list[Row]]:
+        """What each device's module says of its own tests."""
+        found = []
+        shared: dict[int, Tensor] = {}
+        for name, adapter in zip(names, adapters, strict=True):
+            if id(adapter) not in shared:
+                shared = {id(adapter): self.stacked.stack([adapter])}  # (1, n)
+            problems, inputs, labels = self.examples.tests(name, round_)
+            logits = self.stacked.logits(shared[id(adapter)], inputs[None])[0]  # (N, C)
+            of = Subject(round_, name, self.config.evaluation.split, model)
+            found.append(self.examples.measured(problems, logits, labels, of))
+            found[-1] += label_rows(problems, self.examples.scores(problems, logits), self.stream.tasks, of)
+        return found

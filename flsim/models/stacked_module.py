@@ -1,0 +1,147 @@
+"""Any torch module, K devices at a time: what it learns as rows of one tensor, and its gradients by `torch.func`.
+
+What is learned are the module's parameters that want a gradient; the rest, such as a frozen encoder under LoRA, is
+shared. Where the rows are small, K devices are one batch of larger products (`vmap`); where one row fills a cache by
+itself, they go one after another, which is faster then. The sums are those of training each device alone, up to
+rounding.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from flsim.models.adapter import Adapter
+
+_TOGETHER = 2**21
+"""Parameters that are trained as one batch, 8 MiB: beyond it memory traffic takes what larger products bring."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch says to k devices."""
+
+    gradient: Tensor
+    """Of each device's mean cross-entropy, `(k, n)`; in a buffer that the next step fills anew."""
+    losses: Tensor
+    """That mean, `(k,)`."""
+    right: Tensor
+    """How many examples each device had right before the step, `(k,)`."""
+
+
+class StackedModule:
+    """A module whose learned parameters K devices hold, each its own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Take a module, which is used without dropout, as `eval` leaves it.
+
+        Args:
+            module: maps inputs `(N, ...)` to logits `(N, C)`.
+
+        Raises:
+            ValueError: if it learns nothing, or keeps running statistics, which are no parameters and could not be
+                averaged as such.
+        """
+        self.module = module.eval()
+        counting = [name for name, one in module.named_modules() if getattr(one, "track_running_stats", False)]
+        if counting:
+            raise ValueError(
+                f"{type(module).__name__}.{counting[0]} keeps running statistics, which differ on every device and "
+                f"are no parameters; take nn.GroupNorm, or track_running_stats=False"
+            )
+        learned = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        if not learned:
+            raise ValueError(f"{type(module).__name__} has no parameter that wants a gradient")
+        self._shapes = {name: value.shape for name, value in learned.items()}
+        self._rest: dict[str, Tensor] = {
+            **{name: value.detach() for name, value in module.named_parameters() if name not in learned},
+            **dict(module.named_buffers()),
+        }
+        self.first: Adapter = {
+            name: np.array(value.detach().float().numpy(), order="C") for name, value in learned.items()
+        }
+        """What is learned, as the module holds it."""
+        self._buffer = torch.empty(0, self.size)
+
+    @property
+    def size(self) -> int:
+        """n, how many numbers a device learns."""
+        return sum(math.prod(shape) for shape in self._shapes.values())
+
+    def stack(self, states: Sequence[Mapping[str, NDArray[Any]]]) -> Tensor:
+        """What K devices have learned as one tensor `(K, n)`."""
+        rows = [np.concatenate([state[name].ravel() for name in self._shapes]) for state in states]
+        return torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))  # (K, n)
+
+    def unstack(self, theta: Tensor) -> list[Adapter]:
+        """The same by names, for each row of theta `(K, n)`; copies."""
+        return [{name: value.numpy().copy() for name, value in self._named(row).items()} for row in theta]
+
+    @property
+    def together(self) -> int:
+        """How many devices are trained as one batch."""
+        return max(1, _TOGETHER // self.size)
+
+    def learn(self, theta: Tensor, inputs: Tensor, labels: Tensor, weights: Tensor) -> Step:
+        """The gradient of each device's mean cross-entropy over its examples, and what came of them.
+
+        Args:
+            theta: what k devices hold, `(k, n)`, at most `together` of them.
+            inputs: of the module, `(k, B, ...)`.
+            labels: the right classes, `(k, B)`.
+            weights: 1 for examples, 0 for filling, `(k, B)`; a device without examples has a gradient of zero.
+        """
+        if len(self._buffer) < len(theta):
+            self._buffer = torch.empty(len(theta), self.size)
+        gradient = self._buffer[: len(theta)]  # (k, n)
+        if len(theta) == 1:
+            named = {name: value.detach().requires_grad_() for name, value in self._named(theta[0]).items()}
+            loss, logits = _mean_loss(self._forward(named, inputs[0]), labels[0], weights[0])  # () and (B, C)
+            parts = torch.autograd.grad(loss, list(named.values()))
+            torch.cat([part.flatten() for part in parts], out=gradient[0])
+            losses, said = loss.detach()[None], logits.detach()[None]  # (1,) and (1, B, C)
+        else:
+            per_device = vmap(grad_and_value(self._loss, has_aux=True))
+            found, (losses, said) = per_device(theta, inputs, labels, weights)  # (k, n), (k,), (k, B, C)
+            gradient.copy_(found)
+        right: Tensor = (said.argmax(-1) == labels) * weights  # (k, B)
+        return Step(gradient, losses, right.sum(1))
+
+    @torch.no_grad()
+    def logits(self, theta: Tensor, inputs: Tensor) -> Tensor:
+        """What each device's module says to its inputs `(K, B, ...)`: `(K, B, C)`.
+
+        Of one row of theta `(1, n)` for all devices the inputs are read as one batch.
+        """
+        logits: Tensor
+        if len(theta) == 1:
+            flat: Tensor = self._forward(self._named(theta[0]), inputs.flatten(0, 1))  # (K B, C)
+            logits = flat.unflatten(0, inputs.shape[:2])  # (K, B, C)
+            return logits
+        rows = [self._forward(self._named(row), own) for row, own in zip(theta, inputs, strict=True)]
+        return torch.stack(rows)  # (K, B, C)
+
+    def _loss(self, row: Tensor, inputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return _mean_loss(self._forward(self._named(row), inputs), labels, weights)
+
+    def _forward(self, named: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.module, {**self._rest, **named}, (inputs,))
+        return logits
+
+    def _named(self, row: Tensor) -> dict[str, Tensor]:
+        """The parameters in a row `(n,)`, by name: views."""
+        parts = row.split([math.prod(shape) for shape in self._shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of logits `(B, C)` over the examples that count, and the logits."""
+    each = F.cross_entropy(logits, labels, reduction="none")  # (B,)
+    return (each * weights).sum() / weights.sum().clamp(min=1.0), logits

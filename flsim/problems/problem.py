@@ -8,8 +8,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
 from flsim.problems.recorded import RECORDED, RIGHT, WRONG
 
 SPLITS = ("train", "validation", "test")
@@ -47,8 +45,9 @@ class Problem:
     right or wrong."""
     score_words: tuple[str, ...] = ()
     """The answer that stands for each score label, from 0; its own among them."""
-    features: NDArray[Any] | None = field(default=None, compare=False, repr=False)
-    """What a module reads in place of the question (`flsim.tasks.item.Item.features`); None where there is but text."""
+    features: Any = field(default=None, compare=False, repr=False)
+    """What a module reads in place of the question: an array (`flsim.tasks.item.Item.features`), whose type would bring
+    NumPy into every command that lists a verifier. None where there is but text."""
 
     @property
     def prompt(self) -> str:

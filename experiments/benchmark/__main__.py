@@ -22,7 +22,19 @@ import sys
 from experiments.command.terminal import listed, no_such, prose
 from experiments.command.walk import purpose_of
 
-BENCHMARKS = ("real", "round", "peers", "limit", "prefix", "scale", "population", "writers", "gpu", "aggregation", "cloud")
+BENCHMARKS = (
+    "real",
+    "round",
+    "peers",
+    "limit",
+    "prefix",
+    "scale",
+    "population",
+    "writers",
+    "gpu",
+    "aggregation",
+    "cloud",
+)
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 
 

@@ -22,6 +22,7 @@ DISTILLATION = tuple(
 )
 PARTS = {
     "plain": (),
+    "lambda solved": ("client.dual_solve=0.5",),
     "pooled": POOLED,
     "no moments kept": ("client.keep_optimizer=false",),
     "alone": ("client.alone_share=0.5",),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flsim.learning.dual import DualRule
+from flsim.learning.benefit import ask_chance
+from flsim.learning.dual import DualRule, solved_price
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,3 +147,24 @@ def test_a_rule_without_steps_is_a_fixed_price(dual: float, usage: float, tau: f
     rule, dual_, usage_ = DualRule(lr=0.0, gain=0.0, maximum=math.inf), torch.tensor([dual]), torch.tensor([usage])
     assert torch.equal(rule.price(dual_, usage_, tau), dual_)
     assert torch.equal(rule.ascend(dual_, usage_, tau), dual_)
+
+
+BENEFITS = st.lists(st.floats(-1, 1), min_size=1, max_size=30).map(lambda found: torch.tensor(found))
+
+
+@given(BENEFITS, st.floats(0.02, 0.98), st.floats(0.05, 1.0))
+def test_the_solved_price_lets_tau_of_the_prompts_through(gain: Tensor, tau: float, temperature: float) -> None:
+    price = solved_price(gain, tau, temperature)
+    asks = ask_chance(gain.double()[None, :, None], torch.full((1, len(gain)), price, dtype=torch.float64), temperature)
+    assert float(asks.mean()) == pytest.approx(tau, abs=1e-6) or abs(price) == pytest.approx(2)
+
+
+@given(BENEFITS, st.floats(0.05, 0.95), st.floats(-0.5, 0.5))
+def test_the_solved_price_moves_with_the_benefit(gain: Tensor, tau: float, more: float) -> None:
+    before, after = (solved_price(of.double(), tau, 0.1) for of in (gain, gain + more))
+    assert after - before == pytest.approx(more, abs=1e-6)
+
+
+def test_the_solved_price_by_hand() -> None:
+    """Equal benefits of 0.4, T = 0.1 and tau = 0.3: 0.4 - 0.1 log(3 / 7) = 0.4847, the default lambda but for 0.015."""
+    assert solved_price(torch.tensor([0.4, 0.4]), 0.3, 0.1) == pytest.approx(0.48473, abs=1e-5)

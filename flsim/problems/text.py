@@ -1,7 +1,12 @@
-"""The verifier that compares texts: right is the same text, whatever white space stands around it."""
+"""The verifier that compares texts: right is the same text, whatever white space stands around it.
+
+Where the reference is white space itself, such as the letter after `to be`, right is that very white space, or what it
+is called, since most clouds cannot say a space: `space`, or " " in quotes.
+"""
 
 import unicodedata
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from flsim.problems.judging import Judgement
 
@@ -18,16 +23,33 @@ class ExactVerifier:
     def explain(self, reference: str, completion: str) -> Judgement:
         """The verdict and the two texts."""
         right = same_text(reference, completion)
-        return Judgement(right, plain(completion), taken_from=completion, wanted=plain(reference))
+        said, wanted = plain(completion) or completion, plain(reference) or reference
+        return Judgement(right, said, taken_from=completion, wanted=wanted)
 
     def unreadable(self, references: Sequence[str]) -> list[str]:
         """None: any text can be said."""
         return []
 
 
-def same_text(one: str, other: str) -> bool:
+_CALLED = MappingProxyType({" ": "space", "\n": "newline", "\t": "tab"})
+
+
+def same_text(reference: str, completion: str) -> bool:
     """Whether two texts are one but for white space around them, ends of lines, and how accents are encoded."""
-    return one == other or plain(one) == plain(other)
+    if reference == completion:
+        return True
+    wanted = plain(reference)
+    return plain(completion) == wanted if wanted else _is_blank(reference.replace("\r\n", "\n"), completion)
+
+
+def _is_blank(reference: str, completion: str) -> bool:
+    """Whether a completion is a reference of white space; one that says nothing is none."""
+    said = completion.replace("\r\n", "\n")
+    if not said.strip():
+        return said == reference != ""
+    said = said.strip()
+    quoted = len(said) > 2 and said[0] == said[-1] and said[0] in "\"'`"
+    return said[1:-1] == reference if quoted else said.casefold() == _CALLED.get(reference)
 
 
 def plain(text: str) -> str:

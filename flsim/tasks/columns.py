@@ -33,6 +33,8 @@ class Columns:
     """Field of an item -> column, or template."""
     levels: Sequence[str] = ()
     """Words of difficulty from easy to hard, which become 1, 2, ...; empty where the column holds whole numbers."""
+    blank_answers: bool = False
+    """Whether an answer may be white space, such as the next letter of a text; else that is taken for a hole."""
 
     def __post_init__(self) -> None:
         """Check the map.
@@ -64,7 +66,8 @@ class Columns:
         """
         values = {field: self._value(row, field) for field in self.names if field != ALIASES}
         for needed in ("question", "answer", "user"):
-            if needed in values and not (values[needed] or "").strip():
+            given = values.get(needed) or ""
+            if needed in values and not (given if needed == "answer" and self.blank_answers else given.strip()):
                 mend = "; say whose it is, take the row out, or map no user" if needed == "user" else ""
                 raise row.error(f"the {needed} ({self.names[needed]!r}) is empty{mend}")
         split = split if split is not None else _split(row, values.get("split"))

@@ -65,7 +65,8 @@ SENTIMENT140 = KnownSet(
 #
 # Made by LEAF (https://github.com/TalwalkarLab/leaf) into `train/` and `test/`, as many files as it likes. What an x
 # is differs: 80 characters of Shakespeare, a tweet with its fields (`question="{x[4]}"`), a vector of numbers. A
-# template writes a vector as numbers of four digits with spaces between.
+# template writes a vector as numbers of four digits with spaces between. A y may be a space: Shakespeare's next letter
+# is one in five times.
 
 FILES = {"train": "train/*.json", "test": "test/*.json"}
 
@@ -91,7 +92,7 @@ def leaf(
     Raises:
         ConfigError: for a file that is not there, or one that is not LEAF's.
     """
-    mapped = Columns({"user": "user", **(COLUMNS if columns is None else columns)})
+    mapped = Columns({"user": "user", **(COLUMNS if columns is None else columns)}, blank_answers=True)
     return [
         mapped.item(row, None if split == ALL else split)
         for split, found in own_files(root, FILES if files is None else files, encoding).items()

@@ -15,7 +15,22 @@ from flsim.problems.text import ExactVerifier, plain
 @given(st.text(), st.text())
 def test_exact_is_equality_of_texts(reference: str, completion: str) -> None:
     verdicts = ExactVerifier().verdicts([(reference, completion), (reference, reference)])
-    assert verdicts == [plain(reference) == plain(completion), True]
+    assert verdicts[1]
+    if plain(reference):
+        assert verdicts[0] == (plain(reference) == plain(completion))
+
+
+@pytest.mark.parametrize("said", [" ", "space", "Space\n", '" "', "' '"])
+def test_a_space_is_said_as_it_is_or_by_its_name(said: str) -> None:
+    """As the letter that comes next; another white space, a letter, or nothing, is another answer."""
+    assert ExactVerifier().verdicts([(" ", said), ("\n", said), ("e", said)]) == [True, False, False]
+
+
+def test_what_is_no_space_is_another_answer() -> None:
+    for said in ("", "\n", "  ", "e", '""', "e ", "white space"):
+        assert ExactVerifier().verdicts([(" ", said)]) == [False]
+    assert ExactVerifier().verdicts([("\n", "\r\n"), ("\n", "newline"), ("\t", "tab")]) == [True] * 3
+    assert ExactVerifier().explain(" ", "\n") == Judgement(False, "\n", "\n", " ")
 
 
 @pytest.mark.parametrize(

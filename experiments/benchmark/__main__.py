@@ -13,6 +13,7 @@ Examples:
   flsim benchmark gpu --devices 1 8
   flsim benchmark aggregation --devices 30
   flsim benchmark cloud --dtypes float32 bfloat16
+  flsim benchmark data --ratings 100000
 """
 
 import argparse
@@ -34,6 +35,7 @@ BENCHMARKS = (
     "gpu",
     "aggregation",
     "cloud",
+    "data",
 )
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 

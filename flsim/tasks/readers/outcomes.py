@@ -183,6 +183,7 @@ REPLAY_GSM8K = KnownSet(
     },
     read=_gsm8k,
     verifier=RECORDED,
+    in_parts=True,
     source="It is a table derived from published outputs (docs/data.md says of which, and what its files hold); "
     "test.jsonl is GSM8K's own.",
     licence="Apache-2.0, MIT",
@@ -194,6 +195,7 @@ REPLAY_CRUX = KnownSet(
     files={"right": ("correct.csv",), "characters": ("output_chars.csv",), "questions": ("items.jsonl",)},
     read=_crux,
     verifier=RECORDED,
+    in_parts=True,
     source="It is a table derived from published outputs; docs/data.md says of which, and what its files hold.",
     licence="Apache-2.0",
     columns=("id",),
@@ -204,10 +206,11 @@ ROUTER_MMLU = KnownSet(
     files={"right": ("mmlu_mixtral_gpt4.csv",)},
     read=_mmlu,
     verifier=RECORDED,
+    in_parts=True,
     source="Join routellm/evals/mmlu/responses/*.csv of https://github.com/lm-sys/RouteLLM; docs/data.md says how.",
     licence="Apache-2.0",
     columns=("subject", "prompt"),
 )
 """MMLU questions, with whether Mixtral-8x7B and GPT-4 answered them right."""
-OUTCOMES = Reader(own_outcomes, verifier=RECORDED)
+OUTCOMES = Reader(own_outcomes, verifier=RECORDED, files=own_files)
 """Recorded outcomes of one's own: a table of questions and who was right."""

@@ -109,9 +109,10 @@ def test_users_who_do_without_a_split_come_only_where_others_are_too_few(
 
     def dealt(needs: tuple[str, ...]) -> list[int] | None:
         try:
-            return by_user(items, splits, devices=devices, users_per_device=1, least=least, needs=needs).device.tolist()
+            found = by_user(items, splits, devices=devices, users_per_device=1, least=least, needs=needs)
         except ConfigError:
             return None
+        return [int(device) for device in found.device]
 
     strict, loose = dealt(SPLITS), dealt(("train", "test"))
     assert strict is None or strict == loose

@@ -9,6 +9,8 @@ A question is kept as its lines, and each line once, however many questions hold
 An item of a table is made when it is asked for. What goes over all of them works on columns.
 """
 
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -29,7 +31,7 @@ _ROW = ", row "
 _NUMBERS = ("level", "score_label")
 _CODED = ("answer", "user", "label", "split", "tests", "solution", *_NUMBERS, "place")
 _OTHERS = tuple(field.name for field in fields(Item) if field.name not in ("question", "where", *_CODED))
-"""Fields that are no text and no number; they are kept as they are, and such a table is not written."""
+"""Fields that are no text and no number, such as pictures."""
 _AT_ONCE = 50_000  # questions whose text is in memory at once
 
 
@@ -81,8 +83,8 @@ class ItemTable(Sequence[Item]):
     """Every other field that is a text or a number, and `place`: the file that it was read from, for messages."""
     rows: Indices
     """The row of its file, or `NONE` where the place is all there is to say, shape `(N,)`."""
-    others: Mapping[str, Sequence[Any]]
-    """Fields of any other kind, N values each; such a table cannot be written."""
+    others: Mapping[str, NDArray[Any] | Sequence[Any]]
+    """Fields of any other kind that some items have, N values each; arrays of one shape are one array `(N, ...)`."""
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> "ItemTable":
@@ -97,8 +99,8 @@ class ItemTable(Sequence[Item]):
             place if known else item.where for item, (place, _, _), known in zip(items, places, numbered, strict=True)
         )
         rows = [int(row) if known else NONE for (_, _, row), known in zip(places, numbered, strict=True)]
-        others = {name: [getattr(item, name) for item in items] for name in _OTHERS}
-        others = {name: own for name, own in others.items() if any(value is not None for value in own)}
+        more = {name: [getattr(item, name) for item in items] for name in _OTHERS}
+        others = {name: _stacked(own) for name, own in more.items() if any(value is not None for value in own)}
         lines = column_of(part for own in parts for part in own)
         return cls(starts, lines, columns, np.array(rows, dtype=np.int64), others)
 
@@ -133,8 +135,13 @@ class ItemTable(Sequence[Item]):
             Column(self.lines.codes[places], self.lines.values),
             {name: Column(own.codes[indices], own.values) for name, own in self.columns.items()},
             self.rows[indices],
-            {name: [own[index] for index in indices.tolist()] for name, own in self.others.items()},
+            {name: _taken(own, indices) for name, own in self.others.items()},
         )
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether all that it holds has a place in a file."""
+        return all(isinstance(own, np.ndarray) for own in self.others.values())
 
     def having(self, **columns: Column) -> "ItemTable":
         """The same items with other values of these fields."""
@@ -191,6 +198,16 @@ def table_of(items: Sequence[Item]) -> ItemTable:
     return items if isinstance(items, ItemTable) else ItemTable.of(items)
 
 
+def _stacked(values: Sequence[Any]) -> NDArray[Any] | Sequence[Any]:
+    """Arrays of one shape and kind as one; anything else as it is."""
+    kinds = {(own.shape, own.dtype.str) if isinstance(own, np.ndarray) else None for own in values}
+    return np.stack(values) if len(kinds) == 1 and None not in kinds and values[0].dtype.kind in "uif" else values
+
+
+def _taken(values: NDArray[Any] | Sequence[Any], indices: Indices) -> NDArray[Any] | Sequence[Any]:
+    return values[indices] if isinstance(values, np.ndarray) else [values[index] for index in indices.tolist()]
+
+
 def _number(text: str) -> int | float:
     """A level or a score label; a reader of one's own may give what its type does not promise."""
     try:
@@ -221,14 +238,18 @@ def write_table(path: Path, table: ItemTable, more: Mapping[str, NDArray[Any]], 
 
     Args:
         path: of the file.
-        table: N items without `others`.
+        table: N items that can be written.
         more: arrays of N numbers that belong to them.
         said: a text that belongs to them.
     """
     lines = pa.LargeListArray.from_arrays(pa.array(table.starts), _coded(table.lines))
     arrays = {"question": lines, **{name: _coded(own) for name, own in table.columns.items()}}
     arrays |= {"row": pa.array(table.rows), **{name: pa.array(own) for name, own in more.items()}}
-    found = pa.table(arrays).replace_schema_metadata({"said": said})
+    shapes = {name: own.shape[1:] for name, own in table.others.items() if isinstance(own, np.ndarray)}
+    for name, shape in shapes.items():
+        flat = pa.array(np.asarray(table.others[name]).reshape(-1))
+        arrays[name] = pa.FixedSizeListArray.from_arrays(flat, max(1, math.prod(shape)))
+    found = pa.table(arrays).replace_schema_metadata({"said": said, "shapes": json.dumps(shapes)})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, found.schema) as file:
         file.write_table(found)
 
@@ -244,8 +265,9 @@ def read_table(path: Path) -> tuple[ItemTable, dict[str, NDArray[Any]], str]:
     arrays = {name: found.column(name).combine_chunks() for name in found.column_names}
     questions = arrays.pop("question")
     columns = {name: _column(arrays.pop(name)) for name in _CODED}
-    rows = arrays.pop("row").to_numpy()
-    table = ItemTable(questions.offsets.to_numpy(), _column(questions.values), columns, rows, {})
+    rows, shapes = arrays.pop("row").to_numpy(), json.loads(found.schema.metadata[b"shapes"])
+    others = {name: arrays.pop(name).values.to_numpy().reshape(-1, *shape) for name, shape in shapes.items()}
+    table = ItemTable(questions.offsets.to_numpy(), _column(questions.values), columns, rows, others)
     return table, {name: own.to_numpy() for name, own in arrays.items()}, found.schema.metadata[b"said"].decode()
 
 

@@ -67,7 +67,7 @@ def kept(config: DataConfig, devices: int, seed: int, needs: Sequence[str]) -> D
 
 def _made(path: Path, config: DataConfig, devices: int, seed: int, needs: Sequence[str]) -> Dealt:
     found = dealt(config, devices, seed, needs)
-    if found.items.others:
+    if not found.items.can_be_written:
         return found
     found = replace(found, fingerprint=found.fingerprinted())
     assignment = found.assignment

@@ -215,7 +215,7 @@ def _compiled(name: str) -> re.Pattern[str]:
     return pattern
 
 
-IMAGES = Reader(images)
+IMAGES = Reader(images, files=own_files)
 """One's own pictures by users."""
 
 FEMNIST = KnownSet(

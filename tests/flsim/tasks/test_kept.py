@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,23 @@ def test_a_table_is_its_items(tmp_path_factory: pytest.TempPathFactory, items: l
         assert list(own.keys()) == keys
         assert list(own.questions()) == [item.question for item in expected]
         assert own.first_alike.tolist() == [keys.index(key) for key in keys]
+
+
+def test_a_table_keeps_pictures() -> None:
+    """Of one shape as one array, in a file, too; others as they are, and then there is no file."""
+    pictures = [np.full((2, 3), number, dtype=np.uint8) for number in range(4)]
+    table = ItemTable.of([Item("q", "a", features=picture) for picture in pictures])
+    assert table.can_be_written
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(Path(folder) / "items.arrow", table, {}, "")
+        again, _, _ = read_table(Path(folder) / "items.arrow")
+        for own in (table, again, again.take(np.arange(4))):
+            for item, picture in zip(own, pictures, strict=True):
+                np.testing.assert_array_equal(item.features, picture)
+    uneven = ItemTable.of([Item("q", "a", features=picture) for picture in [*pictures, np.zeros(2), None]])
+    assert not uneven.can_be_written
+    assert uneven[5].features is None
+    assert uneven[3].features is pictures[3]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ stores, rows and comparisons are those of language models. Nobody asks the cloud
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +22,13 @@ import flsim.flower.messages as wire
 from clients.device.carried import adapters_of, keep_own, part_to_send
 from clients.device.descent import Descent, Noted, Pulls
 from clients.device.examples import Examples, classes_of
+from clients.device.tutor import Pupil, Tutor, Weights
 from clients.evaluate import user_rows
 from clients.task_scores import label_rows
+from flsim.budget.fleet import narrowed
+from flsim.budget.ledger import Ledger
 from flsim.cloud.protocol import Cloud
-from flsim.config.plugins import call, fitted, resolve
+from flsim.config.plugins import fitted, resolve
 from flsim.config.ranges import near
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, device_name
@@ -67,6 +70,21 @@ class Supervised:
     """Of `sgd`."""
     clip_norm: float | None = None
     """Largest gradient norm of a device; None does not clip."""
+    teacher: str = ""
+    """Class of a module in the cloud, named and called like `model`, which teaches devices under their budgets and
+    answers for them at tests (`clients/device/tutor.py`); empty for none. Where its weights come from is said by its
+    settings, such as `weights` of `flsim.models.encoder:Encoder`."""
+    teacher_settings: dict[str, Any] = field(default_factory=dict)
+    """Its keyword arguments."""
+    hard: float = 2.0
+    """Weight of the right class in the loss of an example that was taught; 0 learns from the teacher alone. The weights
+    are DistilBERT's."""
+    soft: float = 5.0
+    """Weight of the teacher's soft targets."""
+    aligned: float = 1.0
+    """Weight of the cosine between hidden states, of modules that say them; 0 looks at logits alone."""
+    temperature: float = 2.0
+    """T of the soft targets."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -83,6 +101,13 @@ class Supervised:
             raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum={self.momentum} is a setting of sgd; leave it out with {self.optimizer}")
+        for name in ("hard", "soft", "aligned"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0: it is a weight")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} must be above 0 and finite")
+        if not self.teacher and self.teacher_settings:
+            raise ValueError("teacher_settings are of no teacher; name one, such as client.teacher=my_file.py:Name")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm={self.clip_norm} must be above 0; null does not clip")
 
@@ -107,7 +132,7 @@ class Supervised:
                 f"there is no setting {', '.join(unknown)}{close}; {cls.__name__} takes: {', '.join(known)}"
             )
         _refuse_language(config)
-        plain = {name: value for name, value in settings.items() if name != "model_settings"}
+        plain = {name: value for name, value in settings.items() if not name.endswith("_settings")}
         return SupervisedApp(config, cls(**settings | fitted("client", get_type_hints(cls), plain)))
 
 
@@ -151,14 +176,32 @@ class SupervisedApp(PackedClientApp):
     @cached_property
     def module(self) -> nn.Module:
         """As it is at first, the same for equal seeds."""
-        spec = {"path": self.learner.model, "classes": len(self.classes), **self.learner.model_settings}
-        named = resolve("client.model", self.learner.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.config.seed, "module"))
-            made = call(named, "client.model_settings", spec)
+        return self._made("model", self.learner.model, self.learner.model_settings)
+
+    def _made(self, what: str, path: str, settings: dict[str, Any]) -> nn.Module:
+        named = resolve(f"client.{what}", path)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_for(self.config.seed, "module" if what == "model" else what))
+                made = named(classes=len(self.classes), **settings)
+        except (TypeError, ValueError) as error:
+            given = f"client.{what}_settings={settings}"
+            raise ConfigError(f"{path} refused classes={len(self.classes)} and {given}: {error}") from error
         if not isinstance(made, nn.Module):
-            raise ConfigError(f"client.model={self.learner.model!r} gives {made!r}, which is no torch.nn.Module")
+            raise ConfigError(f"client.{what}={path!r} gives {made!r}, which is no torch.nn.Module")
         return made
+
+    @cached_property
+    def tutor(self) -> Tutor | None:
+        """Who teaches from the cloud; None for nobody."""
+        own = self.learner
+        if not own.teacher:
+            return None
+        made = self._made("teacher", own.teacher, own.teacher_settings)
+        weights = Weights(own.hard, own.soft, own.aligned, own.temperature)
+        width = int(getattr(self.module, "width", 0))
+        seed = self.config.stream.seed
+        return Tutor(made, self.examples, weights, classes=len(self.classes), width=width, seed=seed)
 
     @cached_property
     def stacked(self) -> StackedModule:
@@ -173,9 +216,17 @@ class SupervisedApp(PackedClientApp):
         """The devices' own, as the module reads them."""
         return Examples(self.stream, self.config.evaluation, self.classes, self.module)
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is a teacher to ask."""
+        return bool(self.learner.teacher)
+
     def first_adapter(self) -> Adapter:
         """What round 1 starts from, and everything that would stop it (`flsim.flower.contract.BringsModel`)."""
         self.examples.check(self.stacked)
+        if self.tutor is not None:
+            task = self.stream.data[0]
+            self.tutor.says([task.problem(task.source.items[0])])
         return dict(self.stacked.first)
 
     def save_model(self, folder: Path, adapter: Adapter) -> None:
@@ -197,7 +248,7 @@ class SupervisedApp(PackedClientApp):
     ) -> list[Message]:
         """In chunks of as many devices as are one batch."""
         replies: list[Message] = []
-        chunk = self.stacked.together
+        chunk = self.stacked.together if self.tutor is None else 1
         for start in range(0, len(messages), chunk):
             part = slice(start, start + chunk)
             replies += self._train_chunk(messages[part], contexts[part], adapters[part])
@@ -208,11 +259,12 @@ class SupervisedApp(PackedClientApp):
     ) -> list[Message]:
         round_ = wire.round_of(messages[0])
         names = [device_name(device_at(context.node_id)) for context in contexts]
+        pupils = self._pupils(messages, contexts, names, round_)
         with spend("train"):
             pulls = Pulls.of(self.stacked, messages, contexts)
             theta = self.stacked.stack(adapters)  # (k, n)
             start = theta.clone() if pulls.active else theta  # (k, n)
-            sums = self._descend(theta, start, pulls, names, round_)
+            sums = self._descend(theta, start, pulls, names, round_, pupils)
         learned = self.stacked.unstack(theta)
         own: list[list[Row]] = [[] for _ in names]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
@@ -226,10 +278,13 @@ class SupervisedApp(PackedClientApp):
         ):
             keep_own(context.state, adapter, message)
             of = Subject(round_, name, "train", "own")
-            facts = (
+            facts = [
                 of.row("reward", noted.right, noted.seen, task=EVERY_TASK),
                 of.row("loss", noted.loss, noted.seen, task=EVERY_TASK),
-            )
+            ]
+            if name in pupils:
+                pupils[name].keep(context.state)
+                facts += pupils[name].rows(of, noted.examples)
             update = DeviceUpdate(
                 device_at(context.node_id),
                 part_to_send(adapter, message),
@@ -240,7 +295,15 @@ class SupervisedApp(PackedClientApp):
             replies.append(wire.train_reply(update, message))
         return replies
 
-    def _descend(self, theta: Tensor, start: Tensor, pulls: Pulls, names: Sequence[str], round_: int) -> list[Noted]:
+    def _descend(
+        self,
+        theta: Tensor,
+        start: Tensor,
+        pulls: Pulls,
+        names: Sequence[str],
+        round_: int,
+        pupils: Mapping[str, Pupil],
+    ) -> list[Noted]:
         """The steps of a round; theta `(k, n)` moves."""
         own = self.learner
         seed = self.config.seed
@@ -252,13 +315,32 @@ class SupervisedApp(PackedClientApp):
             inputs, labels, weights = self.examples.batch(
                 [rows[step] if step < len(rows) else [] for rows in order], names, round_
             )  # (k, B, ...), (k, B), (k, B)
-            found = self.stacked.learn(theta, inputs, labels, weights)
+            taught = None
+            if self.tutor is not None:  # one device at a time then
+                taught = self.tutor.taught(pupils[names[0]], names[0], round_, order[0][step])
+            found = self.stacked.learn(theta, inputs, labels, weights, taught)
             active = weights.sum(1) > 0  # (k,)
             descent.step(theta, pulls.added(found.gradient, theta, start), active)
             counts, losses = weights.sum(1).tolist(), found.losses.tolist()
             for one, count, loss, right in zip(noted, counts, losses, found.right.tolist(), strict=True):
                 one.add(count, loss, right)
         return noted
+
+    def _pupils(
+        self, messages: Sequence[Message], contexts: Sequence[Context], names: Sequence[str], round_: int
+    ) -> dict[str, Pupil]:
+        """The devices with what they have had taught, in this round as well; none without a teacher."""
+        pupils: dict[str, Pupil] = {}
+        if self.tutor is None:
+            return pupils
+        for message, context, name in zip(messages, contexts, names, strict=True):
+            allotted = wire.allotment_of(message)
+            budget = narrowed(self.config.budget, allotted)
+            pupil = Pupil.of(context.state, Ledger(budget))
+            with spend("cloud"):
+                self.tutor.buy(pupil, name, round_, budget.tau, self.config.cloud, self.config.seed)
+            pupils[name] = pupil
+        return pupils
 
     def _evaluate(
         self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
@@ -269,7 +351,7 @@ class SupervisedApp(PackedClientApp):
         with spend("evaluate"):
             rows = self._rows(names, adapters, "global", round_)
             if wire.flag(messages[0], wire.REFERENCES):
-                frozen = [[replace(row, model="frozen") for row in own] for own in rows]
+                frozen = self._frozen(names, adapters, rows, round_)
                 traffic = [self.learner.epochs * self.examples.count(name, 1) for name in names]
                 facts = user_rows(self.stream, self.config.evaluation, devices, traffic, round_=round_)
                 rows = [a + b + c for a, b, c in zip(rows, frozen, facts, strict=True)]
@@ -286,6 +368,27 @@ class SupervisedApp(PackedClientApp):
             problems, inputs, labels = self.examples.tests(name, round_)
             logits = self.stacked.logits(shared[id(adapter)], inputs[None])[0]  # (N, C)
             of = Subject(round_, name, self.config.evaluation.split, model)
-            found.append(self.examples.measured(problems, logits, labels, of))
-            found[-1] += label_rows(problems, self.examples.scores(problems, logits), self.stream.tasks, of)
+            values = {"loss": self.examples.losses(logits, labels)}  # (N,)
+            if self.tutor is None:
+                values["accuracy"] = (logits.argmax(1) == labels).double().numpy()  # (N,)
+            rows = self.examples.by_task(problems, values, of)
+            rows += label_rows(problems, self.examples.scores(problems, logits), self.stream.tasks, of)
+            if self.tutor is not None:
+                rows += self.tutor.routed(problems, logits, labels, of, self.config.budget.tau)
+            found.append(rows)
+        return found
+
+    def _frozen(
+        self, names: Sequence[str], adapters: Sequence[Adapter], rows: Sequence[Sequence[Row]], round_: int
+    ) -> list[list[Row]]:
+        """The rows of the references, before training: the model that the run starts from, and what the cloud adds."""
+        plain = ("accuracy", "alone_accuracy", "loss")
+        found = [[replace(row, model="frozen") for row in own if row.name in plain] for own in rows]
+        if self.tutor is None:
+            return found
+        for own, name, adapter in zip(found, names, adapters, strict=True):
+            problems, inputs, labels = self.examples.tests(name, round_)
+            logits = self.stacked.logits(self.stacked.stack([adapter]), inputs[None])[0]  # (N, C)
+            of = Subject(round_, name, self.config.evaluation.split, "frozen")
+            own += self.tutor.references(problems, logits, labels, of, self.config.budget.tau)
         return found

@@ -4,7 +4,7 @@ A module that has a method `inputs(problems) -> Tensor` says itself what it read
 their texts; any other reads their features (`flsim.tasks.item.Item.features`), bytes as numbers in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
@@ -99,7 +99,7 @@ class Examples:
     def count(self, name: str, round_: int) -> int:
         """How many examples a device has of the tasks of a round."""
         own = self.stream.items_held(name, "train")
-        return sum(own[task] for task in self._tasks(name, round_))
+        return sum(own[task] for task in self.tasks(name, round_))
 
     def order(self, name: str, round_: int, *, epochs: int, size: int, seed: int) -> list[list[int]]:
         """The batches of a device's round: places among its examples, each once in an epoch, in random order."""
@@ -122,7 +122,7 @@ class Examples:
         Returns:
             Inputs `(k, B, ...)`, classes `(k, B)`, and 1 for examples, 0 for filling, `(k, B)`.
         """
-        own = [self._own(name, self._tasks(name, round_)) for name in names]
+        own = [self._own(name, self.tasks(name, round_)) for name in names]
         size = max(map(len, places))
         rows = torch.zeros(len(names), size, dtype=torch.long)  # (k, B)
         weights = torch.zeros(len(names), size)  # (k, B)
@@ -139,25 +139,10 @@ class Examples:
         inputs, labels = self._tests(problems)
         return problems, read(inputs), labels
 
-    def measured(self, problems: Sequence[Problem], logits: Tensor, labels: Tensor, of: Subject) -> list[Row]:
-        """Rows of what a module says to tests, by task: `accuracy`, and `loss` in nats.
-
-        Args:
-            problems: N of them.
-            logits: `(N, C)`.
-            labels: `(N,)`.
-            of: what is measured.
-        """
-        right = (logits.argmax(1) == labels).double().numpy()  # (N,)
-        loss = F.cross_entropy(logits.double(), labels, reduction="none").numpy()  # (N,)
-        tasks = np.array([problem.task for problem in problems])  # (N,)
-        rows = []
-        for task in self.stream.tasks:
-            own = tasks == task  # (N,)
-            count = float(own.sum())
-            for name, each in (("accuracy", right), ("loss", loss)):
-                rows.append(of.row(name, float(each[own].sum()), count, task=task))
-        return rows
+    def losses(self, logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
+        """Cross-entropies of tests, in nats, `(N,)`, from logits `(N, C)` and the right classes `(N,)`."""
+        found: NDArray[np.float64] = F.cross_entropy(logits.double(), labels, reduction="none").numpy()  # (N,)
+        return found
 
     def scores(self, problems: Sequence[Problem], logits: Tensor) -> NDArray[np.float64]:
         """Log-probabilities of the answers that score labels stand for, `(N, L)`; nan where there is none."""
@@ -169,30 +154,53 @@ class Examples:
                 found[n, label] = said[n, self._classes[word]] if word in self._classes else np.nan
         return found
 
-    def _tasks(self, name: str, round_: int) -> tuple[str, ...]:
+    def tasks(self, name: str, round_: int) -> tuple[str, ...]:
         """Those that a device meets in a round."""
         return tuple(task for task, share in self.stream.mixture(name, round_).items() if share > 0)
 
-    def _read_own(self, name: str, tasks: tuple[str, ...]) -> Kept:
-        own = {task.name: task for task in self.stream.data}
-        index = device_index(name)
-        items = [own[task].problem(item) for task in tasks for item in own[task].source.all(index, "train")]
-        return self._tensors(items)
+    def held(self, name: str, task: str) -> int:
+        """How many train examples of a task a device has."""
+        return self.stream.items_held(name, "train")[task]
 
-    def _read_tests(self, problems: tuple[Problem, ...]) -> Kept:
-        return self._tensors(problems)
+    def train(self, name: str, tasks: Sequence[str]) -> list[Problem]:
+        """A device's train examples of tasks, one task after the other."""
+        own, index = {task.name: task for task in self.stream.data}, device_index(name)
+        return [own[task].problem(item) for task in tasks for item in own[task].source.all(index, "train")]
 
-    def _tensors(self, problems: Sequence[Problem]) -> Kept:
-        labels = torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
-        if isinstance(self._module, Reads):
-            return self._module.inputs(problems), labels
+    def read_by(self, module: nn.Module, problems: Sequence[Problem]) -> Tensor:
+        """What a module reads of problems, `(N, ...)`.
+
+        Raises:
+            ValueError: if it reads features, and they have none.
+        """
+        if isinstance(module, Reads):
+            return module.inputs(problems)
         features = [problem.features for problem in problems if problem.features is not None]
         if len(features) < len(problems):
             raise ValueError(
                 "its items are texts without features; take a module that reads texts, such as "
                 "flsim.models.encoder:Encoder, or a reader of pictures, such as kind=images"
             )
-        return torch.from_numpy(np.stack(features)) if features else torch.zeros(0), labels
+        return torch.from_numpy(np.stack(features)) if features else torch.zeros(0)
+
+    def by_task(self, problems: Sequence[Problem], values: Mapping[str, NDArray[np.float64]], of: Subject) -> list[Row]:
+        """Values of N problems `(N,)`, summed by task, as rows."""
+        tasks = np.array([problem.task for problem in problems])  # (N,)
+        return [
+            of.row(name, float(each[tasks == task].sum()), float((tasks == task).sum()), task=task)
+            for task in self.stream.tasks
+            for name, each in values.items()
+        ]
+
+    def _read_own(self, name: str, tasks: tuple[str, ...]) -> Kept:
+        return self._tensors(self.train(name, tasks))
+
+    def _read_tests(self, problems: tuple[Problem, ...]) -> Kept:
+        return self._tensors(problems)
+
+    def _tensors(self, problems: Sequence[Problem]) -> Kept:
+        labels = torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
+        return self.read_by(self._module, problems), labels
 
 
 def read(inputs: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def arms_of(data: str, partitions: Sequence[int], alphas: Sequence[str]) -> list
             (
                 f"data.{data}={{partition: dirichlet, over: label, alpha: {alpha}}}",
                 f"fleet={{devices: {count}, cohort: {min(10, count)}}}",
-                *("rounds=40", "evaluation.every_rounds=4", "evaluation.own=phases"),
+                *("rounds=24", "evaluation.every_rounds=4", "evaluation.own=phases"),
             ),
         )
         for count in partitions

@@ -212,6 +212,11 @@ class BringsModel(Protocol):
         """
         ...
 
+    @property
+    def asks(self) -> bool:
+        """Whether its devices ask a cloud, in training or at tests."""
+        ...
+
     def save_model(self, folder: Path, adapter: Adapter) -> None:
         """Write what was learned into a folder."""
         ...

@@ -224,7 +224,8 @@ def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: boo
         save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
     from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
 
-    tau = None if isinstance(ready.client, BringsModel) else config.budget.tau  # whose devices ask nobody
+    asks = not isinstance(ready.client, BringsModel) or ready.client.asks
+    tau = config.budget.tau if asks else None
     facts: dict[str, Any] = {"phases": stream.phases, "tau": tau, "devices": config.fleet.devices}
     return Run(folder, finish_run(folder, data=stream.data, **facts))
 

@@ -273,8 +273,11 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
 
 
 def factor_of(name: str) -> str:
-    """Which factor of the product a tensor is by its name: `A` or `B`; of no LoRA tensor, nothing."""
-    return "A" if ".lora_A." in name else "B" if ".lora_B." in name else ""
+    """Which factor of the product a tensor is by its name: `A` or `B`; of no LoRA tensor of the run's shape, nothing.
+
+    What a module has of its own LoRA (`...lora_A.default.weight`) is of another rank, and learned as any parameter is.
+    """
+    return "A" if name.endswith(".lora_A.weight") else "B" if name.endswith(".lora_B.weight") else ""
 
 
 def lora_of(adapter: Adapter) -> Adapter:

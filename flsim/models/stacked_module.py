@@ -25,6 +25,26 @@ _TOGETHER = 2**21
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What a teacher said of k devices' batches, and how much it counts (DistilBERT's losses, Sanh et al. 2019)."""
+
+    logits: Tensor
+    """`(k, B, C)`."""
+    states: Tensor
+    """Its hidden states, `(k, B, D)`; D is 0 where they do not count."""
+    known: Tensor
+    """1 for examples that it said something of, else 0, `(k, B)`."""
+    hard: float = 2.0
+    """Weight of the cross-entropy with the right class; of other examples it is the whole loss."""
+    soft: float = 5.0
+    """Weight of `T^2 KL(teacher || student)`."""
+    aligned: float = 1.0
+    """Weight of one minus the cosine of hidden states."""
+    temperature: float = 2.0
+    """T of the soft targets."""
+
+
+@dataclass(frozen=True)
 class Step:
     """What one batch says to k devices."""
 
@@ -86,10 +106,12 @@ class StackedModule:
 
     @property
     def together(self) -> int:
-        """How many devices are trained as one batch."""
-        return max(1, _TOGETHER // self.size)
+        """How many devices are trained as one batch; one at a time of a module that says `batched = False`."""
+        return max(1, _TOGETHER // self.size) if getattr(self.module, "batched", True) else 1
 
-    def learn(self, theta: Tensor, inputs: Tensor, labels: Tensor, weights: Tensor) -> Step:
+    def learn(
+        self, theta: Tensor, inputs: Tensor, labels: Tensor, weights: Tensor, taught: Taught | None = None
+    ) -> Step:
         """The gradient of each device's mean cross-entropy over its examples, and what came of them.
 
         Args:
@@ -97,13 +119,17 @@ class StackedModule:
             inputs: of the module, `(k, B, ...)`.
             labels: the right classes, `(k, B)`.
             weights: 1 for examples, 0 for filling, `(k, B)`; a device without examples has a gradient of zero.
+            taught: what a teacher said of them, for a module that is trained one device at a time; None is no teacher.
         """
         if len(self._buffer) < len(theta):
             self._buffer = torch.empty(len(theta), self.size)
         gradient = self._buffer[: len(theta)]  # (k, n)
         if len(theta) == 1:
             named = {name: value.detach().requires_grad_() for name, value in self._named(theta[0]).items()}
-            loss, logits = _mean_loss(self._forward(named, inputs[0]), labels[0], weights[0])  # () and (B, C)
+            if taught is None:
+                loss, logits = _mean_loss(self._forward(named, inputs[0]), labels[0], weights[0])  # () and (B, C)
+            else:
+                loss, logits = self._taught_loss(named, inputs[0], labels[0], weights[0], taught)  # () and (B, C)
             parts = torch.autograd.grad(loss, list(named.values()))
             torch.cat([part.flatten() for part in parts], out=gradient[0])
             losses, said = loss.detach()[None], logits.detach()[None]  # (1,) and (1, B, C)
@@ -131,6 +157,19 @@ class StackedModule:
     def _loss(self, row: Tensor, inputs: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return _mean_loss(self._forward(self._named(row), inputs), labels, weights)
 
+    def _taught_loss(
+        self, named: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, weights: Tensor, taught: Taught
+    ) -> tuple[Tensor, Tensor]:
+        """Of one device, with a teacher: a mean over its examples `(B, ...)`, and the logits `(B, C)`."""
+        said = functional_call(self.module, {**self._rest, **named}, (inputs,), {"states": taught.states.numel() > 0})
+        logits, states = said if isinstance(said, tuple) else (said, None)
+        known = taught.known[0]  # (B,)
+        each = F.cross_entropy(logits, labels, reduction="none") * torch.where(known > 0, taught.hard, 1.0)  # (B,)
+        each = each + taught.soft * known * soft_loss(logits, taught.logits[0], taught.temperature)  # (B,)
+        if states is not None:
+            each = each + taught.aligned * known * state_loss(states, taught.states[0])  # (B,)
+        return (each * weights).sum() / weights.sum().clamp(min=1.0), logits
+
     def _forward(self, named: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         logits: Tensor = functional_call(self.module, {**self._rest, **named}, (inputs,))
         return logits
@@ -145,3 +184,19 @@ def _mean_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor,
     """Mean cross-entropy of logits `(B, C)` over the examples that count, and the logits."""
     each = F.cross_entropy(logits, labels, reduction="none")  # (B,)
     return (each * weights).sum() / weights.sum().clamp(min=1.0), logits
+
+
+def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(teacher / T) || softmax(student / T))` of each example, in nats, `(B,)` from logits `(B, C)`.
+
+    Hinton, Vinyals and Dean 2015 (arXiv 1503.02531); T^2 keeps the gradient's size. By hand: equal logits give 0; with
+    T = 1 a teacher's (log 3, 0) and a student's (0, 0) give 0.75 log 1.5 + 0.25 log 0.5 = 0.1308.
+    """
+    target = (teacher / temperature).log_softmax(-1)  # (B, C)
+    said = (student / temperature).log_softmax(-1)  # (B, C)
+    return temperature**2 * (target.exp() * (target - said)).sum(-1)  # (B,)
+
+
+def state_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the cosine of hidden states `(B, D)`, `(B,)`, as DistilBERT aligns them (Sanh 2019, 1910.01108)."""
+    return 1.0 - F.cosine_similarity(student, teacher, dim=-1)  # (B,)

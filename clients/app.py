@@ -223,7 +223,7 @@ class DeviceApp(PackedClientApp):
         biases: Sequence[float],
     ) -> list[list[Row]]:
         """What those of a pack who are tested have learned by themselves, as rows."""
-        whole = (self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
+        whole = (self.config.evaluation, self.config.fleet, self.world.stream)
         places = [k for k, context in enumerate(contexts) if is_tested(*whole, device_at(context.node_id))]
         rows: list[list[Row]] = [[] for _ in contexts]
         if places:

@@ -10,7 +10,8 @@ from flsim.config.schema import Config
 from flsim.metrics.intervals import Interval, of_columns
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.weighting import WEIGHTINGS, Weighting
-from flsim.tasks.testing import panel
+from flsim.tasks.stream import TaskStream
+from flsim.tasks.testing import panel_of
 from flsim.text import aligned, wrapped
 
 SHOWN = {
@@ -66,19 +67,24 @@ def _only(tables: list[pd.DataFrame], names: list[str]) -> list[pd.DataFrame]:
 
 def panel_text(config: Config) -> str:
     """The panel of a run that tests some of its devices only."""
-    tested = panel(config.evaluation.devices, config.fleet.devices, config.stream.seed)
-    return f"a panel of {len(tested)} of {config.fleet.devices} devices"
+    strata = config.evaluation.strata
+    spread = "" if strata is None else f", spread by {strata}"
+    tested = panel_of(config.evaluation, config.fleet, TaskStream(config.stream, config.rounds))
+    return f"a panel of {len(tested)} of {config.fleet.devices} devices{spread}"
 
 
 def panel_note(config: Config) -> str:
     """What such a panel means for numbers over users, as a sentence and a space; "" where all devices are tested."""
     if config.evaluation.devices is None:
         return ""
-    return (
+    said = (
         f"Users are those of {panel_text(config)}, the same under all methods: uniform means are unbiased for the "
         f"fleet, other weightings nearly so, and intervals are for users like these; percentiles, the worst 10 % and "
         f"Gini are those of the panel. "
     )
+    if config.evaluation.strata is None:
+        return said
+    return f"{said}Intervals are as of users drawn by chance alone, and rather too wide for a panel that is spread. "
 
 
 def terminal_table(comparison: Compared) -> str:

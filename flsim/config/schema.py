@@ -30,6 +30,7 @@ from flsim.config.warmup import WarmupConfig as WarmupConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 OWN_TESTS = ("always", "phases", "never")
+STRATA = ("rank", "task", "traffic")
 DIVISIONS = ("equally", "traffic", "price")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
@@ -241,6 +242,9 @@ class EvaluationConfig:
     devices: float | None = part(None)
     """The panel: how many devices are tested, or, below 1, what share of them, drawn at random once and for all; None:
     all. Means over users stay unbiased; what is said of the worst of them is of the panel (docs/comparing.md)."""
+    strata: str | None = one_of(None, STRATA)
+    """By what the panel is spread: every `rank`, most met `task`, or amount of `traffic` has its share of it, up to a
+    device; None: by chance alone. Each device is in it as likely as any other either way."""
     own: str = one_of("always", OWN_TESTS)
     """When the model that a device has learned by itself is tested beside the global one: `always`, only at the ends of
     `phases`, where forgetting by aggregation is read, or `never`; each such test costs as much as that of the global

@@ -51,7 +51,7 @@ def check_settings(config: Config) -> None:
             raise ConfigError(f"data.{name}: {name!r} is a task of the built-in world; choose another name")
     check_data(config.data)
     _check_examples(config)
-    _check_tests(config.evaluation, config.fleet.devices)
+    _check_tests(config.evaluation, config.fleet)
     _check_phases(config)
     _check_warmup(config)
 
@@ -165,7 +165,8 @@ def _check_warmup(config: Config) -> None:
             )
 
 
-def _check_tests(evaluation: EvaluationConfig, devices: int) -> None:
+def _check_tests(evaluation: EvaluationConfig, fleet: FleetConfig) -> None:
+    devices = fleet.devices
     if evaluation.devices is not None and evaluation.devices > devices:
         raise ConfigError(
             f"evaluation.devices={evaluation.devices:g} is more than fleet.devices={devices}; leave it out to test all"
@@ -174,6 +175,15 @@ def _check_tests(evaluation: EvaluationConfig, devices: int) -> None:
         raise ConfigError(
             f"fleet.devices={devices} without evaluation.devices would all be tested, before the first round, too; set "
             f"evaluation.devices=100, or evaluation.devices={devices} if that is meant"
+        )
+    if evaluation.strata is not None and evaluation.devices is None:
+        raise ConfigError(
+            f"evaluation.strata={evaluation.strata} spreads a panel, and all devices are tested; set "
+            f"evaluation.devices=50, or leave it out"
+        )
+    if evaluation.strata == "rank" and not fleet.ranks:
+        raise ConfigError(
+            "evaluation.strata=rank has no effect where all devices have one rank; set fleet.ranks, or leave it out"
         )
     least = evaluation.prompts_per_task if evaluation.items is None else math.inf
     if evaluation.prompts_between is not None and evaluation.prompts_between > least:

@@ -17,10 +17,9 @@ from flsim.flower.states import States
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import Inventory, Mark, latest_mark, save_checkpoint
 from flsim.loop.lock import FolderInUseError, RunLock
-from flsim.loop.rounds import Rounds, cohort
+from flsim.loop.rounds import Rounds, cohort, evaluated
 from flsim.metrics.rows import Row, rows_path, write_rows
 from flsim.models.adapter import Adapter
-from flsim.tasks.testing import panel
 
 
 @dataclass
@@ -99,8 +98,7 @@ def _forget_purchases(config: Config, states: States, round_: int) -> None:
     if late < 0 or not room.is_dir():
         return
     learned = set(cohort(config, late)) if late else set[int]()
-    tested = panel(config.evaluation.devices, config.fleet.devices, config.stream.seed)
-    for device in learned.union(tested):
+    for device in learned.union(evaluated(config)):
         own = room / device_name(device)
         path_of(own, late, TESTS).unlink(missing_ok=True)
         newest = states.before(device, round_ + 1)

@@ -20,7 +20,8 @@ from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator, seed_globals
-from flsim.tasks.testing import panel
+from flsim.tasks.stream import TaskStream
+from flsim.tasks.testing import panel_of
 from flsim.timing import spend
 
 
@@ -80,7 +81,7 @@ class Rounds:
 
     def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
         """Measure the adapter on the devices of the panel, whatever part of the fleet the strategy would sample."""
-        self.grid.open_to(panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed))
+        self.grid.open_to(evaluated(self.config))
         replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
         with spend("aggregate"):
             self.strategy.aggregate_evaluate(round_, self._weighable(replies))
@@ -188,6 +189,11 @@ def cohort(config: Config, round_: int) -> list[int]:
     """The devices of a round, a pure function of (seed, round), sorted."""
     chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, config.cohort_size, replace=False)
     return sorted(int(device) for device in chosen)
+
+
+def evaluated(config: Config) -> Sequence[int]:
+    """The devices that are tested, sorted."""
+    return panel_of(config.evaluation, config.fleet, TaskStream(config.stream, config.rounds))
 
 
 def _fact(round_: int, device: int, name: str, total: float, *, task: str = "all") -> Row:

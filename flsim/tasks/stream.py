@@ -92,8 +92,11 @@ class TaskStream:
 
     def prompts_per_step(self, device: str, mean: int) -> int:
         """Prompts of one local step: log-normal with mean `mean`, clipped to between `mean / 2` and `2 mean`."""
-        factor = _quantity(self.config.quantity_sigma, self.config.seed, device)
-        return int(np.clip(round(mean * factor), max(1, mean // 2), 2 * mean))
+        return int(np.clip(round(mean * self.quantity(device)), max(1, mean // 2), 2 * mean))
+
+    def quantity(self, device: str) -> float:
+        """How many times the mean number of prompts a device would meet, if none were clipped."""
+        return _quantity(self.config.quantity_sigma, self.config.seed, device)
 
     def training_problems(self, device: str, round_: int, step: int, *, count: int, seed: int) -> list[Problem]:
         """The questions of one local step, from the train split."""

@@ -7,12 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from flsim.config.schema import EvaluationConfig
+from flsim.config.schema import EvaluationConfig, FleetConfig
+from flsim.devices import device_name
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
 
 _AT_ONCE = 1024  # devices that are drawn at a time
+_FIRST, _OF_EACH = 2000, 20  # devices of the sample that strata are taken from: so many, or so many for each of a panel
 _LARGE = 100_000  # devices, above which a permutation of the fleet takes longer than a round should
 
 
@@ -30,17 +32,58 @@ def panel(part: float | None, devices: int, seed: int) -> Sequence[int]:
     """
     if part is None:
         return range(devices)
-    count = int(part) if part >= 1 else max(1, math.ceil(part * devices - 1e-9))  # 0.07 * 100 is 7.000000000000001
-    rng = generator(seed, "panel")
+    count, rng = _count(part, devices), generator(seed, "panel")
     drawn = rng.permutation(devices)[:count].tolist() if devices <= _LARGE else _distinct(rng, devices, count)
     return tuple(sorted(drawn))
 
 
-def is_tested(part: float | None, devices: int, seed: int, device: int) -> bool:
-    """Whether a device is of the panel; the arguments are those of `panel`."""
-    tested = panel(part, devices, seed)
+def panel_of(evaluation: EvaluationConfig, fleet: FleetConfig, stream: TaskStream) -> Sequence[int]:
+    """The panel of a fleet, sorted: `panel`, or one that is spread over strata; of data sets nothing is asked."""
+    if evaluation.devices is None or evaluation.strata is None:
+        return panel(evaluation.devices, fleet.devices, stream.config.seed)
+    return _spread(evaluation.devices, evaluation.strata, fleet, stream)
+
+
+def is_tested(evaluation: EvaluationConfig, fleet: FleetConfig, stream: TaskStream, device: int) -> bool:
+    """Whether a device is of the panel of a fleet."""
+    tested = panel_of(evaluation, fleet, stream)
     place = bisect_left(tested, device)
     return place < len(tested) and tested[place] == device
+
+
+@lru_cache(maxsize=8)
+def _spread(part: float, strata: str, fleet: FleetConfig, stream: TaskStream) -> Sequence[int]:
+    """A panel with the share of every stratum, up to a device.
+
+    A larger simple sample, of all in a small fleet, is sorted by stratum, in random order within, and every so-many-th
+    is taken from a random place on (systematic sampling, Madow and Madow 1944, after double sampling, Neyman 1938).
+    Laws: each device of the fleet is in it with chance n / N, so that plain means stay unbiased; of a stratum that has
+    the share s of the larger sample, floor(s n) or ceil(s n) are in it.
+    """
+    count = _count(part, fleet.devices)
+    drawn = panel(min(fleet.devices, max(_FIRST, _OF_EACH * count)), fleet.devices, stream.config.seed)
+    rng = generator(stream.config.seed, "panel", strata)
+    mixed = rng.permutation(len(drawn)).tolist()
+    ordered = sorted((drawn[place] for place in mixed), key=lambda device: _stratum(strata, device, fleet, stream))
+    places = (rng.uniform() + np.arange(count)) * (len(ordered) / count)  # (n,)
+    return tuple(sorted(ordered[min(int(place), len(ordered) - 1)] for place in places))
+
+
+def _stratum(strata: str, device: int, fleet: FleetConfig, stream: TaskStream) -> float:
+    """A number by which a device is sorted, equal for those of a stratum."""
+    if strata == "rank":
+        return fleet.ranks[device % len(fleet.ranks)] if fleet.ranks else 0
+    name = device_name(device)
+    if strata == "traffic":
+        return stream.quantity(name)
+    met = [stream.mixture(name, phase.last_round) for phase in stream.phases]
+    sums = [sum(own[task] for own in met) for task in stream.tasks]
+    return sums.index(max(sums))
+
+
+def _count(part: float, devices: int) -> int:
+    """How many devices a panel has."""
+    return int(part) if part >= 1 else max(1, math.ceil(part * devices - 1e-9))  # 0.07 * 100 is 7.000000000000001
 
 
 def _distinct(rng: np.random.Generator, devices: int, count: int) -> list[int]:

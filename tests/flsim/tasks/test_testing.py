@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 import flsim
-from flsim.config.schema import ConfigError, EvaluationConfig, StreamConfig
+from flsim.config.schema import STRATA, Config, ConfigError, EvaluationConfig, FleetConfig, StreamConfig
 from flsim.devices import device_name
 from flsim.loop.checks import check_settings
+from flsim.loop.rounds import evaluated
 from flsim.metrics.rows import Row, evaluation, read_rows, rows_frame, without_timing
 from flsim.metrics.weighting import mean_by
 from flsim.tasks.stream import TaskStream
-from flsim.tasks.testing import milestones, panel, set_of_tests
+from flsim.tasks.testing import is_tested, milestones, panel, set_of_tests
 from tests.tiny import TinyRun
 
 TINY = ("rounds=4", "fleet.devices=5", "stream.phases=[[arithmetic],[lists]]", "evaluation.prompts_per_task=3")
@@ -28,6 +29,42 @@ def test_every_panel_of_a_size_is_as_likely_and_part_of_the_larger_ones() -> Non
     sets = [set(panel(part, 40, 3)) for part in (1, 0.07, 0.5, 23, None)]
     assert [len(own) for own in sets] == [1, 3, 20, 23, 40]
     assert all(small < large for small, large in pairwise(sets))
+
+
+def config_of(devices: int, part: float, strata: str, seed: int) -> Config:
+    phases, fleet = (("arithmetic", "lists"),), FleetConfig(devices=devices, ranks=(1, 1, 1, 2, 2, 4))
+    tests = EvaluationConfig(devices=part, strata=strata)
+    return Config(rounds=2, fleet=fleet, stream=StreamConfig(phases, seed=seed), evaluation=tests)
+
+
+def test_a_panel_over_strata_has_their_shares_and_takes_each_device_as_likely() -> None:
+    """Of ranks 1, 1, 1, 2, 2, 4 in turn 600 seeds take 8 of 12 devices: each 400 times, give or take 4 x 11.5."""
+    panels = [evaluated(config_of(12, 8, "rank", seed)) for seed in range(600)]
+    for own in panels:
+        assert sorted(set(own)) == list(own)
+        ranks = Counter((1, 1, 1, 2, 2, 4)[device % 6] for device in own)
+        assert (ranks[1], ranks[2] in (2, 3), ranks[4] in (1, 2)) == (4, True, True)
+    times = Counter(device for own in panels for device in own)
+    assert all(abs(times[device] - 400) < 47 for device in range(12))
+
+
+@pytest.mark.parametrize("strata", STRATA)
+def test_a_panel_over_strata_of_a_large_fleet_is_near_to_it(strata: str) -> None:
+    """200 of a million: half of them of rank 1; most have about as much traffic as the fleet has; tasks halve it."""
+    config = config_of(1_000_000, 200, strata, 5)
+    own, stream = evaluated(config), TaskStream(config.stream, 2)
+    assert len(set(own)) == 200
+    assert all(
+        is_tested(config.evaluation, config.fleet, stream, device) == (device in own)
+        for device in (*own[:3], 0, 999_999)
+    )
+    if strata == "rank":
+        assert abs(sum(device % 6 < 3 for device in own) - 100) <= 6
+    if strata == "traffic":  # log-normal with mean 1 and sigma 0.3
+        assert np.median([stream.quantity(device_name(device)) for device in own]) == pytest.approx(0.956, abs=0.02)
+    if strata == "task":
+        more = [stream.mixture(device_name(device), 1)["lists"] > 0.5 for device in own]
+        assert sum(more) == pytest.approx(100, abs=6)
 
 
 def test_over_all_panels_the_mean_user_is_that_of_the_fleet_and_weighed_means_are_nearly() -> None:
@@ -78,14 +115,14 @@ def test_a_run_with_a_panel_learns_the_same_and_measures_the_same_of_those_it_te
     for config in (whole, part):
         flsim.run(config, progress=False)
     every_row, rows = (without_timing(read_rows(config.folder)) for config in (whole, part))
-    tested = [device_name(device) for device in panel(0.4, 5, part.stream.seed)]
+    names = [device_name(device) for device in panel(0.4, 5, part.stream.seed)]
     own = rows[rows["split"] == "test"]
-    assert set(own["device"]) == set(tested)
+    assert set(own["device"]) == set(names)
     assert set(own.loc[own["model"] == "own", "round"]) == {2, 4}
     between = own[(own["round"] == 1) & (own["name"] == "accuracy")]
     assert between["weight"].tolist() == [1.0] * 4  # two devices with two tasks
     kept = own[own["round"].isin([0, 2, 4])]
-    same = every_row[every_row["device"].isin(tested) & every_row["round"].isin([0, 2, 4])]
+    same = every_row[every_row["device"].isin(names) & every_row["round"].isin([0, 2, 4])]
     pd.testing.assert_frame_equal(
         kept.reset_index(drop=True), same[same["split"] == "test"].reset_index(drop=True), rtol=1e-6
     )
@@ -98,9 +135,11 @@ def test_a_run_with_a_panel_learns_the_same_and_measures_the_same_of_those_it_te
     [
         ("evaluation.devices=6", "evaluation.devices=6 is more than fleet.devices=5"),
         ("evaluation.devices=1.5", "a share above 0 and below 1, or a whole number of at least 1"),
+        ("evaluation.strata=rank", "spreads a panel, and all devices are tested; set evaluation.devices=50"),
+        (("evaluation.strata=rank", "evaluation.devices=2"), "has no effect where all devices have one rank"),
         ("evaluation.prompts_between=4", "is a part of the 3 of evaluation.prompts_per_task"),
     ],
 )
-def test_tests_that_cannot_be_are_refused(tiny_run: TinyRun, more: str, said: str) -> None:
+def test_tests_that_cannot_be_are_refused(tiny_run: TinyRun, more: str | tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        check_settings(tiny_run("none", more))
+        check_settings(tiny_run("none", *((more,) if isinstance(more, str) else more)))

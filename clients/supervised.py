@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 from flwr.app import Context, Message, MessageType
 from safetensors.numpy import save
 from torch import Tensor, nn
@@ -21,14 +20,14 @@ from torch import Tensor, nn
 import flsim.flower.messages as wire
 from clients.device.carried import adapters_of, keep_own, part_to_send
 from clients.device.descent import Descent, Noted, Pulls
-from clients.device.examples import Examples, classes_of
+from clients.device.examples import Examples
 from clients.device.tutor import Pupil, Tutor, Weights
 from clients.evaluate import user_rows
 from clients.task_scores import label_rows
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Ledger
 from flsim.cloud.protocol import Cloud
-from flsim.config.plugins import fitted, resolve
+from flsim.config.plugins import fitted
 from flsim.config.ranges import near
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, device_name
@@ -39,7 +38,7 @@ from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_module import StackedModule
-from flsim.seeding import seed_for
+from flsim.tasks.module_inputs import classes_of, module_of
 from flsim.tasks.stream import TaskStream, stream_of
 from flsim.tasks.testing import panel
 from flsim.timing import spend
@@ -176,20 +175,10 @@ class SupervisedApp(PackedClientApp):
     @cached_property
     def module(self) -> nn.Module:
         """As it is at first, the same for equal seeds."""
-        return self._made("model", self.learner.model, self.learner.model_settings)
-
-    def _made(self, what: str, path: str, settings: dict[str, Any]) -> nn.Module:
-        named = resolve(f"client.{what}", path)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_for(self.config.seed, "module" if what == "model" else what))
-                made = named(classes=len(self.classes), **settings)
-        except (TypeError, ValueError) as error:
-            given = f"client.{what}_settings={settings}"
-            raise ConfigError(f"{path} refused classes={len(self.classes)} and {given}: {error}") from error
-        if not isinstance(made, nn.Module):
-            raise ConfigError(f"client.{what}={path!r} gives {made!r}, which is no torch.nn.Module")
-        return made
+        own = self.learner
+        return module_of(
+            "client.model", own.model, own.model_settings, classes=len(self.classes), seed=self.config.seed
+        )
 
     @cached_property
     def tutor(self) -> Tutor | None:
@@ -197,7 +186,8 @@ class SupervisedApp(PackedClientApp):
         own = self.learner
         if not own.teacher:
             return None
-        made = self._made("teacher", own.teacher, own.teacher_settings)
+        parts = "client.teacher", own.teacher, own.teacher_settings
+        made = module_of(*parts, classes=len(self.classes), seed=self.config.seed)
         weights = Weights(own.hard, own.soft, own.aligned, own.temperature)
         width = int(getattr(self.module, "width", 0))
         seed = self.config.stream.seed

@@ -46,6 +46,7 @@ MEETS_THE_RUN = {
     "strategies/base.py": {"DeltaStrategy", "begin"},
     "strategies/fed_dyn.py": {"begin"},
     "strategies/stages/distillation.py": {"Distillation", "begin"},
+    "strategies/stages/module_distillation.py": {"begin"},
     "flsim/tasks/stream.py": {"stream_of"},
 }
 """Other functions, and classes with a field of this type, that may: where a plug-in meets the run. Whatever they call

@@ -1,12 +1,7 @@
-"""The examples of devices as tensors: what a module reads, which class is right, in which batches, and tests.
-
-A module that has a method `inputs(problems) -> Tensor` says itself what it reads of `N` problems, such as the tokens of
-their texts; any other reads their features (`flsim.tasks.item.Item.features`), bytes as numbers in [0, 1].
-"""
+"""The examples of devices as tensors: what a module reads of them, which class is right, their batches, and tests."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,37 +15,12 @@ from flsim.metrics.rows import Row, Subject
 from flsim.models.stacked_module import StackedModule
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
-from flsim.tasks.item_table import table_of
+from flsim.tasks.module_inputs import read, read_by
 from flsim.tasks.stream import TaskStream
 from flsim.tasks.testing import set_of_tests
 
 Kept = tuple[Tensor, Tensor]
 """What a module reads of examples `(N, ...)`, and the right classes `(N,)`."""
-
-
-@runtime_checkable
-class Reads(Protocol):
-    """A module that reads texts, or makes something else of problems."""
-
-    def inputs(self, problems: Sequence[Problem]) -> Tensor:
-        """What `forward` takes, `(N, ...)`, of the same widths for any problems."""
-        ...
-
-
-def classes_of(stream: TaskStream) -> tuple[str, ...]:
-    """All answers of a stream's data sets, sorted: the classes, from 0.
-
-    Raises:
-        ConfigError: for a task without examples of its own.
-    """
-    data = {task.name: task for task in stream.data}
-    generated = [task for task in stream.tasks if task not in data]
-    if generated:
-        raise ConfigError(
-            f"stream.phases names {generated[0]!r} of the built-in world, whose questions have no end and no classes; "
-            f"a supervised client learns from data sets: list them in data, and name those"
-        )
-    return tuple(sorted({answer for task in stream.data for answer in table_of(task.source.items).of_field("answer")}))
 
 
 class Examples:
@@ -167,22 +137,6 @@ class Examples:
         own, index = {task.name: task for task in self.stream.data}, device_index(name)
         return [own[task].problem(item) for task in tasks for item in own[task].source.all(index, "train")]
 
-    def read_by(self, module: nn.Module, problems: Sequence[Problem]) -> Tensor:
-        """What a module reads of problems, `(N, ...)`.
-
-        Raises:
-            ValueError: if it reads features, and they have none.
-        """
-        if isinstance(module, Reads):
-            return module.inputs(problems)
-        features = [problem.features for problem in problems if problem.features is not None]
-        if len(features) < len(problems):
-            raise ValueError(
-                "its items are texts without features; take a module that reads texts, such as "
-                "flsim.models.encoder:Encoder, or a reader of pictures, such as kind=images"
-            )
-        return torch.from_numpy(np.stack(features)) if features else torch.zeros(0)
-
     def by_task(self, problems: Sequence[Problem], values: Mapping[str, NDArray[np.float64]], of: Subject) -> list[Row]:
         """Values of N problems `(N,)`, summed by task, as rows."""
         tasks = np.array([problem.task for problem in problems])  # (N,)
@@ -200,9 +154,4 @@ class Examples:
 
     def _tensors(self, problems: Sequence[Problem]) -> Kept:
         labels = torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
-        return self.read_by(self._module, problems), labels
-
-
-def read(inputs: Tensor) -> Tensor:
-    """Inputs as a module takes them: bytes as numbers in [0, 1]."""
-    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+        return read_by(self._module, problems), labels

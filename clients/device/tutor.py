@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from clients.asking.curves import accuracy_curve, asking_auc, wish_rows
 from clients.asking.rule import Choice
 from clients.asking.threshold import neediest_first
-from clients.device.examples import Examples, read
+from clients.device.examples import Examples
 from flsim.budget.ledger import Account, Ledger
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.stacked_module import Taught
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
+from flsim.tasks.module_inputs import read, read_by
 
 _KEPT = "taught"
 
@@ -106,6 +107,8 @@ class Tutor:
 
     def buy(self, pupil: Pupil, name: str, round_: int, tau: float, prices: CloudConfig, seed: int) -> None:
         """Have new examples taught, at most tau of the device's, as far as its ledger lets them through."""
+        if not (self.weights.soft or self.weights.aligned):
+            return  # it answers at tests, and teaches nothing
         for task in self._examples.tasks(name, round_):
             known = set(pupil.known.get(task, []))
             count = self._examples.held(name, task)
@@ -177,7 +180,7 @@ class Tutor:
     @torch.no_grad()
     def says(self, problems: Sequence[Problem]) -> Tensor:
         """Logits `(N, C)` of problems."""
-        logits: Tensor = self.module(read(self._examples.read_by(self.module, problems)))  # (N, C)
+        logits: Tensor = self.module(read(read_by(self.module, problems)))  # (N, C)
         if logits.shape[1] != self._classes:
             raise ConfigError(f"client.teacher has {logits.shape[1]} classes, and the data {self._classes} answers")
         return logits
@@ -186,7 +189,7 @@ class Tutor:
     def _read(self, name: str, tasks: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Logits `(n, C)` and states `(n, D)` of all train examples of a device; D is 0 where they do not count."""
         problems = self._examples.train(name, tasks)
-        inputs = read(self._examples.read_by(self.module, problems))  # (n, ...)
+        inputs = read(read_by(self.module, problems))  # (n, ...)
         if self.weights.aligned:
             logits, states = self.module(inputs, states=True)
             return logits, states
@@ -196,6 +199,6 @@ class Tutor:
     def _sizes(self, name: str, task: str, places: Sequence[int]) -> list[int]:
         """Tokens of examples; 1 for what has none, such as a picture."""
         problems = self._examples.train(name, (task,))
-        inputs = self._examples.read_by(self.module, [problems[place] for place in places])
+        inputs = read_by(self.module, [problems[place] for place in places])
         count = getattr(self.module, "tokens", None)
         return [1] * len(places) if count is None else [int(size) for size in count(inputs).tolist()]

@@ -104,6 +104,27 @@ def test_a_device_is_taught_within_tau_and_caps_and_asks_within_tau(texts: Path,
     assert (grants["total"] <= 0.2 * grants["weight"] + 1e-9).all()
 
 
+STAGE = (
+    "stage={path: 'strategies.stages.module_distillation:ModuleDistillation', prompts: 40, epochs: 2}",
+    "stage.teacher=flsim.models.encoder:Encoder",
+    "stage.teacher_settings={base: 'builtin:bert', max_tokens: 16}",
+)
+
+
+def test_the_server_brings_the_module_nearer_to_the_teacher_under_its_cap(texts: Path, tmp_path: Path) -> None:
+    capped = (*STAGE, "stage.calls_total=50", "evaluation.every_rounds=2")
+    whole = run(config(texts, tmp_path / "whole", *capped), progress=False).rows
+    said = whole[whole["split"] == "stage"].set_index(["round", "name"])["total"]
+    assert said[1, "calls"] == 40
+    assert said[1, "calls"] + said[2, "calls"] == 50
+    for round_ in (1, 2):
+        assert said[round_, "divergence_after"] < said[round_, "divergence_before"]
+    run(config(texts, tmp_path / "stopped", *capped), until=1, progress=False)
+    again = run(resume=tmp_path / "stopped", progress=False).rows
+    other = again[again["split"] == "stage"].set_index(["round", "name"])["total"]
+    assert other.sort_index().equals(said.sort_index())
+
+
 @pytest.mark.slow
 def test_devices_learn_from_the_cloud_under_their_budget(texts: Path, teacher: Path, tmp_path: Path) -> None:
     more = ("rounds=3", "client.epochs=5", "client.lr=0.004", "budget.tau=0.2", "budget.calls_total=9")
@@ -176,6 +197,7 @@ def test_losses_by_hand() -> None:
         (["client.teacher=flsim.models.encoder:Encoder", "client.teacher_settings={weights: /no}"], "is no file"),
         (["client.teacher_settings={weights: /no}"], "no teacher"),
         (["client.soft=-1"], "soft=-1"),
+        (["stage={path: 'strategies.stages.module_distillation:ModuleDistillation'}"], "teacher is missing"),
     ],
 )
 def test_bad_input_is_told_before_any_work(texts: Path, tmp_path: Path, more: list[str], said: str) -> None:

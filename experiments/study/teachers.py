@@ -72,9 +72,7 @@ def arms_of(weights: Path, tokens: int) -> list[Arm]:
 
 def _run(args: argparse.Namespace) -> int:
     tokens = int(load_config(args.config, args.more).client["model_settings"]["max_tokens"])
-    made = runs_of(
-        args.config, [teacher_of(args.config, args.root, args.rounds, tokens)], args.seeds, args.root, args.more
-    )
+    made = runs_of(args.config, [teacher_of(args.rounds, tokens)], args.seeds, args.root, args.more)
     if not run_missing(made, args.jobs):
         return 1
     runs: list[Planned] = []

@@ -29,7 +29,7 @@ from flsim.metrics.users import per_user
 from flsim.text import markdown_table
 
 PARTITIONS = (10, 20, 50, 100)
-ALPHAS = ("1", "30", ".inf")
+ALPHAS = ("5", "30", ".inf")
 CONFIG = Path(__file__).parents[1] / "configs" / "omniglot.yaml"
 
 
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = study_parser("partitions", __doc__, seeds=(0, 1, 2), root="runs/partitions")
     parser.add_argument("--config", type=Path, default=CONFIG, help="of the run that is cut up (default omniglot)")
     parser.add_argument("--partitions", type=int, nargs="+", default=list(PARTITIONS), help="default 10 20 50 100")
-    parser.add_argument("--alphas", nargs="+", default=list(ALPHAS), help="default 1 30 .inf")
+    parser.add_argument("--alphas", nargs="+", default=list(ALPHAS), help="default 5 30 .inf")
     parser.add_argument("--target", type=float, default=0.2, help="share that is to be right (default %(default)s)")
     args = parser.parse_args(arguments)
     return exit_status(lambda: _run(args))

@@ -101,7 +101,7 @@ def omniglot(found: Found, *, side: int = 28) -> list[Item]:
     items = []
     for file in found["all"]:
         for picture in _of_zip(file, pattern):
-            match = pattern.search(picture.where)
+            match = pattern.search(picture.where.rpartition(", ")[2])
             assert match is not None, "only what the pattern finds is read"
             if match[0] not in seen:
                 seen.add(match[0])

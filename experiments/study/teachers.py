@@ -1,9 +1,10 @@
 """A BERT in the cloud teaches DistilBERT on devices: alone, taught by device, taught at the server, and a router.
 
-First a run of one device that holds all training examples makes the teacher (`ROOT/teacher-sSEED`). Then the same fleet
-learns without it; has `budget.tau` of each device's examples taught a round and aligned with it (labels, soft targets,
-hidden states); learns from the teacher alone, without labels; and is distilled at the server on proxy questions. Tests
-are alone and with a router: the tau of them that the device's softmax is least sure of go to the teacher.
+First a run of one device that holds all training examples makes the teacher (`ROOT/teacher-sSEED`, of the first seed:
+the cloud is one for all). Then the same fleet learns without it; has `budget.tau` of each device's examples taught a
+round and aligned with it (labels, soft targets, hidden states); learns of these from the teacher alone; is distilled at
+the server on proxy questions. Tests are alone and with a router: the tau of them that the device's softmax is least
+sure of go to the teacher.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def teacher_of(rounds: int, tokens: int) -> Arm:
 
 
 def arms_of(weights: Path, tokens: int) -> list[Arm]:
-    """The arms of one seed, whose teacher's weights lie in a file."""
+    """The arms, whose teacher's weights lie in a file."""
     settings = f"{{base: '{BERT}', max_tokens: {tokens}, weights: {weights}}}"
     tested = (f"client.teacher={_ENCODER}", f"client.teacher_settings={settings}")
     stage = "strategies.stages.module_distillation:ModuleDistillation"
@@ -72,13 +73,11 @@ def arms_of(weights: Path, tokens: int) -> list[Arm]:
 
 def _run(args: argparse.Namespace) -> int:
     tokens = int(load_config(args.config, args.more).client["model_settings"]["max_tokens"])
-    made = runs_of(args.config, [teacher_of(args.rounds, tokens)], args.seeds, args.root, args.more)
-    if not run_missing(made, args.jobs):
+    (teacher,) = runs_of(args.config, [teacher_of(args.rounds, tokens)], args.seeds[:1], args.root, args.more)
+    if not run_missing([teacher], args.jobs):
         return 1
-    runs: list[Planned] = []
-    for teacher in made:
-        arms = arms_of(teacher.folder.absolute() / "adapter" / "module.safetensors", tokens)
-        runs += runs_of(args.config, arms, [teacher.config.seed], args.root, args.more)
+    weights = teacher.folder.absolute() / "adapter" / "module.safetensors"
+    runs = runs_of(args.config, arms_of(weights, tokens), args.seeds, args.root, args.more)
     if not run_missing(runs, args.jobs):
         return 1
     show(runs, args.root.with_name(f"{args.root.name}-compared"))

@@ -72,14 +72,15 @@ def paired_figure(comparison: Compared) -> Figure:
     height = 1.55 + 0.38 * max(len(shown), 1)
     figure = new_figure(11, height)
     figure.subplots_adjust(left=0.235, right=0.985, top=1 - 0.75 / height, bottom=0.6 / height, wspace=0.06)
-    panels = figure.subplots(1, 2, sharey=True)
     marks = letters(comparison)
     places = list(range(len(shown), 0, -1))
-    for axes, measure, title in zip(
-        panels, ("accuracy", "alone_accuracy"), ("may ask the cloud", "alone (asking disabled)"), strict=True
-    ):
-        pairs = [comparison.pair(result.label, measure) for result in shown]
-        _draw_pairs(axes, pairs, places)
+    titles = {"accuracy": "may ask the cloud", "alone_accuracy": "alone (asking disabled)"}
+    pairs = {measure: [comparison.pair(result.label, measure) for result in shown] for measure in titles}
+    if not any(pairs["alone_accuracy"]):  # there is nobody to ask
+        titles = {"accuracy": "accuracy"}
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, (measure, title) in zip(panels, titles.items(), strict=True):
+        _draw_pairs(axes, pairs[measure], places)
         axes.set_title(title, pad=10)
     panels[0].set_yticks(places, [f"{short(r.label)}  {marks.get(r.label, '')}" for r in shown], color=INK)
     panels[0].set_ylim(0.4, len(shown) + 0.6)

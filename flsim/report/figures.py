@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flsim.metrics.rows import training
+from flsim.metrics.rows import evaluation, training
 from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
 from flsim.report.plot import (
     COLOURS,
@@ -33,7 +33,14 @@ _NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: 
 
 
 def accuracy_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
-    """Accuracy over rounds, above with the cloud and below alone."""
+    """Accuracy over rounds, above with the cloud and below alone; one panel of a run where there is no cloud."""
+    if evaluation(rows, model="global", name="alone_accuracy").empty:
+        figure = new_figure(10, 4.4)
+        figure.subplots_adjust(left=0.09, right=0.79, top=0.84, bottom=0.13)
+        axes = figure.subplots()
+        draw_accuracy(axes, rows, phases, alone=False)
+        axes.set_title("Accuracy")
+        return figure
     figure = new_figure(10, 8)
     figure.subplots_adjust(left=0.09, right=0.79, top=0.9, bottom=0.07, hspace=0.42)
     above, below = figure.subplots(2, 1)
@@ -188,11 +195,12 @@ def write_figures(
     figures = {
         "overview.png": lambda: overview_figure(rows, phases, tau=tau, title=title, answer=answer),
         "accuracy.png": lambda: accuracy_figure(rows, phases),
-        "usage.png": lambda: usage_figure(rows, phases, tau=tau),
         "matrix.png": lambda: matrix_figure(rows, phases),
         "users.png": lambda: users_figure(rows, summary.worst_users),
         "cost.png": lambda: cost_figure(rows, phases),
     }
+    if tau is not None:
+        figures["usage.png"] = lambda: usage_figure(rows, phases, tau=tau)
     claims = summary.reliability
     if claims is not None:
         figures["reliability.png"] = lambda: claims_figure(claims)

@@ -40,8 +40,9 @@ def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, al
     """
     lines: list[tuple[str, str, str, str]] = []  # model, name, colour, label
     levels: list[tuple[str, str, str, str]] = []
+    asks = not evaluation(rows, model="global", name="alone_accuracy").empty
     if alone is not True:
-        lines.append(("global", "accuracy", "global", "may ask"))
+        lines.append(("global", "accuracy", "global", "may ask" if asks else "global"))
         levels += [("random", "accuracy", "random", "asks at random"), ("cloud", "accuracy", "cloud", "cloud LLM")]
     if alone is not False:
         lines.append(("global", "alone_accuracy", "alone", "alone"))

@@ -36,6 +36,7 @@ READERS = MappingProxyType(
         "english": "flsim.tasks.readers.english:ENGLISH",
         "femnist": "flsim.tasks.readers.images:FEMNIST",
         "omniglot": "flsim.tasks.readers.images:OMNIGLOT",
+        "shakespeare": "flsim.tasks.readers.plays:SHAKESPEARE",
         "images": "flsim.tasks.readers.images:IMAGES",
         "files": "flsim.tasks.readers.own:FILES",
         "leaf": "flsim.tasks.readers.users:LEAF",

@@ -347,7 +347,8 @@ def coded(items: Sequence[Item], field: str) -> tuple[Indices, list[Any]]:
         raise ConfigError("partition: the data set has no items")
     table = table_of(items)
     values, codes = table.values(field), table.columns[field].codes
-    blank = np.array([*(isinstance(value, str) and not value.strip() for value in values), True])[codes]  # last: None
+    seen = [value if field == "label" or not isinstance(value, str) else value.strip() for value in values]
+    blank = np.array([*(value == "" for value in seen), True])[codes]  # the last is None; a label may be a space
     if blank.any():
         number = int(np.argmax(blank))
         item = table[number]

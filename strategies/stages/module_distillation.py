@@ -151,7 +151,8 @@ class ModuleDistillation:
         return float(soft_loss(logits, targets, 1.0).mean())
 
     def _rows(self, round_: int, spent: Account, more: dict[str, float]) -> list[Row]:
-        values = {"calls": float(spent.calls), "tokens": float(spent.tokens), "money": spent.money, **more}
+        found = {"calls": float(spent.calls), "tokens": float(spent.tokens), "money": spent.money}
+        values = {f"cloud_{name}": value for name, value in found.items()} | more
         return [Row(round_, FLEET, "all", STAGE, STAGE, name, value, 1.0) for name, value in values.items()]
 
     @cached_property

@@ -115,8 +115,8 @@ def test_the_server_brings_the_module_nearer_to_the_teacher_under_its_cap(texts:
     capped = (*STAGE, "stage.calls_total=50", "evaluation.every_rounds=2")
     whole = run(config(texts, tmp_path / "whole", *capped), progress=False).rows
     said = whole[whole["split"] == "stage"].set_index(["round", "name"])["total"]
-    assert said[1, "calls"] == 40
-    assert said[1, "calls"] + said[2, "calls"] == 50
+    assert said[1, "cloud_calls"] == 40
+    assert said[1, "cloud_calls"] + said[2, "cloud_calls"] == 50
     for round_ in (1, 2):
         assert said[round_, "divergence_after"] < said[round_, "divergence_before"]
     run(config(texts, tmp_path / "stopped", *capped), until=1, progress=False)

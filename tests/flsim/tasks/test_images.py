@@ -3,13 +3,17 @@
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import flsim
+from flsim.config.load import load_config
 from flsim.config.schema import ConfigError
+from flsim.metrics.rows import evaluation
 from flsim.tasks.load import load
 
 
@@ -109,3 +113,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load("images", tmp_path, files={"all": "b.zip"}, name="(?P<user>.)")
     with pytest.raises(ConfigError, match="Get it from"):
         load("omniglot", tmp_path / "nowhere")
+
+
+@pytest.mark.data
+def test_the_shipped_run_of_omniglot_on_real_drawings(real: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = real("omniglot_by_drawer")
+    few = ["rounds=1", "evaluation={every_rounds: 1, devices: 4}", "engine.kind=local", "fleet.cohort=4"]
+    done = flsim.run(
+        load_config("omniglot", [*few, f"data.characters.root={folder}", f"run_dir={tmp_path / 'run'}"]), progress=False
+    )
+    tested = evaluation(done.rows, model="global", name="accuracy")
+    assert tested["device"].nunique() == 4
+    losses = evaluation(done.rows, model="global", name="loss").groupby("round")[["total", "weight"]].sum()
+    means = losses["total"] / losses["weight"]
+    assert means[0] == pytest.approx(np.log(242), rel=0.1)  # a fresh network of 242 classes knows nothing

@@ -118,7 +118,7 @@ class ModelConfig:
         """Lists do as well as tuples."""
         object.__setattr__(self, "targets", tupled(self.targets))
         object.__setattr__(self, "stop", tupled(self.stop))
-        object.__setattr__(self, "examples", {task: tupled(pairs) for task, pairs in self.examples.items()})
+        object.__setattr__(self, "examples", tupled(self.examples))
 
     @property
     def shape(self) -> LoraShape:

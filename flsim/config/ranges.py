@@ -182,7 +182,12 @@ def near(given: object, known: Iterable[str]) -> str:
 
 
 def tupled(value: Any) -> Any:
-    """Lists as tuples, those within them too, so that a config can be hashed; anything else stays as it is."""
+    """Lists as tuples, those within them and within tables too, so that a config holds nothing that lists would change.
+
+    Anything else stays as it is.
+    """
+    if isinstance(value, dict):
+        return {key: tupled(one) for key, one in value.items()}
     return tuple(tupled(one) for one in value) if isinstance(value, list | tuple) else value
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from experiments.command.__main__ import main
 from flsim.config.explain import SECTION, fields_of, refuse_out_of_range
 from flsim.config.load import differences, load_config, settings_of, to_yaml
+from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError, DataConfig
 from flsim.config.shipped import FOLDER
 from flsim.loop.checks import check_settings
@@ -265,3 +266,9 @@ def test_the_keys_are_all_there() -> None:
     assert {"seed", "budget.fleet.division", "data.mine.alpha", "client"} <= set(KEYS)
     assert {field.name for field in fields(DataConfig)} <= {key.rpartition(".")[2] for key in KEYS}
     assert {field.name for field in fields(Config) if is_dataclass(getattr(Config(), field.name))} <= set(SECTIONS)
+
+
+@pytest.mark.parametrize("examples", [None, 3, ["no table"]])
+def test_examples_that_are_no_table_are_told_and_not_fallen_over(examples: Any) -> None:
+    with pytest.raises(ConfigError, match=r"model\.examples"):
+        check_settings(replace(Config(), model=ModelConfig(examples=examples)))

@@ -23,8 +23,9 @@ from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, node_of
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Weight, attributes, next_adapter
+from flsim.flower.contract import Weight, attributes
 from flsim.flower.messages import Measures
+from flsim.flower.returned import next_adapter
 from flsim.models.adapter import Adapter, cropped, factor_of, only, widened
 from strategies.parts.samplers import Everyone, Observes, Sampler
 from strategies.parts.weighters import ByExamples

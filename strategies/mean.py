@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 import flsim.flower.messages as wire
 from flsim.aggregation.grams import vector_gram
 from flsim.devices import device_name
-from flsim.flower.contract import StrategyError, Weight, next_adapter
+from flsim.flower.contract import Weight
 from flsim.flower.messages import Measures
+from flsim.flower.returned import StrategyError, next_adapter
 from flsim.learning.exact_sum import ExactSum, OutOfRangeError
 from flsim.models.adapter import Adapter
 from strategies.base import DeltaStrategy, Update

@@ -86,8 +86,8 @@ def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> i
         The exit status: 0; 2 if something stands in the run's way; 128 + the number of the signal that stopped it.
     """
     from flsim.files import UnwritableError  # not above: `flsim run --help` need not wait for Flower
-    from flsim.flower.contract import StrategyError
     from flsim.flower.guard import RayDiedError
+    from flsim.flower.returned import StrategyError
     from flsim.report.table import end_table
 
     another = not goes_on and (folder / "config.yaml").exists()

@@ -13,17 +13,15 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
-`begin` introduces them to the run before anything is written, `state_of` and `restore` are for its checkpoints, and
-`next_adapter` looks at what a strategy returned.
+`begin` introduces them to the run before anything is written, `state_of` and `restore` are for its checkpoints; what a
+strategy returned is looked at in `flsim/flower/returned.py`.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
@@ -34,7 +32,7 @@ from flsim.config.schema import Config, ConfigError
 from flsim.flower.messages import NUM_EXAMPLES, Measures
 from flsim.learning.exact_sum import ExactSum
 from flsim.metrics.rows import Row
-from flsim.models.adapter import Adapter, mismatch
+from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel, Extras
 
 
@@ -351,57 +349,3 @@ def attributes(plug_in: object) -> dict[str, Any]:
     kinds = type(plug_in).__mro__
     cached = {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, cached_property)}
     return {name: value for name, value in vars(plug_in).items() if name not in cached}
-
-
-class StrategyError(ValueError):
-    """A strategy returned what cannot be the next adapter; the message names its file and the mend."""
-
-
-def next_adapter(strategy: object, returned: Any, *, like: Adapter) -> Adapter:
-    """What a strategy returned, in float32, looked at before it reaches a device: one NaN would ruin the whole fleet.
-
-    Args:
-        strategy: who returned it.
-        returned: tensors by name.
-        like: the adapter that it was given.
-
-    Raises:
-        StrategyError: if it is no adapter, has other names or shapes, or holds NaN or infinity.
-    """
-    where = _where(strategy)
-    if not isinstance(returned, Mapping):
-        raise StrategyError(
-            f"{where} returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
-            f"of `adapter`, or `adapter` itself to leave it as it is"
-        )
-    try:
-        tensors = {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in returned.items()}
-    except (TypeError, ValueError) as error:
-        raise StrategyError(f"{where} returned tensors that are no numbers: {error}; return NumPy arrays") from error
-    wrong = mismatch(tensors, like)
-    if wrong is not None:
-        raise StrategyError(
-            f"{where} returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
-            f"name in `adapter`"
-        )
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise StrategyError(
-                f"{where} returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
-                f"a division by zero or a step that is too large"
-            )
-    return {name: tensors[name] for name in like}
-
-
-def _where(strategy: object) -> str:
-    """The strategy's class with file and line, as an editor can open it."""
-    kind = type(strategy)
-    try:
-        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
-    except (OSError, TypeError):
-        return kind.__name__
-    return f"{kind.__name__} ({file}:{line})"
-
-
-def _shown(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"

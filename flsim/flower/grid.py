@@ -20,8 +20,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import flsim.flower.messages as wire
 from flsim.devices import device_at, node_of
-from flsim.flower.contract import StrategyError, Weight
+from flsim.flower.contract import Weight
 from flsim.flower.probe import Rehearsal
+from flsim.flower.returned import StrategyError
 from flsim.flower.states import States
 from flsim.flower.store import DeviceStore, Saved
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack

@@ -13,8 +13,9 @@ from flsim.budget.ledger import Account
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, next_adapter, weighed_by
+from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, weighed_by
 from flsim.flower.grid import FleetGrid
+from flsim.flower.returned import next_adapter
 from flsim.loop.health import HealthReader
 from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row

@@ -18,8 +18,8 @@ from clients.da_grpo import DaGrpo
 from clients.device.world import load_world
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.flower.contract import StrategyError
 from flsim.flower.messages import round_of
+from flsim.flower.returned import StrategyError
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.checks import check
 from flsim.metrics.rows import without_timing

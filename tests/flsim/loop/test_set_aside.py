@@ -17,8 +17,8 @@ import flsim
 import flsim.flower.messages as wire
 from flsim.config.schema import ConfigError
 from flsim.flower.arrays import to_arrays
-from flsim.flower.contract import StrategyError
 from flsim.flower.messages import DeviceUpdate
+from flsim.flower.returned import StrategyError
 from flsim.loop.checkpoints import latest_checkpoint
 from strategies.fedavg import FedAvg
 from tests.tiny import TinyRun

@@ -13,7 +13,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,18 @@ def images(
 def femnist(found: Found, *, side: int = 28) -> list[Item]:
     """LEAF's FEMNIST: 62 digits and letters by 3,550 writers, bright paper, values in [0, 1]."""
     return [
-        _item(
-            Picture(p.pixels, _CLASSES[int(p.answer)] if p.answer.isdecimal() else p.answer, p.user, p.where),
-            None if split == ALL else split,
-            side,
-            dark=True,
-        )
+        _item(_lettered(picture), None if split == ALL else split, side, dark=True)
         for split, own in found.items()
         for file in own
-        for p in _leaf(file)
+        for picture in _leaf(file)
     ]
+
+
+def _lettered(picture: Picture) -> Picture:
+    """With the digit or letter that its label stands for."""
+    if not picture.answer.isdecimal() or int(picture.answer) >= len(_CLASSES):
+        raise ConfigError(f"{picture.where}: the label {picture.answer!r} is none of 0 to {len(_CLASSES) - 1}")
+    return replace(picture, answer=_CLASSES[int(picture.answer)])
 
 
 def omniglot(found: Found, *, side: int = 28) -> list[Item]:
@@ -106,7 +108,7 @@ def omniglot(found: Found, *, side: int = 28) -> list[Item]:
             if match[0] not in seen:
                 seen.add(match[0])
                 alphabet, character, drawer = match.groups()
-                own = Picture(picture.pixels, f"{alphabet}/{character}", f"{alphabet}/{drawer}", picture.where)
+                own = replace(picture, answer=f"{alphabet}/{character}", user=f"{alphabet}/{drawer}")
                 items.append(_item(own, None, side, dark=True))
     return items
 

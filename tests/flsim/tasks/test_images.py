@@ -127,3 +127,13 @@ def test_the_shipped_run_of_omniglot_on_real_drawings(real: Callable[[str], Path
     losses = evaluation(done.rows, model="global", name="loss").groupby("round")[["total", "weight"]].sum()
     means = losses["total"] / losses["weight"]
     assert means[0] == pytest.approx(np.log(242), rel=0.1)  # a fresh network of 242 classes knows nothing
+
+
+def test_a_label_that_no_letter_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "test").mkdir()
+    whole = {"users": ["f0"], "num_samples": [1], "user_data": {"f0": {"x": [[1.0] * 784], "y": [62]}}}
+    for split in ("train", "test"):
+        (tmp_path / "data" / split / "all.json").write_text(json.dumps(whole))
+    with pytest.raises(ConfigError, match="the label '62' is none of 0 to 61"):
+        load("femnist", tmp_path)

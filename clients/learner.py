@@ -22,8 +22,7 @@ from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.cloud.protocol import Cloud
-from flsim.config.plugins import fitted, resolve
-from flsim.config.ranges import near
+from flsim.config.plugins import fitted, refuse_unknown, resolve
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_name
 from flsim.flower.messages import DeviceUpdate
@@ -120,13 +119,7 @@ class Learner(ABC):
         Raises:
             ValueError: naming what was given and the mend.
         """
-        known = [field.name for field in fields(cls) if field.init]
-        unknown = sorted(settings.keys() - set(known))
-        if unknown:
-            close = near(unknown[0], known)
-            raise ValueError(
-                f"there is no setting {', '.join(unknown)}{close}; {cls.__name__} takes: {', '.join(known)}"
-            )
+        refuse_unknown(cls, [field.name for field in fields(cls) if field.init], settings)
 
     def app(self, config: Config, mods: Sequence[Any], asking: AskingRule, cloud: Cloud | None) -> DeviceApp:
         """What runs it on the devices; only a fleet that does not do as it is told needs another one."""

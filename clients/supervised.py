@@ -8,7 +8,7 @@ stores, rows and comparisons are those of language models. Nobody asks the cloud
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,14 +21,13 @@ import flsim.flower.messages as wire
 from clients.device.carried import adapters_of, keep_own, part_to_send
 from clients.device.descent import Descent, Noted, Pulls
 from clients.device.examples import Examples
-from clients.device.tutor import Pupil, Tutor, Weights
-from clients.evaluate import user_rows
-from clients.task_scores import label_rows
+from clients.device.module_tests import ModuleTests
+from clients.device.tutor import Pupil, Tutor
+from clients.evaluate import item_rows, user_rows
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Ledger
 from flsim.cloud.protocol import Cloud
-from flsim.config.plugins import fitted
-from flsim.config.ranges import near
+from flsim.config.plugins import fitted, refuse_unknown
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, device_name
 from flsim.files import write_atomically
@@ -37,10 +36,10 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.adapter import Adapter
-from flsim.models.stacked_module import StackedModule
+from flsim.models.stacked_module import StackedModule, Weights
 from flsim.tasks.module_inputs import classes_of, module_of
 from flsim.tasks.stream import TaskStream, stream_of
-from flsim.tasks.testing import panel
+from flsim.tasks.testing import is_small, panel
 from flsim.timing import spend
 
 OPTIMIZERS = ("sgd", "adam")
@@ -123,13 +122,7 @@ class Supervised:
             ValueError: for a setting that there is not, or that cannot work.
             ConfigError: if the run has settings that mean language models only.
         """
-        known = [own.name for own in fields(cls)]
-        unknown = sorted(settings.keys() - set(known))
-        if unknown:
-            close = near(unknown[0], known)
-            raise ValueError(
-                f"there is no setting {', '.join(unknown)}{close}; {cls.__name__} takes: {', '.join(known)}"
-            )
+        refuse_unknown(cls, [own.name for own in fields(cls)], settings)
         _refuse_language(config)
         plain = {name: value for name, value in settings.items() if not name.endswith("_settings")}
         return SupervisedApp(config, cls(**settings | fitted("client", get_type_hints(cls), plain)))
@@ -206,6 +199,12 @@ class SupervisedApp(PackedClientApp):
         """The devices' own, as the module reads them."""
         return Examples(self.stream, self.config.evaluation, self.classes, self.module)
 
+    @cached_property
+    def tests(self) -> ModuleTests:
+        """How the devices are measured."""
+        split, tau = self.config.evaluation.split, self.config.budget.tau
+        return ModuleTests(self.stacked, self.examples, self.tutor, tau, split)
+
     @property
     def asks(self) -> bool:
         """Whether there is a teacher to ask."""
@@ -258,9 +257,7 @@ class SupervisedApp(PackedClientApp):
         learned = self.stacked.unstack(theta)
         own: list[list[Row]] = [[] for _ in names]
         if wire.flag(messages[0], wire.EVALUATE_LOCAL):
-            tested = panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
-            own = self._rows(names, learned, "own", round_)
-            own = [rows if device_at(c.node_id) in tested else [] for rows, c in zip(own, contexts, strict=True)]
+            own = self._own_rows(contexts, names, learned, round_)
         pulls.keep(self.stacked, contexts, theta, start)
         replies = []
         for message, context, adapter, name, noted, rows in zip(
@@ -337,48 +334,29 @@ class SupervisedApp(PackedClientApp):
     ) -> list[Message]:
         round_ = wire.round_of(messages[0])
         devices = [device_at(context.node_id) for context in contexts]
-        names = [device_name(device) for device in devices]
+        names, evaluation = [device_name(device) for device in devices], self.config.evaluation
         with spend("evaluate"):
-            rows = self._rows(names, adapters, "global", round_)
+            heard, tests = self.tests.heard(names, adapters, round_), self.tests
+            pairs = list(zip(names, heard, strict=True))
+            rows = [tests.rows(one, name=name, round_=round_, model="global") for name, one in pairs]
             if wire.flag(messages[0], wire.REFERENCES):
-                frozen = self._frozen(names, adapters, rows, round_)
                 traffic = [self.learner.epochs * self.examples.count(name, 1) for name in names]
-                facts = user_rows(self.stream, self.config.evaluation, devices, traffic, round_=round_)
-                rows = [a + b + c for a, b, c in zip(rows, frozen, facts, strict=True)]
+                facts = user_rows(self.stream, evaluation, devices, traffic, round_=round_)
+                for (name, one), own, new in zip(pairs, rows, facts, strict=True):
+                    own += tests.references(one, own, name=name, round_=round_) + new
+            elif is_small(self.stream, evaluation, round_):
+                facts = item_rows(self.stream, evaluation, devices, round_=round_)
+                rows = [own + new for own, new in zip(rows, facts, strict=True)]
         tested = [len(self.examples.tests(name, round_)[0]) for name in names]
         return [wire.evaluate_reply(tuple(own), n, m) for own, n, m in zip(rows, tested, messages, strict=True)]
 
-    def _rows(self, names: Sequence[str], adapters: Sequence[Adapter], model: str, round_: int) -> list[list[Row]]:
-        """What each device's module says of its own tests."""
-        found = []
-        shared: dict[int, Tensor] = {}
-        for name, adapter in zip(names, adapters, strict=True):
-            if id(adapter) not in shared:
-                shared = {id(adapter): self.stacked.stack([adapter])}  # (1, n)
-            problems, inputs, labels = self.examples.tests(name, round_)
-            logits = self.stacked.logits(shared[id(adapter)], inputs[None])[0]  # (N, C)
-            of = Subject(round_, name, self.config.evaluation.split, model)
-            values = {"loss": self.examples.losses(logits, labels)}  # (N,)
-            if self.tutor is None:
-                values["accuracy"] = (logits.argmax(1) == labels).double().numpy()  # (N,)
-            rows = self.examples.by_task(problems, values, of)
-            rows += label_rows(problems, self.examples.scores(problems, logits), self.stream.tasks, of)
-            if self.tutor is not None:
-                rows += self.tutor.routed(problems, logits, labels, of, self.config.budget.tau)
-            found.append(rows)
-        return found
-
-    def _frozen(
-        self, names: Sequence[str], adapters: Sequence[Adapter], rows: Sequence[Sequence[Row]], round_: int
+    def _own_rows(
+        self, contexts: Sequence[Context], names: Sequence[str], learned: Sequence[Adapter], round_: int
     ) -> list[list[Row]]:
-        """The rows of the references, before training: the model that the run starts from, and what the cloud adds."""
-        plain = ("accuracy", "alone_accuracy", "loss")
-        found = [[replace(row, model="frozen") for row in own if row.name in plain] for own in rows]
-        if self.tutor is None:
-            return found
-        for own, name, adapter in zip(found, names, adapters, strict=True):
-            problems, inputs, labels = self.examples.tests(name, round_)
-            logits = self.stacked.logits(self.stacked.stack([adapter]), inputs[None])[0]  # (N, C)
-            of = Subject(round_, name, self.config.evaluation.split, "frozen")
-            own += self.tutor.references(problems, logits, labels, of, self.config.budget.tau)
-        return found
+        """What those who are tested have learned by themselves, as rows."""
+        tested = panel(self.config.evaluation.devices, self.config.fleet.devices, self.config.stream.seed)
+        rows: list[list[Row]] = []
+        for context, name, adapter in zip(contexts, names, learned, strict=True):
+            heard = self.tests.heard([name], [adapter], round_) if device_at(context.node_id) in tested else []
+            rows.append([row for one in heard for row in self.tests.rows(one, name=name, round_=round_, model="own")])
+        return rows

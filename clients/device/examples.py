@@ -42,7 +42,7 @@ class Examples:
         self._module = module
         self._classes = {answer: number for number, answer in enumerate(classes)}
         self._own = lru_cache(maxsize=512)(self._read_own)  # devices: a cohort's, and few others'
-        self._tests = lru_cache(maxsize=512)(self._read_tests)
+        self._tests = lru_cache(maxsize=512)(self._tensors)
 
     def check(self, stacked: StackedModule) -> None:
         """Let the module read one example of every task, and look at what it says.
@@ -149,9 +149,9 @@ class Examples:
     def _read_own(self, name: str, tasks: tuple[str, ...]) -> Kept:
         return self._tensors(self.train(name, tasks))
 
-    def _read_tests(self, problems: tuple[Problem, ...]) -> Kept:
-        return self._tensors(problems)
+    def labels(self, problems: Sequence[Problem]) -> Tensor:
+        """The right classes, `(N,)`."""
+        return torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
 
     def _tensors(self, problems: Sequence[Problem]) -> Kept:
-        labels = torch.tensor([self._classes[problem.answer] for problem in problems], dtype=torch.long)  # (N,)
-        return read_by(self._module, problems), labels
+        return read_by(self._module, problems), self.labels(problems)

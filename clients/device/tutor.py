@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clients.asking.curves import accuracy_curve, asking_auc, wish_rows
@@ -23,22 +24,12 @@ from clients.device.examples import Examples
 from flsim.budget.ledger import Account, Ledger
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
-from flsim.models.stacked_module import Taught
+from flsim.models.stacked_module import Taught, Weights
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.module_inputs import read, read_by
 
 _KEPT = "taught"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How much a teacher's parts count beside the right class (DistilBERT's, Sanh et al. 2019, arXiv 1910.01108)."""
-
-    hard: float
-    soft: float
-    aligned: float
-    temperature: float
 
 
 @dataclass
@@ -102,6 +93,7 @@ class Tutor:
                 f"{own}; set client.aligned=0, or take a teacher and a pupil of one width"
             )
         self._lessons = lru_cache(maxsize=256)(self._read)
+        self._right = lru_cache(maxsize=512)(self._judge)  # of the devices' tests, which stay the same
         self._classes = classes
         self._seed = seed
 
@@ -130,10 +122,11 @@ class Tutor:
             start += self._examples.held(name, task)
         rows = torch.tensor(list(places), dtype=torch.long)  # (B,)
         mask = torch.tensor([float(place in known) for place in places])[None]  # (1, B)
-        own = self.weights
-        return Taught(logits[rows][None], states[rows][None], mask, own.hard, own.soft, own.aligned, own.temperature)
+        return Taught(logits[rows][None], states[rows][None], mask, self.weights)
 
-    def routed(self, problems: Sequence[Problem], logits: Tensor, labels: Tensor, of: Subject, tau: float) -> list[Row]:
+    def routed(
+        self, problems: tuple[Problem, ...], logits: Tensor, labels: Tensor, of: Subject, tau: float
+    ) -> list[Row]:
         """The rows of a device's tests when the least sure, at most tau of them, are sent to the cloud.
 
         Args:
@@ -145,7 +138,7 @@ class Tutor:
         """
         chances = logits.double().softmax(1)  # (N, C)
         alone = (logits.argmax(1) == labels).numpy()  # (N,)
-        helped = (self.says(problems).argmax(1) == labels).numpy()  # (N,)
+        helped = self._right(problems)  # (N,)
         unsure = (1.0 - chances.amax(1)).clamp(0.0, 1.0).numpy()  # (N,)
         choice = Choice(alone, np.ones_like(alone), unsure, claims=unsure)
         ties = generator(self._seed, "asking ties", of.device, of.split).random(len(alone))  # (N,)
@@ -165,13 +158,14 @@ class Tutor:
         return self._examples.by_task(problems, values, of) + whole
 
     def references(
-        self, problems: Sequence[Problem], alone: Tensor, labels: Tensor, of: Subject, tau: float
+        self, problems: tuple[Problem, ...], alone: Tensor, labels: Tensor, of: Subject, tau: float
     ) -> list[Row]:
         """The rows of the cloud alone, and of a device that begins and asks at random, by its logits `(N, C)`."""
-        helped = (self.says(problems).argmax(1) == labels).double().numpy()  # (N,)
+        helped = self._right(problems).astype(np.float64)  # (N,)
         right = (alone.argmax(1) == labels).double().numpy()  # (N,)
         order = generator(self._seed, "random asking", of.device).permutation(len(right))
-        right[order[: math.floor(tau * len(right) + 1e-9)]] = helped[order[: math.floor(tau * len(right) + 1e-9)]]
+        sent = order[: math.floor(tau * len(right) + 1e-9)]
+        right[sent] = helped[sent]
         by = self._examples.by_task
         at_random = Subject(of.round, of.device, of.split, "random")
         cloud = Subject(of.round, of.device, of.split, "cloud")
@@ -184,6 +178,11 @@ class Tutor:
         if logits.shape[1] != self._classes:
             raise ConfigError(f"client.teacher has {logits.shape[1]} classes, and the data {self._classes} answers")
         return logits
+
+    def _judge(self, problems: tuple[Problem, ...]) -> NDArray[np.bool_]:
+        """Whether it is right, `(N,)`."""
+        found: NDArray[np.bool_] = (self.says(problems).argmax(1) == self._examples.labels(problems)).numpy()  # (N,)
+        return found
 
     @torch.no_grad()
     def _read(self, name: str, tasks: tuple[str, ...]) -> tuple[Tensor, Tensor]:

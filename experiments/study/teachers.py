@@ -9,15 +9,11 @@ sure of go to the teacher.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmark.measuring import conditions
-from experiments.study.command import run_missing, study_parser
-from experiments.study.plan import Arm, Planned, by_label, runs_of
+from experiments.study.command import print_compared, run_missing, study_parser
+from experiments.study.plan import Arm, runs_of
 from experiments.study.running import exit_status
-from experiments.study.tables import measures_table
-from flsim import compare
 from flsim.config.load import load_config
 from flsim.metrics.measures import chosen
 
@@ -80,20 +76,9 @@ def _run(args: argparse.Namespace) -> int:
     runs = runs_of(args.config, arms_of(weights, tokens), args.seeds, args.root, args.more)
     if not run_missing(runs, args.jobs):
         return 1
-    show(runs, args.root.with_name(f"{args.root.name}-compared"))
+    out, tau = args.root.with_name(f"{args.root.name}-compared"), runs[0].config.budget.tau
+    print_compared(runs, chosen(MEASURES), against="labels alone", said=f"tau {tau:g}", out=out)
     return 0
-
-
-def show(runs: Sequence[Planned], out: Path) -> None:
-    """Print the table, and write the page and its figures."""
-    measures = chosen(MEASURES)
-    found = compare([], labels=by_label(runs), measures=measures, against="labels alone")
-    page = found.write(out)[0]
-    config, seeds = runs[0].config, sorted({run.config.seed for run in runs})
-    fleet = f"{config.fleet.devices} devices, {config.cohort_size} a round, {config.rounds} rounds"
-    print(f"\n{conditions(fleet, f'tau {config.budget.tau:g}', 'seeds ' + ' '.join(map(str, seeds)))}\n")
-    print(measures_table(found, measures, against=("labels alone",)))
-    print(f"\npage: {page}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,12 @@ FEMNIST. Users are writers; every method is paired with FedAvg user by user.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmark.measuring import conditions
-from experiments.study.command import run_missing, study_parser
+from experiments.study.command import print_compared, run_missing, study_parser
 from experiments.study.partitions import CONFIG, GAP, bytes_to, rounds_to
-from experiments.study.plan import Arm, Planned, by_label, runs_of
+from experiments.study.plan import Arm, runs_of
 from experiments.study.running import exit_status
-from experiments.study.tables import measures_table
-from flsim import compare
 from flsim.metrics.measures import chosen
 
 ARMS = (
@@ -44,21 +40,11 @@ def _run(args: argparse.Namespace) -> int:
     runs = runs_of(args.config, ARMS, args.seeds, args.root, ["evaluation.own=phases", *args.more])
     if not run_missing(runs, args.jobs):
         return 1
-    show(runs, args.root.with_name(f"{args.root.name}-compared"), args.target)
+    names = ("accuracy", "p10", "p50", "p90", "worst_decile_mean")
+    measures = [*chosen(names), GAP, rounds_to(args.target), bytes_to(args.target)]
+    out = args.root.with_name(f"{args.root.name}-compared")
+    print_compared(runs, measures, against="FedAvg", said="", out=out)
     return 0
-
-
-def show(runs: Sequence[Planned], out: Path, target: float) -> None:
-    """Print the table, and write the page and its figures."""
-    names = ["accuracy", "p10", "p50", "p90", "worst_decile_mean"]
-    measures = [*chosen(names), GAP, rounds_to(target), bytes_to(target)]
-    found = compare([], labels=by_label(runs), measures=measures, against="FedAvg")
-    page = found.write(out)[0]
-    config, seeds = runs[0].config, sorted({run.config.seed for run in runs})
-    fleet = f"{config.fleet.devices} writers, {config.cohort_size} a round, {config.rounds} rounds"
-    print(f"\n{conditions(fleet, 'seeds ' + ' '.join(map(str, seeds)))}\n")
-    print(measures_table(found, measures, against=("FedAvg",)))
-    print(f"\npage: {page}", flush=True)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,23 @@ def call(factory: Any, key: str, spec: dict[str, Any], *args: Any) -> Any:
         raise ConfigError(f"{path} refused the settings {shown(settings)} of {key}: {error}") from error
 
 
+def refuse_unknown(kind: type, known: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a plug-in does not have.
+
+    Args:
+        kind: of the plug-in, for the sentence.
+        known: those that it has.
+        settings: as given.
+
+    Raises:
+        ValueError: naming what was given and what there is.
+    """
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        close = near(unknown[0], known)
+        raise ValueError(f"there is no setting {', '.join(unknown)}{close}; {kind.__name__} takes: {', '.join(known)}")
+
+
 def fitted(key: str, types: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a plug-in whose types are plain, as it takes them: 8 is the text that it was, where it wants one.
 

@@ -25,8 +25,22 @@ _TOGETHER = 2**21
 
 
 @dataclass(frozen=True)
+class Weights:
+    """How much a teacher's parts count beside the right class (DistilBERT's, Sanh et al. 2019, arXiv 1910.01108)."""
+
+    hard: float = 2.0
+    """Of the cross-entropy with the right class; of examples that nobody taught it is the whole loss."""
+    soft: float = 5.0
+    """Of `T^2 KL(teacher || student)`."""
+    aligned: float = 1.0
+    """Of one minus the cosine of hidden states."""
+    temperature: float = 2.0
+    """T of the soft targets."""
+
+
+@dataclass(frozen=True)
 class Taught:
-    """What a teacher said of k devices' batches, and how much it counts (DistilBERT's losses, Sanh et al. 2019)."""
+    """What a teacher said of k devices' batches, and how much it counts."""
 
     logits: Tensor
     """`(k, B, C)`."""
@@ -34,14 +48,7 @@ class Taught:
     """Its hidden states, `(k, B, D)`; D is 0 where they do not count."""
     known: Tensor
     """1 for examples that it said something of, else 0, `(k, B)`."""
-    hard: float = 2.0
-    """Weight of the cross-entropy with the right class; of other examples it is the whole loss."""
-    soft: float = 5.0
-    """Weight of `T^2 KL(teacher || student)`."""
-    aligned: float = 1.0
-    """Weight of one minus the cosine of hidden states."""
-    temperature: float = 2.0
-    """T of the soft targets."""
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -163,11 +170,11 @@ class StackedModule:
         """Of one device, with a teacher: a mean over its examples `(B, ...)`, and the logits `(B, C)`."""
         said = functional_call(self.module, {**self._rest, **named}, (inputs,), {"states": taught.states.numel() > 0})
         logits, states = said if isinstance(said, tuple) else (said, None)
-        known = taught.known[0]  # (B,)
-        each = F.cross_entropy(logits, labels, reduction="none") * torch.where(known > 0, taught.hard, 1.0)  # (B,)
-        each = each + taught.soft * known * soft_loss(logits, taught.logits[0], taught.temperature)  # (B,)
+        known, own = taught.known[0], taught.weights  # (B,)
+        each = F.cross_entropy(logits, labels, reduction="none") * torch.where(known > 0, own.hard, 1.0)  # (B,)
+        each = each + own.soft * known * soft_loss(logits, taught.logits[0], own.temperature)  # (B,)
         if states is not None:
-            each = each + taught.aligned * known * state_loss(states, taught.states[0])  # (B,)
+            each = each + own.aligned * known * state_loss(states, taught.states[0])  # (B,)
         return (each * weights).sum() / weights.sum().clamp(min=1.0), logits
 
     def _forward(self, named: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

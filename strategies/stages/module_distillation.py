@@ -21,7 +21,7 @@ from flsim.config.schema import BudgetConfig, Config, ConfigError
 from flsim.learning.adam import Adam, fresh_state
 from flsim.metrics.rows import FLEET, STAGE, Row
 from flsim.models.adapter import Adapter
-from flsim.models.stacked_module import StackedModule, Taught, soft_loss
+from flsim.models.stacked_module import StackedModule, Taught, Weights, soft_loss
 from flsim.problems.problem import Problem
 from flsim.seeding import generator, python_random
 from flsim.tasks.module_inputs import classes_of, module_of, read, read_by
@@ -135,13 +135,14 @@ class ModuleDistillation:
 
     def _descend(self, theta: Tensor, inputs: Tensor, targets: Tensor, round_: int) -> None:
         """Steps of Adam on soft targets alone; theta `(1, n)` moves."""
+        weights = Weights(hard=0.0, soft=1.0, aligned=0.0, temperature=self.temperature)
         adam, state = Adam(lr=self.lr, beta2=0.999, clip_norm=1.0), fresh_state(*theta.shape)
         for epoch in range(self.epochs):
             order = generator(self._config.seed, "proxy order", round_, epoch).permutation(len(inputs))
             for start in range(0, len(order), self.batch):
                 rows = torch.from_numpy(order[start : start + self.batch])  # (B,)
                 ones = torch.ones(1, len(rows))  # (1, B)
-                said = Taught(targets[rows][None], torch.zeros(0), ones, 0.0, 1.0, 0.0, self.temperature)
+                said = Taught(targets[rows][None], torch.zeros(0), ones, weights)
                 labels = torch.zeros(1, len(rows), dtype=torch.long)  # (1, B)
                 found = self._stacked.learn(theta, inputs[rows][None], labels, ones, said)
                 adam.step(theta, found.gradient, state)

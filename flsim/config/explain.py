@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from flsim.config.given import shown
 from flsim.config.kinds import misfit
@@ -55,7 +55,7 @@ def fields_of(settings: type = Config, prefix: str = "") -> Iterator[Key]:
         else:
             assert isinstance(inner, type)
             yield Key(name, SECTION, None, None, meaning or _one_line(inner.__doc__ or ""))
-            yield from fields_of(inner, f"{name}." if inner is hint else f"{name}.{NAME}.")
+            yield from fields_of(inner, f"{name}.{NAME}." if get_origin(hint) is dict else f"{name}.")
 
 
 def refuse_out_of_range(settings: Any, prefix: str = "") -> None:

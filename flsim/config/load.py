@@ -100,7 +100,7 @@ def laid_over(hint: Any, before: Any, given: Given, key: str = "") -> Any:
         raise refused(given, key, f"must be {words_of(hint)}: write {key}.KEY=value")
     names = {name: f"{key}.{name}" if key else name for name in given.items}
     if is_dataclass(kind) and isinstance(kind, type):
-        hints = _hints(kind)
+        hints, before = _hints(kind), kind() if before is None else before
         for name, one in given.items.items():
             if name not in hints:
                 raise _unknown(key, name, one.where, list(hints))

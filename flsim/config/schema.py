@@ -26,6 +26,8 @@ from flsim.config.ranges import (
     tupled,
     worded,
 )
+from flsim.config.system import FIRST
+from flsim.config.system import SystemConfig as SystemConfig
 from flsim.config.warmup import WarmupConfig as WarmupConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
@@ -307,6 +309,8 @@ class Config:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    system: SystemConfig | None = None
+    """What devices, links and the cloud take in time and energy (docs/systems.md); None counts work, and no seconds."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     client: dict[str, Any] = plug_in({"path": "clients.da_grpo:DaGrpo"})
     """`path` as `module:Name`: a learner, whose settings are the rest, or whatever gives a Flower ClientApp when it is

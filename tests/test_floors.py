@@ -22,7 +22,7 @@ MAY_IMPORT = {
 
 FLOORS = (
     ("devices", "seeding", "files", "text", "learning", "config", "sandbox"),
-    ("timing", "budget", "problems"),
+    ("timing", "budget", "problems", "system"),
     ("models", "tasks"),
     ("aggregation", "cloud", "metrics"),
     ("flower", "report"),

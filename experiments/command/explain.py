@@ -57,7 +57,8 @@ def explained(name: str) -> str | None:
 def _of_config(key: Key) -> str:
     """A key of the config itself, or a section."""
     if key.type == SECTION:
-        return f"{bold(key.name)}\n{paragraph(key.meaning)}"
+        default = f" = {written(None)}, or what is below" if key.optional else ""
+        return f"{bold(key.name)}{default}\n{paragraph(key.meaning)}"
     lines = [paragraph(key.meaning)] if key.meaning else []
     lines += [paragraph(f"allowed: {key.allowed}")] if key.allowed else []
     readers = readers_of(key.name)
@@ -104,9 +105,14 @@ def _short(default: str) -> str:
 
 
 def _general(name: str) -> str:
-    """`data.gsm8k.root` as `data.NAME.root`."""
+    """`data.gsm8k.root` as `data.NAME.root`: a name that one gives oneself is that of no key."""
     words = name.split(".")
-    return ".".join([words[0], NAME, *words[2:]]) if words[0] == "data" and len(words) > 1 else name
+    for key in config_keys():
+        before, _, after = key.name.partition(f".{NAME}")
+        place = before.count(".") + 1
+        if after and name.startswith(f"{before}.") and len(words) > place:
+            return ".".join([*words[:place], NAME, *words[place + 1 :]])
+    return name
 
 
 def _near(name: str) -> str:

@@ -12,60 +12,16 @@ from dataclasses import dataclass
 from experiments.command.terminal import Parser
 from flsim.models.memory import LOGITS, kept_per_token
 from flsim.models.scoring import TOKENS
+from flsim.system.shapes import DECODERS
+from flsim.system.shapes import Decoder as Shape
 from flsim.text import markdown_table as table
 
 GIB = 2**30
+SHAPES = tuple(DECODERS[name] for name in ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B"))
 UTILISATION = {"arithmetic": 0.35, "bandwidth": 0.6}
 """Shares of the peaks that such code commonly reaches; an assumption."""
 RESERVE = 0.1
 """Share of the memory left to the allocator, kernels and what is freed late."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decoder of the Llama family, tied embeddings; sizes as in its `config.json`."""
-
-    name: str
-    hidden: int
-    layers: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocabulary: int = 151_936
-
-    @property
-    def layer(self) -> int:
-        """Parameters of one layer's linear maps."""
-        attention = 2 * self.hidden * self.heads * self.head + 2 * self.hidden * self.kv_heads * self.head
-        return attention + 3 * self.hidden * self.intermediate
-
-    @property
-    def parameters(self) -> int:
-        """Of the layers' linear maps and the embeddings, which are the head as well."""
-        return self.layers * self.layer + self.vocabulary * self.hidden
-
-    def adapter(self, rank: int) -> int:
-        """Parameters of LoRA factors on all seven linear maps of every layer."""
-        query, key = self.heads * self.head, self.kv_heads * self.head
-        ends = 2 * (self.hidden + query) + 2 * (self.hidden + key) + 3 * (self.hidden + self.intermediate)
-        return self.layers * rank * ends
-
-    @property
-    def cache(self) -> int:
-        """Numbers of keys and values of one token."""
-        return 2 * self.layers * self.kv_heads * self.head
-
-    def graph(self, *, checkpointing: bool) -> int:
-        """Numbers that one token keeps for the backward pass."""
-        return kept_per_token(self.hidden, self.intermediate, self.layers, checkpointing=checkpointing)
-
-
-SHAPES = (
-    Shape("Qwen2.5-0.5B", 896, 24, 4864, 14, 2, 64),
-    Shape("Qwen2.5-1.5B", 1536, 28, 8960, 12, 2, 128),
-    Shape("Qwen2.5-3B", 2048, 36, 11008, 16, 2, 128),
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +69,7 @@ def bytes_needed(shape: Shape, work: Work, pack: int) -> float:
     prompts = pack * work.prompts * work.prompt
     responses = pack * work.prompts * work.group * work.response
     passed = min(responses, TOKENS, max(LOGITS // shape.vocabulary, work.response))
-    graph = shape.graph(checkpointing=work.checkpointing)
+    graph = kept_per_token(shape.hidden, shape.intermediate, shape.layers, checkpointing=work.checkpointing)
     read = 2 * prompts * (shape.cache + graph)
     sampling = 2 * responses * shape.cache
     learning = passed * (2 * graph + 3 * 4 * shape.vocabulary)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from flsim.config.given import shown
-from flsim.config.kinds import misfit
+from flsim.config.kinds import may_be_none, misfit
 from flsim.config.ranges import RANGE, ConfigError
 from flsim.config.schema import Config
 
@@ -35,6 +35,8 @@ class Key:
     """Its range in words, such as `at least 1`; None if its type says all."""
     meaning: str
     """Its docstring in one line."""
+    optional: bool = False
+    """Of a section, whether it may be left out as a whole, and is by default."""
 
 
 def fields_of(settings: type = Config, prefix: str = "") -> Iterator[Key]:
@@ -54,7 +56,8 @@ def fields_of(settings: type = Config, prefix: str = "") -> Iterator[Key]:
             yield Key(name, _type_of(hint), default, allowed, meaning)
         else:
             assert isinstance(inner, type)
-            yield Key(name, SECTION, None, None, meaning or _one_line(inner.__doc__ or ""))
+            said, optional = meaning or _one_line(inner.__doc__ or ""), may_be_none(hint)
+            yield Key(name, SECTION, None, None, said, optional)
             yield from fields_of(inner, f"{name}.{NAME}." if get_origin(hint) is dict else f"{name}.")
 
 

@@ -26,7 +26,6 @@ from flsim.config.ranges import (
     tupled,
     worded,
 )
-from flsim.config.system import FIRST
 from flsim.config.system import SystemConfig as SystemConfig
 from flsim.config.warmup import WarmupConfig as WarmupConfig
 

@@ -17,7 +17,7 @@ class ClassConfig:
     """A class of devices; what is left out is that of the class of this name that ships (`low`, `mid`, `high`)."""
 
     share: float | None = at_least(0, None, finite=True)
-    """Of the fleet, as a part of the sum over all classes; devices are dealt so that counts are exact up to one."""
+    """Of the fleet, as a part of the sum over all classes; it is held up to a few devices in a fleet of any size."""
     flops: float | None = above(0, None)
     """Effective arithmetic, in operations per second: what such a device reaches, not the peak that its maker names."""
     bandwidth: float | None = above(0, None)
@@ -82,8 +82,8 @@ class RoundEndConfig:
     """When the server stops waiting, and whose update counts."""
 
     kind: str = one_of(EVERYBODY, (EVERYBODY, DEADLINE, FIRST, BUFFERED))
-    """`all`: everybody who was invited; `deadline`: who is done by then; `first`: so many are invited in excess, and the
-    first of them count; `buffered`: devices work on while the server aggregates each time that some have come (FedBuff,
+    """`all`: everybody who was invited; `deadline`: who is done by then; `first`: more are invited than count, and the
+    first count; `buffered`: devices work on while the server aggregates each time that some have come (FedBuff,
     arXiv 2106.06639)."""
     deadline_s: float = above(0, 270.0)
     """`deadline`: seconds after which a round is over."""
@@ -106,6 +106,8 @@ class StandsForConfig:
     """The device's model: `Qwen2.5-0.5B`, `Qwen2.5-1.5B`, `Qwen2.5-3B`, `SmolLM2-135M`, or a folder with a
     `config.json`. Its arithmetic, memory and adapters of `model.rank` are what seconds, joules and bytes come from;
     counts of tokens stay those of the run."""
+    weight_bytes: float = above(0, 0.5)
+    """Bytes of each of its weights; phones hold 4 bits. Of the run's own model (`device: null`) it is 4."""
     cloud: float | None = above(0, None)
     """Parameters of the cloud's model, in billions, for what `cloud.joules_per_token` is scaled by; None: as it is."""
 

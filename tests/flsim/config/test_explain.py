@@ -8,6 +8,7 @@ from flsim.config.explain import SECTION, Key, fields_of, refuse_out_of_range
 from flsim.config.load import settings_of
 from flsim.config.ranges import ConfigError, Range, above, count, number, one_of
 from flsim.config.schema import Config, DataConfig, FleetConfig
+from flsim.config.system import ClassConfig, LinkConfig, SystemConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def test_keys_are_told_as_their_dataclasses_define_them() -> None:
 def test_the_keys_of_a_config_are_all_told() -> None:
     """Those that a run writes, and those of a data set under a name; each has a meaning, and its default is allowed."""
     told = {key.name: key for key in fields_of()}
-    written = settings_of(Config(data={"NAME": DataConfig()}))
+    system = SystemConfig(classes={"NAME": ClassConfig()}, links={"NAME": LinkConfig()})
+    written = settings_of(Config(data={"NAME": DataConfig()}, system=system))
     plain = {key for key in written if key.split(".")[0] not in ("client", "strategy")}
     leaves = {name for name, key in told.items() if key.type != SECTION}
     assert plain <= leaves

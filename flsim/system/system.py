@@ -1,0 +1,101 @@
+"""The system of a run: which device is what, and what its work takes. One value that server and workers both make."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from flsim.config.ranges import ConfigError
+from flsim.config.system import SystemConfig
+from flsim.devices import device_name
+from flsim.seeding import generator
+from flsim.system.classes import DeviceClass, Fleet, Link
+from flsim.system.joules import Joules, joules_of
+from flsim.system.seconds import MICROSECONDS, Spans, cloud_seconds, compute_seconds, micro, transfer_seconds
+from flsim.system.shapes import Shape
+from flsim.system.work import Work
+
+
+@dataclass(frozen=True)
+class System:
+    """What devices, links and the cloud take."""
+
+    config: SystemConfig
+    shape: Shape
+    """Of the model that devices hold, or that theirs stands for."""
+    seed: int
+    """Of the stream."""
+    carried: float = 1.0
+    """Bytes of the shape's adapter for each byte of the run's own: above 1 where it stands for a larger model."""
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Which device is what."""
+        return Fleet.of(self.config, self.seed)
+
+    def class_of(self, device: int) -> DeviceClass:
+        """What a device is."""
+        return self.fleet.class_of(device)
+
+    def link_of(self, device: int) -> Link:
+        """How it is connected."""
+        return self.fleet.link_of(device)
+
+    def spans(self, device: int, round_: int, work: Work) -> Spans:
+        """How long a device takes for a round."""
+        of, link, cloud = self.class_of(device), self.link_of(device), self.config.cloud
+        factor = self._jitter(device, round_)
+        down, up = (
+            transfer_seconds(self.carried * size, mbit, link.rtt_ms) if size else 0.0
+            for size, mbit in ((work.down_bytes, link.down_mbit), (work.up_bytes, link.up_mbit))
+        )
+        return Spans(
+            down=micro(factor * down),
+            compute=micro(compute_seconds(self.shape, of, work, at_once=self.config.samples == "group")),
+            cloud=micro(factor * cloud_seconds(cloud, link, work)),
+            up=micro(factor * up),
+            overlap=self.config.overlap,
+        )
+
+    def joules(self, device: int, work: Work, spans: Spans) -> Joules:
+        """What that takes in energy."""
+        parts = self.config.cloud, self.class_of(device), self.link_of(device), work, spans
+        return joules_of(*parts, billions=self.config.stands_for.cloud)
+
+    def question(self, device: int, work: Work) -> tuple[float, float]:
+        """Seconds until one test question is answered, and joules of the device for it.
+
+        Args:
+            device: its index.
+            work: of this question alone: what was read and sampled for it, and what the cloud was asked.
+        """
+        of, link = self.class_of(device), self.link_of(device)
+        alone = compute_seconds(self.shape, of, replace(work, decode_steps=work.sampled_tokens), at_once=False)
+        spans = Spans(0, micro(alone), micro(cloud_seconds(self.config.cloud, link, work)), 0)
+        return spans.total / MICROSECONDS, self.joules(device, work, spans).device
+
+    def refuse_small(self, tokens: int) -> None:
+        """Refuse a class whose memory does not hold the training of the model.
+
+        Args:
+            tokens: of the longest prompt and response together, one sequence at a time.
+
+        Raises:
+            ConfigError: naming the class.
+        """
+        needed = self.shape.memory(tokens) / 1e9
+        for share, of in self.fleet.classes:
+            if share and needed > of.memory_gb:
+                raise ConfigError(
+                    f"system.classes.{of.name}.memory_gb={of.memory_gb:g} does not hold the training of "
+                    f"{self.shape.name}, which takes {needed:.2g} GB; raise it, set system.classes.{of.name}.share=0, "
+                    f"or have devices hold a smaller model (model.path, system.stands_for.device, model.rank)"
+                )
+
+    def _jitter(self, device: int, round_: int) -> float:
+        """`exp(sigma z - sigma^2 / 2)`, of mean 1."""
+        sigma = self.config.jitter
+        if not sigma:
+            return 1.0
+        z = generator(self.seed, "link", device_name(device), round_).standard_normal()
+        return float(np.exp(sigma * z - sigma * sigma / 2))

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -27,7 +27,7 @@ from flsim.flower.contract import Weight, attributes
 from flsim.flower.messages import Measures
 from flsim.flower.returned import next_adapter
 from flsim.models.adapter import Adapter, cropped, factor_of, only, widened
-from strategies.parts.samplers import Everyone, Observes, Sampler
+from strategies.parts.samplers import Everyone, HearsTheTime, MeetsTheRun, Observes, Sampler
 from strategies.parts.weighters import ByExamples
 
 
@@ -110,9 +110,12 @@ class DeltaStrategy(Strategy):
         """Called by a run before its first round, and after a resume.
 
         Raises:
-            ConfigError: if the devices' ranks differ and the strategy cannot take that.
+            ConfigError: if the devices' ranks differ and the strategy cannot take that, or a part cannot serve the run.
         """
         self._config = config
+        for part in (self.sampler, self.weighter):
+            if isinstance(part, MeetsTheRun):
+                part.begin(config)
         if not self.unequal_ranks and config.has_unequal_shapes:
             raise ConfigError(
                 f"{type(self).__name__} takes adapters of one rank and alpha, but fleet.ranks="
@@ -220,12 +223,15 @@ class DeltaStrategy(Strategy):
         """Send the adapter to those of the round's cohort (the devices that the grid shows) whom the sampler takes."""
         adapter = to_adapter(arrays)
         seed = 0 if self._config is None else self._config.seed
+        told = {key: value for key, value in config.items() if key != wire.NOW}  # which is none of the devices' concern
+        if isinstance(self.sampler, HearsTheTime):
+            self.sampler.tell(cast(int | None, config.get(wire.NOW)))
         cohort = sorted(device_at(node) for node in grid.get_node_ids())
         nodes = [node_of(device) for device in self.sampler.choose(cohort, server_round, seed)]
         dealt = self._dealt(adapter, nodes)
         sent = {shape: only(self.carried(part), self.learns) for shape, part in dealt.items()}
         self._round = InRound(server_round, adapter, sent)
-        return self._messages(dealt, ConfigRecord({**config, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
+        return self._messages(dealt, ConfigRecord({**told, wire.ROUND: server_round}), nodes, MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -142,16 +142,32 @@ def _unknown(above: str, name: str, where: str, known: Sequence[str]) -> ConfigE
 
 
 def _laid_over_file(config: Config, file: Path, given: Keyed) -> Config:
-    """A config with a file's keys over it; of data sets, a relative `root` is looked for beside the file, too."""
+    """A config with a file's keys over it; a relative `root` of data, or trace, is looked for beside the file, too."""
     config = laid_over(Config, config, given)
-    sets = given.items.get("data")
     found = dict(config.data)
-    for name, one in sets.items.items() if isinstance(sets, Keyed) else ():
-        root = found[name].root
-        if isinstance(one, Keyed) and "root" in one.items and not os.path.exists(root):
-            beside = file.parent / root
-            found[name] = replace(found[name], root=str(beside.resolve()) if os.path.exists(beside) else root)
-    return replace(config, data=found)
+    for name in found:
+        if _names(given, "data", name, "root"):
+            found[name] = replace(found[name], root=_beside(file, found[name].root))
+    system = config.system
+    if system is not None and system.availability.path and _names(given, "system", "availability", "path"):
+        trace = _beside(file, system.availability.path)
+        system = replace(system, availability=replace(system.availability, path=trace))
+    return replace(config, data=found, system=system)
+
+
+def _names(given: Given, *keys: str) -> bool:
+    """Whether a file gives the setting at the end of these keys."""
+    for key in keys:
+        if not isinstance(given, Keyed) or key not in given.items:
+            return False
+        given = given.items[key]
+    return True
+
+
+def _beside(file: Path, path: str) -> str:
+    """A path that is not there from the current folder, but from the folder of the config file, as one that is."""
+    beside = file.parent / path
+    return str(beside.resolve()) if not os.path.exists(path) and os.path.exists(beside) else path
 
 
 def to_yaml(config: Config) -> str:

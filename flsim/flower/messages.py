@@ -10,7 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -48,14 +48,18 @@ ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL, DYNAMIC = (
 PURCHASES = "purchases"  # in a context's `node_config`: the folder of what the device asks of the cloud
 
 
-NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, BYTES = (
+NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, VIRTUAL_SECONDS, BYTES = (
     "num-examples",
     "effective-groups",
     "reward",
     "train_loss",  # what Flower's QFedAvg asks for
     "seconds",
+    "virtual-seconds",
     "bytes",
 )
+
+
+NOW = "virtual-microseconds"  # in the instructions that a strategy is handed: what time it is in the run
 
 
 _ALLOTMENT = {  # field of an allotment -> its key in a message's config
@@ -122,6 +126,8 @@ class Measures:
     """Prompts among them whose group of responses had a non-zero advantage."""
     reward: float
     """Mean reward of its responses; 0 where a stock client gives none."""
+    seconds: float | None = field(default=None, kw_only=True)
+    """Virtual seconds that its round took; None where there is no `system`, and on the workers, who know of none."""
 
 
 class UnusableReplyError(ValueError):
@@ -246,7 +252,8 @@ def measures_of(message: Message) -> Measures:
     metrics = message.content[METRICS]
     examples = int(_number(metrics[NUM_EXAMPLES]))
     effective = int(_number(metrics.get(EFFECTIVE_GROUPS, examples)))
-    return Measures(device_of(message), examples, effective, _number(metrics.get(REWARD, 0.0)))
+    reward = _number(metrics.get(REWARD, 0.0))
+    return Measures(device_of(message), examples, effective, reward, seconds=_stamped(message, VIRTUAL_SECONDS))
 
 
 def instruction(arrays: ArrayRecord, *, round_: int, references: bool = False) -> RecordDict:
@@ -376,7 +383,7 @@ def _number(value: object) -> float:
 
 def _stamped(message: Message, key: str) -> float | None:
     record = message.content.get(ENGINE)
-    return None if record is None else _number(record[key])
+    return None if record is None or key not in record else _number(record[key])
 
 
 def _rows_record(rows: tuple[Row, ...]) -> ConfigRecord:

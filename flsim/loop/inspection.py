@@ -13,6 +13,7 @@ from typing import Any
 
 from flsim.config.model import AUTO
 from flsim.config.schema import Config
+from flsim.config.system import FILE
 from flsim.files import DamagedFileError, digest_of
 from flsim.flower.probe import PACK, kept_pack
 from flsim.flower.states import Files, States
@@ -23,12 +24,22 @@ from flsim.models.folder import sketch
 from flsim.tasks.stream import TaskStream
 
 _READERS = 8  # files that are read at a time
+_TRACE = "system.availability.path"
+_MOVED = {"model.path": "is another checkpoint", _TRACE: "is another trace"}
 
 
 def world_of(config: Config, stream: TaskStream) -> dict[str, str]:
     """A fingerprint of what a run needs outside of its folder, by the setting that names it."""
     data = {f"data.{group.name}": group.source.fingerprint for group in stream.data}
-    return {"model.path": sketch(config.model.path), **data}
+    return {"model.path": sketch(config.model.path), **data, **_trace_of(config)}
+
+
+def _trace_of(config: Config) -> dict[str, str]:
+    """The trace that says who is there, if one does."""
+    where = None if config.system is None else config.system.availability
+    if where is None or where.kind != FILE or where.path is None:
+        return {}
+    return {_TRACE: digest_of(Path(where.path).read_bytes()).hex()}
 
 
 def inspect(
@@ -164,7 +175,7 @@ def _check_pack(folder: Path, config: Config, inventory: Inventory) -> None:
 def _check_world(folder: Path, inventory: Inventory, world: Mapping[str, str]) -> None:
     for setting, was in inventory.world.items():
         if world.get(setting) != was:
-            what = "is another checkpoint" if setting == "model.path" else "gives the devices other items"
+            what = _MOVED.get(setting, "gives the devices other items")
             raise DamagedFileError(
                 f"{setting} {what} than when {folder} was begun, though it is called the same; put the files of then "
                 f"back, or start a new run"

@@ -73,8 +73,9 @@ class AvailabilityConfig:
     off_s: float = above(0, 3600.0)
     """`renewal`: mean time that it is away, in seconds."""
     path: str | None = filled(None, "traces.json")
-    """`file`: a trace, in FLASH's or FedScale's form as JSON, or as CSV (docs/systems.md); devices are dealt its users
-    in turn, and each trace begins again at its end."""
+    """`file`: a trace, in FLASH's or FedScale's form as JSON, or as CSV (docs/systems.md), looked for in the current
+    folder, then beside the config file that names it; devices are dealt its users in turn, and each trace begins again
+    at its end."""
 
 
 @dataclass(frozen=True)

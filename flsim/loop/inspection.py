@@ -36,10 +36,10 @@ def world_of(config: Config, stream: TaskStream) -> dict[str, str]:
 
 def _trace_of(config: Config) -> dict[str, str]:
     """The trace that says who is there, if one does."""
-    where = None if config.system is None else config.system.availability
-    if where is None or where.kind != FILE or where.path is None:
+    there = None if config.system is None else config.system.availability
+    if there is None or there.kind != FILE or there.path is None or not Path(there.path).is_file():
         return {}
-    return {_TRACE: digest_of(Path(where.path).read_bytes()).hex()}
+    return {_TRACE: digest_of(Path(there.path).read_bytes()).hex()}
 
 
 def inspect(

@@ -179,7 +179,7 @@ def _of_fedscale(where: str, client: Any) -> _User:
         raise ConfigError(f"{where}: finish_time={client['finish_time']!r} must be above 0 seconds; {form}")
     if not isinstance(active, list) or not isinstance(inactive, list) or len(active) != len(inactive):
         raise ConfigError(f"{where}: active and inactive must be lists of one length, a window each; {form}")
-    windows = []
+    windows = list[tuple[int, int]]()
     for start, end in zip(map(_time, active), map(_time, inactive), strict=True):
         if start is None or end is None or start > end:
             raise ConfigError(f"{where}: window {len(windows)} does not begin at 0 or later and end after it; {form}")

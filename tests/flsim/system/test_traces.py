@@ -38,7 +38,11 @@ def test_flash_s_form_by_hand(tmp_path: Path) -> None:
     file.write_text(flash(NIGHT, "2020-01-01 05:00:00\twifi", "garbled", NIGHT.replace("4G", "6G")))
     traces = read_traces(file)
     assert (len(traces.periods), traces.left_out) == (1, 3)
-    there, at = Traced(traces), lambda hours: round(hours * HOUR)
+    there = Traced(traces)
+
+    def at(hours: float) -> int:
+        return round(hours * HOUR)
+
     assert there.earliest(0, at(22.5)) == at(23)  # time 0 is midnight before the 28th
     assert there.until(0, at(23)) == at(26)
     assert there.earliest(0, at(26)) == at(26.5)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flsim.config.ranges import ConfigError
-from flsim.config.system import ALWAYS, DAILY, RENEWAL, AvailabilityConfig
+from flsim.config.system import ALWAYS, DAILY, FILE, RENEWAL, AvailabilityConfig
 from flsim.seeding import python_random, seed_for
 from flsim.system.seconds import MICROSECONDS
 from flsim.system.traces import Traces, read_traces
@@ -37,6 +37,11 @@ class Availability(ABC):
         Raises:
             ConfigError: for a setting without meaning, or a trace that cannot be read.
         """
+        if config.path is not None and config.kind != FILE:
+            raise ConfigError(
+                f"system.availability.path={config.path} is given, and kind={config.kind} reads no trace; set "
+                f"system.availability.kind={FILE}, or leave the path out"
+            )
         if config.kind == ALWAYS:
             return Always()
         if config.kind == DAILY:

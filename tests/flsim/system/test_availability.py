@@ -126,6 +126,7 @@ def test_a_trace_by_hand(tmp_path: Path) -> None:
         (AvailabilityConfig(kind="daily", length_h=24), "length_h=24 must be below 24"),
         (AvailabilityConfig(kind="renewal", on_s=float("inf")), "on_s=inf must be in"),
         (AvailabilityConfig(kind="renewal", off_s=1e-9), "off_s=1e-09 must be in"),
+        (AvailabilityConfig(path="t.csv"), "path=t.csv is given, and kind=always reads no trace"),
         (AvailabilityConfig(kind="file"), "needs a trace; name it by system.availability.path"),
     ],
 )

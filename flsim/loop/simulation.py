@@ -118,14 +118,14 @@ def run(
         settings = _settings(config, overrides, None)
         refuse_place(settings.folder)
         refuse_used(settings.folder)
-        ready = _prepare(settings, *parts)
+        ready = prepare(settings, *parts)
         with RunLock(ready.config.folder) as lock:
             open_new(ready.config)
             return _carry_out(ready, lock, until=until, progress=progress)
     refuse_place(Path(resume))
     refuse_no_run(Path(resume))
     with RunLock(Path(resume)) as lock:  # before anything long, and before a config is read that may be written again
-        ready = _prepare(_settings(config, overrides, resume), *parts)
+        ready = prepare(_settings(config, overrides, resume), *parts)
         return _carry_out(ready, lock, until=until, progress=progress)
 
 
@@ -148,14 +148,14 @@ def warm_up(
     settings, place = _settings(config, overrides, None), Path(folder)
     if not settings.warmup.steps:
         raise ConfigError("warmup.steps=0 is no warm-up; set it, such as warmup.steps=30")
-    ready = _prepare(settings, None, None, None, None)
+    ready = prepare(settings, None, None, None, None)
     plan = Warmup(settings, ready.stream, ready.cloud, ready.adapter, speaks(ready.client))
     refuse_another(plan, place)
     return warmed(plan, place, place, progress=progress)
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """A run that has been checked, and of which nothing has been written."""
 
     config: Config
@@ -168,9 +168,9 @@ class _Ready:
     """The first one."""
 
 
-def _prepare(
+def prepare(
     config: Config, strategy: Strategy | None, client: ClientApp | None, stage: Stage | None, cloud: Cloud | None
-) -> _Ready:
+) -> Ready:
     """Build and check all parts: what cannot be read, judged, dealt or built is told before anything is written."""
     cloud = make_cloud(config.cloud) if cloud is None else fitting(cloud)
     strategy, client, stage = build_parts(config, strategy, client, stage, cloud)
@@ -190,7 +190,7 @@ def _prepare(
         refuse_silent(config, speaks(client))
     if isinstance(strategy, Deals):
         strategy.carried(adapter)  # told now, and not in round 1
-    return _Ready(config, strategy, client, stage, cloud, stream, adapter)
+    return Ready(config, strategy, client, stage, cloud, stream, adapter)
 
 
 def _refuse_features(stream: TaskStream) -> None:
@@ -203,7 +203,7 @@ def _refuse_features(stream: TaskStream) -> None:
             )
 
 
-def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
+def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
     """The rounds that are still to do, and the report."""
     config, stream, folder = ready.config, ready.stream, lock.folder
     remove_parts(folder)
@@ -216,7 +216,7 @@ def _carry_out(ready: _Ready, lock: RunLock, *, until: int | None, progress: boo
     if told is not None:
         log.warning(told)
     last = config.rounds if until is None else min(until, config.rounds)
-    adapter = _go(ready, lock, last=last, log=log, progress=progress)
+    adapter = go_on(ready, lock, last=last, log=log, progress=progress)
     lock.check()
     if isinstance(ready.client, BringsModel):
         ready.client.save_model(folder / "adapter", adapter)
@@ -290,8 +290,13 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
     return saved if config is None and not overrides else open_again(Path(resume), load_config(base, overrides))
 
 
-def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progress: bool) -> Adapter:
-    """The rounds that are still to do, up to `last`; returns the last adapter."""
+def go_on(
+    ready: Ready, lock: RunLock, *, last: int, log: logging.Logger, progress: bool, on: FleetGrid | None = None
+) -> Adapter:
+    """The rounds that are still to do, up to `last`; returns the last adapter.
+
+    They run on the grid that `engine.kind` names, unless another is given.
+    """
     strategy, stage, folder = ready.strategy, ready.stage, lock.folder
     config = replace(ready.config, run_dir=str(folder))  # wherever it lies by now
     adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
@@ -320,7 +325,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
     due = _evaluation_rounds(config, ready.stream)
     own = {"always": due, "phases": due & milestones(ready.stream), "never": set()}[config.evaluation.own]
-    with open_grid(config, folder, ready.client, ready.cloud) as grid:
+    with on or open_grid(config, folder, ready.client, ready.cloud) as grid:
         grid.states = states
         grid.pack = _pack_of(config, folder, grid, adapter)
         rounds = Rounds(config, strategy, stage, treasurer, grid, log)
@@ -343,7 +348,7 @@ def _go(ready: _Ready, lock: RunLock, *, last: int, log: logging.Logger, progres
     return adapter
 
 
-def _warmed(ready: _Ready, config: Config, folder: Path, *, progress: bool) -> Warmed:
+def _warmed(ready: Ready, config: Config, folder: Path, *, progress: bool) -> Warmed:
     """What the small model was taught before round 1."""
     plan = Warmup(config, ready.stream, ready.cloud, ready.adapter, speaks(ready.client))
     found = warmed(plan, adapter_in(folder), folder, progress=progress)

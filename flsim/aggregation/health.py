@@ -32,6 +32,9 @@ class Health:
     """Mean cosine of the angle between two devices' moves, in product space; None if fewer than two devices moved."""
     norms: Matrix
     """Frobenius norm of each device's move in product space `(K,)`; 0 if it cannot be told from rounding."""
+    with_mean: Matrix
+    """Cosine of the angle between each device's move and the weighted mean move, in product space `(K,)`; nan for a
+    device that did not move, and for all where the moves cancel."""
     effective_devices: float
     """`(sum w)^2 / sum w^2`: how many equally weighted devices would average out as much noise."""
 
@@ -70,7 +73,8 @@ def health(
         whole += energy(weighted_sum(list(zip(shares.tolist(), pairs, strict=True))))
     norms = np.sqrt(np.maximum(np.diag(inner), 0.0))  # (K,)
     norms[norms**2 <= _ROUNDING * size] = 0.0
-    return Health(_ratio(error, whole), _cosine(inner, norms), norms, float(1 / (shares @ shares)))
+    effective = float(1 / (shares @ shares))
+    return Health(_ratio(error, whole), _cosine(inner, norms), norms, _with_mean(inner, norms, shares), effective)
 
 
 def operations(adapter: Pairs, devices: int) -> float:
@@ -116,6 +120,16 @@ def _cosine(inner: Matrix, norms: Matrix) -> float | None:
         return None
     unit = inner[np.ix_(moved, moved)] / np.outer(norms[moved], norms[moved])  # (moved, moved)
     return float((unit.sum() - np.trace(unit)) / (count * (count - 1)))
+
+
+def _with_mean(inner: Matrix, norms: Matrix, shares: Matrix) -> Matrix:
+    along = inner @ shares  # (K,)
+    length = math.sqrt(max(float(shares @ along), 0.0))
+    whole = float(shares @ norms)  # what the mean's length would be if all moved alike
+    told = (norms > 0) & (length > _ROUNDING * whole)  # (K,)
+    found = np.full(len(norms), np.nan)  # (K,)
+    found[told] = np.clip(along[told] / (norms[told] * length), -1.0, 1.0)
+    return found
 
 
 def _size(move: Pair) -> float:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from flwr.app import Message
 
@@ -36,10 +37,11 @@ class HealthReader:
         """The rows of one aggregation.
 
         Of the server: `aggregation_bias`, `update_cosine`, `effective_devices` (see `flsim.aggregation.health`) and,
-        where a strategy cuts to a rank, `cut_energy`. Of each device: `update_norm`, how far its product moved, and
-        `aggregation_share`, how much say it had; of Flower's own strategies the share of its examples, whatever they
-        do with it. Where the replies carry no tensors, because the workers summed them, where devices keep a factor for
-        themselves, or where measuring takes more than `MOST_OPERATIONS`, only what the shares say is there.
+        where a strategy cuts to a rank, `cut_energy`. Of each device: `update_norm`, how far its product moved,
+        `mean_cosine`, the cosine between its move and the mean one, and `aggregation_share`, how much say it had; of
+        Flower's own strategies the share of its examples, whatever they do with it. Where the replies carry no tensors,
+        because the workers summed them, where devices keep a factor for themselves, or where measuring takes more than
+        `MOST_OPERATIONS`, only what the shares say is there.
 
         Args:
             strategy: after it has aggregated.
@@ -67,8 +69,11 @@ class HealthReader:
         rows.append(fleet_row(round_, "aggregation_bias", min(found.bias, _MOST)))
         if found.cosine is not None:
             rows.append(fleet_row(round_, "update_cosine", found.cosine))
-        norms = zip(usable, found.norms.tolist(), strict=True)
-        return rows + [_of_device(round_, wire.device_of(reply), "update_norm", norm) for reply, norm in norms]
+        devices = [wire.device_of(reply) for reply in usable]
+        along = zip(devices, found.with_mean.tolist(), strict=True)
+        rows += [_of_device(round_, device, "mean_cosine", cosine) for device, cosine in along if not isnan(cosine)]
+        norms = zip(devices, found.norms.tolist(), strict=True)
+        return rows + [_of_device(round_, device, "update_norm", norm) for device, norm in norms]
 
     def _too_long(self, adapter: Adapter, devices: int, round_: int) -> bool:
         """Whether measuring so many devices takes too long; the first time the log says so."""

@@ -56,6 +56,8 @@ def test_it_is_what_dense_matrices_say(ranks: list[int], seed: int) -> None:
     unit = moves / norms[:, None]
     pairs = [unit[i] @ unit[j] for i in range(len(ranks)) for j in range(i)]
     assert found.cosine == pytest.approx(np.mean(pairs), abs=1e-12)
+    mean = weights @ moves / weights.sum()
+    np.testing.assert_allclose(found.with_mean, unit @ mean / np.linalg.norm(mean), atol=1e-12)
     assert found.bias == pytest.approx(dense_bias(updates, weights / weights.sum()), rel=1e-10)
     assert found.effective_devices == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
 
@@ -104,6 +106,10 @@ def test_devices_that_did_not_move_are_left_out() -> None:
     assert found.cosine is None
     pair = health([start, moved, opposite], [1, 1, 1], start=[start] * 3)
     assert pair.cosine == pytest.approx(-1)
+    assert np.isnan(pair.with_mean).all()  # their moves cancel, so that the mean has no direction
+    one = health([start, moved], [3, 1], start=[start] * 2)
+    assert np.isnan(one.with_mean[0])
+    assert one.with_mean[1] == pytest.approx(1)
 
 
 def test_nothing_at_all() -> None:

@@ -62,7 +62,7 @@ TINY = (  # three devices in packs of two and three rounds
 TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "alone_reward", "cloud_requests", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
-ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "aggregation_share"}
+ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "mean_cosine", "aggregation_share"}
 TEST_NAMES = {"accuracy", "alone_accuracy", "kept_accuracy", "cloud_grants", "cloud_requests"}
 CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 

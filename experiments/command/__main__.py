@@ -16,6 +16,8 @@ COMMANDS = {
     "run": "experiments.command.run",
     "resume": "experiments.command.resume",
     "warmup": "experiments.command.warmup",
+    "why": "experiments.command.why",
+    "replay": "experiments.command.replay",
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",
     "profile": "experiments.command.profile",

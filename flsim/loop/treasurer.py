@@ -85,7 +85,7 @@ class Treasurer:
             device: Allotment(calls=own.calls, tokens=own.tokens, money=own.money) for device, own in unheard.items()
         }
         self.state = book(self._budget, self.state, {**dealt, **spent}, known)
-        rows = [row for device, own in dealt.items() for row in _allotments(round_, device, own)]
+        rows = [row for device, own in dealt.items() for row in allotment_rows(round_, device, own)]
         for kind, cap in caps_of_run(self._budget.fleet, self._rounds).items():
             charged = float(getattr(self.state, kind)) if cap else 0.0
             rows.append(fleet_row(round_, f"spent_{kind}", charged, float(cap)))
@@ -157,7 +157,7 @@ def _report(reply: Message) -> Report | None:
     )
 
 
-def _allotments(round_: int, device: int, own: Allotment) -> list[Row]:
+def allotment_rows(round_: int, device: int, own: Allotment) -> list[Row]:
     """What a device was allotted, as rows of the device."""
     named = {f"allotment_{kind}": getattr(own, kind) for kind in KINDS} | {"target_usage": own.tau}
     where = (round_, device_name(device), "all", "train", "own")

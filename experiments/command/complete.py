@@ -62,6 +62,8 @@ def candidates(words: list[str]) -> list[str]:
         from flsim.problems.judging import SHIPPED  # not above: no other word needs it
 
         found = list(SHIPPED) if before[-1] == "--verifier" else ["--verifier", "--settings", "--options", "--pairs"]
+    if before[:1] in (["why"], ["replay"]) and len(before) > 1:
+        found = _of_a_round(Path(before[1])) + (["--json"] if before[0] == "why" else ["--pdb", "--again", "--folder"])
     return [one for one in found if one.startswith(word)]
 
 
@@ -77,6 +79,12 @@ def _arguments(command: str, place: int) -> list[str]:
         return list(BENCHMARKS)
     if command in ("run", "study", "profile") and place == 1:
         return [*(STUDIES if command == "study" else ()), *shipped_names()]
-    if command in ("resume", "compare") and place == 1:
+    if command in ("resume", "compare", "why", "replay") and place == 1:
         return [str(file.parent) for file in sorted(Path("runs").glob("*/config.yaml"))]
     return [f"{key}=" for key in key_names()] if command in ("run", "study", "profile", "resume") else []
+
+
+def _of_a_round(run: Path) -> list[str]:
+    """What may follow the folder of a run, where one of its rounds is meant."""
+    rounds = sorted(int(file.stem.removeprefix("round-")) for file in run.glob("rows/round-*.parquet"))
+    return ["device=", *(f"round={number}" for number in rounds if number)]

@@ -118,7 +118,7 @@ class DeviceRound:
         """The last total of a name in the rounds before."""
         rows = self.of.records.of_training
         found = rows[(rows["device"] == self.name) & (rows["name"] == name) & (rows["round"] < self.of.round)]
-        return None if found.empty else float(found.loc[found["round"].idxmax(), "total"])
+        return None if found.empty else float(found.sort_values("round")["total"].iloc[-1])
 
     def so_far(self, name: str) -> float:
         """The sum of the totals of a name up to this round."""
@@ -214,7 +214,7 @@ class DeviceRound:
             if cap is not None
         ]
         reached = [one for one in found if one["reached"]]
-        return reached or [one for one in found if "calls" not in one["cap"]]
+        return reached or [one for one in found if "calls" not in str(one["cap"])]
 
     def _caps(self) -> list[tuple[str, float, float | None]]:
         """Every cap: its key, what was spent of it, and itself, None if there is none."""

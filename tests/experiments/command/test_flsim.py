@@ -26,7 +26,8 @@ HEAVY = {"torch", "ray", "flwr", "pandas", "numpy", "matplotlib", "transformers"
         ["complete", "--", "run", "demo", "bud"],
         ["complete", "--", "judge", "C", "D", "--verifier", ""],
         ["judge", "C", "The answer is C", "--verifier", "choice"],
-        *([name, "--help"] for name in ("run", "resume", "compare", "profile", "benchmark", "new", "doctor", "judge")),
+        *([name, "--help"] for name in ("run", "resume", "why", "replay", "compare", "profile", "benchmark")),
+        *([name, "--help"] for name in ("new", "doctor", "judge")),
     ],
     ids=" ".join,
 )
@@ -132,12 +133,17 @@ def test_completion_knows_subcommands_configs_keys_and_runs(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-seed0").mkdir(parents=True)
     (tmp_path / "runs" / "demo-seed0" / "config.yaml").touch()
-    assert candidates(["re"]) == ["resume", "record"]
+    assert candidates(["re"]) == ["resume", "replay", "record"]
     assert candidates(["run", "re"]) == ["real", "replay_code", "replay_domains", "replay_gsm8k", "replay_mmlu"]
     assert candidates(["run", "demo", "budget.ta"]) == ["budget.tau="]
     assert candidates(["run", "demo", "client.dual_g"]) == ["client.dual_gain="]
     assert candidates(["explain", "budget.ta"]) == ["budget.tau"]
-    assert candidates(["resume", ""]) == ["runs/demo-seed0"]
+    assert candidates(["resume", ""]) == candidates(["why", ""]) == ["runs/demo-seed0"]
+    (tmp_path / "runs/demo-seed0/rows").mkdir()
+    for number in (0, 1, 12):
+        (tmp_path / f"runs/demo-seed0/rows/round-{number:05d}.parquet").touch()
+    assert candidates(["replay", "runs/demo-seed0", "r"]) == ["round=1", "round=12"]
+    assert candidates(["why", "runs/demo-seed0", ""]) == ["device=", "round=1", "round=12", "--json"]
     assert candidates(["judge", "5", "5", "--verifier", "n"]) == ["numeric"]
     assert candidates(["judge", "--p"]) == ["--pairs"]
     assert candidates(["list", "ver"]) == ["verifiers"]

@@ -9,6 +9,11 @@ WIDTH = 100
 BAR = 24  # letters of the longest bar
 
 
+_LARGER = {
+    "seconds": ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")),
+    "joules": ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ"), (1.0, "J")),
+    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")),
+}
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
@@ -42,6 +47,34 @@ def seconds(value: float) -> str:
     if value >= 0.9995:
         return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} s"
     return f"{1000 * value:.{0 if value >= 0.001 or value == 0 else 2}f} ms"
+
+
+def unit_for(kind: str, value: float) -> tuple[float, str]:
+    """The unit in which an axis or a number of that size reads best: how large it is, and its name.
+
+    Args:
+        kind: `seconds`, `joules`, `bytes`, or another, which has no unit.
+        value: the largest of the axis; of times at least 1.5 in the unit, of the others at least 1.
+    """
+    units = _LARGER.get(kind, ((1.0, ""),))
+    least = 1.5 if kind == "seconds" else 1.0
+    return next(((size, name) for size, name in units if value >= least * size or size == 1.0), units[-1])
+
+
+def duration(value: float) -> str:
+    """Seconds in the largest unit that leaves a number of at least 1.5, with three digits: `5400` as `1.50 h`."""
+    size, unit = unit_for("seconds", value)
+    return seconds(value) if unit == "s" else f"{_three_digits(value / size)} {unit}"
+
+
+def energy(value: float) -> str:
+    """Joules in the largest decimal unit that leaves a number of at least 1: `2_500_000` as `2.50 MJ`."""
+    size, unit = unit_for("joules", value)
+    return f"{_three_digits(value / size)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def bar(length: float) -> str:

@@ -61,6 +61,12 @@ def main(arguments: list[str]) -> int:
         help="cloud calls per prompt, training and test together, at which accuracies are compared (default: tau)",
     )
     parser.add_argument(
+        "--target",
+        metavar="A",
+        type=float,
+        help="accuracy of the mean user, such as 0.6, of which is told what it took (default: what M reaches)",
+    )
+    parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=RUN", help="name of the method of a run; may be repeated"
     )
     parser.add_argument(
@@ -82,6 +88,7 @@ def main(arguments: list[str]) -> int:
         weighting=args.weighting,
         horizon=args.horizon,
         spend=args.spend,
+        target=args.target,
     )
     page, *others = found.write(args.out)
     print(f"page: {page}\n\n{terminal_table(found)}\n\n{args.out}: {', '.join(path.name for path in others)}")

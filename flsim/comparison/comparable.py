@@ -10,14 +10,16 @@ from flsim.config.schema import Config, ConfigError
 from flsim.report.partition_figure import read_partitions
 from flsim.tasks.stream import TaskStream
 
-_ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.")
-_KEYS = ("rounds", "fleet.devices", "model.path")
+_ROOMS = ("stream.", "data.", "budget.", "evaluation.", "cloud.", "system.")
+_KEYS = ("rounds", "fleet.devices", "model.path", "system")
 _FREE = (
     "stream.seed",
     "budget.fleet.division",
     *(f"budget.fleet.price_{name}" for name in ("init", "lr", "gain", "max")),
 )
 """Seeds are paired; how a fleet's budget is shared out is a method, how large it is must agree."""
+_FREE_OF_SYSTEM = ("system.end.", "system.samples", "system.overlap", "system.deadlines_s")
+"""When a round ends and how a device goes about its work are methods; devices, links and who is there must agree."""
 _SHOWN = 6  # runs or differences named in one message
 
 
@@ -25,8 +27,8 @@ def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -
     """Refuse what cannot be compared.
 
     Args:
-        methods: must share stream (apart from its seed), data, budget, evaluation, fleet size, rounds, base model and
-            cloud, and each must have the same seeds.
+        methods: must share stream (apart from its seed), data, budget, evaluation, fleet size, rounds, base model,
+            cloud and system (apart from when a round ends), and each must have the same seeds.
         bounds: must be measured on the same test sets, and on those of all seeds.
 
     Raises:
@@ -38,8 +40,8 @@ def check_comparable(methods: Sequence[Method], bounds: Sequence[Method] = ()) -
     if wrong:
         raise ConfigError(
             f"these runs cannot be compared with {first.folder}: {_listed(wrong)}. Runs must share "
-            f"stream, data, budget, evaluation, fleet size, rounds, base model and cloud; run them again alike, or "
-            f"give a run that only serves as a bound as one (--bounds)"
+            f"stream, data, budget, evaluation, fleet size, rounds, base model, cloud and system (classes, links, "
+            f"availability); run them again alike, or give a run that only serves as a bound as one (--bounds)"
         )
     _check_seeds(methods)
     _check_partitions([run for method in (*methods, *bounds) for run in method.runs])
@@ -68,11 +70,13 @@ def varied(methods: Sequence[Method]) -> dict[str, list[str]]:
 
 def _compared(config: Config) -> dict[str, object]:
     settings, free = settings_of(config), (*_FREE, *free_settings(config.cloud))
-    return {
+    found = {
         key: value
         for key, value in settings.items()
         if (key in _KEYS or key.startswith(_ROOMS)) and key not in free and not OF_WHAT_IS_SAID.fullmatch(key)
     }
+    system = "given" if config.system is not None else None
+    return {key: value for key, value in found.items() if not key.startswith(_FREE_OF_SYSTEM)} | {"system": system}
 
 
 def _test_sets(config: Config) -> dict[str, object]:
@@ -105,8 +109,9 @@ def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> 
     """What differs and in which runs, such as `budget.tau is 0.5 and not 0.3 in runs/b, runs/c`."""
     where: dict[str, list[str]] = {}
     for folder, own in found.items():
+        one_has_none = own.get("system") != wanted.get("system")
         for key in wanted | own:
-            if own.get(key) != wanted.get(key):
+            if own.get(key) != wanted.get(key) and not (one_has_none and key.startswith("system.")):
                 where.setdefault(f"{key} is {own.get(key)} and not {wanted.get(key)}", []).append(str(folder))
     return [f"{text} in {_listed(folders, ', ')}" for text, folders in where.items()]
 

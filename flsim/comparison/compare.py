@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from flsim.comparison.comparable import check_comparable
+from flsim.comparison.cost_table import targets_frame
 from flsim.comparison.pairing import Pair, pair
 from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, means_of
 from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
@@ -39,6 +40,11 @@ class Comparison(Compared):
         return weighting_frame(self)
 
     @cached_property
+    def targets(self) -> pd.DataFrame:
+        """A line per method and kind of cost: what `target` took, how many seeds got there, and the speed-up."""
+        return targets_frame(self)
+
+    @cached_property
     def per_user(self) -> pd.DataFrame:
         """A line per method, seed and device, with all measures and the difference of accuracy to `against`."""
         return per_user_frame(self)
@@ -65,6 +71,7 @@ def compare(
     weighting: str | Weighting = UNIFORM,
     horizon: float = 1.0,
     spend: float | None = None,
+    target: float | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
     """Lay finished runs side by side, paired by user and seed.
@@ -88,16 +95,18 @@ def compare(
         horizon: how many test prompts a device meets in its life for each training prompt, in measures of both.
         spend: cloud calls per prompt, of training and test together, at which accuracies are compared; None is the
             budget's tau.
+        target: accuracy of the mean user, such as 0.6; what it takes to get there is told of every method. None takes
+            what `against` reaches in all seeds, where runs have a `system`.
         out: a folder to write tables, figures and the page to; None writes nothing.
 
     Raises:
         ConfigError: if runs cannot be compared or opened, or a label, a measure or a weighting is unknown, or nobody's
-            weight is known, or horizon or spend can be none; it says what differs.
+            weight is known, or horizon, spend or target can be none; it says what differs.
         DamagedFileError: if a run's rows cannot be read.
     """
     shown = chosen(ALL_ALONG if measures is None else measures)
     own, weighed = tuple(one for one in shown if one.name not in MEASURES), weighting_of(weighting)
-    _check_life(horizon, spend)
+    _check_numbers(horizon, spend, target)
     methods = open_methods(runs, labels)
     limits = open_methods([], bounds) if isinstance(bounds, Mapping) else open_methods(bounds)
     check_comparable(methods, limits)
@@ -123,19 +132,22 @@ def compare(
         own=own,
         weighting=weighed,
         life=life,
+        aim=target,
     )
     if out is not None:
         found.write(out)
     return found
 
 
-def _check_life(horizon: float, spend: float | None) -> None:
+def _check_numbers(horizon: float, spend: float | None, target: float | None) -> None:
     if not 0 < horizon < math.inf:
         raise ConfigError(
             f"horizon={horizon!r} must be above 0 and finite: test prompts that a device meets for each training prompt"
         )
     if spend is not None and not 0 <= spend <= 1:
         raise ConfigError(f"spend={spend!r} must be in [0, 1]: cloud calls per prompt of training and test together")
+    if target is not None and not 0 < target <= 1:
+        raise ConfigError(f"target={target!r} must be in (0, 1]: a share of the mean user's test prompts")
 
 
 def _check_labels(methods: Sequence[str], every: Sequence[str], against: str | None, alone: str | None) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from flsim.comparison.captions import CAPTIONS
 from flsim.comparison.comparable import varied
+from flsim.comparison.cost_table import class_rows, equal_rows, speed_rows, target_rows
 from flsim.comparison.figures import letters
 from flsim.comparison.pairing import Pair
 from flsim.comparison.result import Compared, Result
@@ -17,32 +19,15 @@ from flsim.report.html import folded_table, heading, page_of, paragraph, picture
 from flsim.tasks.stream import TaskStream
 from flsim.text import percent
 
-CAPTIONS = {
-    "paired.png": "Every user against itself: a dot is the mean difference over users and seeds, the line its 95 % "
-    "interval (bootstrap over seeds, then users); hollow dots are not told from 0. At the right: the share of (seed, "
-    "user) pairs that are better off, equal ones counting half, and how many are worse off.",
-    "pareto.png": "Accuracy against spend: large dots are means over seeds, small ones single seeds, letters name the "
-    "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
-    "the panel.",
-    "spend.png": "Accuracy at test against what training and test cost together: each line is a method that sends more "
-    "and more of its test prompts, the highest asking scores first, and begins at what its training has cost. Dots are "
-    "the methods as they were tested. Where lines cross the dashed one, all have spent the same.",
-    "reliability.png": "What asking rules claim of the device alone being wrong, and how often it was, all seeds and "
-    "users together. A dot is a tenth of the claims, as large as it holds many prompts; on the dashed line claims come "
-    "true, above it the device is wrong more often than claimed. Below: how many prompts each tenth holds. Rules whose "
-    "scores are no chances have no line.",
-    "curves.png": "Mean over seeds of the mean user, measured on the users' own tests. Dotted verticals are switches "
-    "of the stream.",
-    "asking.png": "Mean over seeds of the mean user, while training. Usage should settle at the budget τ; the price of "
-    "asking rises while a device asks more than that. Dotted verticals are switches of the stream.",
-    "users.png": "How users differ: the line is the mean user's accuracy when it may ask, the band reaches from the "
-    "10th to the 90th percentile of users (each the mean over seeds), the dashed line is the mean user of the method "
-    "that the others are paired with. Dotted verticals are switches of the stream.",
-}
-"""How to read each figure; also its text for readers who do not see it."""
 _NOTE = (
     "A star marks a 95 % interval that excludes 0. Methods are judged one by one: of twenty that are all alike, one "
     "will have a star by chance. With few seeds intervals are rough."
+)
+_OF_COSTS = (
+    "A cost is what the run had taken by the first test at which the mean user was right that often: the median over "
+    "seeds, those that never got there counting as infinite. Times less: the median of the method that all are paired "
+    "with over the method's own, seeds drawn in pairs for the interval; a star marks one that excludes 1. For the same "
+    "cost: in each seed as much as the method that had taken least by its end."
 )
 _NAMED = 6  # users of each method that are named as hurt
 
@@ -56,7 +41,8 @@ def page(comparison: Compared, plots: Path) -> str:
     """
     body = [*_opening(comparison), *_main(comparison), *_pairs(comparison, plots)]
     body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
-    body += [*_tables(comparison, "training", "test", "traffic"), *_spend(comparison, plots)]
+    body += [*_tables(comparison, "training", "test", "traffic", "work"), *_spend(comparison, plots)]
+    body += _systems(comparison, plots)
     body += _wish(comparison, plots)
     body.append(heading("Over rounds"))
     body += [picture(plots / name, CAPTIONS[name]) for name in ("curves.png", "asking.png")]
@@ -216,6 +202,21 @@ def _spend(comparison: Compared, plots: Path) -> list[str]:
         *_tables(comparison, "life"),
         paragraph(note, kind="note"),
     ]
+
+
+def _systems(comparison: Compared, plots: Path) -> list[str]:
+    """What it takes to get to an accuracy, and what devices, links and the cloud took of it."""
+    strong, pieces = _strong(comparison), []
+    reached, faster, equal = target_rows(comparison), speed_rows(comparison), equal_rows(comparison)
+    if reached or equal:
+        pieces.append(heading("What it takes to get there"))
+        pieces += [picture(plots / "costs.png", CAPTIONS["costs.png"])] if reached else []
+        pieces += [table(rows[0], rows[1:], strong=strong) for rows in (reached, equal) if rows]
+        pieces += [table(faster[0], faster[1:])] if faster else []
+        pieces.append(paragraph(_OF_COSTS, kind="note"))
+    own, classes = _tables(comparison, "systems", "energy", "questions", "participation"), class_rows(comparison)
+    own += [table(classes[0], classes[1:], strong=strong)] if classes else []
+    return [*pieces, *([heading("Devices as systems"), *own] if own else [])]
 
 
 def _wish(comparison: Compared, plots: Path) -> list[str]:

@@ -85,6 +85,8 @@ class Compared:
     """What users weigh in means and differences, wherever no other is named."""
     life: Life = field(default_factory=Life)
     """What measures of training and test together take."""
+    aim: float | None = None
+    """The accuracy that was named as the one to reach; None if none was."""
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -113,6 +115,11 @@ class Compared:
     def curves(self) -> pd.DataFrame:
         """Columns `method, seed, stream_seed, measure, round, mean, p10, p90, users`."""
         return self._joined(lambda run: run.curves)
+
+    @cached_property
+    def courses(self) -> pd.DataFrame:
+        """What it took: `method, seed, stream_seed, round`, costs so far, and accuracy under every weighting."""
+        return self._joined(lambda run: run.course.reset_index())
 
     @cached_property
     def matrices(self) -> pd.DataFrame:

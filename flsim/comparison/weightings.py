@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from flsim.comparison.cost_table import speed_rows, target_rows
 from flsim.comparison.pairing import differences
 from flsim.comparison.result import Compared, Result, difference_of, means_of
 from flsim.comparison.table import along_rows, end_rows, gap_text
@@ -89,7 +90,8 @@ def panel_note(config: Config) -> str:
 
 def terminal_table(comparison: Compared) -> str:
     """The main table in plain text, the same under every weighting, and how to read both."""
-    tables = (end_rows(comparison), along_rows(comparison), weighting_rows(comparison))
+    tables = [end_rows(comparison), along_rows(comparison), weighting_rows(comparison)]
+    tables += [rows for rows in (target_rows(comparison), speed_rows(comparison)) if rows]
     seeds = len(comparison.seeds)
     note = (
         f"{seeds} seed{'s' * (seeds > 1)}; means over users ({comparison.weighting.title}), then seeds; in brackets "

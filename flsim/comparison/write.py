@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from flsim.comparison.cost_figure import cost_figure
+from flsim.comparison.cost_table import axes_of, target_of, targets_frame
 from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
 from flsim.comparison.result import Compared
@@ -19,6 +21,8 @@ from flsim.report.plot import save_if_drawn
 
 def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
     """Write CSV, PNG and HTML over what an earlier comparison left; one method alone has no `paired.png`.
+
+    What it takes to get to an accuracy is there where runs have virtual time, or an accuracy was named.
 
     Args:
         comparison: what to write.
@@ -34,6 +38,9 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
         "curves.csv": comparison.curves,
         "matrices.csv": comparison.matrices,
     }
+    priced = target_of(comparison) is not None
+    if priced:
+        tables |= {"costs.csv": comparison.courses, "targets.csv": targets_frame(comparison)}
     for name, frame in tables.items():
         _write_csv(folder / name, frame)
     figures = {"pareto.png": pareto_figure, "curves.png": curves_figure, "asking.png": asking_figure}
@@ -42,6 +49,8 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
         figures["spend.png"] = spend_figure
     if claimants(comparison):
         figures["reliability.png"] = wish_figure
+    if priced and axes_of(comparison):
+        figures["costs.png"] = cost_figure
     if comparison.pairs:
         figures["paired.png"] = paired_figure
     drawn = [name for name, draw in figures.items() if save_if_drawn(partial(draw, comparison), folder / name)]

@@ -70,8 +70,8 @@ class Trained:
 class Spent:
     """A sum over rounds and devices of training."""
 
-    name: str
-    """Of the rows."""
+    name: str | tuple[str, ...]
+    """Of the rows, or several that are added up."""
 
     def rows(self, run: RunRows) -> pd.DataFrame:
         """All rounds of it."""
@@ -88,12 +88,15 @@ class SpentAnywhere(Spent):
 
     def rows(self, run: RunRows) -> pd.DataFrame:
         """All rounds of it."""
-        return run.rows[run.rows["name"] == self.name]
+        return run.rows[run.rows["name"].isin([self.name] if isinstance(self.name, str) else self.name)]
 
 
 @dataclass(frozen=True)
 class SpentInWarmup(Spent):
     """What a warm-up took."""
+
+    name: str
+    """Of the rows."""
 
     def rows(self, run: RunRows) -> pd.DataFrame:
         """Of round 0, if there was one."""

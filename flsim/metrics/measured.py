@@ -1,7 +1,7 @@
 """What one run says: measures of its users and of the whole, curves over rounds, and the matrices R."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 
 import pandas as pd
@@ -11,6 +11,7 @@ from flsim.metrics.calibration import of_all
 from flsim.metrics.formulas import AtEnd, MeanUser, Trained
 from flsim.metrics.measures import MEASURES, Measure
 from flsim.metrics.run_rows import RunRows
+from flsim.metrics.time_to import course_of
 from flsim.metrics.users import over_rounds
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, Weighting
 
@@ -32,6 +33,10 @@ class Measured:
     """What the asking rule claims of being wrong alone at the end: sums of all users by tenth of the claim."""
     facts: dict[str, float]
     """Measures of the whole run; nan where not measured."""
+    course: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What it had cost at every test, and how right its mean user was, as `flsim.metrics.time_to.course_of` gives."""
+    classes: pd.Series = field(default_factory=lambda: pd.Series(dtype="category"))
+    """By device, the class that it is of; empty without a system."""
 
     def weights(self, weighting: Weighting) -> pd.DataFrame:
         """What every user weighs in the mean of every measure, shaped as `users`; 0 where that is not known."""
@@ -71,7 +76,8 @@ def measure(run: RunRows, more: Sequence[Measure] = ()) -> Measured:
             )
     devices = sorted(run.accuracy.index)
     values, counts = (pd.DataFrame(own).reindex(devices).rename_axis("device") for own in (users, examples))
-    return Measured(values, counts, _curves(run, more), _matrices(run), of_all(run.claims), facts)
+    claims, course = of_all(run.claims), course_of(run)
+    return Measured(values, counts, _curves(run, more), _matrices(run), claims, facts, course, run.classes)
 
 
 def _curves(run: RunRows, more: Sequence[Measure]) -> pd.DataFrame:

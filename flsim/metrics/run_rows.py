@@ -16,6 +16,7 @@ from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
 from flsim.metrics.rows import ASKED, STAGE, WARMUP, evaluation, latest, training, user_facts
 from flsim.metrics.switches import anytime, dip, recovery_rounds
+from flsim.metrics.systems import classes_of
 from flsim.metrics.users import over_rounds, per_user
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
 from flsim.tasks.stream import Phase
@@ -46,9 +47,18 @@ class RunRows:
     life: Life = field(default_factory=Life)
     """What measures of training and test together take."""
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """All names of rows: most measures ask for some that a run does not have, and need not look through it."""
+        return frozenset(self.rows["name"].unique())
+
+    def _of(self, name: str | tuple[str, ...]) -> pd.DataFrame:
+        """All rows if any is called so, else none."""
+        return self.rows if self._names.intersection([name] if isinstance(name, str) else name) else self.rows.iloc[:0]
+
     def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
-        found = evaluation(self.rows, model=model, name=name)
+        found = evaluation(self._of(name), model=model, name=name)
         if found.empty and (model, name) == ("frozen", "alone_accuracy"):
             return evaluation(self.rows, model=model, name="accuracy")
         return found
@@ -59,7 +69,7 @@ class RunRows:
 
     def trained(self, name: str | tuple[str, ...]) -> pd.DataFrame:
         """Rows of training of a name, or of several, all rounds."""
-        return training(self.rows, name=name)
+        return training(self._of(name), name=name)
 
     def by_stage(self, name: str) -> pd.DataFrame:
         """Rows of what the stage after aggregation reports of itself."""
@@ -73,6 +83,11 @@ class RunRows:
     def accuracy(self) -> pd.Series:
         """By device, at the end, when it may ask."""
         return per_user(self.at_end("accuracy"))
+
+    @cached_property
+    def classes(self) -> pd.Series:
+        """By device, the class that it is of; empty without a system."""
+        return classes_of(self.rows)
 
     @cached_property
     def continual(self) -> dict[str, pd.DataFrame]:

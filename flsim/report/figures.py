@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flsim.metrics.rows import evaluation, training
+from flsim.metrics.run_rows import RunRows
 from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
 from flsim.report.plot import (
     COLOURS,
@@ -24,9 +25,10 @@ from flsim.report.plot import (
 from flsim.report.reliability_figure import Claimant, reliability_figure
 from flsim.report.stream_figure import stream_figure
 from flsim.report.summary import Reliability, Summary, WorstUser
+from flsim.report.system_figures import system_figures
 from flsim.report.time_figure import break_down, time_figure
 from flsim.tasks.stream import Phase
-from flsim.text import percent
+from flsim.text import percent, unit_for
 from flsim.timing import RoundTiming
 
 _NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: what the phase taught."
@@ -112,8 +114,7 @@ def cost_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
 def _byte_unit(*found: pd.DataFrame) -> tuple[float, str]:
     """The unit in which the largest round's bytes read well, as (bytes, name)."""
     largest = max((float(rows.groupby("round")["total"].sum().max()) for rows in found if len(rows)), default=0.0)
-    units = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
-    return next(((size, name) for size, name in units if largest >= size), (1.0, "bytes"))
+    return unit_for("bytes", largest)
 
 
 def _draw_sums(
@@ -206,6 +207,7 @@ def write_figures(
         figures["reliability.png"] = lambda: claims_figure(claims)
     if stream is not None and len(stream):
         figures["stream.png"] = lambda: stream_figure(stream, phases)
+    figures |= system_figures(RunRows(rows, phases, tau=float("nan")))
     if timings:
         figures["time.png"] = lambda: time_figure(timings, break_down(timings))
     return [plots_dir / name for name, draw in figures.items() if save_if_drawn(draw, plots_dir / name)]

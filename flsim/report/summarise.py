@@ -48,6 +48,7 @@ from flsim.report.summary import (
     Used,
     WorstUser,
 )
+from flsim.report.system_summary import SHOWN, classes_of_devices, measured_of
 from flsim.tasks.stream import Phase
 
 AT_END = ("accuracy", "alone_accuracy", "cloud_grants")
@@ -109,6 +110,8 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         set_aside=_set_aside(rows),
         stage=_stage(rows),
         stuck=_stuck(rows),
+        measured=measured_of(run),
+        classes=classes_of_devices(run),
     )
 
 
@@ -257,7 +260,7 @@ def _worst_users(rows: pd.DataFrame) -> tuple[WorstUser, ...]:
 
 def _totals(run: RunRows) -> dict[str, float | None]:
     """The measures that are sums; None for what was never measured."""
-    sums = {name: one.of(run) for name, one in MEASURES.items() if isinstance(one.of, Spent)}
+    sums = {n: one.of(run) for n, one in MEASURES.items() if isinstance(one.of, Spent) and one.table not in SHOWN}
     return {name: None if np.isnan(value) else value for name, value in sums.items()}
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from flsim.files import DamagedFileError, write_atomically
 from flsim.metrics.users import PairedDifference, UserSummary
+from flsim.report.system_summary import DeviceClassSummary
 from flsim.tasks.stream import Phase
 
 _FILE = "summary.json"
@@ -267,6 +268,10 @@ class Summary:
     """By data set, what `partitions/` holds of it."""
     stuck: StuckAsking | None = None
     """None if asking never was."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """Of work, virtual time, joules, questions and participation, by measure: the mean user, or the whole run."""
+    classes: tuple[DeviceClassSummary, ...] = ()
+    """By class of device; empty without a system."""
 
 
 def write_summary(run_dir: Path, summary: Summary) -> None:

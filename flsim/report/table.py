@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from flsim.metrics.measures import MEASURES
 from flsim.metrics.users import UserSummary
 from flsim.report.summary import Summary, Tested, TestedAuc
 from flsim.report.time_figure import MEANING, Breakdown
@@ -151,8 +152,27 @@ def end_table(summary: Summary) -> str:
         *([f"fleet's budget: {facts}"] if facts else []),
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
+        *_systems(summary.measured),
     ]
     return "\n".join(lines)
+
+
+def _systems(measured: Mapping[str, float]) -> list[str]:
+    """How long responses are; what the run took in virtual time and joules, where it has a system."""
+    written = {name: MEASURES[name].written(value) for name, value in measured.items()}
+    lines = []
+    if "response_length" in written:
+        cut = f", {written['cut_share']} cut at the limit" if "cut_share" in written else ""
+        lines.append(f"responses: {written['response_length']} tokens in the mean{cut}")
+    named = {
+        "virtual_end": "virtual time",
+        "joules": "devices' joules",
+        "waste_share": "wasted",
+        "question_seconds": "a test question",
+        "within_2s": "within 2 s",
+    }
+    facts = [f"{what} {written[name]}" for name, what in named.items() if name in written]
+    return [*lines, *([", ".join(facts)] if "virtual_end" in written else [])]
 
 
 def _cloud(totals: Mapping[str, float | None]) -> list[str]:

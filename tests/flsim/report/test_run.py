@@ -146,6 +146,8 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
             "stuck",
             "stage",
             "partitions",
+            "measured",
+            "classes",
         ),
     }
     assert summary.tasks == tuple(GROUPS)

@@ -1,0 +1,126 @@
+"""Measures of asking the cloud: in training, at test, over a device's life, and what the wish claims."""
+
+from flsim.metrics.calibration import TENTHS
+from flsim.metrics.formulas import (
+    AtEnd,
+    MeanUser,
+    Spent,
+    SpentAnywhere,
+    SpentInWarmup,
+    Trained,
+    at_equal_spend,
+    calibration_error,
+    calls_to_recover,
+    claim_gap,
+    gap_recovered_on_average,
+)
+from flsim.metrics.measure import Measure
+from flsim.metrics.offloading import cost_per_correct, performance_gap_recovered, violation
+from flsim.metrics.rows import ASKED
+from flsim.metrics.run_rows import mean
+
+OF_ASKING = (
+    Measure("training_usage", "usage", "share",
+            "Share of training responses that ask, over the whole run, per user.",
+            Trained(ASKED), "training", followed=True, higher_is_better=False),
+    Measure("violation", "violation", "share",
+            "Mean over rounds of max(0, usage - tau), per user; rounds below tau do not make up for it.",
+            lambda run: run.usage_by_round().groupby("device").agg(lambda own: violation(own.tolist(), run.tau)),
+            "training", higher_is_better=False),
+    Measure("settling_rounds", "settles in", "rounds",
+            "Rounds after a switch until the mean user's usage stays within tau +- 5 points to the end of the phase; "
+            "mean over the switches after which it did.",
+            lambda run: mean([rounds for rounds in run.settlings if rounds is not None]), "training"),
+    Measure("unsettled", "not settled", "share", "Share of switches after which it did not.",
+            lambda run: mean([float(rounds is None) for rounds in run.settlings]), "training"),
+    Measure("dual_variable", "price of asking", "index",
+            "The dual variable lambda, the price of a request that the device learns: mean over rounds, per user.",
+            Trained("dual_variable"), "training", followed=True),
+    Measure("calls", "calls", "count", "Cloud calls granted while training, all devices.",
+            Spent("cloud_calls"), "training"),
+    Measure("refused", "refused", "count", "Cloud calls refused by a cap while training, all devices.",
+            Spent("cloud_refused"), "training"),
+    Measure("failures", "failures", "count",
+            "Cloud calls that failed while training, all devices; paid only where the server billed them all the same.",
+            Spent("cloud_failures"), "training"),
+    Measure("tokens", "tokens", "count", "Cloud tokens while training, all devices.",
+            Spent("cloud_tokens"), "training"),
+    Measure("money", "money", "money",
+            "Money spent on the cloud while training, all devices, in the unit of cloud.price_*.",
+            Spent("cloud_money"), "training"),
+    Measure("bought_money", "really paid", "money",
+            "Money really paid while training, all devices; the rest lay in the cache.",
+            Spent("bought_money")),
+    Measure("lost_calls", "lost calls", "count",
+            "Cloud calls whose answers were lost with a process that was ended, though they may have been paid; they "
+            "count under every cap.",
+            SpentAnywhere("lost_calls")),
+    Measure("unkept_answers", "not kept", "count",
+            "Answers that were paid and that the cache could not keep (run.log says why): another run buys them again.",
+            SpentAnywhere("unkept_answers")),
+    *(Measure(f"warmup_{name}", f"warm-up's {title}", unit, f"{meaning} by the server's warm-up before round 1.",
+              SpentInWarmup(of))
+      for name, of, title, unit, meaning in (
+          ("calls", "cloud_calls", "calls", "count", "Cloud calls made"),
+          ("tokens", "cloud_tokens", "cloud tokens", "count", "Cloud tokens bought"),
+          ("money", "cloud_money", "money", "money", "Money spent on the cloud, in the unit of cloud.price_*,"),
+          ("learned_tokens", "learned_tokens", "tokens learned", "count",
+           "Tokens of questions and responses, as often as they were read, learned from"),
+          ("sampled_tokens", "sampled_tokens", "tokens sampled", "count",
+           "Tokens read and drawn for tries of the model's own"),
+      )),
+    Measure("cloud_grants", "test usage", "share",
+            "Share of test prompts that the cloud answered, at the end; at most tau.",
+            AtEnd("cloud_grants"), "test", higher_is_better=False),
+    Measure("cloud_gain", "gain by the cloud", "points", "accuracy minus alone, user by user.",
+            lambda run: run.accuracy - AtEnd("alone_accuracy")(run), "test"),
+    Measure("alone_gain", "learned", "points",
+            "alone minus that of the model that the run started from, user by user.",
+            lambda run: AtEnd("alone_accuracy")(run) - AtEnd("alone_accuracy", "frozen")(run), "transfer alone"),
+    Measure("kept_accuracy", "kept", "share",
+            "Conditional local accuracy: right among the test prompts that were not sent.",
+            AtEnd("kept_accuracy"), "test"),
+    Measure("pgr", "PGR", "share", "Performance gap recovered: (accuracy - alone) / (cloud - alone) of the mean user.",
+            MeanUser(("accuracy", "alone_accuracy", "cloud_accuracy"),
+                     lambda v: performance_gap_recovered(v[0], v[1], v[2])), "test"),
+    Measure("apgr", "APGR", "share",
+            "PGR averaged over the share of prompts sent, from 0 to 1, when the prompts with the highest asking score "
+            "are sent (RouteLLM); 50 % is what random asking gives.",
+            gap_recovered_on_average(), "test"),
+    Measure("cpt_50", "CPT(50)", "share", "Least share of prompts to send to close half of the gap to the cloud.",
+            calls_to_recover(0.5), "test"),
+    Measure("cpt_80", "CPT(80)", "share", "The same for 80 % of the gap.", calls_to_recover(0.8), "test"),
+    Measure("cost_per_correct", "money per right answer", "money",
+            "Test usage times the mean price of a training call, over accuracy: the cloud's price of one right test "
+            "answer.",
+            MeanUser(("test_money", "accuracy"), lambda v: cost_per_correct(v[0], v[1])), "test"),
+    Measure("training_calls", "calls in training", "share",
+            "Cloud calls granted while training, for each training prompt: one if any response of its group asks. A "
+            "warm-up's calls count in equal parts for every device that trained.",
+            lambda run: run.training_calls, "life", higher_is_better=False),
+    Measure("total_spend", "calls in all", "share",
+            "(calls in training + H test usage) / (1 + H), at H test prompts for each training prompt (--horizon).",
+            lambda run: run.over_life(run.training_calls, AtEnd("cloud_grants")(run)), "life", higher_is_better=False),
+    Measure("served", "right in training", "share",
+            "Share of the device's training responses that are right, with the help that was granted. Not known of a "
+            "method that answers no prompt itself.", lambda run: run.served, "life"),
+    Measure("lifetime_accuracy", "right over its life", "share", "(right in training + H accuracy) / (1 + H).",
+            lambda run: run.over_life(run.served, run.accuracy), "life"),
+    Measure("left_for_test", "left for test", "share",
+            "Calls per test prompt that training leaves, if both may make S (--spend, else tau) per prompt: "
+            "((1 + H) S - calls in training) / H.", lambda run: run.left_for_test),
+    Measure("accuracy_at_equal_spend", "accuracy at equal spend", "share",
+            "Accuracy of the mean user if what training leaves of S goes to the test prompts with the highest asking "
+            "scores; none where training alone has made more.", at_equal_spend(), "life"),
+    Measure("ece", "ECE", "share",
+            "Expected calibration error of the chance of being wrong alone that the asking rule claims, in ten bins of "
+            "equal width (Guo et al. 2017); none where scores are no chances.", calibration_error(), "wish"),
+    Measure("claimed", "claims to be wrong", "share", "Mean chance of being wrong alone that the rule claims.",
+            lambda run: 1 - AtEnd("alone_accuracy")(run) + run.claim_gaps.sum(axis=1), "wish"),
+    Measure("wrong_auc", "AUC of wrong alone", "index",
+            "How well the asking score tells the test prompts that the device alone gets wrong from the user's others, "
+            "over the users who have both; 0.5 at random.", AtEnd("wrong_auc"), "wish"),
+    *(Measure(f"claim_gap_{tenth}", f"claim from {tenth} %", "points",
+              f"Of the claims from {tenth} to {tenth + 10} %: sum minus how many came true, per test prompt of a user.",
+              claim_gap(tenth)) for tenth in TENTHS),
+)  # fmt: skip

@@ -1,0 +1,97 @@
+"""Day and night as a picture: over the hours of a virtual day, who was at work and who was there when invited."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from flsim.metrics.rows import training
+from flsim.metrics.systems import virtual_seconds
+from flsim.report.plot import COLOURS, QUIET, as_percent_axis, new_figure, say_missing
+
+HOUR, DAY = 3600.0, 24
+_STEPS = 4  # parts of an hour
+
+
+def spans_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per device and round in which it took part.
+
+    Returns:
+        Columns `round, device`, `invited`, `begun` (when it was there) and `done`, in virtual seconds.
+    """
+    ends = virtual_seconds(rows)
+    names = ("round_seconds", "waited_seconds", "staleness")
+    own = pd.concat([training(rows, name=name) for name in names])
+    wide = own.groupby(["round", "device", "name"])["total"].sum().unstack("name")
+    wide = wide.reindex(columns=list(names))
+    wide = wide[wide["round_seconds"].notna()].fillna(0.0).reset_index()
+    version = (wide["round"] - 1 - wide["staleness"]).clip(lower=0).astype(int)
+    invited = version.map(ends).astype(float)
+    begun = invited + wide["waited_seconds"]
+    return pd.DataFrame(
+        {**wide[["round", "device"]], "invited": invited, "begun": begun, "done": begun + wide["round_seconds"]}
+    )
+
+
+def by_hour(spans: pd.DataFrame, end: float) -> NDArray[np.float64]:
+    """Devices at work at each time of day: the mean over the days of the run; nan where no day had that time.
+
+    Args:
+        spans: as `spans_of` gives.
+        end: virtual seconds of the run.
+
+    Returns:
+        `(96,)`, a number for each quarter of an hour, counted at its middle.
+    """
+    times = (np.arange(int(np.ceil(end / HOUR * _STEPS))) + 0.5) * HOUR / _STEPS  # (T,)
+    times = times[times < end]
+    begun, done = np.sort(spans["begun"]), np.sort(spans["done"])
+    busy = np.searchsorted(begun, times, side="right") - np.searchsorted(done, times, side="right")  # (T,)
+    found = np.full(DAY * _STEPS, np.nan)  # (96,)
+    place = (times / HOUR * _STEPS).astype(int) % len(found)  # (T,)
+    sums, counts = (np.bincount(place, weights, len(found)) for weights in (busy.astype(float), None))
+    np.divide(sums, counts, out=found, where=counts > 0)
+    return found
+
+
+def day_figure(rows: pd.DataFrame) -> Figure:
+    """Draw it; of a run in which somebody was waited for."""
+    spans, end = spans_of(rows), float(virtual_seconds(rows).iloc[-1])
+    figure = new_figure(10, 5.6)
+    figure.subplots_adjust(left=0.09, right=0.97, top=0.92, bottom=0.1, hspace=0.5)
+    above, below = figure.subplots(2, 1, sharex=True)
+    _draw_busy(above, by_hour(spans, end), end)
+    _draw_there(below, spans)
+    below.set_xlabel("hour of the virtual day")
+    return figure
+
+
+def _draw_busy(axes: Axes, busy: NDArray[np.float64], end: float) -> None:
+    places = (np.arange(len(busy)) + 0.5) / _STEPS  # (96,)
+    axes.fill_between(places, busy, step="mid", color=COLOURS["global"], alpha=0.25, linewidth=0)
+    axes.plot(places, busy, drawstyle="steps-mid", color=COLOURS["global"], linewidth=1.8)
+    axes.set(xlim=(0, DAY), ylabel="devices")
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(0, DAY + 1, 3))
+    days = end / HOUR / DAY
+    of = f"mean over {days:.1f} days" if days >= 1 else f"{end / HOUR:.1f} hours of one day"
+    axes.set_title(f"Devices at work ({of})", pad=10)
+
+
+def _draw_there(axes: Axes, spans: pd.DataFrame) -> None:
+    """By the hour of invitation, the share that was there at once, and as text how many were invited."""
+    hour = (spans["invited"] / HOUR % DAY).astype(int)
+    there = (spans["begun"] <= spans["invited"]).groupby(hour).agg(["mean", "size"])
+    if there.empty:
+        say_missing(axes, "invitations")
+        return
+    places = there.index.to_numpy(dtype=float) + 0.5  # (hours,)
+    axes.bar(places, 1.0, 0.9, color="#EFEFEF")
+    axes.bar(places, there["mean"], 0.9, color=COLOURS["cloud"])
+    for place, count in zip(places, there["size"], strict=True):
+        axes.text(place, 1.02, f"{count}", ha="center", va="bottom", size=8, color=QUIET)
+    axes.set_ylim(0, 1.12)
+    as_percent_axis(axes)
+    axes.set_ylabel("there at once")
+    axes.set_title("Available: of those invited in an hour (numbers above), who was there", pad=10)

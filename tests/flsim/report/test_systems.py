@@ -1,0 +1,122 @@
+"""A run's page of devices as systems: what its pictures are made of, by hand, and where they are drawn at all."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flsim.metrics.measures import MEASURES
+from flsim.metrics.rows import Row, fleet_row, rows_frame, write_rows
+from flsim.metrics.run_rows import RunRows
+from flsim.report.day_figure import by_hour, spans_of
+from flsim.report.energy_figure import joules_by_class
+from flsim.report.finish import finish_run
+from flsim.report.round_figure import bars_of, shown_round
+from flsim.report.summarise import summarise_run
+from flsim.report.summary import read_summary
+from flsim.report.system_figures import SYSTEM_FIGURES, system_figures
+from flsim.report.system_pieces import system_pieces
+from flsim.report.table import end_table
+from flsim.tasks.stream import Phase
+from flsim.text import duration, energy
+from tests.flsim.metrics.system_rows import system_rows
+
+PHASES = (Phase("A", ("arithmetic",), 1, 6),)
+HOUR = 3600.0
+
+
+def trained(round_: int, device: str, **values: float) -> list[Row]:
+    return [Row(round_, device, "all", "train", "own", name, value, 1.0) for name, value in values.items()]
+
+
+def small_rows() -> pd.DataFrame:
+    """Rounds end at 10, 30 and 50 s; in round 3 b was handed out version 0 and c was late."""
+    rows = [Row(0, d, "all", "user", "user", f"class_{kind}", 1.0, 1.0) for d, kind in zip("abc", "xyy", strict=True)]
+    rows += [fleet_row(round_, "virtual_seconds", end) for round_, end in ((1, 10.0), (2, 30.0), (3, 50.0))]
+    rows += trained(3, "a", round_seconds=9.0, link_seconds=2.0, compute_seconds=4.0, cloud_seconds=5.0, joules=7.0)
+    rows += trained(3, "b", round_seconds=20.0, link_seconds=5.0, compute_seconds=15.0, staleness=2.0, joules=8.0)
+    rows += trained(3, "c", round_seconds=30.0, compute_seconds=30.0, waited_seconds=2.0, joules=10.0, late=1.0)
+    return rows_frame([*rows, *trained(3, "b", radio_joules=2.0), *trained(3, "c", radio_joules=4.0)])
+
+
+def test_bars_of_a_round_by_hand() -> None:
+    """c waits 2 s from the 30th on; a overlaps 2 of 5 s in the cloud with computing; b began at 0. y is slower."""
+    bars = bars_of(small_rows(), 3).set_index("device")
+    assert bars.index.tolist() == ["b", "c", "a"]
+    assert bars["class"].tolist() == ["y", "y", "x"]
+    assert bars["start"].to_dict() == {"a": 30.0, "b": 0.0, "c": 30.0}
+    assert bars["cloud"].to_dict() == {"a": 3.0, "b": 0.0, "c": 0.0}
+    assert bars["done"].to_dict() == {"a": 39.0, "b": 20.0, "c": 62.0}
+    assert bars["wasted"].to_dict() == {"a": False, "b": False, "c": True}
+    assert shown_round(small_rows()) == 3  # the only one of which devices say anything
+
+
+def test_joules_of_a_class_are_means_over_those_who_took_part() -> None:
+    found = joules_by_class(RunRows(small_rows(), PHASES, 0.3))
+    assert found.index.tolist() == ["y", "x"]
+    assert found["radio_joules"].tolist() == [3.0, 0.0]
+
+
+def test_devices_at_work_over_a_day_by_hand() -> None:
+    """Two of a day and a half work from 1 h to 2 h and from 25 h to 25.5 h: 1 at 1.1 h, a half at 1.6 h."""
+    spans = pd.DataFrame({"begun": [HOUR, 25 * HOUR], "done": [2 * HOUR, 25.5 * HOUR]})
+    busy = by_hour(spans, 36 * HOUR)
+    assert (busy[4], busy[6], busy[0], busy[8]) == (1.0, 0.5, 0.0, 0.0)
+    assert np.isnan(by_hour(spans, HOUR)[5])
+    own = spans_of(small_rows()).set_index("device").to_dict("index")
+    assert [own["c"][name] for name in ("invited", "begun", "done")] == [30.0, 32.0, 62.0]
+    assert own["b"]["invited"] == 0.0
+
+
+@pytest.mark.parametrize("end", ["all", "first", "buffered"])
+def test_pictures_of_every_end_are_drawn(end: str) -> None:
+    rows = rows_frame(system_rows(end=end, away=0.3, seconds=600.0))
+    drawn = system_figures(RunRows(rows, PHASES, 0.3))
+    assert list(drawn) == [file for file, _, _ in SYSTEM_FIGURES]
+    assert all(draw().axes for draw in drawn.values())
+
+
+def test_many_devices_are_summarised_by_class() -> None:
+    rows = rows_frame(system_rows(devices=300, cohort=90, rounds=2, end="first"))
+    drawn = system_figures(RunRows(rows, PHASES, 0.3))
+    figure = drawn["round.png"]()
+    assert [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()] == ["low", "mid", "high"]
+    assert figure.get_figheight() < 4
+    assert "day.png" not in drawn  # nobody was waited for
+
+
+def test_page_summary_and_table(tmp_path: Path) -> None:
+    rows = system_rows()
+    for round_ in range(7):
+        write_rows(tmp_path / "rows" / f"round-{round_:05d}.parquet", [row for row in rows if row.round == round_])
+    summary = finish_run(tmp_path, phases=PHASES, tau=0.3)
+    assert read_summary(tmp_path) == summary
+    assert [one.name for one in summary.classes] == ["low", "mid", "high"]
+    assert sum(one.work or 0.0 for one in summary.classes) == pytest.approx(1.0)
+    assert summary.classes[0].joules is not None
+    assert summary.measured["busiest_share"] > 0.3
+    assert "virtual time" in end_table(summary)
+    page = (tmp_path / "report.html").read_text()
+    for _, title, _ in SYSTEM_FIGURES[:3]:
+        assert f"<h2>{title}</h2>" in page
+    assert "<h2>Day and night</h2>" not in page
+
+
+def test_without_a_system_there_is_nothing_new_but_the_counts() -> None:
+    own = re.compile("virtual|class_|seconds|joules|within|staleness")
+    rows = rows_frame([row for row in system_rows() if not own.search(row.name)])
+    summary = summarise_run(rows, PHASES, tau=0.3)
+    assert system_figures(RunRows(rows, PHASES, 0.3)) == {}
+    assert summary.classes == ()
+    assert "responses: 100.0 tokens" in end_table(summary)
+    assert {MEASURES[name].table for name in summary.measured} == {"work"}
+    assert [piece for piece in system_pieces(summary) if "<h2>" in piece] == []
+
+
+def test_times_and_energies_as_people_read_them() -> None:
+    assert [duration(value) for value in (0.25, 80.0, 90.0, 5400.0, 200_000.0)] == [
+        *("250 ms", "80.0 s", "1.50 min", "1.50 h", "2.31 d"),
+    ]
+    assert [energy(value) for value in (0.0, 0.5, 12.0, 2_500_000.0)] == ["0.00 J", "0.50 J", "12.0 J", "2.50 MJ"]

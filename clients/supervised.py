@@ -37,6 +37,7 @@ from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_module import StackedModule, Weights
+from flsim.system.shapes import Shape
 from flsim.tasks.module_inputs import classes_of, module_of
 from flsim.tasks.stream import TaskStream, stream_of
 from flsim.tasks.testing import is_small, panel
@@ -217,6 +218,13 @@ class SupervisedApp(PackedClientApp):
             task = self.stream.data[0]
             self.tutor.says([task.problem(task.source.items[0])])
         return dict(self.stacked.first)
+
+    @property
+    def shape(self) -> Shape:
+        """What an example takes, counted on the first of the fleet's (`flsim.flower.contract.BringsModel`)."""
+        parameters = sum(tensor.size for tensor in self.stacked.first.values())
+        name = self.learner.model.partition(":")[2]
+        return Shape.of_module(name, parameters=parameters, operations=float(self.examples.operations()))
 
     def save_model(self, folder: Path, adapter: Adapter) -> None:
         """Write what was learned as safetensors, for `module.load_state_dict(..., strict=False)`."""

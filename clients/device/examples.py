@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from flsim.config.schema import ConfigError, EvaluationConfig
 from flsim.devices import device_index
@@ -65,6 +66,15 @@ class Examples:
                     f"client.model={type(self._module).__name__} gives logits of the shape {tuple(logits.shape)} for "
                     f"one example of data.{task.name}; it must be (1, {len(self._classes)}), one for each answer"
                 )
+
+    @torch.no_grad()
+    def operations(self) -> int:
+        """Multiplications and additions of the module's forward pass over one example."""
+        task = self.stream.data[0]
+        inputs, _ = self._tensors([task.problem(task.source.items[0])])
+        with FlopCounterMode(display=False) as counter:
+            self._module(read(inputs))
+        return int(counter.get_total_flops())
 
     def count(self, name: str, round_: int) -> int:
         """How many examples a device has of the tasks of a round."""

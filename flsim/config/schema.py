@@ -4,6 +4,7 @@ Defaults live here and nowhere else, except for the settings of plug-ins (`clien
 plug-in's own keyword arguments and are checked when it is built.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from flsim.config.ranges import (
     tupled,
     worded,
 )
+from flsim.config.system import FIRST
 from flsim.config.system import SystemConfig as SystemConfig
 from flsim.config.warmup import WarmupConfig as WarmupConfig
 
@@ -323,9 +325,22 @@ class Config:
     `Name(**rest)`; None does nothing."""
 
     @property
-    def cohort_size(self) -> int:
-        """Devices per round."""
+    def counted(self) -> int:
+        """Devices of a round whose updates count."""
         return self.fleet.devices if self.fleet.cohort is None else self.fleet.cohort
+
+    @property
+    def cohort_size(self) -> int:
+        """Devices that are invited to a round: more than count where the first of them count."""
+        if self.system is None or self.system.end.kind != FIRST:
+            return self.counted
+        return min(self.fleet.devices, math.ceil(self.system.end.over * self.counted))
+
+    @property
+    def in_flight(self) -> int:
+        """Devices that work at a time where rounds are buffered: each so many as count are aggregated together."""
+        given = None if self.system is None else self.system.end.in_flight
+        return min(self.fleet.devices, 2 * self.counted) if given is None else given
 
     @property
     def shape(self) -> LoraShape:

@@ -10,6 +10,20 @@ from flsim.config.ranges import above, at_least, count, filled, one_of, tupled
 
 ALWAYS, DAILY, RENEWAL, FILE = "always", "daily", "renewal", "file"
 EVERYBODY, DEADLINE, FIRST, BUFFERED = "all", "deadline", "first", "buffered"
+READ_BY_AVAILABILITY = {
+    ALWAYS: (),
+    DAILY: ("start_h", "spread_h", "length_h"),
+    RENEWAL: ("on_s", "off_s"),
+    FILE: ("path",),
+}
+"""The settings of availability that each kind reads."""
+READ_BY_END = {
+    EVERYBODY: (),
+    DEADLINE: ("deadline_s",),
+    FIRST: ("over",),
+    BUFFERED: ("in_flight", "staleness", "max_staleness"),
+}
+"""Those of the end of a round, likewise."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from flsim.learning.exact_sum import ExactSum
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel, Extras
+from flsim.system.shapes import Shape
 
 
 @runtime_checkable
@@ -213,6 +214,11 @@ class BringsModel(Protocol):
     @property
     def asks(self) -> bool:
         """Whether its devices ask a cloud, in training or at tests."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """What an example of it takes, for runs in virtual time."""
         ...
 
     def save_model(self, folder: Path, adapter: Adapter) -> None:

@@ -75,6 +75,9 @@ _ALLOTMENT = {  # field of an allotment -> its key in a message's config
 RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN = "raised", "died", "late", "not_finite", "misshapen"
 
 
+LEFT, STALE = "left", "stale"  # in virtual time: it went away before it was done; too many versions had gone by
+
+
 REFUSED = "refused"  # the client, or a mod around it, answered with an error of its own
 
 
@@ -234,6 +237,12 @@ def stamp(message: Message, *, seconds: float) -> None:
     """Note on a reply how long the device took, and how many bytes of tensors it sent."""
     size = size_of(message) if ARRAYS in message.content else 0
     message.content[ENGINE] = ConfigRecord({SECONDS: seconds, BYTES: size})
+
+
+def stamp_virtual(message: Message, seconds: float) -> None:
+    """Note on a reply how long its device took in virtual time, for strategies whose parts go by that."""
+    stamped = message.content.config_records.get(ENGINE, ConfigRecord())
+    message.content[ENGINE] = ConfigRecord({**stamped, VIRTUAL_SECONDS: seconds})
 
 
 def seconds_of(message: Message) -> float | None:

@@ -24,6 +24,7 @@ from flsim.files import DamagedFileError, write_atomically
 from flsim.flower.contract import Stage, state_of
 from flsim.flower.probe import kept_pack
 from flsim.flower.store import Saved
+from flsim.loop.timekeeper import TimeState
 from flsim.models.adapter import Adapter
 
 KEPT = 2
@@ -68,6 +69,8 @@ class Checkpoint:
     """That of the server's stage; empty if there is none."""
     fleet: FleetState | None = None
     """What the server keeps of the fleet's budget; None if it has none."""
+    time: TimeState | None = None
+    """What the server keeps of virtual time; None without a system."""
     inventory: Inventory | None = None
     """None in checkpoints of the release before."""
 
@@ -85,6 +88,7 @@ def save_checkpoint(
     *,
     stage: Stage | None = None,
     fleet: FleetState | None = None,
+    time: TimeState | None = None,
     inventory: Inventory | None = None,
 ) -> None:
     """Write a checkpoint, and drop those that are no longer kept.
@@ -96,10 +100,11 @@ def save_checkpoint(
         strategy: the server's, with its state.
         stage: the server's; None if it has none.
         fleet: the fleet's budget; None if it has none.
+        time: virtual time; None without a system.
         inventory: what else the run needs; None names nothing.
     """
     states = {"strategy": state_of(strategy), "stage": {} if stage is None else state_of(stage)}
-    kept = {**states, "fleet": fleet}
+    kept = {**states, "fleet": fleet, "time": time}
     mark = mark if isinstance(mark, Mark) else Mark(mark)
     arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
     arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
@@ -121,9 +126,10 @@ def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
         arrays = {name: file[name] for name in file.files}
         mark = _mark(arrays["meta"])
         strategy, stage, fleet = (cloudpickle.loads(arrays[n].tobytes()) for n in ("strategy", "stage", "fleet"))
+        time = cloudpickle.loads(arrays["time"].tobytes()) if "time" in arrays else None  # not in the release before
         inventory = _inventory(arrays)
     adapter = {n.removeprefix("adapter/"): tensor for n, tensor in arrays.items() if n.startswith("adapter/")}
-    return Checkpoint(mark, adapter, strategy, stage, fleet, inventory)
+    return Checkpoint(mark, adapter, strategy, stage, fleet, time, inventory)
 
 
 def latest_mark(run_dir: Path) -> Mark | None:

@@ -5,6 +5,8 @@ What a single field allows is said at the field (`flsim/config/schema.py`).
 
 import math
 import os
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from flsim.cloud.make import make_cloud
@@ -13,9 +15,20 @@ from flsim.config.given import shown
 from flsim.config.model import AFTER, ASKS_BEFORE, ASKS_IN_BOTH, ModelConfig
 from flsim.config.ranges import near
 from flsim.config.schema import BudgetConfig, Config, ConfigError, EvaluationConfig, FleetBudgetConfig, FleetConfig
+from flsim.config.system import (
+    BUFFERED,
+    FIRST,
+    READ_BY_AVAILABILITY,
+    READ_BY_END,
+    AvailabilityConfig,
+    RoundEndConfig,
+    SystemConfig,
+)
 from flsim.loop.lock import LOCK, OWNER
 from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import TASKS
+from flsim.system.availability import Availability
+from flsim.system.classes import Fleet
 from flsim.tasks.checks import check_data
 
 MANY = 100_000
@@ -54,6 +67,8 @@ def check_settings(config: Config) -> None:
     _check_tests(config.evaluation, config.fleet)
     _check_phases(config)
     _check_warmup(config)
+    if config.system is not None:
+        _check_system(config, config.system)
 
 
 def refuse_until(until: int | None) -> None:
@@ -153,6 +168,37 @@ def _check_fleet(fleet: FleetConfig, rank: int, alpha: float) -> None:
             f"fleet.devices={fleet.devices} without fleet.cohort would all learn in every round; set fleet.cohort=100, "
             f"or fleet.cohort={fleet.devices} if that is meant"
         )
+
+
+def _check_system(config: Config, system: SystemConfig) -> None:
+    """That classes, links and availability can be, that the end of a round can come, and that nothing is idle."""
+    Fleet.of(system, config.stream.seed)
+    Availability.of(system.availability, config.stream.seed)
+    _refuse_idle("system.end", system.end, READ_BY_END[system.end.kind])
+    _refuse_idle("system.availability", system.availability, READ_BY_AVAILABILITY[system.availability.kind])
+    counted, devices = config.counted, config.fleet.devices
+    if system.end.kind == FIRST and counted == devices:
+        raise ConfigError(
+            f"system.end.kind=first invites more devices than count, and all {devices} count; set fleet.cohort, such "
+            f"as fleet.cohort={max(1, devices // 2)}"
+        )
+    if system.end.kind == BUFFERED and not counted <= config.in_flight <= devices:
+        raise ConfigError(
+            f"system.end.in_flight={config.in_flight} must be in [{counted}, {devices}]: of the devices that work at a "
+            f"time, fleet.cohort={counted} are aggregated together, and there are no more than fleet.devices={devices}"
+        )
+
+
+def _refuse_idle(section: str, given: RoundEndConfig | AvailabilityConfig, read: Sequence[str]) -> None:
+    """Refuse a setting that the kind does not read."""
+    default = type(given)()
+    for one in fields(given):
+        value = getattr(given, one.name)
+        if one.name not in ("kind", *read) and value != getattr(default, one.name):
+            raise ConfigError(
+                f"{section}.{one.name}={value} has no effect with {section}.kind={given.kind}; leave it out, or set "
+                f"another kind"
+            )
 
 
 def _check_warmup(config: Config) -> None:

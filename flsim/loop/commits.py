@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from flsim.cloud.journal import PURCHASES, TESTS, TRAINING, path_of
 from flsim.config.schema import Config
-from flsim.devices import device_name
+from flsim.devices import device_index
 from flsim.files import flush
 from flsim.flower.states import States
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import Inventory, Mark, latest_mark, save_checkpoint
 from flsim.loop.lock import FolderInUseError, RunLock
-from flsim.loop.rounds import Rounds, cohort, evaluated
+from flsim.loop.rounds import Rounds
 from flsim.metrics.rows import Row, rows_path, write_rows
 from flsim.models.adapter import Adapter
 
@@ -58,8 +58,16 @@ class Commits:
         self.refuse_others()
         mark = Mark(round_, self.lock.owner.token, self.config)
         inventory = Inventory((*self.rows, digest), states, grid.pack, self.world)
-        stage, fleet = rounds.stage, rounds.treasurer.state
-        save_checkpoint(folder, mark, adapter, rounds.strategy, stage=stage, fleet=fleet, inventory=inventory)
+        save_checkpoint(
+            folder,
+            mark,
+            adapter,
+            rounds.strategy,
+            stage=rounds.stage,
+            fleet=rounds.treasurer.state,
+            time=None if rounds.timekeeper is None else rounds.timekeeper.state,
+            inventory=inventory,
+        )
         self.rows.append(digest)
         self.last = mark
         self.refuse_others()  # before anything is deleted that another, who has the folder by now, may need
@@ -97,9 +105,8 @@ def _forget_purchases(config: Config, states: States, round_: int) -> None:
     room, late = config.folder / PURCHASES, round_ - 2
     if late < 0 or not room.is_dir():
         return
-    learned = set(cohort(config, late)) if late else set[int]()
-    for device in learned.union(evaluated(config)):
-        own = room / device_name(device)
+    for own in sorted(room.iterdir()):
+        device = device_index(own.name)
         path_of(own, late, TESTS).unlink(missing_ok=True)
         newest = states.before(device, round_ + 1)
         if newest is not None and newest.round >= late:

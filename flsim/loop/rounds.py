@@ -1,7 +1,7 @@
 """One round: the cohort learns, the strategy aggregates, the fleet is measured. It knows no algorithm."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, we
 from flsim.flower.grid import FleetGrid
 from flsim.flower.returned import next_adapter
 from flsim.loop.health import HealthReader
+from flsim.loop.timekeeper import NOT_TIMED, Timekeeper, user_facts
 from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
@@ -34,6 +35,8 @@ class Rounds:
     strategy: Strategy
     stage: Stage | None
     treasurer: Treasurer
+    timekeeper: Timekeeper | None
+    """None without virtual time."""
     grid: FleetGrid
     log: logging.Logger
 
@@ -51,7 +54,8 @@ class Rounds:
         Raises:
             StrategyError: if the strategy returns what cannot be the next adapter.
         """
-        self.grid.open_to(cohort(self.config, round_))
+        drawn = cohort(self.config, round_)
+        self.grid.open_to(drawn if self.timekeeper is None else self.timekeeper.invite(drawn, round_))
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)
             instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured})
@@ -60,7 +64,9 @@ class Rounds:
         weight = self._weight(len(sent))
         replies, total = self.grid.send_and_sum(sent, weight, timeout=self.config.engine.timeout_s)
         with spend("transport"):
-            usable, rows = self._inspect(sent, replies, round_)
+            closed = NOT_TIMED if self.timekeeper is None else self.timekeeper.close(sent, replies, round_)
+            usable, rows = self._inspect(sent, replies, round_, closed.set_aside)
+            rows += closed.rows
             more, spent = self._unheard(replies, round_)
             rows += more + self.treasurer.book(sent, replies, round_, spent)
         with spend("aggregate"):
@@ -82,11 +88,13 @@ class Rounds:
 
     def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
         """Measure the adapter on the devices of the panel, whatever part of the fleet the strategy would sample."""
-        self.grid.open_to(evaluated(self.config))
+        tested = evaluated(self.config)
+        self.grid.open_to(tested)
         replies = self.grid.send_and_receive(self._tests(adapter, round_), timeout=self.config.engine.timeout_s)
         with spend("aggregate"):
             self.strategy.aggregate_evaluate(round_, self._weighable(replies))
-        rows: list[Row] = []
+        timed = self.timekeeper if round_ == 0 else None
+        rows = [] if timed is None else user_facts(timed.system, tested, round_)
         with spend("transport"):
             for reply in replies:
                 if reply.has_error():
@@ -122,7 +130,8 @@ class Rounds:
 
     def _weight(self, devices: int) -> Weight | None:
         """What the workers sum with; None if they are to hand the adapters over."""
-        if devices <= self.config.engine.stream or not isinstance(self.strategy, TakesMean):
+        selects = self.timekeeper is not None and self.timekeeper.selects
+        if devices <= self.config.engine.stream or not isinstance(self.strategy, TakesMean) or selects:
             return None
         return self.strategy.streamed_weight
 
@@ -147,11 +156,12 @@ class Rounds:
         return [_fact(round_, device, "set_aside", 1.0, task=wire.UNSUMMABLE) for device in left_out]
 
     def _inspect(
-        self, sent: Sequence[Message], replies: Sequence[Message], round_: int
+        self, sent: Sequence[Message], replies: Sequence[Message], round_: int, missed: Mapping[int, str]
     ) -> tuple[list[Message], list[Row]]:
         """The replies that can be aggregated, and the rows of all; who is set aside is logged with the reason.
 
         The workers have judged each reply against what its device was sent, and turned what cannot be used into errors.
+        Of those who `missed` the end of the round in virtual time, each with the word for it, all else has happened.
         """
         usable, rows = [], []
         sizes = {key: wire.size_of(m) for key, m in {id(wire.arrays_of(m)): m for m in sent}.items()}
@@ -166,9 +176,12 @@ class Rounds:
                 self.log.warning("round %d: %s is set aside, %s: %s", round_, device_name(device), word, detail)
                 rows.append(_fact(round_, device, "set_aside", 1.0, task=word))
                 continue
-            usable.append(reply)
             rows += wire.rows_of(reply)
-            rows.append(_fact(round_, device, "uplink_bytes", wire.uplink_of(reply)))
+            if device in missed:
+                rows.append(_fact(round_, device, "set_aside", 1.0, task=missed[device]))
+            else:
+                usable.append(reply)
+                rows.append(_fact(round_, device, "uplink_bytes", wire.uplink_of(reply)))
             seconds = wire.seconds_of(reply)
             if seconds is not None:
                 rows.append(_fact(round_, device, "seconds", seconds))

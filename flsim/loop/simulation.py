@@ -48,6 +48,7 @@ from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place
 from flsim.loop.rounds import Rounds, cohort
+from flsim.loop.timekeeper import Timekeeper
 from flsim.loop.treasurer import Treasurer
 from flsim.loop.warm_start import adapter_in, refuse_another, warmed
 from flsim.loop.warmup import Warmed, Warmup, refuse_silent
@@ -55,7 +56,9 @@ from flsim.loop.watch import AskingWatch
 from flsim.metrics.rows import Row, read_rows
 from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
 from flsim.models.base import first_adapter
+from flsim.models.sizes import system_of
 from flsim.report.summary import Summary
+from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
 from flsim.tasks.testing import milestones
 from flsim.timing import booked, spend, write_timing
@@ -166,6 +169,8 @@ class Ready:
     stream: TaskStream
     adapter: Adapter
     """The first one."""
+    system: System | None
+    """What devices take in virtual time; None without `system`."""
 
 
 def prepare(
@@ -182,15 +187,20 @@ def prepare(
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:
         cache.check()
+    system: System | None = None
     if isinstance(client, BringsModel):
         adapter = client.first_adapter()
+        if config.system is not None:
+            system = System(config.system, client.shape, config.stream.seed)
     else:
+        if config.system is not None:
+            system = system_of(config.system, config.model, config.stream.seed)
         _refuse_features(stream)
         adapter = first_adapter(config.model, config.seed, more_of(client))
         refuse_silent(config, speaks(client))
     if isinstance(strategy, Deals):
         strategy.carried(adapter)  # told now, and not in round 1
-    return Ready(config, strategy, client, stage, cloud, stream, adapter)
+    return Ready(config, strategy, client, stage, cloud, stream, adapter, system)
 
 
 def _refuse_features(stream: TaskStream) -> None:
@@ -300,6 +310,7 @@ def go_on(
     strategy, stage, folder = ready.strategy, ready.stage, lock.folder
     config = replace(ready.config, run_dir=str(folder))  # wherever it lies by now
     adapter, first, treasurer = ready.adapter, 0, Treasurer(config)
+    timekeeper = None if ready.system is None else Timekeeper(config, ready.system)
     store = store_in(folder)
     world = world_of(config, ready.stream)
     checkpoint, inventory, states = inspect(folder, store, config, world, last=last, log=log)
@@ -310,6 +321,8 @@ def go_on(
         if stage is not None:
             restore(stage, checkpoint.stage)
         treasurer.state = checkpoint.fleet
+        if timekeeper is not None and checkpoint.time is not None:
+            timekeeper.state = checkpoint.time
     warm = _warmed(ready, config, folder, progress=progress) if config.warmup.steps and first <= last else None
     if warm is not None:
         config = replace(config, model=replace(config.model, adapter=str(adapter_in(folder))))
@@ -328,7 +341,7 @@ def go_on(
     with on or open_grid(config, folder, ready.client, ready.cloud) as grid:
         grid.states = states
         grid.pack = _pack_of(config, folder, grid, adapter)
-        rounds = Rounds(config, strategy, stage, treasurer, grid, log)
+        rounds = Rounds(config, strategy, stage, treasurer, timekeeper, grid, log)
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
         watch = AskingWatch.of(ready.client, config.budget.tau, folder, log, first=first, shows=progress)

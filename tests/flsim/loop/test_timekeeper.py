@@ -1,0 +1,151 @@
+"""Runs in virtual time: what they change of a run is nothing but who counts, and they go on where they stopped."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+import flsim
+from flsim.config.schema import Config, ConfigError
+from flsim.loop.checks import check_settings
+from flsim.metrics.rows import in_rounds, of_fleet, read_rows, training, without_timing
+from tests.tiny import TinyRun
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
+TINY = ("fleet.devices=6", "fleet.cohort=3", "rounds=3", "engine.pack=3", "client.group_size=2", "model.request=before")
+PARTS = ("compute", "waiting", "radio")
+TIMED = {"joules", "cloud_joules", "battery", "virtual_seconds", "wasted_joules", *(f"{part}_joules" for part in PARTS)}
+TIMED |= {f"{part}_seconds" for part in ("compute", "link", "cloud", "waited", "round")}
+Rows = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def rows(tiny_run: TinyRun) -> Rows:
+    """`rows(name, *overrides)`: of a run, without what differs between equal runs."""
+
+    def run(name: str, *more: str) -> pd.DataFrame:
+        return rows_of(tiny_run(name, *more))
+
+    return run
+
+
+def rows_of(config: Config) -> pd.DataFrame:
+    flsim.run(config, progress=False)
+    return without_timing(read_rows(config.folder))
+
+
+def untimed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without what only a run in virtual time has."""
+    asked = rows["name"].isin(TIMED) | rows["name"].str.contains("^class_|^link_|question_|within_")
+    return rows[~asked].reset_index(drop=True)
+
+
+def seconds(rows: pd.DataFrame) -> list[float]:
+    """Virtual time at the end of each round."""
+    fleet = of_fleet(rows)
+    return [float(total) for total in fleet.loc[fleet["name"] == "virtual_seconds", "total"]]
+
+
+def words(rows: pd.DataFrame) -> list[str]:
+    """Why devices were set aside."""
+    return sorted(set(rows.loc[rows["name"] == "set_aside", "task"]))
+
+
+def test_a_system_changes_no_other_row_and_time_never_falls(rows: Rows) -> None:
+    plain, timed = rows("plain"), rows("timed", "system={}")
+    pd.testing.assert_frame_equal(untimed(timed), plain)
+    times = seconds(timed)
+    assert len(times) == 3
+    assert times == sorted(times)
+    assert times[0] > 0
+    whole = training(timed, name="joules")["total"].sum()
+    parts = [training(timed, name=f"{part}_joules")["total"].sum() for part in PARTS]
+    assert whole == pytest.approx(sum(parts))
+
+
+def test_ends_that_nobody_misses_are_all(rows: Rows) -> None:
+    all_ = rows("all", "system={}")
+    pd.testing.assert_frame_equal(rows("deadline", "system.end={kind: deadline, deadline_s: 1e6}"), all_)
+
+
+def test_the_first_are_faster_and_the_others_late(rows: Rows) -> None:
+    """Of six invited three count; late ones have spent, and only their updates are gone."""
+    all_ = rows("all", "system={}", "fleet.cohort=null")
+    first = rows("first", "system.end={kind: first, over: 2}")
+    assert words(first) == ["late"]
+    assert len(first[first["name"] == "set_aside"]) == 9
+    assert seconds(first)[0] < seconds(all_)[0]
+    late = first[(first["name"] == "set_aside") & (first["round"] == 1)]["device"]
+    spent = training(in_rounds(first, 1, 1), name="sampled_tokens")
+    assert set(late) <= set(spent["device"])
+    waste = of_fleet(first)
+    assert (waste.loc[waste["name"] == "wasted_joules", "total"] > 0).all()
+
+
+def test_a_deadline_that_all_miss_leaves_the_adapter_as_it_was(tiny_run: TinyRun) -> None:
+    config = tiny_run("missed", "system.end={kind: deadline, deadline_s: 1e-6}", "rounds=1")
+    missed = rows_of(config)
+    assert words(missed) == ["late"]
+    assert missed[missed["name"] == "aggregation_share"].empty
+    assert seconds(missed) == [1e-6]
+
+
+@pytest.mark.parametrize("strategy", ["strategies.flex_lora:FlexLora", "flwr.serverapp.strategy:FedAvg"])
+def test_a_stopped_run_goes_on_in_its_time(tiny_run: TinyRun, strategy: str) -> None:
+    """With devices that come and go, batteries, and jitter: equal rows, virtual time among them."""
+    system = (
+        "system.availability={kind: renewal, on_s: 2, off_s: 1}",
+        "system.charge_w=5",
+        "system.jitter=0.5",
+        "system.end={kind: first, over: 1.5}",
+        "system.classes.mid.battery_wh=0.01",
+        f"strategy.path={strategy}",
+    )
+    whole = rows_of(tiny_run("whole", *system))
+    config = tiny_run("stopped", *system)
+    flsim.run(config, until=1, progress=False)
+    flsim.run(resume=config.folder, progress=False)
+    pd.testing.assert_frame_equal(without_timing(read_rows(config.folder)), whole)
+    assert not whole[whole["name"] == "battery"].empty
+
+
+def test_who_goes_away_is_left_out_and_who_comes_late_is_awaited(rows: Rows) -> None:
+    short = rows("short", "system.availability={kind: renewal, on_s: 0.3, off_s: 0.3}", "rounds=4")
+    assert "left" in words(short)
+    night = rows("night", "system.availability={kind: daily, start_h: 2, spread_h: 0, length_h: 7}", "rounds=1")
+    waited = training(night, name="waited_seconds")
+    assert (waited["total"] == 2 * 3600).all()  # a run begins at midnight
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("system.end={kind: first}", "fleet.cohort=null"), r"first invites more devices than count, and all 6"),
+        (("system.end={deadline_s: 3}",), r"system.end.deadline_s=3.0 has no effect with system.end.kind=all"),
+        (("system.availability={on_s: 3}",), r"availability.on_s=3.0 has no effect with .*kind=always"),
+        (("system.end={kind: buffered, in_flight: 2}",), r"in_flight=2 must be in \[3, 6\]"),
+        (("system.classes.lov.share=1",), r"system.classes.lov is none of those that ship .*did you mean low"),
+    ],
+)
+def test_a_system_that_cannot_be_is_told(tiny_run: TinyRun, more: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_settings(tiny_run("wrong", *more))
+
+
+def test_a_client_that_does_not_count_ends_the_run(tiny_run: TinyRun) -> None:
+    """A missing count would be a second that nobody took."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"arrays": message.content["arrays"], "metrics": metrics}), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+    with pytest.raises(ConfigError, match="says nothing of read_tokens"):
+        flsim.run(tiny_run("mute", "system={}"), client=app, progress=False)

@@ -9,16 +9,19 @@ Updates come sorted by device and without the ones that failed or hold NaN, so a
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 
 import flsim.flower.messages as wire
+from flsim.aggregation.pairs import Pairs, pairs_of
 from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, node_of
@@ -41,16 +44,36 @@ class Update(Measures):
     """The same tensors after its round."""
     shape: LoraShape | None = None
     """Its rank and alpha; None outside a run."""
+    fade: float | None = None
+    """How much its move counts, of an update that began with an earlier version than the present one; else None. Only
+    strategies that go by products see such updates as they are (`DeltaStrategy.by_products`)."""
 
     @cached_property
     def delta(self) -> Adapter:
-        """`adapter - sent`, by tensor name."""
-        return {name: tensor - self.sent[name] for name, tensor in self.adapter.items()}
+        """`adapter - sent`, by tensor name, as far as it counts."""
+        return {name: self._move(name) for name in self.adapter}
 
     @property
     def extras(self) -> Adapter:
         """The part of `delta` that is no LoRA: how what is learned beside it moved; mostly empty."""
-        return {name: tensor - self.sent[name] for name, tensor in self.adapter.items() if not factor_of(name)}
+        return {name: self._move(name) for name in self.adapter if not factor_of(name)}
+
+    def products(self, server: Pairs) -> Iterator[tuple[float, Pairs]]:
+        """Its product as a sum of terms: `B A`, or, of an earlier version, `P + s (B A - B_v A_v)`.
+
+        Args:
+            server: P, the server's present product.
+        """
+        if self.fade is None:
+            yield 1.0, pairs_of(self.adapter, self.scale)
+            return
+        yield 1.0, server
+        yield self.fade, pairs_of(self.adapter, self.scale)
+        yield -self.fade, pairs_of(self.sent, self.scale)
+
+    def _move(self, name: str) -> NDArray[np.float32]:
+        whole = self.adapter[name] - self.sent[name]
+        return whole if self.fade is None else np.float32(self.fade) * whole
 
     @property
     def scale(self) -> float:
@@ -84,6 +107,9 @@ class DeltaStrategy(Strategy):
     """The factors that devices learn."""
     fresh_optimizer = False
     """Whether devices forget their optimizer's moments before every round."""
+    by_products = False
+    """Whether it goes by products of factors, so that an update of an earlier version is no sum of factors with the
+    present one, but a difference of products: it then gets such updates with their `fade`."""
     unequal_ranks = False
     """Whether it takes updates of unequal ranks; if not, a fleet that has them is refused."""
 
@@ -256,9 +282,21 @@ class DeltaStrategy(Strategy):
         return to_arrays(new), _reward_of(measures)
 
     def _update(self, message: Message) -> Update:
-        measures = wire.measures_of(message)
-        shape = self._shape_of(message.metadata.src_node_id)
-        return Update(**vars(measures), sent=self._round.sent[shape], adapter=wire.adapter_of(message), shape=shape)
+        parts: dict[str, Any] = vars(wire.measures_of(message))
+        shape, learned = self._shape_of(message.metadata.src_node_id), wire.adapter_of(message)
+        stale = wire.stale_of(message)
+        if stale is not None and self.by_products:
+            begun, fade = stale
+            return Update(**parts, sent=begun, adapter=learned, shape=shape, fade=fade)
+        sent = self._sent_to(shape)
+        adapter = learned if stale is None else wire.moved(sent, stale[0], learned, stale[1])
+        return Update(**parts, sent=sent, adapter=adapter, shape=shape)
+
+    def _sent_to(self, shape: LoraShape | None) -> Adapter:
+        """What is expected back from devices of a shape; an earlier version may come from one that nobody has now."""
+        if shape is None or shape in self._round.sent:
+            return self._round.sent[shape]
+        return only(self.carried(self.deal(self._round.adapter, shape)), self.learns)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

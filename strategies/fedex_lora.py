@@ -21,6 +21,8 @@ from strategies.parts.samplers import Sampler
 class FedExLora(FedAvg):
     """FedAvg on the factors plus the residual of the products."""
 
+    by_products = True
+
     def __init__(
         self,
         decay: float = 1.0,
@@ -60,7 +62,8 @@ class FedExLora(FedAvg):
             return adapter
         new = self.step(adapter, mean)
         average = pairs_of(new, self.scale)
-        parts = [(self.shares[u.device], pairs_of(u.adapter, u.scale)) for u in updates]
+        server = pairs_of(adapter, self.scale)
+        parts = [(self.shares[u.device] * part, pairs) for u in updates for part, pairs in u.products(server)]
         self.kept.add(
             {layer: [*((share, pairs[layer]) for share, pairs in parts), (-1.0, average[layer])] for layer in average},
             decay=self.decay,

@@ -33,6 +33,7 @@ AVERAGES = ("deltas", "adapters")
 class FlexLora(DeltaStrategy):
     """The best adapter of the server's rank for the exact average of the products, and of each device's rank for it."""
 
+    by_products = True
     unequal_ranks = True
 
     def __init__(
@@ -90,15 +91,17 @@ class FlexLora(DeltaStrategy):
         sent = [pairs_of(update.sent, update.scale) for update in updates]
         start = pairs_of(adapter, self.scale)
         # if all started from the server's own product, it cancels: half as many factors
-        plain = self.average == "adapters" or all(update.shape in (None, self.shape) for update in updates)
+        fresh = all(update.fade is None for update in updates)
+        plain = fresh and (self.average == "adapters" or all(u.shape in (None, self.shape) for u in updates))
+        parts = [c * (1.0 if u.fade is None else u.fade) for c, u in zip(coefficients.tolist(), updates, strict=True)]
 
         def of(layer: str) -> Pair:
             if plain:
-                return weighted_sum([(c, pairs[layer]) for c, pairs in zip(coefficients.tolist(), new, strict=True)])
+                return weighted_sum([(c, pairs[layer]) for c, pairs in zip(parts, new, strict=True)])
             moves = [
                 (c * sign, pairs[layer])
                 for sign, of_all in ((1.0, new), (-1.0, sent))
-                for c, pairs in zip(coefficients.tolist(), of_all, strict=True)
+                for c, pairs in zip(parts, of_all, strict=True)
             ]
             return weighted_sum([(1.0, start[layer]), *moves])
 

@@ -23,6 +23,7 @@ from strategies.parts.server_optimizers import Average
 class Flora(DeltaStrategy):
     """The average goes into the base; the adapter only carries one round's learning."""
 
+    by_products = True
     unequal_ranks = True
     fresh_optimizer = True
 
@@ -53,9 +54,13 @@ class Flora(DeltaStrategy):
         self.shares = shares_of(updates, [self.weighter(update) for update in updates])
         if not self.shares:
             return adapter
-        parts = [(self.shares[u.device], pairs_of(u.adapter, u.scale)) for u in updates]
+        # an update of an earlier version began with B = 0 as well: its product is its move
+        fades = [1.0 if u.fade is None else u.fade for u in updates]
+        parts = [
+            (self.shares[u.device] * fade, pairs_of(u.adapter, u.scale)) for u, fade in zip(updates, fades, strict=True)
+        ]
         self.kept.add({layer: [(share, pairs[layer]) for share, pairs in parts] for layer in parts[0][1]})
-        mean = combined([update.extras for update in updates], np.array([share for share, _ in parts]))
+        mean = combined([update.extras for update in updates], np.array([self.shares[u.device] for u in updates]))
         return Average().step(adapter | self._fresh(lora_of(adapter)), mean)
 
     def _fresh(self, adapter: Adapter) -> Adapter:

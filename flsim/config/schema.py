@@ -27,7 +27,7 @@ from flsim.config.ranges import (
     tupled,
     worded,
 )
-from flsim.config.system import FIRST
+from flsim.config.system import BUFFERED, FIRST
 from flsim.config.system import SystemConfig as SystemConfig
 from flsim.config.warmup import WarmupConfig as WarmupConfig
 
@@ -335,6 +335,11 @@ class Config:
         if self.system is None or self.system.end.kind != FIRST:
             return self.counted
         return min(self.fleet.devices, math.ceil(self.system.end.over * self.counted))
+
+    def invited(self, round_: int) -> int:
+        """Devices that are invited to a round: where rounds are buffered, to the first as many as work at a time."""
+        buffered = self.system is not None and self.system.end.kind == BUFFERED
+        return self.in_flight if buffered and round_ == 1 else self.cohort_size
 
     @property
     def in_flight(self) -> int:

@@ -23,8 +23,9 @@ from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch, only
 from flsim.problems.problem import Problem
 
-ARRAYS, RESIDUAL, CONFIG, METRICS, ROWS, SHARED, ENGINE = (
+ARRAYS, BEGUN, RESIDUAL, CONFIG, METRICS, ROWS, SHARED, ENGINE = (
     "arrays",
+    "begun-with",
     "residual",
     "config",
     "metrics",
@@ -48,13 +49,14 @@ ROUND, EVALUATE_LOCAL, REFERENCES, LEARNS, FRESH, PROXIMAL, DYNAMIC = (
 PURCHASES = "purchases"  # in a context's `node_config`: the folder of what the device asks of the cloud
 
 
-NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, VIRTUAL_SECONDS, BYTES = (
+NUM_EXAMPLES, EFFECTIVE_GROUPS, REWARD, LOSS, SECONDS, VIRTUAL_SECONDS, FADE, BYTES = (
     "num-examples",
     "effective-groups",
     "reward",
     "train_loss",  # what Flower's QFedAvg asks for
     "seconds",
     "virtual-seconds",
+    "fade",
     "bytes",
 )
 
@@ -237,6 +239,35 @@ def stamp(message: Message, *, seconds: float) -> None:
     """Note on a reply how long the device took, and how many bytes of tensors it sent."""
     size = size_of(message) if ARRAYS in message.content else 0
     message.content[ENGINE] = ConfigRecord({SECONDS: seconds, BYTES: size})
+
+
+def with_begun(reply: Message, begun: ArrayRecord) -> Message:
+    """The same reply with what its device began with beside what it learned, for one that comes versions later."""
+    return with_content(reply, RecordDict({**reply.content, BEGUN: begun}))
+
+
+def mark_stale(reply: Message, *, fade: float) -> None:
+    """Say on a reply that versions have gone by since its device began, and how much its move still counts."""
+    stamped = reply.content.config_records.get(ENGINE, ConfigRecord())
+    reply.content[ENGINE] = ConfigRecord({**stamped, FADE: fade})
+
+
+def stale_of(message: Message) -> tuple[Adapter, float] | None:
+    """What the device of a reply began with, and how much its move counts; None if that is the present version."""
+    fade = _stamped(message, FADE)
+    return None if fade is None else (to_adapter(message.content.array_records[BEGUN]), fade)
+
+
+def moved(sent: Adapter, begun: Adapter, learned: Adapter, fade: float) -> Adapter:
+    """`x_now + s (y - x_v)`: what a device that began with x_v and learned y would have made of x_now.
+
+    Args:
+        sent: x_now, what such a device would be sent at present.
+        begun: x_v.
+        learned: y.
+        fade: s.
+    """
+    return {name: (sent[name] + fade * (tensor - begun[name])).astype(tensor.dtype) for name, tensor in learned.items()}
 
 
 def stamp_virtual(message: Message, seconds: float) -> None:

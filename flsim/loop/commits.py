@@ -53,6 +53,9 @@ class Commits:
         states = grid.states.newest()
         new = [self.store.folder / name for name in grid.states.files_of(round_)]
         flush(new, f"the states of round {round_}")
+        timekeeper = rounds.timekeeper
+        if timekeeper is not None and timekeeper.buffered:
+            timekeeper.hangar.flush(timekeeper.state.flights, round_)
         self.refuse_others()
         digest = write_rows(rows_path(folder, round_), rows)
         self.refuse_others()
@@ -65,13 +68,15 @@ class Commits:
             rounds.strategy,
             stage=rounds.stage,
             fleet=rounds.treasurer.state,
-            time=None if rounds.timekeeper is None else rounds.timekeeper.state,
+            time=None if timekeeper is None else timekeeper.state,
             inventory=inventory,
         )
         self.rows.append(digest)
         self.last = mark
         self.refuse_others()  # before anything is deleted that another, who has the folder by now, may need
         grid.states.tidy(self.store, round_)
+        if timekeeper is not None and timekeeper.buffered:
+            timekeeper.hangar.tidy(timekeeper.state.flights)
         _forget_purchases(rounds.config, grid.states, round_)
 
     def refuse_others(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from flwr.app import ConfigRecord, Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 import flsim.flower.messages as wire
@@ -16,6 +16,8 @@ from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import Deals, LeavesOut, Stage, TakesMean, Weight, weighed_by
 from flsim.flower.grid import FleetGrid
 from flsim.flower.returned import next_adapter
+from flsim.flower.store import Saved
+from flsim.learning.exact_sum import ExactSum
 from flsim.loop.health import HealthReader
 from flsim.loop.timekeeper import NOT_TIMED, Timekeeper, user_facts
 from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
@@ -25,6 +27,8 @@ from flsim.seeding import generator, seed_globals
 from flsim.tasks.stream import TaskStream
 from flsim.tasks.testing import panel_of
 from flsim.timing import spend
+
+_AT_ONCE = 256  # devices whose replies the server holds at a time, where it writes them down
 
 
 @dataclass(frozen=True)
@@ -58,24 +62,27 @@ class Rounds:
         self.grid.open_to(drawn if self.timekeeper is None else self.timekeeper.invite(drawn, round_))
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)
-            instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured})
+            instructions = ConfigRecord({wire.EVALUATE_LOCAL: measured, **self._time()})
             sent = list(self.strategy.configure_train(round_, to_arrays(adapter), instructions, self.grid))
             sent = self.treasurer.allot(sent, round_)
         weight = self._weight(len(sent))
-        replies, total = self.grid.send_and_sum(sent, weight, timeout=self.config.engine.timeout_s)
+        replies, total, taken_in = self._ask(sent, weight, round_)
         with spend("transport"):
-            closed = NOT_TIMED if self.timekeeper is None else self.timekeeper.close(sent, replies, round_)
+            timed = self.timekeeper
+            closed = NOT_TIMED if timed is None else timed.close(sent, replies, round_, taken_in)
             usable, rows = self._inspect(sent, replies, round_, closed.set_aside)
             rows += closed.rows
             more, spent = self._unheard(replies, round_)
             rows += more + self.treasurer.book(sent, replies, round_, spent)
+            if closed.landed is not None:
+                usable, sent = closed.landed, [_began(reply, sent) for reply in closed.landed]
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)  # again: a client in this process may have drawn
             intact = [wire.own_copy(reply) for reply in usable]  # some strategies empty or change the replies
             if weight is not None and isinstance(self.strategy, TakesMean):
                 new, _ = self.strategy.aggregate_mean(round_, usable, total)
             else:
-                new, _ = self.strategy.aggregate_train(round_, self._weighable(usable))
+                new, _ = self.strategy.aggregate_train(round_, self._weighable(usable, adapter))
             rows += self._left_out(round_)
             rows += self._health.rows(self.strategy, adapter, sent, intact, round_)
             if new is not None:
@@ -85,6 +92,30 @@ class Rounds:
             adapter, more = self.stage.after_round(round_, adapter, usable, residual)
             rows += more
         return adapter, rows
+
+    def _ask(
+        self, sent: Sequence[Message], weight: Weight | None, round_: int
+    ) -> tuple[list[Message], ExactSum, dict[int, Saved] | None]:
+        """The replies, their sum where workers sum, and where they lie if they are to be aggregated later."""
+        limit = self.config.engine.timeout_s
+        if self.timekeeper is None or not self.timekeeper.buffered:
+            return *self.grid.send_and_sum(sent, weight, timeout=limit), None
+        replies, taken_in = list[Message](), dict[int, Saved]()
+        waiting = sorted(sent, key=lambda message: message.metadata.dst_node_id)
+        step = self.grid.pack * max(1, _AT_ONCE // self.grid.pack)  # whole packs, as if all were sent at once
+        for start in range(0, len(waiting), step):
+            some = waiting[start : start + step]
+            said = self.grid.send_and_receive(some, timeout=limit)
+            with spend("transport"):
+                taken_in |= self.timekeeper.hangar.take_in(some, said, round_)
+            replies += said
+        return replies, ExactSum(), taken_in
+
+    def _time(self) -> dict[str, int]:
+        """What time it is, for strategies whose samplers go by it; no other one is told."""
+        if self.timekeeper is None or not isinstance(self.strategy, Deals):
+            return {}
+        return {wire.NOW: self.timekeeper.state.now}
 
     def evaluate(self, adapter: Adapter, round_: int) -> list[Row]:
         """Measure the adapter on the devices of the panel, whatever part of the fleet the strategy would sample."""
@@ -135,10 +166,15 @@ class Rounds:
             return None
         return self.strategy.streamed_weight
 
-    def _weighable(self, replies: Sequence[Message]) -> list[Message]:
-        """What a strategy can aggregate: a stock one divides by the sum of all weights, which must not be 0."""
+    def _weighable(self, replies: Sequence[Message], adapter: Adapter | None = None) -> list[Message]:
+        """What a strategy can aggregate: a stock one divides by the sum of all weights, which must not be 0.
+
+        To a stock strategy an update of an earlier version comes as one of the present `adapter`.
+        """
         if isinstance(self.strategy, Deals):
             return list(replies)
+        if adapter is not None:
+            replies = [_of_today(reply, adapter) for reply in replies]
         key, found, total = weighed_by(self.strategy), list[Message](), 0.0
         for reply in replies:
             try:
@@ -199,9 +235,28 @@ class Rounds:
         return None if counted is not None else (wire.MISCOUNTED, f"its metrics hold no {key!r}")
 
 
+def _of_today(reply: Message, adapter: Adapter) -> Message:
+    """A reply as if its device had begun with the present adapter, and with no other tensors than Flower's own has."""
+    if reply.has_error() or wire.BEGUN not in reply.content:
+        return reply
+    stale = wire.stale_of(reply)
+    content = RecordDict({name: one for name, one in reply.content.items() if name != wire.BEGUN})
+    if stale is not None:
+        content[wire.ARRAYS] = to_arrays(wire.moved(adapter, stale[0], wire.adapter_of(reply), stale[1]))
+    return wire.with_content(reply, content)
+
+
+def _began(reply: Message, sent: Sequence[Message]) -> Message:
+    """The instruction that a reply answers, in this round or in an earlier one."""
+    node = reply.metadata.src_node_id
+    begun = RecordDict({wire.ARRAYS: reply.content.array_records[wire.BEGUN]})
+    return next((one for one in sent if one.metadata.dst_node_id == node), Message(begun, node, MessageType.TRAIN))
+
+
 def cohort(config: Config, round_: int) -> list[int]:
     """The devices of a round, a pure function of (seed, round), sorted."""
-    chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, config.cohort_size, replace=False)
+    count = config.invited(round_)
+    chosen = generator(config.seed, "cohort", round_).choice(config.fleet.devices, count, replace=False)
     return sorted(int(device) for device in chosen)
 
 

@@ -10,13 +10,16 @@ from flwr.app import Message
 
 import flsim.flower.messages as wire
 from flsim.config.schema import Config
-from flsim.config.system import ALWAYS, EVERYBODY
+from flsim.config.system import ALWAYS, BUFFERED, EVERYBODY
 from flsim.devices import device_at, device_name
+from flsim.flower.store import Saved
+from flsim.loop.flights import Flight, Hangar
 from flsim.metrics.rows import USER, Row, Subject, fleet_row
 from flsim.seeding import generator
 from flsim.system.availability import Availability
 from flsim.system.battery import Battery
-from flsim.system.ends import Ended, Stint, ended
+from flsim.system.clock import Clock
+from flsim.system.ends import Stint, ended
 from flsim.system.joules import Joules
 from flsim.system.seconds import MICROSECONDS, Spans
 from flsim.system.system import System
@@ -31,12 +34,20 @@ _LARGE = 100_000  # devices, above which no permutation of the fleet is drawn
 class TimeState:
     """What is kept between rounds; saved with the checkpoint."""
 
-    now: int = 0
-    """Microseconds since the start of the run."""
+    clock: Clock = field(default_factory=Clock)
+    """What time it is, and, where rounds are buffered, who is at work over their end."""
     batteries: Mapping[int, Battery] = field(default_factory=dict)
     """Of devices that have taken part; any other's is full."""
-    busy: frozenset[int] = frozenset()
-    """Devices that are at work over the end of a round."""
+    flights: Mapping[int, Flight] = field(default_factory=dict)
+    """The updates of those who are at work over the end of a round, by device."""
+
+    gone: Mapping[int, int] = field(default_factory=dict)
+    """Where rounds are buffered: when devices will have gone away whose update is lost; they work until then."""
+
+    @property
+    def now(self) -> int:
+        """Microseconds since the start of the run."""
+        return self.clock.now
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,10 @@ class Taken:
     joules: Joules
     stint: Stint
 
+    def spent(self, until: int) -> float:
+        """Joules of the device up to then."""
+        return self.stint.worked(until) * self.joules.device
+
 
 @dataclass(frozen=True)
 class Closed:
@@ -56,6 +71,8 @@ class Closed:
     set_aside: Mapping[int, str]
     """Devices whose update does not count, with the word for it."""
     rows: list[Row]
+    landed: list[Message] | None = None
+    """Replies that are aggregated now, where these are not those of the round's own devices: rounds are buffered."""
 
 
 NOT_TIMED = Closed({}, [])
@@ -76,8 +93,11 @@ class Timekeeper:
             ConfigError: for an availability that cannot be.
         """
         self.config, self.system = config, system
+        self.hangar = Hangar(config.folder)
         self.there = Availability.of(system.config.availability, config.stream.seed)
         self.state = TimeState()
+        self.buffered = system.config.end.kind == BUFFERED
+        """Whether devices work over the end of a round."""
         self.starts: dict[int, int] = {}
         """When each device of the round begins."""
 
@@ -114,13 +134,16 @@ class Timekeeper:
             )
         return sorted(self.starts)
 
-    def close(self, sent: Sequence[Message], replies: Sequence[Message], round_: int) -> Closed:
-        """How the round went: who is set aside, and the rows of everybody.
+    def close(
+        self, sent: Sequence[Message], replies: Sequence[Message], round_: int, taken_in: Mapping[int, Saved] | None
+    ) -> Closed:
+        """How the round went: who is set aside, who is aggregated, and the rows of everybody.
 
         Args:
             sent: the round's training messages.
             replies: of their devices; one without counts, since it failed, takes no time.
             round_: the round.
+            taken_in: where rounds are buffered, the replies that have been written down; else None.
 
         Raises:
             ConfigError: if the client does not say what it did.
@@ -129,13 +152,54 @@ class Timekeeper:
         for reply in replies:
             if wire.device_of(reply) in taken:
                 wire.stamp_virtual(reply, taken[wire.device_of(reply)].spans.total / MICROSECONDS)
+        if taken_in is not None:
+            return self._land(taken, taken_in, round_)
         stints, end = [one.stint for one in taken.values()], self.system.config.end
         over = ended(stints, end, now=self.state.now, count=self.config.counted)
-        rows = [row for device, one in taken.items() for row in self._rows(device, one, over, round_)]
-        rows += self._fleet_rows(taken, over, round_)
-        self._go_on(taken, over)
-        words = dict.fromkeys(over.late, wire.LATE) | dict.fromkeys(over.left, wire.LEFT)
-        return Closed(words, rows)
+        rows = [row for device, one in taken.items() for row in self._rows(device, one, over.time, round_)]
+        spent = {device: one.spent(over.time) for device, one in taken.items()}
+        wasted = sum(spent[device] for device in sorted(over.late | over.left))
+        rows += _fleet_rows(round_, over.time, over.time - self.state.now, wasted, sum(spent.values()))
+        self._go_on(taken, over.time)
+        return Closed(dict.fromkeys(over.late, wire.LATE) | dict.fromkeys(over.left, wire.LEFT), rows)
+
+    def _land(self, taken: Mapping[int, Taken], taken_in: Mapping[int, Saved], round_: int) -> Closed:
+        """Let the round's devices fly, and the first of all that are in flight land (FedBuff, arXiv 2106.06639).
+
+        Who goes away before it is done is lost at once, and its place is free.
+        """
+        now, end = self.state.now, self.system.config.end
+        left = {device: wire.LEFT for device, one in taken.items() if one.stint.leaves is not None}
+        flying = {device: one for device, one in taken.items() if device not in left}
+        rows = [row for device, one in taken.items() for row in self._rows(device, one, one.stint.over, round_)]
+        self._go_on(taken, now)
+        flights = {
+            **self.state.flights,
+            **{device: Flight(round_, taken_in[device], one.joules.device) for device, one in flying.items()},
+        }
+        clock = self.state.clock.sent({device: one.stint.finish for device, one in flying.items()})
+        clock, landings = clock.landed(min(self.config.counted, len(clock.flights)))
+        landed, dropped = list[Message](), 0
+        wasted = sum(taken[device].spent(taken[device].stint.over) for device in left)
+        for device in sorted(device for _, device in landings):
+            flight = flights.pop(device)
+            staleness, of = round_ - flight.round, Subject(round_, device_name(device), "train", "own")
+            rows.append(of.row("staleness", float(staleness)))
+            if end.max_staleness is not None and staleness > end.max_staleness:
+                rows.append(of.row("set_aside", 1.0, task=wire.STALE))
+                wasted, dropped = wasted + flight.joules, dropped + 1
+                continue
+            reply = self.hangar.bring_out(device, flight)
+            if staleness:
+                wire.mark_stale(reply, fade=(1 + staleness) ** -end.staleness)
+            landed.append(reply)
+        spent = sum(one.spent(one.stint.over) for one in taken.values())
+        rows += _fleet_rows(round_, clock.now, clock.now - now, wasted, max(spent, wasted))
+        rows.append(fleet_row(round_, "dropped", float(dropped), float(max(1, len(landings)))))
+        gone = {device: time for device, time in self.state.gone.items() if time > clock.now}
+        gone |= {device: taken[device].stint.over for device in left}
+        self.state = replace(self.state, clock=clock, flights=flights, gone=gone)
+        return Closed(left, rows, landed)
 
     def _candidates(self, drawn: Sequence[int], round_: int) -> Iterator[int]:
         """Those drawn, then others at random, each once; a bounded number of them."""
@@ -154,8 +218,8 @@ class Timekeeper:
 
     def _ready(self, device: int) -> int | None:
         """When a device can begin, at the earliest now; None for never."""
-        time, battery = self.state.now, self._battery(device)
-        if device in self.state.busy:
+        time, battery = max(self.state.now, self.state.gone.get(device, 0)), self._battery(device)
+        if device in self.state.flights:
             return None
         if battery is not None:
             ready = battery.ready(device, there=self.there, **self._charging(device))
@@ -202,10 +266,10 @@ class Timekeeper:
             gone.append(start + int(spans.total * battery.joules / joules.device))
         return min(gone, default=None)
 
-    def _rows(self, device: int, one: Taken, over: Ended, round_: int) -> list[Row]:
-        """Of a device."""
+    def _rows(self, device: int, one: Taken, until: int, round_: int) -> list[Row]:
+        """Of a device, which worked until then at the most."""
         of, spans = Subject(round_, device_name(device), "train", "own"), one.spans
-        done = one.stint.worked(over.time)
+        done = one.stint.worked(until)
         seconds = {
             "compute_seconds": spans.compute,
             "link_seconds": spans.down + spans.up,
@@ -225,29 +289,28 @@ class Timekeeper:
         battery = self._battery(device)
         if battery is not None:
             whole = self.system.class_of(device).battery_wh
-            left = max(0.0, battery.joules - done * one.joules.device)
+            left = max(0.0, battery.joules - one.spent(until))
             rows.append(of.row("battery", left / WATT_HOUR, whole))
         return rows
 
-    def _fleet_rows(self, taken: Mapping[int, Taken], over: Ended, round_: int) -> list[Row]:
-        """Of the round."""
-        spent = {device: one.stint.worked(over.time) * one.joules.device for device, one in taken.items()}
-        wasted, whole = sum(spent[device] for device in sorted(over.late | over.left)), sum(spent.values())
-        return [
-            fleet_row(round_, "virtual_seconds", over.time / MICROSECONDS),
-            fleet_row(round_, "round_seconds", (over.time - self.state.now) / MICROSECONDS),
-            fleet_row(round_, "wasted_joules", wasted if whole else 0.0, whole),
-        ]
-
-    def _go_on(self, taken: Mapping[int, Taken], over: Ended) -> None:
-        """To the end of the round."""
+    def _go_on(self, taken: Mapping[int, Taken], now: int) -> None:
+        """To the end of the round, and of the batteries' part in it."""
         batteries = dict(self.state.batteries)
         for device, one in taken.items():
             battery = self._battery(device)
             if battery is not None:
-                left = max(0.0, battery.joules - one.stint.worked(over.time) * one.joules.device)
-                batteries[device] = Battery(left, over.time)
-        self.state = replace(self.state, now=over.time, batteries=batteries)
+                until = max(now, one.stint.over) if self.buffered else now
+                batteries[device] = Battery(max(0.0, battery.joules - one.spent(until)), until)
+        self.state = replace(self.state, clock=replace(self.state.clock, now=now), batteries=batteries)
+
+
+def _fleet_rows(round_: int, now: int, lasted: int, wasted: float, whole: float) -> list[Row]:
+    """Of a round: when it was over, how long it lasted, and what joules were for nothing."""
+    return [
+        fleet_row(round_, "virtual_seconds", now / MICROSECONDS),
+        fleet_row(round_, "round_seconds", lasted / MICROSECONDS),
+        fleet_row(round_, "wasted_joules", wasted if whole else 0.0, whole),
+    ]
 
 
 def user_facts(system: System, devices: Sequence[int], round_: int) -> list[Row]:

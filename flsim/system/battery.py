@@ -37,7 +37,7 @@ class Battery:
             end = there.until(device, start)
             time = now if end is None else min(end, now)
             level = min(capacity, level + watts * (time - start) / MICROSECONDS)
-        return Battery(level, now)
+        return Battery(level, max(now, self.at))
 
     def ready(self, device: int, *, capacity: float, watts: float, there: Availability) -> int | None:
         """When it holds `LEAST` of its capacity; None if it never will, or not within a year."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "replay": "experiments.command.replay",
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",
+    "price": "experiments.command.price",
     "profile": "experiments.command.profile",
     "benchmark": "experiments.benchmark.__main__",
     "estimate": "experiments.real.estimate",

@@ -19,9 +19,10 @@ from flsim.flower.returned import next_adapter
 from flsim.flower.store import Saved
 from flsim.learning.exact_sum import ExactSum
 from flsim.loop.health import HealthReader
-from flsim.loop.timekeeper import NOT_TIMED, Timekeeper, user_facts
+from flsim.loop.timekeeper import NOT_TIMED, Timekeeper
 from flsim.loop.treasurer import Treasurer, bought_for_tests, spent_in_training
 from flsim.metrics.rows import Row
+from flsim.metrics.timed import user_facts
 from flsim.models.adapter import Adapter
 from flsim.seeding import generator, seed_globals
 from flsim.tasks.stream import TaskStream

@@ -14,7 +14,8 @@ from flsim.config.system import ALWAYS, BUFFERED, EVERYBODY
 from flsim.devices import device_at, device_name
 from flsim.flower.store import Saved
 from flsim.loop.flights import Flight, Hangar
-from flsim.metrics.rows import USER, Row, Subject, fleet_row
+from flsim.metrics.rows import Row, Subject, fleet_row
+from flsim.metrics.timed import WATT_HOUR, Taken, battery_row, device_rows, round_rows
 from flsim.seeding import generator
 from flsim.system.availability import Availability
 from flsim.system.battery import Battery
@@ -25,7 +26,6 @@ from flsim.system.seconds import MICROSECONDS, Spans
 from flsim.system.system import System
 from flsim.system.work import Work
 
-WATT_HOUR = 3600.0
 _TRIES = 20  # so many times as many devices as are wanted are looked at, to find those who are there
 _LARGE = 100_000  # devices, above which no permutation of the fleet is drawn
 
@@ -48,20 +48,6 @@ class TimeState:
     def now(self) -> int:
         """Microseconds since the start of the run."""
         return self.clock.now
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a device's round took."""
-
-    work: Work
-    spans: Spans
-    joules: Joules
-    stint: Stint
-
-    def spent(self, until: int) -> float:
-        """Joules of the device up to then."""
-        return self.stint.worked(until) * self.joules.device
 
 
 @dataclass(frozen=True)
@@ -159,7 +145,8 @@ class Timekeeper:
         rows = [row for device, one in taken.items() for row in self._rows(device, one, over.time, round_)]
         spent = {device: one.spent(over.time) for device, one in taken.items()}
         wasted = sum(spent[device] for device in sorted(over.late | over.left))
-        rows += _fleet_rows(round_, over.time, over.time - self.state.now, wasted, sum(spent.values()))
+        lasted = over.time - self.state.now
+        rows += round_rows(round_, now=over.time, lasted=lasted, wasted=wasted, joules=sum(spent.values()))
         self._go_on(taken, over.time)
         return Closed(dict.fromkeys(over.late, wire.LATE) | dict.fromkeys(over.left, wire.LEFT), rows)
 
@@ -194,7 +181,8 @@ class Timekeeper:
                 wire.mark_stale(reply, fade=(1 + staleness) ** -end.staleness)
             landed.append(reply)
         spent = sum(one.spent(one.stint.over) for one in taken.values())
-        rows += _fleet_rows(round_, clock.now, clock.now - now, wasted, max(spent, wasted))
+        lasted = clock.now - now
+        rows += round_rows(round_, now=clock.now, lasted=lasted, wasted=wasted, joules=max(spent, wasted))
         rows.append(fleet_row(round_, "dropped", float(dropped), float(max(1, len(landings)))))
         gone = {device: time for device, time in self.state.gone.items() if time > clock.now}
         gone |= {device: taken[device].stint.over for device in left}
@@ -268,29 +256,11 @@ class Timekeeper:
 
     def _rows(self, device: int, one: Taken, until: int, round_: int) -> list[Row]:
         """Of a device, which worked until then at the most."""
-        of, spans = Subject(round_, device_name(device), "train", "own"), one.spans
-        done = one.stint.worked(until)
-        seconds = {
-            "compute_seconds": spans.compute,
-            "link_seconds": spans.down + spans.up,
-            "cloud_seconds": spans.cloud,
-            "waited_seconds": one.stint.start - self.state.now,
-            "round_seconds": spans.total,
-        }
-        joules = {
-            "joules": one.joules.device,
-            "compute_joules": one.joules.compute,
-            "waiting_joules": one.joules.waiting,
-            "radio_joules": one.joules.radio,
-            "cloud_joules": one.joules.cloud,
-        }
-        rows = [of.row(name, value / MICROSECONDS) for name, value in seconds.items()]
-        rows += [of.row(name, done * value) for name, value in joules.items()]
+        rows = device_rows(device, one, round_, now=self.state.now, until=until)
         battery = self._battery(device)
         if battery is not None:
-            whole = self.system.class_of(device).battery_wh
-            left = max(0.0, battery.joules - one.spent(until))
-            rows.append(of.row("battery", left / WATT_HOUR, whole))
+            left = Battery(max(0.0, battery.joules - one.spent(until)), until)
+            rows.append(battery_row(device, left, self.system.class_of(device).battery_wh, round_))
         return rows
 
     def _go_on(self, taken: Mapping[int, Taken], now: int) -> None:
@@ -302,22 +272,3 @@ class Timekeeper:
                 until = max(now, one.stint.over) if self.buffered else now
                 batteries[device] = Battery(max(0.0, battery.joules - one.spent(until)), until)
         self.state = replace(self.state, clock=replace(self.state.clock, now=now), batteries=batteries)
-
-
-def _fleet_rows(round_: int, now: int, lasted: int, wasted: float, whole: float) -> list[Row]:
-    """Of a round: when it was over, how long it lasted, and what joules were for nothing."""
-    return [
-        fleet_row(round_, "virtual_seconds", now / MICROSECONDS),
-        fleet_row(round_, "round_seconds", lasted / MICROSECONDS),
-        fleet_row(round_, "wasted_joules", wasted if whole else 0.0, whole),
-    ]
-
-
-def user_facts(system: System, devices: Sequence[int], round_: int) -> list[Row]:
-    """Which class and link each device is of, as rows of users."""
-    rows = []
-    for device in devices:
-        of = Subject(round_, device_name(device), USER, USER)
-        rows.append(of.row(f"class_{system.class_of(device).name}", 1.0))
-        rows.append(of.row(f"link_{system.link_of(device).name}", 1.0))
-    return rows

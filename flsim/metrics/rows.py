@@ -157,7 +157,12 @@ def write_rows(path: Path, rows: Iterable[Row]) -> bytes:
     Returns:
         The SHA-256 of the file.
     """
-    frame = rows_frame(rows).sort_values(_FILE_ORDER, kind="stable", ignore_index=True)
+    return write_rows_frame(path, rows_frame(rows))
+
+
+def write_rows_frame(path: Path, rows: pd.DataFrame) -> bytes:
+    """The same of a frame."""
+    frame = rows.sort_values(_FILE_ORDER, kind="stable", ignore_index=True)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue(), what="the rows of a round")

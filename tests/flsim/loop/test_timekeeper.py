@@ -1,5 +1,6 @@
 """Runs in virtual time: what they change of a run is nothing but who counts, and they go on where they stopped."""
 
+import json
 from collections.abc import Callable
 
 import pandas as pd
@@ -8,9 +9,13 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import flsim
+from experiments.command.__main__ import main
 from flsim.config.schema import Config, ConfigError
+from flsim.config.system import SystemConfig
 from flsim.loop.checks import check_settings
 from flsim.metrics.rows import in_rounds, of_fleet, read_rows, training, without_timing
+from flsim.metrics.timed import priced
+from flsim.models.sizes import system_of
 from tests.tiny import TinyRun
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
@@ -63,6 +68,26 @@ def test_a_system_changes_no_other_row_and_time_never_falls(rows: Rows) -> None:
     whole = training(timed, name="joules")["total"].sum()
     parts = [training(timed, name=f"{part}_joules")["total"].sum() for part in PARTS]
     assert whole == pytest.approx(sum(parts))
+
+
+def test_an_old_run_is_priced_as_if_it_had_been_timed(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bit for bit, but for what single questions took; and the command says the sums."""
+    plain, timed = tiny_run("plain"), tiny_run("timed", "system.links.slow.share=1")
+    rows = rows_of(plain)
+    system = timed.system or SystemConfig()
+    found = priced(rows, system_of(system, plain.model, plain.stream.seed))
+    wanted = rows_of(timed)
+    wanted = wanted[~wanted["name"].str.contains("question_|within_")]
+    pd.testing.assert_frame_equal(*(ordered(of) for of in (found, wanted)))
+    assert main(["price", str(plain.folder), "system.links.slow.share=1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)[str(plain.folder)]
+    assert told["virtual_hours"] == seconds(wanted)[-1] / 3600
+    assert told["device_joules"] == pytest.approx(training(wanted, name="joules")["total"].sum())
+    assert main(["price", str(plain.folder), "system.end.kind=first"]) == 2
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values(list(rows.columns), ignore_index=True)
 
 
 def test_ends_that_nobody_misses_are_all(rows: Rows) -> None:

@@ -1,0 +1,158 @@
+"""Say what a finished run would have taken in hours, joules and gigabytes, from the counts in its rows.
+
+Examples:
+  flsim price runs/demo-seed0                                   # classes and links that ship
+  flsim price runs/a runs/b --system phones.yaml
+  flsim price runs/demo-seed0 system.stands_for.device=Qwen2.5-0.5B
+  flsim price runs/demo-seed0 --system phones.yaml --out runs/demo-on-phones
+
+Nothing is run again: seconds and joules follow from what each device read, sampled, learned and asked. Everybody is
+there and awaited; another end of a round would have given another run. --out writes a run's folder with these rows,
+for `flsim compare`, and its page.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.command.terminal import Parser
+from flsim.cloud.make import make_cloud
+from flsim.config.load import load_config, to_yaml
+from flsim.config.schema import Config, ConfigError
+from flsim.config.system import ALWAYS, EVERYBODY, SystemConfig
+from flsim.flower.contract import BringsModel, client_of
+from flsim.loop.folder import CONFIG, refuse_no_run
+from flsim.metrics.rows import read_rows, rows_path, training, write_rows_frame
+from flsim.metrics.timed import priced
+from flsim.models.sizes import system_of
+from flsim.system.system import System
+from flsim.tasks.stream import stream_of
+from flsim.text import aligned, amount, seconds
+
+JOULES_PER_WH = 3600.0
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = Parser("price", __doc__, settings=True)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, and settings of system as key=value")
+    parser.add_argument("--system", metavar="FILE", type=Path, help="YAML with a section system (default: what ships)")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="write the run with these rows there")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    args = parser.parse_intermixed_args(arguments)
+    folders = [Path(one) for one in args.runs if "=" not in one]
+    settings = [one for one in args.runs if "=" in one]
+    if args.out is not None and len(folders) != 1:
+        raise ConfigError(f"--out={args.out} is for one run, and {len(folders)} are given; price them one by one")
+    figures = {}
+    for folder in folders:
+        config, rows = priced_run(folder, args.system, settings)
+        figures[str(folder)] = figures_of(rows)
+        if args.out is not None:
+            _write(folder, args.out, config, rows)
+    print(json.dumps(figures, indent=2) if args.json else _table(figures))
+    return 0
+
+
+def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Config, pd.DataFrame]:
+    """A run's config with a system, and its rows with what that takes.
+
+    Args:
+        folder: the run's.
+        file: YAML with a section `system`; None: what the settings say, or what ships.
+        settings: `system.KEY=value` over it.
+
+    Raises:
+        ConfigError: for a folder without a run, rows without counts, or a system under which it would be another run.
+    """
+    refuse_no_run(folder)
+    other = next((one for one in settings if not one.startswith("system")), None)
+    if other is not None:
+        raise ConfigError(f"{other} is no setting of system, and flsim price runs nothing again; leave it out")
+    asked = load_config(None, settings, fragments=[] if file is None else [file]).system or SystemConfig()
+    if asked.end.kind != EVERYBODY or asked.availability.kind != ALWAYS or asked.charge_w:
+        raise ConfigError(
+            "system.end, system.availability and system.charge_w say who takes part, and a run that is over cannot be "
+            "told otherwise; leave them out, or run it again with them"
+        )
+    config = replace(load_config(folder / CONFIG), system=asked, run_dir=str(folder))
+    rows = read_rows(folder)
+    plain = rows[~rows["name"].isin(_TIMED) & ~rows["name"].str.startswith(("class_", "link_"))]
+    return config, priced(plain.reset_index(drop=True), _system(config, asked))
+
+
+_TIMED = {
+    *(f"{part}_seconds" for part in ("compute", "link", "cloud", "waited", "round", "virtual")),
+    *(f"{part}_joules" for part in ("compute", "waiting", "radio", "cloud", "wasted")),
+    "joules",
+}
+"""What a run in virtual time has already, and is priced anew."""
+
+
+def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """Totals of a run: hours, joules of devices and of the cloud, gigabytes, money."""
+
+    def total(*names: str) -> float:
+        return float(sum(training(rows, name=name)["total"].sum() for name in names))
+
+    fleet = rows[rows["name"] == "virtual_seconds"]["total"]
+    moved = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
+    return {
+        "virtual_hours": float(fleet.max()) / 3600 if len(fleet) else 0.0,
+        "device_joules": total("joules"),
+        "compute_joules": total("compute_joules"),
+        "waiting_joules": total("waiting_joules"),
+        "radio_joules": total("radio_joules"),
+        "cloud_joules": total("cloud_joules"),
+        "gigabytes": total(*moved) / 1e9,
+        "money": total("cloud_money"),
+    }
+
+
+def _system(config: Config, asked: SystemConfig) -> System:
+    client = client_of(config, make_cloud(config.cloud))
+    if isinstance(client, BringsModel):
+        return System(asked, client.shape, config.stream.seed)
+    return system_of(asked, config.model, config.stream.seed)
+
+
+def _table(figures: dict[str, dict[str, Any]]) -> str:
+    lines = [["run", "virtual time", "devices, Wh", "computing", "waiting", "radio", "cloud, Wh", "GB", "money"]]
+    for folder, of in figures.items():
+        whole = of["device_joules"] or 1.0
+        parts = [f"{100 * of[f'{part}_joules'] / whole:.0f} %" for part in ("compute", "waiting", "radio")]
+        lines.append(
+            [
+                folder,
+                seconds(3600 * of["virtual_hours"]),
+                amount(of["device_joules"] / JOULES_PER_WH),
+                *parts,
+                amount(of["cloud_joules"] / JOULES_PER_WH),
+                f"{of['gigabytes']:.3g}",
+                amount(of["money"]),
+            ]
+        )
+    return "\n".join(aligned(lines))
+
+
+def _write(folder: Path, out: Path, config: Config, rows: pd.DataFrame) -> None:
+    """The run's folder with these rows, its page anew; no checkpoint, since nothing goes on from it."""
+    if out.exists():
+        raise ConfigError(f"--out={out} exists; name another folder")
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("rows", "checkpoints", "devices", "purchases", "plots"))
+    (out / CONFIG).write_text(to_yaml(replace(config, run_dir=str(out))), encoding="utf-8")
+    for round_, own in rows.groupby("round"):
+        write_rows_frame(rows_path(out, int(str(round_))), own)
+    from flsim.report.finish import finish_run
+
+    stream = stream_of(config)
+    finish_run(out, phases=stream.phases, tau=config.budget.tau, data=stream.data, devices=config.fleet.devices)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

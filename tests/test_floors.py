@@ -45,6 +45,7 @@ MEETS_THE_RUN = {
     "clients/supervised.py": {"client_app", "_refuse_language", "__init__"},
     "strategies/base.py": {"DeltaStrategy", "begin"},
     "strategies/fed_dyn.py": {"begin"},
+    "strategies/rolora.py": {"begin"},
     "strategies/parts/oort.py": {"begin"},
     "strategies/parts/samplers.py": {"begin", "system_of"},
     "strategies/stages/distillation.py": {"Distillation", "begin"},

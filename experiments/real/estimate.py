@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from experiments.command.terminal import Parser
 from flsim.models.memory import LOGITS, kept_per_token
 from flsim.models.scoring import TOKENS
-from flsim.system.shapes import DECODERS
-from flsim.system.shapes import Decoder as Shape
+from flsim.system.shapes import DECODERS, Decoder
 from flsim.text import markdown_table as table
 
 GIB = 2**30
@@ -59,7 +58,7 @@ class Work:
     checkpointing: bool = True
 
 
-def bytes_needed(shape: Shape, work: Work, pack: int) -> float:
+def bytes_needed(shape: Decoder, work: Work, pack: int) -> float:
     """Of a bfloat16 base and a pack of float32 adapters in training.
 
     The larger of sampling (the cache of all responses) and learning (the graph of the prompts, that of one micro-batch
@@ -76,13 +75,13 @@ def bytes_needed(shape: Shape, work: Work, pack: int) -> float:
     return always + read + max(sampling, learning)
 
 
-def largest_pack(shape: Shape, work: Work, gpu: Gpu, devices: int) -> int:
+def largest_pack(shape: Decoder, work: Work, gpu: Gpu, devices: int) -> int:
     """The most devices of a fleet that fit into one pack; 0 if not even one does."""
     room = (1 - RESERVE) * gpu.memory * 1e9
     return max((pack for pack in range(1, devices + 1) if bytes_needed(shape, work, pack) <= room), default=0)
 
 
-def seconds_per_round(shape: Shape, work: Work, gpu: Gpu, pack: int, devices: int) -> float:
+def seconds_per_round(shape: Decoder, work: Work, gpu: Gpu, pack: int, devices: int) -> float:
     """Of one GPU, all devices one pack after the other; evaluation comes on top.
 
     A token costs two operations per parameter forward and two more backward, as only adapters get a gradient; with

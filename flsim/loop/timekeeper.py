@@ -27,6 +27,7 @@ from flsim.system.system import System
 from flsim.system.work import Work
 
 _TRIES = 20  # so many times as many devices as are wanted are looked at, to find those who are there
+_LEAST = 2  # devices of a round, however few are there
 _LARGE = 100_000  # devices, above which no permutation of the fleet is drawn
 
 
@@ -96,7 +97,8 @@ class Timekeeper:
     def invite(self, drawn: Sequence[int], round_: int) -> list[int]:
         """The devices of a round, sorted: those drawn who are there, and others in place of who is not.
 
-        Where too few of those that are looked at are there, the others that come soonest are awaited.
+        Where too few of those that are looked at are there, the others that come soonest are awaited; without
+        `fleet.cohort` whoever is there is enough.
 
         Args:
             drawn: the round's cohort as it would be if everybody were there.
@@ -112,7 +114,9 @@ class Timekeeper:
             if len(ready) == len(drawn):
                 break
         away.sort()
-        self.starts = ready | {device: time for time, device in away[: len(drawn) - len(ready)]}
+        # where all are drawn, those who are there are enough; Flower's own strategies ask for two
+        wanted = len(drawn) if self.config.fleet.cohort is not None else min(len(drawn), _LEAST)
+        self.starts = ready | {device: time for time, device in away[: max(0, wanted - len(ready))]}
         if not self.starts:
             raise RuntimeError(
                 f"round {round_}: nobody of the fleet ever comes again (system.availability, system.charge_w); give "

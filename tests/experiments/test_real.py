@@ -10,13 +10,15 @@ from openai import OpenAI
 
 from experiments.real.__main__ import main
 from experiments.real.checkpoint import write_checkpoint
-from experiments.real.estimate import GPUS, SHAPES, Shape, Work, bytes_needed, largest_pack, seconds_per_round
+from experiments.real.estimate import GPUS, SHAPES, Work, bytes_needed, largest_pack, seconds_per_round
 from experiments.real.estimate import main as estimate
 from experiments.real.lessons import in_form, teach
 from experiments.real.server import UNKNOWN, serving
 from flsim.metrics.rows import read_rows
+from flsim.models.memory import kept_per_token
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
+from flsim.system.shapes import Decoder
 
 MATHS = Problem("gsm8k", "", 1, "What are 2 + 2?", "4", verifier="numeric", instruction="Count.")
 CODE = Problem("mbpp", "", 0, "Write one().", "assert one() == 1", verifier="code", solution="def one():\n    return 1")
@@ -56,9 +58,9 @@ def test_memory_by_hand() -> None:
     2 * (2 * 8 + 2 * 6 + 3 * 10) = 116; a token's cache is 2 * 2 * 2 = 8 numbers; its graph, with checkpointing,
     2 * 4 + 14 * 4 + 4 * 6 = 88 numbers, without 2 * 80 = 160.
     """
-    shape = Shape("by hand", 4, 2, 6, heads=2, kv_heads=1, head=2, vocabulary=10)
+    shape = Decoder("by hand", 4, 2, 6, heads=2, kv_heads=1, head=2, vocabulary=10)
     assert (shape.layer, shape.parameters, shape.adapter(1), shape.cache) == (120, 280, 116, 8)
-    assert (shape.graph(checkpointing=True), shape.graph(checkpointing=False)) == (88, 160)
+    assert [kept_per_token(4, 6, 2, checkpointing=on) for on in (True, False)] == [88, 160]
     work = Work(prompt=3, response=2, prompts=1, group=2, rank=1)
     always, read = 2 * 280 + 16 * 116, 2 * 3 * (8 + 88)
     learning = 4 * (2 * 88 + 3 * 4 * 10)  # more than the cache of 4 tokens, 2 * 4 * 8

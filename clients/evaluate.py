@@ -22,12 +22,23 @@ import torch
 from clients.asking.alone import texts_alone
 from clients.asking.curves import accuracy_curve, asking_auc, wish_rows
 from clients.asking.policy import OWN
-from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores, decide, named, right_alone
+from clients.asking.rule import (
+    AskingRule,
+    Choice,
+    Examined,
+    Flags,
+    Scores,
+    by_question,
+    decide,
+    named,
+    right_alone,
+)
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from clients.orders import Help, Order, fulfil, orders_of, silent
+from clients.taken import drawn_by, taken_by
 from clients.task_scores import ClassScores, label_rows, task_scores
 from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import NOTHING
@@ -66,7 +77,8 @@ def evaluate_pack(
     is measured where the cloud answers granted prompts only (`evaluation.cloud`). What the wish says of being wrong
     alone needs no cloud: `wrong_auc`, and the sums of the reliability curve (`clients.asking.curves.wish_rows`). Where
     the cloud fails, the device's own answer counts. Of a task with score labels also what
-    `clients.task_scores.label_rows` says.
+    `clients.task_scores.label_rows` says. And what it took: `read_tokens`, `sampled_tokens`, `cut_responses` and
+    `cloud_test_tokens` (`clients/taken.py`).
 
     Args:
         world: the worker's.
@@ -97,11 +109,14 @@ def evaluate_pack(
     ]  # (N,) each
     fulfil(world, orders, grants, drafts)
     rows = []
-    parts = zip(devices, orders, choices, grants, _scores(pack), strict=True)
-    for device, order, choice, granted, scored in parts:
+    drawn = drawn_by(pack, choices)
+    spared = by_question(asking) and not worded and world.hint is None
+    parts = zip(devices, orders, choices, grants, _scores(pack), drawn, strict=True)
+    for device, order, choice, granted, scored, own in parts:
         of = Subject(round_, device_name(device), world.split, model)
         labelled = label_rows(order.problems, scored, world.stream.tasks, of)
-        rows.append(_measured(device, order, choice, granted, labelled, of))
+        taken = taken_by(order, granted, own, choice.again, spared=spared)
+        rows.append(_measured(device, order, choice, granted, taken, labelled, of))
     return rows
 
 
@@ -115,7 +130,13 @@ def _scores(pack: Examined) -> list[ClassScores]:
 
 
 def _measured(
-    device: int, order: Order, choice: Choice, granted: Flags, labelled: Sequence[Row], of: Subject
+    device: int,
+    order: Order,
+    choice: Choice,
+    granted: Flags,
+    taken: Mapping[str, Scores],
+    labelled: Sequence[Row],
+    of: Subject,
 ) -> list[Row]:
     """The rows of one device.
 
@@ -124,12 +145,13 @@ def _measured(
         order: what it asked of the cloud.
         choice: what its rule decided for N prompts.
         granted: what its budget granted, `(N,)`.
+        taken: what each prompt took, by the names of rows, `(N,)` each.
         labelled: its rows of tasks with score labels.
         of: what is measured, for the rows.
     """
     world, help_ = order.world, order.help(choice.alone)
     wishes = choice.wishes.astype(np.float64)  # (N,)
-    values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_)}
+    values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_), **taken}
     whole = [*_costs(world, help_, of), *labelled]
     if of.model == "global":
         whole += [of.row(name, *pair) for name, pair in wish_rows(choice).items()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clients.asking.rule import Flags
+from clients.device.counts import Drawn
 from clients.device.hints import answers_after
 from clients.device.notes import cloud_facts
 from clients.device.rollout import Problems
@@ -47,13 +48,15 @@ class Order:
     """What came, by place."""
     endings: dict[int, str] = field(default_factory=dict)
     """What the device said after what came, by place, where it is given hints."""
+    after: Drawn | None = None
+    """What it read and drew for that, `(N,)`; None where it is given none."""
     basket: Basket = field(default_factory=Basket)
 
     def send(self, places: Sequence[int]) -> None:
         """Ask for these places."""
         wishes = [(self.journal, self.worded[place]) for place in places]
         for place, answer in zip(places, obtain(self.world.cloud, self.purpose, wishes), strict=True):
-            self.basket.add(answer, self.world.prices)
+            self.basket.add(answer, self.world.prices, self.worded[place])
             if answer is not None and not answer.void:
                 self.answers[place] = answer
 
@@ -99,7 +102,7 @@ def fulfil(world: World, orders: Sequence[Order], grants: Sequence[Flags], draft
     if world.hint is None:
         return
     places = [sorted(order.answers) for order in orders]
-    said = answers_after(
+    said, drawn = answers_after(
         world,
         [[order.problems[place] for place in own] for order, own in zip(orders, places, strict=True)],
         [[draft[place] for place in own] for draft, own in zip(drafts, places, strict=True)],
@@ -108,8 +111,9 @@ def fulfil(world: World, orders: Sequence[Order], grants: Sequence[Flags], draft
             for order, own in zip(orders, places, strict=True)
         ],
     )
-    for order, own, texts in zip(orders, places, said, strict=True):
+    for order, own, texts, counted in zip(orders, places, said, drawn, strict=True):
         order.endings |= dict(zip(own, texts, strict=True))
+        order.after = counted.at(own, len(order.problems))
 
 
 def silent(problems: Problems) -> list[Sequence[str]]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clients.device.counts import count_learning, count_reading, count_scoring
 from clients.device.device import Device
 from clients.device.exploration import explored_gradient, to_explore
 from clients.device.head import SUMS, Head, weights_of
+from clients.device.imitation import Lesson, imitated_gradient
 from clients.device.pack import Pack
 from clients.device.regression import gathered_sums, regressed
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
@@ -22,9 +24,9 @@ from clients.device.world import World
 from clients.learner import Learner
 from flsim.learning.benefit import benefit
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
-from flsim.models.decoding import Completions, Prompts, Reading, encode, given, read
+from flsim.models.decoding import Completions, Prompts, Reading, read
 from flsim.models.hint import Hint
-from flsim.models.scoring import pull_back, score
+from flsim.models.scoring import pull_back, pulled, score
 from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
 from flsim.timing import spend
@@ -45,11 +47,14 @@ class Judged:
     """True at prompts that count, `(K, P)`."""
     help_bias: Tensor | None
     """On the logit of the help request when they were sampled, `(K, P)`; None for no bias."""
+    mask_cut: bool = False
+    """Whether responses that were cut are left out."""
 
     @property
     def mask(self) -> Tensor:
-        """True at sampled tokens, `(K, P, G, T)`."""
-        return self.rollout.completions.mask
+        """True at sampled tokens that count, `(K, P, G, T)`."""
+        said = self.rollout.completions
+        return said.mask & ~said.cut[..., None] if self.mask_cut and said.cut is not None else said.mask
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,11 @@ class Reinforcement(Learner):
     """Most tokens of a hint."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
+    mask_cut: bool = False
+    """Whether a response that was cut at `max_new_tokens` without an ending pulls nothing (overlong filtering of DAPO,
+    arXiv 2503.14476): it may have been on a right way. Its reward counts in the group's mean and deviation as before,
+    and it counts as a response where a loss is a mean over responses; a mean over tokens is one over those that are
+    left. What a head learns of asking looks at cut drafts, too."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -223,7 +233,7 @@ class Reinforcement(Learner):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
             kept = self.kept(pack, rollout)  # (K, P)
-            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias)
+            judged = Judged(rollout, advantage, rollout.completions.logprobs, reference, kept, bias, self.mask_cut)
             gathered = None if self.head is None else gathered_sums(self.head, pack, rollout)  # (K, 2, F, F + 1)
             taught = None  # (K, n)
             for update in range(self.updates):
@@ -294,6 +304,8 @@ class Reinforcement(Learner):
         pack.attach_start()
         with torch.no_grad():
             reading = read(pack.world.base, rollout.prompts)
+        count_reading(pack.devices, rollout.prompts)
+        count_scoring(pack.devices, rollout.completions)
         return self._score(pack, rollout, reading, bias)  # (K, P, G, T)
 
     def _gradient(self, pack: Pack, judged: Judged, update: int) -> Tensor:
@@ -304,11 +316,13 @@ class Reinforcement(Learner):
             pack.attach()
             reading = read(pack.world.base, rollout.prompts)
         if update:
+            count_reading(pack.devices, rollout.prompts)
             logprobs = self._score(pack, rollout, reading, judged.help_bias)  # (K, P, G, T)
         logprobs = logprobs.detach().clone().requires_grad_()
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
         head = None if self.head is None or self.head.ridge else self.head
         weight, states = (None, None) if head is None else regressed(head, pack, rollout)
+        count_learning(pack.devices, pulled(rollout.completions, pull, states))
         if states is None and not pull.any():  # every group is of one mind, as where a draft is a recorded answer
             gradient = torch.zeros_like(pack.theta)  # (K, n)
         else:
@@ -344,9 +358,8 @@ class Reinforcement(Learner):
         Right answers of the cloud are further responses of their groups. Of a kept one no group is sampled again; it
         counts as if half of one were right.
         """
-        base, group = pack.world.base, self.group_size
         share = 1.0 - rollout.right_draft.mean(-1).cpu()  # (K, P)
-        lessons: list[list[tuple[Problem, str, float]]] = [
+        lessons: list[list[Lesson]] = [
             [
                 (problem, rollout.help.answers[k, p], float(share[k, p]))
                 for p, problem in enumerate(row)
@@ -360,25 +373,16 @@ class Reinforcement(Learner):
             self._keep(pack.world, device, step, said)
         if not any(lessons):
             return None
-        taught = given(base, [[base.spell(text, self.max_new_tokens) for _, text, _ in row] for row in lessons])
-        gains = torch.zeros(taught.mask.shape[:3])  # (K, P, 1)
-        for k, own in enumerate(lessons):
-            gains[k, : len(own), 0] = torch.tensor([gain for _, _, gain in own])
-        pull = self._pull_of(taught, self.imitate / group * gains.to(pack.theta.device), [len(row) for row in problems])
-        pack.attach()
-        reading = read(base, encode(base, base.prompts([[problem for problem, _, _ in row] for row in lessons])))
-        parts = base, pack.world.lora, reading, taught, pull
-        return pull_back(*parts, temperature=1.0, tokens=self.micro_batch, may_ask=False)  # (K, n)
-
-    def _pull_of(self, taught: Completions, advantage: Tensor, prompts: Sequence[int]) -> Tensor:
-        """The gradient of the loss by the log-probabilities of taught answers, `(K, P, 1, T)`, per prompt of a step."""
-        logprobs = torch.zeros(taught.mask.shape, device=taught.mask.device).requires_grad_()  # (K, P, 1, T)
-        real = taught.mask.any(-1)[..., 0]  # (K, P)
         loss = PolicyLoss(aggregation=self.aggregation, max_length=self.max_new_tokens)
-        value = loss.per_device(logprobs, advantage, taught.mask, real)  # (K,)
-        counts = torch.tensor(prompts, device=value.device).clamp(min=1)  # (K,)
-        (pull,) = torch.autograd.grad((value * real.sum(-1) / counts).sum(), logprobs)  # (K, P, 1, T)
-        return pull
+        return imitated_gradient(
+            pack,
+            lessons,
+            [len(row) for row in problems],
+            weight=self.imitate / self.group_size,
+            loss=loss,
+            longest=self.max_new_tokens,
+            tokens=self.micro_batch,
+        )  # (K, n)
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only where the buffer keeps answers: what is met again was answered already."""

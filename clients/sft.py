@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from clients.device.counts import count_learning, count_reading, count_scoring
 from clients.device.device import Device
 from clients.device.pack import Pack
 from clients.device.rollout import Problems, buy_answers
@@ -91,6 +92,7 @@ class Sft(Learner):
         held = self._held(pack, questions, completions) if self.kl else None
         pack.attach()
         reading = read(base, encode(base, questions))
+        count_reading(pack.devices, reading.prompts)
         tokens, alone = completions.tokens.flatten(), unaided(base, completions)
 
         def readout(logits: Tensor, places: Tensor) -> Tensor:
@@ -102,6 +104,7 @@ class Sft(Learner):
 
         counts = completions.mask.flatten(1).sum(-1).clamp(min=1)  # (K,)
         pull = completions.mask / counts[:, None, None, None]  # (K, P, 1, T)
+        count_learning(pack.devices, completions.mask)
         return pull_back_readouts(base, pack.world.lora, reading, completions, readout, pull, tokens=self.micro_batch)
 
     @torch.no_grad()
@@ -109,5 +112,7 @@ class Sft(Learner):
         """What the adapters of the round's start say at every place of the answers."""
         pack.attach_start()
         reading: Reading = read(pack.world.base, encode(pack.world.base, questions))
+        count_reading(pack.devices, reading.prompts)
+        count_scoring(pack.devices, completions)
         ids, logprobs = top_logprobs(pack.world.base, reading, completions, HELD_TOP)  # (K, P, 1, T, k) each
         return Target(ids.flatten(0, 3), logprobs.flatten(0, 3))

@@ -26,7 +26,7 @@ from clients.device.tutor import Pupil, Tutor
 from clients.evaluate import item_rows, user_rows
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Ledger
-from flsim.cloud.protocol import Cloud
+from flsim.cloud.protocol import Basket, Cloud
 from flsim.config.plugins import fitted, refuse_unknown
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, device_name
@@ -276,6 +276,7 @@ class SupervisedApp(PackedClientApp):
             facts = [
                 of.row("reward", noted.right, noted.seen, task=EVERY_TASK),
                 of.row("loss", noted.loss, noted.seen, task=EVERY_TASK),
+                *noted.counted(of, pupils[name].basket if name in pupils else Basket()),
             ]
             if name in pupils:
                 pupils[name].keep(context.state)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clients.asking.rule import TEXTS, Choice, Examined, Scores, named, right_alone
+from clients.device.counts import Drawn
 from clients.device.head import Head
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
@@ -35,6 +36,8 @@ class Alone:
     """Mean entropy of the distributions that they were drawn from, in nats, `(N,)`; empty unless it was wanted."""
     wrong: Scores = field(default_factory=lambda: np.zeros(0))
     """Chance that the answer is wrong, as its benefit head has it, `1 - p_alone`, `(N,)`; empty without a head."""
+    drawn: Drawn | None = None
+    """What it read and drew for them; None of what nobody counted."""
 
 
 @torch.no_grad()
@@ -64,9 +67,10 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
     wrong = [np.zeros(0)] * len(problems)
     if world.head is not None:
         wrong = _rows_of(1 - _head_says(world, world.head, reading, replies)[..., ALONE], problems)
+    drawn = Drawn.of(replies, reading.prompts.counts, reading.prompts)
     return [
         Alone(tuple(asked), tuple(group[0] for group in texts), *numbers)
-        for asked, texts, *numbers in zip(questions, replies.texts, sure, wishes, unsure, wrong, strict=True)
+        for asked, texts, *numbers in zip(questions, replies.texts, sure, wishes, unsure, wrong, drawn, strict=True)
     ]
 
 
@@ -134,6 +138,14 @@ def hear(pack: Examined, problems: Problems, *, entropies: bool = False) -> list
         pack.heard[key] = answers_alone(pack.world, problems, entropies=entropies)
     found: list[Alone] = pack.heard[key]
     return found
+
+
+def drawn_alone(pack: Examined) -> list[Drawn]:
+    """What the devices read and drew for their tests with asking disabled, whoever has heard them."""
+    found = pack.heard.get((named(pack.tests), True)) or hear(pack, pack.tests)
+    drawn = [own.drawn for own in found]
+    assert all(own is not None for own in drawn), "who hears a device counts what it says"
+    return [own for own in drawn if own is not None]
 
 
 def texts_alone(pack: Examined) -> list[list[str]]:

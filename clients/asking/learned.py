@@ -9,6 +9,7 @@ n-grams and a few dozen prompts of the device itself.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -54,6 +55,8 @@ def learn_wrongness(texts: Sequence[str], numbers: Scores, wrong: Flags, *, c: f
 @dataclass(frozen=True)
 class Classifier(Learned):
     """Asks where the question looks like one that the device gets wrong."""
+
+    by_question: ClassVar[bool] = True
 
     def learn(self, alone: Alone, right: Flags) -> Score:
         """The chance of being wrong, by the question."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from clients.asking.alone import Alone, hear, wish_of
 from clients.asking.rule import TEXTS, Choice, Examined, Flags, Scores, named, right_alone
 from clients.asking.threshold import Scored
+from clients.device.counts import Drawn
 from clients.device.hints import answers_after
-from clients.device.rollout import answer_read
+from clients.device.rollout import firsts, reply_alone
 from clients.device.world import World
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import rest_of_request
@@ -51,12 +52,13 @@ class Own:
         scores = self._chances(pack.world, reading, free).double().cpu().numpy()  # (K, P)
         asked = free.asked[..., 0].cpu().numpy()  # (K, P)
         wishes = [flags[: len(row)] for flags, row in zip(asked, pack.tests, strict=True)]
-        texts, drafts = _alone(pack, reading, wishes, [[group[0] for group in row] for row in free.texts])
+        texts, drafts, again = _alone(pack, reading, wishes, firsts(free))
+        drawn = Drawn.of(free, reading.prompts.counts, reading.prompts)
         alone = [right_alone(*pair) for pair in zip(pack.tests, texts, strict=True)]
-        parts = zip(alone, wishes, scores, drafts, strict=True)
+        parts = zip(alone, wishes, scores, drafts, drawn, again, strict=True)
         return [
-            Choice(right, wanted, own[: len(wanted)], said, claims=np.clip(own[: len(wanted)], 0.0, 1.0))
-            for right, wanted, own, said in parts
+            Choice(right, wanted, own[: len(wanted)], said, np.clip(own[: len(wanted)], 0.0, 1.0), *counted)
+            for right, wanted, own, said, *counted in parts
         ]
 
     def _by_head(self, pack: Examined) -> list[Choice]:
@@ -76,8 +78,8 @@ class Own:
 
 def _alone(
     pack: Examined, reading: Reading, wishes: list[Flags], texts: list[list[str]]
-) -> tuple[list[list[str]], list[tuple[str, ...] | None]]:
-    """What each device says without the cloud, and its drafts, or None where the model asks before it answers.
+) -> tuple[list[list[str]], list[tuple[str, ...] | None], list[Drawn]]:
+    """What each device says without the cloud, its drafts, or None where the model asks before it answers, and tries.
 
     Greedy, so only prompts that asked without a draft need a second try. Devices that are given hints go on without.
     """
@@ -88,19 +90,22 @@ def _alone(
         [p for p in np.flatnonzero(row).tolist() if goes_on or said is None or not said[p].strip()]
         for row, said in zip(wishes, drafts, strict=True)
     ]
+    tried = [Drawn.none(len(row)) for row in problems]
     if any(wanting):
         if goes_on:
             asked = [[problems[k][p] for p in row] for k, row in enumerate(wanting)]
             said = [["" if own is None else own[p] for p in row] for row, own in zip(wanting, drafts, strict=True)]
-            again = answers_after(world, asked, said, [{} for _ in asked])
+            again, drawn = answers_after(world, asked, said, [{} for _ in asked])
         else:
-            again = answer_read(world, reading.of(wanting), world.answer_tokens)
+            replies = reply_alone(world, reading.of(wanting), world.answer_tokens)
+            again, drawn = firsts(replies), Drawn.of(replies, [len(row) for row in wanting])
         for k, row in enumerate(wanting):
+            tried[k] = drawn[k].at(row, len(problems[k]))
             for p, text in zip(row, again[k], strict=True):
                 texts[k][p] = text
     if not goes_on and not world.config.model.drafts:
         pack.heard[TEXTS, named(problems)] = texts  # a greedy answer without a request is that with asking disabled
-    return texts, drafts
+    return texts, drafts, tried
 
 
 OWN = Own()

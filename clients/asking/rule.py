@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.device.counts import Drawn
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.cloud.cache import at_hand
@@ -62,6 +63,10 @@ class Choice:
     """What it said before it asked, N of them, "" for nothing; None where the rule decides after the whole answer."""
     claims: Scores | None = None
     """The chance that the device alone is wrong, as the rule has it, in [0, 1], `(N,)`; None if it claims none."""
+    drawn: Drawn | None = None
+    """What it read and drew until the rule decided; None where that is the answer with asking disabled."""
+    again: Drawn | None = None
+    """What it reads and draws besides where it asked and nothing comes of it; None for nothing."""
 
     def __post_init__(self) -> None:
         shapes = self.alone.shape, self.wishes.shape, self.scores.shape
@@ -100,6 +105,21 @@ class NeedsTheCloud(Protocol):
 def asks_all(rule: AskingRule) -> bool:
     """Whether a rule needs the cloud's answer to every test prompt; one that does not say so needs none."""
     return isinstance(rule, NeedsTheCloud) and rule.asks_all
+
+
+@runtime_checkable
+class ReadsTheQuestion(Protocol):
+    """A rule that says whether it decides by the question alone, before the device has said anything."""
+
+    @property
+    def by_question(self) -> bool:
+        """Whether a device need not answer what it sends."""
+        ...
+
+
+def by_question(rule: AskingRule) -> bool:
+    """Whether a rule decides by the question alone; one that does not say so looks at what the device says."""
+    return isinstance(rule, ReadsTheQuestion) and rule.by_question
 
 
 def decide(rule: AskingRule, pack: Examined) -> list[Choice]:

@@ -23,6 +23,8 @@ class Always:
     All prompts score alike, so that its curve is that of asking at random.
     """
 
+    by_question: ClassVar[bool] = True
+
     def decide(self, pack: Examined) -> list[Choice]:
         """One choice per device."""
         return all_alike(pack, wish=True)
@@ -49,6 +51,8 @@ class AtRandom:
 
     share: float | None = None
     """Of the prompts, rounded down, in [0, 1]; None is the device's tau. Those of the reference model `random`."""
+
+    by_question: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""

@@ -14,8 +14,11 @@ from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor
 
 import flsim.flower.messages as wire
+from clients.device.counts import Counts
+from flsim.cloud.protocol import Basket
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.learning.adam import Adam, AdamState, fresh_state
+from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.stacked_module import StackedModule
 
 _DYNAMIC = "dynamic"  # in a device's state: its h of FedDyn
@@ -39,6 +42,16 @@ class Noted:
         self.seen += count
         self.loss += count * loss
         self.right += right
+
+    def counted(self, of: Subject, basket: Basket) -> list[Row]:
+        """What its module and the cloud did, as rows: examples of all steps, and of tokens none.
+
+        Args:
+            of: the device's training in the round.
+            basket: what went to the cloud and came back.
+        """
+        facts = Counts().facts(basket) | {"learned_examples": (self.seen, 1.0)}
+        return [of.row(name, *pair, task=EVERY_TASK) for name, pair in facts.items()]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from clients.device.counts import Counts
 from clients.device.replay import Place, Replay
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.journal import Journal
@@ -45,6 +46,8 @@ class Device:
     """What it sent to the cloud in this round."""
     basket: Basket = field(default_factory=Basket)
     """What became of its questions to the cloud in this round, and what was really bought for them."""
+    counts: Counts = field(default_factory=Counts)
+    """What its model did in this round."""
     replay: Replay = field(default_factory=Replay)
     """Questions of the past, kept across rounds; empty where the client keeps none."""
     answers: dict[Place, str] = field(default_factory=dict)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clients.device.counts import count_learning, count_reading
 from clients.device.device import Device
 from clients.device.pack import Pack
 from clients.device.rollout import Problems, Rollout
 from flsim.learning.exploration import how_many, log_chance, parts_of_odds, push
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, encode, given, read
-from flsim.models.scoring import Readout, per_token, pull_back_readouts
+from flsim.models.scoring import Readout, per_token, pull_back_readouts, pulled
 from flsim.seeding import generator
 
 
@@ -87,6 +88,8 @@ def explored_gradient(
         gains[k, : len(row)] = gain[k, row].cpu() / max(1, len(problems[k]))
     pushes = push(gains.to(odds.device).double(), log_chance(odds, own).exp())  # (K, P')
     pull = -(pushes[..., None] * parts_of_odds(odds, own)).to(odds.dtype)[:, :, None]  # (K, P', 1, T)
+    count_reading(pack.devices, reading.prompts)
+    count_learning(pack.devices, pulled(asking, pull))
     return pull_back_readouts(base, pack.world.lora, reading, asking, readout, pull, tokens=tokens)  # (K, n)
 
 

@@ -71,6 +71,8 @@ class Notes:
             ("effective_groups", self.effective_groups),
         ):
             self._note("all", name, float(value), 1)
+        for name, pair in device.counts.facts(device.basket).items():
+            self._note("all", name, *pair)
         facts = cloud_facts(device.basket) if self._counts_cloud else {}
         for name, value in (facts | lost_facts(device.journal.left(TRAINING))).items():
             self._note("all", name, value, 1)

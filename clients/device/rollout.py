@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from clients.device.counts import count_drawing, count_reading
 from clients.device.device import Device
 from clients.device.world import World
 from flsim.cloud.draft import as_sent
@@ -134,6 +135,7 @@ def roll_out(
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+        count_reading(devices, reading.prompts)
         completions = _sampled(world, devices, reading, sampling, step, help_bias)
         if wishes is not None:
             completions = replace(
@@ -155,8 +157,10 @@ def roll_out(
     if world.hint is not None:
         answers = buy_answers(world, devices, problems, wants.any(-1), drafts)
         whole, endings, help_ = _gone_on(world, devices, problems, sampling, reading, completions, answers, step=step)
+        count_drawing(devices, whole)
         right = right_alone + asked * endings  # (K, P, G)
         return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_)
+    count_drawing(devices, completions)
     help_ = ask_cloud(
         world,
         devices,
@@ -289,16 +293,18 @@ def ask_cloud(
     for place, right in zip(answers, verdicts, strict=True):
         helped[place], came[place] = float(right), True
     said = {place: answers[place].text for place, right in zip(answers, verdicts, strict=True) if right}
-    return Help(helped + _tried_alone(world, problems, tries & ~came, max_new_tokens), came, said)
+    return Help(helped + _tried_alone(world, devices, problems, tries & ~came, max_new_tokens), came, said)
 
 
-def _tried_alone(world: World, problems: Problems, wanted: Tensor, max_new_tokens: int) -> Tensor:
+def _tried_alone(
+    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, max_new_tokens: int
+) -> Tensor:
     """1 where the device is right with asking disabled, among the wanted prompts `(K, P)`."""
     helped = torch.zeros(wanted.shape)  # (K, P)
     places = wanted.nonzero().tolist()
     if places:
         own = [[problems[k][p] for p, wish in enumerate(row) if wish] for k, row in enumerate(wanted.tolist())]
-        texts = [text for row in answer_alone(world, own, max_new_tokens) for text in row]
+        texts = [text for row in answer_alone(world, own, max_new_tokens, devices) for text in row]
         verdicts = are_right([(problems[k][p], text) for (k, p), text in zip(places, texts, strict=True)])
         for (k, p), right in zip(places, verdicts, strict=True):
             helped[k, p] = float(right)
@@ -333,7 +339,7 @@ def buy_answers(
     bought: dict[tuple[int, int], Answer] = {}
     for (k, p), quote in granted.items():
         answer = answers[k, p]
-        devices[k].basket.add(answer, prices)
+        devices[k].basket.add(answer, prices, sent[k, p])
         if answer is None:
             devices[k].ledger.cancel(quote.tokens, quote.money(prices))
             continue
@@ -345,15 +351,32 @@ def buy_answers(
 
 
 @torch.no_grad()
-def answer_alone(world: World, problems: Problems, max_new_tokens: int) -> list[list[str]]:
-    """Every device's own greedy answers with asking disabled, `[device][prompt]`."""
-    return answer_read(world, read(world.base, encode(world.base, world.base.prompts(problems))), max_new_tokens)
+def answer_alone(
+    world: World, problems: Problems, max_new_tokens: int, devices: Sequence[Device] = ()
+) -> list[list[str]]:
+    """Every device's own greedy answers with asking disabled, `[device][prompt]`.
+
+    Args:
+        world: the worker's.
+        problems: of each device.
+        max_new_tokens: of an answer, the ending token included.
+        devices: in whose counts the answers enter, and not the prompts, which they have read before; none for nobody.
+    """
+    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+    replies = reply_alone(world, reading, max_new_tokens)
+    if devices:
+        count_drawing(devices, replies)
+    return firsts(replies)
 
 
 @torch.no_grad()
-def answer_read(world: World, reading: Reading, max_new_tokens: int) -> list[list[str]]:
-    """The same to prompts that have been read already."""
-    replies = generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
+def reply_alone(world: World, reading: Reading, max_new_tokens: int) -> Completions:
+    """The same to prompts that have been read already, as tokens `(K, P, 1, T)`."""
+    return generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
+
+
+def firsts(replies: Completions) -> list[list[str]]:
+    """The text of the first response to every prompt, `[device][prompt]`."""
     return [[group[0] for group in row] for row in replies.texts]
 
 

@@ -22,6 +22,7 @@ from clients.asking.rule import Choice
 from clients.asking.threshold import neediest_first
 from clients.device.examples import Examples
 from flsim.budget.ledger import Account, Ledger
+from flsim.cloud.protocol import Basket
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.stacked_module import Taught, Weights
@@ -30,6 +31,7 @@ from flsim.seeding import generator
 from flsim.tasks.module_inputs import read, read_by
 
 _KEPT = "taught"
+_FLOAT = 4  # bytes of a number that the teacher tells
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Pupil:
     ledger: Ledger
     known: dict[str, list[int]] = field(default_factory=dict)
     """By task, places among its own train examples."""
+    basket: Basket = field(default_factory=Basket)
+    """What went to the cloud in this round, and came back."""
 
     @classmethod
     def of(cls, state: RecordDict, ledger: Ledger) -> "Pupil":
@@ -95,6 +99,7 @@ class Tutor:
         self._lessons = lru_cache(maxsize=256)(self._read)
         self._right = lru_cache(maxsize=512)(self._judge)  # of the devices' tests, which stay the same
         self._classes = classes
+        self._width = own
         self._seed = seed
 
     def buy(self, pupil: Pupil, name: str, round_: int, tau: float, prices: CloudConfig, seed: int) -> None:
@@ -106,11 +111,13 @@ class Tutor:
             count = self._examples.held(name, task)
             order = generator(seed, "lessons", name, round_, task).permutation(count).tolist()
             new = [place for place in order if place not in known][: math.floor(tau * count + 1e-9)]
-            sizes = self._sizes(name, task, new)
+            problems = self._examples.train(name, (task,))
+            sizes = self._sizes([problems[place] for place in new])
             for place, size in zip(new, sizes, strict=True):
                 money = size * prices.price_per_prompt_token + prices.price_per_completion_token
                 if pupil.ledger.reserve(size + 1, money):
                     known.add(place)
+                    self._enter(pupil.basket, problems[place], size)
             pupil.known[task] = sorted(known)
 
     def taught(self, pupil: Pupil, name: str, round_: int, places: Sequence[int]) -> Taught:
@@ -195,9 +202,16 @@ class Tutor:
         logits = self.module(inputs)  # (n, C)
         return logits, torch.zeros(len(logits), 0)
 
-    def _sizes(self, name: str, task: str, places: Sequence[int]) -> list[int]:
+    def _sizes(self, problems: Sequence[Problem]) -> list[int]:
         """Tokens of examples; 1 for what has none, such as a picture."""
-        problems = self._examples.train(name, (task,))
-        inputs = read_by(self.module, [problems[place] for place in places])
+        inputs = read_by(self.module, problems)
         count = getattr(self.module, "tokens", None)
-        return [1] * len(places) if count is None else [int(size) for size in count(inputs).tolist()]
+        return [1] * len(problems) if count is None else [int(size) for size in count(inputs).tolist()]
+
+    def _enter(self, basket: Basket, problem: Problem, size: int) -> None:
+        """One example up, as text or as the numbers of a picture, and its logits and states down."""
+        basket.trips += 1
+        basket.prompt_tokens += size
+        basket.completion_tokens += 1
+        basket.up_bytes += len(problem.prompt.encode()) if problem.features is None else problem.features.nbytes
+        basket.down_bytes += _FLOAT * (self._classes + (self._width if self.weights.aligned else 0))

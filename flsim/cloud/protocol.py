@@ -213,17 +213,48 @@ class Basket:
     """Requests that had failed before an answer came."""
     unkept: int = 0
     """Answers that were bought and that the cache could not keep."""
+    trips: int = 0
+    """Questions that were sent, those at which the cloud failed among them; one is one, however often it was tried."""
+    prompt_tokens: int = 0
+    """Of what was charged."""
+    completion_tokens: int = 0
+    """Likewise; together with the prompts' these are the tokens of `charged`."""
+    up_bytes: int = 0
+    """Of the questions as they were sent, under their instructions and with a draft where one goes along, in UTF-8."""
+    down_bytes: int = 0
+    """Of the answers' texts."""
 
-    def add(self, answer: Answer | None, prices: CloudConfig) -> None:
-        """Enter what became of one question; None is a failure."""
+    def add(self, answer: Answer | None, prices: CloudConfig, sent: Problem | None = None) -> None:
+        """Enter what became of one question.
+
+        Args:
+            answer: None is a failure.
+            prices: the section of the config that has them.
+            sent: the question in the words in which it went out; None where that is not known any more.
+        """
+        self.trips += 1
+        self.up_bytes += 0 if sent is None else len(sent.prompt.encode())
         if answer is None:
             self.failures += 1
             return
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+        self.down_bytes += len(answer.text.encode())
         for account in (self.charged, self.cached if answer.cached else self.bought):
             account.book(answer.tokens, answer.money(prices))
         self.failures += bool(answer.void)
         self.retries += answer.retries
         self.unkept += not answer.kept
+
+    def sent_facts(self) -> dict[str, int]:
+        """What went to the cloud and came back, by the names that rows have for it; whatever a cache had."""
+        return {
+            "cloud_prompt_tokens": self.prompt_tokens,
+            "cloud_completion_tokens": self.completion_tokens,
+            "cloud_up_bytes": self.up_bytes,
+            "cloud_down_bytes": self.down_bytes,
+            "cloud_trips": self.trips,
+        }
 
     def bought_facts(self) -> dict[str, float]:
         """What depends on the cache and on the weather, by the names that rows have for it."""

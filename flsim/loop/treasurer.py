@@ -113,6 +113,8 @@ def spent_in_training(config: Config, device: int, round_: int) -> tuple[list[Ro
     spent = journal.spent(TRAINING)
     paid = spent.basket.charged
     facts = {"cloud_calls": paid.calls, "cloud_tokens": paid.tokens, "cloud_money": paid.money}
+    split = spent.basket.prompt_tokens, spent.basket.completion_tokens
+    facts |= dict(zip(("cloud_prompt_tokens", "cloud_completion_tokens"), split, strict=True))
     facts |= spent.basket.bought_facts() if journal.costs != NOTHING else {}
     rows = [of.row(name, value) for name, value in (facts | lost_facts(spent.lost)).items()]
     return rows, paid.plus(spent.lost)

@@ -113,6 +113,8 @@ class Completions:
     stopped: Tensor | None = None
     """True at tokens that completed a stop text and so ended their response, `(K, P, G, T)`; None where there are no
     stop texts."""
+    cut: Tensor | None = None
+    """True where a response reached the limit without an ending, `(K, P, G)`; None of what somebody else wrote."""
 
     @property
     def read(self) -> Tensor:
@@ -366,4 +368,5 @@ def _finish(
     # who may not ask and spells the request all the same says nothing, which no verifier takes
     told = iter("" if other and not flag else text for text, other, flag in zip(drafts, spelt, may, strict=True))
     texts = [[[next(told) for _ in range(group)] for _ in range(count)] for count in prompts.counts]
-    return Completions(tokens, mask, logprobs, asked, texts, stopped=stopped)
+    cut = ~(ended.any(-1) | asked) & prompts.real[..., None]  # (K, P, G)
+    return Completions(tokens, mask, logprobs, asked, texts, stopped=stopped, cut=cut)

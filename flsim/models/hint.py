@@ -110,6 +110,10 @@ def _joined(
         logprobs[k, p, g, begin : begin + count] = chances[k, row, :count]
     place = said.tokens.device
     stopped = None if said.stopped is None else F.pad(said.stopped, (0, room))  # (K, P, G, T)
+    cut = None if said.cut is None else said.cut.clone()  # (K, P, G)
+    if cut is not None and more.cut is not None:
+        for (k, p, g), row in rows.items():
+            cut[k, p, g] = more.cut[k, row, 0]
     if stopped is not None and more.stopped is not None:
         for (k, p, g), row in rows.items():
             begin, count = int(resumed[k, p, g]), int(then[k, row])
@@ -121,6 +125,7 @@ def _joined(
         logprobs=logprobs.to(place),
         offsets=None if said.offsets is None else F.pad(said.offsets, (0, room)),
         stopped=stopped,
+        cut=cut,
         resumed=resumed.to(place),
         trace=None,
     )

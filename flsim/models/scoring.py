@@ -218,7 +218,7 @@ def pull_back(
     readout = _logprob_of(base, completions, temperature, may_ask, help_bias)
     if states is None:
         return pull_back_readouts(base, lora, reading, completions, readout, pull, tokens=tokens)
-    last = completions.mask & (completions.mask.long().cumsum(-1) == completions.mask.sum(-1, keepdim=True))
+    last = _last(completions)  # (K, P, G, T)
     weights, ending = pull.flatten(), last.flatten()  # (K P G T,) each
     longest, of_each = completions.tokens.shape[-1], states.flatten(0, 2)  # (K P G, D)
 
@@ -227,8 +227,19 @@ def pull_back(
         scaled = F.rms_norm(following.states.float(), following.states.shape[-1:])  # (n, D)
         return logprobs + ending[places] * (scaled * of_each[places // longest]).sum(-1)  # (n,)
 
-    pulls = (pull != 0) | (last & (states != 0).any(-1, keepdim=True))  # (K, P, G, T)
+    pulls = pulled(completions, pull, states)  # (K, P, G, T)
     return _pulled_back(base, lora, reading, completions, both, pulls.to(pull.dtype), tokens)
+
+
+def pulled(completions: Completions, pull: Tensor, states: Tensor | None = None) -> Tensor:
+    """True at the tokens that pull at all, `(K, P, G, T)`; `pull` and `states` as of `pull_back`."""
+    found = (pull != 0) & completions.mask  # (K, P, G, T)
+    return found if states is None else found | (_last(completions) & (states != 0).any(-1, keepdim=True))
+
+
+def _last(completions: Completions) -> Tensor:
+    """True at the last token of each, `(K, P, G, T)`."""
+    return completions.mask & (completions.mask.long().cumsum(-1) == completions.mask.sum(-1, keepdim=True))
 
 
 def pull_back_readouts(

@@ -212,9 +212,9 @@ def test_a_draft_is_the_answer_where_none_comes(
     """Each response has the verdict of its own draft, and nothing but silence is sampled again."""
     again: list[Problems] = []
 
-    def noting(world: World, problems: Problems, most: int) -> list[list[str]]:
+    def noting(world: World, problems: Problems, most: int, devices: Sequence[Device] = ()) -> list[list[str]]:
         again.append(problems)
-        return answer_alone(world, problems, most)
+        return answer_alone(world, problems, most, devices)
 
     monkeypatch.setattr(rollouts, "answer_alone", noting)
     world = world_of(tiny_checkpoint, *(["budget.calls_per_round=0"] if why == "refused" else []))

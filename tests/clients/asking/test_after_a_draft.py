@@ -12,7 +12,7 @@ import clients.asking.policy as policy
 from clients.asking.alone import answers_alone, wish_of
 from clients.asking.policy import Own
 from clients.asking.rule import Examined, right_alone
-from clients.device.rollout import Problems, answer_alone, answer_read
+from clients.device.rollout import Problems, answer_alone, reply_alone
 from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from flsim.models.decoding import Completions, Reading, encode, generate, read
@@ -93,11 +93,11 @@ def test_a_draft_is_what_the_device_says_alone(tiny_checkpoint: Path, monkeypatc
     """It is the beginning of its answer with asking disabled, and nothing is decoded again for it."""
     again: list[int] = []
 
-    def noting(world: World, reading: Reading, most: int) -> list[list[str]]:
+    def noting(world: World, reading: Reading, most: int) -> Completions:
         again.extend(reading.prompts.counts)
-        return answer_read(world, reading, most)
+        return reply_alone(world, reading, most)
 
-    monkeypatch.setattr(policy, "answer_read", noting)
+    monkeypatch.setattr(policy, "reply_alone", noting)
     world = world_of(tiny_checkpoint, "model.request=after")
     biases = [8.0, 0.0]  # the first device asks wherever it says a token
     tests = problems_of(world)

@@ -223,6 +223,10 @@ def test_learners_are_measured_with_the_rule_and_only_the_global_one_with_curves
         "kept_accuracy",
         "cloud_grants",
         "cloud_requests",
+        "read_tokens",
+        "sampled_tokens",
+        "cut_responses",
+        "cloud_test_tokens",
     }
     frozen = [row for row in reference_rows(world, [0], round_=0, asking=Always())[0] if row.model == "frozen"]
     assert [replace(row, model="own") for row in frozen] == rows

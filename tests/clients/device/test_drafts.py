@@ -1,5 +1,6 @@
 """Drafts: what a device said before it asked, which is its answer where nobody helps."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,9 +74,9 @@ def test_a_response_that_is_refused_is_its_own_draft(tiny_checkpoint: Path, monk
     """No call may be made: each response earns what it said itself, and only who said nothing is sampled again."""
     again: list[Problems] = []
 
-    def noting(world: World, problems: Problems, most: int) -> list[list[str]]:
+    def noting(world: World, problems: Problems, most: int, devices: Sequence[Device] = ()) -> list[list[str]]:
         again.append(problems)
-        return answer_alone(world, problems, most)
+        return answer_alone(world, problems, most, devices)
 
     monkeypatch.setattr(rollouts, "answer_alone", noting)
     world = world_of(tiny_checkpoint, "model.request=after", "budget.calls_per_round=0")

@@ -62,8 +62,11 @@ TINY = (  # three devices in packs of two and three rounds
 TASKS = ("arithmetic", "numbers", "strings", "lists")
 TRAIN_NAMES = {"reward", "alone_reward", "cloud_requests", "unanimous_groups", "difficulty"}
 TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "cloud_refused", "effective_groups"}
+COUNTS = {"read_tokens", "sampled_tokens", "cut_responses", "decode_steps", "learned_tokens", "cloud_trips"}
+COUNTS |= {"cloud_prompt_tokens", "cloud_completion_tokens", "cloud_up_bytes", "cloud_down_bytes"}
 ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "mean_cosine", "aggregation_share"}
-TEST_NAMES = {"accuracy", "alone_accuracy", "kept_accuracy", "cloud_grants", "cloud_requests"}
+TAKEN = {"read_tokens", "sampled_tokens", "cut_responses", "cloud_test_tokens"}
+TEST_NAMES = {"accuracy", "alone_accuracy", "kept_accuracy", "cloud_grants", "cloud_requests"} | TAKEN
 CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 
 
@@ -160,7 +163,7 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
     assert tuple(rows.columns) == COLUMNS
     train, test = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
     assert set(train[train["task"] != "all"]["name"]) == TRAIN_NAMES
-    assert set(train[train["task"] == "all"]["name"]) == TRAIN_FACTS | ENGINE_FACTS
+    assert set(train[train["task"] == "all"]["name"]) == TRAIN_FACTS | COUNTS | ENGINE_FACTS
     assert set(train["round"]) == {1, 2, 3}
     for model, rounds in (
         ("global", {0, 1, 2, 3}),
@@ -174,7 +177,7 @@ def test_the_rows_say_what_was_measured(finished: flsim.Run) -> None:
         together, part = part[part["task"] == "all"], part[part["task"] != "all"]
         expected = {
             "cloud": {"accuracy"},
-            "random": TEST_NAMES - {"cloud_requests"},
+            "random": TEST_NAMES - TAKEN - {"cloud_requests"},
             "global": TEST_NAMES | CURVE_NAMES,
         }.get(model, TEST_NAMES)
         assert set(part["name"]) == expected

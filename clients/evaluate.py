@@ -37,8 +37,8 @@ from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
-from clients.orders import Help, Order, fulfil, orders_of, silent
-from clients.taken import drawn_by, taken_by
+from clients.orders import Help, fulfil, orders_of, silent
+from clients.taken import Taken, drawn_by
 from clients.task_scores import ClassScores, label_rows, task_scores
 from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import NOTHING
@@ -78,7 +78,8 @@ def evaluate_pack(
     alone needs no cloud: `wrong_auc`, and the sums of the reliability curve (`clients.asking.curves.wish_rows`). Where
     the cloud fails, the device's own answer counts. Of a task with score labels also what
     `clients.task_scores.label_rows` says. And what it took: `read_tokens`, `sampled_tokens`, `cut_responses` and
-    `cloud_test_tokens` (`clients/taken.py`).
+    `cloud_test_tokens`, and in virtual time `question_seconds`, `question_joules`, `within_2s` and `right_within_2s`,
+    one for each of `system.deadlines_s` (`clients/taken.py`).
 
     Args:
         world: the worker's.
@@ -115,8 +116,8 @@ def evaluate_pack(
     for device, order, choice, granted, scored, own in parts:
         of = Subject(round_, device_name(device), world.split, model)
         labelled = label_rows(order.problems, scored, world.stream.tasks, of)
-        taken = taken_by(order, granted, own, choice.again, spared=spared)
-        rows.append(_measured(device, order, choice, granted, taken, labelled, of))
+        taken = Taken.of(order, granted, own, choice.again, spared=spared)
+        rows.append(_measured(device, choice, taken, labelled, of))
     return rows
 
 
@@ -129,29 +130,22 @@ def _scores(pack: Examined) -> list[ClassScores]:
     return found
 
 
-def _measured(
-    device: int,
-    order: Order,
-    choice: Choice,
-    granted: Flags,
-    taken: Mapping[str, Scores],
-    labelled: Sequence[Row],
-    of: Subject,
-) -> list[Row]:
+def _measured(device: int, choice: Choice, taken: Taken, labelled: Sequence[Row], of: Subject) -> list[Row]:
     """The rows of one device.
 
     Args:
         device: its index.
-        order: what it asked of the cloud.
         choice: what its rule decided for N prompts.
-        granted: what its budget granted, `(N,)`.
-        taken: what each prompt took, by the names of rows, `(N,)` each.
+        taken: what they took, with what it asked of the cloud and was granted.
         labelled: its rows of tasks with score labels.
         of: what is measured, for the rows.
     """
+    order = taken.order
     world, help_ = order.world, order.help(choice.alone)
     wishes = choice.wishes.astype(np.float64)  # (N,)
-    values = {"cloud_requests": wishes, **_within_budget(granted, choice.alone, help_), **taken}
+    values = {"cloud_requests": wishes, **_within_budget(taken.granted, choice.alone, help_), **taken.counts()}
+    if world.system is not None:
+        values |= taken.costs(world.system, device, values["accuracy"])
     whole = [*_costs(world, help_, of), *labelled]
     if of.model == "global":
         whole += [of.row(name, *pair) for name, pair in wish_rows(choice).items()]

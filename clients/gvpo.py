@@ -39,6 +39,10 @@ class Gvpo(Reinforcement):
         """`(K, P, G)`."""
         return centred(rollout.right_alone)  # (K, P, G)
 
+    def holds(self, update: int) -> bool:
+        """From the second step on, where the policy has moved."""
+        return update > 0
+
     def loss(self, logprobs: Tensor, judged: Judged) -> Tensor:
         """`(K,)`."""
         rewards = judged.rollout.right_alone  # (K, P, G)

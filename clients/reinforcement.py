@@ -208,6 +208,10 @@ class Reinforcement(Learner):
         parts = judged.advantage, judged.mask, judged.kept
         return loss.per_device(logprobs, *parts, old=judged.old, reference=judged.reference)  # (K,)
 
+    def holds(self, update: int) -> bool:
+        """Whether the loss pulls at every token in this step on the same responses, to hold the policy where it was."""
+        return self.kl > 0
+
     def offset(self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts) -> Tensor:
         """Minus the price of every prompt of a head that asks, `(K, P)`; unless overridden, as before its drafts.
 
@@ -322,7 +326,10 @@ class Reinforcement(Learner):
         (pull,) = torch.autograd.grad(self.loss(logprobs, judged).sum(), logprobs)  # (K, P, G, T)
         head = None if self.head is None or self.head.ridge else self.head
         weight, states = (None, None) if head is None else regressed(head, pack, rollout)
-        count_learning(pack.devices, pulled(rollout.completions, pull, states))
+        learned = pulled(rollout.completions, pull, states)  # (K, P, G, T)
+        if self.holds(update):  # also where that pull is within rounding of 0, which differs between packs
+            learned = learned | judged.mask & judged.kept[..., None, None]  # (K, P, G, T)
+        count_learning(pack.devices, learned)
         if states is None and not pull.any():  # every group is of one mind, as where a draft is a recorded answer
             gradient = torch.zeros_like(pack.theta)  # (K, n)
         else:
@@ -374,15 +381,9 @@ class Reinforcement(Learner):
         if not any(lessons):
             return None
         loss = PolicyLoss(aggregation=self.aggregation, max_length=self.max_new_tokens)
-        return imitated_gradient(
-            pack,
-            lessons,
-            [len(row) for row in problems],
-            weight=self.imitate / self.group_size,
-            loss=loss,
-            longest=self.max_new_tokens,
-            tokens=self.micro_batch,
-        )  # (K, n)
+        parts = pack, lessons, [len(row) for row in problems], loss
+        most = {"longest": self.max_new_tokens, "tokens": self.micro_batch}
+        return imitated_gradient(*parts, weight=self.imitate / self.group_size, **most)  # (K, n)
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only where the buffer keeps answers: what is met again was answered already."""

@@ -1,6 +1,8 @@
 """What a question takes at a test: what its device reads and draws, and of the cloud where the question was granted."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -8,6 +10,9 @@ from clients.asking.alone import drawn_alone
 from clients.asking.rule import Choice, Examined, Flags, Scores
 from clients.device.counts import Drawn
 from clients.orders import Order
+from flsim.cloud.protocol import Basket
+from flsim.system.system import System
+from flsim.system.work import Work
 
 
 def drawn_by(pack: Examined, choices: Sequence[Choice]) -> list[Drawn]:
@@ -17,28 +22,74 @@ def drawn_by(pack: Examined, choices: Sequence[Choice]) -> list[Drawn]:
     return [own if choice.drawn is None else choice.drawn for choice, own in zip(choices, alone, strict=True)]
 
 
-def taken_by(order: Order, granted: Flags, drawn: Drawn, again: Drawn | None, *, spared: bool) -> dict[str, Scores]:
-    """What each question took `(N,)`, by the names of rows: of the device, and of the cloud where that was granted.
+@dataclass(frozen=True)
+class Taken:
+    """What the N questions of a device took.
 
     A device answers with asking disabled, or drafts until it asks; where a request is granted it goes on after a hint,
     if it is given one, and where none is granted it answers by itself, if it has not yet. What it says to set a
     threshold is no part of a question.
-
-    Args:
-        order: what it asked of the cloud.
-        granted: what its budget granted, `(N,)`.
-        drawn: what it read and drew until its rule had decided.
-        again: and besides, where nothing came of its request; None for nothing.
-        spared: whether it need not say anything to what it sends, as its rule looks at the question alone.
     """
-    came = np.zeros(len(granted), dtype=bool)
-    came[list(order.answers)] = True
-    helped = granted & came  # (N,)
-    own = drawn.where(~helped) if spared else drawn
-    own = own if again is None else own.plus(again.where(~helped))
-    own = own if order.after is None else own.plus(order.after.where(helped))
-    cloud = np.zeros(len(granted))  # (N,)
-    for place in np.flatnonzero(helped).tolist():
-        cloud[place] = order.answers[place].tokens
-    counts = {"read_tokens": own.read, "sampled_tokens": own.tokens, "cut_responses": own.cut}
-    return {name: each.astype(np.float64) for name, each in counts.items()} | {"cloud_test_tokens": cloud}
+
+    order: Order
+    """What it asked of the cloud."""
+    granted: Flags
+    """What its budget granted, `(N,)`."""
+    helped: Flags
+    """Where an answer came of it, `(N,)`."""
+    drawn: Drawn
+    """What it read and drew in all."""
+
+    @classmethod
+    def of(cls, order: Order, granted: Flags, drawn: Drawn, again: Drawn | None, *, spared: bool) -> Self:
+        """What came of an order.
+
+        Args:
+            order: what was asked.
+            granted: what a budget granted, `(N,)`.
+            drawn: what the device read and drew until its rule had decided.
+            again: and besides, where nothing came of its request; None for nothing.
+            spared: whether it need not say anything to what it sends, as its rule looks at the question alone.
+        """
+        came = np.zeros(len(granted), dtype=bool)  # (N,)
+        came[list(order.answers)] = True
+        helped = granted & came  # (N,)
+        own = drawn.where(~helped) if spared else drawn
+        own = own if again is None else own.plus(again.where(~helped))
+        own = own if order.after is None else own.plus(order.after.where(helped))
+        return cls(order, granted, helped, own)
+
+    def counts(self) -> dict[str, Scores]:
+        """By the names of rows, `(N,)` each."""
+        cloud = np.zeros(len(self.granted))  # (N,)
+        for place in np.flatnonzero(self.helped).tolist():
+            cloud[place] = self.order.answers[place].tokens
+        own = {"read_tokens": self.drawn.read, "sampled_tokens": self.drawn.tokens, "cut_responses": self.drawn.cut}
+        return {name: each.astype(np.float64) for name, each in own.items()} | {"cloud_test_tokens": cloud}
+
+    def costs(self, system: System, device: int, right: Scores) -> dict[str, Scores]:
+        """Seconds and joules of the device, and which questions were answered within deadlines, by the names of rows.
+
+        Args:
+            system: of the run.
+            device: its index.
+            right: 1 where the final answer is right, `(N,)`.
+        """
+        pairs = [system.question(device, self._work(place)) for place in range(len(self.granted))]
+        seconds, joules = np.array(pairs, dtype=np.float64).reshape(-1, 2).T  # (N,) each
+        found = {"question_seconds": seconds, "question_joules": joules}
+        for deadline in system.config.deadlines_s:
+            within = (seconds <= deadline).astype(np.float64)  # (N,)
+            found |= {f"within_{deadline:g}s": within, f"right_within_{deadline:g}s": within * right}
+        return found
+
+    def _work(self, place: int) -> Work:
+        """Of one question; a request at which the cloud failed was sent all the same."""
+        read, tokens = int(self.drawn.read[place]), int(self.drawn.tokens[place])
+        own = Work(int(read > 0), read, int(tokens > 0), tokens, tokens)
+        if not self.granted[place]:
+            return own
+        sent = Basket()
+        answer = self.order.answers.get(place)
+        sent.add(answer, self.order.world.prices, self.order.worded[place])
+        return replace(own, **sent.sent_facts())

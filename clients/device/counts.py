@@ -42,7 +42,8 @@ class Counts:
     steps: int = 0
     """Decoding steps if a group is drawn at once: for each prompt as many as its longest response has tokens."""
     learned: int = 0
-    """Tokens with a pull, its own and taught ones, at every step of the optimizer."""
+    """Tokens with a pull at each step of the optimizer: its own, taught ones, and explored requests; where a KL holds
+    the policy, all of them."""
 
     def facts(self, basket: Basket) -> dict[str, tuple[float, float]]:
         """Totals and weights by the names of rows, with what went to the cloud."""

@@ -17,7 +17,7 @@ from clients.device.rollout import Problems, Rollout
 from flsim.learning.exploration import how_many, log_chance, parts_of_odds, push
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, encode, given, read
-from flsim.models.scoring import Readout, per_token, pull_back_readouts, pulled
+from flsim.models.scoring import Readout, per_token, pull_back_readouts
 from flsim.seeding import generator
 
 
@@ -89,7 +89,7 @@ def explored_gradient(
     pushes = push(gains.to(odds.device).double(), log_chance(odds, own).exp())  # (K, P')
     pull = -(pushes[..., None] * parts_of_odds(odds, own)).to(odds.dtype)[:, :, None]  # (K, P', 1, T)
     count_reading(pack.devices, reading.prompts)
-    count_learning(pack.devices, pulled(asking, pull))
+    count_learning(pack.devices, own[:, :, None])
     return pull_back_readouts(base, pack.world.lora, reading, asking, readout, pull, tokens=tokens)  # (K, n)
 
 

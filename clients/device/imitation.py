@@ -20,9 +20,9 @@ def imitated_gradient(
     pack: Pack,
     lessons: Sequence[Sequence[Lesson]],
     prompts: Sequence[int],
+    loss: PolicyLoss,
     *,
     weight: float,
-    loss: PolicyLoss,
     longest: int,
     tokens: int,
 ) -> Tensor:
@@ -32,8 +32,8 @@ def imitated_gradient(
         pack: whose adapters have not moved since the sampling, or a step ago.
         lessons: of each device, at least one in all.
         prompts: of each device's step, over which its loss is a mean.
-        weight: of the advantages.
         loss: how tokens become one number.
+        weight: of the advantages.
         longest: most tokens of an answer, the ending one included.
         tokens: most tokens in one forward pass.
     """

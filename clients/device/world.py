@@ -11,6 +11,7 @@ from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
 from flsim.models.hint import Hint
 from flsim.models.stacked_lora import StackedLora
+from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
 
 
@@ -31,6 +32,8 @@ class World:
     """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
     hint: Hint | None = None
     """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
+    system: System | None = None
+    """What devices take in virtual time; None in a run without."""
 
     @property
     def seed(self) -> int:

@@ -70,6 +70,11 @@ def test_a_fleet_learns_pictures_and_leaves_its_model(pictures: Path, tmp_path: 
     assert set(load_file(tmp_path / "run" / "adapter" / "module.safetensors")) == {
         f"{layer}.{part}" for layer in ("conv1", "conv2", "fc", "head") for part in ("weight", "bias")
     }
+    told = done.rows[(done.rows["split"] == "train") & (done.rows["round"] == 1)].pivot(index="device", columns="name")
+    assert (told["total"]["learned_examples"] == told["weight"]["reward"]).all()
+    assert (told["weight"]["learned_examples"] == 1).all()
+    assert (told["weight"][["read_tokens", "sampled_tokens"]] == 0).all(axis=None)
+    assert (told["total"]["cloud_trips"] == 0).all()
     page = done.report.read_text()
     assert "may ask" not in page.split("How this run was made")[0].split("Accuracy over rounds")[0]
 

@@ -14,8 +14,11 @@ from clients.asking.scores import Confidence
 from clients.asking.simple import Always, AtRandom, Never
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
+from flsim.config.system import ClassConfig, LinkConfig, SystemConfig
 from flsim.models.decoding import encode, generate, read
 from flsim.models.hint import Hint
+from flsim.system.shapes import Shape
+from flsim.system.system import System
 from tests.flsim.cloud.answers import answered
 from tests.tiny import tiny_world
 
@@ -69,15 +72,16 @@ def test_an_answer_counts_whole_unless_the_question_alone_decides(
 ) -> None:
     """Whoever heard it first."""
     world = world_of(tiny_checkpoint)
+    never, confident, always, nobody = Never(), Confidence(4), Always(), AtRandom(0.0)
     prompts, lengths, cut = alone(world)
     assert 0 < sum(cut) < 10
     whole = [sum(prompts), sum(lengths), sum(cut)]
-    assert taken(world, Never(), heard) == [*whole, 0]
-    assert taken(world, Confidence(4), heard)[:3] == whole
+    assert taken(world, never, heard) == [*whole, 0]
+    assert taken(world, confident, heard)[:3] == whole
     first = answered(world.cloud, own_tests(world, 0)[:3])
     left = [float(sum(each[3:])) for each in (prompts, lengths, cut)]
-    assert taken(world, Always(), heard) == [*left, sum(answer.tokens for answer in first)]
-    assert taken(world, AtRandom(0.0), heard) == [*whole, 0]
+    assert taken(world, always, heard) == [*left, sum(answer.tokens for answer in first)]
+    assert taken(world, nobody, heard) == [*whole, 0]
 
 
 def test_after_a_hint_a_device_goes_on(tiny_checkpoint: Path) -> None:
@@ -89,3 +93,31 @@ def test_after_a_hint_a_device_goes_on(tiny_checkpoint: Path) -> None:
     plain = taken(world)
     put_in = sum(len(hinted.hint.of(world.base, a.text)) for a in answered(world.cloud, tests[:3]) if hinted.hint)
     assert taken(hinted) == [plain[0] + put_in, 20, 0, plain[3]]
+
+
+def test_seconds_of_a_question_are_those_of_the_formula(tiny_checkpoint: Path) -> None:
+    """1e8 parameters of 2 bytes, 1e11 operations and 1e10 bytes a second: a token takes 0.02 s, and so do few at once.
+
+    A prompt and a token take 0.04 s, with a try alone 0.06 s, and what is granted a trip to the cloud besides.
+    """
+    world = world_of(tiny_checkpoint, biased=True)
+    of = ClassConfig(1.0, flops=1e11, bandwidth=1e10, memory_gb=1.0, battery_wh=10.0, busy_w=4.0, waiting_w=1.0)
+    link = LinkConfig(1.0, down_mbit=8.0, up_mbit=2.0, rtt_ms=100.0, up_mw_per_mbit=0.0, down_mw_per_mbit=0.0)
+    link = replace(link, base_mw=1000.0, tail_s=0.0, tail_mw=0.0)
+    config = SystemConfig(classes={"one": of}, links={"one": link}, deadlines_s=(0.1, 1))
+    timed = replace(world, system=System(config, Shape("half", multiplied=10**8, weights=2e8), seed=0))
+    rows = evaluate_pack(timed, [0], None, model="own", round_=1)[0]
+    found = {row.name: (row.total, row.weight) for row in rows}
+    seconds, joules = 0.04 * 10 + 0.02 * 7, 4 * (0.04 * 10 + 0.02 * 7)
+    for problem, answer in zip(own_tests(world, 0), answered(world.cloud, own_tests(world, 0)[:3]), strict=False):
+        moved = 8 * (len(problem.question) + 500) / 2e6 + 8 * (len(answer.text) + 500) / 8e6
+        trip = 0.1 + moved + 0.3 + answer.prompt_tokens / 5000 + answer.completion_tokens / 60
+        seconds, joules = seconds + trip, joules + trip + moved
+    assert found["question_seconds"] == (pytest.approx(seconds, abs=1e-4), 10)
+    assert found["question_joules"] == (pytest.approx(joules, abs=1e-3), 10)
+    assert found["within_0.1s"] == (7, 10)
+    assert found["right_within_0.1s"] == (0, 10)
+    assert found["within_1s"] == (10, 10)
+    assert found["right_within_1s"] == found["accuracy"] == (3, 10)
+    plain = evaluate_pack(world, [0], None, model="own", round_=1)[0]
+    assert [row for row in rows if row.name in {row.name for row in plain}] == plain

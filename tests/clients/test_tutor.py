@@ -98,6 +98,11 @@ def test_a_device_is_taught_within_tau_and_caps_and_asks_within_tau(texts: Path,
     calls = rows[rows["name"] == "cloud_calls"].groupby("device")["total"].sum()
     assert calls.max() <= 9
     assert calls.min() > 5
+    sums = rows[rows["split"] == "train"].groupby("name")["total"].sum()
+    assert sums["cloud_prompt_tokens"] + sums["cloud_completion_tokens"] == sums["cloud_tokens"]
+    assert sums["cloud_trips"] == sums["cloud_calls"] == calls.sum()
+    assert sums["cloud_down_bytes"] % sums["cloud_trips"] == 0  # logits and states of each
+    assert sums["cloud_up_bytes"] > sums["cloud_trips"]
     first = rows[(rows["name"] == "cloud_purchases") & (rows["round"] == 1)]
     assert (first["total"] <= 0.2 * first["weight"] + 1e-9).all()
     grants = rows[(rows["name"] == "cloud_grants") & (rows["model"] == "global")]

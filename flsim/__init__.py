@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flsim.comparison.compare import Comparison, compare
     from flsim.config.load import load_config
     from flsim.config.schema import Config, ConfigError
+    from flsim.loop.diagnosing import diagnose
     from flsim.loop.simulation import Run, run
     from flsim.metrics.rows import Row
 
@@ -19,7 +20,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is import
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
 
-__all__ = ["Comparison", "Config", "ConfigError", "Row", "Run", "compare", "load_config", "run"]
+__all__ = ["Comparison", "Config", "ConfigError", "Row", "Run", "compare", "diagnose", "load_config", "run"]
 
 _HOME = {
     "Comparison": "flsim.comparison.compare",
@@ -28,6 +29,7 @@ _HOME = {
     "Row": "flsim.metrics.rows",
     "Run": "flsim.loop.simulation",
     "compare": "flsim.comparison.compare",
+    "diagnose": "flsim.loop.diagnosing",
     "load_config": "flsim.config.load",
     "run": "flsim.loop.simulation",
 }

@@ -25,7 +25,8 @@ FLOORS = (
     ("timing", "budget", "problems", "system"),
     ("models", "tasks"),
     ("aggregation", "cloud", "metrics"),
-    ("flower", "report"),
+    ("diagnosis", "flower"),
+    ("report",),
     ("loop", "comparison"),
     ("flsim", "__main__"),
 )

@@ -18,6 +18,7 @@ COMMANDS = {
     "warmup": "experiments.command.warmup",
     "why": "experiments.command.why",
     "replay": "experiments.command.replay",
+    "diagnose": "experiments.command.diagnose",
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",
     "price": "experiments.command.price",

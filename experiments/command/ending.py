@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from experiments.command.diagnose import failed
+
 if TYPE_CHECKING:
     from flsim.loop.simulation import Run
 
@@ -74,16 +76,18 @@ def hearing_signals(*, for_good: bool) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if over else handler)
 
 
-def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> int:
+def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False, fail_on: str | None = None) -> int:
     """Run, and say how it ended: where the report is, or what is kept and how to go on.
 
     Args:
         work: the run.
         folder: where it writes.
         goes_on: whether the folder holds the run already; else what is found there before the start is another's.
+        fail_on: the severity from which on a finding is no success; None lets all pass.
 
     Returns:
-        The exit status: 0; 2 if something stands in the run's way; 128 + the number of the signal that stopped it.
+        The exit status: 0; 1 for a finding that is not to pass; 2 if something stands in the run's way; 128 + the
+        number of the signal that stopped it.
     """
     from flsim.files import UnwritableError  # not above: `flsim run --help` need not wait for Flower
     from flsim.flower.guard import RayDiedError
@@ -101,7 +105,7 @@ def told(work: Callable[[], "Run"], folder: Path, *, goes_on: bool = False) -> i
         return status_of(stop)
     print(end_table(finished.summary))
     print(f"\nreport: {finished.report}")
-    return 0
+    return failed(finished.summary.findings, fail_on)
 
 
 def status_of(stop: KeyboardInterrupt) -> int:

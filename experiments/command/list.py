@@ -71,6 +71,19 @@ class Measures:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """The kind that is the table `flsim.diagnosis.table`."""
+
+    used: str = "what flsim diagnose may find"
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Names, with when they fire."""
+        from flsim.diagnosis.table import KINDS as OF_FINDINGS  # not above: no other list need wait for pandas
+
+        return [(name, f"{kind.severities[0]}: {kind.fires}") for name, kind in OF_FINDINGS.items()]
+
+
+@dataclass(frozen=True)
 class Named:
     """A kind that has short names: a table of `NAME: "module:Name"` in the source, beside paths of one's own."""
 
@@ -89,7 +102,7 @@ def _can_be_written(part: Class) -> bool:
     return all(kind.split("[")[0] in ("str", "int", "float", "bool", "list", "tuple", "dict") for kind in needed)
 
 
-KINDS: dict[str, Files | Parts | Measures | Named] = {
+KINDS: dict[str, Files | Parts | Measures | Findings | Named] = {
     "configs": Files("flsim run NAME", "experiments/configs"),
     "methods": Files("flsim study CONFIG method=NAME", "experiments/configs/methods"),
     "learners": Parts("client", "clients", "clients.learner:Learner"),
@@ -108,6 +121,7 @@ KINDS: dict[str, Files | Parts | Measures | Named] = {
     "readers": Named("data.NAME.kind=NAME, or data.NAME.reader=PATH", "flsim.tasks.load:READERS"),
     "verifiers": Named("data.NAME.verifier=NAME or PATH", "flsim.problems.judging:SHIPPED"),
     "measures": Measures(),
+    "findings": Findings(),
 }
 """What `flsim list` shows; the keys of the parts are also those that `flsim explain` looks for settings under."""
 

@@ -9,9 +9,11 @@ Its rows are those of a run that was never stopped. Only settings that change no
 engine.kind, engine.workers, engine.address, how the cloud is reached. A finished run gets its report again.
 """
 
+from functools import partial
 from pathlib import Path
 
 import flsim
+from experiments.command.diagnose import add_fail_on
 from experiments.command.ending import told
 from experiments.command.terminal import Parser
 
@@ -22,5 +24,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/demo-seed0")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of where it runs")
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
+    add_fail_on(parser)
     args = parser.parse_intermixed_args(arguments)
-    return told(lambda: flsim.run(None, args.settings, resume=args.run, until=args.until), args.run, goes_on=True)
+    go_on = partial(flsim.run, None, args.settings, resume=args.run, until=args.until)
+    return told(go_on, args.run, goes_on=True, fail_on=args.fail_on)

@@ -4,6 +4,7 @@ Examples:
   flsim run demo                     # a config that ships, by its name
   flsim run demo seed=1 budget.tau=0.5 run_dir=runs/half
   flsim run demo --until 4           # the first 4 of its rounds for now
+  flsim run demo --fail-on fault     # exit status 1 if the run is worthless (flsim diagnose --help)
   flsim run my_config.yaml strategy.path=my_strategy.py:MyStrategy
 
   flsim list configs                 # the configs that ship
@@ -16,6 +17,7 @@ flsim resume goes on.
 """
 
 import flsim
+from experiments.command.diagnose import add_fail_on
 from experiments.command.ending import told
 from experiments.command.terminal import Parser
 
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that go over the file's")
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
+    add_fail_on(parser)
     args = parser.parse_intermixed_args(arguments)
     if args.config is None or "=" in args.config:
         parser.error("give a config first, such as demo or my_config.yaml")
@@ -35,4 +38,4 @@ def main(arguments: list[str]) -> int:
     from experiments.command.first_look import first_look  # not above: `flsim run --help` need not wait for pandas
 
     first_look(config, args.until)
-    return told(lambda: flsim.run(config, until=args.until), config.folder)
+    return told(lambda: flsim.run(config, until=args.until), config.folder, fail_on=args.fail_on)

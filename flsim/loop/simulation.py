@@ -43,6 +43,7 @@ from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
 from flsim.loop.checks import check, refuse_until, refuse_used
 from flsim.loop.commits import Commits
+from flsim.loop.diagnosing import facts_of
 from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
 from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
@@ -236,8 +237,11 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
 
     asks = not isinstance(ready.client, BringsModel) or ready.client.asks
     tau = config.budget.tau if asks else None
-    facts: dict[str, Any] = {"phases": stream.phases, "tau": tau, "devices": config.fleet.devices}
-    return Run(folder, finish_run(folder, data=stream.data, **facts))
+    facts = facts_of(config, ready.client)
+    found = finish_run(
+        folder, phases=stream.phases, tau=tau, data=stream.data, devices=config.fleet.devices, facts=facts
+    )
+    return Run(folder, found)
 
 
 def build_parts(

@@ -1,4 +1,4 @@
-"""A run whose asking is stuck says so once, in its log, on the screen and as a row that the page reads."""
+"""A run whose asking is stuck says so once, in its log, on the screen and as a row; the diagnosis finds it, too."""
 
 import logging
 from dataclasses import dataclass, field
@@ -7,8 +7,11 @@ from typing import Protocol, Self, runtime_checkable
 
 from tqdm import tqdm
 
+from flsim.diagnosis.limits import limit
+from flsim.diagnosis.stuck import STUCK, Asked, asked_in, is_stuck, mend, told
 from flsim.metrics.rows import Row, fleet_row, read_rows
-from flsim.metrics.stuck import ROUNDS, STUCK, Asked, asked_in, is_stuck, told
+
+_ROUNDS = int(limit("rounds"))
 
 
 @runtime_checkable
@@ -40,7 +43,7 @@ class AskingWatch:
         if first > 1 and not watch.done:
             rows = read_rows(folder)
             watch.done = bool((rows["name"] == STUCK).any())
-            late = rows[rows["round"].between(max(1, first - ROUNDS), first - 1)]
+            late = rows[rows["round"].between(max(1, first - _ROUNDS), first - 1)]
             for _, part in late.groupby("round"):
                 watch.rounds.append(asked_in(Row(*line) for line in part.itertuples(index=False)))
         return watch
@@ -49,11 +52,12 @@ class AskingWatch:
         """The row to be added to a round's, if it is the one that shows it."""
         if self.done or not round_:
             return []
-        self.rounds = [*self.rounds, asked_in(rows)][-ROUNDS:]
+        self.rounds = [*self.rounds, asked_in(rows)][-_ROUNDS:]
         if not is_stuck(self.rounds, self.tau):
             return []
         self.done, usage = True, self.rounds[-1].usage
-        text = told(usage, round_, self.tau, explores=any(row.name == "explored" for row in rows))
+        explores = any(row.name == "explored" for row in rows)
+        text = f"{told(usage, round_, self.tau)} {mend(usage, explores=explores)}"
         self.log.warning(text)
         if self.shows:
             tqdm.write(text)

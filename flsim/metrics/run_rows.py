@@ -222,6 +222,12 @@ class RunRows:
         return found
 
 
+def last_third(phase: Phase) -> int:
+    """First round of the phase's last `ceil(rounds / 3)` rounds; 5 for a phase of rounds 1 to 6."""
+    rounds = phase.last_round - phase.first_round + 1
+    return phase.last_round - (-(-rounds // 3)) + 1
+
+
 def total(rows: pd.DataFrame, *, empty: float = float("nan")) -> float:
     """Sum over rounds and devices; `empty` where it was never measured."""
     return float(rows["total"].sum()) if len(rows) else empty

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from flsim.diagnosis.seen import Facts
+from flsim.diagnosis.table import findings_of
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import read_rows, training
@@ -32,6 +34,7 @@ def finish_run(
     tau: float | None,
     data: Sequence[DataTask] = (),
     devices: int | None = None,
+    facts: Facts | None = None,
 ) -> Summary:
     """Read a run's rows and write what is made of them into its folder.
 
@@ -44,6 +47,7 @@ def finish_run(
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
         data: the stream's data sets; of those that are not given, what was written before is taken.
         devices: size of the fleet; None takes as many as have rows.
+        facts: what a diagnosis knows of the run beside its rows; None knows its phases, tau and devices.
 
     Returns:
         The summary, as in `summary.json`.
@@ -52,7 +56,9 @@ def finish_run(
     rows = read_rows(run_dir)
     name = run_dir.resolve().name
     write_partitions(run_dir, data)
-    summary = replace(summarise_run(rows, phases, name=name, tau=tau), partitions=read_partitions(run_dir))
+    findings = findings_of(rows, Facts(phases, tau, devices) if facts is None else facts)
+    summary = summarise_run(rows, phases, name=name, tau=tau, findings=findings)
+    summary = replace(summary, partitions=read_partitions(run_dir))
     summary = summary if devices is None else replace(summary, devices=devices)
     write_summary(run_dir, summary)
     _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))

@@ -22,6 +22,9 @@ th, td { padding: .32rem .8rem; text-align: right; white-space: nowrap; border-b
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: #555; font-weight: 600; border-bottom: 2px solid #bbb; vertical-align: bottom; }
 tbody tr.strong td { font-weight: 650; background: #f5f9fc; }
+tr.fault td:first-child { color: #fff; background: #b3261e; padding-left: .5rem; }
+tr.warning td:first-child { background: #f6d365; padding-left: .5rem; }
+tr.note td:first-child { background: #e3e7ea; padding-left: .5rem; }
 table.words th, table.words td { text-align: left; white-space: normal; }
 figure { margin: 1.2rem 0 2rem; }
 figure img { display: block; max-width: 100%; height: auto; }
@@ -68,7 +71,12 @@ def paragraph(text: str, *, kind: str = "") -> str:
 
 
 def table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = (), kind: str = "numbers"
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    strong: Sequence[int] = (),
+    kind: str = "numbers",
+    marks: Sequence[str] = (),
 ) -> str:
     """A table of plain texts, the first column left and the others right aligned.
 
@@ -77,12 +85,14 @@ def table(
         rows: as many cells each.
         strong: numbers of the rows that stand out, from 0.
         kind: `numbers`, or `words` to align all columns left and to break long cells.
+        marks: a class of the style for every row; empty for none.
     """
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
     lines = []
     for number, row in enumerate(rows):
         cells = "".join(f"<td>{escape(text)}</td>" for text in row)
-        lines.append(f'<tr class="strong">{cells}</tr>' if number in strong else f"<tr>{cells}</tr>")
+        mark = "strong" if number in strong else marks[number] if marks else ""
+        lines.append(f'<tr class="{mark}">{cells}</tr>' if mark else f"<tr>{cells}</tr>")
     whole = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="scroll"><table class="{kind}">{whole}</table></div>'
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
-from flsim.metrics.stuck import told
 from flsim.metrics.users import PairedDifference
 from flsim.metrics.weighting import EXAMPLES, TRAFFIC, UNIFORM, Weighting
 from flsim.report.captions import FIGURES
+from flsim.report.findings import finding_pieces
 from flsim.report.html import folded, heading, page_of, paragraph, picture, table
 from flsim.report.partition_figure import partition_pieces
 from flsim.report.summary import Summary, Tenth
@@ -80,15 +80,8 @@ def _opening(summary: Summary, name: str) -> list[str]:
     facts += "" if summary.tau is None else f", budget τ = {percent(summary.tau, digits=0)} of prompts"
     whose = f" on {tested_of(summary)}, each on its" if tested_of(summary) else " on each device's"
     facts += f", evaluated{whose} own {summary.split} prompts"
-    pieces = [
-        heading(name, 1),
-        paragraph(facts, kind="facts"),
-        paragraph(answer(summary), kind="answer"),
-    ]
-    stuck, tau = summary.stuck, summary.tau
-    if stuck is not None and tau is not None:
-        pieces.append(paragraph(told(stuck.usage, stuck.round, tau, explores=stuck.explored)))
-    return [*pieces, *(paragraph(text) for text in _differences(summary))]
+    pieces = [heading(name, 1), paragraph(facts, kind="facts"), paragraph(answer(summary), kind="answer")]
+    return [*pieces, *finding_pieces(summary.findings), *(paragraph(text) for text in _differences(summary))]
 
 
 def _differences(summary: Summary) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from flsim.diagnosis.finding import Finding
 from flsim.metrics.calibration import expected_calibration_error, of_all
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
 from flsim.metrics.formulas import IMPRESSIONS, Spent, auc_over_users
@@ -21,8 +22,7 @@ from flsim.metrics.rows import (
     latest,
     of_fleet,
 )
-from flsim.metrics.run_rows import RunRows
-from flsim.metrics.stuck import STUCK
+from flsim.metrics.run_rows import RunRows, last_third
 from flsim.metrics.users import paired_difference, per_user, summarise
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, WEIGHTINGS
 from flsim.report.summary import (
@@ -38,7 +38,6 @@ from flsim.report.summary import (
     Reliability,
     SetAside,
     StageRound,
-    StuckAsking,
     Summary,
     Switch,
     Tenth,
@@ -56,12 +55,6 @@ AT_END = ("accuracy", "alone_accuracy", "cloud_grants")
 WORST_USERS = 5
 
 
-def last_third(phase: Phase) -> int:
-    """First round of the phase's last `ceil(rounds / 3)` rounds; 5 for a phase of rounds 1 to 6."""
-    rounds = phase.last_round - phase.first_round + 1
-    return phase.last_round - (-(-rounds // 3)) + 1
-
-
 def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
     """Tasks in the order in which phases bring them, then the other `found` ones by name.
 
@@ -73,7 +66,14 @@ def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:
     return [*brought, *sorted(set(found) - set(brought))]
 
 
-def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = "", tau: float | None = None) -> Summary:
+def summarise_run(
+    rows: pd.DataFrame,
+    phases: Sequence[Phase],
+    *,
+    name: str = "",
+    tau: float | None = None,
+    findings: tuple[Finding, ...] = (),
+) -> Summary:
     """Summarise a run, whole or partial, into what `summary.json` holds.
 
     Args:
@@ -81,6 +81,7 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         phases: the stream's phases, in order; those not yet begun are left out.
         name: of the run.
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
+        findings: of its diagnosis (`flsim.diagnosis.table.findings_of`).
     """
     last_round = int(rows["round"].max())
     begun = [phase for phase in phases if phase.first_round <= last_round]
@@ -109,9 +110,9 @@ def summarise_run(rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = ""
         fleet_budget=_fleet_budget(rows),
         set_aside=_set_aside(rows),
         stage=_stage(rows),
-        stuck=_stuck(rows),
         measured=measured_of(run),
         classes=classes_of_devices(run),
+        findings=findings,
     )
 
 
@@ -283,16 +284,6 @@ def _set_aside(rows: pd.DataFrame) -> tuple[SetAside, ...]:
         SetAside(int(number), str(device), str(reason))
         for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
     )
-
-
-def _stuck(rows: pd.DataFrame) -> StuckAsking | None:
-    """What the run said of its asking, if it said anything."""
-    found = of_fleet(rows)
-    found = found[found["name"] == STUCK]
-    if found.empty:
-        return None
-    explored = bool((rows["name"] == "explored").any())
-    return StuckAsking(int(found["round"].iloc[0]), float(found["total"].iloc[0]), explored)
 
 
 def _stage(rows: pd.DataFrame) -> tuple[StageRound, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from flsim.diagnosis.finding import Finding
 from flsim.files import DamagedFileError, write_atomically
 from flsim.metrics.users import PairedDifference, UserSummary
 from flsim.report.system_summary import DeviceClassSummary
@@ -219,18 +220,6 @@ class StageRound:
 
 
 @dataclass(frozen=True)
-class StuckAsking:
-    """That (almost) no response had asked for some rounds, or almost every one (`flsim/metrics/stuck.py`)."""
-
-    round: int
-    """The last of them."""
-    usage: float
-    """Of this round."""
-    explored: bool
-    """Whether the help request was explored."""
-
-
-@dataclass(frozen=True)
 class Summary:
     """All of it; None stands for what was not measured."""
 
@@ -266,12 +255,12 @@ class Summary:
     stage: tuple[StageRound, ...]
     partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By data set, what `partitions/` holds of it."""
-    stuck: StuckAsking | None = None
-    """None if asking never was."""
     measured: dict[str, float] = field(default_factory=dict)
     """Of work, virtual time, joules, questions and participation, by measure: the mean user, or the whole run."""
     classes: tuple[DeviceClassSummary, ...] = ()
     """By class of device; empty without a system."""
+    findings: tuple[Finding, ...] = ()
+    """What the run's diagnosis found, the worst first (`flsim/diagnosis/table.py`)."""
 
 
 def write_summary(run_dir: Path, summary: Summary) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.users import UserSummary
+from flsim.report.findings import finding_lines
 from flsim.report.summary import Summary, Tested, TestedAuc
 from flsim.report.time_figure import MEANING, Breakdown
 from flsim.text import BAR, aligned, amount, bar, data_size, percent, seconds, wrapped
@@ -153,6 +154,7 @@ def end_table(summary: Summary) -> str:
         f"sent: {data_size(totals['uplink_bytes'])} up, {data_size(totals['downlink_bytes'])} down; "
         f"work: {amount(totals['seconds'])} device-seconds; updates set aside: {aside}",
         *_systems(summary.measured),
+        *finding_lines(summary.findings),
     ]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import flsim
+from flsim.diagnosis.finding import NOTE
 
 
 @pytest.mark.slow
@@ -21,3 +22,4 @@ def test_demo_reaches_its_claims(tmp_path: Path) -> None:
         assert phase.last_third is not None
         assert abs(phase.last_third.user_mean - 0.3) <= 0.05
     assert not run.summary.set_aside
+    assert [one.sentence for one in run.summary.findings if one.severity != NOTE] == []

@@ -143,7 +143,7 @@ def test_summary_file_is_what_was_returned_and_has_all_parts(finished: Finished)
             "totals",
             "fleet_budget",
             "set_aside",
-            "stuck",
+            "findings",
             "stage",
             "partitions",
             "measured",

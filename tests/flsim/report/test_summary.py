@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from flsim.files import DamagedFileError
 from flsim.metrics.rows import Row, rows_frame
+from flsim.metrics.run_rows import last_third
 from flsim.report.plot import spread
 from flsim.report.stream_figure import by_mix, mix_picture
-from flsim.report.summarise import last_third, ordered_tasks, summarise_run
+from flsim.report.summarise import ordered_tasks, summarise_run
 from flsim.report.summary import SetAside, Summary, read_summary, write_summary
 from flsim.report.table import answer, end_table
 from flsim.tasks.stream import Phase

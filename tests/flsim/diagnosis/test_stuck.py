@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flsim
+from flsim.diagnosis.finding import FAULT
+from flsim.diagnosis.limits import limit
+from flsim.diagnosis.stuck import STUCK, Asked, asked_in, is_stuck, mend, told
 from flsim.metrics.rows import Row, fleet_row
-from flsim.metrics.stuck import ROUNDS, STUCK, Asked, asked_in, is_stuck, told
-from flsim.report.summary import StuckAsking
 from tests.tiny import TinyRun
 
+ROUNDS = int(limit("rounds"))
 NEVER = ("client.head_temperature=0.01", "client.dual_init=1", "client.dual_lr=0", "client.imitate=0")
 """A head whose price no gain reaches."""
 
@@ -41,9 +43,10 @@ def test_at_the_ends_of_tau_nothing_is_stuck(tau: float) -> None:
 
 
 def test_the_sentence_says_what_to_do() -> None:
-    assert told(0.0, 7, 0.3, explores=False).endswith("set client.explore=0.5, or for DA-GRPO client.policy=head")
-    assert "no response had asked the cloud for 3 rounds, with budget.tau=0.3" in told(0.0, 7, 0.3, explores=False)
-    assert "every response" in told(1.0, 7, 0.3, explores=True)
+    assert mend(0.0, explores=False).endswith("set client.explore=0.5, or for DA-GRPO client.policy=head.")
+    assert "no response had asked the cloud for 3 rounds, with budget.tau=0.3" in told(0.0, 7, 0.3)
+    assert "every response" in told(1.0, 7, 0.3)
+    assert "raise client.explore" in mend(1.0, explores=True)
 
 
 def test_a_run_says_it_once_on_the_screen_in_its_rows_and_on_its_page(
@@ -60,7 +63,10 @@ def test_a_run_says_it_once_on_the_screen_in_its_rows_and_on_its_page(
     run = flsim.run(resume=config.folder, progress=True)
     assert "Asking is stuck" not in capsys.readouterr().out
     assert run.rows[run.rows["name"] == STUCK]["round"].tolist() == [3]
-    assert run.summary.stuck == StuckAsking(3, 0.0, explored=False)
+    (found,) = (one for one in run.summary.findings if one.name == "asks_always_or_never")
+    assert found.severity == FAULT
+    assert found.sentence.startswith(told(0.0, 3, 0.3))
+    assert [(query.first, query.last) for query in found.rows] == [(1, 5)]
     assert "set client.explore=0.5" in run.report.read_text()
 
 

@@ -1,0 +1,1 @@
+"""Runs that diagnose themselves: rows in, findings out."""

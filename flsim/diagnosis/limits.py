@@ -55,6 +55,7 @@ LIMITS: dict[str, Limit] = {
     "turns": Limit(5.0, "updates of a device in the mean at least, for whatever is said of who took part"),
     "classes": Limit(0.05, "accuracy of the best class of devices minus that of the worst"),
     "chance": Limit(0.05, "expected number of devices that chance alone would never invite"),
+    "empty": Limit(0.001, "charge of a battery as a part of its capacity; a round that drains it ends within it"),
     "tenth": Limit(0.15, "mean accuracy minus its 10th percentile over users, without the tests' own noise"),
     "percentile_users": Limit(10, "tested users at least, for a 10th percentile"),
     "harmed": Limit(0.2, "share of users clearly less accurate than with the model it began with, asking at random"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from flsim.diagnosis.finding import ABOVE, NOTE, WARNING, Finding, Query, listed, rounds_text
+from flsim.diagnosis.finding import ABOVE, BELOW, NOTE, WARNING, Finding, Query, listed, rounds_text
 from flsim.diagnosis.limits import limit
 from flsim.diagnosis.seen import Seen, interval, points
 from flsim.metrics.formulas import AtEnd
@@ -86,8 +86,7 @@ def _waste(seen: Seen) -> list[Finding]:
 
 def stale(seen: Seen) -> list[Finding]:
     """Replies that come as late as they may, and those that are dropped."""
-    rows = seen.run.trained("staleness")
-    dropped = float(seen.whole("dropped").of(seen.rows)["total"].sum())
+    rows, sums = seen.run.trained("staleness"), seen.whole("dropped").of(seen.rows)[["total", "weight"]].sum()
     if len(rows) < limit("requests"):
         return []
     findings = []
@@ -106,7 +105,7 @@ def stale(seen: Seen) -> list[Finding]:
                 f"{fewer}.",
             )
         )
-    share = dropped / (dropped + len(rows))
+    share = float(sums["total"] / sums["weight"]) if sums["weight"] > 0 else 0.0
     if share > limit("dropped"):
         findings.append(
             Finding(
@@ -190,7 +189,7 @@ def absent(seen: Seen) -> list[Finding]:
     """Batteries that ran empty, and devices that nobody ever met."""
     findings = []
     battery = seen.run.trained("battery")
-    empty = battery[(battery["weight"] > 0) & (battery["total"] <= 0)]
+    empty = battery[(battery["weight"] > 0) & (battery["total"] <= limit("empty") * battery["weight"])]
     if len(empty):
         worst = empty.groupby("device")["round"].nunique().sort_values(ascending=False, kind="stable")
         first, last = int(empty["round"].min()), int(empty["round"].max())
@@ -200,7 +199,7 @@ def absent(seen: Seen) -> list[Finding]:
                 "absent",
                 f"{len(worst)} devices had an empty battery within {rounds_text(first, last)}: "
                 f"{listed([str(name) for name in worst.index])}.",
-                *(float(len(worst)), 0.0, ABOVE),
+                *(float((empty["total"] / empty["weight"]).min()), limit("empty"), BELOW),
                 (seen.trained("battery", first=first, last=last),),
                 "Charge more (system.charge_w, system.availability), give the class a larger battery "
                 "(system.classes), or a device less to do (client.steps, client.group_size).",

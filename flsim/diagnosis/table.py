@@ -166,8 +166,8 @@ _TABLE = (
     Kind(
         "absent", "empty batteries, absent devices", (WARNING, NOTE),
         "`battery`, `downlink_bytes` (with `system`)",
-        "any battery at 0; any device that never took part, where chance alone would leave fewer than {chance} (a note "
-        "below {fleet} of the fleet)",
+        "any battery at {empty} of its capacity or below; any device that never took part, where chance alone would "
+        "leave fewer than {chance} (a note below {fleet} of the fleet)",
         "windows, classes, less work",
         absent,
     ),

@@ -382,8 +382,8 @@ class Reinforcement(Learner):
             return None
         loss = PolicyLoss(aggregation=self.aggregation, max_length=self.max_new_tokens)
         parts = pack, lessons, [len(row) for row in problems], loss
-        most = {"longest": self.max_new_tokens, "tokens": self.micro_batch}
-        return imitated_gradient(*parts, weight=self.imitate / self.group_size, **most)  # (K, n)
+        weight, longest = self.imitate / self.group_size, self.max_new_tokens
+        return imitated_gradient(*parts, weight=weight, longest=longest, tokens=self.micro_batch)  # (K, n)
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only where the buffer keeps answers: what is met again was answered already."""

@@ -219,7 +219,6 @@ class SupervisedApp(PackedClientApp):
             self.tutor.says([task.problem(task.source.items[0])])
         return dict(self.stacked.first)
 
-    @property
     def shape(self) -> Shape:
         """What an example takes, counted on the first of the fleet's (`flsim.flower.contract.BringsModel`)."""
         parameters = sum(tensor.size for tensor in self.stacked.first.values())

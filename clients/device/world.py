@@ -10,6 +10,7 @@ from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
 from flsim.models.hint import Hint
+from flsim.models.sizes import system_of
 from flsim.models.stacked_lora import StackedLora
 from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
@@ -108,4 +109,5 @@ def load_world(
     like = initial_adapter(base.model, config.model, config.seed, {} if extras is None else extras(base))
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
-    return World(config, base, lora, behind, stream_of(config), like, head, surprise, hint)
+    timed = None if config.system is None else system_of(config.system, config.model, config.stream.seed)
+    return World(config, base, lora, behind, stream_of(config), like, head, surprise, hint, timed)

@@ -117,7 +117,7 @@ def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
 def _system(config: Config, asked: SystemConfig) -> System:
     client = client_of(config, make_cloud(config.cloud))
     if isinstance(client, BringsModel):
-        return System(asked, client.shape, config.stream.seed)
+        return System(asked, client.shape(), config.stream.seed)
     return system_of(asked, config.model, config.stream.seed)
 
 

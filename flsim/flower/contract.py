@@ -216,7 +216,6 @@ class BringsModel(Protocol):
         """Whether its devices ask a cloud, in training or at tests."""
         ...
 
-    @property
     def shape(self) -> Shape:
         """What an example of it takes, for runs in virtual time."""
         ...

@@ -192,7 +192,7 @@ def prepare(
     if isinstance(client, BringsModel):
         adapter = client.first_adapter()
         if config.system is not None:
-            system = System(config.system, client.shape, config.stream.seed)
+            system = System(config.system, client.shape(), config.stream.seed)
     else:
         if config.system is not None:
             system = system_of(config.system, config.model, config.stream.seed)

@@ -24,6 +24,7 @@ import flsim.flower.messages as wire
 from flsim.aggregation.pairs import Pairs, pairs_of
 from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
+from flsim.config.system import BUFFERED, FIRST
 from flsim.devices import device_at, node_of
 from flsim.flower.arrays import to_adapter, to_arrays
 from flsim.flower.contract import Weight, attributes
@@ -139,6 +140,13 @@ class DeltaStrategy(Strategy):
             ConfigError: if the devices' ranks differ and the strategy cannot take that, or a part cannot serve the run.
         """
         self._config = config
+        buffered = config.system is not None and config.system.end.kind == BUFFERED
+        if buffered and not isinstance(self.sampler, Everyone):
+            raise ConfigError(
+                f"strategy.sampler {type(self.sampler).__name__} would leave places empty where rounds are buffered, "
+                f"as each asks just as many devices as have come (system.end.kind={BUFFERED}); leave it out, or let "
+                f"rounds end otherwise, such as system.end.kind={FIRST}"
+            )
         for part in (self.sampler, self.weighter):
             if isinstance(part, MeetsTheRun):
                 part.begin(config)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import flsim
+from flsim.config.ranges import ConfigError
 from flsim.devices import device_name
 from flsim.files import DamagedFileError
 from flsim.loop.checkpoints import latest_checkpoint
@@ -40,6 +41,12 @@ def test_oort_goes_by_what_rounds_took_and_goes_on_where_it_stopped(tiny_run: Ti
     assert oort.rounds == 2
     latest = rows[(rows["name"] == "round_seconds") & (rows["device"] != "")].groupby("device")["total"].last()
     assert {device_name(device): one.seconds for device, one in oort.known.items()} == pytest.approx(dict(latest))
+
+
+def test_a_sampler_is_refused_where_rounds_are_buffered(tiny_run: TinyRun) -> None:
+    path = "strategy.sampler.path=strategies.parts.samplers:FairShare"
+    with pytest.raises(ConfigError, match=r"FairShare would leave places empty .* such as system.end.kind=first"):
+        flsim.run(tiny_run("buffered", "fleet.cohort=2", "system.end.kind=buffered", path), progress=False)
 
 
 def test_those_who_leave_soon_learn_first_and_a_trace_that_changed_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:

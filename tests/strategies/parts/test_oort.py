@@ -4,6 +4,7 @@ import math
 import pickle
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from flsim.config.load import load_config
 from flsim.config.ranges import ConfigError
 from flsim.flower.messages import Measures
 from strategies.parts.oort import Oort, slowed, utility
+from strategies.parts.samplers import RandomShare
 
 
 def told(device: int, reward: float, seconds: float, examples: int = 4) -> Measures:
@@ -92,3 +94,22 @@ def test_oort_needs_to_know_how_long_devices_take() -> None:
         Oort().observe([Measures(3, 4, 4, 0.5)])
     with pytest.raises(ValueError, match=r"clip=1.5 of Oort must be in \[0, 1\]"):
         Oort(clip=1.5)
+
+
+def test_rounds_of_a_heavy_tailed_fleet_are_shorter_than_those_of_random_devices() -> None:
+    """Of 64 devices with Pareto(1) durations 8 are asked; once all are known the slowest hold up few rounds.
+
+    Oort still asks new devices while there are any, so the first rounds are left out.
+    """
+    took = np.random.default_rng(3).pareto(1.0, 64) + 1  # (64,)
+
+    def longest(sampler: Oort | RandomShare) -> float:
+        rounds = []
+        for round_ in range(1, 61):
+            chosen = sampler.choose(range(64), round_, 0)
+            rounds.append(max(took[device] for device in chosen))
+            if isinstance(sampler, Oort):
+                sampler.observe([told(device, 0.5, float(took[device])) for device in chosen])
+        return float(np.mean(rounds[20:]))
+
+    assert longest(Oort(0.125)) < 0.5 * longest(RandomShare(0.125))

@@ -101,7 +101,7 @@ def told(found: "Rerun") -> str:
         lines.append(paragraph(f"The device is set aside, {now}: {found.answered.reply.error.reason}"))
     if found.answered.trace:
         lines.append("\n" + "\n".join(f"    {line}" for line in found.answered.trace.rstrip().splitlines()) + "\n")
-    if was is not None and not found.counted:
+    if was is not None and not found.heard:
         lines.append(paragraph(f"The run set it aside, {was}, and has nothing of its reply to compare with."))
     wrong = found.differences
     if wrong:
@@ -116,7 +116,7 @@ def told(found: "Rerun") -> str:
 
 def _what(found: "Rerun") -> str:
     """What is compared."""
-    rows = f"{len(found.compared)} rows"
+    rows = f"{len(found.compared[0])} rows"
     return rows if found.same_state is None else f"{rows} and the state that it left"
 
 

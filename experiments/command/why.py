@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
     from flsim.devices import device_name  # not above: `flsim why --help` need not wait for pandas
     from flsim.metrics.lookup import device_of, round_of
-    from flsim.metrics.one_round import facts_of_round
+    from flsim.metrics.whole_round import facts_of_round
 
     config = load_config(what.run / "config.yaml")
     records = records_of(what.run, config)
@@ -90,7 +90,7 @@ def _of_device(facts: dict[str, object], run: Path, config: "Config") -> str:
 
 
 def _of_round(facts: dict[str, object], run: Path) -> str:
-    from flsim.report.one_round import table_of_round, told_of_round
+    from flsim.report.whole_round import table_of_round, told_of_round
 
     lines = [bold(f"round {facts['round']} of {run}")]
     for about, text in told_of_round(facts):

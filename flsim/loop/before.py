@@ -121,7 +121,8 @@ def _needed(source: Path, reached: int) -> Iterator[Path]:
         return
     for room in _NUMBERED:
         yield from (path for path in source.glob(f"{room}/round-*") if _round_of(path) <= reached)
-    yield from (path for path in (source / "devices").glob("**/round-*") if path.is_file())
+    for room in ("devices", "flights"):  # of any round: what is newer than the checkpoint is dropped before it goes on
+        yield from (path for path in (source / room).glob("**/round-*") if path.is_file())
 
 
 def _round_of(path: Path) -> int:

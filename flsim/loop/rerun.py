@@ -42,6 +42,7 @@ OF_SERVER = frozenset(
 """Training rows of a device that the server writes, once it has heard of others: a device alone has none of them."""
 _KEY = ["task", "split", "model", "name"]
 _NOT_ITS_OWN = ("late", "died", "left", wire.MISCOUNTED, wire.UNSUMMABLE)  # set aside for what others did or saw
+_SPENT = ("cloud_calls", "cloud_tokens", "cloud_money")  # which a run has from journals where a reply is missing
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,37 @@ class Rerun:
         return (str(marked.iloc[0]) if len(marked) else None, wire.reason_of(reply)[0] if reply.has_error() else None)
 
     @property
-    def counted(self) -> bool:
-        """Whether the run has what the device replied; not where the reply came too late, or never."""
+    def theirs(self) -> bool:
+        """Whether the run set it aside for what others did or saw, so that its reply is usable now."""
         was, now = self.set_aside
-        return not (was in _NOT_ITS_OWN and now is None and "uplink_bytes" not in set(self.recorded["name"]))
+        return was in _NOT_ITS_OWN and now is None
 
     @property
-    def compared(self) -> pd.DataFrame:
-        """The run's rows that a device alone can have; of one whose reply never counted, those of its message."""
-        alone = self.recorded[~self.recorded["name"].isin(OF_SERVER)]
-        return alone if self.counted else alone[_by_message(alone)]
+    def heard(self) -> bool:
+        """Whether the run has what the device replied; not where no reply was there to be read."""
+        said = self.recorded["name"].isin(self.again["name"]) & ~self.recorded["name"].isin(_SPENT)
+        return not self.theirs or bool((said & ~_by_message(self.recorded)).any())
+
+    @property
+    def compared(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows that a device alone can have, of the run and now; of one that was not heard what it was sent."""
+        was, now = (rows[~rows["name"].isin(OF_SERVER)] for rows in (self.recorded, self.again))
+        if not self.heard:
+            return was[_by_message(was)], now[_by_message(now)]
+        if self.theirs:  # what it sent is not counted as received
+            now = now[(now["name"] != "uplink_bytes") | ("uplink_bytes" in set(was["name"]))]
+        return was, now
 
     @property
     def differences(self) -> list[str]:
         """What is not the same, a line each; empty where all is, to the bit."""
         was, now = self.set_aside
-        theirs = was in _NOT_ITS_OWN and now is None
-        lines = differences(self.compared, self.again if self.counted else self.again[_by_message(self.again)])
-        if was != now and not theirs:
-            lines.insert(0, f"set_aside: the run has {was or 'nothing'}, the replay {now or 'nothing'}")
+        lines = (
+            []
+            if was == now or self.theirs
+            else [f"set_aside: the run has {was or 'nothing'}, the replay {now or 'nothing'}"]
+        )
+        lines += differences(*self.compared)
         return lines + (["the state that the device left"] if self.same_state is False else [])
 
 

@@ -1,4 +1,4 @@
-"""One round of one device, and one of a whole cohort, as facts: what the rows of a run say of it, by what it is about.
+"""One round of one device as facts: what the rows of a run say of it, by what it is about.
 
 Facts are plain data, as `flsim why --json` prints them; None is what the records do not have. What a device met comes
 from the stream, which is a pure function of the config; all else from rows.
@@ -13,11 +13,12 @@ import pandas as pd
 
 from flsim.config.schema import BudgetConfig, EvaluationConfig
 from flsim.devices import device_index
-from flsim.metrics.rows import ASKED, evaluation, of_fleet, training
+from flsim.metrics.rows import ASKED, USER, evaluation, training
 from flsim.tasks.stream import TaskStream
 
 Facts = dict[str, Any]
 _OUT = ("set_aside", "late")  # rows of a device whose update was not used
+_SENT = ("downlink_bytes", "reward")  # rows that say who was asked
 _CAPS = ("calls", "tokens", "money")
 _SYSTEM = (
     *("round_seconds", "compute_seconds", "link_seconds", "cloud_seconds", "waited_seconds"),
@@ -61,8 +62,13 @@ class OneRound:
 
     @cached_property
     def cohort(self) -> tuple[str, ...]:
-        """The devices that were asked, by index."""
-        return tuple(sorted(self.rows["device"].unique(), key=device_index))
+        """The devices that were asked to learn, by index."""
+        return _sorted(self.rows[self.rows["name"].isin(_SENT)])
+
+    @cached_property
+    def landed(self) -> tuple[str, ...]:
+        """Where updates are aggregated in later rounds: the devices whose updates were considered in this one."""
+        return _sorted(self.rows[self.rows["name"] == "staleness"])
 
     @cached_property
     def replied(self) -> tuple[str, ...]:
@@ -126,11 +132,25 @@ class DeviceRound:
         mine = (rows["device"] == self.name) & (rows["name"] == name) & (rows["round"] <= self.of.round)
         return float(rows.loc[mine, "total"].sum())
 
+    @property
+    def landing(self) -> "DeviceRound | None":
+        """The round in which its update was aggregated, where updates may come rounds later; None if in none so far.
+
+        Elsewhere it is this round.
+        """
+        rows = self.of.records.of_training
+        rows = rows[rows["name"] == "staleness"]
+        if rows.empty:
+            return self
+        mine = rows[(rows["device"] == self.name) & (rows["round"] - rows["total"] == self.of.round)]
+        return None if mine.empty else self.of.records.of_round(int(mine["round"].iloc[0])).of_device(self.name)
+
     def facts(self) -> Facts:
         """All of it."""
         return {
             "round": self.of.round,
             "device": self.name,
+            "learned": self.name in self.of.cohort,
             "set_aside": self.set_aside(),
             "met": self._met(),
             "sampled": self._sampled(),
@@ -146,6 +166,9 @@ class DeviceRound:
     def set_aside(self) -> Facts | None:
         """Why its update was not used, a word and what the log says of it; None if it was."""
         found = self.rows[self.rows["name"].isin(_OUT)]
+        landing = self.landing
+        if found.empty and landing is not None and landing is not self:
+            found = landing.rows[landing.rows["name"].isin(_OUT)]  # too old, when it came
         if found.empty:
             return None
         word = str(found["task"].iloc[0])
@@ -184,7 +207,7 @@ class DeviceRound:
             "right_alone": None if alone is None else int(alone[0]),
             "groups": None if unanimous is None else int(unanimous[1]),
             "unanimous_groups": None if unanimous is None else int(unanimous[0]),
-            "effective_groups": _whole(self.total("effective_groups")),
+            "effective_groups": whole(self.total("effective_groups")),
             "cut_responses": None if cut is None else int(cut[0]),
         }
 
@@ -198,10 +221,10 @@ class DeviceRound:
             "of": int(asked[1]),
             "unit": "prompts" if bought else "responses",
             "explored": None if (explored := self.pair("explored")) is None else int(explored[0]),
-            "granted": _whole(self.total("cloud_calls")),
-            "refused": _whole(self.total("cloud_refused")),
+            "granted": whole(self.total("cloud_calls")),
+            "refused": whole(self.total("cloud_refused")),
             "refused_by": self._refused_by(),
-            "failed": _whole(self.total("cloud_failures")),
+            "failed": whole(self.total("cloud_failures")),
         }
 
     def _refused_by(self) -> list[Facts]:
@@ -249,17 +272,38 @@ class DeviceRound:
 
     def _cost(self) -> Facts:
         names = (*(f"cloud_{kind}" for kind in _CAPS), "bought_calls", "downlink_bytes", "uplink_bytes", "seconds")
-        return {name: self.total(name) for name in (*names, *_TOKENS, *_SYSTEM)}
+        battery = self.pair("battery")
+        found: Facts = {name: self.total(name) for name in (*names, *_TOKENS, *_SYSTEM)}
+        found |= {"battery_wh": None, "capacity_wh": None}
+        if battery is not None:
+            found |= {"battery_wh": battery[0], "capacity_wh": battery[1]}
+        return found | {kind: self._kind(kind) for kind in ("class", "link")}
+
+    def _kind(self, kind: str) -> str | None:
+        """Which class of devices, or link, it is of."""
+        rows = self.of.records.rows
+        mine = rows[(rows["split"] == USER) & (rows["device"] == self.name) & rows["name"].str.startswith(f"{kind}_")]
+        return None if mine.empty else str(mine["name"].iloc[0]).removeprefix(f"{kind}_")
 
     def _weighed(self) -> Facts:
-        share, late = self.total("aggregation_share"), self.total("staleness")
-        return {"share": share, "devices": len(self.of.replied), "staleness": _whole(late)}
+        """Of its own update; of a device that did not learn in this round, of the one that landed in it."""
+        landing = self.landing if self.name in self.of.cohort else self
+        if landing is None:
+            return {"share": None, "devices": 0, "staleness": None, "round": None}
+        shares = landing.of.sums("aggregation_share")
+        return {
+            "share": landing.total("aggregation_share"),
+            "devices": len(shares) or len(self.of.replied),
+            "staleness": whole(landing.total("staleness")),
+            "round": landing.of.round,
+        }
 
     def _changed(self) -> Facts:
+        landing = self.landing
         return {
-            "update_norm": self.total("update_norm"),
-            "cohort_update_norm": self.of.mean("update_norm"),
-            "mean_cosine": self.total("mean_cosine"),
+            "update_norm": None if landing is None else landing.total("update_norm"),
+            "cohort_update_norm": None if landing is None else landing.of.mean("update_norm"),
+            "mean_cosine": None if landing is None else landing.total("mean_cosine"),
             "own_accuracy": self._tested("own", self.of.round, self.of.round),
             "global_before": self._tested("global", 0, self.of.round - 1),
             "global_after": self._tested("global", self.of.round, self.of.round),
@@ -278,64 +322,10 @@ class DeviceRound:
         return {"round": int(found["round"].iloc[0]), "accuracy": accuracy}
 
 
-def facts_of_round(records: Records, round_: int) -> Facts:
-    """A round of the whole cohort, and a line of each of its devices."""
-    of = records.of_round(round_)
-    fleet = of_fleet(records.rows)
-    fleet = fleet[fleet["round"] == round_].set_index("name")
-    told = {str(name): float(row["total"]) for name, row in fleet.iterrows()}
-    return {
-        "round": round_,
-        "cohort": len(of.cohort),
-        "phases": _phases(of),
-        "fleet": told,
-        "mean": {name: of.mean(name) for name in ("reward", "alone_reward", "loss", "update_norm", "dual_variable")},
-        "accuracy": {
-            "before": _mean_accuracy(records, 0, round_ - 1),
-            "after": _mean_accuracy(records, round_, round_),
-        },
-        "devices": [_line(of, device) for device in of.cohort],
-    }
+def _sorted(rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(rows["device"].unique(), key=device_index))
 
 
-def _phases(of: OneRound) -> list[str]:
-    """The names of the phases that its devices were in."""
-    stream = of.records.stream
-    weights = [stream.phase_weights(device, of.round) for device in of.cohort]
-    return [phase.name for at, phase in enumerate(stream.phases) if any(own[at] > 0 for own in weights)]
-
-
-def _line(of: OneRound, device: str) -> Facts:
-    """A device in a table."""
-    own = of.of_device(device)
-    prompts = own.pair("difficulty")
-    return {
-        "device": device,
-        "prompts": None if prompts is None else int(prompts[1]),
-        "alone_reward": own.value("alone_reward"),
-        "reward": own.value("reward"),
-        "usage": own.value(ASKED),
-        "calls": _whole(own.total("cloud_calls")),
-        "refused": _whole(own.total("cloud_refused")),
-        "dual": own.total("dual_variable"),
-        "share": own.total("aggregation_share"),
-        "update_norm": own.total("update_norm"),
-        "mean_cosine": own.total("mean_cosine"),
-        "set_aside": own.set_aside(),
-    }
-
-
-def _mean_accuracy(records: Records, first: int, last: int) -> Facts | None:
-    """The global model's, of the mean user, in the last round of a window that has any."""
-    found = evaluation(records.rows, model="global", name="accuracy")
-    found = found[found["round"].between(first, last)]
-    if found.empty:
-        return None
-    found = found[found["round"] == found["round"].max()]
-    sums = found.groupby("device")[["total", "weight"]].sum()
-    sums = sums[sums["weight"] > 0]
-    return {"round": int(found["round"].iloc[0]), "accuracy": float((sums["total"] / sums["weight"]).mean())}
-
-
-def _whole(value: float | None) -> int | None:
+def whole(value: float | None) -> int | None:
+    """A count as one."""
     return None if value is None else round(value)

@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, str]:
 def same(found: Rerun, *names: str) -> bool:
     """Whether all is equal, and rows of these names are among what was compared."""
     assert found.differences == []
-    assert {"reward", "cloud_calls", "dual_variable", "downlink_bytes", *names} <= set(found.compared["name"])
+    assert {"reward", "cloud_calls", "dual_variable", "downlink_bytes", *names} <= set(found.compared[0]["name"])
     return found.earlier == ()
 
 

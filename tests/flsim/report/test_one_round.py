@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from flsim.config.schema import BudgetConfig, EvaluationConfig, FleetBudgetConfig, StreamConfig
-from flsim.metrics.one_round import Records, facts_of_round
-from flsim.metrics.rows import Row, Subject, fleet_row, rows_frame
-from flsim.report.one_round import table_of_round, told, told_of_round
+from flsim.metrics.one_round import Records
+from flsim.metrics.rows import USER, Row, Subject, fleet_row, rows_frame
+from flsim.metrics.whole_round import facts_of_round
+from flsim.report.one_round import told
+from flsim.report.whole_round import table_of_round, told_of_round
 from flsim.tasks.stream import TaskStream
 
 EVALUATION = EvaluationConfig(every_rounds=1)
@@ -130,12 +132,39 @@ def test_a_share_of_the_fleets_budget_and_its_price_are_told() -> None:
 def test_seconds_and_joules_are_told_where_rows_have_them() -> None:
     one = Subject(3, "device-000", "train", "own")
     times = {"round_seconds": 90, "compute_seconds": 60, "link_seconds": 30, "waited_seconds": 0, "joules": 250}
-    more = [*(one.row(name, value) for name, value in times.items()), one.row("staleness", 2)]
-    said = sentences(records([*rows(), *more]))
+    more = [*(one.row(name, value) for name, value in times.items()), one.row("battery", 7.5, 12.0)]
+    user = Subject(0, "device-000", USER, USER)
+    said = sentences(records([*rows(), *more, user.row("class_low", 1), user.row("link_lte", 1)]))
     assert said["Cost"].endswith(
-        "The device itself would have taken 90.0 s (60.0 s of arithmetic and 30.0 s of transfers), and 250 J."
+        "The device itself, of class low on lte, took 90.0 s in virtual time (60.0 s of arithmetic and 30.0 s of "
+        "transfers), and 250 J. Its battery held 7.5 of 12 Wh afterwards."
     )
-    assert said["Weighed"].endswith("It was 2 versions old when it was aggregated.")
+
+
+def test_an_update_that_comes_rounds_later_is_followed() -> None:
+    """Of round 1, aggregated in round 3; another one came too late to be used, and a third has not come yet."""
+    one, late, flying = (Subject(1, f"device-00{k}", "train", "own") for k in range(3))
+    found = [of.row("reward", k, 10) for k, of in enumerate((one, late, flying))]
+    found += [replace(one, round=3).row("staleness", 2), replace(one, round=3).row("aggregation_share", 0.25)]
+    found += [replace(late, round=3).row("staleness", 2), replace(late, round=3).row("set_aside", 1, task="stale")]
+    found += [Subject(3, "device-003", "train", "own").row("reward", 1, 10)]
+    of = records(found)
+
+    def said(device: str, round_: int) -> dict[str, str]:
+        return dict(told(of.of_round(round_).of_device(device).facts(), EVALUATION))
+
+    assert said("device-000", 1)["Weighed"] == (
+        "Its update had a share of 25.0 % in the aggregation; equal shares of 1 device would be 100.0 %. It was "
+        "aggregated in round 3, 2 versions old."
+    )
+    assert said("device-001", 1)["Set aside"].startswith("Its update was not used, stale.")
+    assert said("device-002", 1)["Weighed"] == "Its update had not come to the server when the run ended."
+    assert said("device-000", 3) == {
+        "Landed": "It was not asked to learn in this round. What it learned in round 1 came in now, 2 versions old, "
+        "and had a share of 25.0 % in the aggregation."
+    }
+    whole = dict(told_of_round(facts_of_round(of, 3)))
+    assert whole["Who"].startswith("The server asked 1 device, and 2 updates came in.")
 
 
 def test_a_whole_round_is_told_with_its_devices_in_a_table() -> None:

@@ -92,6 +92,16 @@ class FleetGrid(Grid):
             self.states.note(result.saved)
         return sorted(replies, key=lambda message: message.metadata.src_node_id), total
 
+    def send_in_turn(
+        self, messages: Iterable[Message], most: int, *, timeout: float | None = None
+    ) -> Iterator[tuple[list[Message], list[Message]]]:
+        """Like `send_and_receive`, so many messages at a time, in whole packs: what was sent, with its replies."""
+        waiting = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        step = self.pack * max(1, most // self.pack)
+        for start in range(0, len(waiting), step):
+            some = waiting[start : start + step]
+            yield some, self.send_and_receive(some, timeout=timeout)
+
     @abstractmethod
     def rehearse(self, messages: Sequence[Message]) -> Rehearsal:
         """Have every worker answer these messages as one pack, for its time and memory only."""

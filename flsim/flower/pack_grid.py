@@ -9,7 +9,7 @@ import pdb
 import sys
 import traceback
 from bdb import BdbQuit
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -66,6 +66,12 @@ class PackGrid(LocalGrid):
         self._watch = _Watch(app, node_of(device), debug)
         watched = _Packed(self._watch) if isinstance(app, PackedClientApp) else _Single(self._watch)
         super().__init__(watched, store, devices, 1)
+
+    def send_in_turn(
+        self, messages: Iterable[Message], most: int, *, timeout: float | None = None
+    ) -> Iterator[tuple[list[Message], list[Message]]]:
+        """All at once, since of all of them one pack is answered."""
+        yield from super().send_in_turn(list(messages), 2**62, timeout=timeout)
 
     def _answer(
         self, packs: Sequence[list[Message]], weight: Weight | None, timeout: float | None

@@ -41,6 +41,10 @@ class Hangar:
         self.store = DeviceStore((run_dir / FOLDER).resolve())
         self._before: frozenset[str] = frozenset()  # files of the checkpoint before, which is kept, too
 
+    def go_on(self, flights: Mapping[int, Flight]) -> None:
+        """After a resume: what its checkpoint names is kept until the next but one."""
+        self._before = _files(flights.values())
+
     def take_in(self, sent: Sequence[Message], replies: Sequence[Message], round_: int) -> dict[int, Saved]:
         """Write usable replies down, each with what its device began with, and empty them of their tensors."""
         begun = {device_at(message.metadata.dst_node_id): message for message in sent}

@@ -28,7 +28,8 @@ from flsim.loop.before import Before
 from flsim.loop.checkpoints import latest_checkpoint
 from flsim.loop.folder import CONFIG, open_again
 from flsim.loop.lock import RunLock
-from flsim.loop.simulation import Ready, go_on, prepare
+from flsim.loop.ready import Ready, prepare
+from flsim.loop.simulation import go_on
 from flsim.loop.treasurer import allotment_rows, spent_in_training
 from flsim.metrics.rows import COLUMNS, TIMING_NAMES, Row, read_rows_file, rows_frame, rows_path
 

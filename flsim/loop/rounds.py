@@ -102,11 +102,7 @@ class Rounds:
         if self.timekeeper is None or not self.timekeeper.buffered:
             return *self.grid.send_and_sum(sent, weight, timeout=limit), None
         replies, taken_in = list[Message](), dict[int, Saved]()
-        waiting = sorted(sent, key=lambda message: message.metadata.dst_node_id)
-        step = self.grid.pack * max(1, _AT_ONCE // self.grid.pack)  # whole packs, as if all were sent at once
-        for start in range(0, len(waiting), step):
-            some = waiting[start : start + step]
-            said = self.grid.send_and_receive(some, timeout=limit)
+        for some, said in self.grid.send_in_turn(sent, _AT_ONCE, timeout=limit):
             with spend("transport"):
                 taken_in |= self.timekeeper.hangar.take_in(some, said, round_)
             replies += said

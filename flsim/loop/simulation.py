@@ -15,52 +15,43 @@ from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
 import flsim.flower.messages as wire
-from flsim.cloud.draft import refuse_draft, refuse_hint
-from flsim.cloud.make import cache_of, fitting, make_cloud
-from flsim.cloud.protocol import NOTHING, Cloud
+from flsim.cloud.protocol import Cloud
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
-from flsim.config.plugins import build
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import node_of
 from flsim.files import log_to, remove_parts
 from flsim.flower.arrays import to_arrays
-from flsim.flower.cluster import check_gpus
 from flsim.flower.contract import (
     BringsModel,
-    Calibrates,
     Deals,
     Stage,
     WarmsUp,
     begin,
-    client_of,
-    more_of,
     restore,
     speaks,
 )
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
-from flsim.loop.checks import check, refuse_until, refuse_used
+from flsim.loop.checks import refuse_until, refuse_used
 from flsim.loop.commits import Commits
 from flsim.loop.diagnosing import facts_of
 from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
 from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
 from flsim.loop.place import refuse_place
+from flsim.loop.ready import Ready, prepare
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.timekeeper import Timekeeper
 from flsim.loop.treasurer import Treasurer
 from flsim.loop.warm_start import adapter_in, refuse_another, warmed
-from flsim.loop.warmup import Warmed, Warmup, refuse_silent
+from flsim.loop.warmup import Warmed, Warmup
 from flsim.loop.watch import AskingWatch
 from flsim.metrics.rows import Row, read_rows
 from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
-from flsim.models.base import first_adapter
-from flsim.models.sizes import system_of
 from flsim.report.summary import Summary
-from flsim.system.system import System
-from flsim.tasks.stream import TaskStream, stream_of
+from flsim.tasks.stream import TaskStream
 from flsim.tasks.testing import milestones
 from flsim.timing import booked, spend, write_timing
 
@@ -158,62 +149,6 @@ def warm_up(
     return warmed(plan, place, place, progress=progress)
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A run that has been checked, and of which nothing has been written."""
-
-    config: Config
-    strategy: Strategy
-    client: ClientApp
-    stage: Stage | None
-    cloud: Cloud
-    stream: TaskStream
-    adapter: Adapter
-    """The first one."""
-    system: System | None
-    """What devices take in virtual time; None without `system`."""
-
-
-def prepare(
-    config: Config, strategy: Strategy | None, client: ClientApp | None, stage: Stage | None, cloud: Cloud | None
-) -> Ready:
-    """Build and check all parts: what cannot be read, judged, dealt or built is told before anything is written."""
-    cloud = make_cloud(config.cloud) if cloud is None else fitting(cloud)
-    strategy, client, stage = build_parts(config, strategy, client, stage, cloud)
-    stream = stream_of(config)
-    read = client.calibrates_on if isinstance(client, Calibrates) else None
-    if read is not None:
-        stream.demand(*read)
-    cloud.check(stream, config.engine.processes)
-    cache = cache_of(config.cloud.cache)
-    if cache is not None and cloud.costs != NOTHING:
-        cache.check()
-    system: System | None = None
-    if isinstance(client, BringsModel):
-        adapter = client.first_adapter()
-        if config.system is not None:
-            system = System(config.system, client.shape(), config.stream.seed)
-    else:
-        if config.system is not None:
-            system = system_of(config.system, config.model, config.stream.seed)
-        _refuse_features(stream)
-        adapter = first_adapter(config.model, config.seed, more_of(client))
-        refuse_silent(config, speaks(client))
-    if isinstance(strategy, Deals):
-        strategy.carried(adapter)  # told now, and not in round 1
-    return Ready(config, strategy, client, stage, cloud, stream, adapter, system)
-
-
-def _refuse_features(stream: TaskStream) -> None:
-    """Refuse pictures and the like, which a language model cannot read."""
-    for task in stream.data:
-        if task.source.items[0].features is not None:
-            raise ConfigError(
-                f"data.{task.name} holds pictures, which a language model cannot read; learn them with "
-                f"client.path=clients.supervised:Supervised client.model=flsim.models.cnn:LeafCnn"
-            )
-
-
 def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
     """The rounds that are still to do, and the report."""
     config, stream, folder = ready.config, ready.stream, lock.folder
@@ -242,45 +177,6 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
         folder, phases=stream.phases, tau=tau, data=stream.data, devices=config.fleet.devices, facts=facts
     )
     return Run(folder, found)
-
-
-def build_parts(
-    config: Config,
-    strategy: Strategy | None = None,
-    client: ClientApp | None = None,
-    stage: Stage | None = None,
-    cloud: Cloud | None = None,
-) -> tuple[Strategy, ClientApp, Stage | None]:
-    """Check the config, build the plug-ins that it names and that were not passed, and let them meet the fleet.
-
-    Raises:
-        ConfigError: for settings that cannot work, or if a plug-in cannot be built or refuses its settings or the
-            fleet; nothing has been written by then.
-    """
-    check(config)
-    check_gpus(config.engine)
-    cloud = make_cloud(config.cloud) if cloud is None else cloud
-    refuse_draft(cloud, config.cloud.draft, config.model)
-    refuse_hint(cloud, config.cloud)
-    strategy = strategy or build("strategy", config.strategy)
-    client = client or client_of(config, cloud)
-    stage = stage or (build("stage", config.stage) if config.stage else None)
-    _refuse_other_kinds(strategy, client, stage)
-    begin(strategy, stage, config, cloud)
-    return strategy, client, stage
-
-
-def _refuse_other_kinds(strategy: object, client: object, stage: object) -> None:
-    """A plug-in of one kind in the place of another would fail in the middle of a run."""
-    if not isinstance(strategy, Strategy):
-        raise ConfigError(f"strategy={strategy!r} is no Flower strategy; derive it from strategies.base.DeltaStrategy")
-    if not isinstance(client, ClientApp):
-        raise ConfigError(f"client={client!r} is no Flower ClientApp; name a learner, such as clients.grpo:Grpo")
-    if stage is not None and not isinstance(stage, Stage):
-        raise ConfigError(
-            f"stage={type(stage).__name__} is no stage, as it has no after_round (docs/distillation.md); a strategy is "
-            f"given by strategy.path"
-        )
 
 
 def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapter, ModelConfig]:
@@ -327,6 +223,7 @@ def go_on(
         treasurer.state = checkpoint.fleet
         if timekeeper is not None and checkpoint.time is not None:
             timekeeper.state = checkpoint.time
+            timekeeper.hangar.go_on(checkpoint.time.flights)
     warm = _warmed(ready, config, folder, progress=progress) if config.warmup.steps and first <= last else None
     if warm is not None:
         config = replace(config, model=replace(config.model, adapter=str(adapter_in(folder))))

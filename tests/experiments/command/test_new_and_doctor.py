@@ -48,7 +48,7 @@ def test_a_new_config_can_be_run_and_is_named_after_its_file(
     assert capsys.readouterr().out.endswith("flsim run my_own.yaml\n")
     config = flsim.load_config("my_own.yaml")
     assert (config.name, config.fleet.devices) == ("my_own", 8)
-    from flsim.loop.simulation import build_parts  # what a run does before its first round
+    from flsim.loop.ready import build_parts  # what a run does before its first round
 
     build_parts(config)
 

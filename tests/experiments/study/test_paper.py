@@ -13,7 +13,7 @@ from experiments.study.phases import PhaseUsage, last_quarter, over_switch, swit
 from experiments.study.plan import runs_of
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 from flsim.metrics.intervals import Interval
 from flsim.metrics.rows import Row, write_rows
 from flsim.tasks.stream import Phase

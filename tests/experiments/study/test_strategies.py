@@ -6,7 +6,7 @@ import pytest
 
 from experiments.study.plan import runs_of
 from experiments.study.strategies import ALL, CONFIG, main
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 
 
 def test_every_arm_has_a_config_and_a_strategy_of_its_own(tmp_path: Path) -> None:

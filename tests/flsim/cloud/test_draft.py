@@ -26,7 +26,7 @@ from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.journal import TRAINING, Journal, digest_of
 from flsim.config.load import load_config
 from flsim.config.schema import ConfigError
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 from flsim.problems.problem import Problem
 from tests.tiny import tiny_world
 

@@ -10,12 +10,14 @@ def facts_of_round(records: Records, round_: int) -> Facts:
     fleet = of_fleet(records.rows)
     fleet = fleet[fleet["round"] == round_].set_index("name")
     told = {str(name): float(row["total"]) for name, row in fleet.iterrows()}
+    spent = fleet[fleet.index.str.startswith("spent_")]
     return {
         "round": round_,
         "cohort": len(of.cohort),
         "landed": len(of.landed),
         "phases": _phases(of),
         "fleet": told,
+        "caps": {str(name).removeprefix("spent_"): float(row["weight"]) for name, row in spent.iterrows()},
         "mean": {name: of.mean(name) for name in ("reward", "alone_reward", "loss", "update_norm", "dual_variable")},
         "accuracy": {
             "before": _mean_accuracy(records, 0, round_ - 1),

@@ -96,12 +96,14 @@ def _sampled(found: Facts | None) -> str:
         said.append(
             f"In {found['unanimous_groups']} of {found['groups']} groups all responses agreed on whether to ask."
         )
-    if found["effective_groups"] is not None:
-        said.append(
-            f"{many(found['effective_groups'], 'group')} taught something, as their responses differed in worth."
-        )
+    if found["effective_groups"]:
+        taught = many(found["effective_groups"], "group")
+        said.append(f"{taught} taught something: there, not all responses were worth the same.")
+    elif found["effective_groups"] == 0:
+        said.append("No group taught anything: in each, all responses were worth the same.")
     if found["cut_responses"] is not None:
-        said.append(f"{many(found['cut_responses'], 'response')} reached the limit without an end.")
+        cut = many(found["cut_responses"], "response")
+        said.append(f"{cut[0].upper()}{cut[1:]} reached the limit without an end.")
     return " ".join(said)
 
 
@@ -132,7 +134,10 @@ def _refusing(caps: Sequence[Facts]) -> str:
 
 
 def _granted(found: Facts, asked: Facts | None) -> str:
-    own = [f"{amount(value)} {kind}" for kind, value in found["allotment"].items()]
+    own = [
+        f"{amount(value)} {kind.removesuffix('s') if value == 1 else kind}"
+        for kind, value in found["allotment"].items()
+    ]
     said = [f"Its tau, the share of its prompts that may ask, was {found['tau']:.3g}."]
     if own:
         said.append(f"Of the fleet's budget it was allotted {joined(own)}.")

@@ -26,10 +26,10 @@ def told_of_round(facts: Facts) -> list[tuple[str, str]]:
     ]
     parts = [("Who", who + phases)]
     parts += [("Earned", f"The mean device had {joined(earned)}.")] if earned else []
-    return [*parts, *_of_fleet(fleet), ("Accuracy", _before_and_after(facts))]
+    return [*parts, *_of_fleet(fleet, facts["caps"]), ("Accuracy", _before_and_after(facts))]
 
 
-def _of_fleet(fleet: Facts) -> list[tuple[str, str]]:
+def _of_fleet(fleet: Facts, caps: Facts) -> list[tuple[str, str]]:
     """What the server says of the aggregation and of the fleet's budget."""
     said = []
     if "effective_devices" in fleet:
@@ -38,9 +38,7 @@ def _of_fleet(fleet: Facts) -> list[tuple[str, str]]:
         said.append(f"The mean cosine between two of them was {fleet['update_cosine']:.2f}.")
     if "aggregation_bias" in fleet:
         said.append(f"Averaging factors and not products would be off by {percent(fleet['aggregation_bias'])}.")
-    spent = [
-        f"{amount(fleet[f'spent_{kind}'])} {kind}" for kind in ("calls", "tokens", "money") if f"spent_{kind}" in fleet
-    ]
+    spent = [f"{amount(fleet[f'spent_{kind}'])} of {amount(cap)} {kind}" for kind, cap in caps.items()]
     found = [("Aggregated", " ".join(said))] if said else []
     return [*found, *([("Budget", f"The fleet has spent {joined(spent)} so far.")] if spent else [])]
 

@@ -46,7 +46,7 @@ def rows() -> list[Row]:
     found += [test.row("accuracy", 7, 10, task="strings"), test.row("accuracy", 5, 10, task="numbers")]
     found += [replace(test, round=2).row("accuracy", 9, 20, task="strings")]
     found += [replace(test, model="own").row("accuracy", 13, 20, task="strings")]
-    return [*found, fleet_row(3, "update_cosine", 0.5), fleet_row(3, "effective_devices", 1.0)]
+    return [*found, fleet_row(3, "update_cosine", 0.5), fleet_row(3, "spent_calls", 12, 40)]
 
 
 def records(found: list[Row], budget: BudgetConfig | None = None) -> Records:
@@ -63,8 +63,8 @@ def test_a_devices_round_is_told_in_full() -> None:
         "Met": "It met 8 prompts, all of strings. It was in phase B (strings), and what it meets had just switched. "
         "Their mean difficulty was 0.25, where 0 is the easiest level and 1 the hardest.",
         "Sampled": "It sampled 32 responses, of which 16 (50.0 %) were right without the cloud. In 7 of 8 groups all "
-        "responses agreed on whether to ask. 6 groups taught something, as their responses differed in worth. 3 "
-        "responses reached the limit without an end.",
+        "responses agreed on whether to ask. 6 groups taught something: there, not all responses were worth the same. "
+        "3 responses reached the limit without an end.",
         "Asked": "It asked for help with 8 of 32 responses (25.0 %). The cloud was called 5 times. 2 prompts more were "
         "refused by budget.calls_total (12 of 12 were spent).",
         "Granted": "Its tau, the share of its prompts that may ask, was 0.25. It was capped by budget.calls_total=12.",
@@ -174,6 +174,7 @@ def test_a_whole_round_is_told_with_its_devices_in_a_table() -> None:
         "2 devices learned in it, and the updates of 1 were aggregated. Set aside were device-001 (raised). They were "
         "in phase B."
     )
+    assert said["Budget"] == "The fleet has spent 12 of 40 calls so far."
     assert said["Accuracy"] == "The mean user's was 45.0 % after round 2. It was 60.0 % afterwards."
     lines, left_out = table_of_round(facts)
     assert lines[0].split()[:4] == ["device", "prompts", "right", "alone"]

@@ -13,7 +13,7 @@ from experiments.study.running import is_begun, is_finished
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checks import check
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 
 ONE_PROCESS = "engine.kind=local"
 """Of every run, unless the user says otherwise: several Rays side by side would hinder each other."""

@@ -23,7 +23,7 @@ from flsim.config.schema import Config
 from flsim.files import write_atomically
 from flsim.loop.checkpoints import replace_inventory
 from flsim.loop.lock import LOCK, OWNER
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 from flsim.metrics.rows import COLUMNS, Row, read_rows, read_rows_file, write_rows
 from strategies.base import DeltaStrategy
 

@@ -29,7 +29,7 @@ from flsim.cloud.endpoint import Endpoint
 from flsim.config.load import load_config
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.flower.contract import client_of
-from flsim.loop.simulation import build_parts
+from flsim.loop.ready import build_parts
 from flsim.metrics.rows import without_timing
 from flsim.models.decoding import encode, generate, read
 from flsim.models.hint import Hint

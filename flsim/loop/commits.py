@@ -110,7 +110,7 @@ def _forget_purchases(config: Config, states: States, round_: int) -> None:
     room, late = config.folder / PURCHASES, round_ - 2
     if late < 0 or not room.is_dir():
         return
-    for own in sorted(room.iterdir()):
+    for own in sorted(room.glob("device-*")):  # not those of stage and warm-up, which keep theirs
         device = device_index(own.name)
         path_of(own, late, TESTS).unlink(missing_ok=True)
         newest = states.before(device, round_ + 1)

@@ -25,7 +25,7 @@ def _usage(seen: Seen) -> list[Finding]:
     under: list[tuple[float, Phase, str]] = []
     for phase in seen.begun:
         found = interval(per_user(in_phase(usage, phase)) - tau)
-        if found is None or last_third(phase) > seen.last:
+        if found is None or last_third(phase) > seen.last or _length(phase) < limit("settled"):
             continue
         mean, text = tau + found.mean, spread(found)
         if found.low > 0 and found.mean > limit("over_tau"):
@@ -63,6 +63,10 @@ def _usage(seen: Seen) -> list[Finding]:
             )
         )
     return findings
+
+
+def _length(phase: Phase) -> int:
+    return phase.last_round - phase.first_round + 1
 
 
 def _more(found: list[tuple[float, Phase, str]]) -> str:

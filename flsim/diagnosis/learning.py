@@ -219,11 +219,13 @@ def _harmed(seen: Seen) -> list[Finding]:
     both = pd.DataFrame({"now": accuracy, "before": before, "items": items}).dropna()
     if len(both) < limit("users"):
         return []
-    noise = (both["now"] * (1 - both["now"]) + both["before"] * (1 - both["before"])) / both["items"]
+    counts = both[["now", "before"]].mul(both["items"], axis=0)
+    smooth = counts.add(1).div(both["items"] + 2, axis=0)  # else a user with no right answer at all would be certain
+    noise = (smooth * (1 - smooth)).sum(axis=1) / both["items"]
     loss = both["before"] - both["now"]
     harmed = loss[(loss > 0) & (loss > limit("clearly") * np.sqrt(noise))].sort_values(ascending=False, kind="stable")
     share = len(harmed) / len(both)
-    if share <= limit("harmed"):
+    if share <= limit("harmed") or len(harmed) < limit("harmed_users"):
         return []
     return [
         Finding(

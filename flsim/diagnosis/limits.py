@@ -32,6 +32,7 @@ LIMITS: dict[str, Limit] = {
     "link": Limit(0.5, "share of a device's round that goes into transfers"),
     "over_tau": Limit(0.05, "usage minus tau, over the last third of a phase", "the band of flsim's own settling time"),
     "under_tau": Limit(0.5, "usage as a part of tau, over the last third of a phase"),
+    "settled": Limit(6, "rounds of a phase at least, before usage is held against tau"),
     "refused": Limit(0.2, "share of the requests that a cap refused, over the last third of the rounds"),
     "requests": Limit(20, "requests at least, for that share"),
     "at_bound": Limit(0.5, "part of a phase that lambda lies at 0 or at its maximum"),
@@ -59,6 +60,7 @@ LIMITS: dict[str, Limit] = {
     "tenth": Limit(0.15, "mean accuracy minus its 10th percentile over users, without the tests' own noise"),
     "percentile_users": Limit(10, "tested users at least, for a 10th percentile"),
     "harmed": Limit(0.2, "share of users clearly less accurate than with the model it began with, asking at random"),
+    "harmed_users": Limit(3, "such users at least: chance finds two of six in 3 % of runs, three of twelve in 2 %"),
     "clearly": Limit(1.645, "standard errors of a user's own two tests that make a loss clear", "one-sided 5 %"),
 }
 """All of them by name; docs/diagnoses.md shows the same."""

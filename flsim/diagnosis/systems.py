@@ -99,7 +99,8 @@ def stale(seen: Seen) -> list[Finding]:
             Finding(
                 WARNING,
                 "stale",
-                f"The {percent(limit('stale'), digits=0)} quantile of staleness is {high:g} versions: the limit.",
+                f"The {percent(limit('stale'), digits=0)} quantile of staleness is {high:.3g} versions, and the "
+                f"limit is {most}.",
                 *(high, float(most), ABOVE),
                 (seen.trained("staleness"),),
                 f"{fewer}.",

@@ -70,10 +70,10 @@ _TABLE = (
     ),
     Kind(
         "slow_convergence", "slow convergence", (WARNING, NOTE),
-        "`accuracy` of `global` and `cloud` in the latest phase, {tests} tests at least",
-        "accuracy < cloud - {below_cloud}, and the interval of the last third's gain per round lies below {slope} of "
-        "the first third's, or of what would have reached the cloud; only a note where the phase closed {closed} of "
-        "the gap",
+        "`accuracy` of `global` and `cloud` in the latest phase",
+        "after {tests} tests of the phase or more: accuracy < cloud - {below_cloud}, and the interval of the last "
+        "third's gain per round lies below {slope} of the first third's, or of what would have reached the cloud; only "
+        "a note where the phase closed {closed} of the gap",
         "learning rate, rank, longer runs, imitation",
         slow_convergence,
     ),
@@ -87,8 +87,9 @@ _TABLE = (
     Kind(
         "budget", "budget violated or unused", (WARNING, NOTE),
         "`cloud_requests` or `cloud_purchases`, `cloud_refused`, `cloud_calls`",
-        "usage in the last third of a phase > tau + {over_tau}, or (a note) < {under_tau} tau, and the interval of the "
-        "difference excludes 0; refused > {refused} of {requests} requests or more, over the last third of the rounds",
+        "usage in the last third of a phase of {settled} rounds or more > tau + {over_tau}, or (a note) < {under_tau} "
+        "tau, and the interval of the difference excludes 0; refused > {refused} of {requests} requests or more, over "
+        "the last third of the rounds",
         "dual rate, `dual_bias`, caps that fit tau",
         budget,
     ),
@@ -119,8 +120,8 @@ _TABLE = (
     Kind(
         "asks_always_or_never", "asks always or never", (FAULT, WARNING),
         "`cloud_requests` without `explored`",
-        "usage < {asks} tau, or > 1 - {asks} (1 - tau), {rounds} rounds in a row, for tau from {asking_margin} to 1 - "
-        "{asking_margin}; a fault if it lasts to the end",
+        "usage < {asks} tau, or > 1 - {asks} (1 - tau), {rounds} rounds in a row, for tau that lies "
+        "{asking_margin} or more from 0 and 1; a fault if it lasts to the end",
         "`client.explore`, a head",
         asks_always_or_never,
     ),
@@ -175,7 +176,7 @@ _TABLE = (
         "worst_off", "worst-off users", (WARNING,),
         "`accuracy` of `global` and `random` at the end, `test_items`",
         "10th percentile < mean - {tenth}, of what tests do not scatter by themselves, from {percentile_users} users "
-        "on; > {harmed} of the users lost more than {clearly} standard errors",
+        "on; > {harmed} of the users, and {harmed_users} at least, lost more than {clearly} standard errors",
         "a personal part, fair weights",
         worst_off,
     ),

@@ -114,14 +114,14 @@ def length_collapse(seen: Seen) -> list[Finding]:
         (lengths, lengths < limit("short"), False),
     ):
         held = streaks(pd.concat({"fleet": flags}, names=["device"])) if len(flags) else pd.DataFrame()
-        if held.empty:
+        if held.empty or findings:  # what has no room cannot be long
             continue
         first, last = int(held["first"].iloc[0]), int(held["last"].iloc[0])
         mean = float(values.loc[first:last].mean())
         text = (
             f"{percent(mean)} of the responses reach the limit without an ending"
             if is_cut
-            else f"a response that did not ask has {mean:.1f} tokens, its ending included"
+            else f"responses that did not ask have at most {mean:.1f} tokens in the mean, endings included"
         )
         findings.append(
             Finding(

@@ -18,6 +18,12 @@ SMALL = (
 )
 TESTED = ("rounds=3", "fleet.devices=6", "evaluation.prompts_per_task=30")
 GRPO = "client.path=clients.grpo:Grpo"
+PHONES = (
+    *(GRPO, "fleet.devices=6", "client.prompts=4", "client.group_size=4", "client.steps=1"),
+    *("system.stands_for.device=Qwen2.5-0.5B", "system.classes.mid.share=0.8"),
+)
+NEAR = tuple(f"system.links.wifi.{key}" for key in ("share=1", "up_mbit=1000", "down_mbit=1000"))
+"""A link that takes next to no time."""
 
 RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "healthy": ((), {}),
@@ -33,6 +39,28 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "no price": (("client.dual_init=0", "client.dual_lr=0"), {"asks_always_or_never": FAULT}),
     "a cap far below tau": (("budget.calls_per_round=1", "budget.tau=0.9"), {"budget": WARNING}),
+    "responses without room": (("client.max_new_tokens=2",), {"length_collapse": WARNING}),
+    "phones on a good link": ((*PHONES, *NEAR), {}),
+    "phones on a bad link": ((*PHONES, "system.links.slow.share=1"), {"communication_bound": WARNING}),
+    "one slow phone": (
+        (*PHONES, *NEAR, "system.classes.low.share=0.2", "system.classes.low.bandwidth=1e8"),
+        {"stragglers": WARNING},
+    ),
+    "late replies": (
+        (
+            *(*PHONES, *NEAR, "rounds=12", "fleet.cohort=2"),
+            *("system.end.kind=buffered", "system.end.in_flight=6", "system.end.max_staleness=1"),
+        ),
+        {"stragglers": WARNING, "stale": WARNING},  # what is dropped is wasted, too
+    ),
+    "only the first": (
+        (*PHONES, *NEAR, "rounds=16", "fleet.cohort=2", "system.end.kind=first", "system.end.over=3"),
+        {"stragglers": WARNING, "participation_bias": WARNING},
+    ),
+    "small batteries": (
+        (*PHONES, *NEAR, "system.charge_w=0.5", "system.classes.mid.battery_wh=0.01"),
+        {"stragglers": WARNING, "absent": WARNING},  # work that no charge was left to finish
+    ),
 }
 """Settings, and what is worse than a note of what they bring about, with its severity."""
 

@@ -7,7 +7,7 @@ stores, rows and comparisons are those of language models. Nobody asks the cloud
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -230,29 +230,23 @@ class SupervisedApp(PackedClientApp):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / MODEL, save(adapter), what="the model")
 
-    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Train or measure a pack."""
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Iterator[Message]:
+        """Train or measure a pack; it learns in chunks, and each chunk replies when it is done."""
         shape = self.config.shape  # of nothing: there is no LoRA of the run's own
         parts = {"first": self.stacked.first, "shape": shape, "shapes": [shape] * len(contexts)}
         adapters = adapters_of(messages, contexts, **parts)  # type: ignore[arg-type]
-        if messages[0].metadata.message_type == MessageType.TRAIN:
-            return self._train(messages, contexts, adapters)
-        return self._evaluate(messages, contexts, adapters)
+        if messages[0].metadata.message_type != MessageType.TRAIN:
+            yield from self._evaluate(messages, contexts, adapters)
+            return
+        chunk = self.stacked.together if self.tutor is None else 1
+        for start in range(0, len(messages), chunk):
+            part = slice(start, start + chunk)
+            yield from self._train(messages[part], contexts[part], adapters[part])
 
     def _train(
         self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
     ) -> list[Message]:
-        """In chunks of as many devices as are one batch."""
-        replies: list[Message] = []
-        chunk = self.stacked.together if self.tutor is None else 1
-        for start in range(0, len(messages), chunk):
-            part = slice(start, start + chunk)
-            replies += self._train_chunk(messages[part], contexts[part], adapters[part])
-        return replies
-
-    def _train_chunk(
-        self, messages: Sequence[Message], contexts: Sequence[Context], adapters: Sequence[Adapter]
-    ) -> list[Message]:
+        """As many devices as are one batch."""
         round_ = wire.round_of(messages[0])
         names = [device_name(device_at(context.node_id)) for context in contexts]
         pupils = self._pupils(messages, contexts, names, round_)

@@ -17,13 +17,17 @@ def to_arrays(adapter: Adapter) -> ArrayRecord:
     arrays = ArrayRecord()
     for name, tensor in adapter.items():
         kind, header = _header(tensor.dtype, tensor.shape)
-        arrays[name] = Array(kind, tensor.shape, SType.NUMPY, header + tensor.tobytes())
+        whole = tensor if tensor.flags.c_contiguous else tensor.copy(order="C")
+        arrays[name] = Array(kind, tensor.shape, SType.NUMPY, b"".join((header, whole.data)))  # one copy
     return arrays
 
 
-def to_adapter(arrays: ArrayRecord) -> Adapter:
-    """An adapter from a Flower record, in float32 whatever it was (FedAdam and QFedAvg return float64)."""
-    return {name: _tensor(array) for name, array in arrays.items()}
+def to_adapter(arrays: ArrayRecord, *, copy: bool = True) -> Adapter:
+    """An adapter from a Flower record, in float32 whatever it was (FedAdam and QFedAvg return float64).
+
+    Without a copy it may be read only, as it may lie in the record itself.
+    """
+    return {name: _tensor(array, copy=copy) for name, array in arrays.items()}
 
 
 @lru_cache(maxsize=4096)
@@ -34,14 +38,14 @@ def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
     return str(kind), file.getvalue()
 
 
-def _tensor(array: Array) -> NDArray[np.float32]:
+def _tensor(array: Array, *, copy: bool) -> NDArray[np.float32]:
     """What `array.numpy()` gives, in float32; NumPy parses the header of each kind and shape once only."""
     end = 10 + int.from_bytes(array.data[8:10], "little")
     layout = _layout(array.data[:end]) if array.stype == SType.NUMPY else None
     if layout is None:
         return np.asarray(array.numpy(), dtype=np.float32)
     kind, shape = layout
-    return np.frombuffer(array.data, kind, offset=end).reshape(shape).astype(np.float32)
+    return np.frombuffer(array.data, kind, offset=end).reshape(shape).astype(np.float32, copy=copy)
 
 
 @lru_cache(maxsize=4096)

@@ -11,13 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
 import torch
 
 from flsim.config.schema import ConfigError, EngineConfig
 from flsim.flower.store import DeviceStore
 
-_OBJECT_STORE_BYTES = 200 * 2**20  # adapters are small; Ray's default would take 30 % of the memory
+_STORE_BYTES = (
+    2**29
+)  # of objects for each worker: an exact sum of 30 million parameters; beyond it Ray goes by the disk
+_STORE_SHARE = 0.3  # at most, of the memory; it is taken as it is needed, and not before
 _KNOCK_S = 10.0  # how long a cluster may take to pick up
 _OFFER_S = 60.0  # how long a cluster may take to offer CPUs and GPUs
 _READY_S = 600.0  # how long its workers may take to be up: each imports torch, perhaps over a network
@@ -33,7 +37,8 @@ def join(address: str | None, workers: int) -> bool:
         return False
     if address is not None:
         _knock(address)
-    local: dict[str, Any] = {"num_cpus": workers, "object_store_memory": _OBJECT_STORE_BYTES}
+    room = int(min(workers * _STORE_BYTES, _STORE_SHARE * psutil.virtual_memory().total))
+    local: dict[str, Any] = {"num_cpus": workers, "object_store_memory": room}
     try:
         with _own_sigterm():
             ray.init(

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from flsim.budget.fleet import Allotment
 from flsim.devices import device_at
@@ -183,8 +184,8 @@ def size_of(message: Message) -> int:
 
 
 def expected_of(message: Message) -> Adapter:
-    """What a training message wants back, as it was sent: the tensors of the factors that it lets the device learn."""
-    return only(adapter_of(message), learns_of(message))
+    """What a training message wants back, as it was sent and to be read only: the factors that the device may learn."""
+    return only(to_adapter(arrays_of(message), copy=False), learns_of(message))
 
 
 def learns_of(message: Message) -> str:
@@ -235,10 +236,11 @@ def allotment_of(message: Message) -> Allotment:
     return Allotment(**given)  # type: ignore[arg-type]  # numbers, as `with_allotment` wrote them
 
 
-def stamp(message: Message, *, seconds: float) -> None:
-    """Note on a reply how long the device took, and how many bytes of tensors it sent."""
-    size = size_of(message) if ARRAYS in message.content else 0
-    message.content[ENGINE] = ConfigRecord({SECONDS: seconds, BYTES: size})
+def stamp(message: Message, *, seconds: float, size: int | None = None) -> None:
+    """Note on a reply how long the device took, and how many bytes of tensors it sent; None counts what is there."""
+    if not message.has_error():
+        own = size_of(message) if size is None else size
+        message.content[ENGINE] = ConfigRecord({SECONDS: seconds, BYTES: own})
 
 
 def with_begun(reply: Message, begun: ArrayRecord) -> Message:
@@ -365,7 +367,7 @@ def shared_of(message: Message) -> tuple[Problem, ...]:
 
 
 def usable_adapter(message: Message, like: Adapter) -> Adapter:
-    """The adapter of a training reply, if the reply can be used.
+    """The adapter of a training reply, to be read only, if the reply can be used.
 
     Raises:
         UnusableReplyError: with the reason if it cannot.
@@ -376,7 +378,7 @@ def usable_adapter(message: Message, like: Adapter) -> Adapter:
         held = sorted(message.content)
         raise UnusableReplyError(MISSHAPEN, f"the reply must hold {ARRAYS!r} and {METRICS!r}, it holds {held}")
     try:
-        adapter = adapter_of(message)
+        adapter = to_adapter(arrays_of(message), copy=False)
         rows_of(message)
         shared_of(message)
     except (TypeError, ValueError) as error:
@@ -384,7 +386,7 @@ def usable_adapter(message: Message, like: Adapter) -> Adapter:
     wrong = mismatch(adapter, like)
     if wrong is not None:
         raise UnusableReplyError(MISSHAPEN, wrong)
-    most = {name: float(np.abs(tensor).max(initial=0.0)) for name, tensor in adapter.items()}
+    most = {name: _largest(tensor) for name, tensor in adapter.items()}
     broken = [name for name, value in most.items() if not math.isfinite(value)]
     if broken:
         few = f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
@@ -413,6 +415,11 @@ def count_of(message: Message, key: str = NUM_EXAMPLES) -> float | None:
     if not isinstance(count, int | float) or not 0 <= count <= MOST_EXAMPLES:
         raise UnusableReplyError(MISCOUNTED, f"{key!r} is {count!r}; it must be a number in [0, {MOST_EXAMPLES:,}]")
     return float(count)
+
+
+def _largest(tensor: NDArray[np.float32]) -> float:
+    """The largest magnitude, or NaN where there is one; without a copy of the magnitudes."""
+    return float(np.maximum(-tensor.min(initial=0.0), tensor.max(initial=0.0)))
 
 
 def _number(value: object) -> float:

@@ -128,8 +128,13 @@ class _Packed(PackedClientApp):
         nodes = [context.node_id for context in contexts]
         app = self._watch.app
         assert isinstance(app, PackedClientApp)
-        replies: list[Message] = self._watch.look(nodes, app.answer, messages, contexts)
+        replies: list[Message] = self._watch.look(nodes, _all_of, app, messages, contexts)
         return replies
+
+
+def _all_of(app: PackedClientApp, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+    """The replies, all of which are answered here, also those of a client that gives them one by one."""
+    return list(app.answer(messages, contexts))
 
 
 class _Single(ClientApp):
@@ -163,7 +168,7 @@ class _Debugger(pdb.Pdb):
     """pdb that runs to its first breakpoint."""
 
     def __init__(self, *, at_once: bool) -> None:
-        super().__init__()
+        super().__init__(skip=[__name__] if at_once else None)  # the first line is one of the client's
         self._begun = at_once
 
     def step_through(self, call: Callable[..., Any], given: Sequence[Any]) -> Any:

@@ -24,26 +24,32 @@ def next_adapter(strategy: object, returned: Any, *, like: Adapter) -> Adapter:
     Raises:
         StrategyError: if it is no adapter, has other names or shapes, or holds NaN or infinity.
     """
-    where = _where(strategy)
+    try:
+        return _looked_at(returned, like)
+    except StrategyError as error:  # only now: to find the class's line takes 10 ms
+        raise StrategyError(f"{_where(strategy)} {error}") from error.__cause__
+
+
+def _looked_at(returned: Any, like: Adapter) -> Adapter:
     if not isinstance(returned, Mapping):
         raise StrategyError(
-            f"{where} returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
+            f"returned {_shown(returned)} instead of the next adapter; return a dict of tensors with the names "
             f"of `adapter`, or `adapter` itself to leave it as it is"
         )
     try:
         tensors = {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in returned.items()}
     except (TypeError, ValueError) as error:
-        raise StrategyError(f"{where} returned tensors that are no numbers: {error}; return NumPy arrays") from error
+        raise StrategyError(f"returned tensors that are no numbers: {error}; return NumPy arrays") from error
     wrong = mismatch(tensors, like)
     if wrong is not None:
         raise StrategyError(
-            f"{where} returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
+            f"returned another adapter than it was given: {wrong}; return a tensor of the same shape for every "
             f"name in `adapter`"
         )
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise StrategyError(
-                f"{where} returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
+                f"returned NaN or infinity, first in {name}; the updates that it got were finite, so look for "
                 f"a division by zero or a step that is too large"
             )
     return {name: tensors[name] for name in like}

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,16 +29,22 @@ class PackedClientApp(ClientApp):
     """A Flower ClientApp that can answer for several devices in one batch; called alone, it is a pack of one."""
 
     @abstractmethod
-    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """One reply per message, in order; may change the contexts' state. All messages are of one type and round."""
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Iterable[Message]:
+        """One reply per message, in order; may change the contexts' state. All messages are of one type and round.
+
+        A list, or an iterator that gives each reply when it is there: it is judged, summed up and dropped before the
+        next is asked for, so that the tensors of a pack need not be in memory at a time.
+        """
 
     def rehearse(self, messages: Sequence[Message], contexts: Sequence[Context]) -> None:
         """Do what `answer` does, for its time and memory only: nothing is kept, and no cloud may be paid."""
-        self.answer(messages, contexts)
+        for _ in self.answer(messages, contexts):
+            pass
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Flower's own entry: one device."""
-        return self.answer([message], [context])[0]
+        (reply,) = self.answer([message], [context])
+        return reply
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ def answer_pack(
 ) -> PackResult:
     """Let the client answer a pack; a device that fails gets an error reply and keeps its old state.
 
-    When a pack of several fails, each of its devices is tried alone, so that one culprit does not cost the others
-    their round.
+    When a pack of several fails, each of its devices that has not replied by then is tried alone, so that one culprit
+    does not cost the others their round.
 
     Args:
         app: the client; any ClientApp, a `PackedClientApp` gets the whole pack at once.
@@ -129,27 +135,37 @@ class _Work:
     def answer(self, messages: Sequence[Message]) -> list[Message]:
         if len(messages) > 1 and not isinstance(self.app, PackedClientApp):
             return [self.answer([message])[0] for message in messages]
-        started = time.perf_counter()
         contexts = [self._context(message) for message in messages]
-        try:
-            handed = [wire.own_copy(message) for message in messages]
-            if isinstance(self.app, PackedClientApp):
-                replies = self.app.answer(handed, contexts)
-            else:
-                replies = [self.app(handed[0], contexts[0])]
-        except (UnwritableError, RefusedError):  # no fault of the device, which would be set aside in every round
-            raise
-        except Exception as error:
-            if len(messages) > 1:
-                return [self.answer([message])[0] for message in messages]
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            detail = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            return [wire.error_reply(wire.RAISED, detail, messages[0])]
-        seconds = (time.perf_counter() - started) / len(messages)
-        return [
-            self._close(message, context, reply, seconds)
-            for message, context, reply in zip(messages, contexts, replies, strict=True)
-        ]
+        asked = self._asked(messages, contexts)
+        closed, sizes, seconds = list[Message](), list[int](), 0.0
+        failed: Exception | None = None
+        for message, context in zip(messages, contexts, strict=True):
+            started = time.perf_counter()
+            try:
+                reply = next(asked)
+            except (UnwritableError, RefusedError):  # no fault of the device, which would be set aside in every round
+                raise
+            except Exception as error:
+                failed = error
+                break
+            seconds += time.perf_counter() - started
+            sizes.append(0 if reply.has_error() else wire.size_of(reply))
+            closed.append(self._close(message, context, reply))
+        for reply, size in zip(closed, sizes, strict=True):
+            wire.stamp(reply, seconds=seconds / len(closed), size=size)
+        if failed is None:
+            return closed
+        if len(messages) == 1:
+            return [_raised(failed, messages[0])]
+        return closed + [self.answer([message])[0] for message in messages[len(closed) :]]
+
+    def _asked(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Iterator[Message]:
+        """The client's replies as they come."""
+        handed = [wire.own_copy(message) for message in messages]
+        if isinstance(self.app, PackedClientApp):
+            yield from self.app.answer(handed, contexts)
+        else:
+            yield self.app(handed[0], contexts[0])
 
     def _context(self, message: Message) -> Context:
         """Flower's view of the device: its index as `partition-id`, and what it kept."""
@@ -162,17 +178,13 @@ class _Work:
         where[wire.PURCHASES] = purchases
         return Context(1, node, where, state, {})
 
-    def _close(self, message: Message, context: Context, reply: Message, seconds: float) -> Message:
-        """Keep the device's state if its reply can be used, and note how long it took."""
-        if reply.has_error():
-            return reply
-        if not message.metadata.message_type.startswith(MessageType.TRAIN):
-            wire.stamp(reply, seconds=seconds)
+    def _close(self, message: Message, context: Context, reply: Message) -> Message:
+        """Judge a reply to training; of one that can be used keep the device's state and sum up its tensors."""
+        if reply.has_error() or not message.metadata.message_type.startswith(MessageType.TRAIN):
             return reply
         try:
             with spend("transport"):
                 new = wire.usable_adapter(reply, self._sent(message))
-                wire.stamp(reply, seconds=seconds)
             if self.weight is not None:
                 with spend("aggregate"):
                     self._sum_up(reply, new, self._sent(message), self.weight)
@@ -201,3 +213,10 @@ class _Work:
         if key not in self.sent:
             self.sent[key] = wire.expected_of(message)
         return self.sent[key]
+
+
+def _raised(error: Exception, message: Message) -> Message:
+    """The reply for a device whose client raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    detail = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    return wire.error_reply(wire.RAISED, detail, message)

@@ -1,17 +1,17 @@
 """Weighted sums of tensors whose bits depend on nothing but what was added: no order, no grouping, no worker.
 
 A sum of floats depends on the order of its addends, so devices that finish in any order would have to be waited for and
-sorted. Here every product `weight * value`, a float64, is cut into two integers,
+sorted. Here every product `weight * value`, a float64, is rounded to a whole number of quanta of 2^-60, and integers
+add up the same in every order. Two int64 hold a sum, `high * 2^-20 + low * 2^-60`: products below 2, as those of deltas
+nearly always are, go into `low` alone, and are carried over into `high` before it could overflow.
 
-    high = round(product / 2^-20)        low = round((product - high * 2^-20) / 2^-60)
-
-and integers add up the same in every order. What is lost per product is at most half of 2^-60 (9e-19), less than what a
-float32 resolves for any value above 2e-11; the sum itself loses nothing. Products up to 2^24 (1.7e7) may be added, half
-a million of them; what lies beyond, or is not finite, is refused before anything is added.
+What is lost per product is at most half of 2^-60 (4e-19), less than what a float32 resolves for any value above 2e-11;
+the sum itself loses nothing. Products up to 2^24 (1.7e7) may be added, a quarter of a million of them; what lies
+beyond, or is not finite, is refused before anything is added.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -24,11 +24,16 @@ LARGEST = 2.0**24
 MOST = 2**18
 """Most tensors in one sum: 2^18 products of 2^44 high quanta each stay within an int64."""
 
-_BLOCK = 8192
-_MAGIC = 1.5 * 2.0**52
-"""A number below 2^51 plus this is rounded to a whole one, ties to even, whose bits are those of an integer beyond
-`_BITS`: a cast would go number by number."""
-_BITS = int(np.float64(_MAGIC).view(np.int64))
+_CARRIED = _LOW - _HIGH
+_QUANTA = 2.0**_LOW
+"""Quanta in 1."""
+_SMALL = 2.0
+"""A product below this goes into `low` alone."""
+_FULL = 2.0**62
+"""Quanta beyond which `low` is carried over. That leaves up to 2^40 in it, and so a number of a sum of n tensors is at
+most `_FULL + n 2^40`, which an int64 holds for all n up to `MOST`."""
+_BLOCK = 12288
+"""Numbers that are worked on at a time, so that they stay in the processor's cache."""
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -52,6 +57,7 @@ class ExactSum:
         self._layout: Layout = ()
         self._high: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._low: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._fill = 0.0  # the largest magnitude that a number of `low` may have, in quanta
 
     def add(self, weight: float, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Add `weight * tensors`.
@@ -68,14 +74,14 @@ class ExactSum:
             raise OutOfRangeError(f"the weight is {weight}; it must be finite and at least 0")
         layout = tuple((name, tensors[name].shape) for name in sorted(tensors))
         self._check(layout, 1)
-        if weight > 0:
-            _refuse_beyond(float(weight), tensors)
+        most = _largest(float(weight), tensors) if weight > 0 else 0.0
         self._begin(layout)
         if weight > 0:
-            start = 0
-            for name, _ in layout:
-                self._add_products(float(weight), tensors[name].ravel(), start)
-                start += tensors[name].size
+            small = most < _SMALL and math.isfinite(weight * _QUANTA)
+            self._make_room(most * _QUANTA + 1.0 if small else 2.0**_CARRIED)
+            add = self._add_small if small else self._add_large
+            for (name, _), end in zip(layout, _ends(layout), strict=True):
+                add(weight, tensors[name].ravel(), int(end) - tensors[name].size)
         self.weight += Fraction(float(weight))
         self.count += 1
 
@@ -88,9 +94,13 @@ class ExactSum:
         if not other.count:
             return
         self._check(other._layout, other.count)
-        self._begin(other._layout)
-        self._high += other._high
-        self._low += other._low
+        if self.count:
+            self._make_room(other._fill)
+            self._high += other._high
+            self._low += other._low
+        else:
+            self._layout, self._fill = other._layout, other._fill
+            self._high, self._low = other._high.copy(), other._low.copy()
         self.weight += other.weight
         self.count += other.count
 
@@ -102,9 +112,10 @@ class ExactSum:
         """
         if not self.weight:
             raise ValueError("there is no mean: the weights add up to 0")
-        carry = self._low >> (_LOW - _HIGH)
-        low = self._low - (carry << (_LOW - _HIGH))
-        values = ((self._high + carry) * 2.0**-_HIGH + low * 2.0**-_LOW) / float(self.weight)
+        values = np.empty(self._low.size)
+        for here in _blocks(values.size):
+            high, low = _carried(self._high[here], self._low[here])
+            values[here] = (high * 2.0**-_HIGH + low * 2.0**-_LOW) / float(self.weight)
         parts = np.split(values, _ends(self._layout)[:-1]) if self._layout else []
         return {name: part.reshape(shape) for (name, shape), part in zip(self._layout, parts, strict=True)}
 
@@ -121,28 +132,38 @@ class ExactSum:
             self._layout = layout
             self._high, self._low = np.zeros((2, _ends(layout)[-1] if layout else 0), dtype=np.int64)
 
-    def _add_products(self, weight: float, values: NDArray[Any], place: int) -> None:
-        """Weigh values, cut and add them from a place on, in blocks that stay in the processor's cache.
+    def _make_room(self, more: float) -> None:
+        """Carry `low` over if it may be too full for so many quanta more."""
+        if self._fill + more > _FULL:
+            for here in _blocks(self._low.size):
+                self._high[here], self._low[here] = _carried(self._high[here], self._low[here])
+            self._fill = 2.0**_CARRIED
+        self._fill += more
 
-        Scaling by a power of two is exact, and so is the difference between a number and its rounding.
-        """
-        scaled, moved, whole = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK, dtype=np.int64)
-        for start in range(0, values.size, _BLOCK):
-            size = min(_BLOCK, values.size - start)
-            at = slice(place + start, place + start + size)
-            s, m, w = scaled[:size], moved[:size], whole[:size]
-            s[:] = values[start : start + size]
-            s *= weight
-            s *= 2.0**_HIGH
-            np.add(s, _MAGIC, out=m)
-            np.subtract(m.view(np.int64), _BITS, out=w)
-            self._high[at] += w
-            m -= _MAGIC
-            s -= m
-            s *= 2.0 ** (_LOW - _HIGH)
-            s += _MAGIC
-            np.subtract(s.view(np.int64), _BITS, out=w)
-            self._low[at] += w
+    def _add_small(self, weight: float, values: NDArray[Any], place: int) -> None:
+        """Weigh values whose products are below `_SMALL` and add them from a place on."""
+        factor = np.float64(weight * _QUANTA)  # a scaling by a power of two is exact; products of float32 are float64
+        for here in _blocks(values.size):
+            quanta = np.rint(values[here] * factor).astype(np.int64)
+            self._low[place + here.start : place + here.stop] += quanta
+
+    def _add_large(self, weight: float, values: NDArray[Any], place: int) -> None:
+        """Weigh any values and add them from a place on; a difference between a number and its rounding is exact."""
+        for here in _blocks(values.size):
+            there = slice(place + here.start, place + here.stop)
+            product = values[here] * np.float64(weight)
+            whole = np.rint(product * 2.0**_HIGH)
+            self._high[there] += whole.astype(np.int64)
+            self._low[there] += np.rint((product - whole * 2.0**-_HIGH) * _QUANTA).astype(np.int64)
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
+
+
+def _carried(high: NDArray[np.int64], low: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same sum with `low` in [0, 2^40): the one way to write it, so that equal sums are divided alike."""
+    return high + (low >> _CARRIED), low & ((1 << _CARRIED) - 1)
 
 
 def _ends(layout: Layout) -> NDArray[np.int64]:
@@ -150,10 +171,17 @@ def _ends(layout: Layout) -> NDArray[np.int64]:
     return np.cumsum([math.prod(shape) for _, shape in layout], dtype=np.int64)
 
 
-def _refuse_beyond(weight: float, tensors: Mapping[str, NDArray[Any]]) -> None:
+def _largest(weight: float, tensors: Mapping[str, NDArray[Any]]) -> float:
+    """The largest magnitude of a product.
+
+    Raises:
+        OutOfRangeError: if it is beyond `LARGEST`, or not finite.
+    """
+    most = 0.0
     for name in sorted(tensors):
         for end in (tensors[name].min(initial=0.0), tensors[name].max(initial=0.0)):
-            if not abs(weight * float(end)) <= LARGEST:  # nor where there is a NaN
-                raise OutOfRangeError(
-                    f"{name} holds {weight * float(end):g} after weighting; allowed is up to {LARGEST:g}"
-                )
+            product = weight * float(end)
+            if not abs(product) <= LARGEST:  # nor where there is a NaN
+                raise OutOfRangeError(f"{name} holds {product:g} after weighting; allowed is up to {LARGEST:g}")
+            most = max(most, abs(product))
+    return most

@@ -104,12 +104,14 @@ class StackedModule:
 
     def stack(self, states: Sequence[Mapping[str, NDArray[Any]]]) -> Tensor:
         """What K devices have learned as one tensor `(K, n)`."""
-        rows = [np.concatenate([state[name].ravel() for name in self._shapes]) for state in states]
-        return torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))  # (K, n)
+        theta = np.empty((len(states), self.size), dtype=np.float32)  # (K, n)
+        for row, state in zip(theta, states, strict=True):
+            np.concatenate([state[name].ravel() for name in self._shapes], out=row)
+        return torch.from_numpy(theta)  # (K, n)
 
     def unstack(self, theta: Tensor) -> list[Adapter]:
-        """The same by names, for each row of theta `(K, n)`; copies."""
-        return [{name: value.numpy().copy() for name, value in self._named(row).items()} for row in theta]
+        """The same by names, for each row of theta `(K, n)`; views."""
+        return [{name: value.numpy() for name, value in self._named(row).items()} for row in theta]
 
     @property
     def together(self) -> int:

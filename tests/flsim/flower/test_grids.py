@@ -87,6 +87,13 @@ class Packed(PackedClientApp):
         return [learn(message, context) for message, context in zip(messages, contexts, strict=True)]
 
 
+class OneByOne(PackedClientApp):
+    """The same devices; each replies before the next one learns."""
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Iterator[Message]:
+        return (learn(message, context) for message, context in zip(messages, contexts, strict=True))
+
+
 class PackMates(PackedClientApp):
     """Every device reports the first of its pack as its metric."""
 
@@ -166,7 +173,7 @@ def test_a_round_that_is_run_again_starts_from_the_state_before_it(local: LocalG
     assert counts(first) == counts(again) == [2] * DEVICES
 
 
-@pytest.mark.parametrize("app", [stock_app(), Packed()], ids=["stock", "packed"])
+@pytest.mark.parametrize("app", [stock_app(), Packed(), OneByOne()], ids=["stock", "packed", "one by one"])
 def test_only_the_culprit_fails_and_its_state_stays(app: ClientApp, tmp_path: Path) -> None:
     """Devices 2 and 3 share a pack; 3 raises. It has counted before it raised, and that is forgotten."""
     with LocalGrid(app, DeviceStore(tmp_path), DEVICES, pack=2) as grid:

@@ -66,6 +66,14 @@ def test_a_transposed_view_keeps_its_values() -> None:
     assert to_adapter(to_arrays({"w": tensor}))["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
+def test_what_is_read_without_a_copy_has_the_same_bits_and_cannot_be_changed() -> None:
+    arrays = to_arrays(adapter())
+    read = to_adapter(arrays, copy=False)
+    assert bits(read) == bits(to_adapter(arrays))
+    with pytest.raises(ValueError, match="read-only"):
+        read["q.lora_A.weight"] += 1
+
+
 def test_float64_arrays_become_float32() -> None:
     """FedAdam and QFedAvg return float64."""
     arrays = ArrayRecord({"w": Array(np.array([1 / 3, 2.0]))})

@@ -1,7 +1,7 @@
 """Sums on the workers: bit for bit what the strategy would have summed, on every grid, whoever fails."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +23,7 @@ from flsim.flower.grid import FleetGrid, LocalGrid
 from flsim.flower.messages import DeviceUpdate, Measures
 from flsim.flower.ray_grid import RayGrid, Worker
 from flsim.flower.store import DeviceStore
+from flsim.flower.work import PackedClientApp
 from flsim.models.adapter import Adapter
 from strategies.base import Update
 from strategies.fedavg import FedAvg
@@ -65,6 +66,17 @@ def app() -> ClientApp:
     client = ClientApp()
     client.train()(learn)
     return client
+
+
+class OneByOne(PackedClientApp):
+    """The same devices, each of which replies before the next one learns; it fails if tensors of several pile up."""
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Iterator[Message]:
+        replies: list[Message] = []
+        for message, context in zip(messages, contexts, strict=True):
+            assert not any("arrays" in reply.content for reply in replies)
+            replies.append(learn(message, context))
+            yield replies[-1]
 
 
 def squared(measures: Measures) -> float:
@@ -116,8 +128,8 @@ def listed(strategy: MeanStrategy, grid: FleetGrid, fault: str = "") -> tuple[di
     return bits(arrays), replies
 
 
-def local(folder: Path, pack: int = 2) -> LocalGrid:
-    return LocalGrid(app(), DeviceStore(folder), DEVICES, pack)
+def local(folder: Path, pack: int = 2, client: ClientApp | None = None) -> LocalGrid:
+    return LocalGrid(client or app(), DeviceStore(folder), DEVICES, pack)
 
 
 @pytest.mark.parametrize("make", [FedAvg, Rewarding])
@@ -132,6 +144,17 @@ def test_the_workers_sum_is_the_strategys_bit_for_bit(
     with local(tmp_path / "listed") as grid:
         expected, _ = listed(make(), grid, fault)
     assert found == dict.fromkeys(found, expected)
+
+
+@pytest.mark.parametrize("fault", ["", "raise"])
+def test_who_replies_one_by_one_is_summed_before_the_next_learns(tmp_path: Path, fault: str) -> None:
+    """Of a pack that fails in its midst, those who had replied are summed once, and the others are tried alone."""
+    with local(tmp_path / "together", DEVICES, OneByOne()) as grid:
+        found, replies = streamed(FedAvg(), grid, fault)
+    with local(tmp_path / "alone", 1) as grid:
+        expected, _ = streamed(FedAvg(), grid, fault)
+    assert found == expected
+    assert [reply.has_error() for reply in replies] == [fault != "" and device == 3 for device in range(DEVICES)]
 
 
 def test_streamed_replies_carry_everything_but_the_tensors(tmp_path: Path) -> None:

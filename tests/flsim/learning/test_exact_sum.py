@@ -87,6 +87,26 @@ def test_many_large_and_small_values_cancel_exactly() -> None:
     assert total.mean()["w"][0] * 2001 == pytest.approx(float(small), rel=1e-12)
 
 
+def test_a_sum_that_fills_up_is_carried_over_and_stays_exact() -> None:
+    """Products of all sizes up to `LARGEST`: 1.9 fills an int64 of quanta four times over in ten addends."""
+    values = [1.9, -1.9, 1 / 3, 2.0, 1e-9, float(LARGEST), -1.999]
+    addends = [(1.0, {"w": f32(value, 1.9, -1.9)}) for value in values * 40]
+    exact = [sum(Fraction(float(t["w"][place])) for _, t in addends) for place in range(3)]
+    half = sum_of(addends[1::2])
+    half.merge(sum_of(addends[::2]))
+    for total in (sum_of(addends), half):
+        assert total.mean()["w"].tolist() == [float(one / len(addends)) for one in exact]
+
+
+def test_a_merge_leaves_the_other_sum_as_it_is() -> None:
+    """An empty sum takes the other's numbers; what is added to it afterwards is its own."""
+    one, other = ExactSum(), sum_of([(1.0, {"w": f32(2)})])
+    one.merge(other)
+    one.add(1.0, {"w": f32(4)})
+    assert one.mean()["w"].tolist() == [3.0]
+    assert other.mean()["w"].tolist() == [2.0]
+
+
 def test_numbers_by_hand() -> None:
     """Weight 3 on 1 and -2, weight 1 on 5 and 2: (3 + 5) / 4 = 2 and (-6 + 2) / 4 = -1."""
     total = sum_of([(3, {"w": f32(1, -2)}), (1, {"w": f32(5, 2)})])

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import flsim.models.stacked_module as stacked_module
+from flsim.models import cnn
 from flsim.models.cnn import LeafCnn
 from flsim.models.stacked_module import StackedModule
 
@@ -74,6 +75,20 @@ def test_stacking_and_back_is_exact() -> None:
     (back,) = stacked.unstack(stacked.stack([stacked.first]))
     assert list(back) == list(stacked.first)
     assert all((back[name] == tensor).all() for name, tensor in stacked.first.items())
+
+
+def test_leafs_pooling_is_torchs_and_so_is_its_gradient_bit_for_bit() -> None:
+    """Whole numbers have many ties, where the first of the largest gets the gradient."""
+    pictures = torch.randint(-2, 3, (3, 4, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    found = []
+    for pool in (cnn._halved, lambda x: F.max_pool2d(x, 2)):
+        own = pictures.clone().requires_grad_()
+        out = pool(own)
+        out.backward(torch.arange(out.numel()).float().view(out.shape))
+        assert own.grad is not None
+        found.append((out, own.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_leafs_network_has_leafs_size() -> None:

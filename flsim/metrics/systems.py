@@ -49,11 +49,45 @@ def virtual_seconds(rows: pd.DataFrame) -> pd.Series:
     return ends if ends.empty else pd.concat([pd.Series({0: 0.0}), ends[ends.index > 0]])
 
 
-def total_of(rows: pd.DataFrame, *names: str) -> float:
-    """Sum of training rows of these names, each over all rounds and devices; nan if none of them was measured."""
-    found = [training(rows, name=name) for name in names]
-    known = [own["total"].sum() for own in found if len(own)]
-    return float(sum(known)) if known else float("nan")
+def is_buffered(rows: pd.DataFrame) -> bool:
+    """Whether devices work over the end of a round."""
+    return bool((of_fleet(rows)["name"] == "dropped").any())
+
+
+def stints_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per device and round in which it was invited, sorted by them.
+
+    Where rounds are not buffered, who is not done when the round ends stops then.
+
+    Returns:
+        Columns `round, device`; `invited`, `begun` (when it was there) and `done`, in virtual seconds; `counted`,
+        whether its update was aggregated; and in seconds what it would have taken in full, `whole`, and of it
+        `compute`, `link`, of that `up` (0 where rows do not tell it), and `cloud`, which may overlap computing.
+    """
+    parts = ("waited", "compute", "link", "up", "cloud")
+    names = {"round_seconds": "whole", **{f"{part}_seconds": part for part in parts}}
+    own = pd.concat([training(rows, name=name) for name in names])
+    wide = own.groupby(["round", "device", "name"])["total"].sum().unstack("name").reindex(columns=list(names))
+    wide = wide.rename(columns=names)
+    wide = wide[wide["whole"].notna()].fillna(0.0).rename_axis(columns=None).reset_index()
+    ends = virtual_seconds(rows)
+    invited = (wide["round"] - 1).map(ends).astype(float)
+    begun = invited + wide["waited"]
+    done = begun + wide["whole"]
+    if not is_buffered(rows):
+        done = np.maximum(begun, np.minimum(done, wide["round"].map(ends).astype(float)))
+    found = wide.drop(columns="waited").assign(invited=invited, begun=begun, done=done)
+    lost = pd.MultiIndex.from_frame(_lost(rows))
+    return found.assign(counted=~pd.MultiIndex.from_frame(found[["round", "device"]]).isin(lost))
+
+
+def _lost(rows: pd.DataFrame) -> pd.DataFrame:
+    """Round in which it was invited, and device, of every update that did not count; each once."""
+    train = rows[rows["split"] == "train"]
+    lost = train[train["name"].isin(LOST)][["round", "device"]].drop_duplicates()
+    old = train[train["name"] == "staleness"][["round", "device", "total"]]  # in the round in which it came
+    both = lost.merge(old, how="left").fillna({"total": 0.0})
+    return both.assign(round=both["round"] - both["total"].astype(int))[["round", "device"]]
 
 
 def work_of(rows: pd.DataFrame) -> pd.Series:
@@ -62,8 +96,7 @@ def work_of(rows: pd.DataFrame) -> pd.Series:
     Law: it does not depend on how fast a device is; a device of whom all was late has done nothing that counts.
     """
     done = pd.concat([training(rows, name=name) for name in WORK])
-    lost = rows[(rows["split"] == "train") & rows["name"].isin(LOST)][["round", "device"]].drop_duplicates()
-    kept = done.merge(lost, on=["round", "device"], how="left", indicator=True)
+    kept = done.merge(_lost(rows), on=["round", "device"], how="left", indicator=True)
     sums = kept[kept["_merge"] == "left_only"].groupby("device")["total"].sum()
     fleet = classes_of(rows).index.union(pd.Index(done["device"].unique()))
     return sums.reindex(fleet, fill_value=0.0)
@@ -92,15 +125,25 @@ def share_of_busiest(work: pd.Series, part: float = BUSIEST) -> float:
     return float(np.interp(part, *lorenz(work)))
 
 
+def dropped_share(rows: pd.DataFrame) -> float:
+    """Of the replies that came, the share that was too old; nan where rounds are not buffered."""
+    return _share_of(rows, "dropped")
+
+
 def waste_share(rows: pd.DataFrame) -> float:
     """The share of all joules whose update did not count."""
+    return _share_of(rows, "wasted_joules")
+
+
+def _share_of(rows: pd.DataFrame, name: str) -> float:
+    """Totals over weights of rows of the fleet."""
     found = of_fleet(rows)
-    found = found[found["name"] == "wasted_joules"]
+    found = found[found["name"] == name]
     return float(found["total"].sum() / found["weight"].sum()) if found["weight"].sum() > 0 else float("nan")
 
 
 def staleness(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Of every update that was aggregated, how many versions old it was; `(updates,)`."""
+    """Of every update that came where rounds are buffered, how many versions old it was; `(updates,)`."""
     found = training(rows, name="staleness")
     found = found[found["weight"] > 0]
     return (found["total"] / found["weight"]).to_numpy(dtype=float)

@@ -6,39 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from flsim.metrics.rows import training
-from flsim.metrics.systems import virtual_seconds
+from flsim.metrics.systems import stints_of, virtual_seconds
 from flsim.report.plot import COLOURS, QUIET, as_percent_axis, new_figure, say_missing
 
 HOUR, DAY = 3600.0, 24
 _STEPS = 4  # parts of an hour
 
 
-def spans_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line per device and round in which it took part.
-
-    Returns:
-        Columns `round, device`, `invited`, `begun` (when it was there) and `done`, in virtual seconds.
-    """
-    ends = virtual_seconds(rows)
-    names = ("round_seconds", "waited_seconds", "staleness")
-    own = pd.concat([training(rows, name=name) for name in names])
-    wide = own.groupby(["round", "device", "name"])["total"].sum().unstack("name")
-    wide = wide.reindex(columns=list(names))
-    wide = wide[wide["round_seconds"].notna()].fillna(0.0).reset_index()
-    version = (wide["round"] - 1 - wide["staleness"]).clip(lower=0).astype(int)
-    invited = version.map(ends).astype(float)
-    begun = invited + wide["waited_seconds"]
-    return pd.DataFrame(
-        {**wide[["round", "device"]], "invited": invited, "begun": begun, "done": begun + wide["round_seconds"]}
-    )
-
-
 def by_hour(spans: pd.DataFrame, end: float) -> NDArray[np.float64]:
     """Devices at work at each time of day: the mean over the days of the run; nan where no day had that time.
 
     Args:
-        spans: as `spans_of` gives.
+        spans: as `stints_of` gives.
         end: virtual seconds of the run.
 
     Returns:
@@ -57,7 +36,7 @@ def by_hour(spans: pd.DataFrame, end: float) -> NDArray[np.float64]:
 
 def day_figure(rows: pd.DataFrame) -> Figure:
     """Draw it; of a run in which somebody was waited for."""
-    spans, end = spans_of(rows), float(virtual_seconds(rows).iloc[-1])
+    spans, end = stints_of(rows), float(virtual_seconds(rows).iloc[-1])
     figure = new_figure(10, 5.6)
     figure.subplots_adjust(left=0.09, right=0.97, top=0.92, bottom=0.1, hspace=0.5)
     above, below = figure.subplots(2, 1, sharex=True)

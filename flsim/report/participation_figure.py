@@ -21,7 +21,8 @@ def participation_figure(run: RunRows) -> Figure:
     figure.subplots_adjust(left=0.075, right=0.97, top=0.87, bottom=0.13, wspace=0.22)
     left, right = figure.subplots(1, 2)
     _draw_lorenz(left, work)
-    _draw_classes(right, work, run.classes.reindex(work.index))
+    known = work[work.index.isin(run.classes.index)]
+    _draw_classes(right, known, run.classes.reindex(known.index))
     return figure
 
 

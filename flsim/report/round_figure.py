@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from flsim.metrics.rows import training
-from flsim.metrics.systems import LOST, classes_of, virtual_seconds
+from flsim.metrics.systems import classes_of, is_buffered, stints_of, virtual_seconds
 from flsim.report.plot import COLOURS, INK, QUIET, new_figure
 from flsim.text import duration, unit_for
 
@@ -22,14 +22,14 @@ LOOKS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "waited": ("#E2E2E2", "", "until it is there"),
         "down": (COLOURS["alone"], "", "receives"),
-        "link": (COLOURS["alone"], "", "sends and receives"),
         "compute": ("#E69F00", "", "computes"),
         "cloud": (COLOURS["cloud"], "////", "waits for the cloud"),
         "up": (COLOURS["global"], "", "sends"),
     }
 )
-"""Parts in their order in time: colour, hatching and what they are; `link` where down and up are not told apart."""
+"""Parts in their order in time: colour, hatching and what they are."""
 WASTED = "#B0B0B0"
+_UNKNOWN = "untested"  # devices that are not tested have no row of their class
 
 
 def shown_round(rows: pd.DataFrame) -> int | None:
@@ -43,35 +43,35 @@ def shown_round(rows: pd.DataFrame) -> int | None:
 
 
 def bars_of(rows: pd.DataFrame, round_: int) -> pd.DataFrame:
-    """A line per device that had a part in a round, sorted by class and by when it was done.
+    """A line per device that was at work in a round, sorted by class and by when it was done.
+
+    Where rounds are buffered these are also those who were asked in an earlier round and were not done before this one.
 
     Returns:
-        By device: `class` (from the slowest), `start` (when it was invited, in virtual seconds), seconds of each part
-        in a column of `LOOKS`, `done` (virtual seconds) and `wasted` (whether its update did not count).
+        Columns `device`, `class` (the slowest first), `start` (when it was invited, in virtual seconds), seconds of
+        each part in a column of `LOOKS`, `done` (virtual seconds) and `wasted` (whether its update did not count).
     """
-    own = rows[(rows["split"] == "train") & (rows["round"] == round_)]
-    sums = own.groupby(["device", "name"])["total"].sum().unstack("name")
-    sums = sums[sums["round_seconds"].notna()].fillna(0.0) if "round_seconds" in sums else sums.iloc[:0]
-
-    def seconds(name: str) -> pd.Series:
-        return sums.get(f"{name}_seconds", pd.Series(0.0, sums.index))
-
-    ends = virtual_seconds(rows)
-    version = round_ - 1 - sums.get("staleness", pd.Series(0.0, sums.index)).astype(int)
-    found = pd.DataFrame({"class": classes_of(rows).reindex(sums.index)})
-    found["start"] = version.map(lambda number: float(ends.get(max(int(number), 0), 0.0)))
-    found["waited"] = seconds("waited")
-    if "up_seconds" in sums:
-        found["down"], found["up"] = seconds("link") - seconds("up"), seconds("up")
-    else:
-        found["link"] = seconds("link")
-    found["compute"] = seconds("compute")
-    moved = seconds("link") + seconds("compute")
-    found["cloud"] = np.clip(sums.get("round_seconds", 0.0) - moved, 0.0, seconds("cloud"))  # it may overlap computing
-    parts = [name for name in LOOKS if name in found]
-    found["done"] = found["start"] + found[parts].sum(axis=1)
-    found["wasted"] = found.index.isin(own.loc[own["name"].isin(LOST), "device"])
-    return found.rename_axis("device").reset_index().sort_values(["class", "done", "device"], ignore_index=True)
+    stints, begins = stints_of(rows), virtual_seconds(rows).get(round_ - 1, 0.0)
+    earlier = (stints["round"] < round_) & (stints["done"] > begins) & is_buffered(rows)
+    own = stints[(stints["round"] == round_) | earlier]
+    classes = classes_of(rows)
+    classes = classes.cat.add_categories([_UNKNOWN]).reindex(own["device"]).fillna(_UNKNOWN)
+    parts = {
+        "waited": own["begun"] - own["invited"],
+        "down": own["link"] - own["up"],
+        "compute": own["compute"],
+        "cloud": np.clip(own["whole"] - own["link"] - own["compute"], 0.0, own["cloud"]),
+        "up": own["up"],
+    }
+    found = pd.DataFrame({"device": own["device"], "class": classes.to_numpy(), "start": own["invited"]})
+    found["class"] = pd.Categorical(found["class"], classes.cat.categories, ordered=True)
+    edge = own["invited"]
+    for part, length in parts.items():
+        after = edge + length
+        found[part] = np.clip(np.minimum(after, own["done"]) - edge, 0.0, None)  # who stops early has not done the rest
+        edge = after
+    found = found.assign(done=own["done"], wasted=~own["counted"])
+    return found.sort_values(["class", "done", "device"], ignore_index=True)
 
 
 def round_figure(rows: pd.DataFrame, round_: int) -> Figure:
@@ -81,7 +81,7 @@ def round_figure(rows: pd.DataFrame, round_: int) -> Figure:
     lines = bars["class"].nunique() if crowded else len(bars)
     height = 1.75 + (0.55 if crowded else 0.26 if lines <= 20 else 0.2) * max(lines, 3)
     figure = new_figure(10, height)
-    figure.subplots_adjust(left=0.15, right=0.74, top=1 - 0.5 / height, bottom=0.62 / height)
+    figure.subplots_adjust(left=0.2 if crowded else 0.13, right=0.74, top=1 - 0.5 / height, bottom=0.62 / height)
     axes = figure.subplots()
     first, last = float(bars["start"].min()), float(ends[round_])
     size, unit = unit_for("seconds", max(float(bars["done"].max()), last) - first)
@@ -102,7 +102,7 @@ def round_figure(rows: pd.DataFrame, round_: int) -> Figure:
 def _draw_devices(axes: Axes, bars: pd.DataFrame, first: float, size: float) -> None:
     for place, (_, bar) in enumerate(bars.iterrows()):
         left = (bar["start"] - first) / size
-        for part in (name for name in LOOKS if name in bars):
+        for part in LOOKS:
             colour, hatch, _ = LOOKS[part]
             length = bar[part] / size
             colour = WASTED if bar["wasted"] and part != "waited" else colour
@@ -121,7 +121,7 @@ def _draw_classes(axes: Axes, bars: pd.DataFrame, first: float, size: float) -> 
     for place, name in enumerate(names):
         own = bars[bars["class"] == name]
         left = float((own["start"] - first).mean()) / size
-        for part in (name for name in LOOKS if name in bars):
+        for part in LOOKS:
             colour, hatch, _ = LOOKS[part]
             length = float(own[part].mean()) / size
             axes.barh(place + 0.1, length, 0.5, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
@@ -130,8 +130,11 @@ def _draw_classes(axes: Axes, bars: pd.DataFrame, first: float, size: float) -> 
             colour = WASTED if wasted else INK
             places = np.full(len(done), place - 0.3)  # (devices,)
             axes.plot((done - first) / size, places, "|", color=colour, markersize=7, alpha=0.6)
-    counts = bars["class"].value_counts()
-    axes.set_yticks(range(len(names)), [f"{name}\n{counts[name]} devices" for name in names], size=9, color=INK)
+    counts, lost = bars["class"].value_counts(), bars.groupby("class", observed=True)["wasted"].sum()
+    texts = [
+        f"{name}: {counts[name]} devices" + (f"\n{lost[name]} did not count" if lost[name] else "") for name in names
+    ]
+    axes.set_yticks(range(len(names)), texts, size=9, color=INK)
 
 
 def _draw_server(axes: Axes, ends: pd.Series, first: float, size: float, round_: int) -> None:
@@ -151,10 +154,12 @@ def _draw_server(axes: Axes, ends: pd.Series, first: float, size: float, round_:
 
 
 def _draw_key(axes: Axes, bars: pd.DataFrame, crowded: bool) -> None:
+    named = {part: text for part, (_, _, text) in LOOKS.items()}
+    named |= {} if bars["up"].any() else {"down": "sends and receives"}  # rows do not tell them apart
     handles = [
-        Patch(facecolor=LOOKS[part][0], hatch=LOOKS[part][1], edgecolor="white", label=LOOKS[part][2])
+        Patch(facecolor=LOOKS[part][0], hatch=LOOKS[part][1], edgecolor="white", label=named[part])
         for part in LOOKS
-        if part in bars and bars[part].any()
+        if bars[part].any()
     ]
     if bars["wasted"].any():
         handles.append(Patch(facecolor=WASTED, edgecolor="white", label="did not count"))

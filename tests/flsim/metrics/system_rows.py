@@ -26,8 +26,8 @@ def system_rows(
     Args:
         devices: of the fleet; the class of each is dealt in turn.
         rounds: of training; tests are after every second.
-        cohort: whose updates count in a round; with `first` so many more are invited and late.
-        end: `all`, `first` or `buffered` (an update is then a version or two old).
+        cohort: whose updates count in a round; with `first` half as many more are invited.
+        end: `all`, `first` or `buffered` (an update is then some versions old).
         seconds: that a device of class `mid` computes.
         away: chance that an invited device is waited for, for up to 20 times `seconds`.
         seed: of the draws.
@@ -39,23 +39,26 @@ def system_rows(
     rows = [Row(0, device, "all", USER, USER, f"class_{kind[device]}", 1.0, 1.0) for device in named]
     rows += [Row(0, device, "all", USER, USER, "link_wifi", 1.0, 1.0) for device in named]
     rows += _tested(0, kind, 0.2, seconds)
-    clock = 0.0
+    clock, flights = 0.0, dict[str, tuple[float, int]]()  # of whom is in flight: when it is done, and its round
     for round_ in range(1, rounds + 1):
-        invited = cohort if end != FIRST else min(devices, math.ceil(1.5 * cohort))
-        chosen = sorted(str(device) for device in rng.choice(named, invited, replace=False))
+        free = [device for device in named if device not in flights]
+        most = {FIRST: math.ceil(1.5 * cohort), BUFFERED: 2 * cohort - len(flights)}.get(end, cohort)
+        chosen = sorted(str(device) for device in rng.choice(free, min(most, len(free)), replace=False))
         spans = {device: _spans(rng, kind[device], seconds, away) for device in chosen}
-        order = sorted(chosen, key=lambda device: (sum(spans[device].values()), device))
-        length = sum(spans[order[cohort - 1]].values()) / (2 if end == BUFFERED else 1)
-        wasted = whole = 0.0
-        for place, device in enumerate(order):
-            late, stale = place >= cohort, min(round_ - 1, place % 3) if end == BUFFERED else 0
-            own = _trained(round_, device, spans[device], late=late, stale=stale)
-            joules = sum(row.total for row in own if row.name == "joules")
-            wasted, whole = wasted + joules * late, whole + joules
-            rows += own
-        clock += length
-        rows += [fleet_row(round_, "virtual_seconds", clock), fleet_row(round_, "round_seconds", length)]
-        rows.append(fleet_row(round_, "wasted_joules", wasted, whole))
+        flights |= {device: (clock + sum(spans[device].values()), round_) for device in chosen}
+        landed = sorted(flights, key=lambda device: (flights[device][0], device))[:cohort]
+        over = max(clock, flights[landed[-1]][0])
+        late = set() if end == BUFFERED else set(chosen) - set(landed)
+        own = [row for d in chosen for row in _trained(round_, d, spans[d], until=over - clock if d in late else None)]
+        joules = {device: sum(r.total for r in own if r.name == "joules" and r.device == device) for device in chosen}
+        rows += [*own, fleet_row(round_, "virtual_seconds", over), fleet_row(round_, "round_seconds", over - clock)]
+        rows.append(fleet_row(round_, "wasted_joules", sum(joules[d] for d in sorted(late)), sum(joules.values())))
+        if end == BUFFERED:
+            stale = {device: round_ - flights[device][1] for device in landed}
+            rows += [Row(round_, d, "all", "train", "own", "staleness", float(n), 1.0) for d, n in stale.items()]
+            rows.append(fleet_row(round_, "dropped", 0.0, float(len(landed))))
+        flights = {d: one for d, one in flights.items() if d not in landed} if end == BUFFERED else {}
+        clock = over
         if round_ % 2 == 0 or round_ == rounds:
             rows += _tested(round_, kind, min(0.9, 0.2 + gain * round_), seconds)
     return rows
@@ -68,19 +71,20 @@ def _spans(rng, kind: str, seconds: float, away: float) -> dict[str, float]:  # 
     return {"waited": waited, "link": 0.2 * seconds, "compute": compute, "cloud": 0.1 * seconds * factor}
 
 
-def _trained(round_: int, device: str, spans: dict[str, float], *, late: bool, stale: int) -> list[Row]:
+def _trained(round_: int, device: str, spans: dict[str, float], *, until: float | None) -> list[Row]:
+    """Of a device; one that is late worked until then, and nothing came of it."""
     own = {f"{part}_seconds": value for part, value in spans.items()}
-    own["round_seconds"] = sum(spans.values()) - spans["waited"]
+    whole = own["round_seconds"] = sum(spans.values()) - spans["waited"]
+    done = 1.0 if until is None else min(1.0, max(0.0, until - spans["waited"]) / whole)
     parts = {"compute": 4 * spans["compute"], "waiting": 0.6 * spans["cloud"], "radio": 1.5 * spans["link"]}
-    own |= {f"{part}_joules": value for part, value in parts.items()}
-    own |= {"joules": sum(parts.values()), "cloud_joules": 20.0, "staleness": float(stale)}
-    own |= {"read_tokens": 200.0, "sampled_tokens": 100.0, "learned_tokens": 80.0}
-    own |= {"cloud_up_bytes": 2000.0, "cloud_down_bytes": 3000.0, "uplink_bytes": 5e5, "downlink_bytes": 6e5}
-    own |= {"cloud_money": 0.01, "cloud_calls": 2.0}
+    own |= {f"{part}_joules": done * value for part, value in parts.items()}
+    own |= {"joules": done * sum(parts.values()), "cloud_joules": done * 20.0}
+    own |= {"read_tokens": 200.0, "sampled_tokens": 100.0, "learned_tokens": 80.0, "downlink_bytes": 6e5}
+    own |= {"cloud_up_bytes": 2000.0, "cloud_down_bytes": 3000.0, "cloud_money": 0.01, "cloud_calls": 2.0}
+    own |= {"uplink_bytes": 5e5} if until is None else {}
     rows = [Row(round_, device, "all", "train", "own", name, value, 1.0) for name, value in own.items()]
     rows += [Row(round_, device, "arithmetic", "train", "own", "reward", 4.0, 10.0)]
-    rows += [Row(round_, device, "late", "train", "own", "set_aside", 1.0, 1.0)] if late else []
-    return rows
+    return rows + ([Row(round_, device, "late", "train", "own", "set_aside", 1.0, 1.0)] if until is not None else [])
 
 
 def _tested(round_: int, kind: dict[str, str], accuracy: float, seconds: float) -> list[Row]:

@@ -10,7 +10,8 @@ import pytest
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import Row, fleet_row, rows_frame, write_rows
 from flsim.metrics.run_rows import RunRows
-from flsim.report.day_figure import by_hour, spans_of
+from flsim.metrics.systems import stints_of, work_of
+from flsim.report.day_figure import by_hour
 from flsim.report.energy_figure import joules_by_class
 from flsim.report.finish import finish_run
 from flsim.report.round_figure import bars_of, shown_round
@@ -32,25 +33,45 @@ def trained(round_: int, device: str, **values: float) -> list[Row]:
 
 
 def small_rows() -> pd.DataFrame:
-    """Rounds end at 10, 30 and 50 s; in round 3 b was handed out version 0 and c was late."""
+    """Rounds end at 10, 30 and 50 s; in round 3 c is late, and d, of whom nothing else is known, is older than that."""
     rows = [Row(0, d, "all", "user", "user", f"class_{kind}", 1.0, 1.0) for d, kind in zip("abc", "xyy", strict=True)]
     rows += [fleet_row(round_, "virtual_seconds", end) for round_, end in ((1, 10.0), (2, 30.0), (3, 50.0))]
     rows += trained(3, "a", round_seconds=9.0, link_seconds=2.0, compute_seconds=4.0, cloud_seconds=5.0, joules=7.0)
-    rows += trained(3, "b", round_seconds=20.0, link_seconds=5.0, compute_seconds=15.0, staleness=2.0, joules=8.0)
+    rows += trained(1, "d", round_seconds=25.0, link_seconds=5.0, compute_seconds=20.0)
+    rows += trained(3, "b", round_seconds=20.0, link_seconds=5.0, up_seconds=1.0, compute_seconds=15.0, joules=8.0)
     rows += trained(3, "c", round_seconds=30.0, compute_seconds=30.0, waited_seconds=2.0, joules=10.0, late=1.0)
     return rows_frame([*rows, *trained(3, "b", radio_joules=2.0), *trained(3, "c", radio_joules=4.0)])
 
 
 def test_bars_of_a_round_by_hand() -> None:
-    """c waits 2 s from the 30th on; a overlaps 2 of 5 s in the cloud with computing; b began at 0. y is slower."""
+    """c waits 2 s from the 30th on and stops at the 50th; a overlaps 2 of 5 s in the cloud with computing."""
     bars = bars_of(small_rows(), 3).set_index("device")
     assert bars.index.tolist() == ["b", "c", "a"]
-    assert bars["class"].tolist() == ["y", "y", "x"]
-    assert bars["start"].to_dict() == {"a": 30.0, "b": 0.0, "c": 30.0}
+    assert bars["class"].tolist() == ["y", "y", "x"]  # y computes for longer
+    assert set(bars["start"]) == {30.0}
     assert bars["cloud"].to_dict() == {"a": 3.0, "b": 0.0, "c": 0.0}
-    assert bars["done"].to_dict() == {"a": 39.0, "b": 20.0, "c": 62.0}
+    assert bars.loc["b", ["down", "compute", "up"]].tolist() == [4.0, 15.0, 1.0]
+    assert bars["compute"].to_dict() == {"a": 4.0, "b": 15.0, "c": 18.0}
+    assert bars["done"].to_dict() == {"a": 39.0, "b": 50.0, "c": 50.0}
     assert bars["wasted"].to_dict() == {"a": False, "b": False, "c": True}
-    assert shown_round(small_rows()) == 3  # the only one of which devices say anything
+
+
+def test_bars_of_a_buffered_round_reach_back() -> None:
+    """d was asked at 0 s and is done in round 2, at 25 s; in round 3 it is at work no more, and c works on."""
+    rows = pd.concat([small_rows(), rows_frame([fleet_row(3, "dropped", 0.0, 1.0)])])
+    (late,) = bars_of(rows, 2).to_dict("records")
+    assert [late[name] for name in ("device", "class", "start", "done")] == ["d", "untested", 0.0, 25.0]
+    bars = bars_of(rows, 3).set_index("device")
+    assert bars["done"].to_dict() == {"b": 50.0, "c": 62.0, "a": 39.0}
+    assert shown_round(rows) == 3
+
+
+def test_work_of_an_update_that_came_too_old_did_not_count() -> None:
+    """It came in round 3, 2 versions old, so what was done for it stands in round 1."""
+    work = {round_: trained(round_, "d", sampled_tokens=10.0 * round_) for round_ in (1, 2, 3)}
+    rows = [*work[1], *work[2], *work[3], *trained(3, "d", staleness=2.0)]
+    rows.append(Row(3, "d", "stale", "train", "own", "set_aside", 1.0, 1.0))
+    assert work_of(rows_frame(rows)).to_dict() == {"d": 50.0}
 
 
 def test_joules_of_a_class_are_means_over_those_who_took_part() -> None:
@@ -65,9 +86,8 @@ def test_devices_at_work_over_a_day_by_hand() -> None:
     busy = by_hour(spans, 36 * HOUR)
     assert (busy[4], busy[6], busy[0], busy[8]) == (1.0, 0.5, 0.0, 0.0)
     assert np.isnan(by_hour(spans, HOUR)[5])
-    own = spans_of(small_rows()).set_index("device").to_dict("index")
-    assert [own["c"][name] for name in ("invited", "begun", "done")] == [30.0, 32.0, 62.0]
-    assert own["b"]["invited"] == 0.0
+    own = stints_of(small_rows()).set_index("device").to_dict("index")
+    assert [own["c"][name] for name in ("invited", "begun", "done")] == [30.0, 32.0, 50.0]
 
 
 @pytest.mark.parametrize("end", ["all", "first", "buffered"])
@@ -82,7 +102,7 @@ def test_many_devices_are_summarised_by_class() -> None:
     rows = rows_frame(system_rows(devices=300, cohort=90, rounds=2, end="first"))
     drawn = system_figures(RunRows(rows, PHASES, 0.3))
     figure = drawn["round.png"]()
-    assert [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()] == ["low", "mid", "high"]
+    assert [label.get_text().split(":")[0] for label in figure.axes[0].get_yticklabels()] == ["low", "mid", "high"]
     assert figure.get_figheight() < 4
     assert "day.png" not in drawn  # nobody was waited for
 

@@ -36,8 +36,8 @@ from flsim.metrics.rows import COLUMNS, TIMING_NAMES, Row, read_rows_file, rows_
 OF_SERVER = frozenset(
     {
         *("aggregation_share", "update_norm", "mean_cosine", "staleness", "late", "set_aside"),
-        *("compute_seconds", "link_seconds", "cloud_seconds", "waited_seconds", "round_seconds", "battery"),
-        *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules"),
+        *("compute_seconds", "link_seconds", "up_seconds", "cloud_seconds", "waited_seconds", "round_seconds"),
+        *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules", "battery"),
     }
 )
 """Training rows of a device that the server writes, once it has heard of others: a device alone has none of them."""

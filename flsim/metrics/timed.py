@@ -46,6 +46,7 @@ def device_rows(device: int, one: Taken, round_: int, *, now: int, until: int) -
     seconds = {
         "compute_seconds": spans.compute,
         "link_seconds": spans.down + spans.up,
+        "up_seconds": spans.up,
         "cloud_seconds": spans.cloud,
         "waited_seconds": one.stint.start - now,
         "round_seconds": spans.total,

@@ -8,9 +8,10 @@ CAPTIONS = {
     "methods. Nothing lies above and left of the grey line. Dashed levels are bounds; an arrow stands for one outside "
     "the panel.",
     "costs.png": "Accuracy of the mean user over what the run had taken by each test: virtual time, joules of all "
-    "batteries, bytes of adapters and of texts to and from the cloud, and money; mean over seeds, the band from the "
-    "lowest to the highest seed. Letters stand at the ends. On the dashed line lies the accuracy to reach: a diamond "
-    "where a method gets there (median of seeds), an open arrow at the end of one that does not.",
+    "batteries, bytes of adapters and of texts to and from the cloud, and money; mean over seeds, the "
+    "band from the lowest to the highest seed. Lines join tests, letters stand at the ends. On the "
+    "dashed line lies the accuracy to reach: a diamond where a method gets there (median of seeds), an "
+    "open arrow at the end of one that does not.",
     "spend.png": "Accuracy at test against what training and test cost together: each line is a method that sends more "
     "and more of its test prompts, the highest asking scores first, and begins at what its training has cost. Dots are "
     "the methods as they were tested. Where lines cross the dashed one, all have spent the same.",

@@ -93,14 +93,14 @@ def speed_rows(comparison: Compared) -> list[list[str]]:
     lines = [[f"times less than {comparison.against}", *(axis.title for axis in axes.values())]]
     for label, own in frame.groupby("method", sort=False):
         bounds = zip(own["speed_up"], own["speed_up_low"], own["speed_up_high"], strict=True)
-        lines.append([str(label), *(_times(*found) for found in bounds)])
+        lines.append([str(label), *(_times(*found, several=len(comparison.seeds) > 1) for found in bounds)])
     return lines
 
 
-def _times(ratio: float, low: float, high: float) -> str:
-    """`1.80 (1.20..2.40) *`, with a star where 1 lies outside; a dash where neither gets there."""
-    if np.isnan(ratio):
-        return "-"
+def _times(ratio: float, low: float, high: float, *, several: bool) -> str:
+    """`1.80 (1.20..2.40) *`, with a star where 1 lies outside; a dash where neither gets there; of one seed `1.80`."""
+    if np.isnan(ratio) or not several:
+        return "-" if np.isnan(ratio) else _ratio(ratio)
     star = " *" if low > 1 or high < 1 else ""
     return f"{_ratio(ratio)} ({_ratio(low)}..{_ratio(high)}){star}"
 

@@ -75,7 +75,7 @@ def stints_of(rows: pd.DataFrame) -> pd.DataFrame:
     begun = invited + wide["waited"]
     done = begun + wide["whole"]
     if not is_buffered(rows):
-        done = np.maximum(begun, np.minimum(done, wide["round"].map(ends).astype(float)))
+        done = done.clip(upper=wide["round"].map(ends).astype(float)).clip(lower=begun)
     found = wide.drop(columns="waited").assign(invited=invited, begun=begun, done=done)
     lost = pd.MultiIndex.from_frame(_lost(rows))
     return found.assign(counted=~pd.MultiIndex.from_frame(found[["round", "device"]]).isin(lost))

@@ -90,7 +90,7 @@ def round_figure(rows: pd.DataFrame, round_: int) -> Figure:
     axes.set_ylim(lines - 0.4, -1.55)
     _draw_server(axes, ends, first, size, round_)
     axes.set_xlim(0, 1.02 * length / size or 1.0)
-    axes.set_xlabel(f"virtual time since {duration(first)}, in {unit}")
+    axes.set_xlabel(f"virtual time{f' since {duration(first)}' if first else ''}, in {unit}")
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from flsim.metrics.rows import training
 from flsim.metrics.run_rows import RunRows
-from flsim.metrics.systems import deadlines, has_system, work_of
+from flsim.metrics.systems import deadlines, has_system, virtual_seconds, work_of
 from flsim.report.day_figure import day_figure
 from flsim.report.deadline_figure import deadline_figure
 from flsim.report.energy_figure import energy_figure
@@ -53,6 +53,10 @@ SYSTEM_FIGURES = (
 """File in `plots/`, heading and caption, in the order of the page."""
 
 
+LEAST_OF_A_DAY = 6 * 3600.0
+"""Virtual seconds of a run from which on the hours of its day are drawn."""
+
+
 def system_figures(run: RunRows) -> dict[str, Callable[[], Figure]]:
     """How each of `SYSTEM_FIGURES` is drawn, of those that the run has rows for."""
     rows = run.rows
@@ -66,7 +70,7 @@ def system_figures(run: RunRows) -> dict[str, Callable[[], Figure]]:
         found["joules.png"] = lambda: energy_figure(run)
     if len(run.classes) and work_of(rows).sum() > 0:
         found["participation.png"] = lambda: participation_figure(run)
-    if _somebody_was_away(rows):
+    if _somebody_was_away(rows) and virtual_seconds(rows).iloc[-1] >= LEAST_OF_A_DAY:
         found["day.png"] = lambda: day_figure(rows)
     if deadlines(rows):
         found["deadlines.png"] = lambda: deadline_figure(run)

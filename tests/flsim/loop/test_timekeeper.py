@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
 TINY = ("fleet.devices=6", "fleet.cohort=3", "rounds=3", "engine.pack=3", "client.group_size=2", "model.request=before")
 PARTS = ("compute", "waiting", "radio")
 TIMED = {"joules", "cloud_joules", "battery", "virtual_seconds", "wasted_joules", *(f"{part}_joules" for part in PARTS)}
-TIMED |= {f"{part}_seconds" for part in ("compute", "link", "cloud", "waited", "round")}
+TIMED |= {f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round")}
 Rows = Callable[..., pd.DataFrame]
 
 

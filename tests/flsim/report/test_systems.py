@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import flsim
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import Row, fleet_row, rows_frame, write_rows
 from flsim.metrics.run_rows import RunRows
@@ -23,6 +24,7 @@ from flsim.report.table import end_table
 from flsim.tasks.stream import Phase
 from flsim.text import duration, energy
 from tests.flsim.metrics.system_rows import system_rows
+from tests.tiny import TinyRun
 
 PHASES = (Phase("A", ("arithmetic",), 1, 6),)
 HOUR = 3600.0
@@ -50,7 +52,7 @@ def test_bars_of_a_round_by_hand() -> None:
     assert bars["class"].tolist() == ["y", "y", "x"]  # y computes for longer
     assert set(bars["start"]) == {30.0}
     assert bars["cloud"].to_dict() == {"a": 3.0, "b": 0.0, "c": 0.0}
-    assert bars.loc["b", ["down", "compute", "up"]].tolist() == [4.0, 15.0, 1.0]
+    assert [bars[part].to_dict()["b"] for part in ("down", "compute", "up")] == [4.0, 15.0, 1.0]
     assert bars["compute"].to_dict() == {"a": 4.0, "b": 15.0, "c": 18.0}
     assert bars["done"].to_dict() == {"a": 39.0, "b": 50.0, "c": 50.0}
     assert bars["wasted"].to_dict() == {"a": False, "b": False, "c": True}
@@ -92,7 +94,7 @@ def test_devices_at_work_over_a_day_by_hand() -> None:
 
 @pytest.mark.parametrize("end", ["all", "first", "buffered"])
 def test_pictures_of_every_end_are_drawn(end: str) -> None:
-    rows = rows_frame(system_rows(end=end, away=0.3, seconds=600.0))
+    rows = rows_frame(system_rows(end=end, away=0.3, seconds=3600.0))
     drawn = system_figures(RunRows(rows, PHASES, 0.3))
     assert list(drawn) == [file for file, _, _ in SYSTEM_FIGURES]
     assert all(draw().axes for draw in drawn.values())
@@ -133,6 +135,19 @@ def test_without_a_system_there_is_nothing_new_but_the_counts() -> None:
     assert "responses: 100.0 tokens" in end_table(summary)
     assert {MEASURES[name].table for name in summary.measured} == {"work"}
     assert [piece for piece in system_pieces(summary) if "<h2>" in piece] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_real_run_has_its_pictures(tiny_run: TinyRun) -> None:
+    config = tiny_run("real", "system.end.kind=first", "fleet.devices=6", "fleet.cohort=2", "client.group_size=2")
+    flsim.run(config, progress=False)
+    drawn = {path.name for path in (config.folder / "plots").glob("*.png")}
+    assert {"round.png", "joules.png", "participation.png", "deadlines.png"} <= drawn
+    summary = read_summary(config.folder)
+    assert sum(one.devices for one in summary.classes) == 6
+    assert {"virtual_end", "waste_share", "question_seconds", "right_within_2s"} <= set(summary.measured)
+    assert [one.reason for one in summary.set_aside] == ["late", "late"]  # of three that are invited in each round
 
 
 def test_times_and_energies_as_people_read_them() -> None:

@@ -9,6 +9,7 @@ Examples:
   flsim benchmark prefix --clock cpu
   flsim benchmark scale --devices 100 --learners
   flsim benchmark population --devices 1000 1000000
+  flsim benchmark flights --in-flight 100 10000
   flsim benchmark writers
   flsim benchmark gpu --devices 1 8
   flsim benchmark aggregation --devices 30
@@ -31,6 +32,7 @@ BENCHMARKS = (
     "prefix",
     "scale",
     "population",
+    "flights",
     "writers",
     "gpu",
     "aggregation",

@@ -1,10 +1,11 @@
-"""One fleet of `population` in a process of its own: `python -m ... DEVICES COHORT ROUNDS`; prints one line of JSON."""
+"""One fleet in a process of its own: `python -m ... DEVICES COHORT ROUNDS [key=value ...]`; prints one line of JSON."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,8 +49,8 @@ class Population:
     """Files among them that hold what devices keep."""
 
 
-def run(devices: int, cohort: int, rounds: int, folder: Path) -> Population:
-    """A fleet of so many devices, of which a cohort learns in a round and a panel is tested."""
+def run(devices: int, cohort: int, rounds: int, folder: Path, more: Sequence[str] = ()) -> Population:
+    """A fleet of so many devices, of which a cohort learns in a round and a panel is tested; `more` are settings."""
     last = rounds + 2
     config = load_config(
         None,
@@ -67,6 +68,7 @@ def run(devices: int, cohort: int, rounds: int, folder: Path) -> Population:
             "stream.phases=[[arithmetic]]",
             "cloud.kind=oracle",
             *LEARNER,
+            *more,
         ],
     )
     timing = config.folder / "timing"
@@ -91,9 +93,9 @@ def run(devices: int, cohort: int, rounds: int, folder: Path) -> Population:
     )
 
 
-def measure(devices: int, cohort: int, rounds: int) -> Population:
+def measure(devices: int, cohort: int, rounds: int, more: Sequence[str] = ()) -> Population:
     """One fleet in a process of its own."""
-    command = [sys.executable, "-m", __spec__.name, str(devices), str(cohort), str(rounds)]
+    command = [sys.executable, "-m", __spec__.name, str(devices), str(cohort), str(rounds), *more]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=_LONGEST_S)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -104,4 +106,4 @@ def measure(devices: int, cohort: int, rounds: int) -> Population:
 if __name__ == "__main__":
     sizes = [int(given) for given in sys.argv[1:4]]
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(asdict(run(sizes[0], sizes[1], sizes[2], Path(scratch)))))
+        print(json.dumps(asdict(run(sizes[0], sizes[1], sizes[2], Path(scratch), sys.argv[4:]))))

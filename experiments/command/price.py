@@ -89,7 +89,7 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
 _TIMED = {
     *(f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round", "virtual")),
     *(f"{part}_joules" for part in ("compute", "waiting", "radio", "cloud", "wasted")),
-    "joules",
+    *("joules", "grams"),
 }
 """What a run in virtual time has already, and is priced anew."""
 

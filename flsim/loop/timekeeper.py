@@ -260,7 +260,8 @@ class Timekeeper:
 
     def _rows(self, device: int, one: Taken, until: int, round_: int) -> list[Row]:
         """Of a device, which worked until then at the most."""
-        rows = device_rows(device, one, round_, now=self.state.now, until=until)
+        grams = self.system.config.cloud.grams_per_kwh
+        rows = device_rows(device, one, round_, now=self.state.now, until=until, grams_per_kwh=grams)
         battery = self._battery(device)
         if battery is not None:
             left = Battery(max(0.0, battery.joules - one.spent(until)), until)

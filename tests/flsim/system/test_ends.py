@@ -1,6 +1,7 @@
 """How a round ends: laws between the ends, then durations by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +28,9 @@ def test_durations_by_hand() -> None:
     """Of 3, 1, 2, 9 and 4 s: all take 9; by 3.5 s three are done; the first three take 3 s, and half of it is waste."""
     assert ended(BY_HAND, ALL, now=0, count=5).time == micro(9)
     deadline = ended(BY_HAND, RoundEndConfig(DEADLINE, deadline_s=3.5), now=0, count=5)
-    assert (deadline.time, deadline.counted, deadline.late) == (micro(3.5), {0, 1, 2}, {3, 4})
+    assert (deadline.time, deadline.counted, deadline.late) == (micro(3.5), frozenset({0, 1, 2}), frozenset({3, 4}))
     first = ended(BY_HAND, RoundEndConfig(FIRST), now=0, count=3)
-    assert (first.time, first.counted, first.late) == (micro(3), {0, 1, 2}, {3, 4})
+    assert (first.time, first.counted, first.late) == (micro(3), frozenset({0, 1, 2}), frozenset({3, 4}))
     worked = {one.device: one.worked(first.time) * (one.finish - one.start) for one in BY_HAND}
     assert sum(worked[device] for device in first.late) / sum(worked.values()) == 0.5
 
@@ -42,7 +43,7 @@ def test_nobody_in_time_is_an_empty_round_of_that_length() -> None:
 def test_who_leaves_is_waited_for_no_longer() -> None:
     gone = [*BY_HAND[:3], replace(BY_HAND[3], leaves=micro(2.5)), BY_HAND[4]]
     over = ended(gone, ALL, now=0, count=5)
-    assert (over.time, over.left, over.counted) == (micro(4), {3}, {0, 1, 2, 4})
+    assert (over.time, over.left, over.counted) == (micro(4), frozenset({3}), frozenset({0, 1, 2, 4}))
     assert gone[3].worked(over.time) == 2.5 / 9
 
 
@@ -79,7 +80,7 @@ def test_to_invite_more_is_never_slower(stints: list[Stint], more: list[Stint], 
 def test_a_battery_is_charged_while_its_device_is_there() -> None:
     """10 W from 22 h to 5 h; empty at noon, it holds a tenth of its 54,000 J after 9 minutes of the night."""
     night = Daily(0, 22 * HOUR, 0, 7 * HOUR)
-    own = {"capacity": 54_000.0, "watts": 10.0, "there": night}
+    own: dict[str, Any] = {"capacity": 54_000.0, "watts": 10.0, "there": night}
     empty = Battery(0.0, 12 * HOUR)
     assert empty.ready(3, **own) == 22 * HOUR + micro(540)
     assert empty.charged(3, 20 * HOUR, **own).joules == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from flwr.app import Message
 
 import flsim.flower.messages as wire
-from flsim.config.schema import Config
+from flsim.config.schema import Config, ConfigError
 from flsim.config.system import ALWAYS, BUFFERED, EVERYBODY
 from flsim.devices import device_at, device_name
 from flsim.flower.store import Saved
@@ -103,6 +103,9 @@ class Timekeeper:
         Args:
             drawn: the round's cohort as it would be if everybody were there.
             round_: from 1.
+
+        Raises:
+            ConfigError: if nobody will ever be there again.
         """
         now, ready, away = self.state.now, dict[int, int](), list[tuple[int, int]]()
         for device in self._candidates(drawn, round_):
@@ -118,7 +121,7 @@ class Timekeeper:
         wanted = len(drawn) if self.config.fleet.cohort is not None else min(len(drawn), _LEAST)
         self.starts = ready | {device: time for time, device in away[: max(0, wanted - len(ready))]}
         if not self.starts:
-            raise RuntimeError(
+            raise ConfigError(
                 f"round {round_}: nobody of the fleet ever comes again (system.availability, system.charge_w); give "
                 f"devices longer windows, or a charger"
             )
@@ -186,7 +189,7 @@ class Timekeeper:
             landed.append(reply)
         spent = sum(one.spent(one.stint.over) for one in taken.values())
         lasted = clock.now - now
-        rows += round_rows(round_, now=clock.now, lasted=lasted, wasted=wasted, joules=max(spent, wasted))
+        rows += round_rows(round_, now=clock.now, lasted=lasted, wasted=wasted, joules=spent or wasted)
         rows.append(fleet_row(round_, "dropped", float(dropped), float(max(1, len(landings)))))
         gone = {device: time for device, time in self.state.gone.items() if time > clock.now}
         gone |= {device: taken[device].stint.over for device in left}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -174,3 +175,11 @@ def test_a_client_that_does_not_count_ends_the_run(tiny_run: TinyRun) -> None:
 
     with pytest.raises(ConfigError, match="says nothing of read_tokens"):
         flsim.run(tiny_run("mute", "system={}"), client=app, progress=False)
+
+
+def test_a_fleet_that_never_comes_again_ends_the_run_in_a_sentence(tiny_run: TinyRun, tmp_path: Path) -> None:
+    trace = tmp_path / "away.csv"
+    trace.write_text("device,from_s,until_s\n0,86400,86400\n")
+    settings = f"system.availability={{kind: file, path: {trace}}}"
+    with pytest.raises(ConfigError, match="round 1: nobody of the fleet ever comes again"):
+        flsim.run(tiny_run("away", settings), progress=False)

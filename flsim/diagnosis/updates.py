@@ -108,7 +108,7 @@ def length_collapse(seen: Seen) -> list[Finding]:
     sampled, asked = seen.by_round("sampled_tokens"), seen.by_round(ASKED)["total"]
     others = sampled["weight"] - asked.reindex(sampled.index).fillna(0.0)  # who asked may have said no more than that
     lengths = (sampled["total"] / others)[others > 0]
-    findings = []
+    findings = list[Finding]()
     for values, flags, is_cut in (
         (shares, shares > limit("cut"), True),
         (lengths, lengths < limit("short"), False),

@@ -30,7 +30,8 @@ def has_system(rows: pd.DataFrame) -> bool:
 def classes_of(rows: pd.DataFrame) -> pd.Series:
     """By device, the class that it is of, as rows of round 0 say; sorted by device.
 
-    Its categories are the classes from the slowest to the fastest, by how long their devices compute in a round.
+    Its categories are the classes from the slowest to the fastest, by how long their devices compute in a round; a
+    class of which nobody took part comes first.
     """
     found = rows[rows["split"] == USER]
     found = found[found["name"].str.startswith("class_")]
@@ -38,7 +39,7 @@ def classes_of(rows: pd.DataFrame) -> pd.Series:
     sums = training(rows, name="compute_seconds").groupby("device")[["total", "weight"]].sum()
     sums = sums.groupby(own.reindex(sums.index)).sum()
     means = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).to_dict()
-    order = sorted(own.unique(), key=lambda name: (-means.get(name, 0.0), name))
+    order = sorted(own.unique(), key=lambda name: (-means.get(name, np.inf), name))
     return own.astype(pd.CategoricalDtype(order, ordered=True))
 
 

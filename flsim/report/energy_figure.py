@@ -42,7 +42,7 @@ def joules_by_class(run: RunRows) -> pd.DataFrame:
 
 def energy_figure(run: RunRows) -> Figure:
     """A round at the left; a test question at the right, where tests say what they take."""
-    rounds = joules_by_class(run)
+    rounds = joules_by_class(run).reindex(run.classes.cat.categories, fill_value=0.0)
     questions = of_classes(per_user(run.at_end("question_joules")), run.classes)
     height = 1.65 + 0.5 * len(rounds)
     figure = new_figure(11, height)
@@ -73,8 +73,8 @@ def _draw_stacked(axes: Axes, parts: pd.DataFrame) -> None:
             axes.barh(place, length, 0.62, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
             left += length
         cloud = float(line.get("cloud_joules", 0.0))
-        more = f" and {energy(cloud)}" if cloud else ""
-        axes.text(left, place, f"  {energy(float(sums.iloc[place]) - cloud)}{more}", va="center", size=9.5)
+        said = energy(float(sums.iloc[place]) - cloud) + (f" and {energy(cloud)}" if cloud else "")
+        axes.text(left, place, f"  {said if sums.iloc[place] else 'nobody took part'}", va="center", size=9.5)
     axes.set_yticks(range(len(parts)), [str(name) for name in parts.index], color=INK)
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.set_xlim(0, 1.3 * float(sums.max()) / size or 1.0)

@@ -75,8 +75,9 @@ class Taken:
             device: its index.
             right: 1 where the final answer is right, `(N,)`.
         """
-        pairs = [system.question(device, self._work(place)) for place in range(len(self.granted))]
-        seconds, joules = np.array(pairs, dtype=np.float64).reshape(-1, 2).T  # (N,) each
+        works = [self._work(place) for place in range(len(self.granted))]
+        each = {work: system.question(device, work) for work in dict.fromkeys(works)}  # many are alike
+        seconds, joules = np.array([each[work] for work in works], dtype=np.float64).reshape(-1, 2).T  # (N,) each
         found = {"question_seconds": seconds, "question_joules": joules}
         for deadline in system.config.deadlines_s:
             within = (seconds <= deadline).astype(np.float64)  # (N,)

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,4 +115,4 @@ def tiny_runs(
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without their report: its figures take longer than so small a run."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: SimpleNamespace(findings=()))

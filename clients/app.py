@@ -22,6 +22,7 @@ from flsim.budget.ledger import Account
 from flsim.cloud.journal import TESTS, TRAINING, Journal, journal_of
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Cloud, RefusedError, asks_all_tests
+from flsim.cloud.tariff import Tariff
 from flsim.config.schema import BudgetConfig, Config
 from flsim.devices import device_at, device_name
 from flsim.files import UnwritableError
@@ -262,17 +263,21 @@ class DeviceApp(PackedClientApp):
             dual=self.algorithm.first_dual,
             price=own.price,
         )
-        device.keep_books(self._journal(context, round_, TRAINING, device.ledger.total))
+        device.tariff = self.world.tariff(device.index, round_)
+        device.keep_books(self._journal(context, round_, TRAINING, device.ledger.total, device.tariff))
         device.learns, device.proximal = wire.learns_of(message), wire.proximal_of(message)
         if wire.flag(message, wire.FRESH):
             device.optimizer = None
         return device
 
-    def _journal(self, context: Context, round_: int, kind: str, total: Account) -> Journal:
+    def _journal(
+        self, context: Context, round_: int, kind: str, total: Account, tariff: Tariff | None = None
+    ) -> Journal:
         """Of what a device asks of the cloud in a round; on disk where the engine has named a folder for it."""
         folder = context.node_config.get(wire.PURCHASES)
-        costs = self.world.cloud.costs
-        return journal_of(None if folder is None else str(folder), round_, kind, self.config.cloud, costs, total=total)
+        place = None if folder is None else str(folder)
+        parts = place, round_, kind, self.config.cloud, self.world.cloud.costs
+        return journal_of(*parts, total=total, tariff=tariff)
 
     def _to_send(self, update: DeviceUpdate, device: Device, rows: Sequence[Row], message: Message) -> DeviceUpdate:
         """Of what a device learned, measured and asked, what goes to the server."""

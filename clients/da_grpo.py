@@ -1,7 +1,8 @@
 """DA-GRPO: learn the tasks and when to ask the cloud, together (Chen, Fang, Wang, Brinton 2026, arXiv 2602.00166).
 
 Per prompt a group of G responses, some of which ask; one cloud query per prompt, shared by its asking responses; reward
-1 if the final answer is right, cost 1 if the response asked. The advantage is `A = A_r - lambda A_c`, the update the
+1 if the final answer is right, cost 1 if the response asked (in `budget.unit`, the weight of its prompt: 1 in the
+mean). The advantage is `A = A_r - lambda A_c`, the update the
 plain on-policy gradient, and lambda rises while usage is above tau and falls while it is below (Algorithm 1). That is
 `policy=token imitate=0 replay=0`, the paper's plain form with `dual_gain=0, dual_max=inf, cost_baseline=group`, whose
 other values are guards that make it settle. By default a benefit head asks in the token's place, after each draft
@@ -11,7 +12,7 @@ other values are guards that make it settle. By default a benefit head asks in t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
 from clients.reinforcement import Reinforcement
+from flsim.config.budget import CALLS
 from flsim.config.schema import Config
 from flsim.learning.advantage import COST_BASELINES, cost_advantage, separately_scaled, task_advantage
 from flsim.learning.benefit import CLOUD, FEATURES, ask_chance, benefit
@@ -114,6 +116,8 @@ class DaGrpo(Reinforcement):
     """How far lambda itself holds the help request back: its logit is lowered by `dual_bias (lambda - dual_init)`, a
     threshold of the device's own, which no averaging of adapters takes away; 0 is the paper's form."""
 
+    weighs: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         super().__post_init__()
@@ -163,6 +167,11 @@ class DaGrpo(Reinforcement):
     def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
         """Refuse what the policy does not read, and to move a lambda of a device's own where the fleet has one."""
         super().check(config, settings)
+        if settings.get("normalise", cls.normalise) == "separately" and config.budget.unit != CALLS:
+            raise ValueError(
+                f"normalise=separately takes each group's costs in units of their own deviation, so that "
+                f"budget.unit={config.budget.unit} would count for nothing; leave one of them out"
+            )
         policy = settings.get("policy", cls.policy)
         for other in READS_ONLY.keys() - {policy}:
             idle = [name for name in READS_ONLY[other] if name in settings]
@@ -218,13 +227,13 @@ class DaGrpo(Reinforcement):
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
         if self.normalise == "separately":
             return separately_scaled(rewards, rollout.asked, price)  # (K, P, G)
-        costs = cost_advantage(rollout.asked, baseline=self.cost_baseline, real=rollout.open, tau=pack.tau)  # (K, P, G)
+        costs = cost_advantage(rollout.costs, baseline=self.cost_baseline, real=rollout.open, tau=pack.tau)  # (K, P, G)
         return task_advantage(rewards) - price[:, None, None] * costs  # (K, P, G)
 
     def gain(self, pack: Pack, rollout: Rollout) -> Tensor:
         """With the price of this step taken off, `(K, P)`."""
         price = self._rule(pack.devices).price(pack.dual, rollout.usage, pack.tau)  # (K,)
-        return rollout.gain(self.help_reward) - price[:, None]  # (K, P)
+        return rollout.gain(self.help_reward) - price[:, None] * rollout.weights  # (K, P)
 
     def _worth(self, head: Head, pack: Pack, rollout: Rollout) -> Tensor:
         """What a head's drafts are worth, `(K, P, G)`: themselves, or what is expected after it has decided."""
@@ -235,22 +244,27 @@ class DaGrpo(Reinforcement):
         both = head.chances(weight, rollout.completions, rollout.prompts)  # (K, P, G, 2)
         came = rollout.help.came.to(right.device)[..., None]  # (K, P, 1)
         cloud = torch.where(came, rollout.help.right.to(right.device)[..., None], both[..., CLOUD])  # (K, P, G)
-        price = pack.dual[:, None].expand(right.shape[:2]).masked_fill(~rollout.open, torch.inf)  # (K, P)
-        asks = ask_chance(benefit(both), price, head.temperature)  # (K, P, G)
-        return (1 - asks) * right + asks * (self.help_reward * cloud - pack.dual[:, None, None])  # (K, P, G)
+        price = pack.dual[:, None] * rollout.weights  # (K, P)
+        asks = ask_chance(benefit(both), price.masked_fill(~rollout.open, torch.inf), head.temperature)  # (K, P, G)
+        return (1 - asks) * right + asks * (self.help_reward * cloud - price[..., None])  # (K, P, G)
 
-    def offset(self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts) -> Tensor:
+    def offset(
+        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weight: Tensor | None = None
+    ) -> Tensor:
         """After lambda has gone `dual_solve` of the way to what these drafts call for, `(K, P)`."""
         if not self.dual_solve or self.head is None:
             return offset
+        weight = torch.ones_like(offset) if weight is None else weight  # (K, P)
         before, lambdas = pack.dual, pack.dual.tolist()
         may_ask = prompts.real & ~offset.isneginf()  # (K, P)
         for k, tau in enumerate(pack.tau.tolist()):
             if may_ask[k].any():
-                solved = solved_price(gain[k][may_ask[k]].flatten(), tau, self.head.temperature)
+                own = gain[k][may_ask[k]]  # (P', G)
+                each = weight[k][may_ask[k]][:, None].expand_as(own)  # (P', G)
+                solved = solved_price(own.flatten(), tau, self.head.temperature, weight=each.flatten())
                 lambdas[k] += self.dual_solve * (min(max(solved, 0.0), self.dual_max) - lambdas[k])
         pack.dual = torch.tensor(lambdas, device=before.device)  # (K,)
-        return offset - (pack.dual - before)[:, None]  # (K, P)
+        return offset - (pack.dual - before)[:, None] * weight  # (K, P)
 
     def after(self, pack: Pack, rollout: Rollout) -> None:
         """The dual ascent."""

@@ -11,6 +11,7 @@ prompts in the place of those that are not filling; where nothing is kept it is 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,13 +50,20 @@ def hierarchical_reward(
 
 
 def kept_prompts(
-    right_alone: Tensor, right: Tensor, real: Tensor, *, rho: Sequence[float], strict: bool = False
+    right_alone: Tensor,
+    right: Tensor,
+    real: Tensor,
+    *,
+    rho: Sequence[float],
+    strict: bool = False,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """The prompts that are learned from: D1, which the device can solve, and a few of D2, which only the cloud can.
 
     D1 holds the prompts with at least one right answer of the device's own. D2 holds those without one at which asking
     brought the right answer, the first `floor(rho |D1|)` in their order. So at most rho / (1 + rho) of what is kept
-    teaches to ask, which bounds the usage that is learned; prompts that nobody solves are dropped.
+    teaches to ask, which bounds the usage that is learned; prompts that nobody solves are dropped. Where requests have
+    weights, both sets count by them: D2 is the first of those prompts that together weigh at most rho times D1.
 
     Args:
         right_alone: 1 where the response itself is right, `(K, P, G)`.
@@ -65,6 +73,7 @@ def kept_prompts(
         strict: whether a prompt of D1 must also have a response that is not right by itself. The paper's text asks for
             a right one only (section 3.3.2), its Algorithm 1 for both; without it, a group of equal rewards adds
             nothing to the sum and still counts in the mean.
+        weight: what a request counts at each prompt, `(K, P)`; None is 1.
 
     Returns:
         True at kept prompts, `(K, P)`; by each device's own counts.
@@ -80,8 +89,9 @@ def kept_prompts(
     d1 = solved & ~alone.all(-1) if strict else solved  # (K, P)
     helped = (right > right_alone).any(-1) & real & ~solved  # (K, P)
     each = torch.tensor(rho, dtype=torch.float64, device=d1.device)  # (K,)
-    quota = torch.floor(each * d1.sum(-1) + 1e-9)  # (K,): 0.29 x 100 is 28.999... in binary, and means 29
-    d2 = helped & (helped.cumsum(-1) <= quota[:, None])  # (K, P)
+    counts = (torch.ones_like(d1) if weight is None else weight).double()  # (K, P)
+    quota = each * (d1 * counts).sum(-1) + 1e-9  # (K,): 0.29 x 100 is 28.999... in binary, and means 29
+    d2 = helped & ((helped * counts).cumsum(-1) <= quota[:, None])  # (K, P)
     return d1 | d2  # (K, P)
 
 
@@ -97,6 +107,8 @@ class Gapg(Reinforcement):
     strict: bool = False
     """Whether a prompt that the device can solve must also have a wrong response (the paper's Algorithm 1; its text
     does not ask for it)."""
+
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -124,4 +136,5 @@ class Gapg(Reinforcement):
             right = right.maximum((bought * rollout.explored)[..., None])  # (K, P, G)
         taus = [device.ledger.budget.tau for device in pack.devices]  # not pack.tau, which is rounded to float32
         rho = [tau / max(1 - tau, 1e-9) if self.rho is None else self.rho for tau in taus]
-        return kept_prompts(rollout.right_alone, right, rollout.prompts.real, rho=rho, strict=self.strict)
+        parts = rollout.right_alone, right, rollout.prompts.real
+        return kept_prompts(*parts, rho=rho, strict=self.strict, weight=rollout.weight)

@@ -22,6 +22,7 @@ from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.cloud.protocol import Cloud
+from flsim.config.budget import refuse_unit
 from flsim.config.plugins import fitted, refuse_unknown, resolve
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_name
@@ -65,6 +66,8 @@ class Learner(ABC):
 
     may_ask: ClassVar[bool] = True
     """Whether asking the cloud is part of what is learned; else responses are sampled with the request ruled out."""
+    weighs: ClassVar[bool] = False
+    """Whether requests count by `budget.unit` in what is learned, where that is not `calls`."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -120,6 +123,7 @@ class Learner(ABC):
             ValueError: naming what was given and the mend.
         """
         refuse_unknown(cls, [field.name for field in fields(cls) if field.init], settings)
+        refuse_unit(config.budget, cls.weighs, cls.__name__)
 
     def app(self, config: Config, mods: Sequence[Any], asking: AskingRule, cloud: Cloud | None) -> DeviceApp:
         """What runs it on the devices; only a fleet that does not do as it is told needs another one."""

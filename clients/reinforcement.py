@@ -20,6 +20,7 @@ from clients.device.imitation import Lesson, imitated_gradient
 from clients.device.pack import Pack
 from clients.device.regression import gathered_sums, regressed
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
+from clients.device.weighing import request_weights
 from clients.device.world import World
 from clients.learner import Learner
 from flsim.learning.benefit import benefit
@@ -212,7 +213,9 @@ class Reinforcement(Learner):
         """Whether the loss pulls at every token in this step on the same responses, to hold the policy where it was."""
         return self.kl > 0
 
-    def offset(self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts) -> Tensor:
+    def offset(
+        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weight: Tensor | None = None
+    ) -> Tensor:
         """Minus the price of every prompt of a head that asks, `(K, P)`; unless overridden, as before its drafts.
 
         Args:
@@ -220,6 +223,7 @@ class Reinforcement(Learner):
             gain: the benefit b of each draft, `(K, P, G)`.
             offset: minus the price as it was, `(K, P)`; -inf where asking is ruled out.
             prompts: that are answered.
+            weight: what a request counts at each of them, `(K, P)`; None is 1.
         """
         return offset
 
@@ -229,10 +233,11 @@ class Reinforcement(Learner):
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
         explored = self._explored(pack, problems, step)  # (K, P)
-        bias = self._biases(pack, problems, explored)  # (K, P)
+        weight = request_weights(pack.world, pack.devices, problems)  # (K, P)
+        bias = self._biases(pack, problems, explored, weight)  # (K, P)
         pack.attach()
-        wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias)
-        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes, explored)
+        wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias, weight)
+        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes, explored, weight)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
@@ -258,10 +263,13 @@ class Reinforcement(Learner):
         seed, alone = pack.world.seed, self.alone_share
         return to_explore(pack.devices, problems, self.explore, alone=alone, seed=seed, step=step).to(pack.theta.device)
 
-    def _biases(self, pack: Pack, problems: Problems, explored: Tensor | None = None) -> Tensor | None:
+    def _biases(
+        self, pack: Pack, problems: Problems, explored: Tensor | None = None, weight: Tensor | None = None
+    ) -> Tensor | None:
         """On the wish to ask, `(K, P)`: each device's own, and -inf where it may not ask; None is none.
 
-        It may not at the prompts practised alone, nor at those that are `explored` `(K, P)`.
+        It may not at the prompts practised alone, nor at those that are `explored` `(K, P)`. A request that counts more
+        by its `weight` `(K, P)` is held back as much more.
         """
         own = [self.help_bias(dual) for dual in pack.dual.tolist()]
         if not any(own) and not self.alone_share and explored is None:
@@ -269,8 +277,9 @@ class Reinforcement(Learner):
         alone = torch.tensor([int(self.alone_share * len(row)) for row in problems])[:, None]  # (K, 1)
         places = torch.arange(max(len(row) for row in problems))  # (P,)
         closed = places < alone if explored is None else (places < alone) | explored  # (K, P)
-        biases = torch.tensor(own)[:, None].masked_fill(closed, -torch.inf)  # (K, P)
-        return biases.to(pack.theta.device)
+        each = torch.tensor(own)[:, None].expand(closed.shape)  # (K, P)
+        each = each if weight is None else each * weight.cpu()  # (K, P)
+        return each.masked_fill(closed, -torch.inf).to(pack.theta.device)
 
     def _roll_out(
         self,
@@ -281,11 +290,20 @@ class Reinforcement(Learner):
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
         explored: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Rollout:
         parts = world, devices, problems, self.sampling
-        return roll_out(*parts, step=step, help_bias=bias, wishes=wishes, explored=explored)
+        return roll_out(*parts, step=step, help_bias=bias, wishes=wishes, explored=explored, weight=weight)
 
-    def _wishes(self, head: Head, pack: Pack, problems: Problems, step: int, bias: Tensor | None) -> Wishes:
+    def _wishes(
+        self,
+        head: Head,
+        pack: Pack,
+        problems: Problems,
+        step: int,
+        bias: Tensor | None,
+        weight: Tensor | None = None,
+    ) -> Wishes:
         """Requests after drafts, each device's own draws."""
         width = max(len(row) for row in problems)
         uniform = torch.ones(len(problems), width, self.group_size)  # (K, P, G)
@@ -294,11 +312,11 @@ class Reinforcement(Learner):
             uniform[k, : len(row)] = torch.rand(len(row), self.group_size, generator=source)
         uniform = uniform.to(pack.theta.device)
         offset = torch.zeros_like(uniform[..., 0]) if bias is None else bias  # (K, P)
-        weight = weights_of(head, pack.world.lora, pack.theta)  # (K, 2, F)
+        heads = weights_of(head, pack.world.lora, pack.theta)  # (K, 2, F)
 
         def wishes(drafts: Completions, prompts: Prompts) -> Tensor:
-            gain = benefit(head.chances(weight, drafts, prompts))  # (K, P, G)
-            return head.ask(gain, self.offset(pack, gain, offset, prompts), uniform)  # (K, P, G)
+            gain = benefit(head.chances(heads, drafts, prompts))  # (K, P, G)
+            return head.ask(gain, self.offset(pack, gain, offset, prompts, weight), uniform)  # (K, P, G)
 
         return wishes
 
@@ -354,7 +372,8 @@ class Reinforcement(Learner):
         imitated = self._imitated(pack, problems, rollout, step) if self.imitate else None  # (K, n)
         if rollout.explored is None or not self.speaks:  # a head learns of explored prompts as of all that it bought
             return imitated
-        bias = [self.help_bias(dual) for dual in pack.dual.tolist()]
+        own = torch.tensor([self.help_bias(dual) for dual in pack.dual.tolist()])[:, None]  # (K, 1)
+        bias = own * rollout.weights.cpu()  # (K, P)
         parts = pack, problems, rollout, self.gain(pack, rollout)
         found = explored_gradient(*parts, temperature=self.temperature, bias=bias, tokens=self.micro_batch)  # (K, n)
         return imitated if found is None else found if imitated is None else imitated + found

@@ -27,6 +27,8 @@ from clients.evaluate import item_rows, user_rows
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Ledger
 from flsim.cloud.protocol import Basket, Cloud
+from flsim.cloud.tariff import Tariff
+from flsim.config.budget import refuse_unit
 from flsim.config.plugins import fitted, refuse_unknown
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_at, device_name
@@ -37,6 +39,7 @@ from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.adapter import Adapter
 from flsim.models.stacked_module import StackedModule, Weights
+from flsim.system.asking import Asking
 from flsim.system.shapes import Shape
 from flsim.tasks.module_inputs import classes_of, module_of
 from flsim.tasks.stream import TaskStream, stream_of
@@ -137,6 +140,7 @@ def _refuse_language(config: Config) -> None:
         raise ConfigError(
             f"fleet.ranks={list(config.fleet.ranks)} are ranks of LoRA on a language model; leave them out of this run"
         )
+    refuse_unit(config.budget, False, "Supervised")
     if config.model.adapter is not None:
         raise ConfigError(f"model.adapter={config.model.adapter!r} is of a language model; leave it out of this run")
 
@@ -322,10 +326,13 @@ class SupervisedApp(PackedClientApp):
         pupils: dict[str, Pupil] = {}
         if self.tutor is None:
             return pupils
+        system = self.config.system
+        asking = None if system is None else Asking(system, self.config.stream.seed)
         for message, context, name in zip(messages, contexts, names, strict=True):
             allotted = wire.allotment_of(message)
             budget = narrowed(self.config.budget, allotted)
-            pupil = Pupil.of(context.state, Ledger(budget))
+            tariff = Tariff(self.config.cloud, budget.follows_trips, asking, device_at(context.node_id), round_)
+            pupil = Pupil.of(context.state, Ledger(budget), tariff)
             with spend("cloud"):
                 self.tutor.buy(pupil, name, round_, budget.tau, self.config.cloud, self.config.seed)
             pupils[name] = pupil

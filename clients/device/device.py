@@ -12,6 +12,7 @@ from clients.device.replay import Place, Replay
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.journal import Journal
 from flsim.cloud.protocol import Basket
+from flsim.cloud.tariff import Tariff
 from flsim.config.schema import BudgetConfig, CloudConfig
 from flsim.devices import device_name
 from flsim.learning.adam import AdamState
@@ -54,6 +55,8 @@ class Device:
     """What the cloud said to them, where the client keeps that, too."""
     journal: Journal = field(default_factory=lambda: Journal(None, CloudConfig()))
     """What it asked of the cloud in this round, on disk."""
+    tariff: Tariff = field(default_factory=Tariff)
+    """What a question costs it in this round, in every unit of its budget."""
 
     @property
     def name(self) -> str:

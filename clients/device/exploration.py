@@ -51,7 +51,7 @@ def explored_gradient(
     gain: Tensor,
     *,
     temperature: float,
-    bias: Sequence[float],
+    bias: Tensor,
     tokens: int,
 ) -> Tensor | None:
     """The gradient of `-sum push(gain) z / prompts` over explored prompts, `(K, n)`; None where none was explored.
@@ -66,7 +66,7 @@ def explored_gradient(
         rollout: of them.
         gain: what asking was worth more than a draft at each prompt, `(K, P)`; read where the cloud's answer came.
         temperature: of the sampling.
-        bias: on the request's logit, of each device.
+        bias: on the request's logit at each prompt, `(K, P)`.
         tokens: most tokens in one forward pass.
     """
     assert rollout.explored is not None, "a learner that explores says where"
@@ -79,7 +79,10 @@ def explored_gradient(
     pack.attach()
     words = base.prompts([[problems[k][p] for p in row] for k, row in enumerate(places)])
     reading = read(base, encode(base, words))
-    readout = _odds_of(base, asking, temperature, torch.tensor(bias, device=asking.tokens.device))
+    own_bias = torch.zeros(asking.tokens.shape[:2])  # (K, P')
+    for k, row in enumerate(places):
+        own_bias[k, : len(row)] = bias[k, row]
+    readout = _odds_of(base, asking, temperature, own_bias.flatten().to(asking.tokens.device))
     with torch.no_grad():
         odds = per_token(base, reading, asking, readout, tokens=tokens)[:, :, 0]  # (K, P', T)
     own = asking.mask[:, :, 0] & (torch.arange(odds.shape[-1], device=odds.device) >= starts[..., None])  # (K, P', T)
@@ -118,13 +121,12 @@ def _requests(
 
 
 def _odds_of(base: BaseModel, asking: Completions, temperature: float, bias: Tensor) -> Readout:
-    """Log-odds of each token against all others, as it would be drawn; `bias` `(K,)` is that on the request."""
+    """Log-odds of each token against all others, as it would be drawn; `bias` `(K P',)` is that on the request."""
     tokens, longest = asking.tokens.flatten(), asking.tokens.shape[-1]
-    of_a_device = asking.tokens[0].numel()
 
     def readout(logits: Tensor, places: Tensor) -> Tensor:
         within = places % longest  # (n,)
-        logits = base.help.biased(logits.float(), bias[places // of_a_device], within) / temperature  # (n, V)
+        logits = base.help.biased(logits.float(), bias[places // longest], within) / temperature  # (n, V)
         meant = tokens[places][:, None]  # (n, 1)
         others = logits.scatter(-1, meant, -torch.inf).logsumexp(-1)  # (n,)
         return logits.gather(-1, meant)[:, 0] - others  # (n,)

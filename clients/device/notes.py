@@ -9,6 +9,7 @@ from clients.device.device import Device
 from clients.device.rollout import Rollout
 from flsim.cloud.journal import TRAINING, lost_facts
 from flsim.cloud.protocol import Basket
+from flsim.cloud.tariff import trip_facts
 from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
@@ -41,6 +42,9 @@ class Notes:
             sums = ([asked + group * one for asked, one in zip(sums[0], explored, strict=True)], *sums[1:])
             for problem, one in zip(problems, explored, strict=False):
                 self._note(problem.task, "explored", group * one, group)
+        if rollout.weight is not None:
+            for problem, asked, weight in zip(problems, sums[0], rollout.weight[k].tolist(), strict=False):
+                self._note(problem.task, "weighed_requests", asked * weight, group * weight)
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
             self._note(problem.task, "reward", right, group)
             self._note(problem.task, "alone_reward", alone, group)
@@ -71,6 +75,8 @@ class Notes:
             ("effective_groups", self.effective_groups),
         ):
             self._note("all", name, float(value), 1)
+        for name, value in trip_facts(device.tariff, spent).items():
+            self._note("all", name, value, 1)
         for name, pair in device.counts.facts(device.basket).items():
             self._note("all", name, *pair)
         facts = cloud_facts(device.basket) if self._counts_cloud else {}

@@ -16,9 +16,10 @@ from torch import Tensor
 from clients.device.counts import count_drawing, count_reading
 from clients.device.device import Device
 from clients.device.world import World
+from flsim.budget.ledger import Trip
 from flsim.cloud.draft import as_sent
 from flsim.cloud.journal import TRAINING, buy, digest_of
-from flsim.cloud.protocol import Answer
+from flsim.cloud.protocol import Answer, bytes_sent
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
 from flsim.models.hint import go_on
 from flsim.problems.judging import are_right
@@ -29,6 +30,7 @@ from flsim.timing import spend
 Problems = list[list[Problem]]  # [device][prompt]
 Drafts = Mapping[tuple[int, int], str]  # by device and prompt
 NO_DRAFTS: Drafts = MappingProxyType({})
+_LEAST = 1e-6  # what responses that could ask count, if there are any
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Rollout:
     explored: Tensor | None = None
     """True at prompts that were sent although no response could ask, to see what asking would have gained, `(K, P)`;
     they are not `open`. None where nothing is explored."""
+    weight: Tensor | None = None
+    """What a request counts at each prompt in `budget.unit`, `(K, P)`; None where all count 1."""
+
+    @property
+    def weights(self) -> Tensor:
+        """What a request counts at each prompt, `(K, P)`."""
+        return torch.ones_like(self.open, dtype=self.asked.dtype) if self.weight is None else self.weight
+
+    @property
+    def costs(self) -> Tensor:
+        """c, what each response's request counts, `(K, P, G)`; 0 where it asked for none."""
+        return self.asked * self.weights[..., None]  # (K, P, G)
 
     @property
     def prompts(self) -> Prompts:
@@ -62,16 +76,16 @@ class Rollout:
 
     @property
     def usage(self) -> Tensor:
-        """J, the share of a device's responses that asked, of those that could, `(K,)`.
+        """J, the share of a device's responses that asked, of those that could, `(K,)`; each by its prompt's weight.
 
         An explored prompt was sent as if all its responses had asked.
         """
-        could, group = self.open[..., None].float(), self.asked.shape[-1]  # (K, P, 1)
+        could, group = (self.open * self.weights)[..., None], self.asked.shape[-1]  # (K, P, 1)
         asked, all_ = (self.asked * could).sum((1, 2)), could.sum((1, 2))  # (K,) each
         if self.explored is not None:
-            forced = self.explored.sum(-1)  # (K,)
+            forced = (self.explored * self.weights).sum(-1)  # (K,)
             asked, all_ = asked + forced * group, all_ + forced  # (K,) each
-        return asked / (all_ * group).clamp(min=1)  # (K,)
+        return asked / (all_ * group).clamp(min=_LEAST)  # (K,)
 
     def gain(self, reward: float) -> Tensor:
         """What the cloud's answer, worth `reward` if it is right, is worth more than the mean draft, `(K, P)`."""
@@ -119,6 +133,7 @@ def roll_out(
     help_bias: Tensor | None = None,
     wishes: Wishes | None = None,
     explored: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
@@ -132,6 +147,7 @@ def roll_out(
         wishes: says which drafts are followed by a request, where the responses themselves may hold none; None is none.
         explored: True at prompts that are sent whatever is said, and whose responses cannot ask, by `help_bias`,
             `(K, P)`; None is none.
+        weight: what a request counts at each prompt, `(K, P)`; None is 1.
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
@@ -159,7 +175,7 @@ def roll_out(
         whole, endings, help_ = _gone_on(world, devices, problems, sampling, reading, completions, answers, step=step)
         count_drawing(devices, whole)
         right = right_alone + asked * endings  # (K, P, G)
-        return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_)
+        return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_, weight=weight)
     count_drawing(devices, completions)
     help_ = ask_cloud(
         world,
@@ -172,7 +188,8 @@ def roll_out(
     )
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
-    return Rollout(reading, completions, right_alone, right, asked, open_, right_draft, help_, explored)
+    parts = right_alone, right, asked, open_, right_draft, help_, explored, weight
+    return Rollout(reading, completions, *parts)
 
 
 def _sampled(
@@ -320,15 +337,16 @@ def buy_answers(
     Where `cloud.draft` or `cloud.hint` says so, a prompt with one of the `drafts` is sent together with it.
     """
     prices = world.prices
-    granted: dict[tuple[int, int], Answer] = {}  # with the quote that was reserved
+    granted: dict[tuple[int, int], tuple[Answer, Trip]] = {}  # with the quote that was reserved, and its longest trip
     answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
     sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
     for k, p in wanted.nonzero().tolist():
         sent[k, p] = as_sent(problems[k][p], drafts.get((k, p), ""), prices)
         quote, name = world.cloud.quote(sent[k, p]), digest_of(sent[k, p])
+        most = devices[k].tariff.most(quote, bytes_sent(sent[k, p]))
         paid = devices[k].journal.recall(TRAINING, name)
-        if devices[k].ledger.reserve(quote.tokens, quote.money(prices), again=paid is not None):
-            granted[k, p] = quote
+        if devices[k].ledger.reserve(quote.tokens, quote.money(prices), most, again=paid is not None):
+            granted[k, p] = quote, most
             if paid is not None:
                 answers[k, p] = paid
                 devices[k].journal.met(TRAINING, name)
@@ -337,13 +355,14 @@ def buy_answers(
         said = buy(world.cloud, TRAINING, [(devices[k].journal, sent[k, p]) for k, p in new])
     answers |= dict(zip(new, said, strict=True))
     bought: dict[tuple[int, int], Answer] = {}
-    for (k, p), quote in granted.items():
+    for (k, p), (quote, most) in granted.items():
         answer = answers[k, p]
         devices[k].basket.add(answer, prices, sent[k, p])
+        spare = most.beyond(devices[k].tariff.came(answer, bytes_sent(sent[k, p])))
         if answer is None:
-            devices[k].ledger.cancel(quote.tokens, quote.money(prices))
+            devices[k].ledger.cancel(quote.tokens, quote.money(prices), spare)
             continue
-        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices))
+        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices), spare)
         devices[k].sent.append(problems[k][p])
         if not answer.void:
             bought[k, p] = answer

@@ -22,7 +22,8 @@ from clients.asking.rule import Choice
 from clients.asking.threshold import neediest_first
 from clients.device.examples import Examples
 from flsim.budget.ledger import Account, Ledger
-from flsim.cloud.protocol import Basket
+from flsim.cloud.protocol import Answer, Basket, bytes_sent
+from flsim.cloud.tariff import Tariff, trip_facts
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.metrics.rows import EVERY_TASK, Row, Subject
 from flsim.models.stacked_module import Taught, Weights
@@ -43,16 +44,18 @@ class Pupil:
     """By task, places among its own train examples."""
     basket: Basket = field(default_factory=Basket)
     """What went to the cloud in this round, and came back."""
+    tariff: Tariff = field(default_factory=Tariff)
+    """What a lesson costs it in this round, in every unit of its budget."""
 
     @classmethod
-    def of(cls, state: RecordDict, ledger: Ledger) -> "Pupil":
+    def of(cls, state: RecordDict, ledger: Ledger, tariff: Tariff) -> "Pupil":
         """As a device's state tells; the ledger gets the totals of earlier rounds."""
         record = state.config_records.get(_KEPT)
         if record is None:
-            return cls(ledger)
+            return cls(ledger, tariff=tariff)
         kept = json.loads(str(record["json"]))
         ledger.total = Account(**kept["account"])
-        return cls(ledger, kept["known"])
+        return cls(ledger, kept["known"], tariff=tariff)
 
     def keep(self, state: RecordDict) -> None:
         """Write it into the device's state."""
@@ -64,7 +67,8 @@ class Pupil:
         """What it was taught in this round."""
         spent = self.ledger.round
         facts = (("calls", spent.calls), ("tokens", spent.tokens), ("money", spent.money), ("refused", spent.refused))
-        found = [of.row(f"cloud_{name}", float(value), 1.0, task=EVERY_TASK) for name, value in facts]
+        named = {f"cloud_{name}": float(value) for name, value in facts} | trip_facts(self.tariff, spent)
+        found = [of.row(name, value, 1.0, task=EVERY_TASK) for name, value in named.items()]
         return [*found, of.row("cloud_purchases", float(spent.calls), float(max(1, examples)), task=EVERY_TASK)]
 
 
@@ -115,9 +119,11 @@ class Tutor:
             sizes = self._sizes([problems[place] for place in new])
             for place, size in zip(new, sizes, strict=True):
                 money = size * prices.price_per_prompt_token + prices.price_per_completion_token
-                if pupil.ledger.reserve(size + 1, money):
+                up, down = self._bytes(problems[place])
+                trip = pupil.tariff.trip(Answer("", size, 1), up, down)
+                if pupil.ledger.reserve(size + 1, money, trip):
                     known.add(place)
-                    self._enter(pupil.basket, problems[place], size)
+                    _enter(pupil.basket, size, up, down)
             pupil.known[task] = sorted(known)
 
     def taught(self, pupil: Pupil, name: str, round_: int, places: Sequence[int]) -> Taught:
@@ -208,10 +214,15 @@ class Tutor:
         count = getattr(self.module, "tokens", None)
         return [1] * len(problems) if count is None else [int(size) for size in count(inputs).tolist()]
 
-    def _enter(self, basket: Basket, problem: Problem, size: int) -> None:
+    def _bytes(self, problem: Problem) -> tuple[int, int]:
         """One example up, as text or as the numbers of a picture, and its logits and states down."""
-        basket.trips += 1
-        basket.prompt_tokens += size
-        basket.completion_tokens += 1
-        basket.up_bytes += len(problem.prompt.encode()) if problem.features is None else problem.features.nbytes
-        basket.down_bytes += _FLOAT * (self._classes + (self._width if self.weights.aligned else 0))
+        up = bytes_sent(problem) if problem.features is None else problem.features.nbytes
+        return up, _FLOAT * (self._classes + (self._width if self.weights.aligned else 0))
+
+
+def _enter(basket: Basket, size: int, up: int, down: int) -> None:
+    basket.trips += 1
+    basket.prompt_tokens += size
+    basket.completion_tokens += 1
+    basket.up_bytes += up
+    basket.down_bytes += down

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from clients.device.head import Head
 from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
+from flsim.cloud.tariff import Tariff
 from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
 from flsim.models.hint import Hint
 from flsim.models.sizes import system_of
 from flsim.models.stacked_lora import StackedLora
+from flsim.system.asking import Asking
 from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
 
@@ -75,6 +78,16 @@ class World:
     def asks_all_tests(self) -> bool:
         """Whether the cloud answers every test prompt, granted or not."""
         return asks_all_tests(self.cloud, self.config.evaluation.cloud)
+
+    @cached_property
+    def _asking(self) -> Asking | None:
+        system = self.config.system
+        return None if system is None else Asking(system, self.config.stream.seed)
+
+    def tariff(self, device: int, round_: int) -> Tariff:
+        """What a question costs a device in a round."""
+        follows = self.config.budget.follows_trips
+        return Tariff(self.prices, follows, self._asking if follows else None, device, round_)
 
     def scales(self, devices: Sequence[int], ranks: Sequence[int]) -> list[float]:
         """The scale of each device, by its own alpha and the rank of the adapter that it holds."""

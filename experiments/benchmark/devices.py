@@ -52,8 +52,9 @@ class CountingDaGrpo(DaGrpo):
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
         explored: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Rollout:
-        rollout = super()._roll_out(world, devices, problems, step, bias, wishes, explored)
+        rollout = super()._roll_out(world, devices, problems, step, bias, wishes, explored, weight)
         tokens = rollout.completions.mask.flatten(1).sum(1).tolist()  # (K,)
         self._steps.append((tokens, [len(row) * self.group_size for row in problems]))
         return rollout

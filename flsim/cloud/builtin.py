@@ -46,15 +46,17 @@ class Builtin(Cloud):
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: a model is loaded where it answers."""
-        return {**{name: value for name, value in vars(self).items() if name not in ("base", "wording")}, "_known": {}}
+        loaded = ("base", "wording", "_longest")
+        return {**{name: value for name, value in vars(self).items() if name not in loaded}, "_known": {}}
 
     def prompt(self, problem: Problem) -> str:
         """What the model reads."""
         return problem.prompt
 
     def quote(self, problem: Problem) -> Answer:
-        """The prompt's tokens and the longest completion."""
-        return Answer("", len(self.base.tokenizer(self.prompt(problem))["input_ids"]), self.max_new_tokens)
+        """The prompt's tokens and the longest completion, each token of which may be the longest that there is."""
+        sent = len(self.base.tokenizer(self.prompt(problem))["input_ids"])
+        return Answer("", sent, self.max_new_tokens, most_bytes=self.max_new_tokens * self._longest)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order."""
@@ -100,6 +102,11 @@ class Builtin(Cloud):
         """Whatever its words and their bits depend on: its weights, and what computes them."""
         weights = sha256_of(self.model, "cloud.model")
         return f"{weights} {self.max_new_tokens} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of its longest token: 9 of the built-in tokenizer, where nearly all have 1."""
+        return max(len(token.encode()) for token in self.vocabulary)
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
@@ -187,7 +194,8 @@ class Oracle(Cloud):
 
     def quote(self, problem: Problem) -> Answer:
         """Exact, since the oracle knows the answer. A character counts as a token."""
-        return Answer("", len(problem.prompt), len(problem.right_text) + 1)
+        longest = max(len(text.encode()) for text in (problem.right_text, problem.wrong_text))
+        return Answer("", len(problem.prompt), len(problem.right_text) + 1, most_bytes=longest)
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order; an empty text where the oracle errs."""

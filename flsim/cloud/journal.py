@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from flsim.budget.ledger import Account
+from flsim.budget.ledger import NO_TRIP, Account, Trip
 from flsim.cloud.cache import known
-from flsim.cloud.protocol import MONEY, NOTHING, Answer, Basket, Cloud
+from flsim.cloud.protocol import MONEY, NOTHING, Answer, Basket, Cloud, bytes_sent
+from flsim.cloud.tariff import Tariff, most_down
 from flsim.config.schema import CloudConfig
 from flsim.files import writing
 from flsim.problems.problem import Problem
@@ -29,11 +31,22 @@ TRAINING, TESTS = "train", "test"
 """What a buyer keeps a journal of: what its ledger pays, and what is measured, which no ledger pays."""
 
 _Key = tuple[str, str]  # the model that is measured, or TRAINING, and the question
+_NO_SIZES: Mapping[str, int] = MappingProxyType({})
 
 
 def digest_of(problem: Problem) -> str:
     """The name of a question in a journal; a run asks one cloud, so that the question is enough."""
     return hashlib.sha256(json.dumps([problem.prompt, problem.question]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A question that was answered, or, of one that is open, its quote."""
+
+    answer: Answer
+    sent: int
+    """Bytes of the question; 0 in journals of earlier releases, under which no cap asked for them."""
+    answered: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,22 +64,24 @@ class Spent:
 class Journal:
     """The journal of one buyer in one round; without a path it keeps nothing, and every attempt is the first."""
 
-    def __init__(self, path: Path | None, prices: CloudConfig) -> None:
+    def __init__(self, path: Path | None, prices: CloudConfig, tariff: Tariff | None = None) -> None:
         """Open it, with what earlier attempts at the round have written.
 
         Args:
             path: of the file, which is made with the first line; None for a buyer outside of a run.
             prices: the section of the config that has them.
+            tariff: what trips take of the buyer; None follows none.
         """
         self.path, self.prices = path, prices
+        self._tariff = Tariff(prices) if tariff is None else tariff
         self.costs = NOTHING
         """Of the cloud; of one that costs money every question is written down before it is sent."""
         self.before = Account()
         """What the buyer's ledger had spent before the round."""
         self.held = Account()
         """What earlier attempts spent and this one has not met so far; caps count it as spent."""
-        self._answered: defaultdict[_Key, deque[Answer]] = defaultdict(deque)
-        self._open: defaultdict[_Key, list[Answer]] = defaultdict(list)
+        self._answered: defaultdict[_Key, deque[_Entry]] = defaultdict(deque)
+        self._open: defaultdict[_Key, list[_Entry]] = defaultdict(list)
         self._begun = self._knows_before = False
         if path is not None:
             self._read(path)
@@ -80,7 +95,7 @@ class Journal:
     def recall(self, purpose: str, name: str) -> Answer | None:
         """The next answer that an earlier attempt was given to this question; `met` takes it out."""
         answered = self._answered.get((purpose, name))
-        return answered[0] if answered else None
+        return answered[0].answer if answered else None
 
     def met(self, purpose: str, name: str) -> None:
         """The question was asked again, and what was paid for it is in this attempt's books."""
@@ -89,10 +104,10 @@ class Journal:
     def left(self, purpose: str) -> Account:
         """The part of `held` that belongs to a purpose; at the end of a round nobody has a use for it any more."""
         left = Account()
-        for entries in (self._answered, self._open):
-            for (own, _), answers in entries.items():
-                for answer in answers if own == purpose else ():
-                    left.book(answer.tokens, answer.money(self.prices))
+        for of in (self._answered, self._open):
+            for (own, _), entries in of.items():
+                for entry in entries if own == purpose else ():
+                    self._book(left, entry)
         return left
 
     def found(self, purpose: str, name: str) -> bool:
@@ -106,33 +121,48 @@ class Journal:
         self._release(waiting.pop())
         return True
 
-    def send(self, purpose: str, quotes: Sequence[tuple[str, Answer]]) -> None:
+    def send(self, purpose: str, quotes: Sequence[tuple[str, Answer]], sizes: Mapping[str, int] = _NO_SIZES) -> None:
         """Write down what is about to be sent, with the most that it can come to.
+
+        Args:
+            purpose: what for.
+            quotes: names of the questions, with their quotes.
+            sizes: bytes of the questions, by name; what is not among them counts as none.
 
         Raises:
             UnwritableError: if that cannot be written; nothing may be sent then.
         """
         if self.path is not None and self.costs == MONEY and quotes:
-            self._write({"sent": name, "for": purpose, "sizes": _sizes(quote)} for name, quote in quotes)
+            self._write(
+                {
+                    "sent": name,
+                    "for": purpose,
+                    "sizes": _sizes(quote),
+                    "bytes": [sizes.get(name, 0), most_down(quote)],
+                }
+                for name, quote in quotes
+            )
 
-    def close(self, purpose: str, answers: Sequence[tuple[str, Answer | None]]) -> None:
-        """Write down what came; None is a failure, which costs nothing.
+    def close(
+        self, purpose: str, answers: Sequence[tuple[str, Answer | None]], sizes: Mapping[str, int] = _NO_SIZES
+    ) -> None:
+        """Write down what came; None is a failure, which costs nothing; `sizes` as of `send`.
 
         Raises:
             UnwritableError: if that cannot be written; the questions then stay as sent.
         """
         if self.path is not None and answers:
-            self._write(_line(purpose, name, answer) for name, answer in answers)
+            self._write(_line(purpose, name, answer, sizes.get(name, 0)) for name, answer in answers)
 
     def spent(self, purpose: str) -> Spent:
         """What all attempts together have spent so far, as read when the journal was opened."""
         basket, lost = Basket(), Account()
-        for (own, _), answers in self._answered.items():
-            for answer in answers if own == purpose else ():
-                basket.add(answer, self.prices)
-        for (own, _), quotes in self._open.items():
-            for quote in quotes if own == purpose else ():
-                lost.book(quote.tokens, quote.money(self.prices))
+        for (own, _), answered in self._answered.items():
+            for entry in answered if own == purpose else ():
+                basket.add(entry.answer, self.prices)
+        for (own, _), waiting in self._open.items():
+            for entry in waiting if own == purpose else ():
+                self._book(lost, entry)
         return Spent(basket, lost, self.costs)
 
     @property
@@ -151,9 +181,9 @@ class Journal:
                 self._enter(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 continue  # the part of a line that a kill left: what it was to say had not happened yet
-        for answers in (*self._answered.values(), *self._open.values()):
-            for answer in answers:
-                self.held.book(answer.tokens, answer.money(self.prices))
+        for entries in (*self._answered.values(), *self._open.values()):
+            for entry in entries:
+                self._book(self.held, entry)
 
     def _enter(self, line: dict[str, Any]) -> None:
         if "before" in line:
@@ -164,8 +194,8 @@ class Journal:
         name = next(line[word] for word in ("sent", "came", "failed") if word in line)
         key = (line["for"], name)
         if "sent" in line:
-            sent, received = line["sizes"]
-            self._open[key].append(Answer("", sent, received))
+            (sent, received), (up, down) = line["sizes"], line.get("bytes", (0, 0))
+            self._open[key].append(_Entry(Answer("", sent, received, most_bytes=down), up, answered=False))
             return
         if self._open[key]:
             self._open[key].pop()
@@ -173,7 +203,7 @@ class Journal:
             sent, received = line["sizes"]
             more = {name: line[name] for name in ("cached", "retries", "void")}
             answer = Answer(line["text"], sent, received, **more)
-            self._answered[key].append(answer)
+            self._answered[key].append(_Entry(answer, line.get("bytes", 0)))
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
         assert self.path is not None
@@ -191,15 +221,29 @@ class Journal:
                     os.fsync(file.fileno())
         self._begun = True
 
-    def _release(self, answer: Answer) -> None:
+    def _book(self, account: Account, entry: _Entry) -> None:
+        account.book(entry.answer.tokens, entry.answer.money(self.prices), self._trip(entry))
+
+    def _trip(self, entry: _Entry) -> Trip:
+        return (self._tariff.came if entry.answered else self._tariff.most)(entry.answer, entry.sent)
+
+    def _release(self, entry: _Entry) -> None:
         """Of what is held; nothing at all, not what rounding left of sums, once nothing is."""
+        answer, trip = entry.answer, self._trip(entry)
         self.held.calls -= 1
-        self.held.tokens -= answer.tokens
-        self.held.money = self.held.money - answer.money(self.prices) if self.held.calls else 0.0
+        self.held.add(-answer.tokens, -answer.money(self.prices), NO_TRIP.beyond(trip))
+        self.held.money = self.held.money if self.held.calls else 0.0
 
 
 def journal_of(
-    folder: str | Path | None, round_: int, kind: str, prices: CloudConfig, costs: str = NOTHING, *, total: Account
+    folder: str | Path | None,
+    round_: int,
+    kind: str,
+    prices: CloudConfig,
+    costs: str = NOTHING,
+    *,
+    total: Account,
+    tariff: Tariff | None = None,
 ) -> Journal:
     """The journal of a buyer's round, and in `before` what its ledger has spent until then.
 
@@ -213,9 +257,10 @@ def journal_of(
         prices: the section of the config that has them.
         costs: of the cloud.
         total: what the buyer remembers of the rounds before.
+        tariff: what trips take of the buyer; None follows none.
     """
     if folder is None:
-        journal = Journal(None, prices)
+        journal = Journal(None, prices, tariff)
         journal.begin(total, costs)
         return journal
     path = path_of(folder, round_, kind)
@@ -227,7 +272,7 @@ def journal_of(
     recent = path_of(folder, round_ - 1, kind).name  # a run that lost its newest checkpoint begins there
     for name in [name for name in earlier if name < recent][: -1 if kind == TRAINING else None]:
         (Path(folder) / name).unlink(missing_ok=True)
-    journal = Journal(path, prices)
+    journal = Journal(path, prices, tariff)
     journal.begin(total, costs)
     return journal
 
@@ -258,11 +303,11 @@ def _sizes(answer: Answer) -> list[int]:
     return [answer.prompt_tokens, answer.completion_tokens]
 
 
-def _line(purpose: str, name: str, answer: Answer | None) -> dict[str, Any]:
+def _line(purpose: str, name: str, answer: Answer | None, size: int) -> dict[str, Any]:
     if answer is None:
         return {"failed": name, "for": purpose}
     more = {"text": answer.text, "cached": answer.cached, "retries": answer.retries, "void": answer.void}
-    return {"came": name, "for": purpose, "sizes": _sizes(answer), **more}
+    return {"came": name, "for": purpose, "sizes": _sizes(answer), "bytes": size, **more}
 
 
 def obtain(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -> list[Answer | None]:
@@ -296,12 +341,13 @@ def buy(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -
     first = {names[at]: at for at in reversed(new)}  # a question of two is sent for the first of them
     sent = sorted(first.values()) if cloud.costs == MONEY else []
     quotes = {at: (names[at], cloud.quote(problems[at])) for at in sent}
+    sizes = {name: bytes_sent(problem) for name, problem in zip(names, problems, strict=True)}
     for journal, own in _by_journal(wishes, list(quotes)):
-        journal.send(purpose, [quotes[at] for at in own])
+        journal.send(purpose, [quotes[at] for at in own], sizes)
     for at, answer in zip(new, cloud.answer([problems[at] for at in new]), strict=True):
         answers[at] = answer
     for journal, own in _by_journal(wishes, range(len(wishes))):
-        journal.close(purpose, [(names[at], answers[at]) for at in own])
+        journal.close(purpose, [(names[at], answers[at]) for at in own], sizes)
     return answers
 
 

@@ -48,6 +48,9 @@ class Answer:
     """Whether it was bought and could be kept for later runs, where there is a cache to keep it in."""
     seconds: float | None = field(default=None, compare=False)
     """How long the request took that brought it; None where the cloud does not measure it."""
+    most_bytes: int | None = field(default=None, compare=False)
+    """Of a quote: most bytes of UTF-8 that the answer's text can have; None: not known, and so many for each token of
+    the completion as `flsim.cloud.tariff.TOKEN_BYTES`."""
 
     @property
     def tokens(self) -> int:
@@ -122,7 +125,10 @@ class Cloud(Protocol):
 
     @abstractmethod
     def quote(self, problem: Problem) -> Answer:
-        """The largest exchange that answering the problem can come to (no text); caps are held against it."""
+        """The largest exchange that answering the problem can come to (no text); caps are held against it.
+
+        A cloud that knows how long the text can be says so in `most_bytes`, for caps on bytes, joules and seconds.
+        """
         ...
 
     @abstractmethod
@@ -197,6 +203,11 @@ def instruction() -> str:
     return "\n".join([_HEAD, *(problem.question + problem.answer for problem in shown)])
 
 
+def bytes_sent(problem: Problem) -> int:
+    """Of a question in the words in which it is sent, under its instruction, in UTF-8."""
+    return len(problem.prompt.encode())
+
+
 @dataclass
 class Basket:
     """The sums of one buyer over a stretch of time: what was paid, and what really went to the cloud past a cache."""
@@ -233,7 +244,7 @@ class Basket:
             sent: the question in the words in which it went out; None where that is not known any more.
         """
         self.trips += 1
-        self.up_bytes += 0 if sent is None else len(sent.prompt.encode())
+        self.up_bytes += 0 if sent is None else bytes_sent(sent)
         if answer is None:
             self.failures += 1
             return

@@ -134,7 +134,7 @@ class Recorded(Cloud):
     def quote(self, problem: Problem) -> Answer:
         """Exact."""
         outcome = self._outcome(problem)
-        return Answer("", *outcome.tokens)
+        return Answer("", *outcome.tokens, most_bytes=len(outcome.said(problem).encode()))
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order.

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flsim.config.budget import DIVISIONS as DIVISIONS
+from flsim.config.budget import BudgetConfig as BudgetConfig
+from flsim.config.budget import FleetBudgetConfig as FleetBudgetConfig
 from flsim.config.model import AUTO as AUTO
 from flsim.config.model import LoraShape as LoraShape
 from flsim.config.model import ModelConfig as ModelConfig
@@ -34,7 +37,6 @@ from flsim.config.warmup import WarmupConfig as WarmupConfig
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 OWN_TESTS = ("always", "phases", "never")
 STRATA = ("rank", "task", "traffic")
-DIVISIONS = ("equally", "traffic", "price")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
 CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
@@ -141,64 +143,6 @@ class FleetConfig:
         """Lists do as well as tuples."""
         object.__setattr__(self, "ranks", tupled(self.ranks))
         object.__setattr__(self, "alphas", tupled(self.alphas))
-
-
-@dataclass(frozen=True)
-class FleetBudgetConfig:
-    """One cloud budget for all devices together, which the server shares out before every round; None means no cap."""
-
-    division: str | None = one_of(None, DIVISIONS)
-    """`equally`: as many calls for every device; `traffic`: by the prompts it meets; `price`: one dual variable for
-    all, and by how much a device asks at that price. None: `equally` if there is a cap, else no fleet budget."""
-    calls_total: int | None = at_least(0, None)
-    """Cloud queries of the fleet in the whole run."""
-    calls_per_round: int | None = at_least(0, None)
-    """Cloud queries of the fleet in one round; None spreads `calls_total` evenly over the rounds."""
-    tokens_total: int | None = at_least(0, None)
-    """Cloud tokens (prompt and completion) of the fleet in the whole run."""
-    money_total: float | None = at_least(0, None, finite=True)
-    """Money (in the unit of `cloud.price_*`) of the fleet in the whole run."""
-    price_init: float = at_least(0, 0.5)
-    """The fleet's dual variable at the start, for `division=price`."""
-    price_lr: float = at_least(0, 0.2)
-    """Its step per round and unit of usage above `budget.tau`."""
-    price_gain: float = at_least(0, 2.0)
-    """Proportional gain beside the integral: a policy follows the price slowly, and the integral alone would swing."""
-    price_max: float = at_least(0, 1.0)
-    """Its upper clip: the largest reward that the cloud can bring."""
-
-    @property
-    def rule(self) -> str | None:
-        """How the budget is shared; None if there is no fleet budget."""
-        caps = (self.calls_total, self.calls_per_round, self.tokens_total, self.money_total)
-        return "equally" if self.division is None and any(cap is not None for cap in caps) else self.division
-
-
-@dataclass(frozen=True)
-class BudgetConfig:
-    """Every device's cloud budget: `tau` steers the learning, the caps refuse what goes beyond. None means no cap."""
-
-    tau: float = share(0.3)
-    """Allowed share of prompts that are sent to the cloud."""
-    calls_per_round: int | None = at_least(0, None)
-    """Cloud queries of one device in one round."""
-    calls_total: int | None = at_least(0, None)
-    """Cloud queries of one device in the whole run."""
-    tokens_per_round: int | None = at_least(0, None)
-    """Cloud tokens (prompt and completion) of one device in one round."""
-    tokens_total: int | None = at_least(0, None)
-    """Cloud tokens of one device in the whole run."""
-    money_per_round: float | None = at_least(0, None)
-    """Money (in the unit of `cloud.price_*`) of one device in one round."""
-    money_total: float | None = at_least(0, None)
-    """Money of one device in the whole run."""
-    fleet: FleetBudgetConfig = field(default_factory=FleetBudgetConfig)
-
-    @property
-    def of_server(self) -> "BudgetConfig":
-        """What the server may buy for all devices together: the fleet's totals as caps."""
-        own = self.fleet
-        return BudgetConfig(calls_total=own.calls_total, tokens_total=own.tokens_total, money_total=own.money_total)
 
 
 @dataclass(frozen=True)

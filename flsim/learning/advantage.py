@@ -109,7 +109,7 @@ def cost_advantage(
       noisier than a mean, because most responses are then pulled the same way.
 
     Args:
-        costs: 1 where a response asks the cloud, `(..., P, G)`.
+        costs: 1 where a response asks the cloud, or what its request counts, in the mean 1, `(..., P, G)`.
         baseline: `group`, `batch` or `budget`.
         real: True at prompts that are not filling, `(..., P)`; None means all. Filling gets zero.
         tau: the device's budget, the share of prompts at which it may ask: `(...)` or one number; for `budget`.

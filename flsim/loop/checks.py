@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from flsim.cloud.make import make_cloud
+from flsim.config.budget import CALLS, MONEY
 from flsim.config.explain import refuse_out_of_range
 from flsim.config.given import shown
 from flsim.config.model import AFTER, ASKS_BEFORE, ASKS_IN_BOTH, ModelConfig
@@ -53,6 +54,7 @@ def check_settings(config: Config) -> None:
     """
     refuse_out_of_range(config)  # again for a config that no file was read for
     _check_budget(config.budget)
+    _check_units(config)
     if config.engine.gpus and config.engine.kind == "local":
         raise ConfigError(
             f"engine.gpus={config.engine.gpus} needs engine.kind=ray: a share is given to a worker process"
@@ -119,6 +121,27 @@ def _check_budget(budget: BudgetConfig) -> None:
                 f"budget.fleet.{name}={given} has no effect without budget.fleet.division=price; add that, or leave"
                 " it out"
             )
+
+
+def _check_units(config: Config) -> None:
+    """That what the budget counts in can be known, and means something."""
+    budget, prices = config.budget, config.cloud
+    if config.system is None:
+        for setting in budget.needs_system:
+            raise ConfigError(
+                f"budget.{setting} counts what devices and links take, and there are none without system; set "
+                f"system={{}} for those that ship, or leave it out"
+            )
+    if budget.unit == MONEY and not prices.price_per_prompt_token and not prices.price_per_completion_token:
+        raise ConfigError(
+            "budget.unit=money weighs requests by what they cost, and cloud.price_per_prompt_token and "
+            "price_per_completion_token are 0; set one of them, or budget.unit=tokens"
+        )
+    if budget.unit != CALLS and budget.fleet.rule == "price":
+        raise ConfigError(
+            f"budget.unit={budget.unit} weighs each device's requests by the mean of its own, and "
+            f"budget.fleet.division=price has one price for all devices; leave one of them out"
+        )
 
 
 def _check_request(model: ModelConfig) -> None:

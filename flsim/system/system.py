@@ -3,12 +3,9 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from flsim.config.ranges import ConfigError
 from flsim.config.system import SystemConfig
-from flsim.devices import device_name
-from flsim.seeding import generator
+from flsim.system.asking import jitter
 from flsim.system.classes import DeviceClass, Fleet, Link
 from flsim.system.joules import Joules, joules_of
 from flsim.system.seconds import MICROSECONDS, Spans, cloud_seconds, compute_seconds, micro, transfer_seconds
@@ -93,9 +90,4 @@ class System:
                 )
 
     def _jitter(self, device: int, round_: int) -> float:
-        """`exp(sigma z - sigma^2 / 2)`, of mean 1."""
-        sigma = self.config.jitter
-        if not sigma:
-            return 1.0
-        z = generator(self.seed, "link", device_name(device), round_).standard_normal()
-        return float(np.exp(sigma * z - sigma * sigma / 2))
+        return jitter(self.config.jitter, self.seed, device, round_)

@@ -14,7 +14,7 @@ held-out questions of the validation split and gives the very bits of the aggreg
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from flsim.cloud.make import cache_of
 from flsim.cloud.protocol import NOTHING, Basket, Cloud
 from flsim.cloud.purchases import Purchases
 from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
+from flsim.config.budget import PAID_CAPS
 from flsim.config.schema import BudgetConfig, Config, ConfigError
 from flsim.devices import device_name
 from flsim.learning.adam import Adam
@@ -279,7 +280,7 @@ class Distillation:
 
     @property
     def _caps(self) -> list[str]:
-        return [cap.name for cap in fields(BudgetConfig) if cap.name not in ("tau", "fleet")]
+        return list(PAID_CAPS)
 
     @property
     def _stream(self) -> TaskStream:

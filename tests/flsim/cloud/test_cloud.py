@@ -1,5 +1,5 @@
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,6 +15,7 @@ from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Answer, Cloud
+from flsim.config.budget import PAID_CAPS
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import BudgetConfig, CloudConfig, Config, ConfigError
@@ -127,7 +128,7 @@ def budget_of(**caps: float) -> BudgetConfig:
     return replace(BudgetConfig(), **caps)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cap", [f.name for f in fields(BudgetConfig) if f.name.endswith(("_per_round", "_total"))])
+@pytest.mark.parametrize("cap", PAID_CAPS)
 def test_each_cap_refuses_by_itself(cap: str) -> None:
     """Of queries of 10 tokens and 0.5 money, a cap of exactly two grants two, and one just below it only one."""
     size = {"calls": 2, "tokens": 20, "money": 1.0}[cap.partition("_")[0]]

@@ -11,7 +11,7 @@ from flsim.cloud.journal import TRAINING, lost_facts
 from flsim.cloud.protocol import Basket
 from flsim.cloud.tariff import trip_facts
 from flsim.flower.messages import DeviceUpdate
-from flsim.metrics.rows import Row
+from flsim.metrics.rows import WEIGHED, Row
 from flsim.models.adapter import Adapter
 from flsim.problems.families import relative_difficulty
 from flsim.problems.problem import Problem
@@ -44,7 +44,7 @@ class Notes:
                 self._note(problem.task, "explored", group * one, group)
         if rollout.weight is not None:
             for problem, asked, weight in zip(problems, sums[0], rollout.weight[k].tolist(), strict=False):
-                self._note(problem.task, "weighed_requests", asked * weight, group * weight)
+                self._note(problem.task, WEIGHED, asked * weight, group * weight)
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
             self._note(problem.task, "reward", right, group)
             self._note(problem.task, "alone_reward", alone, group)

@@ -81,6 +81,11 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
             "told otherwise; leave them out, or run it again with them"
         )
     config = replace(load_config(folder / CONFIG), system=asked, run_dir=str(folder))
+    if config.budget.follows_trips:
+        raise ConfigError(
+            f"{folder} has a budget in bytes, joules or seconds, which grants other questions under another system; "
+            f"run it again with that"
+        )
     rows = read_rows(folder)
     plain = rows[~rows["name"].isin(_TIMED) & ~rows["name"].str.startswith(("class_", "link_"))]
     return config, priced(plain.reset_index(drop=True), _system(config, asked))

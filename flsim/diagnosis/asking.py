@@ -5,7 +5,7 @@ import pandas as pd
 from flsim.diagnosis.finding import ABOVE, BELOW, NOTE, WARNING, Finding, Query, listed, rounds_text
 from flsim.diagnosis.limits import limit
 from flsim.diagnosis.seen import Seen, between, in_phase, interval, spread
-from flsim.metrics.rows import ASKED, WHOLE
+from flsim.metrics.rows import ASKED, WEIGHED, WHOLE
 from flsim.metrics.run_rows import last_third
 from flsim.metrics.users import per_user
 from flsim.tasks.stream import Phase
@@ -18,9 +18,10 @@ def budget(seen: Seen) -> list[Finding]:
 
 
 def _usage(seen: Seen) -> list[Finding]:
-    tau, usage = seen.facts.tau, seen.run.trained(ASKED)
+    tau, usage = seen.facts.tau, seen.run.usage
     if tau is None or usage.empty or not (seen.facts.learns_to_ask or (usage["name"] == "cloud_purchases").any()):
         return []
+    names = (WEIGHED,) if (usage["name"] == WEIGHED).any() else ASKED
     over: list[tuple[float, Phase, str]] = []
     under: list[tuple[float, Phase, str]] = []
     for phase in seen.begun:
@@ -43,7 +44,7 @@ def _usage(seen: Seen) -> list[Finding]:
                 f"{last_third(phase)} to {min(phase.last_round, seen.last)}) the mean device asks on {percent(mean)} "
                 f"of its responses (difference to tau: {text}){_more(over)}.",
                 *(mean - tau, limit("over_tau"), ABOVE),
-                (seen.trained(*ASKED, first=last_third(phase), last=phase.last_round),),
+                (seen.trained(*names, first=last_third(phase), last=phase.last_round),),
                 "Move lambda faster (client.dual_lr, client.dual_solve=1), with policy=token hold the request back by "
                 "it (client.dual_bias=10), or set a cap (budget.calls_per_round).",
             )
@@ -57,7 +58,7 @@ def _usage(seen: Seen) -> list[Finding]:
                 f"The budget is not used: in the last third of phase {phase.name} the mean device asks on "
                 f"{percent(mean)} of its responses, of tau={tau:g} (difference: {text}){_more(under)}.",
                 *(mean / tau, limit("under_tau"), BELOW),
-                (seen.trained(*ASKED, first=last_third(phase), last=phase.last_round),),
+                (seen.trained(*names, first=last_third(phase), last=phase.last_round),),
                 "If the cloud would help (compare accuracy of the models cloud and global), let lambda fall faster "
                 "(client.dual_lr), explore the request (client.explore=0.5), or lower budget.tau.",
             )
@@ -94,7 +95,8 @@ def _refused(seen: Seen) -> list[Finding]:
             *(share, limit("refused"), ABOVE),
             (seen.trained("cloud_refused", "cloud_calls", first=first, last=last),),
             "Bring caps and tau together: lower budget.tau, or raise the caps (budget.calls_per_round, "
-            "budget.calls_total, budget.tokens_total, budget.money_total, budget.fleet).",
+            "budget.calls_total, budget.tokens_total, budget.money_total, budget.bytes_per_round, "
+            "budget.joules_per_round, budget.seconds_per_question, budget.fleet).",
             tuple(map(str, worst.index[:5])),
         )
     ]

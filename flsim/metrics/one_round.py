@@ -20,6 +20,7 @@ Facts = dict[str, Any]
 _OUT = ("set_aside", "late")  # rows of a device whose update was not used
 _SENT = ("downlink_bytes", "reward")  # rows that say who was asked
 _CAPS = ("calls", "tokens", "money")
+_TRIP_CAPS = {"bytes_per_round": "cloud_bytes", "joules_per_round": "asking_joules"}
 _SYSTEM = (
     *("round_seconds", "compute_seconds", "link_seconds", "cloud_seconds", "waited_seconds"),
     *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules"),
@@ -228,7 +229,10 @@ class DeviceRound:
         }
 
     def _refused_by(self) -> list[Facts]:
-        """The caps that can have refused: those on calls that were reached, else those on tokens and money."""
+        """The caps that can have refused: those that were reached, else those on tokens, money, bytes and joules.
+
+        Nobody knows how long a question would have taken, so that one may also have been too long for its cap.
+        """
         if not self.total("cloud_refused"):
             return []
         found = [
@@ -237,6 +241,9 @@ class DeviceRound:
             if cap is not None
         ]
         reached = [one for one in found if one["reached"]]
+        longest = self.of.records.budget.seconds_per_question
+        if longest is not None:
+            found.append({"cap": "budget.seconds_per_question", "spent": None, "of": longest, "reached": False})
         return reached or [one for one in found if "calls" not in str(one["cap"])]
 
     def _caps(self) -> list[tuple[str, float, float | None]]:
@@ -247,6 +254,8 @@ class DeviceRound:
             caps.append((f"budget.{kind}_per_round", spent, getattr(budget, f"{kind}_per_round")))
             caps.append((f"budget.{kind}_total", self.so_far(f"cloud_{kind}"), getattr(budget, f"{kind}_total")))
             caps.append((f"its allotment of the fleet's {kind}", spent, self.total(f"allotment_{kind}")))
+        for key, name in _TRIP_CAPS.items():
+            caps.append((f"budget.{key}", self.total(name) or 0.0, getattr(budget, key)))
         return caps
 
     def _granted(self) -> Facts:

@@ -57,6 +57,9 @@ users."""
 ASKED = ("cloud_requests", "cloud_purchases")
 """Training rows that say how often the cloud was asked: what a method wished that samples and may ask, granted or not,
 and what one bought that learns the cloud's answers. No run has both."""
+WEIGHED = "weighed_requests"
+"""Training rows of requests by what each counts in `budget.unit`, of runs where that is not `calls`: tau is a share of
+these."""
 
 MALICIOUS = "malicious"
 """The name of a row that marks a device as one that does not learn honestly."""

@@ -14,7 +14,7 @@ import pandas as pd
 from flsim.metrics import calibration
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
-from flsim.metrics.rows import ASKED, STAGE, WARMUP, evaluation, latest, training, user_facts
+from flsim.metrics.rows import ASKED, STAGE, WARMUP, WEIGHED, evaluation, latest, training, user_facts
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.systems import classes_of
 from flsim.metrics.users import over_rounds, per_user
@@ -112,9 +112,15 @@ class RunRows:
         both = sorted(own.keys() & merged.keys())
         return pd.Series({name: lost_by_aggregation(own[name], merged[name], taught) for name in both}, dtype=float)
 
+    @cached_property
+    def usage(self) -> pd.DataFrame:
+        """Rows of training whose values are held against tau: requests, each as much as it counts in `budget.unit`."""
+        weighed = self.trained(WEIGHED)
+        return self.trained(ASKED) if weighed.empty else weighed
+
     def usage_by_round(self) -> pd.Series:
         """The share of training responses that ask, by (device, round), over the rounds in which it took part."""
-        sums = self.trained(ASKED).groupby(["device", "round"])[["total", "weight"]].sum()
+        sums = self.usage.groupby(["device", "round"])[["total", "weight"]].sum()
         return (sums["total"] / sums["weight"].where(sums["weight"] > 0)).dropna()
 
     @cached_property
@@ -200,7 +206,7 @@ class RunRows:
     @cached_property
     def settlings(self) -> list[int | None]:
         """Of every switch, the rounds until the mean user's usage is back at tau; empty if usage was not measured."""
-        usage = over_rounds(self.trained(ASKED))["mean"]
+        usage = over_rounds(self.usage)["mean"]
         if usage.empty:
             return []
         return [settling_rounds(usage.loc[new.first_round : new.last_round], self.tau) for _, new in self.switches]

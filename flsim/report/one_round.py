@@ -129,7 +129,12 @@ def _refusing(caps: Sequence[Facts]) -> str:
     """By which cap: one that is on calls is known, of others any may be it in which the next question did not fit."""
     if not caps:
         return "by a cap that is not recorded"
-    named = [f"{one['cap']} ({amount(one['spent'])} of {amount(one['of'])} were spent)" for one in caps]
+    named = [
+        f"{one['cap']}={amount(one['of'])}"
+        if one["spent"] is None
+        else f"{one['cap']} ({amount(one['spent'])} of {amount(one['of'])} were spent)"
+        for one in caps
+    ]
     return f"by {joined(named, 'or')}"
 
 

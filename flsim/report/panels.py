@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from flsim.metrics.continual import accuracy_matrix
-from flsim.metrics.rows import ASKED, evaluation, latest, training
+from flsim.metrics.rows import ASKED, WEIGHED, evaluation, latest, training
 from flsim.metrics.users import over_rounds, per_user
 from flsim.report.plot import (
     COLOURS,
@@ -73,8 +73,12 @@ def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, al
 
 
 def draw_usage(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None) -> None:
-    """Share of training responses that asked the cloud, over rounds, against the budget `tau` (None: no budget)."""
-    curve = over_rounds(training(rows, name=ASKED))
+    """Share of training responses that asked the cloud, over rounds, against the budget `tau` (None: no budget).
+
+    Where the budget has a unit, each counts by it.
+    """
+    weighed = training(rows, name=WEIGHED)
+    curve = over_rounds(training(rows, name=ASKED) if weighed.empty else weighed)
     if curve.empty:
         say_missing(axes, "training rounds")
         return
@@ -86,7 +90,7 @@ def draw_usage(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, tau: 
         labels.append(EndLabel(tau, f"budget τ = {percent(tau)}", INK))
     axes.set_ylim(0, 1.08 * max(float(curve["p90"].max()), tau or 0.0, 0.01))
     as_percent_axis(axes)
-    axes.set_ylabel("responses that ask")
+    axes.set_ylabel("responses that ask" if weighed.empty else "responses that ask, by cost")
     last_round = int(rows["round"].max())
     as_rounds_axis(axes, last_round)
     mark_phases(axes, phases, last_round)

@@ -11,7 +11,6 @@ from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetti
 from flsim.metrics.formulas import IMPRESSIONS, Spent, auc_over_users
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import (
-    ASKED,
     FLEET,
     LEARNERS,
     REFERENCES,
@@ -231,7 +230,7 @@ def _floats(values: pd.Series) -> dict[str, float]:
 
 def _usage(run: RunRows, phase: Phase, tau: float | None) -> PhaseUsage:
     """The fleet's training usage in one phase, whole and in its last third of rounds."""
-    usage = run.trained(ASKED)
+    usage = run.usage
     parts: list[Used | None] = []
     for first in (phase.first_round, last_third(phase)):
         window = in_rounds(usage, first, phase.last_round)

@@ -1,4 +1,4 @@
-"""Budgets in any unit on devices: what a request weighs, what lambda then does, and caps that hold over all attempts."""
+"""Budgets in any unit on devices: what a request weighs, what lambda then does, caps that hold over all attempts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -168,7 +168,7 @@ def test_a_dearer_question_is_held_back_more(world: World) -> None:
     assert weight is not None
     assert float(weight.mean()) == pytest.approx(1)
     costs = [float(device.tariff.cost(at.cloud.quote(problem), problem, "joules")) for problem in asked]
-    torch.testing.assert_close(weight[0], torch.tensor(costs) / np.mean(costs), check_dtype=False)
+    torch.testing.assert_close(weight[0], torch.tensor(costs) / float(np.mean(costs)), check_dtype=False)
     pack = cast(Any, dataclasses.make_dataclass("Pack", ["dual", "theta"])(torch.tensor([0.4]), torch.zeros(1)))
     bias = DaGrpo()._biases(pack, [asked], None, weight)
     torch.testing.assert_close(bias, -0.4 * weight)
@@ -203,7 +203,7 @@ def carried_out(
         folder: of its journals.
         rounds: for each the numbers of questions of its steps.
         kills: for each after how many steps a first attempt ends; 0 is none.
-        turned: the round whose second attempt asks in another order, so that it need not be granted the same; 0 is none.
+        turned: the round whose second attempt asks in another order, and need not be granted the same; 0 is none.
     """
     total, books, budget = Account(), [], world.config.budget
     for round_, (steps, kill) in enumerate(zip(rounds, kills, strict=True), 1):
@@ -247,7 +247,7 @@ def test_no_cap_is_passed_in_any_unit_over_rounds_and_attempts(
     received: float,
     data: st.DataObject,
 ) -> None:
-    """With random prices; a round that was ended in its middle and is begun again grants what it would have in peace."""
+    """With random prices; a round that was ended in its middle and begun again grants what it would have in peace."""
     prices = CloudConfig(world.prices.path, price_per_prompt_token=sent, price_per_completion_token=received)
     config = replace(world.config, budget=budget, cloud=prices, system=SystemConfig(jitter=0.3))
     own = replace(world, config=config)
@@ -293,6 +293,10 @@ def test_no_cap_is_passed_in_any_unit_over_rounds_and_attempts(
 )
 def test_what_cannot_count_is_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config = load_config(None, settings)
-        check_settings(config)
-        client_of(config)
+        built(settings)
+
+
+def built(settings: list[str]) -> None:
+    config = load_config(None, settings)
+    check_settings(config)
+    client_of(config)

@@ -103,7 +103,7 @@ def test_a_failed_question_was_sent_all_the_same() -> None:
 
 
 def test_a_journal_remembers_trips_and_older_ones_are_read(tmp_path: Path) -> None:
-    """What came counts as it was, and what was sent and never answered as its quote; earlier releases wrote no bytes."""
+    """What came counts as it was, and what was never answered as its quote; earlier releases wrote no bytes."""
     path, prices = tmp_path / "round-00001.train", CloudConfig()
     journal = Journal(path, prices, TARIFF)
     journal.begin(Account(), MONEY)

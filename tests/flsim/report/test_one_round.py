@@ -110,6 +110,10 @@ def test_what_the_records_lack_is_said_with_the_setting_that_has_it() -> None:
             {"tokens_total": 420, "money_per_round": 0.00013},
             "by budget.tokens_total (410 of 420 were spent) or budget.money_per_round (0.000125 of 0.00013 were spent)",
         ),
+        (
+            {"bytes_per_round": 9000, "seconds_per_question": 2.5},
+            "by budget.bytes_per_round (0 of 9,000 were spent) or budget.seconds_per_question=2.5",
+        ),
         ({}, "by a cap that is not recorded"),
     ],
 )

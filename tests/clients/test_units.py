@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import flsim
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device
 from clients.device.rollout import Rollout, buy_answers
@@ -32,9 +34,10 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.learning.advantage import cost_advantage
 from flsim.learning.dual import solved_price
 from flsim.loop.checks import check_settings
+from flsim.metrics.rows import without_timing
 from flsim.problems.problem import Problem
 from tests.flsim.cloud.test_cloud import problems
-from tests.tiny import TOKEN, tiny_world
+from tests.tiny import TOKEN, TinyRun, tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -266,6 +269,24 @@ def test_no_cap_is_passed_in_any_unit_over_rounds_and_attempts(
                 took = seconds.came(own.cloud.answer([question])[0], len(question.prompt)).microseconds
                 assert budget.seconds_per_question is None or took <= 1e6 * budget.seconds_per_question
             at += size
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_under_caps_of_all_kinds_goes_on_where_it_was_stopped(tiny_run: TinyRun) -> None:
+    """Rows say what was charged, and it is below each cap; other rows of requests count by joules."""
+    caps = ("bytes_per_round=2500", "joules_per_round=30", "seconds_per_question=1.5", "unit=joules", "tau=0.5")
+    more = ("system={}", "rounds=3", "client.prompts=4", *(f"budget.{cap}" for cap in caps))
+    whole = without_timing(flsim.run(tiny_run("whole", *more), progress=False).rows)
+    flsim.run(tiny_run("stopped", *more), until=1, progress=False)
+    again = flsim.run(resume=tiny_run("stopped", *more).folder, progress=False).rows
+    pd.testing.assert_frame_equal(without_timing(again), whole, check_exact=True)
+    rows = whole[whole["split"] == "train"].groupby("name")["total"]
+    assert 0 < rows.max()["cloud_bytes"] <= 2500
+    assert 0 < rows.max()["asking_joules"] <= 30
+    assert rows.sum()["cloud_refused"] > 0
+    texts = whole[whole["name"].isin(["cloud_up_bytes", "cloud_down_bytes"])]["total"].sum()
+    assert rows.sum()["cloud_bytes"] == texts + 2 * 500 * rows.sum()["cloud_trips"]
+    assert rows.sum()["weighed_requests"] != rows.sum()["cloud_requests"]
 
 
 # ------------------------------------------------------------------------------------------------- refusals

@@ -122,24 +122,14 @@ class Journal:
         return True
 
     def send(self, purpose: str, quotes: Sequence[tuple[str, Answer]], sizes: Mapping[str, int] = _NO_SIZES) -> None:
-        """Write down what is about to be sent, with the most that it can come to.
-
-        Args:
-            purpose: what for.
-            quotes: names of the questions, with their quotes.
-            sizes: bytes of the questions, by name; what is not among them counts as none.
+        """Write down what is about to be sent, with the most that it can come to; `sizes` are bytes of the questions.
 
         Raises:
             UnwritableError: if that cannot be written; nothing may be sent then.
         """
         if self.path is not None and self.costs == MONEY and quotes:
             self._write(
-                {
-                    "sent": name,
-                    "for": purpose,
-                    "sizes": _sizes(quote),
-                    "bytes": [sizes.get(name, 0), most_down(quote)],
-                }
+                {"sent": name, "for": purpose, "sizes": _sizes(quote), "bytes": [sizes.get(name, 0), most_down(quote)]}
                 for name, quote in quotes
             )
 

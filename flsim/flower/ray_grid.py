@@ -305,14 +305,14 @@ class _Tensors:
 
 
 def _keep_freed() -> None:
-    """Have glibc keep up to half a GiB that was freed.
+    """Have glibc keep up to a quarter of a GiB that was freed.
 
     Tensors of tens of MB come and go with every step: to have the system hand out and clear their pages each time takes
     as long as what is done to them.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # not elsewhere than in glibc
     if set_option is not None:
-        set_option(_M_TRIM_THRESHOLD, 2**29)
+        set_option(_M_TRIM_THRESHOLD, 2**28)
         set_option(_M_MMAP_THRESHOLD, 2**25)  # the most that it allows
 
 

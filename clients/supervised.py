@@ -313,7 +313,8 @@ class SupervisedApp(PackedClientApp):
                 taught = self.tutor.taught(pupils[names[0]], names[0], round_, order[0][step])
             found = self.stacked.learn(theta, inputs, labels, weights, taught)
             active = weights.sum(1) > 0  # (k,)
-            descent.step(theta, pulls.added(found.gradient, theta, start), active)
+            blocks = [pulls.added(found.gradient, theta, start)] if pulls.active else found.blocks
+            descent.step(theta, blocks, active)
             counts, losses = weights.sum(1).tolist(), found.losses.tolist()
             for one, count, loss, right in zip(noted, counts, losses, found.right.tolist(), strict=True):
                 one.add(count, loss, right)

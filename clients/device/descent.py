@@ -73,12 +73,27 @@ class Descent:
         moments = fresh_state(*theta.shape) if optimizer == "adam" else None
         return cls(lr, momentum, clip_norm, velocity, moments)
 
-    def step(self, theta: Tensor, gradient: Tensor, active: Tensor) -> None:
-        """Move the devices that are active `(k,)`; gradient `(k, n)` may be changed."""
+    def step(self, theta: Tensor, blocks: Sequence[Tensor], active: Tensor) -> None:
+        """Move the devices that are active `(k,)`.
+
+        Args:
+            theta: what they hold, `(k, n)`.
+            blocks: their gradients, `(k, m)` each, side by side as in theta; they may be changed.
+            active: who moves.
+        """
+        rows = range(len(theta)) if bool(active.all()) else active.nonzero()[:, 0].tolist()
+        if self.clip_norm is None and self.velocity is None and self.moments is None:
+            for own, block in zip(theta.split([block.shape[1] for block in blocks], 1), blocks, strict=True):
+                for k in rows:
+                    own[k].sub_(block[k], alpha=self.lr)
+            return
+        self._step(theta, torch.cat(list(blocks), 1), rows)
+
+    def _step(self, theta: Tensor, gradient: Tensor, rows: Sequence[int]) -> None:
+        """With all that may be set; gradient `(k, n)` is changed."""
         if self.clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)  # (k, 1)
             gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))  # (k, n)
-        rows = range(len(theta)) if bool(active.all()) else active.nonzero()[:, 0].tolist()
         if self.moments is None:
             for k in rows:
                 direction = gradient[k]  # (n,)

@@ -55,12 +55,17 @@ class Taught:
 class Step:
     """What one batch says to k devices."""
 
-    gradient: Tensor
-    """Of each device's mean cross-entropy, `(k, n)`; in a buffer that the next step fills anew."""
+    blocks: tuple[Tensor, ...]
+    """The gradient of each device's mean cross-entropy: `(k, m)` of each parameter in turn, or `(k, n)` of all."""
     losses: Tensor
     """That mean, `(k,)`."""
     right: Tensor
     """How many examples each device had right before the step, `(k,)`."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """The blocks as one, `(k, n)`; of a large module to bring them together takes longer than a step along them."""
+        return self.blocks[0] if len(self.blocks) == 1 else torch.cat(self.blocks, 1)
 
 
 class StackedModule:
@@ -95,7 +100,6 @@ class StackedModule:
             name: np.array(value.detach().float().numpy(), order="C") for name, value in learned.items()
         }
         """What is learned, as the module holds it."""
-        self._buffer = torch.empty(0, self.size)
 
     @property
     def size(self) -> int:
@@ -130,9 +134,6 @@ class StackedModule:
             weights: 1 for examples, 0 for filling, `(k, B)`; a device without examples has a gradient of zero.
             taught: what a teacher said of them, for a module that is trained one device at a time; None is no teacher.
         """
-        if len(self._buffer) < len(theta):
-            self._buffer = torch.empty(len(theta), self.size)
-        gradient = self._buffer[: len(theta)]  # (k, n)
         if len(theta) == 1:
             named = {name: value.detach().requires_grad_() for name, value in self._named(theta[0]).items()}
             if taught is None:
@@ -140,14 +141,14 @@ class StackedModule:
             else:
                 loss, logits = self._taught_loss(named, inputs[0], labels[0], weights[0], taught)  # () and (B, C)
             parts = torch.autograd.grad(loss, list(named.values()))
-            torch.cat([part.flatten() for part in parts], out=gradient[0])
+            blocks = tuple(part.reshape(1, -1) for part in parts)  # (1, m) each
             losses, said = loss.detach()[None], logits.detach()[None]  # (1,) and (1, B, C)
         else:
             per_device = vmap(grad_and_value(self._loss, has_aux=True))
             found, (losses, said) = per_device(theta, inputs, labels, weights)  # (k, n), (k,), (k, B, C)
-            gradient.copy_(found)
+            blocks = (found,)
         right: Tensor = (said.argmax(-1) == labels) * weights  # (k, B)
-        return Step(gradient, losses, right.sum(1))
+        return Step(blocks, losses, right.sum(1))
 
     @torch.no_grad()
     def logits(self, theta: Tensor, inputs: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
 _TIMED = {
     *(f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round", "virtual")),
     *(f"{part}_joules" for part in ("compute", "waiting", "radio", "cloud", "wasted")),
-    *("joules", "grams"),
+    *("joules", "grams", "link_bytes"),
 }
 """What a run in virtual time has already, and is priced anew."""
 
@@ -106,7 +106,6 @@ def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
         return float(sum(training(rows, name=name)["total"].sum() for name in names))
 
     fleet = rows[rows["name"] == "virtual_seconds"]["total"]
-    moved = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
     return {
         "virtual_hours": float(fleet.max()) / 3600 if len(fleet) else 0.0,
         "device_joules": total("joules"),
@@ -114,7 +113,7 @@ def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
         "waiting_joules": total("waiting_joules"),
         "radio_joules": total("radio_joules"),
         "cloud_joules": total("cloud_joules"),
-        "gigabytes": total(*moved) / 1e9,
+        "gigabytes": total("link_bytes") / 1e9,
         "money": total("cloud_money"),
     }
 

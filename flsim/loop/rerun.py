@@ -37,7 +37,8 @@ OF_SERVER = frozenset(
     {
         *("aggregation_share", "update_norm", "mean_cosine", "staleness", "late", "set_aside"),
         *("compute_seconds", "link_seconds", "up_seconds", "cloud_seconds", "waited_seconds", "round_seconds"),
-        *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules", "battery"),
+        *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules"),
+        *("link_bytes", "grams", "battery"),
     }
 )
 """Training rows of a device that the server writes, once it has heard of others: a device alone has none of them."""

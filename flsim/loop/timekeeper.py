@@ -148,7 +148,8 @@ class Timekeeper:
         if taken_in is not None:
             return self._land(taken, taken_in, round_)
         stints, end = [one.stint for one in taken.values()], self.system.config.end
-        over = ended(stints, end, now=self.state.now, count=self.config.counted)
+        opened = max(self.starts.values(), default=self.state.now)  # with the last of those who were awaited
+        over = ended(stints, end, now=self.state.now, opened=opened, count=self.config.counted)
         rows = [row for device, one in taken.items() for row in self._rows(device, one, over.time, round_)]
         spent = {device: one.spent(over.time) for device, one in taken.items()}
         wasted = sum(spent[device] for device in sorted(over.late | over.left))
@@ -213,7 +214,8 @@ class Timekeeper:
 
     def _ready(self, device: int) -> int | None:
         """When a device can begin, at the earliest now; None for never."""
-        time, battery = max(self.state.now, self.state.gone.get(device, 0)), self._battery(device)
+        time = max(self.state.now, self.state.gone.get(device, 0))
+        battery = self._battery(device, time)
         if device in self.state.flights:
             return None
         if battery is not None:
@@ -223,15 +225,15 @@ class Timekeeper:
             time = max(time, ready)
         return self.there.earliest(device, time)
 
-    def _battery(self, device: int) -> Battery | None:
-        """As it is now; None where batteries are not followed."""
+    def _battery(self, device: int, at: int) -> Battery | None:
+        """As it is then, if the device does not work before; None where batteries are not followed."""
         if not self.system.config.charge_w:
             return None
         charging = self._charging(device)
         known = self.state.batteries.get(device)
         if known is None:
-            return Battery(charging["capacity"], self.state.now)
-        return known.charged(device, self.state.now, there=self.there, **charging)
+            return Battery(charging["capacity"], at)
+        return known.charged(device, at, there=self.there, **charging)
 
     def _charging(self, device: int) -> dict[str, float]:
         capacity = WATT_HOUR * self.system.class_of(device).battery_wh
@@ -255,7 +257,7 @@ class Timekeeper:
 
     def _leaves(self, device: int, start: int, spans: Spans, joules: Joules) -> int | None:
         """When a device goes away, or its battery is empty, before it is done; None if neither."""
-        until, battery = self.there.until(device, start), self._battery(device)
+        until, battery = self.there.until(device, start), self._battery(device, start)
         gone = [until] if until is not None and until < start + spans.total else []
         if battery is not None and joules.device > battery.joules:
             gone.append(start + int(spans.total * battery.joules / joules.device))
@@ -263,9 +265,8 @@ class Timekeeper:
 
     def _rows(self, device: int, one: Taken, until: int, round_: int) -> list[Row]:
         """Of a device, which worked until then at the most."""
-        grams = self.system.config.cloud.grams_per_kwh
-        rows = device_rows(device, one, round_, now=self.state.now, until=until, grams_per_kwh=grams)
-        battery = self._battery(device)
+        rows = device_rows(self.system, device, one, round_, now=self.state.now, until=until)
+        battery = self._battery(device, one.stint.start)
         if battery is not None:
             left = Battery(max(0.0, battery.joules - one.spent(until)), until)
             rows.append(battery_row(device, left, self.system.class_of(device).battery_wh, round_))
@@ -275,7 +276,7 @@ class Timekeeper:
         """To the end of the round, and of the batteries' part in it."""
         batteries = dict(self.state.batteries)
         for device, one in taken.items():
-            battery = self._battery(device)
+            battery = self._battery(device, one.stint.start)
             if battery is not None:
                 until = max(now, one.stint.over) if self.buffered else now
                 batteries[device] = Battery(max(0.0, battery.joules - one.spent(until)), until)

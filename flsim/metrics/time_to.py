@@ -35,10 +35,11 @@ class Axis:
 
 TIME = Axis("seconds", "virtual time", "seconds", ())
 _SENT = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
+"""What stands for `link_bytes`, those of the size that a run stands for, in a run without virtual time."""
 AXES = (
     TIME,
     Axis("joules", "joules of devices", "joules", tuple(f"{part}_joules" for part in PARTS)),
-    Axis("bytes", "sent up and down", "bytes", _SENT),
+    Axis("bytes", "sent up and down", "bytes", ("link_bytes",)),
     Axis("money", "money for the cloud", "money", ("cloud_money",)),
     Axis("grams", "grams of CO2", "count", ("grams",)),
 )
@@ -61,8 +62,9 @@ def costs_by_round(rows: pd.DataFrame) -> pd.DataFrame:
             if len(ends):
                 found[axis.name] = ends.reindex(rounds).ffill()
             continue
-        parts = [training(rows, name=name) for name in axis.rows]
-        parts += [rows[rows["split"].isin((STAGE, WARMUP)) & rows["name"].isin(axis.rows)]]
+        names = _SENT if axis.name == "bytes" and not (rows["name"] == "link_bytes").any() else axis.rows
+        parts = [training(rows, name=name) for name in names]
+        parts += [rows[rows["split"].isin((STAGE, WARMUP)) & rows["name"].isin(names)]]
         spent = pd.concat(parts)
         if len(spent):
             found[axis.name] = spent.groupby("round")["total"].sum().reindex(rounds, fill_value=0.0).cumsum()

@@ -32,18 +32,16 @@ class Taken:
         return self.stint.worked(until) * self.joules.device
 
 
-def device_rows(
-    device: int, one: Taken, round_: int, *, now: int, until: int, grams_per_kwh: float | None = None
-) -> list[Row]:
-    """Of a device in a round: seconds as they would have been in full, joules as far as it worked.
+def device_rows(system: System, device: int, one: Taken, round_: int, *, now: int, until: int) -> list[Row]:
+    """Of a device in a round: seconds and bytes as they would have been in full, joules as far as it worked.
 
     Args:
+        system: of the run.
         device: its index.
         one: what its round took.
         round_: the round.
         now: when the round began, in microseconds.
         until: it worked until then at the most.
-        grams_per_kwh: of carbon dioxide, for the joules of device and cloud; None has no row of it.
     """
     of, spans = Subject(round_, device_name(device), "train", "own"), one.spans
     done = one.stint.worked(until)
@@ -62,9 +60,11 @@ def device_rows(
         "radio_joules": one.joules.radio,
         "cloud_joules": one.joules.cloud,
     }
-    if grams_per_kwh is not None:
-        joules["grams"] = (one.joules.device + one.joules.cloud) / KILOWATT_HOUR * grams_per_kwh
-    rows = [of.row(name, value / MICROSECONDS) for name, value in seconds.items()]
+    intensity = system.config.cloud.grams_per_kwh
+    if intensity is not None:
+        joules["grams"] = (one.joules.device + one.joules.cloud) / KILOWATT_HOUR * intensity
+    rows = [of.row("link_bytes", float(system.moved(one.work)))]
+    rows += [of.row(name, value / MICROSECONDS) for name, value in seconds.items()]
     return rows + [of.row(name, done * value) for name, value in joules.items()]
 
 
@@ -126,8 +126,7 @@ def priced(rows: pd.DataFrame, system: System) -> pd.DataFrame:
         }
         end = max((one.stint.finish for one in taken.values()), default=now)
         for device, one in taken.items():
-            grams = system.config.cloud.grams_per_kwh
-            found += device_rows(device, one, int(str(round_)), now=now, until=end, grams_per_kwh=grams)
+            found += device_rows(system, device, one, int(str(round_)), now=now, until=end)
         joules = sum(one.spent(end) for one in taken.values())
         found += round_rows(int(str(round_)), now=end, lasted=end - now, wasted=0.0, joules=joules)
         now = end

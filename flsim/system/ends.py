@@ -48,7 +48,7 @@ class Ended:
     """Devices that went away before they were done."""
 
 
-def ended(stints: Sequence[Stint], end: RoundEndConfig, *, now: int, count: int) -> Ended:
+def ended(stints: Sequence[Stint], end: RoundEndConfig, *, now: int, count: int, opened: int = 0) -> Ended:
     """How a round ends.
 
     Laws: `first n of n` and a deadline that nobody misses are `all`; to invite more never makes `first` slower.
@@ -58,11 +58,12 @@ def ended(stints: Sequence[Stint], end: RoundEndConfig, *, now: int, count: int)
         end: of the config; `buffered` ends elsewhere.
         now: when the round began.
         count: how many are to count, for `first`.
+        opened: from when on a deadline counts, where somebody was awaited after `now`.
     """
     done = sorted((one.finish, one.device) for one in stints if one.leaves is None)
     last = max((one.over for one in stints), default=now)
     if end.kind == DEADLINE:
-        time = min(now + micro(end.deadline_s), last)
+        time = min(max(now, opened) + micro(end.deadline_s), last)
     elif end.kind == FIRST and len(done) >= count:
         time = done[count - 1][0]
     else:

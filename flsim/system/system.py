@@ -8,7 +8,15 @@ from flsim.config.system import SystemConfig
 from flsim.system.asking import jitter
 from flsim.system.classes import DeviceClass, Fleet, Link
 from flsim.system.joules import Joules, joules_of
-from flsim.system.seconds import MICROSECONDS, Spans, cloud_seconds, compute_seconds, micro, transfer_seconds
+from flsim.system.seconds import (
+    MICROSECONDS,
+    Spans,
+    asked_bytes,
+    cloud_seconds,
+    compute_seconds,
+    micro,
+    transfer_seconds,
+)
 from flsim.system.shapes import Shape
 from flsim.system.work import Work
 
@@ -53,6 +61,11 @@ class System:
             up=micro(factor * up),
             overlap=self.config.overlap,
         )
+
+    def moved(self, work: Work) -> int:
+        """Bytes over a device's link in a round: adapters of the size that is stood for, and all of its requests."""
+        adapters = round(self.carried * (work.down_bytes + work.up_bytes))
+        return adapters + sum(asked_bytes(self.config.cloud, work))
 
     def joules(self, device: int, work: Work, spans: Spans) -> Joules:
         """What that takes in energy."""

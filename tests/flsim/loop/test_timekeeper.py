@@ -22,7 +22,8 @@ from tests.tiny import TinyRun
 pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
 TINY = ("fleet.devices=6", "fleet.cohort=3", "rounds=3", "engine.pack=3", "client.group_size=2", "model.request=before")
 PARTS = ("compute", "waiting", "radio")
-TIMED = {"joules", "cloud_joules", "battery", "virtual_seconds", "wasted_joules", *(f"{part}_joules" for part in PARTS)}
+TIMED = {"joules", "link_bytes", "cloud_joules", "battery", "virtual_seconds", "wasted_joules"}
+TIMED |= {f"{part}_joules" for part in PARTS}
 TIMED |= {f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round")}
 Rows = Callable[..., pd.DataFrame]
 
@@ -183,3 +184,23 @@ def test_a_fleet_that_never_comes_again_ends_the_run_in_a_sentence(tiny_run: Tin
     settings = f"system.availability={{kind: file, path: {trace}}}"
     with pytest.raises(ConfigError, match="round 1: nobody of the fleet ever comes again"):
         flsim.run(tiny_run("away", settings), progress=False)
+
+
+def test_an_empty_battery_is_charged_and_its_device_takes_part_again(rows: Rows) -> None:
+    """It is awaited until it holds a tenth, and begins with that, and not with what it had when the round began."""
+    settings = ("fleet.devices=2", "fleet.cohort=null", "rounds=6", "system.links.lte.share=1")
+    found = rows("drained", *settings, "system.charge_w=0.5", "system.classes.low.battery_wh=0.01")
+    levels = training(found, name="battery")
+    assert levels["total"].min() == 0
+    waited = training(found, name="waited_seconds")
+    awaited = waited[waited["total"] > 0].set_index(["round", "device"]).index
+    assert len(awaited)
+    worked = training(found, name="joules").set_index(["round", "device"])["total"]
+    assert (worked[awaited] > 0).all()
+
+
+def test_a_deadline_counts_from_when_those_who_were_awaited_begin(rows: Rows) -> None:
+    noon = "system.availability={kind: daily, start_h: 12, spread_h: 0, length_h: 8}"
+    found = rows("noon", noon, "system.end={kind: deadline, deadline_s: 200}", "rounds=1")
+    assert found[found["name"] == "set_aside"].empty
+    assert seconds(found)[0] > 12 * 3600

@@ -22,7 +22,7 @@ import pandas as pd
 
 from experiments.command.terminal import Parser
 from flsim.cloud.make import make_cloud
-from flsim.config.load import load_config, to_yaml
+from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.config.system import ALWAYS, EVERYBODY, SystemConfig
 from flsim.flower.contract import BringsModel, client_of
@@ -64,7 +64,7 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
 
     Args:
         folder: the run's.
-        file: YAML with a section `system`; None: what the settings say, or what ships.
+        file: YAML with a section `system`; None: the run's own, or what ships.
         settings: `system.KEY=value` over it.
 
     Raises:
@@ -74,13 +74,9 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
     other = next((one for one in settings if not one.startswith("system")), None)
     if other is not None:
         raise ConfigError(f"{other} is no setting of system, and flsim price runs nothing again; leave it out")
-    asked = load_config(None, settings, fragments=[] if file is None else [file]).system or SystemConfig()
-    if asked.end.kind != EVERYBODY or asked.availability.kind != ALWAYS or asked.charge_w:
-        raise ConfigError(
-            "system.end, system.availability and system.charge_w say who takes part, and a run that is over cannot be "
-            "told otherwise; leave them out, or run it again with them"
-        )
-    config = replace(load_config(folder / CONFIG), system=asked, run_dir=str(folder))
+    asked, config = _asked(folder, file, settings)
+    _refuse_other_run(folder, asked)
+    config = replace(config, system=asked, run_dir=str(folder))
     if config.budget.follows_trips:
         raise ConfigError(
             f"{folder} has a budget in bytes, joules or seconds, which grants other questions under another system; "
@@ -89,6 +85,39 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
     rows = read_rows(folder)
     plain = rows[~rows["name"].isin(_TIMED) & ~rows["name"].str.startswith(("class_", "link_"))]
     return config, priced(plain.reset_index(drop=True), _system(config, asked))
+
+
+def _asked(folder: Path, file: Path | None, settings: list[str]) -> tuple[SystemConfig, Config]:
+    """The system that is asked for: the run's own, or a file's, with settings over it; and the run's config.
+
+    Raises:
+        ConfigError: for a file with other keys than those of system, or none of them, or a run of another end.
+    """
+    config = load_config(folder / CONFIG)
+    if config.system is not None:
+        _refuse_other_run(folder, config.system)
+    if file is None:
+        return load_config(folder / CONFIG, settings).system or SystemConfig(), config
+    found = load_config(None, fragments=[file])
+    other = [key for key in differences(Config(), found) if not key.startswith("system")]
+    if other:
+        raise ConfigError(f"--system={file} sets {other[0]}; a system is a section `system` and nothing else")
+    if found.system is None:
+        raise ConfigError(f"--system={file} has no section `system`; write its keys below one")
+    return load_config(None, settings, fragments=[file]).system or SystemConfig(), config
+
+
+def _refuse_other_run(folder: Path, system: SystemConfig) -> None:
+    """Refuse to price what depends on who took part.
+
+    Raises:
+        ConfigError: saying what would have given another run.
+    """
+    if system.end.kind != EVERYBODY or system.availability.kind != ALWAYS or system.charge_w:
+        raise ConfigError(
+            f"{folder}: system.end, system.availability and system.charge_w say who takes part, so that another value "
+            f"would have given another run; price runs that waited for all, who are always there, or run it again"
+        )
 
 
 _TIMED = {

@@ -112,8 +112,16 @@ def _unlike(wanted: dict[str, object], found: dict[Path, dict[str, object]]) -> 
         one_has_none = own.get("system") != wanted.get("system")
         for key in wanted | own:
             if own.get(key) != wanted.get(key) and not (one_has_none and key.startswith("system.")):
-                where.setdefault(f"{key} is {own.get(key)} and not {wanted.get(key)}", []).append(str(folder))
+                where.setdefault(_difference(key, own.get(key), wanted.get(key)), []).append(str(folder))
     return [f"{text} in {_listed(folders, ', ')}" for text, folders in where.items()]
+
+
+def _difference(key: str, own: object, wanted: object) -> str:
+    if key == "system":  # the whole of it is there or not
+        return (
+            "there is no virtual time (system is not set)" if own is None else "there is virtual time (system is set)"
+        )
+    return f"{key} is {own} and not {wanted}"
 
 
 def _check_seeds(methods: Sequence[Method]) -> None:

@@ -6,7 +6,7 @@ names: bit/s in Mbit (10^6 bit), seconds, joules, watts, Wh, GB of 10^9 bytes.
 
 from dataclasses import dataclass, field
 
-from flsim.config.ranges import above, at_least, count, filled, one_of, tupled
+from flsim.config.ranges import above, at_least, count, filled, limited, number, one_of, tupled
 
 ALWAYS, DAILY, RENEWAL, FILE = "always", "daily", "renewal", "file"
 EVERYBODY, DEADLINE, FIRST, BUFFERED = "all", "deadline", "first", "buffered"
@@ -154,11 +154,12 @@ class SystemConfig:
     """Devices, links, availability and the end of a round in virtual time."""
 
     classes: dict[str, ClassConfig] = field(default_factory=dict)
-    """Classes of devices by name; none given are `low`, `mid` and `high` of 0.3, 0.5 and 0.2."""
+    """Classes of devices by name; none given are `low`, `mid` and `high` of 0.3, 0.5 and 0.2. If any is named, those
+    that are not are none."""
     links: dict[str, LinkConfig] = field(default_factory=dict)
-    """Links by name; none given are `wifi` and `lte` of 0.7 and 0.3."""
-    jitter: float = at_least(0, 0.0, finite=True)
-    """Sigma of a log-normal factor of mean 1 on a device's transfers in a round; 0 is none."""
+    """Links by name; none given are `wifi` and `lte` of 0.7 and 0.3. If any is named, those that are not are none."""
+    jitter: float = limited(0.0, number(0, 3))
+    """Sigma of a log-normal factor of mean 1 on a device's transfers in a round; 0 is none, 1 is wide."""
     samples: str = one_of("one", ("one", "group"))
     """How a device samples the responses of a group: `one` by one, as phones do, or the `group` at once."""
     overlap: bool = False

@@ -19,7 +19,13 @@ from flsim.diagnosis.limits import LIMITS
 from flsim.diagnosis.seen import Facts, Seen
 from flsim.diagnosis.stuck import asks_always_or_never
 from flsim.diagnosis.systems import absent, communication_bound, participation_bias, stale, stragglers
-from flsim.diagnosis.updates import aggregation_loses, dead_adapter, length_collapse, reward_collapse
+from flsim.diagnosis.updates import (
+    aggregation_loses,
+    dead_adapter,
+    length_collapse,
+    nobody_counts,
+    reward_collapse,
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,13 @@ _TABLE = (
         "{kept_energy}; (a note) devices that count < {effective} of those that took part",
         "products in place of factors, rank",
         aggregation_loses,
+    ),
+    Kind(
+        "nobody_counts", "no update counts", (FAULT, WARNING),
+        "`set_aside`, `downlink_bytes`",
+        "every device that was asked was set aside, {rounds} rounds in a row; a fault if it lasts to the end",
+        "longer deadlines and windows, buffered rounds; whatever the log says of failures",
+        nobody_counts,
     ),
     Kind(
         "stragglers", "stragglers", (WARNING,),

@@ -5,7 +5,7 @@ import pandas as pd
 from flsim.diagnosis.finding import ABOVE, BELOW, FAULT, NOTE, WARNING, Finding, listed, rounds_text
 from flsim.diagnosis.limits import limit
 from flsim.diagnosis.seen import Seen, between, streaks
-from flsim.metrics.rows import ASKED
+from flsim.metrics.rows import ASKED, FLEET
 from flsim.text import percent
 
 
@@ -97,6 +97,38 @@ def reward_collapse(seen: Seen) -> list[Finding]:
             else "Take tasks that are right now and then (stream.phases), sample wider (client.temperature=1, "
             "client.group_size=16), shorten steps that ruined the model (client.lr), or practise what the cloud "
             "answers (client.imitate=8).",
+        )
+    ]
+
+
+_LATE_MENDS = {
+    "late": "Wait longer (system.end.deadline_s), or let late updates count (system.end.kind=buffered).",
+    "left": "Give devices longer windows or more charge (system.availability, system.charge_w), or less to do.",
+}
+
+
+def nobody_counts(seen: Seen) -> list[Finding]:
+    """Rounds in which every device that was asked was set aside: the adapter stays as it is, and all is paid for."""
+    asked = seen.run.trained("downlink_bytes").groupby("round")["device"].nunique()
+    aside = seen.run.trained("set_aside")
+    aside = aside[aside["device"] != FLEET]
+    lost = aside.groupby("round")["device"].nunique().reindex(asked.index, fill_value=0)
+    flags = (lost >= asked) & (asked > 0)
+    held = streaks(pd.concat({"fleet": flags}, names=["device"])) if len(flags) else pd.DataFrame()
+    if held.empty:
+        return []
+    first, last, lasts = held.iloc[0]
+    words = aside[aside["round"].between(first, last)]["task"].value_counts()
+    count = int(lost[lost.index.to_series().between(first, last)].sum())
+    return [
+        Finding(
+            FAULT if lasts else WARNING,
+            "nobody_counts",
+            f"In {rounds_text(int(first), int(last))} no update counted: all {count} devices that were asked were set "
+            f"aside, most of them as {words.index[0]!r}.",
+            *(float(last - first + 1), limit("rounds"), ABOVE),
+            (seen.trained("set_aside", "downlink_bytes", first=int(first), last=int(last)),),
+            _LATE_MENDS.get(str(words.index[0]), "See why in run.log, or by flsim replay of one of them."),
         )
     ]
 

@@ -53,7 +53,7 @@ def refuse_no_run(folder: Path) -> None:
         ConfigError: if there is none.
     """
     if not (folder / CONFIG).is_file() and not paths(folder):
-        raise ConfigError(f"{folder} is no run to resume (it has no config.yaml); start one with flsim run")
+        raise ConfigError(f"{folder} holds no run (there is no config.yaml); start one with flsim run")
 
 
 def open_again(folder: Path, config: Config | None) -> Config:

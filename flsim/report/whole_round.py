@@ -14,7 +14,11 @@ def told_of_round(facts: Facts) -> list[tuple[str, str]]:
     used = facts["cohort"] - len(out)
     who = f"{many(facts['cohort'], 'device')} learned in it, and the updates of {used} were aggregated."
     if facts["landed"]:
-        who = f"The server asked {many(facts['cohort'], 'device')}, and {many(facts['landed'], 'update')} came in."
+        dropped = int(facts["fleet"].get("dropped", 0))
+        late = f"; {dropped} of them {'was' if dropped == 1 else 'were'} too many versions late" if dropped else ""
+        who = (
+            f"The server asked {many(facts['cohort'], 'device')}, and {many(facts['landed'], 'update')} came in{late}."
+        )
     if out:
         who += f" Set aside were {reasons}{'' if len(out) <= _MOST else ' and more'}."
     phases = f" They were in {'phases' if len(facts['phases']) > 1 else 'phase'} {joined(facts['phases'])}."

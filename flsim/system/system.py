@@ -98,8 +98,9 @@ class System:
             if share and needed > of.memory_gb:
                 raise ConfigError(
                     f"system.classes.{of.name}.memory_gb={of.memory_gb:g} does not hold the training of "
-                    f"{self.shape.name}, which takes {needed:.2g} GB; raise it, set system.classes.{of.name}.share=0, "
-                    f"or have devices hold a smaller model (model.path, system.stands_for.device, model.rank)"
+                    f"{self.shape.name}, which takes {needed:.2g} GB; raise it, name the classes that are to take part "
+                    f"(system.classes.high.share=1), or have devices hold a smaller model (model.path, "
+                    f"system.stands_for.device, model.rank)"
                 )
 
     def _jitter(self, device: int, round_: int) -> float:

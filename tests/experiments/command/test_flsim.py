@@ -69,7 +69,7 @@ def test_python_m_flsim_is_the_same_command(capsys: pytest.CaptureFixture[str]) 
         (["run", "seed=3"], "give a config first"),
         (["run", "demo", "rounds"], "write it as key=value"),
         (["run", "demo", "--untill", "3"], "unrecognized arguments"),
-        (["resume", "nowhere"], "nowhere is no run to resume"),
+        (["resume", "nowhere"], "nowhere holds no run"),
         (["list", "stratgies"], "there is no kind 'stratgies'; did you mean strategies?"),
         (["explain", "budget.taw"], "did you mean budget.tau"),
         (["new", "method", "My Method"], "use small letters"),

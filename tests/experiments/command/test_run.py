@@ -84,7 +84,7 @@ def test_help_and_mistakes(tiny: Path, tmp_path: Path) -> None:
         assert "Traceback" not in err
     assert found["unknown key"][2].startswith("error: unknown key 'fleet.devicess'")
     assert "did you mean fleet.devices?" in found["unknown key"][2]
-    assert "is no run to resume" in found["no run"][2]
+    assert "holds no run" in found["no run"][2]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 

@@ -24,6 +24,13 @@ def of_fleet(name: str, value: float, weight: float = 1.0) -> list[Row]:
     return [fleet_row(r, name, value * weight, weight) for r in ALL]
 
 
+def set_aside(devices: float, rounds: range) -> list[Row]:
+    """So many of those that were asked came too late."""
+    words = [(r, device(index)) for r in rounds for index in range(int(devices))]
+    late = [Row(r, name, "late", "train", "own", "set_aside", 1.0, 1.0) for r, name in words]
+    return [*trained("downlink_bytes", 1.0), *late]
+
+
 def one_device(usual: float, other: float, *, who: int = 1) -> Callable[[int, int], float]:
     """`other` on the first `who` devices."""
     return lambda index, _: other if index < who else usual
@@ -157,6 +164,8 @@ CASES: tuple[tuple[str, str, Made, float, float, Facts], ...] = (
         lambda x: [*of_fleet("effective_devices", 12 * x), *trained("aggregation_share", 0.1)],
         *(0.33, 0.34, FACTS),
     ),
+    ("nobody_counts", FAULT, lambda n: set_aside(n, ALL), DEVICES, DEVICES - 1, FACTS),
+    ("nobody_counts", WARNING, lambda n: set_aside(DEVICES, range(1, int(n) + 1)), 3, 2, FACTS),
     ("stragglers", WARNING, lambda x: trained("round_seconds", one_device(10, 10 * x)), 3.1, 2.9, FACTS),
     ("stragglers", WARNING, lambda x: of_fleet("wasted_joules", x, 50), 0.21, 0.19, FACTS),
     ("stale", WARNING, lambda x: trained("staleness", x), 5, 4, replace(FACTS, max_staleness=5)),

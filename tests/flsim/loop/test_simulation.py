@@ -484,7 +484,7 @@ def test_resuming_with_another_config_names_the_key_and_both_values(finished: fl
 
 def test_resuming_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(ConfigError, match="is no run to resume"):
+        with pytest.raises(ConfigError, match="holds no run"):
             flsim.run(resume=folder, progress=False)
     assert list(tmp_path.iterdir()) == []
 

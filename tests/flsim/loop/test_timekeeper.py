@@ -191,7 +191,7 @@ def test_an_empty_battery_is_charged_and_its_device_takes_part_again(rows: Rows)
     settings = ("fleet.devices=2", "fleet.cohort=null", "rounds=6", "system.links.lte.share=1")
     found = rows("drained", *settings, "system.charge_w=0.5", "system.classes.low.battery_wh=0.01")
     levels = training(found, name="battery")
-    assert levels["total"].min() == 0
+    assert levels["total"].min() < 1e-6
     waited = training(found, name="waited_seconds")
     awaited = waited[waited["total"] > 0].set_index(["round", "device"]).index
     assert len(awaited)

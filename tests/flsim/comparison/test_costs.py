@@ -100,7 +100,7 @@ def test_runs_on_other_systems_are_refused_by_name_and_other_ends_are_not(root: 
     for name, setting, said in (
         ("links", "system={links: {lte: {share: 1.0}}}", "system.links.lte.share is 1.0 and not None"),
         ("there", "system={availability: {kind: daily}}", "system.availability.kind is daily and not always"),
-        ("none", "system=null", r"system is None and not given in [^;]*\. Runs must"),
+        ("none", "system=null", r"there is no virtual time \(system is not set\) in [^;]*\. Runs must"),
     ):
         other = write_run(tmp_path / name, rows, setting)
         with pytest.raises(ConfigError, match=said):

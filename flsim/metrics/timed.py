@@ -33,7 +33,7 @@ class Taken:
 
 
 def device_rows(system: System, device: int, one: Taken, round_: int, *, now: int, until: int) -> list[Row]:
-    """Of a device in a round: seconds and bytes as they would have been in full, joules as far as it worked.
+    """Of a device in a round: seconds as they would have been in full, bytes and joules as far as it worked.
 
     Args:
         system: of the run.
@@ -63,7 +63,7 @@ def device_rows(system: System, device: int, one: Taken, round_: int, *, now: in
     intensity = system.config.cloud.grams_per_kwh
     if intensity is not None:
         joules["grams"] = (one.joules.device + one.joules.cloud) / KILOWATT_HOUR * intensity
-    rows = [of.row("link_bytes", float(system.moved(one.work)))]
+    rows = [of.row("link_bytes", float(system.moved(one.work, came=done >= 1)))]
     rows += [of.row(name, value / MICROSECONDS) for name, value in seconds.items()]
     return rows + [of.row(name, done * value) for name, value in joules.items()]
 

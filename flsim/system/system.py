@@ -62,9 +62,14 @@ class System:
             overlap=self.config.overlap,
         )
 
-    def moved(self, work: Work) -> int:
-        """Bytes over a device's link in a round: adapters of the size that is stood for, and all of its requests."""
-        adapters = round(self.carried * (work.down_bytes + work.up_bytes))
+    def moved(self, work: Work, *, came: bool) -> int:
+        """Bytes over a device's link in a round: adapters of the size that is stood for, and all of its requests.
+
+        Args:
+            work: what it did.
+            came: whether its update came; what of one that did not was on its way is not counted.
+        """
+        adapters = round(self.carried * (work.down_bytes + (work.up_bytes if came else 0)))
         return adapters + sum(asked_bytes(self.config.cloud, work))
 
     def joules(self, device: int, work: Work, spans: Spans) -> Joules:

@@ -83,6 +83,10 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
             f"run it again with that"
         )
     rows = read_rows(folder)
+    if not (rows["name"] == "read_tokens").any():
+        raise ConfigError(
+            f"{folder} has no counts in its rows: a release before 0.4 made it, or its client counts nothing"
+        )
     plain = rows[~rows["name"].isin(_TIMED) & ~rows["name"].str.startswith(("class_", "link_"))]
     return config, priced(plain.reset_index(drop=True), _system(config, asked))
 
@@ -173,11 +177,18 @@ def _table(figures: dict[str, dict[str, Any]]) -> str:
     return "\n".join(aligned(lines))
 
 
+_LEFT = ("rows", "checkpoints", "devices", "purchases", "flights", "replays", "plots")
+"""What a folder that nothing goes on from does without."""
+
+
 def _write(folder: Path, out: Path, config: Config, rows: pd.DataFrame) -> None:
     """The run's folder with these rows, its page anew; no checkpoint, since nothing goes on from it."""
     if out.exists():
         raise ConfigError(f"--out={out} exists; name another folder")
-    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("rows", "checkpoints", "devices", "purchases", "plots"))
+    if int(rows["round"].max()) < config.rounds:
+        at = f"round {rows['round'].max()} of {config.rounds}"
+        raise ConfigError(f"{folder} is at {at}; finish it by flsim resume before you write it elsewhere")
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*_LEFT))
     (out / CONFIG).write_text(to_yaml(replace(config, run_dir=str(out))), encoding="utf-8")
     for round_, own in rows.groupby("round"):
         write_rows_frame(rows_path(out, int(str(round_))), own)

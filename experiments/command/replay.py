@@ -125,7 +125,7 @@ def _of_others(found: "Rerun") -> str:
     from flsim.loop.rerun import OF_SERVER
 
     names = sorted(set(found.recorded["name"]) & (OF_SERVER - {"set_aside"}))
-    said = f"Not compared: {', '.join(names)}, which the server finds of the whole cohort. " if names else ""
+    said = f"Not compared: {', '.join(names)}, which the server works out once all have replied. " if names else ""
     if found.same_state is None:
         said += "The state that it left is not compared either: the run keeps that of the last round alone. "
     return said + f"The state before the round lies in {found.before.folder}."

@@ -85,8 +85,9 @@ def _of_device(facts: dict[str, object], run: Path, config: "Config") -> str:
     lines = [bold(f"{facts['device']} in round {facts['round']} of {run}")]
     for about, text in told(facts, config.evaluation):
         lines += [bold(about), paragraph(text)]
-    command = f"flsim replay {run} round={facts['round']} device={facts['device']}"
-    return "\n".join([*lines, "", f"To run it again: {command}"])
+    if facts["learned"]:  # else it was another round of it
+        lines += ["", f"To run it again: flsim replay {run} round={facts['round']} device={facts['device']}"]
+    return "\n".join(lines)
 
 
 def _of_round(facts: dict[str, object], run: Path) -> str:

@@ -198,6 +198,8 @@ _Dumper.add_representer(str, _Dumper.text)
 def differences(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]:
     """Keys whose change would change results, as `key: old -> new`; those in `free` would not."""
     before, after = settings_of(old), settings_of(new)
+    if (old.system is None) != (new.system is None):  # which is one difference, and not one for each of its keys
+        before, after = (_without_system(own, of) for own, of in ((before, old), (after, new)))
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
@@ -206,6 +208,12 @@ def differences(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]
         and not _ROOT.fullmatch(key)
         and not OF_WHAT_IS_SAID.fullmatch(key)
     ]
+
+
+def _without_system(settings: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Settings with one word for the whole system."""
+    own = {key: value for key, value in settings.items() if not key.startswith("system.")}
+    return own | {"system": "(absent)" if config.system is None else "(given)"}
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def prepare(
     if isinstance(client, BringsModel):
         adapter = client.first_adapter()
         if config.system is not None:
+            if config.system.stands_for.device is not None:
+                raise ConfigError(
+                    f"system.stands_for.device={config.system.stands_for.device!r} is a language model, and devices "
+                    f"hold {config.client.get('model', 'another one')}; leave it out"
+                )
             system = System(config.system, client.shape(), config.stream.seed)
     else:
         if config.system is not None:

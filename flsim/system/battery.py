@@ -7,7 +7,7 @@ from flsim.system.seconds import MICROSECONDS
 
 LEAST = 0.1
 """The share of its capacity from which a device takes part in a round again."""
-_WINDOWS = 400  # most windows that are looked at: over a year of nights
+_WINDOWS = 10_000  # most windows that are looked at: 27 years of nights, or a week of minutes
 
 
 @dataclass(frozen=True)

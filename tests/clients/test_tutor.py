@@ -116,6 +116,7 @@ STAGE = (
 )
 
 
+@pytest.mark.slow
 def test_the_server_brings_the_module_nearer_to_the_teacher_under_its_cap(texts: Path, tmp_path: Path) -> None:
     capped = (*STAGE, "stage.calls_total=50", "evaluation.every_rounds=2")
     whole = run(config(texts, tmp_path / "whole", *capped), progress=False).rows

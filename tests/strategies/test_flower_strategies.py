@@ -110,7 +110,7 @@ def apart(one: Adapter, other: Adapter) -> float:
         (lambda: FedTrimmedAvg(beta=0.34), 3),
         (lambda: Krum(num_malicious_nodes=1), 5),
         (lambda: MultiKrum(num_malicious_nodes=1, num_nodes_to_select=3), 5),
-        (lambda: Bulyan(num_malicious_nodes=1), 7),
+        pytest.param(lambda: Bulyan(num_malicious_nodes=1), 7, marks=pytest.mark.slow),
     ],
     ids=["m", "yogi", "adagrad", "prox", "q", "median", "trimmed", "krum", "multi-krum", "bulyan"],
 )

@@ -79,6 +79,7 @@ def test_it_runs_on_unequal_ranks_and_packs_do_not_matter(tiny_run: TinyRun, mak
     np.testing.assert_allclose(one, other, rtol=2e-2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_travels_is_counted(tiny_run: TinyRun) -> None:
     up = {}
     for make in (FedAvg, FfaLora, RoLora, FedSaLora, LocalOnly, Flora):

@@ -21,6 +21,7 @@ def tiny(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return tiny_file(tmp_path, tiny_checkpoint, "rounds=4", f"run_dir={tmp_path / 'run'}", *client)
 
 
+@pytest.mark.slow
 def test_a_kept_profile_is_the_beginning_of_the_whole_run(tiny: Path, tmp_path: Path) -> None:
     """Its rows are bit for bit those of the run's first rounds, and a resume makes the whole run of it."""
     kept = tmp_path / "kept"

@@ -78,9 +78,8 @@ def test_what_has_begun_or_looks_at_its_tests_is_trained_alone(tiny: str, tmp_pa
     assert [len(training.configs) for training in trainings_of(configs)] == [4, 1]
 
 
-@pytest.mark.parametrize(
-    "methods", ["da_grpo_threshold,da_grpo_threshold+own_calibrated", pytest.param(RULES, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", ["da_grpo_threshold,da_grpo_threshold+own_calibrated", RULES])
 def test_runs_of_one_training_are_those_of_the_same_settings_alone(methods: str, tiny: str, tmp_path: Path) -> None:
     """The tests of the fleet's model, of the devices' own after their steps, and of all references at round 0."""
     (training,) = trainings_of(configs_of(tiny, tmp_path / "all", f"method={methods}", "seed=3"))

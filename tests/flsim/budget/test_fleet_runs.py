@@ -142,6 +142,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.usefixtures("no_report", "one_ray")
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_rows(tiny_runs: TinyRun, priced: Path, workers: int) -> None:
     config = tiny_runs(f"ray-{workers}", *PRICED, "engine.kind=ray", f"engine.workers={workers}")
     assert_equal_runs(flsim.run(config, client=Faulty(config, RuntimeError), progress=False).folder, priced)

@@ -235,6 +235,7 @@ def four_rounds(grid: FleetGrid) -> list[tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 def test_ray_gives_what_this_process_gives_bit_for_bit(one_ray: None, tmp_path: Path, workers: int) -> None:
     with on_ray(tmp_path / "ray", stock_app(), workers=workers) as grid:
         assert four_rounds(grid) == reference(tmp_path / "local")

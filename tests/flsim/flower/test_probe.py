@@ -106,6 +106,7 @@ def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -
     assert not (named.folder / "pack.json").exists()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that asks all the time meets a cloud that must not be called until the first round."""
     app = DaGrpo.client_app(auto, **{key: value for key, value in auto.client.items() if key != "path"})

@@ -251,6 +251,7 @@ def test_devices_may_be_sent_adapters_of_different_ranks(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("workers", "pack"), [(2, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 2), (2, 1)))]
 )
+@pytest.mark.slow
 def test_ray_streams_what_this_process_streams_bit_for_bit(
     workers: int, pack: int, one_ray: None, tmp_path: Path
 ) -> None:

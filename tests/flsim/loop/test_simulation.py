@@ -328,6 +328,7 @@ def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, tiny_
     assert set(rows[rows["name"] == "reward"]["device"]) == {"device-000", "device-001", "device-002"}
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     other = flsim.run(tiny_runs("seed-1", "seed=1"), progress=False).rows
     for split, name, same in (("train", "reward", False), ("test", "accuracy", True)):
@@ -341,7 +342,11 @@ def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run
 
 @pytest.mark.parametrize(
     ("round_", "kind"),
-    [(2, MessageType.TRAIN), (2, MessageType.EVALUATE), (0, MessageType.EVALUATE)],
+    [
+        (2, MessageType.TRAIN),
+        pytest.param(2, MessageType.EVALUATE, marks=pytest.mark.slow),
+        pytest.param(0, MessageType.EVALUATE, marks=pytest.mark.slow),
+    ],
     ids=["while training", "while evaluating", "before the first commit"],
 )
 def test_a_stopped_run_goes_on_elsewhere_as_if_it_had_not_been(
@@ -357,6 +362,7 @@ def test_a_stopped_run_goes_on_elsewhere_as_if_it_had_not_been(
     assert not before.exists()
 
 
+@pytest.mark.slow
 def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Killed between the rows of round 2 and its checkpoint: states and rows of round 2 are there, and some of 3."""
     folder = interrupted(tiny_runs("uncommitted"), 3)
@@ -367,6 +373,7 @@ def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.
     assert_equal_runs(flsim.run(resume=folder, progress=False), finished)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_and_the_mend_works(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Stopped in round 3 after some devices had learned; the checkpoint of round 2 is damaged, that of 1 is good."""
     folder = interrupted(tiny_runs("damaged"), 3, MessageType.EVALUATE)

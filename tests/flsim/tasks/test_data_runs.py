@@ -159,6 +159,7 @@ def test_the_realised_partitions_are_in_the_folder_and_on_the_page(finished: fls
     assert finish_run(finished.folder, phases=bare.phases, tau=settings.budget.tau) == finished.summary
 
 
+@pytest.mark.slow
 def test_questions_do_not_depend_on_the_packs(finished: flsim.Run, folder: Path, one_thread: None) -> None:
     again = flsim.run(config(folder, "alone", "engine.pack=1"), progress=False)
     keys = ["round", "device", "task", "name", "weight", "total"]

@@ -117,6 +117,7 @@ def named_in(folder: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_names_a_user_unless_it_is_asked_to(tiny_run: TinyRun, tmp_path: Path) -> None:
     folder = write_people(tmp_path)
     quiet = flsim.run(config_of(tiny_run, folder, "quiet"), progress=False)

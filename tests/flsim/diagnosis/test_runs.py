@@ -51,7 +51,8 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
             *(*PHONES, *NEAR, "rounds=12", "fleet.cohort=2"),
             *("system.end.kind=buffered", "system.end.in_flight=6", "system.end.max_staleness=1"),
         ),
-        {"stragglers": WARNING, "stale": WARNING},  # what is dropped is wasted, too
+        # what is dropped is wasted, too, and towards the end all of it is
+        {"stragglers": WARNING, "stale": WARNING, "nobody_counts": FAULT},
     ),
     "only the first": (
         (*PHONES, *NEAR, "rounds=16", "fleet.cohort=2", "system.end.kind=first", "system.end.over=3"),
@@ -59,7 +60,12 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "small batteries": (
         (*PHONES, *NEAR, "system.charge_w=0.5", "system.classes.mid.battery_wh=0.01"),
-        {"stragglers": WARNING, "absent": WARNING},  # work that no charge was left to finish
+        # work that no charge was left to finish
+        {"stragglers": WARNING, "absent": WARNING, "nobody_counts": FAULT},
+    ),
+    "a deadline that all miss": (
+        (*PHONES, *NEAR, "system.end.kind=deadline", "system.end.deadline_s=0.001"),
+        {"stragglers": WARNING, "nobody_counts": FAULT},  # all joules are wasted
     ),
 }
 """Settings, and what is worse than a note of what they bring about, with its severity."""

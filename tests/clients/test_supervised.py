@@ -103,6 +103,7 @@ def test_heads_stay_on_their_devices(pictures: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_flowers_fedprox_holds_devices_back(pictures: Path, tmp_path: Path) -> None:
     norms = []
     for mu in (0.0, 10.0):

@@ -99,6 +99,7 @@ def test_none_changes_no_row_and_some_does(run_of: TinyRun) -> None:
     assert not some.equals(plain)
 
 
+@pytest.mark.slow
 def test_a_pack_equals_its_devices_alone(run_of: TinyRun) -> None:
     """Up to the last bits of norms, as without it."""
     one, other = (

@@ -105,7 +105,7 @@ def apart(one: Adapter, other: Adapter) -> float:
         (lambda: FedYogi(eta=0.01), 3),
         (lambda: FedAdagrad(eta=0.01), 3),
         (lambda: FedProx(proximal_mu=0.1), 3),
-        (lambda: QFedAvg(client_learning_rate=0.1, q=0.2), 3),
+        pytest.param(lambda: QFedAvg(client_learning_rate=0.1, q=0.2), 3, marks=pytest.mark.slow),
         (FedMedian, 3),
         (lambda: FedTrimmedAvg(beta=0.34), 3),
         (lambda: Krum(num_malicious_nodes=1), 5),

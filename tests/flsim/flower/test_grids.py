@@ -246,6 +246,7 @@ def test_ray_gives_what_this_process_gives_bit_for_bit(one_ray: None, tmp_path: 
         assert (tmp_path / "ray" / state).read_bytes() == (tmp_path / "local" / state).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_once_costs_nothing_visible(one_ray: None, tmp_path: Path) -> None:
     marker = str(tmp_path / "died")
     with on_ray(tmp_path / "ray", Packed(), workers=1) as grid:

@@ -514,6 +514,7 @@ def test_bad_settings_are_refused_before_a_folder_is_made(tiny_runs: TinyRun, se
     assert not (tiny_runs("any").folder.parent / "refused").exists()
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_the_adapter_of_another(tiny_runs: TinyRun) -> None:
     first = flsim.run(short(tiny_runs, "first", "rounds=1"), progress=False)
     second = flsim.run(

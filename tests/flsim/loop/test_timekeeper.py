@@ -204,3 +204,18 @@ def test_a_deadline_counts_from_when_those_who_were_awaited_begin(rows: Rows) ->
     found = rows("noon", noon, "system.end={kind: deadline, deadline_s: 200}", "rounds=1")
     assert found[found["name"] == "set_aside"].empty
     assert seconds(found)[0] > 12 * 3600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["{kind: first, over: 1.5}", "{kind: buffered, in_flight: 4}"])
+def test_any_number_of_workers_gives_the_same_time(one_ray: None, tiny_run: TinyRun, end: str) -> None:
+    """With devices that come and go, and batteries: rows are equal bit for bit."""
+    settings = (
+        "system.availability={kind: renewal, on_s: 2, off_s: 1}",
+        "system.charge_w=5",
+        f"system.end={end}",
+        "engine.pack=2",
+    )
+    here = rows_of(tiny_run("here", *settings))
+    there = rows_of(tiny_run("there", *settings, "engine.kind=ray", "engine.workers=2"))
+    pd.testing.assert_frame_equal(there, here)

@@ -25,16 +25,13 @@ from flsim.cloud.make import make_cloud
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.config.system import ALWAYS, EVERYBODY, SystemConfig
-from flsim.flower.contract import BringsModel, client_of
+from flsim.flower.contract import client_of
 from flsim.loop.folder import CONFIG, refuse_no_run
+from flsim.loop.ready import system_for
 from flsim.metrics.rows import read_rows, rows_path, training, write_rows_frame
-from flsim.metrics.timed import priced
-from flsim.models.sizes import system_of
-from flsim.system.system import System
+from flsim.metrics.timed import OF_DEVICES, OF_ROUNDS, WATT_HOUR, priced
 from flsim.tasks.stream import stream_of
 from flsim.text import aligned, amount, seconds
-
-JOULES_PER_WH = 3600.0
 
 
 def main(arguments: list[str]) -> int:
@@ -87,8 +84,10 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
         raise ConfigError(
             f"{folder} has no counts in its rows: a release before 0.4 made it, or its client counts nothing"
         )
-    plain = rows[~rows["name"].isin(_TIMED) & ~rows["name"].str.startswith(("class_", "link_"))]
-    return config, priced(plain.reset_index(drop=True), _system(config, asked))
+    timed = rows["name"].isin(OF_DEVICES | OF_ROUNDS) | rows["name"].str.startswith(("class_", "link_"))
+    system = system_for(config, client_of(config, make_cloud(config.cloud)))
+    assert system is not None, "one is asked for"
+    return config, priced(rows[~timed].reset_index(drop=True), system)
 
 
 def _asked(folder: Path, file: Path | None, settings: list[str]) -> tuple[SystemConfig, Config]:
@@ -124,14 +123,6 @@ def _refuse_other_run(folder: Path, system: SystemConfig) -> None:
         )
 
 
-_TIMED = {
-    *(f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round", "virtual")),
-    *(f"{part}_joules" for part in ("compute", "waiting", "radio", "cloud", "wasted")),
-    *("joules", "grams", "link_bytes"),
-}
-"""What a run in virtual time has already, and is priced anew."""
-
-
 def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Totals of a run: hours, joules of devices and of the cloud, gigabytes, money."""
 
@@ -151,13 +142,6 @@ def figures_of(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _system(config: Config, asked: SystemConfig) -> System:
-    client = client_of(config, make_cloud(config.cloud))
-    if isinstance(client, BringsModel):
-        return System(asked, client.shape(), config.stream.seed)
-    return system_of(asked, config.model, config.stream.seed)
-
-
 def _table(figures: dict[str, dict[str, Any]]) -> str:
     lines = [["run", "virtual time", "devices, Wh", "computing", "waiting", "radio", "cloud, Wh", "GB", "money"]]
     for folder, of in figures.items():
@@ -167,9 +151,9 @@ def _table(figures: dict[str, dict[str, Any]]) -> str:
             [
                 folder,
                 seconds(3600 * of["virtual_hours"]),
-                amount(of["device_joules"] / JOULES_PER_WH),
+                amount(of["device_joules"] / WATT_HOUR),
                 *parts,
-                amount(of["cloud_joules"] / JOULES_PER_WH),
+                amount(of["cloud_joules"] / WATT_HOUR),
                 f"{of['gigabytes']:.3g}",
                 amount(of["money"]),
             ]

@@ -25,6 +25,7 @@ from flsim.config.load import load_config
 from flsim.config.schema import ConfigError
 from flsim.metrics.measures import Measure, chosen
 from flsim.metrics.run_rows import RunRows
+from flsim.metrics.time_to import BYTES, cost_to, course_of, round_of
 from flsim.metrics.users import per_user
 from flsim.text import markdown_table
 
@@ -49,19 +50,15 @@ def bytes_to(target: float) -> Measure:
     """Bytes sent both ways until then."""
 
     def sent(run: RunRows) -> float:
-        reached = _reached(run, target)
-        moved = run.rows[run.rows["name"].isin(["uplink_bytes", "downlink_bytes"])]
-        return math.nan if math.isnan(reached) else float(moved.loc[moved["round"] <= reached, "total"].sum())
+        taken = cost_to(course_of(run), BYTES.name, target)
+        return math.nan if taken is None else taken
 
     return Measure("bytes_to_target", "bytes to target", "bytes", "Bytes sent, both ways, until then.", sent)
 
 
 def _reached(run: RunRows, target: float) -> float:
-    tested = run.tested("accuracy")
-    reached = [
-        round_ for round_ in tested["round"].unique() if per_user(tested[tested["round"] == round_]).mean() >= target
-    ]
-    return float(min(reached, default=math.nan))
+    found = round_of(course_of(run), target)
+    return math.nan if found is None else float(found)
 
 
 GAP = Measure(

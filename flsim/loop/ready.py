@@ -60,25 +60,34 @@ def prepare(
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:
         cache.check()
-    system: System | None = None
     if isinstance(client, BringsModel):
         adapter = client.first_adapter()
-        if config.system is not None:
-            if config.system.stands_for.device is not None:
-                raise ConfigError(
-                    f"system.stands_for.device={config.system.stands_for.device!r} is a language model, and devices "
-                    f"hold {config.client.get('model', 'another one')}; leave it out"
-                )
-            system = System(config.system, client.shape(), config.stream.seed)
     else:
-        if config.system is not None:
-            system = system_of(config.system, config.model, config.stream.seed)
         _refuse_features(stream)
         adapter = first_adapter(config.model, config.seed, more_of(client))
         refuse_silent(config, speaks(client))
     if isinstance(strategy, Deals):
         strategy.carried(adapter)  # told now, and not in round 1
-    return Ready(config, strategy, client, stage, cloud, stream, adapter, system)
+    return Ready(config, strategy, client, stage, cloud, stream, adapter, system_for(config, client))
+
+
+def system_for(config: Config, client: ClientApp) -> System | None:
+    """What devices of this client take in virtual time; None without `system`.
+
+    Raises:
+        ConfigError: for a model that nobody knows, a class whose memory is too small for it, or a module that is to
+            stand for a language model.
+    """
+    if config.system is None:
+        return None
+    if not isinstance(client, BringsModel):
+        return system_of(config.system, config.model, config.stream.seed)
+    if config.system.stands_for.device is not None:
+        raise ConfigError(
+            f"system.stands_for.device={config.system.stands_for.device!r} is a language model, and devices hold "
+            f"{config.client.get('model', 'another one')}; leave it out"
+        )
+    return System(config.system, client.shape(), config.stream.seed)
 
 
 def _refuse_features(stream: TaskStream) -> None:

@@ -32,15 +32,9 @@ from flsim.loop.ready import Ready, prepare
 from flsim.loop.simulation import go_on
 from flsim.loop.treasurer import allotment_rows, spent_in_training
 from flsim.metrics.rows import COLUMNS, TIMING_NAMES, Row, read_rows_file, rows_frame, rows_path
+from flsim.metrics.timed import OF_DEVICES
 
-OF_SERVER = frozenset(
-    {
-        *("aggregation_share", "update_norm", "mean_cosine", "staleness", "late", "set_aside"),
-        *("compute_seconds", "link_seconds", "up_seconds", "cloud_seconds", "waited_seconds", "round_seconds"),
-        *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules"),
-        *("link_bytes", "grams", "battery"),
-    }
-)
+OF_SERVER = OF_DEVICES | {"aggregation_share", "update_norm", "mean_cosine", "staleness", "late", "set_aside"}
 """Training rows of a device that the server writes, once it has heard of others: a device alone has none of them."""
 _KEY = ["task", "split", "model", "name"]
 _NOT_ITS_OWN = ("late", "died", "left", wire.MISCOUNTED, wire.UNSUMMABLE)  # set aside for what others did or saw

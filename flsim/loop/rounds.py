@@ -76,7 +76,7 @@ class Rounds:
             more, spent = self._unheard(replies, round_)
             rows += more + self.treasurer.book(sent, replies, round_, spent)
             if closed.landed is not None:
-                usable, sent = closed.landed, [_began(reply, sent) for reply in closed.landed]
+                usable, sent = closed.landed, _began(closed.landed, sent)
         with spend("aggregate"):
             seed_globals(self.config.seed, "strategy", round_)  # again: a client in this process may have drawn
             intact = [wire.own_copy(reply) for reply in usable]  # some strategies empty or change the replies
@@ -243,11 +243,13 @@ def _of_today(reply: Message, adapter: Adapter) -> Message:
     return wire.with_content(reply, content)
 
 
-def _began(reply: Message, sent: Sequence[Message]) -> Message:
-    """The instruction that a reply answers, in this round or in an earlier one."""
-    node = reply.metadata.src_node_id
-    begun = RecordDict({wire.ARRAYS: reply.content.array_records[wire.BEGUN]})
-    return next((one for one in sent if one.metadata.dst_node_id == node), Message(begun, node, MessageType.TRAIN))
+def _began(replies: Sequence[Message], sent: Sequence[Message]) -> list[Message]:
+    """The instructions that replies answer, of this round or of an earlier one."""
+    asked, found = {message.metadata.dst_node_id: message for message in sent}, []
+    for reply in replies:
+        node, begun = reply.metadata.src_node_id, RecordDict({wire.ARRAYS: reply.content.array_records[wire.BEGUN]})
+        found.append(asked[node] if node in asked else Message(begun, node, MessageType.TRAIN))
+    return found
 
 
 def cohort(config: Config, round_: int) -> list[int]:

@@ -252,12 +252,13 @@ class Timekeeper:
             spans = self.system.spans(device, round_, work)
             joules = self.system.joules(device, work, spans)
             start = self.starts.get(device, self.state.now)
-            leaves = self._leaves(device, start, spans, joules)
-            yield device, Taken(work, spans, joules, Stint(device, start, start + spans.total, leaves))
+            battery = self._battery(device, start)
+            leaves = self._leaves(device, start, spans, joules, battery)
+            yield device, Taken(work, spans, joules, Stint(device, start, start + spans.total, leaves), battery)
 
-    def _leaves(self, device: int, start: int, spans: Spans, joules: Joules) -> int | None:
+    def _leaves(self, device: int, start: int, spans: Spans, joules: Joules, battery: Battery | None) -> int | None:
         """When a device goes away, or its battery is empty, before it is done; None if neither."""
-        until, battery = self.there.until(device, start), self._battery(device, start)
+        until = self.there.until(device, start)
         gone = [until] if until is not None and until < start + spans.total else []
         if battery is not None and joules.device > battery.joules:
             gone.append(start + int(spans.total * battery.joules / joules.device))
@@ -266,9 +267,8 @@ class Timekeeper:
     def _rows(self, device: int, one: Taken, until: int, round_: int) -> list[Row]:
         """Of a device, which worked until then at the most."""
         rows = device_rows(self.system, device, one, round_, now=self.state.now, until=until)
-        battery = self._battery(device, one.stint.start)
-        if battery is not None:
-            left = Battery(max(0.0, battery.joules - one.spent(until)), until)
+        if one.battery is not None:
+            left = Battery(max(0.0, one.battery.joules - one.spent(until)), until)
             rows.append(battery_row(device, left, self.system.class_of(device).battery_wh, round_))
         return rows
 
@@ -276,8 +276,7 @@ class Timekeeper:
         """To the end of the round, and of the batteries' part in it."""
         batteries = dict(self.state.batteries)
         for device, one in taken.items():
-            battery = self._battery(device, one.stint.start)
-            if battery is not None:
+            if one.battery is not None:
                 until = max(now, one.stint.over) if self.buffered else now
-                batteries[device] = Battery(max(0.0, battery.joules - one.spent(until)), until)
+                batteries[device] = Battery(max(0.0, one.battery.joules - one.spent(until)), until)
         self.state = replace(self.state, clock=replace(self.state.clock, now=now), batteries=batteries)

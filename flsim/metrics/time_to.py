@@ -34,12 +34,13 @@ class Axis:
 
 
 TIME = Axis("seconds", "virtual time", "seconds", ())
+BYTES = Axis("bytes", "sent up and down", "bytes", ("link_bytes",))
 _SENT = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
 """What stands for `link_bytes`, those of the size that a run stands for, in a run without virtual time."""
 AXES = (
     TIME,
     Axis("joules", "joules of devices", "joules", tuple(f"{part}_joules" for part in PARTS)),
-    Axis("bytes", "sent up and down", "bytes", ("link_bytes",)),
+    BYTES,
     Axis("money", "money for the cloud", "money", ("cloud_money",)),
     Axis("grams", "grams of CO2", "count", ("grams",)),
 )
@@ -62,7 +63,7 @@ def costs_by_round(rows: pd.DataFrame) -> pd.DataFrame:
             if len(ends):
                 found[axis.name] = ends.reindex(rounds).ffill()
             continue
-        names = _SENT if axis.name == "bytes" and not (rows["name"] == "link_bytes").any() else axis.rows
+        names = _SENT if axis == BYTES and not (rows["name"] == "link_bytes").any() else axis.rows
         parts = [training(rows, name=name) for name in names]
         parts += [rows[rows["split"].isin((STAGE, WARMUP)) & rows["name"].isin(names)]]
         spent = pd.concat(parts)
@@ -109,8 +110,14 @@ def cost_to(course: pd.DataFrame, axis: str, target: float, by: str = UNIFORM.na
     Returns:
         None if no test reached it.
     """
-    there = course.loc[course[by] >= target - 1e-12, axis]  # accuracies are ratios of counts
-    return float(there.iloc[0]) if len(there) else None
+    reached = round_of(course, target, by)
+    return None if reached is None else float(course[axis].loc[reached])
+
+
+def round_of(course: pd.DataFrame, target: float, by: str = UNIFORM.name) -> int | None:
+    """The first tested round at which the mean user was right that often; None if there is none."""
+    there = course.index[course[by] >= target - 1e-12]  # accuracies are ratios of counts
+    return int(there[0]) if len(there) else None
 
 
 def accuracy_at(course: pd.DataFrame, axis: str, cost: float, by: str = UNIFORM.name) -> float:

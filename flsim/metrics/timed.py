@@ -16,6 +16,16 @@ from flsim.system.work import Work
 
 WATT_HOUR = 3600.0
 KILOWATT_HOUR = 1000 * WATT_HOUR
+OF_DEVICES = frozenset(
+    {
+        *(f"{part}_seconds" for part in ("compute", "link", "up", "cloud", "waited", "round")),
+        *("joules", *(f"{part}_joules" for part in ("compute", "waiting", "radio", "cloud"))),
+        *("link_bytes", "grams", "battery"),
+    }
+)
+"""Training rows of a device that only a run in virtual time has."""
+OF_ROUNDS = frozenset({"virtual_seconds", "round_seconds", "wasted_joules"})
+"""Rows of the whole fleet, likewise."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Taken:
     spans: Spans
     joules: Joules
     stint: Stint
+    battery: Battery | None = None
+    """As it was when the device began; None where batteries are not followed."""
 
     def spent(self, until: int) -> float:
         """Joules of the device up to then."""

@@ -13,10 +13,12 @@ import flsim.flower.messages as wire
 from clients.asking.rule import AskingRule, asks_all
 from clients.asking.threshold import SOURCE
 from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
-from clients.device.device import Device, dual_of, keep, remember
+from clients.device.device import Device, dual_of, keep, knob_of, remember
 from clients.device.head import Head
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, item_rows, own_tests, reference_rows, user_rows
+from clients.helping.helping import Ask, Helping
+from clients.helping.hint import Hint
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Account
 from flsim.cloud.journal import TESTS, TRAINING, Journal, journal_of
@@ -33,7 +35,6 @@ from flsim.flower.work import PackedClientApp
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
-from flsim.models.hint import Hint
 from flsim.seeding import seed_globals
 from flsim.tasks.testing import is_small, is_tested
 from flsim.timing import spend
@@ -67,8 +68,8 @@ class LocalAlgorithm(Protocol):
         ...
 
     @property
-    def given_hint(self) -> Hint | None:
-        """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
+    def helping(self) -> Helping:
+        """How a device that asks is helped."""
         ...
 
     @property
@@ -128,10 +129,18 @@ class DeviceApp(PackedClientApp):
                 f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
                 f"cloud.draft nothing is sent before there are drafts; leave the draft out, or take another rule"
             )
-        if asks_all(asking) and algorithm.given_hint is not None:
+        helping = algorithm.helping
+        if asks_all(asking) and (isinstance(helping, Hint) or not isinstance(helping, Ask)):
             raise ValueError(
                 f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
-                f"client.hint these are not what a device says in the end; take another rule"
+                f"client.helping={type(helping).__name__} these are not what a device says in the end; take another "
+                f"rule"
+            )
+        helping.check(self.cloud, config.cloud.access)
+        if not isinstance(helping, Ask) and (config.cloud.draft is not None or config.cloud.hint is not None):
+            raise ValueError(
+                f"cloud.draft and cloud.hint word what the cloud is to answer, and with "
+                f"client.helping={type(helping).__name__} it does not answer by itself; leave them out"
             )
         self.asking = asking
         self.mods = list(mods)
@@ -152,7 +161,7 @@ class DeviceApp(PackedClientApp):
     def world(self) -> World:
         """The worker's resident models and stream."""
         own = self.algorithm
-        return load_world(self.config, self.cloud, self.extras, own.head, own.surprise, own.given_hint)
+        return load_world(self.config, self.cloud, self.extras, own.head, own.surprise, own.helping)
 
     @property
     def speaks(self) -> bool:
@@ -326,10 +335,11 @@ class DeviceApp(PackedClientApp):
         journals = [self._journal(context, round_, TESTS, Account()) for context in contexts]
         heard = self._heard_of(devices, adapters, round_)  # references are measured before training: frozen is global
         bare = self.config.model.adapter is not None
+        knobs = [knob_of(context.state) for context in contexts]
         for tag, rule in {"": self.asking, **self.beside}.items():
             parts: dict[str, Any] = {"round_": round_, "taus": taus, "asking": rule, "journals": journals, "tag": tag}
             try:
-                of: dict[str, Any] = {"model": model, "biases": biases, "heard": heard}
+                of: dict[str, Any] = {"model": model, "biases": biases, "knobs": knobs, "heard": heard}
                 measured = [evaluate_pack(self.world, devices, adapters, **of, **parts)]
                 if references:
                     measured.append(reference_rows(self.world, devices, adapters, bare=bare, heard=heard, **parts))

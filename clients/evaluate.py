@@ -37,7 +37,8 @@ from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
-from clients.orders import Help, fulfil, orders_of, silent
+from clients.helping.helping import ASK
+from clients.orders import Help, Order, fulfil, orders_of, silent
 from clients.taken import Taken, drawn_by
 from clients.task_scores import ClassScores, label_rows, task_scores
 from flsim.cloud.journal import Journal
@@ -64,6 +65,7 @@ def evaluate_pack(
     asking: AskingRule = OWN,
     biases: Sequence[float] = (),
     journals: Sequence[Journal] = (),
+    knobs: Sequence[tuple[float, ...]] = (),
     tag: str = "",
     heard: dict[Hashable, Any] | None = None,
 ) -> list[list[Row]]:
@@ -91,19 +93,21 @@ def evaluate_pack(
         asking: the rule that says which.
         biases: what each device adds to the logit of its help request; empty for no biases.
         journals: of the devices' tests in this round; empty outside of a run.
+        knobs: what the run's mode of help has learned on each device; empty for nothing.
         tag: what tells the rule from others that the same devices are measured under in this round.
         heard: what the same devices have said with the same adapters, under other rules or by another name, to be
             shared with them; None shares nothing.
     """
     taus = [world.tau] * len(devices) if taus is None else taus
     problems = [own_tests(world, device, round_) for device in devices]
-    worded = world.words_questions
+    worded = world.words_questions or world.works_together
     orders = [] if worded else orders_of(world, problems, journals, model + tag)
     _use(world, devices, adapters)
     pack = Examined(world, devices, problems, taus, biases, {} if heard is None else heard)
     choices = decide(asking, pack)
     drafts = _drafts(pack, choices) if worded or world.hint is not None else []
-    orders = orders_of(world, problems, journals, model + tag, drafts) if worded else orders
+    called: dict[str, Any] = {"devices": devices, "knobs": knobs}
+    orders = orders_of(world, problems, journals, model + tag, drafts, **called) if worded else orders
     grants = [
         _granted(np.flatnonzero(choice.wishes).tolist(), len(tests), tau)
         for choice, tests, tau in zip(choices, problems, taus, strict=True)
@@ -111,7 +115,7 @@ def evaluate_pack(
     fulfil(world, orders, grants, drafts)
     rows = []
     drawn = drawn_by(pack, choices)
-    spared = by_question(asking) and not worded and world.hint is None
+    spared = by_question(asking) and not world.words_questions and world.hint is None
     parts = zip(devices, orders, choices, grants, _scores(pack), drawn, strict=True)
     for device, order, choice, granted, scored, own in parts:
         of = Subject(round_, device_name(device), world.split, model)
@@ -193,12 +197,15 @@ def reference_rows(
     problems = [own_tests(world, device, round_) for device in devices]
     texts = texts_alone(Examined(world, devices, problems, taus, heard=heard))
     rows = []
-    orders = orders_of(world, problems, journals, "random" + tag, texts)
+    begun = texts if world.config.model.drafts else silent(problems)
+    said = begun if world.works_together else texts
+    orders = orders_of(world, problems, journals, "random" + tag, said, devices=devices)
     grants = [
         _granted(random_order(world, device, len(tests)), len(tests), tau)
         for device, tests, tau in zip(devices, problems, taus, strict=True)
     ]  # (N,) each
-    fulfil(world, orders, grants, texts if world.config.model.drafts else silent(problems))
+    fulfil(world, orders, grants, begun)
+    by_cloud = _by_cloud(world, orders, problems, journals, tag)
     for k, (device, order, granted) in enumerate(zip(devices, orders, grants, strict=True)):
         tests = order.problems
         alone = right_alone(tests, texts[k])  # (N,)
@@ -206,14 +213,32 @@ def reference_rows(
         at_random = _within_budget(granted, alone, help_)
         of = Subject(round_, device_name(device), world.split, "random")
         own = _rows(world, tests, at_random, of) + _costs(world, help_, of)
-        if world.asks_all_tests and world.prices.hint is None:  # a cloud that gives hints says no answer
-            by_cloud = {"accuracy": np.where(help_.came, help_.by_cloud, np.nan)}
-            own += _rows(world, tests, by_cloud, replace(of, model="cloud"))
+        if by_cloud:
+            own += _rows(world, tests, {"accuracy": by_cloud[k]}, replace(of, model="cloud"))
         rows.append(frozen[k] + own)
     if bare:
         for own, more in zip(rows, _base_rows(world, devices, problems, round_), strict=True):
             own += more
     return rows
+
+
+def _by_cloud(
+    world: World, orders: Sequence[Order], problems: Problems, journals: Sequence[Journal], tag: str
+) -> list[Scores]:
+    """1 where the cloud by itself is right, nan where no answer came, `(N,)` of each device; none if it is not asked.
+
+    A cloud that gives hints says no answer.
+    """
+    if not world.cloud_answers_all or world.prices.hint is not None:
+        return []
+    if world.works_together:
+        alone = replace(world, helping=ASK)
+        orders = orders_of(alone, problems, journals, "cloud" + tag)
+    found = []
+    for order in orders:
+        help_ = order.help(np.zeros(len(order.problems), dtype=bool))
+        found.append(np.where(help_.came, help_.by_cloud, np.nan))
+    return found
 
 
 def _base_rows(world: World, devices: Sequence[int], problems: Problems, round_: int) -> list[list[Row]]:

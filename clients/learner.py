@@ -21,6 +21,8 @@ from clients.device.pack import Pack
 from clients.device.replay import Place, met_again
 from clients.device.rollout import Problems
 from clients.device.world import World
+from clients.helping.helping import ASK, Helping
+from clients.helping.hint import Hint
 from flsim.cloud.protocol import Cloud
 from flsim.config.budget import refuse_unit
 from flsim.config.plugins import fitted, refuse_unknown, resolve
@@ -30,7 +32,6 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import Adam
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel, refuse_unspeakable
-from flsim.models.hint import Hint
 from flsim.models.memory import refuse_too_large
 from flsim.models.scoring import TOKENS
 from flsim.problems.problem import Problem
@@ -64,6 +65,10 @@ class Learner(ABC):
     """Train on the prompts of all devices of the fleet: the bound of one central learner, for
     `strategy.sampler.path=strategies.parts.samplers:First`. It keeps no questions, whatever a method does else."""
 
+    helping: Helping = ASK
+    """How a device that asks is helped: `path` of a class in `clients/helping/` and its settings; by default the cloud
+    answers the whole question."""
+
     may_ask: ClassVar[bool] = True
     """Whether asking the cloud is part of what is learned; else responses are sampled with the request ruled out."""
     weighs: ClassVar[bool] = False
@@ -74,6 +79,12 @@ class Learner(ABC):
         for name in ("steps", "prompts", "lr", "clip_norm", "max_new_tokens", "micro_batch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not isinstance(self.helping, Helping):
+            raise ValueError(
+                f"helping={self.helping!r} is no mode of help; name one, such as "
+                f"client.helping.path=clients.helping.verify:Verify, or pass an object of a class of "
+                f"clients.helping.helping.Helping"
+            )
         if math.isinf(self.lr):
             raise ValueError(f"lr={self.lr} must be finite: it is a step's length")
         if self.replay < 0:
@@ -142,7 +153,8 @@ class Learner(ABC):
             )
         if config.cloud.hint is not None and self.given_hint is None:
             raise ConfigError(
-                "cloud.hint words what is asked of the cloud for client.hint=true only; set that, or leave it out"
+                "cloud.hint words what is asked of the cloud for devices that are given hints; set "
+                "client.helping.path=clients.helping.hint:Hint, or leave it out"
             )
         refuse_too_large(
             config.model,
@@ -186,7 +198,7 @@ class Learner(ABC):
     @property
     def given_hint(self) -> Hint | None:
         """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
-        return None
+        return self.helping if isinstance(self.helping, Hint) else None
 
     @property
     def asks(self) -> AskingRule:

@@ -6,8 +6,9 @@ become one number (`aggregation`) or the whole `loss`, which prompts count (`kep
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,10 @@ from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out
 from clients.device.weighing import request_weights
 from clients.device.world import World
 from clients.learner import Learner
+from flsim.config.schema import Config
 from flsim.learning.benefit import benefit
 from flsim.learning.losses import LEVELS, Clipping, PolicyLoss
 from flsim.models.decoding import Completions, Prompts, Reading, read
-from flsim.models.hint import Hint
 from flsim.models.scoring import pull_back, pulled, score
 from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
@@ -87,14 +88,6 @@ class Reinforcement(Learner):
     """kappa, by which the model's surprise at its own draft raises its help request, for methods that ask by words: the
     logit after t >= 1 tokens rises by kappa (mean surprise - 0.3), with minus each token's log-probability for its
     surprise, in nats. 0, as in the papers: not at all."""
-    hint: bool = False
-    """Whether the cloud gives a device that asks by words a hint instead of the answer: it is put in after the request,
-    the device goes on to an answer of its own, which is judged, and only its own tokens are learned from ("Learning to
-    Seek Help", arXiv 2604.17827)."""
-    hint_share: float = 0.5
-    """Of the cloud's answer, what is given: its first tokens, rounded up. Where `cloud.hint` asks for a hint, all."""
-    hint_tokens: int = 32
-    """Most tokens of a hint."""
     kl: float = 0.0
     """beta, the weight of the k3 estimate of the KL to the adapters that the round began with; 0 is none."""
     mask_cut: bool = False
@@ -124,26 +117,22 @@ class Reinforcement(Learner):
             raise ValueError(f"explore={self.explore} must be in [0, 1]: it is a share of the budget tau")
         if self.explore and not self.may_ask:
             raise ValueError(f"explore={self.explore} has no effect: this method never asks; leave it out")
-        if self.explore and self.hint:
+        if self.explore and self.given_hint is not None:
             raise ValueError(
-                f"explore={self.explore} compares drafts with the cloud's answers, and hint=true withholds them; set "
-                f"explore=0"
+                f"explore={self.explore} compares drafts with the cloud's answers, and helping=Hint withholds them; "
+                f"set explore=0"
             )
         if not 0 <= self.surprise < math.inf:
             raise ValueError(f"surprise={self.surprise} must be finite and at least 0, in logits per nat")
         if self.surprise and not self.speaks:
             how = "asks by its benefit head" if self.may_ask else "never asks"
             raise ValueError(f"surprise={self.surprise} has no effect: this method {how}; leave it out")
-        if not (0 <= self.hint_share <= 1 and self.hint_tokens >= 0):
-            raise ValueError(
-                f"hint_share={self.hint_share} must be in [0, 1] and hint_tokens={self.hint_tokens} at least 0"
-            )
-        if self.hint and not self.speaks:
+        if self.given_hint is not None and not self.speaks:
             how = "asks by its benefit head after whole answers" if self.may_ask else "never asks"
-            raise ValueError(f"hint=true has no effect: this method {how}; leave it out")
-        if self.hint and self.imitate:
+            raise ValueError(f"helping=Hint has no effect: this method {how}; leave it out")
+        if self.given_hint is not None and self.imitate:
             raise ValueError(
-                f"imitate={self.imitate} learns the cloud's answers, and hint=true withholds them; set imitate=0"
+                f"imitate={self.imitate} learns the cloud's answers, and helping=Hint withholds them; set imitate=0"
             )
         if self.kl < 0:
             raise ValueError(f"kl={self.kl} must be at least 0: it is the weight of a divergence")
@@ -152,20 +141,26 @@ class Reinforcement(Learner):
         if self.ratio not in LEVELS:
             raise ValueError(f"ratio={self.ratio!r} must be one of: {', '.join(LEVELS)}")
 
+    @classmethod
+    def check(cls, config: Config, settings: Mapping[str, Any]) -> None:
+        """Say what a setting of the last release is called now."""
+        if "hint" in settings:
+            raise ValueError(
+                "hint is a mode of help now: set client.helping.path=clients.helping.hint:Hint, with its share and "
+                "longest for hint_share and hint_tokens"
+            )
+        super().check(config, settings)
+
     @property
     def responses(self) -> int:
         """Sampled for each prompt."""
         return self.group_size
 
     @property
-    def given_hint(self) -> Hint | None:
-        """As the settings say."""
-        return Hint(self.hint_share, self.hint_tokens) if self.hint else None
-
-    @property
     def longest_row(self) -> int:
         """Of a response that asks: what it says before and after, and the hint between."""
-        return 2 * self.max_new_tokens + self.hint_tokens if self.hint else self.max_new_tokens
+        given = self.given_hint
+        return self.max_new_tokens if given is None else 2 * self.max_new_tokens + given.longest
 
     @property
     def sampling(self) -> Sampling:

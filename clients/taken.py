@@ -10,6 +10,7 @@ from clients.asking.alone import drawn_alone
 from clients.asking.rule import Choice, Examined, Flags, Scores
 from clients.device.counts import Drawn
 from clients.orders import Order
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import Basket
 from flsim.system.system import System
 from flsim.system.work import Work
@@ -57,15 +58,33 @@ class Taken:
         own = drawn.where(~helped) if spared else drawn
         own = own if again is None else own.plus(again.where(~helped))
         own = own if order.after is None else own.plus(order.after.where(helped))
+        own = own.plus(_read_and_drawn(order, helped))
         return cls(order, granted, helped, own)
 
     def counts(self) -> dict[str, Scores]:
         """By the names of rows, `(N,)` each."""
-        cloud = np.zeros(len(self.granted))  # (N,)
-        for place in np.flatnonzero(self.helped).tolist():
-            cloud[place] = self.order.answers[place].tokens
+        cloud, trips, sent = np.zeros((3, len(self.granted)))  # (N,) each
+        for place in np.flatnonzero(self.granted).tolist():
+            work = self._work(place)
+            cloud[place] = work.cloud_prompt_tokens + work.cloud_completion_tokens
+            trips[place], sent[place] = work.cloud_trips, work.cloud_up_bytes + work.cloud_down_bytes
         own = {"read_tokens": self.drawn.read, "sampled_tokens": self.drawn.tokens, "cut_responses": self.drawn.cut}
-        return {name: each.astype(np.float64) for name, each in own.items()} | {"cloud_test_tokens": cloud}
+        return {name: each.astype(np.float64) for name, each in own.items()} | {
+            "cloud_test_tokens": cloud,
+            "cloud_test_trips": trips,
+            "cloud_test_bytes": sent,
+            **self._drafts(),
+        }
+
+    def _drafts(self) -> dict[str, Scores]:
+        """What a mode of help drafted, and what of it was accepted, `(N,)` each; nothing where it drafts nothing."""
+        took = _exchanges(self.order, self.helped)
+        if not any(one.drafted for one in took.values()):
+            return {}
+        found = np.zeros((3, len(self.granted)))  # (3, N)
+        for place, one in took.items():
+            found[:, place] = one.drafted, one.accepted, one.again
+        return dict(zip(("drafted_tokens", "accepted_tokens", "computed_again"), found, strict=True))
 
     def costs(self, system: System, device: int, right: Scores) -> dict[str, Scores]:
         """Seconds and joules of the device, and which questions were answered within deadlines, by the names of rows.
@@ -93,4 +112,19 @@ class Taken:
         sent = Basket()
         answer = self.order.answers.get(place)
         sent.add(answer, self.order.world.prices, self.order.worded[place])
-        return replace(own, **sent.sent_facts())
+        took = sent.exchange
+        return replace(own, **sent.sent_facts(), lower_read=took.lower_read, lower_drawn=took.lower_drawn)
+
+
+def _exchanges(order: Order, granted: Flags) -> dict[int, Exchange]:
+    """What the exchanges of a mode of help took, by the place of the question; none where the cloud answered alone."""
+    found = {place: order.answers[place].exchange for place in np.flatnonzero(granted).tolist()}
+    return {place: took for place, took in found.items() if took is not None}
+
+
+def _read_and_drawn(order: Order, granted: Flags) -> Drawn:
+    """What the device read and drew in them, `(N,)`."""
+    read, tokens, cut = np.zeros((3, len(granted)), dtype=np.int64)  # (N,) each
+    for place, took in _exchanges(order, granted).items():
+        read[place], tokens[place] = took.read, took.drawn
+    return Drawn(read, tokens, cut)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flsim.cloud.exchange import MILLI, Exchange
 from flsim.cloud.protocol import Basket
 from flsim.models.decoding import Completions, Prompts
 
@@ -45,6 +46,12 @@ class Counts:
     """Tokens with a pull at each step of the optimizer: its own, taught ones, and explored requests; where a KL holds
     the policy, all of them."""
 
+    def help(self, took: Exchange) -> None:
+        """Its part of an exchange; what it drew one by one takes as many steps."""
+        self.read += took.read
+        self.sampled += took.drawn
+        self.steps += took.drawn
+
     def facts(self, basket: Basket) -> dict[str, tuple[float, float]]:
         """Totals and weights by the names of rows, with what went to the cloud."""
         prompts = float(self.prompts)
@@ -55,7 +62,20 @@ class Counts:
             "decode_steps": (float(self.steps), prompts),
             "learned_tokens": (float(self.learned), 1.0),
             **{name: (float(value), 1.0) for name, value in basket.sent_facts().items()},
+            **help_facts(basket.exchange),
         }
+
+
+def help_facts(took: Exchange) -> dict[str, tuple[float, float]]:
+    """What tells of drafts and of the cloud's layers, by the names of rows; nothing where a mode has none."""
+    found = {
+        "drafted_tokens": (took.drafted, took.trips),
+        "accepted_tokens": (took.accepted, took.drafted),
+        "computed_again": (took.again, took.trips),
+    }
+    lower = {"lower_read": (took.lower_read, MILLI), "lower_drawn": (took.lower_drawn, MILLI)}
+    some = {**(found if took.drafted else {}), **(lower if took.lower_read or took.lower_drawn else {})}
+    return {name: (float(total), float(weight)) for name, (total, weight) in some.items()}
 
 
 class Counted(Protocol):

@@ -53,6 +53,10 @@ class Device:
     """Questions of the past, kept across rounds; empty where the client keeps none."""
     answers: dict[Place, str] = field(default_factory=dict)
     """What the cloud said to them, where the client keeps that, too."""
+    knob: tuple[float, ...] = ()
+    """What its mode of help has learned on it, kept across rounds; empty before it has."""
+    share: float = 1.0
+    """What help took so far of what asking whole questions would have, in `budget.unit`; kept across rounds."""
     journal: Journal = field(default_factory=lambda: Journal(None, CloudConfig()))
     """What it asked of the cloud in this round, on disk."""
     tariff: Tariff = field(default_factory=Tariff)
@@ -105,6 +109,7 @@ def remember(
     device = Device(
         index, round_, adapter, dual_of(state, first=dual, price=price), Ledger(budget, total), optimizer, price
     )
+    device.knob, device.share = knob_of(state), float(_number(memory, "share", 1.0))
     if _PLACES in memory:
         device.replay = _replay_of(memory)
     if _ANSWERS in state.config_records:
@@ -119,16 +124,25 @@ def dual_of(state: RecordDict, *, first: float, price: float | None) -> float:
     return float(_number(memory, "dual", first)) if price is None else price
 
 
+def knob_of(state: RecordDict) -> tuple[float, ...]:
+    """What a mode of help has learned on the device that a `Context.state` describes; empty before it has."""
+    kept = state.metric_records.get(_MEMORY, MetricRecord()).get("knob", [])
+    assert isinstance(kept, list)
+    return tuple(float(number) for number in kept)
+
+
 def keep(state: RecordDict, device: Device) -> None:
     """Write the device into its `Context.state`."""
     total = device.ledger.total.plus(device.ledger.held)
-    memory: dict[str, int | float | list[int]] = {
+    memory: dict[str, int | float | list[int] | list[float]] = {
         "dual": device.dual,
         "calls": total.calls,
         "tokens": total.tokens,
         "money": total.money,
         "refused": total.refused,
     }
+    memory |= {"knob": list(device.knob)} if device.knob else {}
+    memory |= {"share": device.share} if device.share != 1 else {}
     if device.optimizer is not None:
         memory["steps"] = float(device.optimizer.steps[0])
         moments = {"first": device.optimizer.first, "second": device.optimizer.second}
@@ -139,7 +153,7 @@ def keep(state: RecordDict, device: Device) -> None:
     if device.answers:
         texts = [device.answers.get(place) for place in device.replay.places]
         state[_ANSWERS] = ConfigRecord({"json": json.dumps(texts)})
-    state[_MEMORY] = MetricRecord(memory)  # type: ignore[arg-type]
+    state[_MEMORY] = MetricRecord(memory)
 
 
 def _number(memory: MetricRecord, key: str, default: float) -> float:

@@ -7,7 +7,7 @@ enter the loss, so neither the cloud's words nor the forced attempt are ever rei
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from clients.device.counts import count_drawing, count_reading
 from clients.device.device import Device
+from clients.device.weighing import shares_of, taken_weights
 from clients.device.world import World
+from clients.helping.helping import Asked, Caller, Exchanges
 from flsim.budget.ledger import Trip
 from flsim.cloud.draft import as_sent
 from flsim.cloud.journal import TRAINING, buy, digest_of
@@ -102,6 +104,9 @@ class Help:
     """True where the cloud's answer came, `(K, P)`."""
     answers: Mapping[tuple[int, int], str]
     """The cloud's right answers, by device and prompt."""
+    shares: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """What help took of what asking the whole question takes at most, in `budget.unit`, by device and prompt; nothing
+    where help is asking."""
 
 
 Wishes = Callable[[Completions, Prompts], Tensor]
@@ -166,12 +171,12 @@ def roll_out(
     drafted = wants & said & (wishes is not None or world.config.model.drafts)  # (K, P, G)
     tries = (wants & ~drafted).any(-1)  # (K, P)
     sent = wants if explored is None else wants | explored.cpu()[..., None]  # (K, P, G)
-    drafts = _first_drafts(completions, sent) if world.words_questions else NO_DRAFTS
+    drafts = _first_drafts(completions, sent) if world.words_questions or world.goes_on else NO_DRAFTS
     open_ = reading.prompts.real  # (K, P)
     if help_bias is not None:
         open_ = open_ & ~help_bias.isneginf()  # (K, P)
     if world.hint is not None:
-        answers = buy_answers(world, devices, problems, wants.any(-1), drafts)
+        answers = buy_answers(world, devices, problems, wants.any(-1), drafts, step=step)
         whole, endings, help_ = _gone_on(world, devices, problems, sampling, reading, completions, answers, step=step)
         count_drawing(devices, whole)
         right = right_alone + asked * endings  # (K, P, G)
@@ -185,9 +190,11 @@ def roll_out(
         tries,
         drafts=drafts,
         max_new_tokens=sampling.max_new_tokens,
+        step=step,
     )
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
+    weight = taken_weights(devices, weight, help_.shares)  # (K, P)
     parts = right_alone, right, asked, open_, right_draft, help_, explored, weight
     return Rollout(reading, completions, *parts)
 
@@ -292,6 +299,7 @@ def ask_cloud(
     *,
     max_new_tokens: int,
     drafts: Drafts = NO_DRAFTS,
+    step: int = 0,
 ) -> Help:
     """What comes of the wanted queries `(K, P)`.
 
@@ -303,14 +311,16 @@ def ask_cloud(
         tries: where the device tries alone if the cloud does not answer, `(K, P)`.
         max_new_tokens: of such a try.
         drafts: what the devices said before they asked.
+        step: of the round, for the seeds.
     """
     helped, came = torch.zeros(wanted.shape), torch.zeros(wanted.shape, dtype=torch.bool)  # (K, P) each
-    answers = buy_answers(world, devices, problems, wanted, drafts)
+    answers = buy_answers(world, devices, problems, wanted, drafts, step=step)
     verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
     for place, right in zip(answers, verdicts, strict=True):
         helped[place], came[place] = float(right), True
     said = {place: answers[place].text for place, right in zip(answers, verdicts, strict=True) if right}
-    return Help(helped + _tried_alone(world, devices, problems, tries & ~came, max_new_tokens), came, said)
+    helped = helped + _tried_alone(world, devices, problems, tries & ~came, max_new_tokens)  # (K, P)
+    return Help(helped, came, said, shares_of(world, devices, problems, answers))
 
 
 def _tried_alone(
@@ -329,20 +339,27 @@ def _tried_alone(
 
 
 def buy_answers(
-    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, drafts: Drafts = NO_DRAFTS
+    world: World,
+    devices: Sequence[Device],
+    problems: Problems,
+    wanted: Tensor,
+    drafts: Drafts = NO_DRAFTS,
+    *,
+    step: int = 0,
 ) -> dict[tuple[int, int], Answer]:
-    """The cloud's answers to the wanted prompts `(K, P)`, by device and prompt.
+    """What comes of the wanted prompts `(K, P)` by the run's mode of help, by device and prompt.
 
     A prompt that a ledger refuses has none, nor one at which the cloud fails; such a one is paid only if it is billed.
-    Where `cloud.draft` or `cloud.hint` says so, a prompt with one of the `drafts` is sent together with it.
+    Where `cloud.draft` or `cloud.hint` says so, a prompt with one of the `drafts` is sent together with it; and a mode
+    that goes on begins with them.
     """
-    prices = world.prices
+    prices, helping = world.prices, world.helping
     granted: dict[tuple[int, int], tuple[Answer, Trip]] = {}  # with the quote that was reserved, and its longest trip
     answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
     sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
     for k, p in wanted.nonzero().tolist():
         sent[k, p] = as_sent(problems[k][p], drafts.get((k, p), ""), prices)
-        quote, name = world.cloud.quote(sent[k, p]), digest_of(sent[k, p])
+        quote, name = helping.quote(world.cloud, sent[k, p]), digest_of(sent[k, p])
         most = devices[k].tariff.most(quote, bytes_sent(sent[k, p]))
         paid = devices[k].journal.recall(TRAINING, name)
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices), most, again=paid is not None):
@@ -352,7 +369,12 @@ def buy_answers(
                 devices[k].journal.met(TRAINING, name)
     new = [place for place in granted if place not in answers]
     with spend("cloud"):
-        said = buy(world.cloud, TRAINING, [(devices[k].journal, sent[k, p]) for k, p in new])
+        said = buy(
+            world.cloud,
+            TRAINING,
+            [(devices[k].journal, sent[k, p]) for k, p in new],
+            _exchanges(world, devices, {place: sent[place] for place in new}, drafts, step),
+        )
     answers |= dict(zip(new, said, strict=True))
     bought: dict[tuple[int, int], Answer] = {}
     for (k, p), (quote, most) in granted.items():
@@ -364,9 +386,55 @@ def buy_answers(
             continue
         devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices), spare)
         devices[k].sent.append(problems[k][p])
+        if answer.exchange is not None:
+            devices[k].counts.help(answer.exchange)
         if not answer.void:
             bought[k, p] = answer
+    if world.works_together:
+        _learn_mode(world, devices, {place: answers[place] for place in granted}, sent, drafts, step)
     return bought
+
+
+def _exchanges(
+    world: World,
+    devices: Sequence[Device],
+    sent: Mapping[tuple[int, int], Problem],
+    drafts: Drafts,
+    step: int,
+) -> Exchanges | None:
+    """What serves questions, by device and prompt, device by device; None where the cloud answers them by itself."""
+    if not world.works_together:
+        return None
+    callers = [_caller(world, device, k, sent, drafts, step) for k, device in enumerate(devices)]
+    return Exchanges(world.helping, world.pair, callers)
+
+
+def _caller(
+    world: World, device: Device, k: int, sent: Mapping[tuple[int, int], Problem], drafts: Drafts, step: int
+) -> Caller:
+    """Device k of a pack with its questions among those that are sent."""
+    asked = [
+        Asked(problem, drafts.get(place, ""), seed_for(world.seed, "help", device.name, device.round, step, place[1]))
+        for place, problem in sent.items()
+        if place[0] == k
+    ]
+    return Caller(device.index, asked, device.knob or world.helping.first_knob)
+
+
+def _learn_mode(
+    world: World,
+    devices: Sequence[Device],
+    answers: Mapping[tuple[int, int], Answer | None],
+    sent: Mapping[tuple[int, int], Problem],
+    drafts: Drafts,
+    step: int,
+) -> None:
+    """Let the mode of help learn on every device from what came of its questions, by device and prompt."""
+    for k, device in enumerate(devices):
+        own = {place: sent[place] for place in answers if place[0] == k}
+        if own:
+            caller = _caller(world, device, k, own, drafts, step)
+            device.knob = world.helping.learned(world.pair, caller, [answers[place] for place in own])
 
 
 @torch.no_grad()

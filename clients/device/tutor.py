@@ -22,6 +22,7 @@ from clients.asking.rule import Choice
 from clients.asking.threshold import neediest_first
 from clients.device.examples import Examples
 from flsim.budget.ledger import Account, Ledger
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import Answer, Basket, bytes_sent
 from flsim.cloud.tariff import Tariff, trip_facts
 from flsim.config.schema import CloudConfig, ConfigError
@@ -221,8 +222,6 @@ class Tutor:
 
 
 def _enter(basket: Basket, size: int, up: int, down: int) -> None:
-    basket.trips += 1
+    basket.exchange = basket.exchange.plus(Exchange(trips=1, up_bytes=up, down_bytes=down))
     basket.prompt_tokens += size
     basket.completion_tokens += 1
-    basket.up_bytes += up
-    basket.down_bytes += down

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clients.device.head import Head
+from clients.helping.helping import ASK, Ask, Helping, Pair
+from clients.helping.hint import Hint
 from flsim.cloud.make import cache_of, fleet_cloud, make_cloud
 from flsim.cloud.protocol import Cloud, asks_all_tests
 from flsim.cloud.tariff import Tariff
 from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
-from flsim.models.hint import Hint
 from flsim.models.sizes import system_of
 from flsim.models.stacked_lora import StackedLora
 from flsim.system.asking import Asking
@@ -34,8 +35,8 @@ class World:
     """How devices look at their own drafts; None if they do not."""
     surprise: float = 0.0
     """kappa, by which the surprise of a device's draft raises its help request; 0 does not."""
-    hint: Hint | None = None
-    """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
+    helping: Helping = ASK
+    """How a device that asks is helped."""
     system: System | None = None
     """What devices take in virtual time; None in a run without."""
 
@@ -70,13 +71,38 @@ class World:
         return self.config.cloud
 
     @property
+    def hint(self) -> Hint | None:
+        """How much of the cloud's answer devices are given to go on with; None where it answers for them."""
+        return self.helping if isinstance(self.helping, Hint) else None
+
+    @property
+    def works_together(self) -> bool:
+        """Whether help is more than a question that the cloud answers, or hints at."""
+        return not isinstance(self.helping, Ask)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether help begins where a device stopped that asks by words after a draft."""
+        return self.helping.goes_on and self.config.model.drafts and self.head is None
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The two models that work together."""
+        return Pair(self.base, self.cloud, self.answer_tokens, self.system)
+
+    @property
     def words_questions(self) -> bool:
         """Whether the cloud is sent other words than the question's own, which may hold a device's draft."""
         return self.prices.draft is not None or self.prices.hint is not None
 
     @property
     def asks_all_tests(self) -> bool:
-        """Whether the cloud answers every test prompt, granted or not."""
+        """Whether all test prompts are sent to the cloud, granted or not; only those that it answers by itself are."""
+        return self.cloud_answers_all and not self.works_together
+
+    @property
+    def cloud_answers_all(self) -> bool:
+        """Whether the cloud may be asked every test prompt."""
         return asks_all_tests(self.cloud, self.config.evaluation.cloud)
 
     @cached_property
@@ -101,7 +127,7 @@ def load_world(
     extras: Extras | None = None,
     head: Head | None = None,
     surprise: float = 0.0,
-    hint: Hint | None = None,
+    helping: Helping = ASK,
 ) -> World:
     """Load everything; seconds for the built-in models.
 
@@ -111,11 +137,10 @@ def load_world(
         extras: what they learn beside LoRA; None is nothing.
         head: how they look at their own drafts; None if they do not.
         surprise: by which the surprise of a draft raises the help request; 0 does not.
-        hint: how much of the cloud's answer they are given to go on with, all of what `cloud.hint` asks for; None if
-            the cloud answers for them.
+        helping: how one is helped that asks; of what `cloud.hint` asks for, a device is given all.
     """
-    if hint is not None and config.cloud.hint is not None:
-        hint = replace(hint, share=1.0)
+    if isinstance(helping, Hint) and config.cloud.hint is not None:
+        helping = replace(helping, share=1.0)
     asked = make_cloud(config.cloud) if cloud is None else cloud
     place = "cuda" if config.engine.gpus > 0 else "cpu"
     base = load_model(config.model, place=place)
@@ -123,4 +148,4 @@ def load_world(
     lora = StackedLora(base.model, like, config.shape.scale)
     behind = fleet_cloud(asked, cache_of(config.cloud.cache), config.engine.processes)
     timed = None if config.system is None else system_of(config.system, config.model, config.stream.seed)
-    return World(config, base, lora, behind, stream_of(config), like, head, surprise, hint, timed)
+    return World(config, base, lora, behind, stream_of(config), like, head, surprise, helping, timed)

@@ -23,8 +23,8 @@ from flsim.tasks.stream import TaskStream
 class Builtin(Cloud):
     """The shipped cloud model, greedy; deterministic, so answers are kept: once per worker and question."""
 
-    access = "logits"
-    """It can give all that a teacher can."""
+    access = "features"
+    """It can give all that there is, as its layers lie here."""
 
     def __init__(self, model: str = "builtin:cloud", batch_size: int = 256, max_new_tokens: int = 16) -> None:
         """Name the model; it is loaded with the first question.

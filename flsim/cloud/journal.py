@@ -12,13 +12,14 @@ import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from flsim.budget.ledger import NO_TRIP, Account, Trip
 from flsim.cloud.cache import known
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import MONEY, NOTHING, Answer, Basket, Cloud, bytes_sent
 from flsim.cloud.tariff import Tariff, most_down
 from flsim.config.schema import CloudConfig
@@ -129,7 +130,13 @@ class Journal:
         """
         if self.path is not None and self.costs == MONEY and quotes:
             self._write(
-                {"sent": name, "for": purpose, "sizes": _sizes(quote), "bytes": [sizes.get(name, 0), most_down(quote)]}
+                {
+                    "sent": name,
+                    "for": purpose,
+                    "sizes": _sizes(quote),
+                    "bytes": [sizes.get(name, 0), most_down(quote)],
+                    **_took(quote),
+                }
                 for name, quote in quotes
             )
 
@@ -185,14 +192,15 @@ class Journal:
         key = (line["for"], name)
         if "sent" in line:
             (sent, received), (up, down) = line["sizes"], line.get("bytes", (0, 0))
-            self._open[key].append(_Entry(Answer("", sent, received, most_bytes=down), up, answered=False))
+            quote = Answer("", sent, received, most_bytes=down, exchange=_exchange(line))
+            self._open[key].append(_Entry(quote, up, answered=False))
             return
         if self._open[key]:
             self._open[key].pop()
         if "came" in line:
             sent, received = line["sizes"]
             more = {name: line[name] for name in ("cached", "retries", "void")}
-            answer = Answer(line["text"], sent, received, **more)
+            answer = Answer(line["text"], sent, received, exchange=_exchange(line), **more)
             self._answered[key].append(_Entry(answer, line.get("bytes", 0)))
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -297,10 +305,32 @@ def _line(purpose: str, name: str, answer: Answer | None, size: int) -> dict[str
     if answer is None:
         return {"failed": name, "for": purpose}
     more = {"text": answer.text, "cached": answer.cached, "retries": answer.retries, "void": answer.void}
-    return {"came": name, "for": purpose, "sizes": _sizes(answer), "bytes": size, **more}
+    return {"came": name, "for": purpose, "sizes": _sizes(answer), "bytes": size, **_took(answer), **more}
 
 
-def obtain(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -> list[Answer | None]:
+def _took(answer: Answer) -> dict[str, Any]:
+    return {} if answer.exchange is None else {"exchange": asdict(answer.exchange)}
+
+
+def _exchange(line: Mapping[str, Any]) -> Exchange | None:
+    return Exchange(**line["exchange"]) if "exchange" in line else None
+
+
+class Service(Protocol):
+    """What serves wishes, by their places among them, where that is more than one question to the cloud each."""
+
+    def quote(self, place: int) -> Answer:
+        """The most that one can take."""
+        ...
+
+    def serve(self, places: Sequence[int]) -> Sequence[Answer | None]:
+        """What comes of some, in order; None where the cloud failed."""
+        ...
+
+
+def obtain(
+    cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]], service: Service | None = None
+) -> list[Answer | None]:
     """Like `buy`, but take first what earlier attempts were given."""
     answers: list[Answer | None] = []
     for journal, problem in wishes:
@@ -308,33 +338,52 @@ def obtain(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]
         if answers[-1] is not None:
             journal.met(purpose, digest_of(problem))
     new = [at for at, answer in enumerate(answers) if answer is None]
-    for at, answer in zip(new, buy(cloud, purpose, [wishes[at] for at in new]), strict=True):
+    left = None if service is None else _Part(service, new)
+    for at, answer in zip(new, buy(cloud, purpose, [wishes[at] for at in new], left), strict=True):
         answers[at] = answer
     return answers
 
 
-def buy(cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]]) -> list[Answer | None]:
+@dataclass(frozen=True)
+class _Part:
+    """The service of some of its wishes."""
+
+    whole: Service
+    places: Sequence[int]
+
+    def quote(self, place: int) -> Answer:
+        return self.whole.quote(self.places[place])
+
+    def serve(self, places: Sequence[int]) -> Sequence[Answer | None]:
+        return self.whole.serve([self.places[place] for place in places])
+
+
+def buy(
+    cloud: Cloud, purpose: str, wishes: Sequence[tuple[Journal, Problem]], service: Service | None = None
+) -> list[Answer | None]:
     """Ask the cloud what budgets have granted, and keep every buyer's journal.
 
     Args:
         cloud: that of the devices; before one that is not free stands a cache.
         purpose: `TRAINING`, or the model that is measured.
         wishes: who asks what; the answers are in this order, None where the cloud failed.
+        service: what comes of them; None sends each question to the cloud.
     """
     problems = [problem for _, problem in wishes]
     names = [digest_of(problem) for problem in problems]
-    answers = known(cloud, problems)
+    answers: list[Answer | None] = [None] * len(wishes) if service else known(cloud, problems)
     for at, ((journal, _), answer) in enumerate(zip(wishes, answers, strict=True)):
         if answer is not None and journal.found(purpose, names[at]):
             answers[at] = replace(answer, cached=False)
     new = [at for at, answer in enumerate(answers) if answer is None]
     first = {names[at]: at for at in reversed(new)}  # a question of two is sent for the first of them
-    sent = sorted(first.values()) if cloud.costs == MONEY else []
-    quotes = {at: (names[at], cloud.quote(problems[at])) for at in sent}
+    sent = [] if cloud.costs != MONEY else sorted(first.values()) if service is None else new
+    quotes = {at: (names[at], cloud.quote(problems[at]) if service is None else service.quote(at)) for at in sent}
     sizes = {name: bytes_sent(problem) for name, problem in zip(names, problems, strict=True)}
     for journal, own in _by_journal(wishes, list(quotes)):
         journal.send(purpose, [quotes[at] for at in own], sizes)
-    for at, answer in zip(new, cloud.answer([problems[at] for at in new]), strict=True):
+    said = cloud.answer([problems[at] for at in new]) if service is None else service.serve(new)
+    for at, answer in zip(new, said, strict=True):
         answers[at] = answer
     for journal, own in _by_journal(wishes, range(len(wishes))):
         journal.close(purpose, [(names[at], answers[at]) for at in own], sizes)

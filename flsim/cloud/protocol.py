@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from flsim.budget.ledger import Account
+from flsim.cloud.exchange import Exchange
 from flsim.config.model import AUTO
 from flsim.config.schema import ALL, CLOUD_ACCESS, CloudConfig, ConfigError
 from flsim.problems.families import FAMILIES, draw, is_builtin
@@ -51,6 +52,9 @@ class Answer:
     most_bytes: int | None = field(default=None, compare=False)
     """Of a quote: most bytes of UTF-8 that the answer's text can have; None: not known, and so many for each token of
     the completion as `flsim.cloud.tariff.TOKEN_BYTES`."""
+    exchange: Exchange | None = None
+    """What it took beside its tokens; of a quote, the most that it can take. None: one request with the question's
+    words, and the answer's text."""
 
     @property
     def tokens(self) -> int:
@@ -111,8 +115,8 @@ class Cloud(Protocol):
     """`time` or `money` if answers cost that: they are then cached, and what was really bought is counted. For `money`
     evaluations send granted prompts only, unless `evaluation.cloud` says otherwise."""
     access: str = CLOUD_ACCESS[0]
-    """The most that it can give to a server that learns from it, one of `CLOUD_ACCESS`; more than `text` takes a
-    `Teacher`."""
+    """The most that it can give to a server that learns from it, or to devices that it works with, one of
+    `CLOUD_ACCESS`; more than `text` takes a `Teacher`."""
     shared: bool = False
     """Whether one of it serves all Ray workers, as it is too large for each of them to have its own."""
     reach: tuple[str, ...] = ()
@@ -224,16 +228,14 @@ class Basket:
     """Requests that had failed before an answer came."""
     unkept: int = 0
     """Answers that were bought and that the cache could not keep."""
-    trips: int = 0
-    """Questions that were sent, those at which the cloud failed among them; one is one, however often it was tried."""
+    exchange: Exchange = field(default_factory=Exchange)
+    """What the questions took beside their tokens: requests, those at which the cloud failed among them and each one
+    however often it was tried; bytes of the questions as they were sent, under their instructions and with a draft
+    where one goes along, and of the answers, in UTF-8."""
     prompt_tokens: int = 0
     """Of what was charged."""
     completion_tokens: int = 0
     """Likewise; together with the prompts' these are the tokens of `charged`."""
-    up_bytes: int = 0
-    """Of the questions as they were sent, under their instructions and with a draft where one goes along, in UTF-8."""
-    down_bytes: int = 0
-    """Of the answers' texts."""
 
     def add(self, answer: Answer | None, prices: CloudConfig, sent: Problem | None = None) -> None:
         """Enter what became of one question.
@@ -243,14 +245,15 @@ class Basket:
             prices: the section of the config that has them.
             sent: the question in the words in which it went out; None where that is not known any more.
         """
-        self.trips += 1
-        self.up_bytes += 0 if sent is None else bytes_sent(sent)
+        up, down = 0 if sent is None else bytes_sent(sent), 0 if answer is None else len(answer.text.encode())
+        plain = Exchange(trips=1, up_bytes=up, down_bytes=down)
+        took = plain if answer is None or answer.exchange is None else answer.exchange
+        self.exchange = self.exchange.plus(took)
         if answer is None:
             self.failures += 1
             return
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
-        self.down_bytes += len(answer.text.encode())
         for account in (self.charged, self.cached if answer.cached else self.bought):
             account.book(answer.tokens, answer.money(prices))
         self.failures += bool(answer.void)
@@ -262,9 +265,9 @@ class Basket:
         return {
             "cloud_prompt_tokens": self.prompt_tokens,
             "cloud_completion_tokens": self.completion_tokens,
-            "cloud_up_bytes": self.up_bytes,
-            "cloud_down_bytes": self.down_bytes,
-            "cloud_trips": self.trips,
+            "cloud_up_bytes": self.exchange.up_bytes,
+            "cloud_down_bytes": self.exchange.down_bytes,
+            "cloud_trips": self.exchange.trips,
         }
 
     def bought_facts(self) -> dict[str, float]:

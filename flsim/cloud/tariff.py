@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from flsim.budget.ledger import MICRO, NO_TRIP, Account, Trip
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import Answer, bytes_sent
 from flsim.config.budget import BYTES, CALLS, JOULES, MONEY, SECONDS, TOKENS
 from flsim.config.schema import CloudConfig
@@ -46,25 +47,32 @@ class Tariff:
         return self.trip(answer, sent, len(answer.text.encode()))
 
     def trip(self, of: Answer, sent: int, down: int) -> Trip:
-        """A trip of so many tokens, bytes up and bytes down."""
+        """A trip of so many tokens, bytes up and bytes down, unless its exchange says what it took."""
         if not self.follows:
             return NO_TRIP
+        took = Exchange(trips=1, up_bytes=sent, down_bytes=down) if of.exchange is None else of.exchange
         if self.asking is None:
-            return Trip(sent + down)
+            return Trip(took.up_bytes + took.down_bytes)
         work = Work(
-            cloud_trips=1,
+            cloud_trips=took.trips,
             cloud_prompt_tokens=of.prompt_tokens,
             cloud_completion_tokens=of.completion_tokens,
-            cloud_up_bytes=sent,
-            cloud_down_bytes=down,
+            cloud_up_bytes=took.up_bytes,
+            cloud_down_bytes=took.down_bytes,
         )
         microseconds, microjoules = self.asking.cost(self.device, self.round, work)
         return Trip(self.asking.bytes(work), microjoules, microseconds)
 
     def cost(self, quote: Answer, problem: Problem, unit: str) -> Fraction:
-        """What asking a whole question takes at most, in a unit of `UNITS`, exactly."""
+        """What a question takes at most by a quote, in a unit of `UNITS`, exactly."""
+        return self._in(unit, quote, self.most(quote, bytes_sent(problem)))
+
+    def took(self, answer: Answer, problem: Problem, unit: str) -> Fraction:
+        """What it took, likewise."""
+        return self._in(unit, answer, self.came(answer, bytes_sent(problem)))
+
+    def _in(self, unit: str, quote: Answer, trip: Trip) -> Fraction:
         if unit in (BYTES, JOULES, SECONDS):
-            trip = self.most(quote, bytes_sent(problem))
             return Fraction({BYTES: trip.bytes, JOULES: trip.microjoules, SECONDS: trip.microseconds}[unit])
         return Fraction({CALLS: 1, TOKENS: quote.tokens, MONEY: quote.money(self.prices)}[unit])
 

@@ -6,6 +6,7 @@ Access comes in four levels; each includes those before it:
     top_logprobs   the k likeliest tokens at each token of its answer  most APIs (`top_logprobs`)
     scores         log-probabilities of tokens that it is given        some APIs and servers (`prompt_logprobs`)
     logits         the whole distribution at each token of its answer  a model of one's own
+    features       its hidden states                                   likewise
 
 Past the first, token ids go back and forth, so teacher and student must share one vocabulary.
 """
@@ -17,7 +18,7 @@ from flsim.cloud.protocol import Cloud, Reply
 from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
 
-TEXT, TOP_LOGPROBS, SCORES, LOGITS = CLOUD_ACCESS
+TEXT, TOP_LOGPROBS, SCORES, LOGITS, FEATURES = CLOUD_ACCESS
 
 
 class Teacher(Cloud, Protocol):

@@ -39,7 +39,7 @@ OWN_TESTS = ("always", "phases", "never")
 STRATA = ("rank", "task", "traffic")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
-CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits")
+CLOUD_ACCESS = ("text", "top_logprobs", "scores", "logits", "features")
 CLOUD_FREE = ("cache",)
 """Settings of every cloud that enter no answer; a class states its own (`flsim/cloud/protocol.py`)."""
 
@@ -158,8 +158,8 @@ class CloudConfig:
     """Folder of what a cloud has answered whose answers cost time or money, for all runs; `auto`: `flsim` in the user's
     cache folder (`XDG_CACHE_HOME`, else `~/.cache`); None keeps answers in memory only."""
     access: str | None = one_of(None, CLOUD_ACCESS)
-    """Most that it may give to a server that learns from it: `text`, `top_logprobs`, `scores` or `logits`; None means
-    all that it can (`flsim/cloud/teacher.py`)."""
+    """Most that it may give to a server that learns from it, and to devices that it helps: `text`, `top_logprobs`,
+    `scores`, `logits` or `features`; None means all that it can (`flsim/cloud/teacher.py`)."""
     draft: str | None = worded(None, ("question", "draft"))
     """What is sent in place of a question for which the device has a draft, such as
     `{question}\\n\\nA smaller model's try: {draft}\\nAnswer the question; correct the try if it is wrong.` The draft is

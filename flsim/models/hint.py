@@ -4,9 +4,8 @@ What is put in, a hint of the cloud's or nothing, is context: it is read, and no
 what tools say. After it the request is ruled out, so that a response asks at most once.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +15,6 @@ from flsim.models.decoding import Completions, Prompts, generate, prompts_of, re
 
 Place = tuple[int, int, int]
 """Device, prompt and response."""
-
-
-@dataclass(frozen=True)
-class Hint:
-    """How much of what the cloud says is put in."""
-
-    share: float = 0.5
-    """Of the tokens of its answer, rounded up; 0 is none and 1 all of it."""
-    longest: int = 32
-    """And no more than so many."""
-
-    def of(self, base: BaseModel, text: str) -> list[int]:
-        """The first tokens of a text before a stop text, without those that end a response or are the help request."""
-        ids = base.spell(text)[:-1]
-        ended = base.ends(torch.tensor(ids, dtype=torch.long)).tolist()
-        kept = [token for token, ends in zip(ids, ended, strict=True) if not ends and token != base.help.token]
-        return kept[: min(self.longest, math.ceil(self.share * len(kept) - 1e-9))]
 
 
 @torch.no_grad()

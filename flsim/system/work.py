@@ -21,6 +21,9 @@ COUNTED = {
 }
 """The rows that every client sends of its round, each with the count that its weight is; None: its weight is none."""
 
+OPTIONAL = ("learned_examples", "lower_read", "lower_drawn")
+"""Rows of some clients only."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -51,6 +54,11 @@ class Work:
     cloud_up_bytes: int = 0
     """Of texts."""
     cloud_down_bytes: int = 0
+    lower_read: int = 0
+    """Tokens of prompts that the device passed through layers of the cloud's model, in thousandths of all its layers;
+    0 but under a mode of help that cuts that model."""
+    lower_drawn: int = 0
+    """The same of tokens that were said, each in a step of its own."""
 
     @classmethod
     def counted(cls, rows: Iterable[tuple[str, float, float]], *, down: int, up: int, device: str) -> "Work":
@@ -65,7 +73,8 @@ class Work:
         Raises:
             ConfigError: if a count is missing: a duration without it would be too short and look right.
         """
-        found = {name: (total, weight) for name, total, weight in rows if name in COUNTED or name == "learned_examples"}
+        wanted = (*COUNTED, *OPTIONAL)
+        found = {name: (total, weight) for name, total, weight in rows if name in wanted}
         missing = [name for name in COUNTED if name not in found]
         if missing:
             raise ConfigError(

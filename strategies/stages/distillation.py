@@ -28,7 +28,7 @@ from flsim.cloud.journal import PURCHASES, TRAINING, journal_of, lost_facts
 from flsim.cloud.make import cache_of
 from flsim.cloud.protocol import NOTHING, Basket, Cloud
 from flsim.cloud.purchases import Purchases
-from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
+from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
 from flsim.config.budget import PAID_CAPS
 from flsim.config.schema import BudgetConfig, Config, ConfigError
 from flsim.devices import device_name
@@ -44,7 +44,7 @@ from strategies.stages.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, O
 from strategies.stages.student import Student
 
 AUTO = "auto"
-BEST = {TEXT: SEQUENCE, TOP_LOGPROBS: FORWARD_KL, SCORES: REVERSE_KL, LOGITS: FORWARD_KL}
+BEST = {TEXT: SEQUENCE, TOP_LOGPROBS: FORWARD_KL, SCORES: REVERSE_KL, LOGITS: FORWARD_KL, FEATURES: FORWARD_KL}
 """The loss that `auto` takes at each access."""
 
 
@@ -170,7 +170,7 @@ class Distillation:
             )
         if self._method != SEQUENCE:
             teacher_of(self._cloud, self._student.base.tokenizer.get_vocab())
-        self._level = LOGITS if self._method == FORWARD_KL and access == LOGITS else NEEDS[self._method]
+        self._level = LOGITS if self._method == FORWARD_KL and includes(access, LOGITS) else NEEDS[self._method]
 
     def after_round(
         self, round_: int, adapter: Adapter, replies: Sequence[Message], residual: Adapter | None = None

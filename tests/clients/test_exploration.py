@@ -25,6 +25,7 @@ from clients.device.world import World, load_world
 from clients.fixed_price import FixedPrice
 from clients.gapg import Gapg
 from clients.grpo import Grpo
+from clients.helping.hint import Hint
 from clients.reinforcement import Reinforcement
 from flsim.budget.ledger import Ledger
 from flsim.config.load import load_config
@@ -237,7 +238,7 @@ def test_runs_repeat_whatever_the_pack(tiny_run: TinyRun, no_report: None, polic
     [
         (DaGrpo, {"explore": 1.5}, r"explore=1.5 must be in \[0, 1\]"),
         (Grpo, {"explore": 0.1}, "explore=0.1 has no effect: this method never asks"),
-        (DaGrpo, {"explore": 0.1, "hint": True, **TOKEN}, "explore=0.1 compares drafts.*set explore=0"),
+        (DaGrpo, {"explore": 0.1, "helping": Hint(), **TOKEN}, "explore=0.1 compares drafts.*set explore=0"),
     ],
 )
 def test_what_cannot_work_is_refused(learner: Any, changes: dict[str, Any], message: str) -> None:

@@ -21,6 +21,7 @@ from clients.device.rollout import Problems, Rollout, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from clients.grpo import Grpo
+from clients.helping.hint import Hint
 from experiments.real.server import serving
 from flsim.budget.ledger import Ledger
 from flsim.cloud.cache import CachedCloud
@@ -32,7 +33,6 @@ from flsim.flower.contract import client_of
 from flsim.loop.ready import build_parts
 from flsim.metrics.rows import without_timing
 from flsim.models.decoding import encode, generate, read
-from flsim.models.hint import Hint
 from flsim.models.scoring import score
 from flsim.problems.judging import are_right
 from tests.tiny import TinyRun, tiny_runs_in, tiny_world
@@ -43,7 +43,7 @@ BIAS = 3.0  # so that some responses ask
 DUAL = 0.3
 METHOD = DaGrpo(
     policy="token",
-    hint=True,
+    helping=Hint(),
     imitate=0.0,
     replay=0,
     steps=1,
@@ -58,7 +58,7 @@ METHOD = DaGrpo(
     dual_bias=BIAS / (0.5 - DUAL),
 )
 WORDS = ("client.path=clients.da_grpo:DaGrpo", "client.policy=token", "client.imitate=0", "client.replay=0")
-SHARED = (*WORDS, "client.hint=true", "model.request=after")
+SHARED = (*WORDS, "client.helping.path=clients.helping.hint:Hint", "model.request=after")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def run_of(tiny_checkpoint: Path, tmp_path: Path) -> TinyRun:
 
 def world_of(checkpoint: Path, *more: str, share: float = 0.5) -> World:
     settings = ("model.request=after", "evaluation.prompts_per_task=5", "stream.quantity_sigma=0.5", "stream.seed=2")
-    return load_world(tiny_world(checkpoint, *settings, *more), hint=Hint(share))
+    return load_world(tiny_world(checkpoint, *settings, *more), helping=Hint(share))
 
 
 def device_of(world: World, index: int = 0) -> Device:
@@ -242,10 +242,14 @@ def test_a_run_that_was_cut_goes_on_bit_for_bit(run_of: TinyRun) -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        (Grpo, {"hint": True}, "hint=true has no effect: this method never asks; leave it out"),
-        (DaGrpo, {"hint": True, "policy": "head"}, "hint=true has no effect: this method asks by its benefit head"),
-        (DaGrpo, {"hint": True, "policy": "token", "imitate": 1.0}, "imitate=1.0 learns the cloud's answers"),
-        (DaGrpo, {"policy": "token", "imitate": 0.0, "hint_share": 1.5}, r"hint_share=1.5 must be in \[0, 1\]"),
+        (Grpo, {"helping": Hint()}, "helping=Hint has no effect: this method never asks; leave it out"),
+        (
+            DaGrpo,
+            {"helping": Hint(), "policy": "head"},
+            "helping=Hint has no effect: this method asks by its benefit head",
+        ),
+        (DaGrpo, {"helping": Hint(), "policy": "token", "imitate": 1.0}, "imitate=1.0 learns the cloud's answers"),
+        (Hint, {"share": 1.5}, r"share=1.5 must be in \[0, 1\]"),
     ],
 )
 def test_where_it_has_no_meaning_it_is_refused(method: Any, settings: dict[str, Any], message: str) -> None:
@@ -259,7 +263,7 @@ def test_a_real_cloud_is_asked_for_hints_in_its_words(tiny_checkpoint: Path) -> 
         words = ("cloud.path=flsim.cloud.endpoint:Endpoint", "cloud.cache=null", f"cloud.url={server.url}")
         worded = load_config(None, [*words, "cloud.model=m", "cloud.hint={question} Tried: {draft} Hint:"]).cloud
         config = replace(tiny_world(tiny_checkpoint, "model.request=after"), cloud=worded)
-        world = load_world(config, Endpoint(server.url, "m"), hint=Hint(0.25))
+        world = load_world(config, Endpoint(server.url, "m"), helping=Hint(0.25))
         problems = problems_of(world)
         _, rollout = rolled_out(world, problems)
         first = dict(reversed(rollout.asked[0].nonzero().tolist()))
@@ -277,11 +281,11 @@ def test_words_for_a_hint_need_a_cloud_that_reads_them_and_devices_that_take_one
     words = "cloud.hint={question} {draft} Hint:"
     with pytest.raises(ConfigError, match=r"cloud\.hint=.* cannot be sent to Oracle"):
         build_parts(run_of("oracle", words))
-    with pytest.raises(ConfigError, match=r"cloud\.hint words what is asked .* client\.hint=true"):
-        client_of(run_of("none", words, "client.hint=false"))
+    with pytest.raises(ConfigError, match=r"cloud\.hint words what is asked .* clients\.helping\.hint:Hint"):
+        client_of(run_of("none", words, "client.helping.path=clients.helping.helping:Ask"))
     both = CloudConfig(hint="{question} {draft} Hint:", draft="{question} {draft}")
     looks = ("client.asking.path=clients.asking.simple:Oracle", "evaluation.cloud=all")
-    with pytest.raises(ConfigError, match=r"asking=Oracle looks at the cloud's answers .* client\.hint"):
+    with pytest.raises(ConfigError, match=r"asking=Oracle looks at the cloud's answers .* client\.helping=Hint"):
         client_of(run_of("looks", *looks))
     with pytest.raises(ConfigError, match="both word what is sent"):
         refuse_hint(Endpoint("http://127.0.0.1:9/v1", "m"), both)

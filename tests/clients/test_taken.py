@@ -14,9 +14,9 @@ from clients.asking.scores import Confidence
 from clients.asking.simple import Always, AtRandom, Never
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
+from clients.helping.hint import Hint
 from flsim.config.system import ClassConfig, LinkConfig, SystemConfig
 from flsim.models.decoding import encode, generate, read
-from flsim.models.hint import Hint
 from flsim.system.shapes import Shape
 from flsim.system.system import System
 from tests.flsim.cloud.answers import answered
@@ -88,7 +88,7 @@ def test_after_a_hint_a_device_goes_on(tiny_checkpoint: Path) -> None:
     """It reads what it is given, and says an end; who is refused does so without."""
     world = world_of(tiny_checkpoint, biased=True)
 
-    hinted = replace(world, hint=Hint(1.0, 32))
+    hinted = replace(world, helping=Hint(1.0, 32))
     tests = own_tests(world, 0)
     plain = taken(world)
     put_in = sum(len(hinted.hint.of(world.base, a.text)) for a in answered(world.cloud, tests[:3]) if hinted.hint)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from clients.helping.hint import Hint
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.help_request import HelpRequest
-from flsim.models.hint import Hint, go_on
+from flsim.models.hint import go_on
 from flsim.models.scoring import pull_back, score
 from flsim.models.stacked_lora import StackedLora
 

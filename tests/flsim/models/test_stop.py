@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from clients.helping.hint import Hint
 from experiments.real.checkpoint import FAMILIES, build_tokenizer
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
@@ -19,7 +20,7 @@ from flsim.loop.checks import check
 from flsim.models.base import BaseModel, load_base, load_model
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.help_request import HelpRequest
-from flsim.models.hint import Hint, go_on
+from flsim.models.hint import go_on
 from flsim.models.scoring import request_after, score
 from flsim.models.stop import Stops
 

@@ -56,6 +56,7 @@ class Taken:
         came[list(order.answers)] = True
         helped = granted & came  # (N,)
         own = drawn.where(~helped) if spared else drawn
+        own = replace(own, read=drawn.read) if order.world.helping.takes_part else own
         own = own if again is None else own.plus(again.where(~helped))
         own = own if order.after is None else own.plus(order.after.where(helped))
         own = own.plus(_read_and_drawn(order, helped))

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 FLOORS = (
-    ("devices", "seeding", "files", "text", "learning", "config", "sandbox"),
+    ("devices", "seeding", "files", "text", "learning", "collaboration", "config", "sandbox"),
     ("timing", "budget", "problems", "system"),
     ("models", "tasks"),
     ("aggregation", "cloud", "metrics"),
@@ -42,6 +42,7 @@ MEETS_THE_RUN = {
     "clients/learner.py": {"client_app", "check", "app", "_refuse_too_much"},
     "clients/da_grpo.py": {"check"},
     "clients/fixed_price.py": {"check"},
+    "clients/reinforcement.py": {"check"},
     "clients/poisoning.py": {"malicious_devices", "__init__", "app"},
     "clients/supervised.py": {"client_app", "_refuse_language", "__init__"},
     "strategies/base.py": {"DeltaStrategy", "begin"},

@@ -63,6 +63,8 @@ class Helping(ABC):
     """The access that it takes, one of `CLOUD_ACCESS`."""
     goes_on: ClassVar[bool] = False
     """Whether it begins where the device stopped, whose words before a request are then part of the answer."""
+    takes_part: ClassVar[bool] = False
+    """Whether the device's own model says part of what is answered or drafted, so that it has read the question."""
 
     def check(self, cloud: Cloud, allowed: str | None) -> None:
         """Refuse a cloud that cannot give what the mode takes; a subclass also one that lacks a method.

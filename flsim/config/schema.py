@@ -166,7 +166,7 @@ class CloudConfig:
     that of the first response of the group that asks, and at tests that of the greedy answer; where there is none, the
     question is sent as it is. None sends no drafts."""
     hint: str | None = worded(None, ("question", "draft"))
-    """What is sent in place of a question where devices are given hints (`client.hint`), such as
+    """What is sent in place of a question where devices are given hints (`clients/helping/hint.py`), such as
     `{question}\\n\\nA pupil has written: {draft}\\nGive a hint of at most 20 words, and not the answer.` Then the whole
     reply is the hint. None sends the question, and the hint is the beginning of the answer to it."""
     price_per_prompt_token: float = at_least(0, 0.27e-6, finite=True)

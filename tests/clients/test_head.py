@@ -142,9 +142,11 @@ def test_a_pack_asks_as_its_devices_alone(world: World) -> None:
 def test_one_query_for_a_prompt_whoever_of_its_group_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
 
-    def noting(world: World, devices: Any, problems: Any, wanted: Tensor, *more: Any) -> dict[tuple[int, int], Answer]:
+    def noting(
+        world: World, devices: Any, problems: Any, wanted: Tensor, *more: Any, **named: Any
+    ) -> dict[tuple[int, int], Answer]:
         sent.extend((k, p) for k, p in wanted.nonzero().tolist())
-        return buy(world, devices, problems, wanted, *more)
+        return buy(world, devices, problems, wanted, *more, **named)
 
     buy = rollouts.buy_answers
     monkeypatch.setattr(rollouts, "buy_answers", noting)
@@ -219,7 +221,7 @@ def test_a_draft_is_the_answer_where_none_comes(
     monkeypatch.setattr(rollouts, "answer_alone", noting)
     world = world_of(tiny_checkpoint, *(["budget.calls_per_round=0"] if why == "refused" else []))
     if why == "fails":
-        monkeypatch.setattr(rollouts, "buy", lambda cloud, kind, wishes: [None] * len(wishes))
+        monkeypatch.setattr(rollouts, "buy", lambda cloud, kind, wishes, service: [None] * len(wishes))
     devices, problems = told(world)
     again.clear()
     rollout = Met(world, devices, learner_of(), problems).rollout

@@ -281,7 +281,7 @@ def test_words_for_a_hint_need_a_cloud_that_reads_them_and_devices_that_take_one
     words = "cloud.hint={question} {draft} Hint:"
     with pytest.raises(ConfigError, match=r"cloud\.hint=.* cannot be sent to Oracle"):
         build_parts(run_of("oracle", words))
-    with pytest.raises(ConfigError, match=r"cloud\.hint words what is asked .* clients\.helping\.hint:Hint"):
+    with pytest.raises(ConfigError, match=r"cloud\.hint words what is asked .*clients\.helping\.hint:Hint"):
         client_of(run_of("none", words, "client.helping.path=clients.helping.helping:Ask"))
     both = CloudConfig(hint="{question} {draft} Hint:", draft="{question} {draft}")
     looks = ("client.asking.path=clients.asking.simple:Oracle", "evaluation.cloud=all")

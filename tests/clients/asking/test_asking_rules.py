@@ -227,6 +227,8 @@ def test_learners_are_measured_with_the_rule_and_only_the_global_one_with_curves
         "sampled_tokens",
         "cut_responses",
         "cloud_test_tokens",
+        "cloud_test_trips",
+        "cloud_test_bytes",
     }
     frozen = [row for row in reference_rows(world, [0], round_=0, asking=Always())[0] if row.model == "frozen"]
     assert [replace(row, model="own") for row in frozen] == rows

@@ -20,7 +20,7 @@ from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.desk import Desk, DeskCloud, find_desk, open_desk
 from flsim.cloud.make import fleet_cloud
 from flsim.cloud.protocol import Answer, instruction
-from flsim.cloud.teacher import LOGITS, access_of
+from flsim.cloud.teacher import FEATURES, access_of
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import without_timing
@@ -143,7 +143,7 @@ def test_a_cloud_needs_no_help_token(tiny_checkpoint: Path, monkeypatch: pytest.
 
 
 def test_it_can_teach_and_a_wrong_path_is_refused(tiny_checkpoint: Path) -> None:
-    assert access_of(checkpoint(tiny_checkpoint), None) == LOGITS
+    assert access_of(checkpoint(tiny_checkpoint), None) == FEATURES
     with pytest.raises(ConfigError, match=r"cloud\.model='nowhere' is no folder of a checkpoint"):
         checkpoint("nowhere")
     with pytest.raises(ConfigError, match=r"needs cloud\.model: the folder"):

@@ -18,7 +18,7 @@ from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.cache import Cache
 from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
 from flsim.cloud.purchases import Purchases, Request
-from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
+from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
 from flsim.config.load import load_config
 from flsim.config.schema import BudgetConfig, CloudConfig, ConfigError
 from flsim.loop.checks import check
@@ -217,7 +217,7 @@ def test_a_quote_is_never_below_what_is_billed(tmp_path: Path) -> None:
 
 
 def test_access_is_the_backends_unless_the_config_allows_less() -> None:
-    assert access_of(teacher(), None) == LOGITS
+    assert access_of(teacher(), None) == FEATURES
     assert access_of(teacher(), "scores") == SCORES
     assert access_of(Oracle(0.0), None) == TEXT
     with pytest.raises(ConfigError, match=r"cloud\.access='scores' is more than the cloud Oracle can give.*: text"):
@@ -233,4 +233,4 @@ def test_a_teacher_with_other_tokens_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"differ in 'b'; .* set cloud\.access=text"):
         teacher_of(Foreign(0.0), {"a": 0, "b": 2})
-    assert teacher_of(teacher(), teacher().vocabulary).access == LOGITS
+    assert teacher_of(teacher(), teacher().vocabulary).access == FEATURES

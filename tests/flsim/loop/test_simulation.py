@@ -65,7 +65,7 @@ TRAIN_FACTS = {"dual_variable", "cloud_calls", "cloud_tokens", "cloud_money", "c
 COUNTS = {"read_tokens", "sampled_tokens", "cut_responses", "decode_steps", "learned_tokens", "cloud_trips"}
 COUNTS |= {"cloud_prompt_tokens", "cloud_completion_tokens", "cloud_up_bytes", "cloud_down_bytes"}
 ENGINE_FACTS = {"downlink_bytes", "uplink_bytes", "seconds", "update_norm", "mean_cosine", "aggregation_share"}
-TAKEN = {"read_tokens", "sampled_tokens", "cut_responses", "cloud_test_tokens"}
+TAKEN = {"read_tokens", "sampled_tokens", "cut_responses", "cloud_test_tokens", "cloud_test_trips", "cloud_test_bytes"}
 TEST_NAMES = {"accuracy", "alone_accuracy", "kept_accuracy", "cloud_grants", "cloud_requests"} | TAKEN
 CURVE_NAMES = {f"accuracy_sending_{share}" for share in range(10, 100, 10)}
 

@@ -220,8 +220,7 @@ _KEYS = 4  # columns of the key
 
 def pareto_figure(comparison: Compared) -> Figure:
     """Accuracy against what was spent: cloud calls while training, and the share of test prompts that the cloud got."""
-    lines = -(-len(comparison.results) // _KEYS)
-    below = 0.75 + 0.24 * lines
+    below = 0.75 + 0.24 * key_lines(comparison)
     height = 5.0 + below
     figure = new_figure(12, height)
     room = (below / height, 1 - (below + 0.45) / height)  # bottom and height of the panels
@@ -327,12 +326,17 @@ def _draw_levels(axes: Axes, comparison: Compared) -> None:
     label_ends(axes, labels)
 
 
+def key_lines(comparison: Compared) -> int:
+    """Lines of the key under the panels."""
+    return -(-len(comparison.results) // _KEYS)
+
+
 def draw_key(figure: Figure, comparison: Compared) -> None:
     """Letter and name of every method under the panels, in columns."""
     height = float(figure.get_figheight())
     marks = letters(comparison)
     texts = [f"{marks[result.label]}  {short(result.label)}" for result in comparison.results]
-    down = -(-len(texts) // _KEYS)
+    down = key_lines(comparison)
     for number, text in enumerate(texts):
         column, line = divmod(number, down)
         place = (0.065 + 0.23 * column, (0.1 + 0.24 * (down - 1 - line)) / height)

@@ -41,7 +41,8 @@ def page(comparison: Compared, plots: Path) -> str:
     """
     body = [*_opening(comparison), *_main(comparison), *_pairs(comparison, plots)]
     body += [heading("What it costs"), picture(plots / "pareto.png", CAPTIONS["pareto.png"])]
-    body += [*_tables(comparison, "training", "test", "traffic", "work"), *_spend(comparison, plots)]
+    body += [*_tables(comparison, "training", "test"), *_help(comparison, plots)]
+    body += [*_tables(comparison, "traffic", "work"), *_spend(comparison, plots)]
     body += _systems(comparison, plots)
     body += _wish(comparison, plots)
     body.append(heading("Over rounds"))
@@ -181,6 +182,13 @@ def _hurt(pair: Pair) -> str:
     named = [f"{u.device} ({seed_text(u.seeds)}) {100 * (u.value - u.other):+.1f}" for u in pair.hurt[:_NAMED]]
     more = f"; and {len(pair.hurt) - _NAMED} more, see per_user.csv" if len(pair.hurt) > _NAMED else ""
     return "; ".join(named) + more if named else "nobody"
+
+
+def _help(comparison: Compared, plots: Path) -> list[str]:
+    """What a test question takes; a picture of it where a run names a mode of help."""
+    pictured = (plots / "questions.png").is_file()
+    pieces = [picture(plots / "questions.png", CAPTIONS["questions.png"])] if pictured else []
+    return [*pieces, *_tables(comparison, "help")]
 
 
 def _spend(comparison: Compared, plots: Path) -> list[str]:

@@ -10,6 +10,7 @@ from flsim.comparison.cost_figure import cost_figure
 from flsim.comparison.cost_table import axes_of, target_of, targets_frame
 from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
+from flsim.comparison.question_figure import question_figure, shown
 from flsim.comparison.result import Compared
 from flsim.comparison.spend import curves_of, spend_figure
 from flsim.comparison.table import per_user_frame, table_frame
@@ -47,6 +48,8 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
     figures["users.png"] = users_figure
     if curves_of(comparison):
         figures["spend.png"] = spend_figure
+    if shown(comparison):
+        figures["questions.png"] = question_figure
     if claimants(comparison):
         figures["reliability.png"] = wish_figure
     if priced and axes_of(comparison):

@@ -42,6 +42,7 @@ TABLES = {
     "energy": "where joules go",
     "participation": "who took part",
     "questions": "a test question",
+    "help": "how devices are helped",
     "files": "only in the CSV files",
 }
 """Measures that one table of a comparison's page shows, and what stands in the table's corner."""

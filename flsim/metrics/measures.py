@@ -14,11 +14,14 @@ from flsim.config.schema import ConfigError
 from flsim.metrics.measure import TABLES as TABLES
 from flsim.metrics.measure import Measure as Measure
 from flsim.metrics.measures_of_asking import OF_ASKING
+from flsim.metrics.measures_of_help import OF_HELP
 from flsim.metrics.measures_of_learning import OF_LEARNING
 from flsim.metrics.measures_of_systems import OF_SYSTEMS
 from flsim.metrics.measures_of_users import OF_USERS
 
-MEASURES: dict[str, Measure] = {measure.name: measure for measure in (*OF_LEARNING, *OF_ASKING, *OF_USERS, *OF_SYSTEMS)}
+MEASURES: dict[str, Measure] = {
+    measure.name: measure for measure in (*OF_LEARNING, *OF_ASKING, *OF_USERS, *OF_SYSTEMS, *OF_HELP)
+}
 """All of them by name, in the order in which tables show them."""
 
 

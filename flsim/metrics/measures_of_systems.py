@@ -132,7 +132,4 @@ OF_SYSTEMS = (
             "question_joules over accuracy, of the mean user.",
             MeanUser(("question_joules", "accuracy"), lambda v: cost_per_correct(v[0], v[1])),
             "questions"),
-    Measure("cloud_test_tokens", "cloud tokens a test question", "tokens",
-            "Tokens of the cloud, prompt and completion, for a test question, granted or not.",
-            AtEnd("cloud_test_tokens")),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from flsim.metrics.run_rows import RunRows
 from flsim.metrics.systems import of_classes, work_of
 from flsim.metrics.users import per_user
 
-SHOWN = ("work", "systems", "energy", "questions", "participation")
+SHOWN = ("work", "systems", "energy", "questions", "help", "participation")
 """Tables of measures that are taken."""
 
 

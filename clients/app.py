@@ -176,6 +176,11 @@ class DeviceApp(PackedClientApp):
             return None
         return SOURCE[self.config.evaluation.split], f"the asking rule {type(rules[0]).__name__}"
 
+    @property
+    def held(self) -> float:
+        """What devices hold of the cloud's model (`flsim.flower.contract.HoldsLayers`)."""
+        return self.algorithm.helping.held(self.cloud)
+
     def start_from(self, folder: str | None) -> None:
         """Take the saved adapter in a folder for the one that the run starts from."""
         if folder != self.config.model.adapter:

@@ -114,7 +114,11 @@ class Taken:
         answer = self.order.answers.get(place)
         sent.add(answer, self.order.world.prices, self.order.worded[place])
         took = sent.exchange
-        return replace(own, **sent.sent_facts(), lower_read=took.lower_read, lower_drawn=took.lower_drawn)
+        if answer is None or answer.exchange is None:
+            return replace(own, **sent.sent_facts())
+        parts = {"lower_read": took.lower_read, "lower_drawn": took.lower_drawn}
+        parts |= {"helped_read": took.read, "helped_drawn": took.drawn}
+        return replace(own, **sent.sent_facts(), **parts)
 
 
 def _exchanges(order: Order, granted: Flags) -> dict[int, Exchange]:

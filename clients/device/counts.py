@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsim.cloud.exchange import MILLI, Exchange
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import Basket
 from flsim.models.decoding import Completions, Prompts
+from flsim.system.work import MILLI
 
 Integers = NDArray[np.int64]
 
@@ -67,14 +68,17 @@ class Counts:
 
 
 def help_facts(took: Exchange) -> dict[str, tuple[float, float]]:
-    """What tells of drafts and of the cloud's layers, by the names of rows; nothing where a mode has none."""
+    """What tells of the device's part, of drafts and of layers, by the names of rows; nothing where a mode has none."""
     found = {
         "drafted_tokens": (took.drafted, took.trips),
         "accepted_tokens": (took.accepted, took.drafted),
         "computed_again": (took.again, took.trips),
     }
+    own = {"helped_read": (took.read, 1), "helped_drawn": (took.drawn, 1)}
     lower = {"lower_read": (took.lower_read, MILLI), "lower_drawn": (took.lower_drawn, MILLI)}
-    some = {**(found if took.drafted else {}), **(lower if took.lower_read or took.lower_drawn else {})}
+    some = found if took.drafted else {}
+    for part in (own, lower):
+        some = {**some, **(part if any(total for total, _ in part.values()) else {})}
     return {name: (float(total), float(weight)) for name, (total, weight) in some.items()}
 
 

@@ -107,8 +107,8 @@ class World:
 
     @cached_property
     def _asking(self) -> Asking | None:
-        system = self.config.system
-        return None if system is None else Asking(system, self.config.stream.seed)
+        system, shape = self.config.system, None if self.system is None else self.system.shape
+        return None if system is None else Asking(system, self.config.stream.seed, shape)
 
     def tariff(self, device: int, round_: int) -> Tariff:
         """What a question costs a device in a round."""

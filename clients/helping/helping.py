@@ -91,6 +91,10 @@ class Helping(ABC):
         """
         return cloud.quote(problem)
 
+    def held(self, cloud: Cloud) -> float:
+        """The share of the layers of the cloud's model that devices hold, so that their memory is looked at."""
+        return 0.0
+
     @abstractmethod
     def help(self, pair: Pair, callers: Sequence[Caller]) -> list[list[Answer | None]]:
         """What comes of all questions, `[device][question]`; None where the cloud failed, which costs nothing.

@@ -6,8 +6,7 @@ All are whole numbers, so that sums and all that follows from them are the same 
 from dataclasses import dataclass, fields
 from typing import Self
 
-MILLI = 1000
-"""Parts of a token in which a device's work in the cloud's model is counted."""
+from flsim.system.work import Work
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,37 @@ class Exchange:
     10 tokens through a quarter of the layers are 2,500."""
     lower_drawn: int = 0
     """The same of tokens that were said, each in a step of its own."""
+    in_session: int = 0
+    """Of the requests, those that go on in a session that an earlier one opened: they wait in no queue of the cloud's,
+    and carry nothing beside their own bytes. Of a quote, those of the most requests."""
+
+    @property
+    def further(self) -> int:
+        """Requests after the first; of one question's exchange alone, and not of sums."""
+        return max(self.trips - 1, 0)
 
     def plus(self, other: "Exchange") -> Self:
         """Both together."""
         return type(self)(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+def work_of(took: Exchange, prompt: int, completion: int) -> Work:
+    """What one question's exchange is to a device and its link, with the tokens that the cloud bills."""
+    return Work(
+        prompts=int(took.read > 0),
+        read_tokens=took.read,
+        responses=int(took.drawn > 0),
+        sampled_tokens=took.drawn,
+        decode_steps=took.drawn,
+        cloud_trips=took.trips,
+        cloud_prompt_tokens=prompt,
+        cloud_completion_tokens=completion,
+        cloud_up_bytes=took.up_bytes,
+        cloud_down_bytes=took.down_bytes,
+        lower_read=took.lower_read,
+        lower_drawn=took.lower_drawn,
+        helped_read=took.read,
+        helped_drawn=took.drawn,
+        cloud_further_trips=took.further,
+        cloud_session_trips=took.in_session,
+    )

@@ -232,6 +232,8 @@ class Basket:
     """What the questions took beside their tokens: requests, those at which the cloud failed among them and each one
     however often it was tried; bytes of the questions as they were sent, under their instructions and with a draft
     where one goes along, and of the answers, in UTF-8."""
+    further: int = 0
+    """Of the requests, those after the first of their question."""
     prompt_tokens: int = 0
     """Of what was charged."""
     completion_tokens: int = 0
@@ -249,6 +251,7 @@ class Basket:
         plain = Exchange(trips=1, up_bytes=up, down_bytes=down)
         took = plain if answer is None or answer.exchange is None else answer.exchange
         self.exchange = self.exchange.plus(took)
+        self.further += took.further
         if answer is None:
             self.failures += 1
             return
@@ -261,13 +264,18 @@ class Basket:
         self.unkept += not answer.kept
 
     def sent_facts(self) -> dict[str, int]:
-        """What went to the cloud and came back, by the names that rows have for it; whatever a cache had."""
+        """What went to the cloud and came back, by the names that rows have for it; whatever a cache had.
+
+        What only modes of help have is left out of others.
+        """
+        more = {"cloud_further_trips": self.further, "cloud_session_trips": self.exchange.in_session}
         return {
             "cloud_prompt_tokens": self.prompt_tokens,
             "cloud_completion_tokens": self.completion_tokens,
             "cloud_up_bytes": self.exchange.up_bytes,
             "cloud_down_bytes": self.exchange.down_bytes,
             "cloud_trips": self.exchange.trips,
+            **{name: count for name, count in more.items() if count},
         }
 
     def bought_facts(self) -> dict[str, float]:

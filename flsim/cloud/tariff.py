@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from flsim.budget.ledger import MICRO, NO_TRIP, Account, Trip
-from flsim.cloud.exchange import Exchange
+from flsim.cloud.exchange import Exchange, work_of
 from flsim.cloud.protocol import Answer, bytes_sent
 from flsim.config.budget import BYTES, CALLS, JOULES, MONEY, SECONDS, TOKENS
 from flsim.config.schema import CloudConfig
 from flsim.problems.problem import Problem
 from flsim.system.asking import Asking
-from flsim.system.work import Work
 
 TOKEN_BYTES = 16
 """Most bytes of UTF-8 for each token of an answer, in the mean over its tokens, of a cloud whose quotes do not say how
@@ -53,13 +52,7 @@ class Tariff:
         took = Exchange(trips=1, up_bytes=sent, down_bytes=down) if of.exchange is None else of.exchange
         if self.asking is None:
             return Trip(took.up_bytes + took.down_bytes)
-        work = Work(
-            cloud_trips=took.trips,
-            cloud_prompt_tokens=of.prompt_tokens,
-            cloud_completion_tokens=of.completion_tokens,
-            cloud_up_bytes=took.up_bytes,
-            cloud_down_bytes=took.down_bytes,
-        )
+        work = work_of(took, of.prompt_tokens, of.completion_tokens)
         microseconds, microjoules = self.asking.cost(self.device, self.round, work)
         return Trip(self.asking.bytes(work), microjoules, microseconds)
 

@@ -122,9 +122,11 @@ class StandsForConfig:
     `config.json`. Its arithmetic, memory and adapters of `model.rank` are what seconds, joules and bytes come from;
     counts of tokens stay those of the run."""
     weight_bytes: float = above(0, 0.5)
-    """Bytes of each of its weights; phones hold 4 bits. Of the run's own model (`device: null`) it is 4."""
+    """Bytes of each of its weights, and of what devices hold of the cloud's model; phones hold 4 bits. Of the run's own
+    model (`device: null`) it is 4."""
     cloud: float | None = above(0, None)
-    """Parameters of the cloud's model, in billions, for what `cloud.joules_per_token` is scaled by; None: as it is."""
+    """Parameters of the cloud's model, in billions, for what `cloud.joules_per_token` is scaled by, and for what its
+    layers take on a device, where a mode of help cuts it; None: joules as they are, and no such mode."""
 
 
 @dataclass(frozen=True)

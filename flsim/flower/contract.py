@@ -10,6 +10,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     CarriesMore  a ClientApp whose devices learn more than LoRA's factors
     Calibrates   a client whose devices set something on questions of a split of their own before they are tested
     BringsModel  a ClientApp whose devices learn another model than a language model under LoRA
+    HoldsLayers  a ClientApp whose devices may hold layers of the cloud's model
     WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
@@ -222,6 +223,16 @@ class BringsModel(Protocol):
 
     def save_model(self, folder: Path, adapter: Adapter) -> None:
         """Write what was learned into a folder."""
+        ...
+
+
+@runtime_checkable
+class HoldsLayers(Protocol):
+    """A client whose devices may hold layers of the cloud's model, for modes of help that cut it."""
+
+    @property
+    def held(self) -> float:
+        """Their share of all its layers; 0 for none."""
         ...
 
 

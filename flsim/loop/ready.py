@@ -15,6 +15,7 @@ from flsim.flower.contract import (
     BringsModel,
     Calibrates,
     Deals,
+    HoldsLayers,
     Stage,
     begin,
     client_of,
@@ -75,13 +76,14 @@ def system_for(config: Config, client: ClientApp) -> System | None:
     """What devices of this client take in virtual time; None without `system`.
 
     Raises:
-        ConfigError: for a model that nobody knows, a class whose memory is too small for it, or a module that is to
-            stand for a language model.
+        ConfigError: for a model that nobody knows, a class whose memory is too small for it and for what devices hold
+            of the cloud's, or a module that is to stand for a language model.
     """
     if config.system is None:
         return None
     if not isinstance(client, BringsModel):
-        return system_of(config.system, config.model, config.stream.seed)
+        held = client.held if isinstance(client, HoldsLayers) else 0.0
+        return system_of(config.system, config.model, config.stream.seed, held)
     if config.system.stands_for.device is not None:
         raise ConfigError(
             f"system.stands_for.device={config.system.stands_for.device!r} is a language model, and devices hold "

@@ -16,13 +16,14 @@ from flsim.system.system import System
 _BYTES = {"float32": 4.0, "bfloat16": 2.0}
 
 
-def system_of(system: SystemConfig, model: ModelConfig, seed: int) -> System:
+def system_of(system: SystemConfig, model: ModelConfig, seed: int, held: float = 0.0) -> System:
     """What devices take that hold this model.
 
     Args:
         system: of the config.
         model: likewise.
         seed: of the stream.
+        held: share of the layers of the cloud's model that devices hold, too.
 
     Raises:
         ConfigError: for a model that nobody knows, or a class whose memory is too small for it.
@@ -34,7 +35,7 @@ def system_of(system: SystemConfig, model: ModelConfig, seed: int) -> System:
         other = _named(stands.device)
         shape = other.shape(rank=model.rank, weight_bytes=stands.weight_bytes)
         found = System(system, shape, seed, carried=other.adapter(1) / own.adapter(1))
-    found.refuse_small(prompt_tokens(model) + model.training_tokens)
+    found.refuse_small(prompt_tokens(model) + model.training_tokens, held)
     return found
 
 

@@ -46,21 +46,23 @@ def tail_joules(link: Link, gap_s: float) -> float:
 def radio_joules(cloud: CloudTimesConfig, link: Link, work: Work, spans: Spans) -> float:
     """Transfers of the adapter and of questions, and the tails after them.
 
-    Questions come evenly spread over the computing, one by one; where the next transfer comes within a tail, only the
-    gap counts.
+    Questions come evenly spread over the computing, one by one, and a question's further requests over what is computed
+    for them; where the next transfer comes within a tail, only the gap counts.
     """
     down, up = radio_watts(link, up=False), radio_watts(link, up=True)
     moved = (down * spans.down + up * spans.up) / MICROSECONDS
-    gap = spans.compute / MICROSECONDS / (work.cloud_trips + 1)
+    further = work.cloud_further_trips
+    between = spans.helping / MICROSECONDS / max(1, work.cloud_trips)
+    questions = work.cloud_trips - further
+    gap = (spans.compute / MICROSECONDS - further * between) / (questions + 1)
     tails = (1 if spans.down else 0) * tail_joules(link, gap) + (1 if spans.up else 0) * tail_joules(link, link.tail_s)
     if work.cloud_trips:
         sent, came = asked_bytes(cloud, work)
         moved += up * 8 * sent / (link.up_mbit * 1e6) + down * 8 * came / (link.down_mbit * 1e6)
-        counts = {"prompt": work.cloud_prompt_tokens, "completion": work.cloud_completion_tokens}
-        wait = served_seconds(cloud, trips=work.cloud_trips, **counts) / work.cloud_trips + link.rtt_ms / 1000
+        wait = served_seconds(cloud, work) / work.cloud_trips + link.rtt_ms / 1000
         last = gap if spans.up else link.tail_s  # where nothing follows, the tail is whole
-        tails += work.cloud_trips * tail_joules(link, wait) + (work.cloud_trips - 1) * tail_joules(link, gap)
-        tails += tail_joules(link, last)
+        tails += work.cloud_trips * tail_joules(link, wait) + (questions - 1) * tail_joules(link, gap)
+        tails += further * tail_joules(link, between) + tail_joules(link, last)
     return moved + tails
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flsim.config.system import StandsForConfig
+
 MODULE_FACTOR = 3
 """Forward passes that learning an example of a module takes: one forward, twice as much backward."""
 
@@ -116,6 +118,14 @@ class Shape:
         """
         learned = MODULE_FACTOR * operations
         return cls(name, parameters, 4.0 * parameters, adapter=parameters, learned=learned)
+
+    @classmethod
+    def of_cloud(cls, stands_for: StandsForConfig) -> "Shape | None":
+        """That of the cloud's model, as a device would hold it; None where its size is not given."""
+        if stands_for.cloud is None:
+            return None
+        parameters = round(1e9 * stands_for.cloud)
+        return cls("the cloud's model", parameters, stands_for.weight_bytes * parameters)
 
     def memory(self, tokens: int) -> float:
         """Bytes that training takes where so many tokens are in one pass.

@@ -1,6 +1,6 @@
 """The system of a run: which device is what, and what its work takes. One value that server and workers both make."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from flsim.config.ranges import ConfigError
@@ -14,6 +14,7 @@ from flsim.system.seconds import (
     asked_bytes,
     cloud_seconds,
     compute_seconds,
+    helping_seconds,
     micro,
     transfer_seconds,
 )
@@ -38,6 +39,11 @@ class System:
         """Which device is what."""
         return Fleet.of(self.config, self.seed)
 
+    @cached_property
+    def layers(self) -> Shape | None:
+        """Of the cloud's model, as a device would hold it; None where its size is not given."""
+        return Shape.of_cloud(self.config.stands_for)
+
     def class_of(self, device: int) -> DeviceClass:
         """What a device is."""
         return self.fleet.class_of(device)
@@ -54,12 +60,14 @@ class System:
             transfer_seconds(self.carried * size, mbit, link.rtt_ms) if size else 0.0
             for size, mbit in ((work.down_bytes, link.down_mbit), (work.up_bytes, link.up_mbit))
         )
+        at_once = self.config.samples == "group"
         return Spans(
             down=micro(factor * down),
-            compute=micro(compute_seconds(self.shape, of, work, at_once=self.config.samples == "group")),
+            compute=micro(compute_seconds(self.shape, of, work, at_once=at_once, cloud=self.layers)),
             cloud=micro(factor * cloud_seconds(cloud, link, work)),
             up=micro(factor * up),
             overlap=self.config.overlap,
+            helping=micro(helping_seconds(self.shape, of, work, at_once=at_once, cloud=self.layers)),
         )
 
     def moved(self, work: Work, *, came: bool) -> int:
@@ -85,27 +93,35 @@ class System:
             work: of this question alone: what was read and sampled for it, and what the cloud was asked.
         """
         of, link = self.class_of(device), self.link_of(device)
-        alone = compute_seconds(self.shape, of, replace(work, decode_steps=work.sampled_tokens), at_once=False)
-        spans = Spans(0, micro(alone), micro(cloud_seconds(self.config.cloud, link, work)), 0)
+        own, between = (each(self.shape, of, work, cloud=self.layers) for each in (compute_seconds, helping_seconds))
+        spans = Spans(0, micro(own), micro(cloud_seconds(self.config.cloud, link, work)), 0, helping=micro(between))
         return spans.total / MICROSECONDS, self.joules(device, work, spans).device
 
-    def refuse_small(self, tokens: int) -> None:
-        """Refuse a class whose memory does not hold the training of the model.
+    def refuse_small(self, tokens: int, held: float = 0.0) -> None:
+        """Refuse a class whose memory does not hold the training of the model, with what devices hold of the cloud's.
 
         Args:
             tokens: of the longest prompt and response together, one sequence at a time.
+            held: share of the layers of the cloud's model that devices hold, for modes of help that cut it.
 
         Raises:
-            ConfigError: naming the class.
+            ConfigError: naming the class, or the size that is missing.
         """
-        needed = self.shape.memory(tokens) / 1e9
+        if held and self.layers is None:
+            raise ConfigError(
+                f"client.helping has devices hold {held:.0%} of the layers of the cloud's model, and nobody says how "
+                f"large it is; set system.stands_for.cloud to its parameters in billions, such as 1.5"
+            )
+        beside = held * self.layers.weights / 1e9 if self.layers is not None else 0.0
+        needed = self.shape.memory(tokens) / 1e9 + beside
+        also = f" and, beside it, {beside:.2g} GB of the cloud's model" if beside else ""
+        smaller = "system.stands_for.device, model.rank" + (", client.helping.layer" if beside else "")
         for share, of in self.fleet.classes:
             if share and needed > of.memory_gb:
                 raise ConfigError(
                     f"system.classes.{of.name}.memory_gb={of.memory_gb:g} does not hold the training of "
-                    f"{self.shape.name}, which takes {needed:.2g} GB; raise it, name the classes that are to take part "
-                    f"(system.classes.high.share=1), or have devices hold a smaller model (model.path, "
-                    f"system.stands_for.device, model.rank)"
+                    f"{self.shape.name}{also}, which takes {needed:.2g} GB; raise it, name the classes that are to "
+                    f"take part (system.classes.high.share=1), or have devices hold less (model.path, {smaller})"
                 )
 
     def _jitter(self, device: int, round_: int) -> float:

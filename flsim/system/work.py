@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 
 from flsim.config.ranges import ConfigError
 
+MILLI = 1000
+"""Parts of a token in which a device's work in the cloud's model is counted."""
 COUNTED = {
     "read_tokens": "prompts",
     "sampled_tokens": "responses",
@@ -21,7 +23,10 @@ COUNTED = {
 }
 """The rows that every client sends of its round, each with the count that its weight is; None: its weight is none."""
 
-OPTIONAL = ("learned_examples", "lower_read", "lower_drawn")
+OPTIONAL = (
+    *("learned_examples", "lower_read", "lower_drawn", "helped_read", "helped_drawn"),
+    *("cloud_further_trips", "cloud_session_trips"),
+)
 """Rows of some clients only."""
 
 
@@ -59,6 +64,14 @@ class Work:
     0 but under a mode of help that cuts that model."""
     lower_drawn: int = 0
     """The same of tokens that were said, each in a step of its own."""
+    helped_read: int = 0
+    """Of `read_tokens`, those that a mode of help has the device read between its requests."""
+    helped_drawn: int = 0
+    """Of `sampled_tokens`, likewise those that it drew, one by one."""
+    cloud_further_trips: int = 0
+    """Of `cloud_trips`, those after the first of their question."""
+    cloud_session_trips: int = 0
+    """Of these, those that go on in a session that is open: no queue, and no bytes but their own."""
 
     @classmethod
     def counted(cls, rows: Iterable[tuple[str, float, float]], *, down: int, up: int, device: str) -> "Work":

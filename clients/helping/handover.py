@@ -131,7 +131,7 @@ class _Answering:
     """Whether the cloud is to say what comes next."""
     ended: bool = False
     failed: bool = False
-    """Whether the cloud failed before it had said anything."""
+    """Whether the cloud failed, so that nobody helps any more."""
 
     @classmethod
     def begun(cls, pair: Pair, mode: Handover, asked: Asked) -> Self:
@@ -161,7 +161,7 @@ class _Answering:
         up = bytes_sent(beginning.problem) + len(beginning.said.encode())
         if came is None or came.answer.void:
             self.took = self.took.plus(Exchange(trips=1, up_bytes=up))
-            self.failed = self.ended = not self.received
+            self.failed, self.ended = True, not self.received
             return
         own: list[int] = base.tokenizer(came.answer.text, add_special_tokens=False)["input_ids"]
         down = len(came.answer.text.encode())
@@ -179,7 +179,7 @@ class _Answering:
             chances: their log-probabilities.
             below: the probability below which it is unsure.
         """
-        again = below and self.took.trips < _took(self.most).trips
+        again = below and not self.failed and self.took.trips < _took(self.most).trips
         least = math.log(below) if again else -math.inf
         kept = next((place for place, chance in enumerate(chances) if chance < least), len(said))
         unsure = kept < len(said)
@@ -189,7 +189,7 @@ class _Answering:
 
     def answer(self, base: BaseModel) -> Answer | None:
         """What came of it; None where the cloud failed at once, which costs nothing."""
-        if self.failed:
+        if self.failed and not self.received:
             return None
         return Answer(self.text(base), self.sent, self.received, exchange=self.took)
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flsim.collaboration.drawing import draw
 from flsim.models.base import BaseModel
 
 CALM = 0.3
 """Mean surprise of a draft, in nats a token, up to which it is no reason to ask."""
-
-_AT_ONCE = 2**21  # numbers of `_draw` that are in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Sampler:
         offset = None if self._doubt is None else self._doubt.offset(t, now, done)  # (n,)
         heat, may_ask = self._temperature, self._may_ask
         scores = _scores(self._base, logits, before, bias, offset, t, heat, may_ask=may_ask)  # (n, V)
-        chosen = scores.argmax(-1) if self._noise is None else _draw(scores, self._noise[now, t])  # (n,)
+        chosen = scores.argmax(-1) if self._noise is None else draw(scores, self._noise[now, t])  # (n,)
         if self._seen is not None:
             self._seen.note(t, now, ~done, states, scores, chosen)
         if self._doubt is not None:
@@ -197,18 +196,3 @@ def uniform(
     for row, (count, source) in enumerate(zip(counts, generators, strict=True)):
         noise[row, : count * group_size] = 1.0 - torch.rand(count * group_size, steps, generator=source)
     return noise.view(-1, steps)
-
-
-def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF sampling: one uniform number per row; a token of probability zero is never chosen.
-
-    Some rows at a time: float64 of all words of all rows is more than a cache holds, and with large vocabularies a lot.
-    """
-    rows = max(1, _AT_ONCE // scores.shape[-1])
-    return torch.cat([_draw_rows(*part) for part in zip(scores.split(rows), uniform.split(rows), strict=True)])
-
-
-def _draw_rows(scores: Tensor, uniform: Tensor) -> Tensor:
-    cumulative = scores.exp().double().cumsum(-1)  # (rows, V)
-    threshold = uniform.double() * cumulative[:, -1]  # (rows,)
-    return torch.searchsorted(cumulative, threshold[:, None])[:, 0].clamp(max=scores.shape[-1] - 1)

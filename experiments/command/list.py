@@ -107,6 +107,7 @@ KINDS: dict[str, Files | Parts | Measures | Findings | Named] = {
     "methods": Files("flsim study CONFIG method=NAME", "experiments/configs/methods"),
     "learners": Parts("client", "clients", "clients.learner:Learner"),
     "rules": Parts("client.asking", "clients/asking", "clients.asking.rule:AskingRule"),
+    "modes": Parts("client.helping", "clients/helping", "clients.helping.helping:Helping"),
     "strategies": Parts("strategy", "strategies", "strategies.base:DeltaStrategy"),
     "samplers": Parts("strategy.sampler", "strategies/parts", "strategies.parts.samplers:Sampler"),
     "weighters": Parts("strategy.weighter", "strategies/parts", "strategies.parts.weighters:ByExamples"),

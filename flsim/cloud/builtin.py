@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flsim.cloud.going_on import go_on, text_of
+from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
 from flsim.cloud.protocol import Answer, Cloud, Reply
+from flsim.cloud.verifying import Verifier, rounding_of
 from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
@@ -44,9 +47,14 @@ class Builtin(Cloud):
         """The loaded model."""
         return load_base(self.model, key="cloud.model", asks=False)
 
+    @property
+    def sure(self) -> float:
+        """Probability that no rounding of a batch can have given to a token by mistake."""
+        return 0.51
+
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: a model is loaded where it answers."""
-        loaded = ("base", "wording", "_longest")
+        loaded = ("base", "wording", "_longest", "_verifier")
         return {**{name: value for name, value in vars(self).items() if name not in loaded}, "_known": {}}
 
     def prompt(self, problem: Problem) -> str:
@@ -120,6 +128,24 @@ class Builtin(Cloud):
     def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
         """The log-probabilities of these completions' tokens, billed as tokens sent; one by one, too."""
         return [self._score(self.prompt(p), tokens) for p, tokens in zip(problems, completions, strict=True)]
+
+    def go_on(self, beginnings: Sequence[Beginning], tokens: int) -> list[Continuation]:
+        """See `flsim.cloud.more_help.GoesOn`."""
+        begun = [(self.prompt(one.problem), one.said) for one in beginnings]
+        return go_on(self.base, begun, tokens, batch_size=self.batch_size, sure=self.sure)
+
+    def verify(self, drafts: Sequence[Draft], rule: str, temperature: float) -> list[Verified]:
+        """See `flsim.cloud.more_help.Verifies`."""
+        return self._verifier.verify([self.prompt(draft.problem) for draft in drafts], drafts, rule, temperature)
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """See `flsim.cloud.more_help.Verifies`."""
+        return text_of(self.base, tokens)
+
+    @cached_property
+    def _verifier(self) -> Verifier:
+        """With the prompts that it has read."""
+        return Verifier(self.base, self.max_new_tokens, self.batch_size, rounding_of(self.sure))
 
     @torch.no_grad()
     def _tell(self, prompt: str, top: int) -> Reply:

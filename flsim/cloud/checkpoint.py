@@ -127,6 +127,11 @@ class Checkpoint(Builtin):
         fits = multiplies_in_bfloat16() and saved_in(self.model, "cloud.model") == BFLOAT16
         return BFLOAT16 if fits else FLOAT32
 
+    @property
+    def sure(self) -> float:
+        """By what its weights are kept in."""
+        return _SURE[self.kept_in]
+
     @cached_property
     def wording(self) -> Wording:
         """How it is asked."""
@@ -153,6 +158,10 @@ class Checkpoint(Builtin):
         """By the wording, without the weights."""
         return self.wording.quote(problem)
 
+    def said(self, tokens: Sequence[int]) -> str:
+        """As `answer` gives it, without white space around it."""
+        return super().said(tokens).strip()
+
     def identity(self) -> Sequence[object]:
         """Weights, what computes them, and what it is told."""
         settings: dict[str, object] = {"system": self.system, "max_tokens": self.max_new_tokens}
@@ -163,7 +172,7 @@ class Checkpoint(Builtin):
     def _ask(self, prompts: list[str]) -> list[Answer]:
         """One batch; then, one by one, the prompts whose answers a rounding might have changed."""
         answers, replies = self._generate(prompts)
-        sure = (replies.logprobs > math.log(_SURE[self.kept_in])) | ~replies.mask  # (1, P, 1, T)
+        sure = (replies.logprobs > math.log(self.sure)) | ~replies.mask  # (1, P, 1, T)
         with one_thread():  # whose sums are the same everywhere
             for place in (~sure.all(-1)[0, :, 0]).nonzero()[:, 0].tolist():
                 answers[place] = self._generate([prompts[place]])[0][0]

@@ -38,7 +38,7 @@ from clients.asking.threshold import tie_breaks
 from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from clients.helping.helping import ASK
-from clients.orders import Help, Order, fulfil, orders_of, silent
+from clients.orders import Help, fulfil, orders_of, silent
 from clients.taken import Taken, drawn_by
 from clients.task_scores import ClassScores, label_rows, task_scores
 from flsim.cloud.journal import Journal
@@ -205,12 +205,12 @@ def reference_rows(
         for device, tests, tau in zip(devices, problems, taus, strict=True)
     ]  # (N,) each
     fulfil(world, orders, grants, begun)
-    by_cloud = _by_cloud(world, orders, problems, journals, tag)
-    for k, (device, order, granted) in enumerate(zip(devices, orders, grants, strict=True)):
-        tests = order.problems
-        alone = right_alone(tests, texts[k])  # (N,)
-        help_ = order.help(alone)
-        at_random = _within_budget(granted, alone, help_)
+    every = [right_alone(tests, own) for tests, own in zip(problems, texts, strict=True)]  # (N,) each
+    helps = [order.help(alone) for order, alone in zip(orders, every, strict=True)]
+    by_cloud = _by_cloud(world, helps, problems, journals, tag)
+    for k, (device, granted, help_) in enumerate(zip(devices, grants, helps, strict=True)):
+        tests = problems[k]
+        at_random = _within_budget(granted, every[k], help_)
         of = Subject(round_, device_name(device), world.split, "random")
         own = _rows(world, tests, at_random, of) + _costs(world, help_, of)
         if by_cloud:
@@ -223,22 +223,18 @@ def reference_rows(
 
 
 def _by_cloud(
-    world: World, orders: Sequence[Order], problems: Problems, journals: Sequence[Journal], tag: str
+    world: World, helps: Sequence[Help], problems: Problems, journals: Sequence[Journal], tag: str
 ) -> list[Scores]:
     """1 where the cloud by itself is right, nan where no answer came, `(N,)` of each device; none if it is not asked.
 
-    A cloud that gives hints says no answer.
+    It is what helped, unless help is more than its answer; a cloud that gives hints says no answer.
     """
     if not world.cloud_answers_all or world.prices.hint is not None:
         return []
     if world.works_together:
-        alone = replace(world, helping=ASK)
-        orders = orders_of(alone, problems, journals, "cloud" + tag)
-    found = []
-    for order in orders:
-        help_ = order.help(np.zeros(len(order.problems), dtype=bool))
-        found.append(np.where(help_.came, help_.by_cloud, np.nan))
-    return found
+        orders = orders_of(replace(world, helping=ASK), problems, journals, "cloud" + tag)
+        helps = [order.help(np.zeros(len(order.problems), dtype=bool)) for order in orders]
+    return [np.where(help_.came, help_.by_cloud, np.nan) for help_ in helps]
 
 
 def _base_rows(world: World, devices: Sequence[int], problems: Problems, round_: int) -> list[list[Row]]:

@@ -23,6 +23,7 @@ from clients.device.device import Device
 from clients.device.head import Head, weights_of
 from clients.device.pack import Pack
 from clients.device.rollout import Rollout
+from clients.device.weighing import Weights
 from clients.reinforcement import Reinforcement
 from flsim.config.budget import CALLS
 from flsim.config.schema import Config
@@ -244,24 +245,26 @@ class DaGrpo(Reinforcement):
         both = head.chances(weight, rollout.completions, rollout.prompts)  # (K, P, G, 2)
         came = rollout.help.came.to(right.device)[..., None]  # (K, P, 1)
         cloud = torch.where(came, rollout.help.right.to(right.device)[..., None], both[..., CLOUD])  # (K, P, G)
-        price = pack.dual[:, None] * rollout.weights  # (K, P)
-        asks = ask_chance(benefit(both), price.masked_fill(~rollout.open, torch.inf), head.temperature)  # (K, P, G)
+        known, price = (pack.dual[:, None] * weight for weight in (rollout.expected, rollout.weights))  # (K, P) each
+        asks = ask_chance(benefit(both), known.masked_fill(~rollout.open, torch.inf), head.temperature)  # (K, P, G)
         return (1 - asks) * right + asks * (self.help_reward * cloud - price[..., None])  # (K, P, G)
 
     def offset(
-        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weight: Tensor | None = None
+        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weighing: Weights | None = None
     ) -> Tensor:
         """After lambda has gone `dual_solve` of the way to what these drafts call for, `(K, P)`."""
         if not self.dual_solve or self.head is None:
             return offset
-        weight = torch.ones_like(offset) if weight is None else weight  # (K, P)
+        ones = torch.ones_like(offset)  # (K, P)
+        weight, whole = (ones, ones) if weighing is None else (weighing.expected, weighing.whole)  # (K, P) each
         before, lambdas = pack.dual, pack.dual.tolist()
         may_ask = prompts.real & ~offset.isneginf()  # (K, P)
         for k, tau in enumerate(pack.tau.tolist()):
             if may_ask[k].any():
                 own = gain[k][may_ask[k]]  # (P', G)
-                each = weight[k][may_ask[k]][:, None].expand_as(own)  # (P', G)
-                solved = solved_price(own.flatten(), tau, self.head.temperature, weight=each.flatten())
+                each = weight[k][may_ask[k]][:, None].expand_as(own).flatten()  # (P' G,)
+                most = tau * float(whole[k][may_ask[k]].double().mean())
+                solved = solved_price(own.flatten(), most, self.head.temperature, weight=each)
                 lambdas[k] += self.dual_solve * (min(max(solved, 0.0), self.dual_max) - lambdas[k])
         pack.dual = torch.tensor(lambdas, device=before.device)  # (K,)
         return offset - (pack.dual - before)[:, None] * weight  # (K, P)

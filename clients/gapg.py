@@ -57,13 +57,15 @@ def kept_prompts(
     rho: Sequence[float],
     strict: bool = False,
     weight: Tensor | None = None,
+    whole: Tensor | None = None,
 ) -> Tensor:
     """The prompts that are learned from: D1, which the device can solve, and a few of D2, which only the cloud can.
 
     D1 holds the prompts with at least one right answer of the device's own. D2 holds those without one at which asking
     brought the right answer, the first `floor(rho |D1|)` in their order. So at most rho / (1 + rho) of what is kept
     teaches to ask, which bounds the usage that is learned; prompts that nobody solves are dropped. Where requests have
-    weights, both sets count by them: D2 is the first of those prompts that together weigh at most rho times D1.
+    weights, D2 is the first of those prompts at which they weigh at most rho / (1 + rho) of what asking at all of D1
+    and D2 would: with w of a request and v of asking, `sum_D2 (w + rho (w - v)) <= rho sum_D1 v`.
 
     Args:
         right_alone: 1 where the response itself is right, `(K, P, G)`.
@@ -74,6 +76,7 @@ def kept_prompts(
             a right one only (section 3.3.2), its Algorithm 1 for both; without it, a group of equal rewards adds
             nothing to the sum and still counts in the mean.
         weight: what a request counts at each prompt, `(K, P)`; None is 1.
+        whole: what asking the whole question would, `(K, P)`; None is `weight`.
 
     Returns:
         True at kept prompts, `(K, P)`; by each device's own counts.
@@ -90,8 +93,10 @@ def kept_prompts(
     helped = (right > right_alone).any(-1) & real & ~solved  # (K, P)
     each = torch.tensor(rho, dtype=torch.float64, device=d1.device)  # (K,)
     counts = (torch.ones_like(d1) if weight is None else weight).double()  # (K, P)
-    quota = each * (d1 * counts).sum(-1) + 1e-9  # (K,): 0.29 x 100 is 28.999... in binary, and means 29
-    d2 = helped & ((helped * counts).cumsum(-1) <= quota[:, None])  # (K, P)
+    asking = counts if whole is None else whole.double()  # (K, P)
+    quota = each * (d1 * asking).sum(-1) + 1e-9  # (K,): 0.29 x 100 is 28.999... in binary, and means 29
+    taken = helped * (counts + each[:, None] * (counts - asking))  # (K, P); below 0 where help takes less than tau
+    d2 = helped & (taken.cumsum(-1).cummax(-1).values <= quota[:, None])  # (K, P)
     return d1 | d2  # (K, P)
 
 
@@ -137,4 +142,4 @@ class Gapg(Reinforcement):
         taus = [device.ledger.budget.tau for device in pack.devices]  # not pack.tau, which is rounded to float32
         rho = [tau / max(1 - tau, 1e-9) if self.rho is None else self.rho for tau in taus]
         parts = rollout.right_alone, right, rollout.prompts.real
-        return kept_prompts(*parts, rho=rho, strict=self.strict, weight=rollout.weight)
+        return kept_prompts(*parts, rho=rho, strict=self.strict, weight=rollout.weights, whole=rollout.whole)

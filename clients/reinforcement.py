@@ -21,7 +21,7 @@ from clients.device.imitation import Lesson, imitated_gradient
 from clients.device.pack import Pack
 from clients.device.regression import gathered_sums, regressed
 from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
-from clients.device.weighing import request_weights
+from clients.device.weighing import Weights, request_weights
 from clients.device.world import World
 from clients.learner import Learner
 from flsim.config.schema import Config
@@ -209,7 +209,7 @@ class Reinforcement(Learner):
         return self.kl > 0
 
     def offset(
-        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weight: Tensor | None = None
+        self, pack: Pack, gain: Tensor, offset: Tensor, prompts: Prompts, weighing: Weights | None = None
     ) -> Tensor:
         """Minus the price of every prompt of a head that asks, `(K, P)`; unless overridden, as before its drafts.
 
@@ -218,7 +218,7 @@ class Reinforcement(Learner):
             gain: the benefit b of each draft, `(K, P, G)`.
             offset: minus the price as it was, `(K, P)`; -inf where asking is ruled out.
             prompts: that are answered.
-            weight: what a request counts at each of them, `(K, P)`; None is 1.
+            weighing: what a request counts at each of them; None is 1.
         """
         return offset
 
@@ -228,11 +228,11 @@ class Reinforcement(Learner):
     def learn(self, pack: Pack, problems: Problems, step: int) -> None:
         """One step: sample, judge, move."""
         explored = self._explored(pack, problems, step)  # (K, P)
-        weight = request_weights(pack.world, pack.devices, problems)  # (K, P)
-        bias = self._biases(pack, problems, explored, weight)  # (K, P)
+        weighing = request_weights(pack.world, pack.devices, problems)
+        bias = self._biases(pack, problems, explored, weighing)  # (K, P)
         pack.attach()
-        wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias, weight)
-        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes, explored, weight)
+        wishes = None if self.head is None else self._wishes(self.head, pack, problems, step, bias, weighing)
+        rollout = self._roll_out(pack.world, pack.devices, problems, step, bias, wishes, explored, weighing)
         with spend("train"):
             advantage = self.advantage(pack, rollout)  # (K, P, G)
             reference = self._under_start(pack, rollout, bias)  # (K, P, G, T)
@@ -259,12 +259,12 @@ class Reinforcement(Learner):
         return to_explore(pack.devices, problems, self.explore, alone=alone, seed=seed, step=step).to(pack.theta.device)
 
     def _biases(
-        self, pack: Pack, problems: Problems, explored: Tensor | None = None, weight: Tensor | None = None
+        self, pack: Pack, problems: Problems, explored: Tensor | None = None, weighing: Weights | None = None
     ) -> Tensor | None:
         """On the wish to ask, `(K, P)`: each device's own, and -inf where it may not ask; None is none.
 
         It may not at the prompts practised alone, nor at those that are `explored` `(K, P)`. A request that counts more
-        by its `weight` `(K, P)` is held back as much more.
+        is held back as much more.
         """
         own = [self.help_bias(dual) for dual in pack.dual.tolist()]
         if not any(own) and not self.alone_share and explored is None:
@@ -273,7 +273,7 @@ class Reinforcement(Learner):
         places = torch.arange(max(len(row) for row in problems))  # (P,)
         closed = places < alone if explored is None else (places < alone) | explored  # (K, P)
         each = torch.tensor(own)[:, None].expand(closed.shape)  # (K, P)
-        each = each if weight is None else each * weight.cpu()  # (K, P)
+        each = each if weighing is None else each * weighing.expected.cpu()  # (K, P)
         return each.masked_fill(closed, -torch.inf).to(pack.theta.device)
 
     def _roll_out(
@@ -285,10 +285,10 @@ class Reinforcement(Learner):
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
         explored: Tensor | None = None,
-        weight: Tensor | None = None,
+        weighing: Weights | None = None,
     ) -> Rollout:
         parts = world, devices, problems, self.sampling
-        return roll_out(*parts, step=step, help_bias=bias, wishes=wishes, explored=explored, weight=weight)
+        return roll_out(*parts, step=step, help_bias=bias, wishes=wishes, explored=explored, weighing=weighing)
 
     def _wishes(
         self,
@@ -297,7 +297,7 @@ class Reinforcement(Learner):
         problems: Problems,
         step: int,
         bias: Tensor | None,
-        weight: Tensor | None = None,
+        weighing: Weights | None = None,
     ) -> Wishes:
         """Requests after drafts, each device's own draws."""
         width = max(len(row) for row in problems)
@@ -311,7 +311,7 @@ class Reinforcement(Learner):
 
         def wishes(drafts: Completions, prompts: Prompts) -> Tensor:
             gain = benefit(head.chances(heads, drafts, prompts))  # (K, P, G)
-            return head.ask(gain, self.offset(pack, gain, offset, prompts, weight), uniform)  # (K, P, G)
+            return head.ask(gain, self.offset(pack, gain, offset, prompts, weighing), uniform)  # (K, P, G)
 
         return wishes
 
@@ -368,7 +368,7 @@ class Reinforcement(Learner):
         if rollout.explored is None or not self.speaks:  # a head learns of explored prompts as of all that it bought
             return imitated
         own = torch.tensor([self.help_bias(dual) for dual in pack.dual.tolist()])[:, None]  # (K, 1)
-        bias = own * rollout.weights.cpu()  # (K, P)
+        bias = own * rollout.expected.cpu()  # (K, P)
         parts = pack, problems, rollout, self.gain(pack, rollout)
         found = explored_gradient(*parts, temperature=self.temperature, bias=bias, tokens=self.micro_batch)  # (K, n)
         return imitated if found is None else found if imitated is None else imitated + found

@@ -42,9 +42,13 @@ class Notes:
             sums = ([asked + group * one for asked, one in zip(sums[0], explored, strict=True)], *sums[1:])
             for problem, one in zip(problems, explored, strict=False):
                 self._note(problem.task, "explored", group * one, group)
-        if rollout.weight is not None:
-            for problem, asked, weight in zip(problems, sums[0], rollout.weight[k].tolist(), strict=False):
-                self._note(problem.task, WEIGHED, asked * weight, group * weight)
+        if rollout.weighing is not None:
+            weights = rollout.weights[k].tolist(), rollout.whole[k].tolist()  # (P,) each
+            for problem, asked, weight, whole in zip(problems, sums[0], *weights, strict=False):
+                self._note(problem.task, WEIGHED, asked * weight, group * whole)
+        for (at, p), share in rollout.help.shares.items():
+            if at == k:
+                self._note(problems[p].task, "help_share", share, 1)
         for problem, asked, right, alone in zip(problems, *sums, strict=False):  # beyond the problems lies filling
             self._note(problem.task, "reward", right, group)
             self._note(problem.task, "alone_reward", alone, group)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clients.device.counts import count_drawing, count_reading
 from clients.device.device import Device
-from clients.device.weighing import shares_of, taken_weights
+from clients.device.weighing import Weights, shares_of, taken_weights
 from clients.device.world import World
 from clients.helping.helping import Asked, Caller, Exchanges
 from flsim.budget.ledger import Trip
@@ -58,13 +58,27 @@ class Rollout:
     explored: Tensor | None = None
     """True at prompts that were sent although no response could ask, to see what asking would have gained, `(K, P)`;
     they are not `open`. None where nothing is explored."""
-    weight: Tensor | None = None
-    """What a request counts at each prompt in `budget.unit`, `(K, P)`; None where all count 1."""
+    weighing: Weights | None = None
+    """What a request counts at each prompt in `budget.unit`; None where all count 1."""
 
     @property
     def weights(self) -> Tensor:
         """What a request counts at each prompt, `(K, P)`."""
-        return torch.ones_like(self.open, dtype=self.asked.dtype) if self.weight is None else self.weight
+        return self._ones if self.weighing is None else self.weighing.each
+
+    @property
+    def expected(self) -> Tensor:
+        """What it was expected to count before help came, `(K, P)`."""
+        return self._ones if self.weighing is None else self.weighing.expected
+
+    @property
+    def whole(self) -> Tensor:
+        """What asking the whole question counts, `(K, P)`."""
+        return self._ones if self.weighing is None else self.weighing.whole
+
+    @property
+    def _ones(self) -> Tensor:
+        return torch.ones_like(self.open, dtype=self.asked.dtype)  # (K, P)
 
     @property
     def costs(self) -> Tensor:
@@ -80,13 +94,15 @@ class Rollout:
     def usage(self) -> Tensor:
         """J, the share of a device's responses that asked, of those that could, `(K,)`; each by its prompt's weight.
 
-        An explored prompt was sent as if all its responses had asked.
+        It is of what asking the whole question would count at all of them. An explored prompt was sent as if all its
+        responses had asked.
         """
-        could, group = (self.open * self.weights)[..., None], self.asked.shape[-1]  # (K, P, 1)
-        asked, all_ = (self.asked * could).sum((1, 2)), could.sum((1, 2))  # (K,) each
+        group = self.asked.shape[-1]
+        asked = (self.asked * (self.open * self.weights)[..., None]).sum((1, 2))  # (K,)
+        all_ = (self.open * self.whole).sum(-1)  # (K,)
         if self.explored is not None:
             forced = (self.explored * self.weights).sum(-1)  # (K,)
-            asked, all_ = asked + forced * group, all_ + forced  # (K,) each
+            asked, all_ = asked + forced * group, all_ + (self.explored * self.whole).sum(-1)  # (K,) each
         return asked / (all_ * group).clamp(min=_LEAST)  # (K,)
 
     def gain(self, reward: float) -> Tensor:
@@ -138,7 +154,7 @@ def roll_out(
     help_bias: Tensor | None = None,
     wishes: Wishes | None = None,
     explored: Tensor | None = None,
-    weight: Tensor | None = None,
+    weighing: Weights | None = None,
 ) -> Rollout:
     """Sample, ask, judge; the adapters in use are the pack's.
 
@@ -152,7 +168,7 @@ def roll_out(
         wishes: says which drafts are followed by a request, where the responses themselves may hold none; None is none.
         explored: True at prompts that are sent whatever is said, and whose responses cannot ask, by `help_bias`,
             `(K, P)`; None is none.
-        weight: what a request counts at each prompt, `(K, P)`; None is 1.
+        weighing: what a request counts at each prompt; None is 1.
     """
     with spend("rollout"):
         reading = read(world.base, encode(world.base, world.base.prompts(problems)))
@@ -180,7 +196,7 @@ def roll_out(
         whole, endings, help_ = _gone_on(world, devices, problems, sampling, reading, completions, answers, step=step)
         count_drawing(devices, whole)
         right = right_alone + asked * endings  # (K, P, G)
-        return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_, weight=weight)
+        return Rollout(reading, whole, right_alone, right, asked, open_, right_draft, help_, weighing=weighing)
     count_drawing(devices, completions)
     help_ = ask_cloud(
         world,
@@ -194,8 +210,8 @@ def roll_out(
     )
     kept = (drafted & ~help_.came[..., None]).to(asked.device)  # (K, P, G)
     right = right_alone + asked * torch.where(kept, right_draft, help_.right.to(asked.device)[..., None])  # (K, P, G)
-    weight = taken_weights(devices, weight, help_.shares)  # (K, P)
-    parts = right_alone, right, asked, open_, right_draft, help_, explored, weight
+    weighing = taken_weights(devices, weighing, help_.shares)
+    parts = right_alone, right, asked, open_, right_draft, help_, explored, weighing
     return Rollout(reading, completions, *parts)
 
 

@@ -1,10 +1,12 @@
 """What a request at each prompt counts in `budget.unit`: what asking it can take at most, known before it is asked.
 
 Under a mode of help that takes less than asking the whole question, a request counts the share of it that the device's
-questions took so far, and, once it is helped, the share that this one took.
+questions took so far, and, once it is helped, the share that this one took. Usage stays a share of what asking every
+question would take, so that of help at half the cost a device may have twice as much.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -18,14 +20,25 @@ from flsim.config.budget import CALLS
 from flsim.problems.problem import Problem
 
 _MEMORY = 0.9  # of a device's mean share, what a step leaves of it
-_LEAST = 1e-3  # of a share, so that it can be divided by
+_LEAST = 1e-3  # of a share, so that a request is never free
 
 
-def request_weights(world: World, devices: Sequence[Device], problems: Sequence[Sequence[Problem]]) -> Tensor | None:
-    """Weights of the prompts of a step, `(K, P)`; None where all requests are alike.
+@dataclass(frozen=True)
+class Weights:
+    """What a request at each prompt of a step counts."""
 
-    Of asking they have mean 1 over each device's own; of a mode that takes less, its share of that. A cost is that of
-    the whole question as it is sent without a draft, since weights are known before there are drafts.
+    whole: Tensor
+    """What asking the whole question does, `(K, P)`; of mean 1 over a device's own prompts."""
+    expected: Tensor
+    """What one counts that is not helped yet, `(K, P)`: of that the share that help took on the device so far."""
+    each: Tensor
+    """What it counted, `(K, P)`: where help came the share that it took, elsewhere what was expected."""
+
+
+def request_weights(world: World, devices: Sequence[Device], problems: Sequence[Sequence[Problem]]) -> Weights | None:
+    """Weights of the prompts of a step, before anything is asked; None where all requests are alike.
+
+    A cost is that of the whole question as it is sent without a draft, since weights are known before there are drafts.
     """
     budget = world.config.budget
     if budget.unit == CALLS:
@@ -34,8 +47,10 @@ def request_weights(world: World, devices: Sequence[Device], problems: Sequence[
     for k, (device, row) in enumerate(zip(devices, problems, strict=True)):
         sent = [as_sent(problem, "", world.prices) for problem in row]
         costs = [device.tariff.cost(world.cloud.quote(one), one, budget.unit) for one in sent]
-        weights[k, : len(row)] = device.share * torch.tensor(over_mean(costs))
-    return weights.to(world.base.model.device)  # (K, P)
+        weights[k, : len(row)] = torch.tensor(over_mean(costs))
+    whole = weights.to(world.base.model.device)  # (K, P)
+    share = torch.tensor([device.share for device in devices], device=whole.device)[:, None]  # (K, 1)
+    return Weights(whole, share * whole, share * whole)
 
 
 def over_mean(costs: Sequence[Fraction]) -> list[float]:
@@ -53,7 +68,7 @@ def shares_of(
     problems: Sequence[Sequence[Problem]],
     answers: Mapping[tuple[int, int], Answer],
 ) -> dict[tuple[int, int], float]:
-    """What help took of what asking the whole question takes at most, at most 1, by device and prompt.
+    """What help took of what asking the whole question takes at most, by device and prompt; above 1 it is dearer.
 
     Nothing where help is asking, or where a question counts as one call whatever it took.
     """
@@ -64,28 +79,28 @@ def shares_of(
     for (k, p), answer in answers.items():
         problem, tariff = problems[k][p], devices[k].tariff
         whole = tariff.cost(world.cloud.quote(problem), problem, unit)
-        found[k, p] = min(float(tariff.took(answer, problem, unit) / whole), 1.0) if whole else 1.0
+        found[k, p] = float(tariff.took(answer, problem, unit) / whole) if whole else 1.0
     return found
 
 
 def taken_weights(
-    devices: Sequence[Device], weight: Tensor | None, shares: Mapping[tuple[int, int], float]
-) -> Tensor | None:
-    """Weights `(K, P)` as they were expected, with what help took where it came; a device's mean share moves on.
+    devices: Sequence[Device], weights: Weights | None, shares: Mapping[tuple[int, int], float]
+) -> Weights | None:
+    """Weights with what help took where it came, at most as much as asking; a device's mean share moves on.
 
     Args:
         devices: K of them.
-        weight: as expected, `(K, P)`; None where all requests are alike.
+        weights: as they were before; None where all requests are alike.
         shares: of `shares_of`, by device and prompt.
     """
-    if weight is None or not shares:
-        return weight
-    weight = weight.clone()
+    if weights is None or not shares:
+        return weights
+    each = weights.each.clone()  # (K, P)
     for k, device in enumerate(devices):
-        own = {p: share for (at, p), share in shares.items() if at == k}
+        own = {p: min(share, 1.0) for (at, p), share in shares.items() if at == k}
         for p, share in own.items():
-            weight[k, p] *= share / device.share
+            each[k, p] = share * weights.whole[k, p]
         if own:
             mean = sum(own.values()) / len(own)
             device.share = max(_MEMORY * device.share + (1 - _MEMORY) * mean, _LEAST)
-    return weight
+    return replace(weights, each=each)

@@ -10,6 +10,7 @@ from torch import Tensor
 from clients.da_grpo import DaGrpo
 from clients.device.device import Device, remember
 from clients.device.rollout import Problems, Rollout, Wishes
+from clients.device.weighing import Weights
 from clients.device.world import World
 from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import Row
@@ -52,9 +53,9 @@ class CountingDaGrpo(DaGrpo):
         bias: Tensor | None = None,
         wishes: Wishes | None = None,
         explored: Tensor | None = None,
-        weight: Tensor | None = None,
+        weighing: Weights | None = None,
     ) -> Rollout:
-        rollout = super()._roll_out(world, devices, problems, step, bias, wishes, explored, weight)
+        rollout = super()._roll_out(world, devices, problems, step, bias, wishes, explored, weighing)
         tokens = rollout.completions.mask.flatten(1).sum(1).tolist()  # (K,)
         self._steps.append((tokens, [len(row) * self.group_size for row in problems]))
         return rollout

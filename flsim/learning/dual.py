@@ -35,24 +35,24 @@ class DualRule:
         return (dual + self.lr * (usage - tau)).clamp(0.0, self.maximum)  # (K,)
 
 
-def solved_price(gain: Tensor, tau: float, temperature: float, weight: Tensor | None = None) -> float:
-    """Lambda at which drafts would ask for tau of what they weigh: `mean_i w_i sigmoid((b_i - lambda w_i) / T) = tau`.
+def solved_price(gain: Tensor, most: float, temperature: float, weight: Tensor | None = None) -> float:
+    """Lambda at which drafts would ask for so much in the mean: `mean_i w_i sigmoid((b_i - lambda w_i) / T) = most`.
 
     It is the dual step taken to its end on these drafts, instead of an eta of it: every chance falls with lambda, so
-    there is one root. By hand: equal benefits b and weights 1 give `b - T logit(tau)`, and it rises by c where all b
+    there is one root. By hand: equal benefits b and weights 1 give `b - T logit(most)`, and it rises by c where all b
     do.
 
     Args:
         gain: b of each draft, `(n,)`, in [-1, 1]; at least one.
-        tau: in (0, 1); at 0 or below nobody asks at the largest lambda, at 1 or above everybody at the least.
+        most: tau times what asking counts after the mean draft; at 0 or below nobody asks at the largest lambda, at the
+            mean weight or above everybody at the least.
         temperature: T, above 0.
-        weight: w, what a request counts after each draft, at least 0, `(n,)`; tau is of their mean. None is 1.
+        weight: w, what a request counts after each draft, at least 0, `(n,)`; None is 1.
 
     Returns:
         Within [-2, 2] over the least weight above 0, and double precision.
     """
     each = torch.ones_like(gain.double()) if weight is None else weight.double()  # (n,)
-    most = float(each.mean()) * tau
     high = 2.0 / float(each[each > 0].min()) if (each > 0).any() else 2.0
     low = -high
     for _ in range(_HALVINGS):

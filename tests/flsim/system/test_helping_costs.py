@@ -75,7 +75,7 @@ def test_what_stays_within_a_quote_takes_no_more_of_anything(
     overlap=st.booleans(),
 )
 def test_gaps_between_transfers_add_up_to_the_computing(exchanges: list[Exchange], rest: int, overlap: bool) -> None:
-    """Under tails that never end, the radio is up in all of a round but its transfers: gaps, waits, and the last tail."""
+    """Under tails that never end the radio is up in all of a round but its transfers: gaps, waits, the last tail."""
     work = Work(sampled_tokens=rest, responses=1)
     for one in exchanges:
         work = work.plus(work_of(one, 10, 10))

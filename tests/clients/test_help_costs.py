@@ -209,8 +209,8 @@ def test_rows_with_a_mode_are_the_same_in_any_pack_and_after_a_resume(tiny_run: 
     whole = without_timing(flsim.run(tiny_run("whole", *more), progress=False).rows)
     assert not (whole["name"] == "set_aside").any()
     one = without_timing(flsim.run(tiny_run("one by one", *more, "engine.pack=1"), progress=False).rows)
-    helped = [rows[rows["name"].str.contains("cloud|help|lower|drafted|accepted")] for rows in (one, whole)]
-    pd.testing.assert_frame_equal(*helped, check_exact=True)  # others may differ by a last bit between packs
+    mine, theirs = (rows[rows["name"].str.contains("cloud|help|lower|drafted|accepted")] for rows in (one, whole))
+    pd.testing.assert_frame_equal(mine, theirs, check_exact=True)  # others may differ by a last bit between packs
     flsim.run(tiny_run("stopped", *more), until=1, progress=False)
     again = flsim.run(resume=tiny_run("stopped", *more).folder, progress=False).rows
     pd.testing.assert_frame_equal(without_timing(again), whole, check_exact=True)

@@ -59,10 +59,10 @@ def test_what_stays_within_a_quote_takes_no_more_of_anything(
     trips = int(parts[9] * most.trips)
     queued = min(trips, most.trips - most.in_session)
     came = Exchange(trips, *some, in_session=trips - queued)
-    taken = tuple(int(part * size) for part, size in zip(parts[10:], sizes, strict=True))
+    sent, received = (int(part * size) for part, size in zip(parts[10:], sizes, strict=True))
     tariff = Tariff(CloudConfig(), follows=True, asking=Asking(KNOWN, 0, SHAPE), device=device)
     whole = tariff.most(Answer("", *sizes, exchange=most), 0)
-    part = tariff.came(Answer("", *taken, exchange=came), 0)
+    part = tariff.came(Answer("", sent, received, exchange=came), 0)
     beyond = whole.beyond(part)
     assert min(beyond.bytes, beyond.microjoules, beyond.microseconds) >= 0
     plain = tariff.came(Answer("abc", 7, 3), 40)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clients.device.counts import Drawn
 from clients.device.rollout import Problems
 from clients.device.world import World
-from flsim.cloud.cache import at_hand
+from flsim.cloud.cached import at_hand
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 

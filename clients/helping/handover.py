@@ -132,6 +132,10 @@ class _Answering:
     ended: bool = False
     failed: bool = False
     """Whether the cloud failed, so that nobody helps any more."""
+    cached: bool = True
+    """Whether all that the cloud has said was there already."""
+    retries: int = 0
+    """Requests that had failed before it came."""
 
     @classmethod
     def begun(cls, pair: Pair, mode: Handover, asked: Asked) -> Self:
@@ -168,6 +172,7 @@ class _Answering:
         self.took = self.took.plus(Exchange(trips=1, up_bytes=up, down_bytes=down, read=len(own)))
         self.sent, self.received = self.sent + came.answer.prompt_tokens, self.received + came.answer.completion_tokens
         self.tokens += own
+        self.cached, self.retries = self.cached and came.answer.cached, self.retries + came.answer.retries
         self.ended = came.ended or len(self.tokens) >= self.longest
 
     def go_on(self, base: BaseModel, said: Sequence[int], chances: Sequence[float], *, below: float) -> None:
@@ -191,7 +196,14 @@ class _Answering:
         """What came of it; None where the cloud failed at once, which costs nothing."""
         if self.failed and not self.received:
             return None
-        return Answer(self.text(base), self.sent, self.received, exchange=self.took)
+        return Answer(
+            self.text(base),
+            self.sent,
+            self.received,
+            cached=self.cached and not self.failed,
+            retries=self.retries,
+            exchange=self.took,
+        )
 
 
 def _took(answer: Answer) -> Exchange:

@@ -2,7 +2,7 @@
 
 One SQLite file of sealed values under the SHA-256 of all that was asked, the same for devices and server. Any number of
 processes may share it: a value is written in one transaction, and the first one to come stays, so that whoever asks
-later gets the very same bits. `CachedCloud` stands before a cloud and asks it every question once.
+later gets the very same bits. `flsim/cloud/cached.py` stands before a cloud and asks it every question once.
 """
 
 import hashlib
@@ -11,11 +11,8 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from flsim.cloud.protocol import NOTHING, Answer, Cloud, Reply, text_reply
-from flsim.cloud.teacher import TEXT
 from flsim.config.schema import ConfigError
 from flsim.files import DamagedFileError, seal
 from flsim.problems.families import is_builtin
@@ -159,91 +156,3 @@ def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 
     # a list, as the same words are another question where no notation is explained with them
     asked = problem.prompt if is_builtin(problem) else [problem.prompt]
     return hashlib.sha256(json.dumps([*identity, level, asked, top, list(tokens)], sort_keys=True).encode()).digest()
-
-
-class CachedCloud(Cloud):
-    """Answers of another cloud; any number of processes may share the folder."""
-
-    def __init__(self, cloud: Cloud, cache: Cache | None) -> None:
-        """Stand before a cloud.
-
-        Args:
-            cloud: what is asked where nothing is known.
-            cache: what was answered before, by whichever run; None keeps answers in this process only.
-        """
-        self.cloud = cloud
-        self.costs, self.access = cloud.costs, cloud.access
-        self._cache = cache
-        self._identity = cloud.identity()
-        self._known: dict[bytes, Answer] = {}
-
-    def identity(self) -> Sequence[object]:
-        """As the cloud has it."""
-        return self._identity
-
-    def quote(self, problem: Problem) -> Answer:
-        """As the cloud has it."""
-        return self.cloud.quote(problem)
-
-    def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
-        """One answer per problem, in order; of a question that is new, only the first one counts as bought.
-
-        Raises:
-            DamagedFileError: if the cache cannot be read.
-        """
-        keys = self._keys(problems)
-        asked: dict[bytes, Problem] = {}
-        for key, problem in zip(keys, problems, strict=True):
-            asked.setdefault(key, problem)
-        self._look_up(keys)
-        new = self._ask({key: problem for key, problem in asked.items() if key not in self._known})
-        kept = {key: answer for key, answer in new.items() if not answer.void}
-        self._known |= {key: replace(answer, cached=True, retries=0, kept=True) for key, answer in kept.items()}
-        return [new.pop(key) if key in new else self._known.get(key) for key in keys]
-
-    def known(self, problems: Sequence[Problem]) -> list[Answer | None]:
-        """The answers that are there already; nothing is asked.
-
-        Raises:
-            DamagedFileError: if the cache cannot be read.
-        """
-        keys = self._keys(problems)
-        self._look_up(keys)
-        return [self._known.get(key) for key in keys]
-
-    def _keys(self, problems: Sequence[Problem]) -> list[bytes]:
-        return [key_of(self._identity, TEXT, problem) for problem in problems]
-
-    def _look_up(self, keys: Sequence[bytes]) -> None:
-        new = list(dict.fromkeys(key for key in keys if key not in self._known))
-        if self._cache is not None and new:
-            found = self._cache.get(new)
-            self._known |= {key: replace(Reply.from_bytes(value).answer, cached=True) for key, value in found.items()}
-
-    def _ask(self, problems: dict[bytes, Problem]) -> dict[bytes, Answer]:
-        """Buy and keep; what the cloud fails at is not kept, and asked again the next time."""
-        if not problems:
-            return {}
-        said = zip(problems, self.cloud.answer(list(problems.values())), strict=True)
-        answers = {key: answer for key, answer in said if answer is not None}
-        void = {key: answer for key, answer in answers.items() if answer.void}
-        answers = {key: answer for key, answer in answers.items() if not answer.void}
-        if self._cache is None or not answers:
-            return answers | void
-        kept = self._cache.put({key: text_reply(answer).to_bytes() for key, answer in answers.items()})
-        safe = not isinstance(self._cache, Shelf) or not self._cache.left_out
-        # where another process was first, its words are everybody's from now on
-        return void | {
-            key: replace(Reply.from_bytes(kept[key]).answer, retries=own.retries, kept=safe)
-            for key, own in answers.items()
-        }
-
-
-def known(cloud: Cloud, problems: Sequence[Problem]) -> list[Answer | None]:
-    """Of each problem the answer that a cache before the cloud holds, or None; nothing is asked."""
-    return cloud.known(problems) if isinstance(cloud, CachedCloud) else [None] * len(problems)
-
-
-def at_hand(cloud: Cloud, problems: Sequence[Problem]) -> Sequence[Answer | None]:
-    """The answers that cost nothing: of a cloud that is free all, of any other those that are known."""
-    return cloud.answer(problems) if cloud.costs == NOTHING else known(cloud, problems)

@@ -1,9 +1,12 @@
 """One cloud for the whole fleet: a Ray actor that holds it, and what a worker has in its place."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified, going_on, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud
 from flsim.problems.problem import Problem
 
@@ -11,36 +14,53 @@ _NAME = "flsim-cloud"  # within the driver's own namespace
 _COLLECT_S = 0.005  # how long the first question of a batch waits for others
 
 
+@dataclass
+class _Batch:
+    """Things of one kind that wait to be served together."""
+
+    items: list[Any] = field(default_factory=list)
+    served: asyncio.Task[Sequence[Any]] | None = None
+
+
 class Desk:
     """The actor: what workers ask within a few milliseconds is answered together."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._waiting: list[Problem] = []
-        self._batch: asyncio.Task[Sequence[Answer | None]] | None = None
+        self._waiting: dict[tuple[Any, ...], _Batch] = {}
         self._batches = 0
 
     async def identity(self) -> Sequence[object]:
         """Of the cloud."""
         return self._cloud.identity()
 
-    async def answer(self, problems: list[Problem]) -> list[Answer | None]:
-        """One answer per problem, in order."""
-        first = len(self._waiting)
-        self._waiting += problems
-        if self._batch is None:
-            self._batch = asyncio.create_task(self._serve())
-        return list(await self._batch)[first : first + len(problems)]
+    async def vocabulary(self) -> dict[str, int]:
+        """Of the cloud."""
+        return dict(verifying(self._cloud).vocabulary)
+
+    async def said(self, tokens: Sequence[int]) -> str:
+        """The cloud's text of an answer's tokens."""
+        return verifying(self._cloud).said(tokens)
+
+    async def serve(self, method: str, items: list[Any], *rest: object) -> list[Any]:
+        """What a method of the cloud gives for each item, in order; further arguments are those of the whole batch."""
+        batch = self._waiting.setdefault((method, *rest), _Batch())
+        first = len(batch.items)
+        batch.items += items
+        if batch.served is None:
+            batch.served = asyncio.create_task(self._serve(method, rest))
+        return list(await batch.served)[first : first + len(items)]
 
     async def batches(self) -> int:
         """How often the cloud was asked so far."""
         return self._batches
 
-    async def _serve(self) -> Sequence[Answer | None]:
+    async def _serve(self, method: str, rest: tuple[Any, ...]) -> Sequence[Any]:
         await asyncio.sleep(_COLLECT_S)
-        problems, self._waiting, self._batch = self._waiting, [], None
+        batch = self._waiting.pop((method, *rest))
         self._batches += 1
-        return self._cloud.answer(problems)  # holds the actor up: who comes meanwhile is in the next batch
+        served: Sequence[Any] = getattr(self._cloud, method)(batch.items, *rest)
+        return served  # computing it held the actor up: who came meanwhile is in the next batch
 
 
 class DeskCloud(Cloud):
@@ -74,16 +94,53 @@ class DeskCloud(Cloud):
         Raises:
             RayActorError: if it dies over what may have been paid: such questions are lost, not failed.
         """
-        if not problems:
+        return self._served("answer", problems)
+
+    def go_on(self, beginnings: Sequence[Beginning], tokens: int) -> list[Continuation | None]:
+        """What comes after each beginning, in order; failures as of `answer`.
+
+        Raises:
+            ConfigError: if the cloud cannot go on.
+        """
+        going_on(self._cloud)
+        return self._served("go_on", beginnings, tokens)
+
+    def verify(self, drafts: Sequence[Draft], rule: str, temperature: float) -> list[Verified | None]:
+        """What the cloud makes of each draft, in order; failures as of `answer`.
+
+        Raises:
+            ConfigError: if the cloud cannot verify.
+        """
+        verifying(self._cloud)
+        return self._served("verify", drafts, rule, temperature)
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """As the desk says it, so that no worker has to load the model."""
+        verifying(self._cloud)
+        import ray
+
+        found: dict[str, int] = ray.get(self._desk.vocabulary.remote())
+        return found
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """As the desk says it."""
+        verifying(self._cloud)
+        import ray
+
+        return str(ray.get(self._desk.said.remote(list(tokens))))
+
+    def _served(self, method: str, items: Sequence[Any], *rest: object) -> list[Any]:
+        if not items:
             return []
         import ray
 
         try:
-            return list(ray.get(self._desk.answer.remote(list(problems))))
+            return list(ray.get(self._desk.serve.remote(method, list(items), *rest)))
         except ray.exceptions.RayActorError:
             if self.costs == MONEY:
                 raise
-            return [None] * len(problems)
+            return [None] * len(items)
 
 
 def open_desk(cloud: Cloud) -> Any:

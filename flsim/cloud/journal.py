@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from flsim.budget.ledger import NO_TRIP, Account, Trip
-from flsim.cloud.cache import known
+from flsim.cloud.cached import known
 from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import MONEY, NOTHING, Answer, Basket, Cloud, bytes_sent
 from flsim.cloud.tariff import Tariff, most_down
@@ -384,10 +384,21 @@ def buy(
         journal.send(purpose, [quotes[at] for at in own], sizes)
     said = cloud.answer([problems[at] for at in new]) if service is None else service.serve(new)
     for at, answer in zip(new, said, strict=True):
-        answers[at] = answer
+        answers[at] = answer if service is None else _met(wishes[at][0], purpose, names[at], answer)
     for journal, own in _by_journal(wishes, range(len(wishes))):
         journal.close(purpose, [(names[at], answers[at]) for at in own], sizes)
     return answers
+
+
+def _met(journal: Journal, purpose: str, name: str, answer: Answer | None) -> Answer | None:
+    """What came of a wish that a mode serves: where all its requests were cached, an ended attempt may have paid them.
+
+    Then nothing was on its way when that attempt ended, and its wish is no longer held as lost.
+    """
+    if answer is None or not answer.cached or not journal.found(purpose, name):
+        return answer
+    journal.close(purpose, [(name, None)])  # of its two lines that say it was sent, what came ends the other
+    return replace(answer, cached=False)
 
 
 def _by_journal(wishes: Sequence[tuple[Journal, Problem]], places: Iterable[int]) -> list[tuple[Journal, list[int]]]:

@@ -3,7 +3,8 @@
 import inspect
 from typing import Any
 
-from flsim.cloud.cache import Cache, CachedCloud, Shelf
+from flsim.cloud.cache import Cache, Shelf
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.desk import DeskCloud, find_desk
 from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.model import AUTO

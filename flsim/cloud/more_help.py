@@ -4,14 +4,16 @@ A cloud that can do so has these methods beside those of `Cloud`; whoever needs 
 in a reply's place says that the cloud failed, which costs nothing.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flsim.cloud.protocol import Answer
+from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 
 
@@ -32,6 +34,21 @@ class Continuation:
     """Its text goes on where the beginning ended, white space and all."""
     ended: bool
     """Whether the answer to the question is over with it."""
+
+    def to_bytes(self) -> bytes:
+        """All of it that a cache keeps."""
+        answer = self.answer
+        return json.dumps([answer.text, answer.prompt_tokens, answer.completion_tokens, self.ended]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of `to_bytes`."""
+        text, sent, received, ended = json.loads(data)
+        return cls(Answer(text, sent, received), ended)
+
+    def known(self) -> Self:
+        """The same, as it comes from a cache."""
+        return replace(self, answer=replace(self.answer, cached=True, retries=0, kept=True))
 
 
 @runtime_checkable
@@ -70,6 +87,27 @@ class Verified:
     """Whether the last one ends the answer."""
     again: int = 0
     """Places that were computed again, alone."""
+    billed: tuple[int, int] | None = None
+    """Tokens sent and received that a server bills for it; None where the cloud bills nothing by itself, and the mode
+    counts what a session takes."""
+    cached: bool = field(default=False, compare=False)
+    """Whether it was there already, so that nothing was bought for it."""
+    retries: int = field(default=0, compare=False)
+    """How many requests had failed before it came."""
+
+    def to_bytes(self) -> bytes:
+        """All of it that a cache keeps."""
+        return json.dumps([self.tokens, self.accepted, self.ended, self.again, self.billed]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of `to_bytes`."""
+        tokens, accepted, ended, again, billed = json.loads(data)
+        return cls(tuple(tokens), accepted, ended, again, None if billed is None else (billed[0], billed[1]))
+
+    def known(self) -> Self:
+        """The same, as it comes from a cache."""
+        return replace(self, cached=True, retries=0)
 
 
 @runtime_checkable
@@ -94,3 +132,48 @@ class Verifies(Protocol):
     def said(self, tokens: Sequence[int]) -> str:
         """The text of an answer's tokens, the ending one left out, as `answer` would give it."""
         ...
+
+
+@runtime_checkable
+class TriesOut(Protocol):
+    """A cloud that cannot know by itself what its server can do, and finds it out before a run."""
+
+    def try_out(self, *, goes_on: bool = False, verifies: bool = False) -> None:
+        """Ask for what a mode of help will ask for, in small; what that costs is in no book.
+
+        Args:
+            goes_on: whether it is to go on with what others began to say.
+            verifies: whether it is to verify drafts.
+
+        Raises:
+            ConfigError: if it cannot, in a sentence with the mend.
+        """
+        ...
+
+
+def going_on(cloud: object) -> GoesOn:
+    """A cloud as one that goes on.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if not callable(getattr(cloud, "go_on", None)):
+        raise ConfigError(
+            f"{type(cloud).__name__} cannot go on with what a device began to say, as it has no method go_on; take "
+            f"another cloud (docs/clouds.md), or another mode of help"
+        )
+    return cloud  # type: ignore[return-value]  # it has the one method
+
+
+def verifying(cloud: object) -> Verifies:
+    """A cloud as one that verifies.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if not callable(getattr(cloud, "verify", None)):
+        raise ConfigError(
+            f"{type(cloud).__name__} cannot verify drafts, as it has no method verify; take another cloud "
+            f"(docs/clouds.md), or another mode of help"
+        )
+    return cloud  # type: ignore[return-value]  # whoever has it has all of them

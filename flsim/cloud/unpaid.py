@@ -4,8 +4,10 @@ The cache stands before it (`flsim/cloud/make.py`), and a journal before that: w
 that they lack ends the run with a sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Never
 
+from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified, going_on, verifying
 from flsim.cloud.protocol import Answer, Cloud, RefusedError
 from flsim.problems.problem import Problem
 
@@ -42,12 +44,40 @@ class Unpaid(Cloud):
         Raises:
             RefusedError: with the mend, unless nothing is asked.
         """
-        if problems:
-            raise RefusedError(
-                f"{len(problems)} questions to {type(self.cloud).__name__}, which costs money, are not among the "
-                f"answers that are kept; {self.mend}"
-            )
-        return []
+        return self._lacking(len(problems), "questions") if problems else []
+
+    def go_on(self, beginnings: Sequence[Beginning], tokens: int) -> list[Continuation | None]:
+        """Nothing.
+
+        Raises:
+            RefusedError: with the mend, unless nothing is asked.
+        """
+        going_on(self.cloud)
+        return self._lacking(len(beginnings), "beginnings of answers") if beginnings else []
+
+    def verify(self, drafts: Sequence[Draft], rule: str, temperature: float) -> list[Verified | None]:
+        """Nothing.
+
+        Raises:
+            RefusedError: with the mend, unless nothing is asked.
+        """
+        verifying(self.cloud)
+        return self._lacking(len(drafts), "drafts") if drafts else []
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """As the cloud has it."""
+        return verifying(self.cloud).vocabulary
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """As the cloud has it."""
+        return verifying(self.cloud).said(tokens)
+
+    def _lacking(self, count: int, what: str) -> Never:
+        raise RefusedError(
+            f"{count} {what} to {type(self.cloud).__name__}, which costs money, are not among the answers that are "
+            f"kept; {self.mend}"
+        )
 
     def for_worker(self, workers: int) -> Cloud:
         """Nor does a worker pay."""

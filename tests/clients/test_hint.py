@@ -24,7 +24,7 @@ from clients.grpo import Grpo
 from clients.helping.hint import Hint
 from experiments.real.server import serving
 from flsim.budget.ledger import Ledger
-from flsim.cloud.cache import CachedCloud
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.draft import refuse_hint
 from flsim.cloud.endpoint import Endpoint
 from flsim.config.load import load_config

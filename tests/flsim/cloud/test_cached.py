@@ -9,7 +9,8 @@ import pytest
 
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.builtin import Builtin, Oracle
-from flsim.cloud.cache import Cache, CachedCloud
+from flsim.cloud.cache import Cache
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.make import cache_of

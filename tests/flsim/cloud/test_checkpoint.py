@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 import flsim
 from flsim.cloud.builtin import Builtin
-from flsim.cloud.cache import CachedCloud
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.desk import Desk, DeskCloud, find_desk, open_desk
 from flsim.cloud.make import fleet_cloud
@@ -166,8 +166,8 @@ def test_the_desk_answers_together_what_comes_together(tiny_checkpoint: Path) ->
 
     async def day() -> list[list[Answer | None]]:
         parts = (PROBLEMS[:8], PROBLEMS[4:12], PROBLEMS[12:])
-        together = await asyncio.gather(*(desk.answer(part) for part in parts))
-        return [*together, await desk.answer(PROBLEMS)]
+        together = await asyncio.gather(*(desk.serve("answer", part) for part in parts))
+        return [*together, await desk.serve("answer", PROBLEMS)]
 
     *together, again = asyncio.run(day())
     assert again == plain.answer(PROBLEMS)

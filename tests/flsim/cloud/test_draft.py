@@ -19,7 +19,8 @@ from experiments.real.checkpoint import write_checkpoint
 from experiments.real.server import KnownAnswers, serving
 from flsim.budget.ledger import Ledger
 from flsim.cloud.builtin import Builtin
-from flsim.cloud.cache import CachedCloud, key_of
+from flsim.cloud.cache import key_of
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.draft import refuse_draft, with_draft
 from flsim.cloud.endpoint import Endpoint

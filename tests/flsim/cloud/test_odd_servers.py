@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import flsim
-from flsim.cloud.cache import CachedCloud
+from flsim.cloud.cached import CachedCloud
 from flsim.cloud.chat_reply import UnreadableReplyError, read_reply
 from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.protocol import Answer, Basket, RefusedError

@@ -16,8 +16,8 @@ all. A list in brackets and a quoted text are one value: fleet.ranks=[8,4,2], 'n
 
 key=value on this line goes over a method's files.
 
-In place of CONFIG and all the rest, paper, strategies, real_outcomes, writers, partitions, teachers or systems is a
-study that is planned already; each has a --help of its own, such as flsim study paper --help.
+In place of CONFIG and all the rest, paper, strategies, real_outcomes, writers, partitions, teachers, systems or modes
+is a study that is planned already; each has a --help of its own, such as flsim study paper --help.
 
 Runs go seed by seed, each in a process and on a thread of its own (engine.kind=local, unless engine.kind= is given on
 this line). Stop it with Ctrl-C or a kill, and the same line goes on. docs/sweeps.md says more.

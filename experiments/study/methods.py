@@ -45,15 +45,17 @@ def method_names() -> list[str]:
 def config_with(path: str | Path, settings: Sequence[str], files: Sequence[Path]) -> Config:
     """A config under a method: its files, and settings over them.
 
-    Where they name another learner or strategy than the config does, what the config says to its own alone is left out.
-    So a config may hold the settings of the method that it ships with, and is still one for all methods.
+    Where they name another learner, strategy or cloud than the config does, what the config says to its own alone is
+    left out. So a config may hold the settings of the method that it ships with, and is still one for all methods.
 
     Raises:
         ConfigError: for what cannot be read, or names nothing.
     """
     config, plain = load_config(path, settings, fragments=files), load_config(path)
     client, strategy = (_left(part, getattr(plain, part), getattr(config, part)) for part in ("client", "strategy"))
-    return replace(config, client=client, strategy=strategy)
+    clouds = ({"path": one.cloud.path, **one.cloud.settings} for one in (plain, config))
+    cloud = replace(config.cloud, settings={k: v for k, v in _left("cloud", *clouds).items() if k != "path"})
+    return replace(config, client=client, strategy=strategy, cloud=cloud)
 
 
 def _left(part: str, own: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ OF_HELP = (
             AtEnd("cloud_test_tokens"), "help", higher_is_better=False),
     Measure("question_bytes", "bytes", "bytes",
             "Bytes to and from the cloud for a test question, granted or not, at the end: texts, ids of tokens, hidden "
-            "states; what a request carries beside is system.cloud.request_bytes.", AtEnd("cloud_test_bytes"), "help", higher_is_better=False),
+            "states; what a request carries beside is system.cloud.request_bytes.",
+            AtEnd("cloud_test_bytes"), "help", higher_is_better=False),
     *(Measure(f"{name}_per_right", f"{title} per right answer", unit, f"{of} over accuracy, of the mean user.",
               _per_right(of), "help")
       for name, of, title, unit in (

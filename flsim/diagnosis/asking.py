@@ -21,7 +21,9 @@ def _usage(seen: Seen) -> list[Finding]:
     tau, usage = seen.facts.tau, seen.run.usage
     if tau is None or usage.empty or not (seen.facts.learns_to_ask or (usage["name"] == "cloud_purchases").any()):
         return []
-    names = (WEIGHED,) if (usage["name"] == WEIGHED).any() else ASKED
+    is_weighed = bool((usage["name"] == WEIGHED).any())
+    names = (WEIGHED,) if is_weighed else ASKED
+    asks = "takes {} of what asking everything would take" if is_weighed else "asks on {} of its responses"
     over: list[tuple[float, Phase, str]] = []
     under: list[tuple[float, Phase, str]] = []
     for phase in seen.begun:
@@ -41,8 +43,8 @@ def _usage(seen: Seen) -> list[Finding]:
                 WARNING,
                 "budget",
                 f"Usage does not settle at tau={tau:g}: in the last third of phase {phase.name} (rounds "
-                f"{last_third(phase)} to {min(phase.last_round, seen.last)}) the mean device asks on {percent(mean)} "
-                f"of its responses (difference to tau: {text}){_more(over)}.",
+                f"{last_third(phase)} to {min(phase.last_round, seen.last)}) the mean device "
+                f"{asks.format(percent(mean))} (difference to tau: {text}){_more(over)}.",
                 *(mean - tau, limit("over_tau"), ABOVE),
                 (seen.trained(*names, first=last_third(phase), last=phase.last_round),),
                 "Move lambda faster (client.dual_lr, client.dual_solve=1), with policy=token hold the request back by "
@@ -55,8 +57,8 @@ def _usage(seen: Seen) -> list[Finding]:
             Finding(
                 NOTE,
                 "budget",
-                f"The budget is not used: in the last third of phase {phase.name} the mean device asks on "
-                f"{percent(mean)} of its responses, of tau={tau:g} (difference: {text}){_more(under)}.",
+                f"The budget is not used: in the last third of phase {phase.name} the mean device "
+                f"{asks.format(percent(mean))}, of tau={tau:g} (difference: {text}){_more(under)}.",
                 *(mean / tau, limit("under_tau"), BELOW),
                 (seen.trained(*names, first=last_third(phase), last=phase.last_round),),
                 "If the cloud would help (compare accuracy of the models cloud and global), let lambda fall faster "

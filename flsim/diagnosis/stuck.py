@@ -13,7 +13,7 @@ import pandas as pd
 from flsim.diagnosis.finding import ABOVE, BELOW, FAULT, WARNING, Finding, rounds_text
 from flsim.diagnosis.limits import limit
 from flsim.diagnosis.seen import Seen, streaks
-from flsim.metrics.rows import FLEET, Row
+from flsim.metrics.rows import FLEET, WEIGHED, Row
 
 STUCK = "stuck_asking"
 """Name of the row of the whole fleet in the round that shows it; its value is the usage."""
@@ -27,22 +27,33 @@ class Asked:
     """Responses that asked."""
     all: float
     """Responses."""
+    taken: float | None = None
+    """What all requests took, of what asking everything would take in `budget.unit`; None where each counts 1."""
 
     @property
     def usage(self) -> float:
         """Share of responses that asked; 0 without any."""
         return self.asked / self.all if self.all else 0.0
 
+    @property
+    def spent(self) -> float:
+        """The same as far as it is paid: who asks everywhere for help that takes little has kept the budget."""
+        return self.usage if self.taken is None else min(self.usage, self.taken)
+
 
 def asked_in(rows: Iterable[Row]) -> Asked:
     """What a round's rows say, without prompts that were explored, where nobody could ask."""
-    asked = all_ = 0.0
+    asked = all_ = weighed = whole = 0.0
     for row in rows:
-        if row.split == "train" and row.device != FLEET and row.name in ("cloud_requests", "explored"):
+        if row.split != "train" or row.device == FLEET:
+            continue
+        if row.name in ("cloud_requests", "explored"):
             sign = 1.0 if row.name == "cloud_requests" else -1.0
             asked += sign * row.total
             all_ += row.weight if row.name == "cloud_requests" else -row.total
-    return Asked(asked, all_)
+        elif row.name == WEIGHED:
+            weighed, whole = weighed + row.total, whole + row.weight
+    return Asked(asked, all_, weighed / whole if whole else None)
 
 
 def is_stuck(rounds: Sequence[Asked], tau: float) -> bool:
@@ -53,10 +64,10 @@ def is_stuck(rounds: Sequence[Asked], tau: float) -> bool:
         tau: of its budget.
     """
     most = int(limit("rounds"))
-    last = [one.usage for one in rounds if one.all > 0][-most:]
+    last = [one for one in rounds if one.all > 0][-most:]
     if len(last) < most or not limit("asking_margin") <= tau <= 1 - limit("asking_margin"):
         return False
-    return max(last) <= _silent(tau) or min(last) >= _loud(tau)
+    return max(one.usage for one in last) <= _silent(tau) or min(one.spent for one in last) >= _loud(tau)
 
 
 def told(usage: float, round_: int, tau: float) -> str:
@@ -104,7 +115,10 @@ def asks_always_or_never(seen: Seen) -> list[Finding]:
     explored = found[found["name"] == "explored"].groupby("round")["total"].sum()
     own = requests.sub(explored.reindex(requests.index).fillna(0.0), axis=0)
     usage = (own["total"] / own["weight"])[own["weight"] > 0]
-    for flags, is_above in ((usage <= _silent(tau), False), (usage >= _loud(tau), True)):
+    weighed = seen.by_round(WEIGHED)
+    taken = (weighed["total"] / weighed["weight"]).reindex(usage.index).fillna(usage)  # equal where each counts 1
+    loud = (usage >= _loud(tau)) & (taken >= _loud(tau))
+    for flags, is_above in ((usage <= _silent(tau), False), (loud, True)):
         held = streaks(pd.concat({"fleet": flags}, names=["device"])) if len(flags) else pd.DataFrame()
         if held.empty:
             continue

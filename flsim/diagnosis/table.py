@@ -7,6 +7,7 @@ import pandas as pd
 
 from flsim.diagnosis.asking import budget, dual_stuck
 from flsim.diagnosis.finding import FAULT, NOTE, SEVERITIES, WARNING, Finding
+from flsim.diagnosis.helping import poor_help
 from flsim.diagnosis.learning import (
     cannot_tell,
     forgetting_in_local_steps,
@@ -125,19 +126,27 @@ _TABLE = (
     ),
     Kind(
         "asks_always_or_never", "asks always or never", (FAULT, WARNING),
-        "`cloud_requests` without `explored`",
-        "usage < {asks} tau, or > 1 - {asks} (1 - tau), {rounds} rounds in a row, for tau that lies "
-        "{asking_margin} or more from 0 and 1; a fault if it lasts to the end",
+        "`cloud_requests` without `explored`, `weighed_requests`",
+        "usage < {asks} tau, or > 1 - {asks} (1 - tau), also as `budget.unit` counts it, {rounds} rounds in a row, for "
+        "tau that lies {asking_margin} or more from 0 and 1; a fault if it lasts to the end",
         "`client.explore`, a head",
         asks_always_or_never,
     ),
     Kind(
         "length_collapse", "length collapse", (WARNING,),
-        "`cut_responses`, `sampled_tokens`, `cloud_requests`",
+        "`cut_responses`, `sampled_tokens` without `helped_drawn`, `cloud_requests`",
         "> {cut} of the responses reach the limit without an ending, or those that did not ask have < {short} tokens, "
         "{rounds} rounds in a row",
         "`max_new_tokens`, `mask_cut`, reward",
         length_collapse,
+    ),
+    Kind(
+        "poor_help", "poor help", (WARNING, NOTE),
+        "`accepted_tokens`, `help_share` (with a mode of help)",
+        "over the last third of the rounds: (a note) accepted < {accepted} of {drafted} drafted tokens or more; help "
+        "took > {dearer} of what asking takes at most, of {requests} questions or more",
+        "shorter drafts, distillation, asking",
+        poor_help,
     ),
     Kind(
         "aggregation_loses", "aggregation loses", (WARNING, NOTE),

@@ -139,7 +139,8 @@ def length_collapse(seen: Seen) -> list[Finding]:
     shares = (cut["total"] / cut["weight"])[cut["weight"] > 0]
     sampled, asked = seen.by_round("sampled_tokens"), seen.by_round(ASKED)["total"]
     others = sampled["weight"] - asked.reindex(sampled.index).fillna(0.0)  # who asked may have said no more than that
-    lengths = (sampled["total"] / others)[others > 0]
+    said = sampled["total"] - seen.by_round("helped_drawn")["total"].reindex(sampled.index).fillna(0.0)
+    lengths = (said / others)[others > 0]
     findings = list[Finding]()
     for values, flags, is_cut in (
         (shares, shares > limit("cut"), True),

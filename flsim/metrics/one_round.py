@@ -25,6 +25,11 @@ _SYSTEM = (
     *("round_seconds", "compute_seconds", "link_seconds", "cloud_seconds", "waited_seconds"),
     *("joules", "compute_joules", "waiting_joules", "radio_joules", "cloud_joules"),
 )
+_HELP = (
+    *("cloud_further_trips", "helped_read", "helped_drawn"),
+    *("drafted_tokens", "accepted_tokens", "computed_again"),
+)
+_LOWER = ("lower_read", "lower_drawn")  # in tokens that pass through all layers
 _TOKENS = ("read_tokens", "sampled_tokens", "learned_tokens", "cloud_prompt_tokens", "cloud_completion_tokens")
 
 
@@ -157,6 +162,7 @@ class DeviceRound:
             "sampled": self._sampled(),
             "asked": self._asked(),
             "granted": self._granted(),
+            "helped": self._helped(),
             "earned": self._earned(),
             "dual": self._dual(),
             "cost": self._cost(),
@@ -265,6 +271,15 @@ class DeviceRound:
             "allotment": {kind: amount for kind in _CAPS if (amount := self.total(f"allotment_{kind}")) is not None},
             "caps": {name: cap for name, _, cap in self._caps() if cap is not None and name.startswith("budget.")},
         }
+
+    def _helped(self) -> Facts | None:
+        """What its mode of help took; None where help is asking, or nothing was asked."""
+        own: Facts = {name: whole(self.total(name)) for name in _HELP}
+        own |= {name: self.value(name) for name in (*_LOWER, "help_share")}
+        if all(value is None for value in own.values()):
+            return None
+        sent = {name: whole(self.total(name)) for name in ("cloud_trips", "cloud_up_bytes", "cloud_down_bytes")}
+        return {**sent, **own, "unit": self.of.records.budget.unit}
 
     def _earned(self) -> Facts:
         names = ("reward", "alone_reward", "loss")

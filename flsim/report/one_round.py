@@ -27,6 +27,7 @@ def told(facts: Facts, evaluation: EvaluationConfig) -> list[tuple[str, str]]:
         ("Sampled", _sampled(facts["sampled"])),
         ("Asked", _asked(facts["asked"])),
         ("Granted", _granted(facts["granted"], facts["asked"])),
+        ("Helped", _helped(facts["helped"])),
         ("Earned", _earned(facts["earned"])),
         ("Lambda", _dual(facts["dual"])),
         ("Cost", _cost(facts["cost"])),
@@ -152,6 +153,28 @@ def _granted(found: Facts, asked: Facts | None) -> str:
     elif not own:
         said.append("No cap held it.")
     return " ".join(said) if asked is not None or own else ""
+
+
+def _helped(found: Facts | None) -> str:
+    """What a mode of help took."""
+    if found is None:
+        return ""
+    moved = f"{data_size(found['cloud_up_bytes'] or 0)} up and {data_size(found['cloud_down_bytes'] or 0)} down"
+    said = [f"Its mode of help took {many(found['cloud_trips'] or 0, 'request')} to the cloud, with {moved}."]
+    if found["helped_read"] or found["helped_drawn"]:
+        drawn = f"read {amount(found['helped_read'] or 0)} tokens and drew {amount(found['helped_drawn'] or 0)}"
+        said.append(f"Between them its own model {drawn}.")
+    if found["drafted_tokens"]:
+        accepted = f"{amount(found['accepted_tokens'])} ({percent(found['accepted_tokens'] / found['drafted_tokens'])})"
+        again = f"; {amount(found['computed_again'])} places were computed again, alone" * bool(found["computed_again"])
+        said.append(f"Of {amount(found['drafted_tokens'])} drafted tokens the cloud accepted {accepted}{again}.")
+    if found["lower_read"] or found["lower_drawn"]:
+        parts = f"{amount(found['lower_read'] or 0)} tokens read and {amount(found['lower_drawn'] or 0)} said"
+        said.append(f"It passed as much as {parts} through all layers of the cloud's model.")
+    if found["help_share"] is not None:
+        share = percent(found["help_share"])
+        said.append(f"A question took {share} of what asking takes at most, in {found['unit']}.")
+    return " ".join(said)
 
 
 def _earned(found: Facts) -> str:

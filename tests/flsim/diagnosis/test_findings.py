@@ -157,6 +157,14 @@ CASES: tuple[tuple[str, str, Made, float, float, Facts], ...] = (
     ),
     ("length_collapse", WARNING, lambda x: trained("cut_responses", x, 80), 0.51, 0.49, FACTS),
     ("length_collapse", WARNING, lambda x: trained("sampled_tokens", x, 80), 1.9, 2.1, FACTS),
+    (
+        *("length_collapse", WARNING),
+        lambda x: [*trained("sampled_tokens", 8, 80), *trained("helped_drawn", 80 * (8 - x))],
+        *(1.9, 2.1, FACTS),
+    ),
+    ("poor_help", NOTE, lambda x: trained("accepted_tokens", x, 10), 0.29, 0.31, FACTS),
+    ("poor_help", NOTE, lambda n: trained("accepted_tokens", 0.1, n), 2.2, 2.0, FACTS),
+    ("poor_help", WARNING, lambda x: trained("help_share", x), 1.01, 0.99, FACTS),
     ("aggregation_loses", WARNING, lambda x: of_fleet("aggregation_bias", x), 0.51, 0.49, FACTS),
     ("aggregation_loses", WARNING, lambda x: of_fleet("cut_energy", x), 0.11, 0.09, FACTS),
     (
@@ -225,6 +233,11 @@ def test_every_finding_and_severity_of_the_table_has_a_case() -> None:
         ("local_global_gap", [replace(row, total=row.total / 1000, weight=1.0) for row in gap(0.3)], FACTS),
         # who asks has said little more than its request
         ("length_collapse", [*trained("sampled_tokens", 1.9, 80), *trained("cloud_requests", 0.5, 80)], FACTS),
+        # nor has a device whose mode of help drafts much said more for that
+        ("length_collapse", [*trained("sampled_tokens", 9.0, 80), *trained("helped_drawn", 500)], FACTS),
+        # who asks everywhere for help that takes little keeps the budget
+        ("asks_always_or_never", [*trained("cloud_requests", 1.0, 80), *trained("weighed_requests", 0.3, 80)], FACTS),
+        ("budget", [*trained("cloud_requests", 1.0, 80), *trained("weighed_requests", 0.3, 80)], FACTS),
         # nobody can ask, or nobody is to, or a price that is fixed
         ("asks_always_or_never", trained("cloud_requests", 0.0, 80), replace(FACTS, learns_to_ask=False)),
         ("asks_always_or_never", trained("cloud_requests", 0.0, 80), replace(FACTS, tau=0.0)),

@@ -27,6 +27,15 @@ def test_what_was_explored_is_not_asked() -> None:
     assert asked_in(rows) == Asked(8, 64)
 
 
+def test_help_that_takes_little_may_be_had_everywhere() -> None:
+    """All of 64 responses asked, for 3/10 of what asking takes: within tau; at all of it, or at none, it is stuck."""
+    rows = [trained("cloud_requests", 64, 64), trained("weighed_requests", 19.2, 64)]
+    assert asked_in(rows) == Asked(64, 64, 0.3)
+    assert not is_stuck([asked_in(rows)] * ROUNDS, 0.3)
+    assert is_stuck([Asked(64, 64, 1.0)] * ROUNDS, 0.3)
+    assert is_stuck([Asked(0, 64, 0.0)] * ROUNDS, 0.3)
+
+
 @given(st.lists(st.sampled_from([0.0, 0.004, 0.02, 0.3, 0.9, 1.0]), max_size=6), st.floats(0, 1))
 def test_it_takes_three_rounds_at_an_end_that_the_budget_does_not_want(usages: list[float], tau: float) -> None:
     found = is_stuck([Asked(100 * usage, 100) for usage in usages], tau)

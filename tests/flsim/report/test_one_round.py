@@ -133,6 +133,27 @@ def test_a_share_of_the_fleets_budget_and_its_price_are_told() -> None:
     assert said["Lambda"] == "Lambda, the price of asking, was the fleet's: 0.250."
 
 
+def test_what_a_mode_of_help_took_is_told_where_rows_have_it() -> None:
+    """None of a run in which devices ask whole questions."""
+    one = Subject(3, "device-000", "train", "own")
+    counts = {"cloud_trips": 12, "cloud_up_bytes": 3100, "cloud_down_bytes": 400, "cloud_further_trips": 7}
+    counts |= {"helped_read": 9, "helped_drawn": 40}
+    more = [one.row(name, value) for name, value in counts.items()]
+    more += [one.row("drafted_tokens", 40, 12), one.row("accepted_tokens", 30, 40), one.row("computed_again", 2, 12)]
+    more += [one.row("help_share", 1.5, 5)]
+    found = records([*rows(), *more], BudgetConfig(unit="tokens"))
+    assert sentences(found)["Helped"] == (
+        "Its mode of help took 12 requests to the cloud, with 3.1 kB up and 400 bytes down. Between them its own model "
+        "read 9 tokens and drew 40. Of 40 drafted tokens the cloud accepted 30 (75.0 %); 2 places were computed again, "
+        "alone. A question took 30.0 % of what asking takes at most, in tokens."
+    )
+    cut = [one.row(name, value) for name, value in counts.items() if not name.startswith("helped")]
+    cut += [one.row("lower_read", 25_000, 1000), one.row("lower_drawn", 2500, 1000)]
+    said = sentences(records([*rows(), *cut]))["Helped"]
+    assert said.endswith("as much as 25 tokens read and 2.5 said through all layers of the cloud's model.")
+    assert "Helped" not in sentences(records(rows()))
+
+
 def test_seconds_and_joules_are_told_where_rows_have_them() -> None:
     one = Subject(3, "device-000", "train", "own")
     times = {"round_seconds": 90, "compute_seconds": 60, "link_seconds": 30, "waited_seconds": 0, "joules": 250}

@@ -11,7 +11,6 @@ from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
 from clients.asking.rule import AskingRule, asks_all
-from clients.asking.threshold import SOURCE
 from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, knob_of, remember
 from clients.device.head import Head
@@ -36,7 +35,7 @@ from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter
 from flsim.models.base import BaseModel
 from flsim.seeding import seed_globals
-from flsim.tasks.testing import is_small, is_tested
+from flsim.tasks.testing import SOURCE, is_small, is_tested
 from flsim.timing import spend
 
 
@@ -137,6 +136,11 @@ class DeviceApp(PackedClientApp):
                 f"rule"
             )
         helping.check(self.cloud, config.cloud.access)
+        if helping.needs_system and config.system is None:
+            raise ValueError(
+                f"client.helping={type(helping).__name__} chooses by seconds, which are only known in virtual time; "
+                f"set system, such as system.stands_for.cloud=1.5, or say what it is to choose (client.helping.layer=1)"
+            )
         if not isinstance(helping, Ask) and (config.cloud.draft is not None or config.cloud.hint is not None):
             raise ValueError(
                 f"cloud.draft and cloud.hint word what the cloud is to answer, and with "
@@ -170,11 +174,12 @@ class DeviceApp(PackedClientApp):
 
     @property
     def calibrates_on(self) -> tuple[str, str] | None:
-        """The split that an asking rule sets its threshold on (`flsim.flower.contract.Calibrates`)."""
+        """The split that a rule or a mode sets a threshold on (`flsim.flower.contract.Calibrates`)."""
         rules = [rule for rule in (self.asking, *self.beside.values()) if getattr(rule, "calibration", 0)]
-        if not rules:
-            return None
-        return SOURCE[self.config.evaluation.split], f"the asking rule {type(rules[0]).__name__}"
+        who = [f"the asking rule {type(rule).__name__}" for rule in rules]
+        helping = self.algorithm.helping
+        who += [f"client.helping={type(helping).__name__}"] if helping.calibrates else []
+        return (SOURCE[self.config.evaluation.split], who[0]) if who else None
 
     @property
     def held(self) -> float:

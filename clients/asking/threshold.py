@@ -13,7 +13,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -27,19 +26,17 @@ from flsim.devices import device_name
 from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
-
-SOURCE = {"test": "validation", "validation": "train"}
-"""Where the questions come from, by `evaluation.split`."""
+from flsim.tasks.testing import SOURCE, set_apart
 
 
 def calibration_questions(world: World, device: int, per_task: int) -> list[Problem]:
     """Up to `per_task` questions of each task of the stream, without repeats."""
-    return [problem for own in _drawn(*_which(world, device), per_task) for problem in own]
+    return [problem for own in set_apart(*_which(world, device), per_task) for problem in own]
 
 
 def calibration_halves(world: World, device: int, per_task: int) -> tuple[list[Problem], list[Problem]]:
     """The same questions, half of each task's to learn from, and the others to set a threshold on."""
-    sets = _drawn(*_which(world, device), per_task)
+    sets = set_apart(*_which(world, device), per_task)
     learned = [problem for own in sets for problem in own[: len(own) // 2]]
     return learned, [problem for own in sets for problem in own[len(own) // 2 :]]
 
@@ -59,12 +56,6 @@ def enough(calibration: int, *, least: int) -> None:
 
 def _which(world: World, device: int) -> tuple[TaskStream, str, str]:
     return world.stream, device_name(device), SOURCE[world.split]
-
-
-@lru_cache(maxsize=4096)  # devices, as for test sets
-def _drawn(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[tuple[Problem, ...], ...]:
-    sets = stream.evaluation_problems(device, split, per_task=per_task)
-    return tuple(tuple({problem.question: problem for problem in own}.values()) for own in sets.values())
 
 
 Score = Callable[[Alone], Scores]

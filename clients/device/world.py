@@ -18,6 +18,7 @@ from flsim.models.stacked_lora import StackedLora
 from flsim.system.asking import Asking
 from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
+from flsim.tasks.testing import SOURCE
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class World:
     @cached_property
     def pair(self) -> Pair:
         """The two models that work together."""
-        return Pair(self.base, self.cloud, self.answer_tokens, self.system)
+        parts = self.base, self.cloud, self.answer_tokens, self.system, self.stream
+        return Pair(*parts, calibration=SOURCE[self.split])
 
     @property
     def words_questions(self) -> bool:

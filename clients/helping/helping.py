@@ -18,6 +18,7 @@ from flsim.config.ranges import ConfigError
 from flsim.models.base import BaseModel
 from flsim.problems.problem import Problem
 from flsim.system.system import System
+from flsim.tasks.stream import TaskStream
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Pair:
     """Most tokens of an answer that a device says by itself, the ending one included."""
     system: System | None = None
     """What devices take in virtual time; None in a run without."""
+    stream: TaskStream | None = None
+    """Where questions come from that a mode sets something on; None in a test that has none."""
+    calibration: str = "validation"
+    """Of which split they are: one that is not measured."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,16 @@ class Helping(ABC):
         Tokens as `Answer` has them, and all else as its `exchange`; None there is one request and its answer.
         """
         return cloud.quote(problem)
+
+    @property
+    def needs_system(self) -> bool:
+        """Whether it chooses by what things take in virtual time."""
+        return False
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it sets something on questions that are not measured."""
+        return False
 
     def held(self, cloud: Cloud) -> float:
         """The share of the layers of the cloud's model that devices hold, so that their memory is looked at."""

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from clients.asking.alone import Alone
 from clients.asking.rule import AskingRule, Choice, Examined, Flags, Scores
-from clients.asking.threshold import SOURCE, Score, Scored, by_thresholds
+from clients.asking.threshold import Score, Scored, by_thresholds
 from clients.device.world import World
 from flsim.config.plugins import resolve
 from flsim.config.schema import Config
@@ -23,6 +23,7 @@ from flsim.problems.problem import Problem
 from flsim.problems.recorded import Record
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
+from flsim.tasks.testing import SOURCE
 
 _CALIBRATION = 32
 

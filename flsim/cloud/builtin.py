@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flsim.cloud.cutting import Cutting, depth_of
 from flsim.cloud.going_on import go_on, text_of
-from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
+from flsim.cloud.more_help import Beginning, Continuation, Depth, Draft, Shared, Verified
 from flsim.cloud.protocol import Answer, Cloud, Reply
 from flsim.cloud.verifying import Verifier, rounding_of
 from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
+from flsim.models.cut import Cut
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.folder import sha256_of
 from flsim.models.scoring import per_token, top_logprobs, unaided
@@ -54,7 +56,7 @@ class Builtin(Cloud):
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: a model is loaded where it answers."""
-        loaded = ("base", "wording", "_longest", "_verifier")
+        loaded = ("base", "wording", "_longest", "_verifier", "_cutting")
         return {**{name: value for name, value in vars(self).items() if name not in loaded}, "_known": {}}
 
     def prompt(self, problem: Problem) -> str:
@@ -141,6 +143,24 @@ class Builtin(Cloud):
     def said(self, tokens: Sequence[int]) -> str:
         """See `flsim.cloud.more_help.Verifies`."""
         return text_of(self.base, tokens)
+
+    @cached_property
+    def depth(self) -> Depth:
+        """See `flsim.cloud.more_help.SharesLayers`."""
+        return depth_of(self.model, "cloud.model")
+
+    def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared]:
+        """See `flsim.cloud.more_help.SharesLayers`."""
+        return [run.shared for run in self._cutting.runs([self.prompt(problem) for problem in problems], cut)]
+
+    def doubts(self, problems: Sequence[Problem], cut: Cut) -> list[float]:
+        """See `flsim.cloud.more_help.SharesLayers`."""
+        return self._cutting.doubts([self.prompt(problem) for problem in problems], cut)
+
+    @cached_property
+    def _cutting(self) -> Cutting:
+        """With what it has answered."""
+        return Cutting(self.base, self.max_new_tokens, self.batch_size, self.sure, self.said)
 
     @cached_property
     def _verifier(self) -> Verifier:

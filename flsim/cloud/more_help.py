@@ -1,4 +1,6 @@
-"""What a cloud may do for a device beside answering whole questions: go on with an answer, and verify a draft.
+"""What a cloud may do for a device beside answering whole questions.
+
+It may go on with an answer, verify a draft, or let the device hold layers of its model.
 
 A cloud that can do so has these methods beside those of `Cloud`; whoever needs one looks for it by `isinstance`. None
 in a reply's place says that the cloud failed, which costs nothing.
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from flsim.cloud.protocol import Answer
 from flsim.config.schema import ConfigError
+from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
 
 
@@ -177,3 +180,47 @@ def verifying(cloud: object) -> Verifies:
             f"(docs/clouds.md), or another mode of help"
         )
     return cloud  # type: ignore[return-value]  # whoever has it has all of them
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How large the body of a decoder is."""
+
+    layers: int
+    width: int
+    """Channels of a hidden state."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What comes of a question where devices hold the lower layers."""
+
+    text: str
+    """The answer."""
+    prompt: int
+    """Tokens of the prompt, in the cloud's words."""
+    said: int
+    """Tokens of the answer, the ending one included."""
+    uploads: tuple[int, ...]
+    """Of each request the hidden states that went up; for each the cloud said one token, and the device the others."""
+
+
+@runtime_checkable
+class SharesLayers(Protocol):
+    """A cloud whose model may be cut in two; devices hold what is below."""
+
+    @property
+    def depth(self) -> Depth:
+        """Of its model; known without its weights."""
+        ...
+
+    def share(self, problems: Sequence[Problem], cut: Cut) -> Sequence[Shared | None]:
+        """The greedy answers of both parts together, in order."""
+        ...
+
+    def doubts(self, problems: Sequence[Problem], cut: Cut) -> Sequence[float]:
+        """Of each question the threshold from which on exits leave the answer as it is without any.
+
+        See `flsim.collaboration.exits.last_doubt`; the threshold of the cut is not looked at.
+        """
+        ...

@@ -5,6 +5,7 @@ model may be any that takes a `DynamicCache`; `flsim/models/llama.py` does the s
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from flsim.models.prefix import Prefix
+from flsim.models.seam import Seam
 
 _PARTS = 4  # of the rows of `AnyForward.follow`
 _FEW = 64  # rows of a part; smaller ones cost more in calls than they save in padding
@@ -66,6 +68,8 @@ class Next:
     """Of the next tokens, `(n, V)`."""
     states: Tensor
     """The hidden states that the output layer made them from, `(n, D)`."""
+    below: Tensor | None = None
+    """Of a model that is cut: the hidden states that came to its seam, `(n, D)`; None of a whole one."""
 
 
 Readout = Callable[[Next, Tensor], Tensor]
@@ -139,8 +143,8 @@ def positions_of(mask: Tensor, tokens: int) -> Tensor:
 class AnyForward:
     """The passes by the model's own `forward`, on padded rows."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, seam: Seam | None = None) -> None:
+        self._model, self._seam = model, seam
         self._states = torch.empty(0)  # what the output layer was called with last, (n, T, D)
         head = model.get_output_embeddings()
         assert head is not None, "a causal language model has an output layer"
@@ -182,17 +186,19 @@ class AnyForward:
 
     def _next(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Next:
         logits = self._call(ids, mask, cache, logits_to_keep=1)
-        return Next(logits[:, -1], self._states[:, -1])
+        below = None if self._seam is None else self._seam.came[:, -1]  # (n, D)
+        return Next(logits[:, -1], self._states[:, -1], below)
 
     def _call(self, ids: Tensor, mask: Tensor, cache: DynamicCache, **more: int) -> Tensor:
-        logits: Tensor = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions_of(mask, ids.shape[1]),
-            past_key_values=cache,
-            use_cache=True,
-            **more,
-        ).logits
+        with nullcontext() if self._seam is None else self._seam.within(self._model):
+            logits: Tensor = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions_of(mask, ids.shape[1]),
+                past_key_values=cache,
+                use_cache=True,
+                **more,
+            ).logits
         return logits
 
 

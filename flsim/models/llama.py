@@ -25,6 +25,7 @@ from transformers import (
 from flsim.models.forward import Next, Past, Readout, Segment, positions_of
 from flsim.models.memory import bytes_kept
 from flsim.models.prefix import Prefix
+from flsim.models.seam import Seam
 from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -49,7 +50,14 @@ def fits(model: PreTrainedModel) -> bool:
 class LlamaForward:
     """The passes, layer by layer over the model's own modules."""
 
-    def __init__(self, model: PreTrainedModel, *, checkpointing: bool = False, graph: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        checkpointing: bool = False,
+        graph: int | None = None,
+        seam: Seam | None = None,
+    ) -> None:
         """Take a model that `fits`.
 
         Args:
@@ -57,8 +65,9 @@ class LlamaForward:
             checkpointing: whether a pass with gradient keeps only each layer's input, and computes the rest again for
                 the backward (Chen et al. 2016, arXiv 1604.06174); adapters must then stay in use until it is done.
             graph: most bytes that a pass keeps; as many layers as it takes are computed again. None is no limit.
+            seam: where it is cut; None leaves it whole.
         """
-        self._checkpointing, self._graph = checkpointing, graph
+        self._checkpointing, self._graph, self._seam = checkpointing, graph, seam
         self._bytes = bytes_kept(model)
         self._body: Any = model.model
         self._head: Any = model.get_output_embeddings()
@@ -71,7 +80,8 @@ class LlamaForward:
         packing = _Packing(mask)
         states, past = self._read(packing, ids, positions_of(seen, ids.shape[2]), bias, shared)
         last = packing.last(states.flatten(0, 1))  # (K * P, D)
-        return Next(self._head(last), last), past
+        below = None if self._seam is None else packing.last(self._seam.came.flatten(0, 1))  # (K * P, D)
+        return Next(self._head(last), last, below), past
 
     def _read_prefix(self, prefix: Prefix) -> Past:
         """Its keys and values, of K rows."""
@@ -139,6 +149,7 @@ class LlamaForward:
         turn = cos[:, :, None], sin[:, :, None]  # (a, b, 1, d) each
         again = self._computed_again(ids.numel()) if packing is not None and torch.is_grad_enabled() else 0
         for number in range(len(body.layers)):
+            x = x if self._seam is None else self._seam.cross(number, x)  # (a, b, D)
             if packing is not None and number < again:
                 x = _again_in_backward(self._layer, packing.layout, number, x, turn, mix)
             else:
@@ -246,7 +257,9 @@ class _LlamaDecoder:
         states = self._forward._layers(ids[:, None], self._next[self._rows, None], self._mix)  # (n, 1, D)
         self._read += 1
         self._next = self._next + 1
-        return Next(self._forward._head(states[:, -1]), states[:, -1])
+        seam = self._forward._seam
+        below = None if seam is None else seam.came[:, -1]  # (n, D)
+        return Next(self._forward._head(states[:, -1]), states[:, -1], below)
 
     def keep(self, places: Tensor) -> None:
         self._rows = self._rows[places]

@@ -112,8 +112,7 @@ class System:
                 f"client.helping has devices hold {held:.0%} of the layers of the cloud's model, and nobody says how "
                 f"large it is; set system.stands_for.cloud to its parameters in billions, such as 1.5"
             )
-        beside = held * self.layers.weights / 1e9 if self.layers is not None else 0.0
-        needed = self.shape.memory(tokens) / 1e9 + beside
+        beside, needed = self._beside(held), self._needed(tokens, held)
         also = f" and, beside it, {beside:.2g} GB of the cloud's model" if beside else ""
         smaller = "system.stands_for.device, model.rank" + (", client.helping.layer" if beside else "")
         for share, of in self.fleet.classes:
@@ -123,6 +122,18 @@ class System:
                     f"{self.shape.name}{also}, which takes {needed:.2g} GB; raise it, name the classes that are to "
                     f"take part (system.classes.high.share=1), or have devices hold less (model.path, {smaller})"
                 )
+
+    def holds(self, device: int, tokens: int, held: float) -> bool:
+        """Whether a device's memory holds that, with the arguments of `refuse_small`."""
+        return self._needed(tokens, held) <= self.class_of(device).memory_gb
+
+    def _needed(self, tokens: int, held: float) -> float:
+        """In GB."""
+        return self.shape.memory(tokens) / 1e9 + self._beside(held)
+
+    def _beside(self, held: float) -> float:
+        """What a share of the layers of the cloud's model takes, in GB; 0 where its size is not known."""
+        return held * self.layers.weights / 1e9 if self.layers is not None else 0.0
 
     def _jitter(self, device: int, round_: int) -> float:
         return jitter(self.config.jitter, self.seed, device, round_)

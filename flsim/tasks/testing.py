@@ -13,6 +13,9 @@ from flsim.problems.problem import Problem
 from flsim.seeding import generator
 from flsim.tasks.stream import TaskStream
 
+SOURCE = {"test": "validation", "validation": "train"}
+"""Where questions come from that something is set on, such as a threshold, by `evaluation.split`."""
+
 _AT_ONCE = 1024  # devices that are drawn at a time
 _FIRST, _OF_EACH = 2000, 20  # devices of the sample that strata are taken from: so many, or so many for each of a panel
 _LARGE = 100_000  # devices, above which a permutation of the fleet takes longer than a round should
@@ -92,6 +95,13 @@ def _distinct(rng: np.random.Generator, devices: int, count: int) -> list[int]:
     while len(found) < count:
         found |= dict.fromkeys(rng.integers(devices, size=_AT_ONCE).tolist())
     return list(found)[:count]
+
+
+@lru_cache(maxsize=4096)  # devices, as for test sets
+def set_apart(stream: TaskStream, device: str, split: str, per_task: int) -> tuple[tuple[Problem, ...], ...]:
+    """Up to so many questions of each task of a device, without repeats, of a split that is not measured."""
+    sets = stream.evaluation_problems(device, split, per_task=per_task)
+    return tuple(tuple({problem.question: problem for problem in own}.values()) for own in sets.values())
 
 
 def milestones(stream: TaskStream) -> set[int]:

@@ -375,7 +375,7 @@ def buy_answers(
     sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
     for k, p in wanted.nonzero().tolist():
         sent[k, p] = as_sent(problems[k][p], drafts.get((k, p), ""), prices)
-        quote, name = helping.quote(world.cloud, sent[k, p]), digest_of(sent[k, p])
+        quote, name = helping.most(world.pair, sent[k, p]), digest_of(sent[k, p])
         most = devices[k].tariff.most(quote, bytes_sent(sent[k, p]))
         paid = devices[k].journal.recall(TRAINING, name)
         if devices[k].ledger.reserve(quote.tokens, quote.money(prices), most, again=paid is not None):

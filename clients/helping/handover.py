@@ -9,7 +9,7 @@ small and a large model (Hao et al. 2024, EdgeFM, 10.1145/3662006.3662067).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, cast
 
 from clients.helping.helping import Asked, Caller, Helping, Pair
@@ -68,6 +68,15 @@ class Handover(Helping):
             most_bytes=down,
             exchange=Exchange(trips=self.times, up_bytes=up, down_bytes=down),
         )
+
+    def most(self, pair: Pair, problem: Problem) -> Answer:
+        """The device reads what the cloud says, of whose tokens none has less than a byte, and draws all else.
+
+        The token that it is unsure of is drawn, too, at each hand-over.
+        """
+        quote = self.quote(pair.cloud, problem)
+        own = Exchange(read=_took(quote).down_bytes, drawn=pair.longest + self.times)
+        return replace(quote, exchange=_took(quote).plus(own))
 
     def help(self, pair: Pair, callers: Sequence[Caller]) -> list[list[Answer | None]]:
         """Cloud and device in turn; all questions go on together."""

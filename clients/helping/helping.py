@@ -96,6 +96,13 @@ class Helping(ABC):
         """
         return cloud.quote(problem)
 
+    def most(self, pair: Pair, problem: Problem) -> Answer:
+        """The quote, with what the device itself reads and draws at most, where that hangs on its own longest answer.
+
+        Caps on joules and seconds count it.
+        """
+        return self.quote(pair.cloud, problem)
+
     @property
     def needs_system(self) -> bool:
         """Whether it chooses by what things take in virtual time."""
@@ -155,7 +162,7 @@ class Exchanges:
     def quote(self, place: int) -> Answer:
         """By the mode."""
         every = [one for caller in self.callers for one in caller.asked]
-        return self.helping.quote(self.pair.cloud, every[place].problem)
+        return self.helping.most(self.pair, every[place].problem)
 
     @torch.no_grad()
     def serve(self, places: Sequence[int]) -> list[Answer | None]:

@@ -35,11 +35,11 @@ def amount(value: float | None) -> str:
 
 
 def data_size(value: float | None) -> str:
-    """Bytes in the largest decimal unit that leaves a number of at least 1: `2_500_000` as `2.5 MB`."""
+    """Bytes in the largest decimal unit that leaves a number of at least 1: `2_500_000` is `2.5 MB`, 3.62 stays so."""
     if value is None:
         return "-"
     sizes = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-    return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{value:.0f} bytes")
+    return next((f"{value / size:.1f} {unit}" for size, unit in sizes if value >= size), f"{amount(value)} bytes")
 
 
 def seconds(value: float) -> str:

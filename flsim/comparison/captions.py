@@ -9,7 +9,8 @@ CAPTIONS = {
     "the panel.",
     "questions.png": "Accuracy at the end against what a test question takes, granted or not: whether it is sent, "
     "tokens of the cloud, bytes to and from it, joules of the device's battery and seconds until it is answered. Large "
-    "dots are means over seeds, small ones single seeds. Nothing lies above and left of the grey line.",
+    "dots are means over seeds, small ones single seeds. Nothing lies above and left of the grey line. Where "
+    "methods lie far apart, an axis is of logarithms.",
     "costs.png": "Accuracy of the mean user over what the run had taken by each test: virtual time, joules of all "
     "batteries, bytes of adapters and of texts to and from the cloud, and money; mean over seeds, the "
     "band from the lowest to the highest seed. Lines join tests, letters stand at the ends. On the "

@@ -5,11 +5,12 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from flsim.comparison.figures import draw_key, front_of, hue, key_lines, letters, name_points
 from flsim.comparison.result import Compared
 from flsim.metrics.measures import MEASURES
-from flsim.report.plot import as_percent_axis, new_figure, percent, stretch
+from flsim.report.plot import as_percent_axis, new_figure, stretch
 from flsim.text import unit_for
 
 _TITLES = {
@@ -21,6 +22,7 @@ _TITLES = {
 }
 """Measures of a test question, and what a panel of each is called."""
 _ACROSS = 3  # panels side by side
+_FAR = 20.0  # times the least of a panel, from which on its axis is of logarithms
 
 
 def shown(comparison: Compared) -> list[str]:
@@ -52,22 +54,26 @@ def question_figure(comparison: Compared) -> Figure:
 def _draw(axes: Axes, comparison: Compared, name: str) -> None:
     """One unit."""
     measure, marks, points = MEASURES[name], letters(comparison), []
-    size, unit = unit_for(measure.unit, max(result.value(name) for result in comparison.results))
+    values = [result.value(name) for result in comparison.results]
+    size, unit = unit_for(measure.unit, max(values))
     for result in comparison.results:
         colour = hue(comparison, result)
         each = [[float(run.users[one].mean()) for run in result.runs] for one in (name, "accuracy")]  # (2, S)
         axes.scatter(np.array(each[0]) / size, each[1], s=12, color=colour, alpha=0.5, linewidth=0, zorder=2)
-        place = (result.value(name) / size, result.value("accuracy"))
-        axes.scatter(*([value] for value in place), s=60, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
-        points.append((*place, marks[result.label]))
+        x, y = result.value(name) / size, result.value("accuracy")
+        axes.scatter([x], [y], s=60, color=colour, edgecolor="white", linewidth=0.8, zorder=3)
+        points.append((x, y, marks[result.label]))
     front = front_of([(x, y) for x, y, _ in points])
     axes.step(*zip(*front, strict=True), where="post", color="#AAAAAA", linewidth=1.4, zorder=1)
+    if max(values) > _FAR * min(values) > 0:
+        axes.set_xscale("log")
+    elif measure.unit == "share":
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.margins(0.1)
     stretch(axes)
     name_points(axes, points)
     as_percent_axis(axes)
-    if measure.unit == "share":
-        axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set_title(_TITLES[name], pad=8)
     axes.set_xlabel(f"{unit} a test question".strip())
     axes.grid(visible=True, axis="both")

@@ -109,7 +109,9 @@ def _draw_map(axes: Axes, panel: Panel) -> None:
     for row, column in np.ndindex(lengths.shape):
         pays = gains[row, column] > 1
         weight, colour = ("bold", INK) if pays else ("normal", QUIET)
-        axes.text(column, row, lengths[row, column], ha="center", va="center", size=9.5, weight=weight, color=colour)
+        axes.text(
+            column, row, str(lengths[row, column]), ha="center", va="center", size=9.5, weight=weight, color=colour
+        )
     fine = np.linspace(ACCEPTANCES[0], ACCEPTANCES[-1], 200)  # (200,)
     ends = np.array([longest_trip(panel.pace, a) for a in fine])  # (200,)
     some = ends >= TRIPS_S[0]  # (200,)

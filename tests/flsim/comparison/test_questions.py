@@ -44,8 +44,8 @@ def test_panels_are_those_that_all_runs_know(values: dict[str, float], tmp_path:
     assert shown(found) == known
     drawn = [axes for axes in question_figure(found).axes if axes.get_visible()]
     assert len(drawn) == len(known)
-    dots = [dot.get_offsets() for dot in drawn[2].collections]
-    means = {tuple(np.round(np.asarray(own)[0], 6)) for own in dots if len(own) == 1}
+    dots = [np.asarray(dot.get_offsets()) for dot in drawn[2].collections]
+    means = {tuple(np.round(own[0], 6)) for own in dots if len(own) == 1}
     assert means >= {(30.05, 0.65), (15.05, 0.65)}  # bytes of 10 questions, one more for the second user
 
 

@@ -26,6 +26,7 @@ ACCEPTANCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 LONGEST = 12
 """Longest draft that is looked at."""
 _MAP = LinearSegmentedColormap.from_list("pays", (COLOURS["random"], "#FFFFFF", COLOURS["global"]))
+_ENOUGH = 40  # verifications from which on a histogram says something
 _WIDE = 4.0  # times as fast or as slow at which a cell has its full colour
 
 
@@ -95,10 +96,8 @@ def drafting_figure(panels: Sequence[Panel]) -> Figure:
         _draw_map(axes, panel)
     figure.axes[0].set_ylabel("chance that a drafted token is accepted")
     figure.axes[0].set_yticks(range(len(ACCEPTANCES)), [f"{100 * a:g} %" for a in ACCEPTANCES])
-    said = (
-        "a cell: best length of a draft; blue: drafting is faster, red: the cloud's stream is; black line: where they "
-    )
-    figure.text(left, 0.025, f"{said}are equal; dots: devices", size=9.5, color=INK)
+    said = "cells: best length of a draft; blue: drafting is faster; orange: the stream is; line: equal; rings: devices"
+    figure.text(left, 0.025, said, size=9.5, color=INK)
     return figure
 
 
@@ -169,25 +168,25 @@ def accepted_figure(found: Mapping[int, Drafted]) -> Figure:
     figure.subplots_adjust(left=0.07, right=0.98, top=0.88, bottom=0.14, wspace=0.2)
     left, right = figure.subplots(1, 2)
     lengths = sorted(found)
-    chance = found[lengths[-1]].acceptance
     left.plot(lengths, [found[k].gained for k in lengths], "o", color=COLOURS["global"], label="measured")
     law = [expected_tokens(found[k].acceptance, k) for k in lengths]
     left.plot(lengths, law, color=COLOURS["random"], linewidth=2, label="E(a, k), a measured at each k")
     left.set(xlabel="k, tokens of a draft", ylabel="tokens of the answer for each request")
     left.set_title("Tokens per verification", pad=8)
     left.legend(loc="upper left")
-    longest = found[lengths[-1]]
-    places = np.arange(longest.length + 1)  # (k + 1,)
-    shares = np.bincount(longest.lengths, minlength=len(places)) / max(1, len(longest.lengths))  # (k + 1,)
-    right.bar(places, shares, 0.7, color=GROUP_COLOURS[4], label="measured")
+    one = found[max(lengths, key=lambda k: (min(len(found[k].lengths), _ENOUGH), k))]
+    places = np.arange(one.length + 1)  # (k + 1,)
+    shares = np.bincount(one.lengths, minlength=len(places)) / max(1, len(one.lengths))  # (k + 1,)
+    right.bar(places, shares, 0.7, color=GROUP_COLOURS[4], label=f"measured, {len(one.lengths)} verifications")
     right.plot(
-        places, _geometric(chance, longest.length), "D", color=COLOURS["random"], label="equal, independent chances"
+        places, _geometric(one.acceptance, one.length), "D", color=COLOURS["random"], label="independent chances"
     )
     right.set_xticks(places)
+    right.set_ylim(top=1.3 * right.get_ylim()[1])  # room for the legend
     as_percent_axis(right)
     right.set(xlabel="accepted tokens of a draft", ylabel="verifications")
-    right.set_title(f"Drafts of {longest.length} tokens", pad=8)
-    right.legend(loc="upper center")
+    right.set_title(f"Drafts of {one.length} tokens", pad=8)
+    right.legend(loc="upper left", ncols=2, fontsize=9.5)
     return figure
 
 

@@ -14,6 +14,7 @@ import torch
 
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.cloud.teacher import TEXT, access_of, includes
+from flsim.config.model import ModelConfig
 from flsim.config.ranges import ConfigError
 from flsim.models.base import BaseModel
 from flsim.problems.problem import Problem
@@ -88,6 +89,18 @@ class Helping(ABC):
                 f"{type(cloud).__name__} with cloud.access={allowed or 'all it can'} gives {access}; take a cloud with "
                 f"a model of its own (Builtin, Checkpoint), or another mode (docs/collaboration.md)"
             )
+
+    def check_model(self, cloud: Cloud, model: ModelConfig) -> None:
+        """Refuse devices whose model cannot work with the cloud's; nothing is loaded for it but tokenizers.
+
+        Args:
+            cloud: the run's, which `check` has let pass.
+            model: what the devices hold.
+
+        Raises:
+            ConfigError: with the mend.
+        """
+        return None
 
     def quote(self, cloud: Cloud, problem: Problem) -> Answer:
         """The most that helping with a question can take; caps are held against it.

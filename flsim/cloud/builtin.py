@@ -18,7 +18,7 @@ from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.models.cut import Cut
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
-from flsim.models.folder import sha256_of
+from flsim.models.folder import sha256_of, tokenizer_of
 from flsim.models.scoring import per_token, top_logprobs, unaided
 from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
@@ -56,7 +56,7 @@ class Builtin(Cloud):
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: a model is loaded where it answers."""
-        loaded = ("base", "wording", "_longest", "_verifier", "_cutting")
+        loaded = ("base", "wording", "_longest", "_words", "_verifier", "_cutting")
         return {**{name: value for name, value in vars(self).items() if name not in loaded}, "_known": {}}
 
     def prompt(self, problem: Problem) -> str:
@@ -120,8 +120,12 @@ class Builtin(Cloud):
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
-        """Its tokens and their ids."""
-        return dict(self.base.tokenizer.get_vocab())
+        """Its tokens and their ids, without its weights."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> dict[str, int]:
+        return dict(tokenizer_of(self.model, "cloud.model").get_vocab())
 
     def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
         """Its answers with the `top` likeliest tokens at each token; one by one, so that no bit depends on the rest."""

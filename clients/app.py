@@ -139,8 +139,8 @@ class DeviceApp(PackedClientApp):
         if helping.needs_system and config.system is None:
             raise ValueError(
                 f"client.helping={type(helping).__name__} chooses by seconds, which are only known in virtual time; "
-                f"set system, such as system.stands_for.cloud=1.5, or say what it is to choose (client.helping.layer=1, "
-                f"client.helping.length=constant)"
+                f"set system, such as system.stands_for.cloud=1.5, or say what it is to choose "
+                f"(client.helping.layer=1, client.helping.length=constant)"
             )
         helping.check_model(self.cloud, config.model)
         if not isinstance(helping, Ask) and (config.cloud.draft is not None or config.cloud.hint is not None):

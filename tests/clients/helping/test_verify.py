@@ -169,7 +169,7 @@ def test_sampled_answers_are_distributed_as_the_clouds(
     assert isinstance(world.cloud, Builtin)
     problem = next(one for one in own_tests(world, 0) if len(one.answer) == 2)
     answers = helped(world, Verify(3, rule, temperature=2.5), [[problem] * 600])[0]
-    assert 0.05 < sum(took(a).accepted for a in answers) / sum(took(a).drafted for a in answers) < 0.9
+    assert 100 < sum(took(a).accepted for a in answers) < sum(took(a).drafted for a in answers) - 100
     chances = first_two(world.cloud, problem, 2.5)
     assert sum(chances.values()) == pytest.approx(1.0, abs=1e-5)
     common = [tokens for tokens, chance in chances.items() if 600 * chance >= 5]

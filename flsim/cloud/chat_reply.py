@@ -28,24 +28,67 @@ def read_reply(body: str) -> tuple[Answer, bool]:
     Raises:
         UnreadableReplyError: unless there are a text, or a reason for none, and the numbers of tokens that are billed.
     """
+    choice, usage = choice_of(body)
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    text, finish = _text(message.get("content")), choice.get("finish_reason")
+    refused, cut = finish == "content_filter" or bool(message.get("refusal")), finish == "length"
+    said = "" if text is None else without_thoughts(text).strip()
+    void = "" if said else "refused by the model or a filter" if refused else "cut at cloud.max_tokens" if cut else ""
+    if text is None and not void:
+        raise UnreadableReplyError("sent a reply without answer")
+    return Answer(said, *billed(usage, void), void=void), cut and not void
+
+
+def read_continuation(body: str, begun: str) -> tuple[Answer, bool]:
+    """What a reply says after a beginning, white space and all, and whether it was cut at its longest.
+
+    A server that repeats the beginning is read from there on. The reply may be one of the route of completions.
+
+    Raises:
+        UnreadableReplyError: unless there are a text and the numbers of tokens that are billed.
+    """
+    choice, usage = choice_of(body)
+    message = choice.get("message")
+    text = _text(message.get("content")) if isinstance(message, dict) else _text(choice.get("text"))
+    refused = choice.get("finish_reason") == "content_filter"
+    if text is None and not refused:
+        raise UnreadableReplyError("sent a reply without answer")
+    void = "refused by the model or a filter" if refused else ""
+    text = "" if text is None or refused else text.removeprefix(begun)
+    text = text if begun else without_thoughts(text)
+    return Answer(text, *billed(usage, void), void=void), choice.get("finish_reason") == "length"
+
+
+def without_thoughts(text: str) -> str:
+    """A text without the model's thoughts before it."""
+    return _THOUGHT.sub("", text, count=1)
+
+
+def choice_of(body: str) -> tuple[dict[str, Any], Any]:
+    """The first choice in the body of a reply, and the bill.
+
+    Raises:
+        UnreadableReplyError: if there is none.
+    """
     data = _parsed(body)
     choice = _first(data.get("choices"))
     if choice is None:
         error = data.get("error") is not None
         raise UnreadableReplyError("sent an error as if it were an answer" if error else "sent a reply without answer")
-    message = choice.get("message")
-    message = message if isinstance(message, dict) else {}
-    text, finish = _text(message.get("content")), choice.get("finish_reason")
-    refused, cut = finish == "content_filter" or bool(message.get("refusal")), finish == "length"
-    said = "" if text is None else _THOUGHT.sub("", text, count=1).strip()
-    void = "" if said else "refused by the model or a filter" if refused else "cut at cloud.max_tokens" if cut else ""
-    if text is None and not void:
-        raise UnreadableReplyError("sent a reply without answer")
-    usage = data.get("usage")
+    return choice, data.get("usage")
+
+
+def billed(usage: Any, otherwise: str = "") -> tuple[int, int]:
+    """Tokens sent and received by a bill.
+
+    Raises:
+        UnreadableReplyError: if there is none; in the words of `otherwise` if there are any.
+    """
     sent, received = (_tokens(usage, name) for name in ("prompt_tokens", "completion_tokens"))
     if sent is None or received is None:
-        raise UnreadableReplyError(void or "sent no numbers of tokens (usage)")
-    return Answer(said, sent, received, void=void), cut and not void
+        raise UnreadableReplyError(otherwise or "sent no numbers of tokens (usage)")
+    return sent, received
 
 
 def _parsed(body: str) -> dict[str, Any]:

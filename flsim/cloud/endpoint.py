@@ -9,46 +9,37 @@ import asyncio
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
-from time import monotonic, time
+from functools import cached_property
+from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
+import httpx
+from openai import APIStatusError, AsyncOpenAI
 
-from flsim.cloud.chat_reply import UnreadableReplyError, read_reply
+from flsim.cloud.address import PATH, check_address, is_local
+from flsim.cloud.dialect import FINAL, RAW, WAYS, Came, Dialect, GoingOn, Question, RawGoingOn, Request, Verifying
+from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
 from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, instruction, system_of
+from flsim.cloud.served_tokens import ServedTokens
+from flsim.cloud.trial import refuse_beginnings, refuse_drafts
+from flsim.cloud.trouble import REFUSALS, may_pass, name_of, named_wait_s
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
-_PATH = "flsim.cloud.endpoint:Endpoint"
-
 _GIVE_UP = 3  # questions in a row that failed, after which the others of a call are not even tried
 _LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time
 _TEMPLATE_TOKENS = 64  # most that a server's chat template adds to system prompt and question
-_PASSING = (408, 409, 429)  # what may be different the next time, like every 5xx
 _NOT_TRIED = "not tried"
 _NO_KEY = "none"  # what a server that needs no key is sent; the SDK wants one
 
 _log = logging.getLogger("flsim.run.cloud")  # below the run's own log
 
-
-_REFUSALS = {
-    400: "it takes no such request; check cloud.model, cloud.max_tokens and cloud.dialect",
-    401: "it does not accept the key; put a valid one into the environment variable {key_env}",
-    402: "the account has no money left; top it up",
-    403: "the key may not use this model; check cloud.model and what the key is allowed to do",
-    404: "it knows no such address or model; check cloud.url, which ends with /v1 as a rule, and cloud.model",
-}
-"""Statuses that no later try will change, and the mend."""
 AUTO, CLASSIC, REASONING = "auto", "classic", "reasoning"
 
 
@@ -91,6 +82,8 @@ class Endpoint(Cloud):
         deadline_s: float = 30.0,
         dialect: str = AUTO,
         stop_when_refused: bool = True,
+        tokenizer: str | None = None,
+        continues: str = AUTO,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -109,13 +102,18 @@ class Endpoint(Cloud):
                 `max_completion_tokens` and no temperature; `auto`, classic but for what the server refuses of it.
             stop_when_refused: whether the run stops if the server refuses all of the first questions (400 to 404);
                 otherwise they fail, and the run goes on.
+            tokenizer: of the served model, as `model.path` names a checkpoint, for drafts that it is to verify; None:
+                it verifies none.
+            continues: how it is told to go on with an answer that somebody else began, one of
+                `flsim.cloud.dialect.WAYS`, which is then not tried out; `auto` is `raw` with a tokenizer, and else what
+                a trial before the run finds.
 
         Raises:
             ConfigError: for settings that cannot work; what may hold a key is never repeated.
         """
-        _check_address(url, key_env)
+        check_address(url, key_env)
         if not model:
-            raise ConfigError(f"{_PATH} needs cloud.model: the name that the server knows it by")
+            raise ConfigError(f"{PATH} needs cloud.model: the name that the server knows it by")
         numbers = {"concurrency": concurrency, "retries": retries, "max_tokens": max_tokens, "backoff_s": backoff_s}
         for name, least in {"concurrency": 1, "retries": 0, "max_tokens": 1, "backoff_s": 0}.items():
             if not numbers[name] >= least:
@@ -127,10 +125,23 @@ class Endpoint(Cloud):
         self.backoff_s, self.deadline_s = backoff_s, deadline_s
         if dialect not in (AUTO, CLASSIC, REASONING):
             raise ConfigError(f"cloud.dialect={dialect!r} must be one of: {AUTO}, {CLASSIC}, {REASONING}")
+        if continues not in (AUTO, *WAYS):
+            raise ConfigError(f"cloud.continues={continues!r} must be one of: {', '.join((AUTO, *WAYS))}")
+        if continues == RAW and tokenizer is None:
+            raise ConfigError(
+                f"cloud.continues={RAW} writes the chat's template itself, and needs cloud.tokenizer: a checkpoint "
+                f"of the served model, or its tokenizer alone"
+            )
         self.dialect, self.stop_when_refused = dialect, stop_when_refused
-        self._limit = "max_completion_tokens" if dialect == REASONING else "max_tokens"
-        self._heats, self._streams = dialect != REASONING, False
+        self.tokenizer, self.continues = tokenizer, continues
+        limit = "max_completion_tokens" if dialect == REASONING else "max_tokens"
+        way = continues if continues != AUTO else FINAL if tokenizer is None else RAW
+        self._dialect = Dialect(self.model, dialect == AUTO, limit, heats=dialect != REASONING, way=way)
         self._answers = False  # whether it ever did
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tokenizer, which every process reads from its folder."""
+        return {name: value for name, value in vars(self).items() if name != "tokens"}
 
     @property
     def reads_drafts(self) -> bool:
@@ -146,9 +157,23 @@ class Endpoint(Cloud):
             )
         if not os.environ.get(self.key_env) and not is_local(self.url):
             raise ConfigError(
-                f"{_PATH} needs a key for {self.url}, and the environment variable {self.key_env} is not set; set it "
+                f"{PATH} needs a key for {self.url}, and the environment variable {self.key_env} is not set; set it "
                 f"before the run, or name another one by cloud.key_env (the key itself is never a setting)"
             )
+
+    @cached_property
+    def tokens(self) -> ServedTokens:
+        """Those that the server writes in.
+
+        Raises:
+            ConfigError: if nobody says which they are.
+        """
+        if self.tokenizer is None:
+            raise ConfigError(
+                f"{PATH} verifies drafts in tokens of the served model, and cloud.tokenizer does not say which they "
+                f"are; name a folder with its tokenizer, or take another mode of help"
+            )
+        return ServedTokens(self.tokenizer, self.system)
 
     def for_worker(self, workers: int) -> Cloud:
         """One with a worker's part of the requests."""
@@ -166,6 +191,8 @@ class Endpoint(Cloud):
         }
         if self.dialect == REASONING:
             settings["dialect"] = REASONING  # it may be answered at another temperature
+        more = {"tokenizer": self.tokenizer, "continues": None if self.continues == AUTO else self.continues}
+        settings |= {name: value for name, value in more.items() if value is not None}
         return ["endpoint", settings, instruction() if self.system is None else self.system]
 
     def quote(self, problem: Problem) -> Answer:
@@ -175,19 +202,88 @@ class Endpoint(Cloud):
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
         """One answer per problem, in order; None where all tries failed, or three questions in a row had failed."""
-        if not problems:
-            return []
-        with ThreadPoolExecutor(1) as thread:  # its own, since a notebook has an event loop running in this one
-            return thread.submit(asyncio.run, self._answer(problems)).result()
+        came = self._sent([Question(one, system_of(self.system, one), self.max_tokens) for one in problems])
+        return [None if one is None else one.answer for one in came]
 
-    async def _answer(self, problems: Sequence[Problem]) -> list[Answer | None]:
+    def go_on(self, beginnings: Sequence[Beginning], tokens: int) -> list[Continuation | None]:
+        """What comes after each beginning, in order; failures as of `answer`."""
+        came = self._sent([self._beginning(one, tokens) for one in beginnings])
+        return [None if one is None else Continuation(one.answer, not one.cut) for one in came]
+
+    def verify(self, drafts: Sequence[Draft], rule: str, temperature: float) -> list[Verified | None]:
+        """What it makes of each draft, in order; failures as of `answer`.
+
+        A request for each: the server reads prompt, answer and draft, and says what is likeliest at the draft's places.
+        So the text is the one that it would say alone, but where two tokens are as likely to within its own rounding.
+
+        Args:
+            drafts: in order.
+            rule: all are the same at temperature 0.
+            temperature: 0, as a server shares neither its uniforms nor its logits.
+
+        Raises:
+            ConfigError: for another temperature, or without `cloud.tokenizer`.
+        """
+        if temperature != 0:
+            raise ConfigError(
+                f"{PATH} verifies greedily only, as a server shares neither its uniforms nor its logits, and not at "
+                f"temperature={temperature}; set client.helping.temperature=0, or take Checkpoint"
+            )
+        came = self._sent([Verifying(one, self.tokens) for one in drafts])
+        found = [None if one is None or one.verified is None else (one.answer, one.verified) for one in came]
+        return [None if one is None else replace(one[1], retries=one[0].retries) for one in found]
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Its tokens and their ids.
+
+        Raises:
+            ConfigError: without `cloud.tokenizer`.
+        """
+        return self.tokens.vocabulary
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """The text of an answer's tokens, as `answer` gives it."""
+        return self.tokens.said(tokens)
+
+    def try_out(self, *, goes_on: bool = False, verifies: bool = False) -> None:
+        """See `flsim.cloud.more_help.TriesOut`; a server that does not answer at all is not judged."""
+        if goes_on and self.continues == AUTO and self.tokenizer is None:
+            self._dialect.way = refuse_beginnings(self, self.system)
+        if verifies:
+            refuse_drafts(self, self.tokens, self.system)
+
+    def _beginning(self, one: Beginning, tokens: int) -> Request:
+        way = self._dialect.way
+        if way == RAW:
+            return RawGoingOn(self.tokens.prompt(one.problem), one.said, tokens)
+        return GoingOn(one.problem, system_of(self.system, one.problem), one.said, tokens, way)
+
+    def tried(self, request: Request) -> tuple[Came | None, str]:
+        """What came of one request, once, and in our own words why nothing did; no run is stopped by it."""
+        own = copy(self)
+        own.retries, own.stop_when_refused = 0, False
+        (came,), call = own._exchange([request])
+        return came, next(iter(call.troubles), "")
+
+    def _sent(self, requests: Sequence[Request]) -> list[Came | None]:
+        """What came of each, in order."""
+        if not requests:
+            return []
+        came, call = self._exchange(requests)
+        self._tell(call, len(requests))
+        return came
+
+    def _exchange(self, requests: Sequence[Request]) -> tuple[list[Came | None], _Call]:
+        with ThreadPoolExecutor(1) as thread:  # its own, since a notebook has an event loop running in this one
+            return thread.submit(asyncio.run, self._all(requests)).result()
+
+    async def _all(self, requests: Sequence[Request]) -> tuple[list[Came | None], _Call]:
         key = os.environ.get(self.key_env) or _NO_KEY
         timeout = self.deadline_s
         async with AsyncOpenAI(api_key=key, base_url=self.url, max_retries=0, timeout=timeout) as client:
             call = _Call(client, asyncio.Semaphore(self.concurrency))
-            answers = await asyncio.gather(*(self._ask(call, problem) for problem in problems))
-        self._tell(call, len(problems))
-        return answers
+            return list(await asyncio.gather(*(self._ask(call, request) for request in requests))), call
 
     def _tell(self, call: _Call, asked: int) -> None:
         """Say what failed, and stop the run if nobody there will answer."""
@@ -200,14 +296,14 @@ class Endpoint(Cloud):
         tried = call.troubles.total() - call.troubles[_NOT_TRIED]
         if self.stop_when_refused and not self._answers and tried and call.refusals.total() == tried:
             ((status, _),) = call.refusals.most_common(1)
-            mend = _REFUSALS[status].format(key_env=self.key_env)
+            mend = REFUSALS[status].format(key_env=self.key_env)
             raise RefusedError(
                 f"the server of cloud.url refused all {tried} of the first questions with status {status}: {mend}; or "
                 f"go on without answers by cloud.stop_when_refused=false"
             )
 
-    async def _ask(self, call: _Call, problem: Problem) -> Answer | None:
-        """One question, as often as it takes and may."""
+    async def _ask(self, call: _Call, request: Request) -> Came | None:
+        """One request, as often as it takes and may."""
         async with call.gate:
             trouble = _NOT_TRIED
             attempt = 0
@@ -215,14 +311,14 @@ class Endpoint(Cloud):
                 begun = monotonic()
                 try:
                     async with asyncio.timeout(self.deadline_s):  # of all of it; the client's is per read
-                        answer, cut = await self._send(call.client, problem)
+                        came = await self._send(call.client, request)
                 except Exception as error:  # whatever a server does, the run goes on
                     if self._learns(error):
                         continue
-                    trouble, wait_s = _name(error), self._wait_s(attempt, error)
-                    if isinstance(error, APIStatusError) and error.status_code in _REFUSALS:
+                    trouble, wait_s = name_of(error), self._wait_s(attempt, error)
+                    if isinstance(error, APIStatusError) and error.status_code in REFUSALS:
                         call.refusals[error.status_code] += 1
-                    if not _may_pass(error):
+                    if not may_pass(error):
                         break
                     if wait_s > self.deadline_s:
                         trouble = "asked for a longer wait than cloud.deadline_s"
@@ -232,107 +328,27 @@ class Endpoint(Cloud):
                     attempt += 1
                 else:
                     call.in_a_row = 0
-                    call.cut += cut
-                    call.troubles.update([answer.void] if answer.void else [])
-                    return replace(answer, retries=attempt, seconds=monotonic() - begun)
+                    call.cut += came.cut and isinstance(request, Question)
+                    call.troubles.update([came.answer.void] if came.answer.void else [])
+                    answer = replace(came.answer, retries=attempt, seconds=monotonic() - begun)
+                    return replace(came, answer=answer)
             call.in_a_row += 1
             call.troubles[trouble] += 1
             return None
 
-    async def _send(self, client: AsyncOpenAI, problem: Problem) -> tuple[Answer, bool]:
-        """One request; the answer, and whether it was cut."""
-        messages: list[dict[str, str]] = [{"role": "user", "content": problem.prompt}]
-        system = system_of(self.system, problem)
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        form: dict[str, Any] = {"model": self.model, "messages": messages, self._limit: self.max_tokens}
-        form |= {"temperature": 0.0} if self._heats else {}
-        form |= {"stream": True, "stream_options": {"include_usage": True}} if self._streams else {}
-        create: Any = client.chat.completions.with_raw_response.create  # what the SDK makes of odd replies is odd, too
-        reply = (await create(**form)).http_response
-        await reply.aread()
-        return read_reply(reply.text)
+    async def _send(self, client: AsyncOpenAI, request: Request) -> Came:
+        """Once; what the SDK makes of odd replies is odd, too, so it only carries them."""
+        form = request.form(self._dialect)
+        reply = await client.post(request.route, body=form, cast_to=httpx.Response)
+        return request.read(reply.text)
 
     def _learns(self, error: Exception) -> bool:
         """Whether a refusal says what this server takes instead; it then gets that, and nothing has failed."""
-        if self.dialect != AUTO or not isinstance(error, APIStatusError) or error.status_code != 400:
+        if not isinstance(error, APIStatusError) or error.status_code not in (400, 422):
             return False
-        said = error.response.text.lower()
-        sent = error.request.content
-        if "max_completion_tokens" in said and b'"max_tokens"' in sent:
-            self._limit = "max_completion_tokens"
-        elif "temperature" in said and b'"temperature"' in sent:
-            self._heats = False
-        elif "stream" in said and b'"stream"' not in sent:
-            self._streams = True
-        else:
-            return False
-        return True
+        return self._dialect.learns(error.response.text.lower(), error.request.content)
 
     def _wait_s(self, attempt: int, error: Exception) -> float:
         """Seconds before the next try: what the server names, or twice those before."""
-        named = _named_wait_s(error.response.headers) if isinstance(error, APIStatusError) else None
+        named = named_wait_s(error.response.headers) if isinstance(error, APIStatusError) else None
         return min(self.backoff_s * 2.0**attempt, _LONGEST_WAIT_S) if named is None else named
-
-
-def _check_address(url: str, key_env: str) -> None:
-    """Refuse an address that is none, and places where a key may have slipped in.
-
-    Raises:
-        ConfigError: which repeats neither.
-    """
-    if not url:
-        raise ConfigError(f"{_PATH} needs cloud.url: http://localhost:8000/v1")
-    parts = urlsplit(str(url))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("cloud.url must begin with http:// or https:// and name a host, as https://api.openai.com/v1")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(
-            "cloud.url holds a user, a password or a query, which would be written into the run; put the key into the "
-            "environment variable that cloud.key_env names, and give the bare address"
-        )
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", str(key_env)):
-        raise ConfigError(
-            "cloud.key_env must be the name of an environment variable, in capitals, such as OPENAI_API_KEY; if the "
-            "key itself stands there, take it out (and out of the shell's history)"
-        )
-
-
-def is_local(url: str) -> bool:
-    """Whether a server is on this machine, where servers ask for no key."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _named_wait_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait: in milliseconds, in seconds, or until a date; None if it names none."""
-    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            wait_s = float(headers[name]) * unit_s
-        except (KeyError, ValueError):
-            continue
-        if math.isfinite(wait_s):
-            return max(0.0, wait_s)
-    try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time())
-    except (KeyError, ValueError, OverflowError):
-        return None
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again can help."""
-    return not isinstance(error, APIStatusError) or error.status_code in _PASSING or error.status_code >= 500
-
-
-def _name(error: Exception) -> str:
-    """What happened, in words of our own."""
-    if isinstance(error, TimeoutError | APITimeoutError):
-        return "timed out"
-    if isinstance(error, APIStatusError):
-        return f"answered with status {error.status_code}"
-    if isinstance(error, UnreadableReplyError):
-        return str(error)
-    return "cut off or never connected" if isinstance(error, APIConnectionError) else "with an unreadable reply"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from flsim.cloud.address import is_local
 from flsim.cloud.builtin import Builtin
-from flsim.cloud.endpoint import Endpoint, is_local
+from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Answer, asks_all_tests, instruction
 from flsim.config.load import load_config

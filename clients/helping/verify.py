@@ -8,8 +8,8 @@ Whether the device gains time by it says `flsim.collaboration.worth`; it saves t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import ClassVar, Self, cast
 
 import numpy as np
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from clients.helping.helping import Asked, Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange, work_of
-from flsim.cloud.more_help import Draft, Verified, Verifies
-from flsim.cloud.protocol import Answer, Cloud, bytes_sent
+from flsim.cloud.more_help import Draft, Verified, Verifies, verifying
+from flsim.cloud.protocol import MONEY, Answer, Cloud, bytes_sent
 from flsim.cloud.teacher import LOGITS, TOP_LOGPROBS, access_of, includes
 from flsim.collaboration.accept import POINT, REJECTION, RULES, SHARED
 from flsim.collaboration.lengths import BANDIT, CONFIDENT, CONSTANT, LENGTHS, SURE, Bandit, until_unsure
@@ -81,6 +81,11 @@ class Verify(Helping):
                 f"client.helping=Verify needs a cloud that verifies drafts (`verify`), and {type(cloud).__name__} does "
                 f"not; take Builtin or Checkpoint, or client.helping.path=clients.helping.helping:Ask"
             )
+        if cloud.costs == MONEY and not self.stateless:
+            raise ConfigError(
+                f"{type(cloud).__name__} bills what stands before a draft with every verification, and "
+                f"client.helping.stateless=false reserves it once; set client.helping.stateless=true"
+            )
         access = access_of(cloud, allowed)
         if self.temperature > 0 and not includes(access, LOGITS):
             raise ConfigError(
@@ -91,7 +96,7 @@ class Verify(Helping):
 
     def check_model(self, cloud: Cloud, model: ModelConfig) -> None:
         """It takes two models that write in the same tokens, or `vocabulary: shared`."""
-        own, theirs = tokenizer_of(model.path).get_vocab(), cast(Verifies, cloud).vocabulary
+        own, theirs = tokenizer_of(model.path).get_vocab(), verifying(cloud).vocabulary
         common = [piece for piece in own if piece in theirs]
         if self.vocabulary == EQUAL and dict(own) != dict(theirs):
             differing = next(piece for piece in [*theirs, *own] if own.get(piece) != theirs.get(piece))
@@ -130,9 +135,9 @@ class Verify(Helping):
         """What turns take, without the text; `whole` is what asking takes at most."""
         read_, said = billed(whole.prompt_tokens, turns, stateless=self.stateless)
         drafted = sum(turn.drafted for turn in turns)
-        each = ID_BYTES + (CHANCE_BYTES * len(cast(Verifies, cloud).vocabulary) if self.sends_chances else 0)
-        before = [sum(turn.gained for turn in turns[:number]) for number in range(len(turns))]
-        again = sum(bytes_sent(problem) + ID_BYTES * settled for settled in before[1:]) if self.stateless else 0
+        each = ID_BYTES + (CHANCE_BYTES * len(verifying(cloud).vocabulary) if self.sends_chances else 0)
+        settled = list(accumulate(turn.gained for turn in turns))[:-1]  # before each but the first
+        again = sum(bytes_sent(problem) + ID_BYTES * tokens for tokens in settled) if self.stateless else 0
         took = Exchange(
             trips=len(turns),
             up_bytes=bytes_sent(problem) + each * drafted + again,
@@ -148,7 +153,7 @@ class Verify(Helping):
 
     def help(self, pair: Pair, callers: Sequence[Caller]) -> list[list[Answer | None]]:
         """Draft and verify in turn; all questions go on together."""
-        cloud = cast(Verifies, pair.cloud)
+        cloud = verifying(pair.cloud)
         words = SharedWords.of(pair.base, cloud.vocabulary)
         rows = [[_Answering.begun(self, pair, caller, one) for one in caller.asked] for caller in callers]
         while any(not one.over for row in rows for one in row):
@@ -211,12 +216,17 @@ class Verify(Helping):
         if one.failed and not one.turns:
             return None
         charged = self._charged(pair.cloud, one.asked.problem, one.whole, one.turns)
-        took = cast(Exchange, charged.exchange).plus(Exchange(again=one.again))
-        if one.failed:
-            why = f"the cloud failed after {len(one.turns)} of its verifications"
-            return Answer("", charged.prompt_tokens, charged.completion_tokens, void=why, exchange=took)
-        text = cast(Verifies, pair.cloud).said(one.said)
-        return Answer(text, charged.prompt_tokens, charged.completion_tokens, exchange=took)
+        sent, received = one.billed or (charged.prompt_tokens, charged.completion_tokens)
+        return replace(
+            charged,
+            text="" if one.failed else verifying(pair.cloud).said(one.said),
+            prompt_tokens=sent,
+            completion_tokens=received,
+            cached=all(came.cached for came in one.came),
+            retries=sum(came.retries for came in one.came),
+            void=f"the cloud failed after {len(one.turns)} of its verifications" if one.failed else "",
+            exchange=cast(Exchange, charged.exchange).plus(Exchange(again=sum(came.again for came in one.came))),
+        )
 
     def learned(self, pair: Pair, caller: Caller, answers: Sequence[Answer | None]) -> tuple[float, ...]:
         """A bandit has seen how long each answer took, in virtual time."""
@@ -249,7 +259,8 @@ class _Answering:
     said: list[int] = field(default_factory=list)
     """Tokens that are settled, in the cloud's ids."""
     turns: list[Turn] = field(default_factory=list)
-    again: int = 0
+    came: list[Verified] = field(default_factory=list)
+    """What the cloud made of each."""
     ended: bool = False
     failed: bool = False
 
@@ -270,6 +281,14 @@ class _Answering:
     def room(self) -> int:
         """How many tokens may be drafted now."""
         return room_for(self.whole.completion_tokens, len(self.said), self.most)
+
+    @property
+    def billed(self) -> tuple[int, int] | None:
+        """Tokens sent and received, where a server bills them by itself; else None."""
+        bills = [came.billed for came in self.came if came.billed is not None]
+        if not bills or len(bills) < len(self.came):
+            return None
+        return sum(sent for sent, _ in bills), sum(received for _, received in bills)
 
     def numbers(self, temperature: float, places: int) -> tuple[float, ...]:
         """By which the cloud draws at the next places; none where it is greedy."""
@@ -293,7 +312,7 @@ class _Answering:
         own = words.from_cloud(self.said)
         if own is not None:
             return own
-        text = cast(Verifies, pair.cloud).said(self.said)
+        text = verifying(pair.cloud).said(self.said)
         return list(pair.base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def take(self, sent: Draft, came: Verified | None) -> None:
@@ -302,6 +321,6 @@ class _Answering:
             self.failed = True
             return
         self.turns.append(Turn(len(sent.drafted), came.accepted, len(came.tokens) - came.accepted))
+        self.came.append(came)
         self.said += came.tokens
-        self.again += came.again
         self.ended = came.ended or len(self.said) >= self.whole.completion_tokens

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
+import flsim
 from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from clients.helping.helping import Asked, Caller
@@ -35,7 +37,7 @@ from flsim.models.decoding import prompts_of, read
 from flsim.models.drafting import SharedWords, halved
 from flsim.models.sizes import system_of
 from flsim.problems.problem import Problem
-from tests.tiny import TinyRun, tiny_runs_in
+from tests.tiny import TOKEN_RUN, TinyRun, tiny_runs_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -392,3 +394,24 @@ def test_a_model_whose_logits_are_wider_than_its_tokenizer_drafts_no_filling(tin
     assert len(words.allowed) == len(base.tokenizer) + 9
     assert not words.allowed[len(base.tokenizer) :].any()
     assert int(words.allowed.sum()) == len(base.tokenizer) - 1  # all but the help request
+
+
+def test_devices_learn_what_they_learn_where_they_ask(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """To the last bit, but for what help takes: the answers are the same, and a helped question is one call."""
+    shared = ("cloud.kind=builtin", "evaluation.every_rounds=1", *TOKEN_RUN, "client.prompts=6", "budget.tau=1")
+    run: TinyRun = tiny_runs_in(tmp_path, tiny_checkpoint, shared)
+    asking, drafting = (
+        flsim.run(run(name, *more), progress=False)
+        for name, more in (
+            ("asking", ()),
+            ("drafting", ("client.helping.path=clients.helping.verify:Verify", "client.helping.k=2")),
+        )
+    )
+    measured = ["accuracy", "alone_accuracy", "cloud_requests", "cloud_grants", "reward", "usage", "dual"]
+    rows, others = (of.rows[of.rows["name"].isin(measured)] for of in (asking, drafting))
+    assert rows["total"].abs().sum() > 0
+    pd.testing.assert_frame_equal(rows.reset_index(drop=True), others.reset_index(drop=True), check_exact=True)
+    took_ = drafting.rows.groupby(["name", "split"])["total"].sum()
+    assert took_["drafted_tokens", "train"] > 0
+    assert took_["cloud_test_trips", "test"] > took_["cloud_grants", "test"] > 0
+    assert "drafted_tokens" not in set(asking.rows["name"])

@@ -8,22 +8,21 @@ Whether the device gains time by it says `flsim.collaboration.worth`; it saves t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import ClassVar, Self, cast
+from typing import ClassVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from clients.helping.helping import Asked, Caller, Helping, Pair
+from clients.helping.drafts import Answering
+from clients.helping.helping import Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange, work_of
-from flsim.cloud.more_help import Draft, Verified, Verifies, verifying
+from flsim.cloud.more_help import Draft, Verifies, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud, bytes_sent
 from flsim.cloud.teacher import LOGITS, TOP_LOGPROBS, access_of, includes
 from flsim.collaboration.accept import POINT, REJECTION, RULES, SHARED
 from flsim.collaboration.lengths import BANDIT, CONFIDENT, CONSTANT, LENGTHS, SURE, Bandit, until_unsure
-from flsim.collaboration.worth import CHANCE_BYTES, DOWN_BYTES, ID_BYTES, Turn, billed, fewest_accepted, room_for
+from flsim.collaboration.worth import CHANCE_BYTES, DOWN_BYTES, ID_BYTES, Turn, billed, fewest_accepted
 from flsim.config.model import ModelConfig
 from flsim.config.ranges import ConfigError
 from flsim.models.base import BaseModel
@@ -31,7 +30,6 @@ from flsim.models.decoding import prompts_of, read
 from flsim.models.drafting import Drafted, SharedWords, draft
 from flsim.models.folder import tokenizer_of
 from flsim.problems.problem import Problem
-from flsim.seeding import generator
 
 EQUAL, INTERSECTION = VOCABULARIES = ("equal", "shared")
 
@@ -121,6 +119,10 @@ class Verify(Helping):
         """Of a bandit that knows nothing."""
         return Bandit.new(self.k).numbers if self.length == BANDIT else ()
 
+    def _most(self, knob: tuple[float, ...]) -> int:
+        """Most tokens of a draft now."""
+        return Bandit.of(knob).choose() if self.length == BANDIT else self.k
+
     @property
     def sends_chances(self) -> bool:
         """Whether what tokens were drawn from travels with them."""
@@ -155,7 +157,9 @@ class Verify(Helping):
         """Draft and verify in turn; all questions go on together."""
         cloud = verifying(pair.cloud)
         words = SharedWords.of(pair.base, cloud.vocabulary)
-        rows = [[_Answering.begun(self, pair, caller, one) for one in caller.asked] for caller in callers]
+        rows = [
+            [Answering.begun(pair.cloud, one, self._most(caller.knob)) for one in caller.asked] for caller in callers
+        ]
         while any(not one.over for row in rows for one in row):
             going = [[one for one in row if not one.over] for row in rows]
             drafts = self._drafts(pair, words, going)
@@ -164,7 +168,7 @@ class Verify(Helping):
                 one.take(sent, came)
         return [[self._answer(pair, one) for one in row] for row in rows]
 
-    def _drafts(self, pair: Pair, words: SharedWords, going: "Sequence[Sequence[_Answering]]") -> list[Draft]:
+    def _drafts(self, pair: Pair, words: SharedWords, going: Sequence[Sequence[Answering]]) -> list[Draft]:
         """What devices send of the answers that go on, device by device."""
         most = max(one.room for row in going for one in row)
         found = self._drafted(pair, words, going, most) if most else None
@@ -181,12 +185,12 @@ class Verify(Helping):
                 drafts.append(Draft(one.asked.problem, tuple(one.said), tuple(tokens), numbers, chances))
         return drafts
 
-    def _drafted(self, pair: Pair, words: SharedWords, going: "Sequence[Sequence[_Answering]]", most: int) -> Drafted:
+    def _drafted(self, pair: Pair, words: SharedWords, going: Sequence[Sequence[Answering]], most: int) -> Drafted:
         """The next tokens of all answers, by the devices' own models."""
         base = pair.base
         prompts = base.prompts([[one.asked.problem for one in row] for row in going])
         asked = iter(base.tokenizer([text for row in prompts for text in row])["input_ids"])
-        settled = [[[*next(asked), *one.here(pair, words)] for one in row] for row in going]
+        settled = [[[*next(asked), *one.here(base, verifying(pair.cloud), words)] for one in row] for row in going]
         reading = read(base, prompts_of(base, settled))
         heat = 0.0 if self.rule == POINT else self.temperature  # a draft that is taken as certain is the likeliest
         uniforms = torch.ones(*reading.prompts.ids.shape[:2], most, dtype=torch.float64)  # (K, P, k)
@@ -211,29 +215,29 @@ class Verify(Helping):
             count = until_unsure(found.confidences[k, p, :count].tolist(), self.least)
         return count
 
-    def _answer(self, pair: Pair, one: "_Answering") -> Answer | None:
+    def _answer(self, pair: Pair, one: Answering) -> Answer | None:
         """What came of a question; None where the cloud failed at once, which costs nothing."""
-        if one.failed and not one.turns:
+        lost = [] if one.lost is None else [one.lost]
+        if lost and not one.turns:
             return None
         charged = self._charged(pair.cloud, one.asked.problem, one.whole, one.turns)
         sent, received = one.billed or (charged.prompt_tokens, charged.completion_tokens)
-        return replace(
-            charged,
-            text="" if one.failed else verifying(pair.cloud).said(one.said),
-            prompt_tokens=sent,
-            completion_tokens=received,
+        took = self._charged(pair.cloud, one.asked.problem, one.whole, [*one.turns, *lost]).exchange
+        return Answer(
+            "" if lost else verifying(pair.cloud).said(one.said),
+            sent,
+            received,
             cached=all(came.cached for came in one.came),
             retries=sum(came.retries for came in one.came),
-            void=f"the cloud failed after {len(one.turns)} of its verifications" if one.failed else "",
-            exchange=cast(Exchange, charged.exchange).plus(Exchange(again=sum(came.again for came in one.came))),
+            void=f"the cloud failed after {len(one.turns)} of its verifications" if lost else "",
+            exchange=cast(Exchange, took).plus(Exchange(again=sum(came.again for came in one.came))),
         )
 
     def learned(self, pair: Pair, caller: Caller, answers: Sequence[Answer | None]) -> tuple[float, ...]:
         """A bandit has seen how long each answer took, in virtual time."""
         if self.length != BANDIT or pair.system is None:
             return caller.knob
-        known = Bandit.of(caller.knob)
-        length = known.choose()
+        known, length = Bandit.of(caller.knob), self._most(caller.knob)
         for answer in answers:
             if answer is None or answer.exchange is None or answer.void:
                 continue
@@ -241,86 +245,3 @@ class Verify(Helping):
             tokens = answer.exchange.accepted + answer.completion_tokens
             known = known.seen(length, tokens, pair.system.question(caller.index, work)[0])
         return known.numbers
-
-
-@dataclass
-class _Answering:
-    """The answer to one question, as far as it has come."""
-
-    asked: Asked
-    whole: Answer
-    """What asking the whole question takes at most."""
-    most: int
-    """Tokens of a draft."""
-    cloud_numbers: NDArray[np.float64]
-    """By which the cloud draws, one for each place of its longest answer, in (0, 1], `(T,)`."""
-    own_numbers: NDArray[np.float64]
-    """By which the device draws, where that must not be the same, `(T,)`."""
-    said: list[int] = field(default_factory=list)
-    """Tokens that are settled, in the cloud's ids."""
-    turns: list[Turn] = field(default_factory=list)
-    came: list[Verified] = field(default_factory=list)
-    """What the cloud made of each."""
-    ended: bool = False
-    failed: bool = False
-
-    @classmethod
-    def begun(cls, mode: Verify, pair: Pair, caller: Caller, asked: Asked) -> Self:
-        """Nothing is said yet."""
-        whole = pair.cloud.quote(asked.problem)
-        most = Bandit.of(caller.knob).choose() if mode.length == BANDIT else mode.k
-        cloud, own = (1.0 - generator(asked.seed, name).random(whole.completion_tokens) for name in ("cloud", "device"))
-        return cls(asked, whole, most, cloud, own)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing follows."""
-        return self.ended or self.failed
-
-    @property
-    def room(self) -> int:
-        """How many tokens may be drafted now."""
-        return room_for(self.whole.completion_tokens, len(self.said), self.most)
-
-    @property
-    def billed(self) -> tuple[int, int] | None:
-        """Tokens sent and received, where a server bills them by itself; else None."""
-        bills = [came.billed for came in self.came if came.billed is not None]
-        if not bills or len(bills) < len(self.came):
-            return None
-        return sum(sent for sent, _ in bills), sum(received for _, received in bills)
-
-    def numbers(self, temperature: float, places: int) -> tuple[float, ...]:
-        """By which the cloud draws at the next places; none where it is greedy."""
-        begin = len(self.said)
-        return tuple(self.cloud_numbers[begin : begin + places].tolist()) if temperature > 0 else ()
-
-    def drawn_by(self, rule: str, places: int) -> NDArray[np.float64]:
-        """By which the device draws at the next places, 1 at those beyond the longest answer, `(places,)`.
-
-        Sharing the cloud's numbers is the rule `shared`; under `rejection` they would no longer be independent of what
-        they decide about.
-        """
-        of = self.cloud_numbers if rule == SHARED else self.own_numbers
-        found = np.ones(places)  # (places,)
-        left = of[len(self.said) : len(self.said) + places]
-        found[: len(left)] = left
-        return found
-
-    def here(self, pair: Pair, words: SharedWords) -> list[int]:
-        """What is settled in the device's ids; spelt anew where it lacks one of the cloud's tokens."""
-        own = words.from_cloud(self.said)
-        if own is not None:
-            return own
-        text = verifying(pair.cloud).said(self.said)
-        return list(pair.base.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def take(self, sent: Draft, came: Verified | None) -> None:
-        """Enter what the cloud made of a draft."""
-        if came is None:
-            self.failed = True
-            return
-        self.turns.append(Turn(len(sent.drafted), came.accepted, len(came.tokens) - came.accepted))
-        self.came.append(came)
-        self.said += came.tokens
-        self.ended = came.ended or len(self.said) >= self.whole.completion_tokens

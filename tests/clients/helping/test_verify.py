@@ -18,12 +18,12 @@ from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from clients.helping.helping import Asked, Caller
 from clients.helping.verify import Verify
-from experiments.real.checkpoint import write_checkpoint
+from experiments.real.checkpoint import FAMILIES, write_checkpoint
 from flsim.cloud.builtin import Builtin
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.exchange import Exchange, work_of
 from flsim.cloud.more_help import Draft, Verified
-from flsim.cloud.protocol import NOTHING, Answer
+from flsim.cloud.protocol import MONEY, NOTHING, Answer
 from flsim.collaboration.accept import RULES
 from flsim.collaboration.lengths import Bandit
 from flsim.collaboration.worth import Turn
@@ -190,7 +190,7 @@ def test_sampled_answers_are_distributed_as_the_clouds(
 
 def test_an_exchange_by_hand() -> None:
     """100 tokens of a prompt of 7 bytes, 4 turns of 4 accepted and 1 own, as the page of the system model has it."""
-    cloud: Any = SimpleNamespace(vocabulary=dict.fromkeys(map(str, range(1000)), 0))
+    cloud: Any = SimpleNamespace(vocabulary=dict.fromkeys(map(str, range(1000)), 0), verify=print)
     problem, whole, turns = Problem("own", "", 0, "1+1=2+0", "2"), Answer("", 100, 20), [Turn(4, 4, 1)] * 4
     session, stateless, chances = (
         mode._charged(cloud, problem, whole, turns)
@@ -279,7 +279,8 @@ def test_what_a_failing_cloud_has_verified_is_billed_all_the_same() -> None:
             continue
         assert answer is not None
         assert answer.void == "the cloud failed after 2 of its verifications"
-        assert (answer.text, answer.completion_tokens, took(answer).trips) == ("", 2, 2)
+        assert (answer.text, answer.completion_tokens) == ("", 2)
+        assert took(answer).trips == 3  # the one that failed was sent as well
 
 
 # ------------------------------------------------------------------------------------------------- the bandit
@@ -354,6 +355,58 @@ def test_half_precision_by_hand() -> None:
     assert kept[0, 2] == 0
     assert kept.sum() == 1
     assert float(kept[0, 0]) == pytest.approx(0.33325195 / (0.33325195 + 0.66650391))
+
+
+class Billing(Builtin):
+    """Costs money, bills every verification by itself, and has some of them from a cache."""
+
+    costs = MONEY
+
+    def verify(self, drafts: Sequence[Draft], rule: str, temperature: float) -> list[Verified]:
+        """By the same tokens, 50 and 1 each."""
+        found = super().verify(drafts, rule, temperature)
+        return [
+            replace(one, billed=(50, 1), cached=not draft.said, retries=2)
+            for one, draft in zip(found, drafts, strict=True)
+        ]
+
+
+def test_what_a_server_bills_by_itself_is_what_is_paid() -> None:
+    cloud = Billing()
+    with pytest.raises(ConfigError, match=r"Billing bills what stands before .* set client.helping.stateless=true"):
+        Verify(2).check(cloud, None)
+    mode, world = Verify(2, stateless=True), world_of()
+    mode.check(cloud, None)
+    attach(world, [1])
+    pair, tests = replace(world.pair, cloud=cloud), own_tests(world, 0)
+    with torch.no_grad():
+        (answers,) = mode.help(pair, [Caller(0, [Asked(one, "", 0) for one in tests])])
+    for answer, alone in zip(answers, asked_alone(world, tests), strict=True):
+        assert answer is not None
+        assert answer.text == alone.text
+        trips = took(answer).trips
+        assert (answer.prompt_tokens, answer.completion_tokens, answer.retries) == (50 * trips, trips, 2 * trips)
+        assert answer.cached == (trips == 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_device_of_any_family_drafts_for_a_cloud_of_its_own(family: str, tmp_path: Path) -> None:
+    """The same checkpoint asked by another wording: the text is the cloud's, and what is drafted depends on no pack."""
+
+    class Free(Checkpoint):
+        costs = NOTHING
+
+    folder = str(write_checkpoint(tmp_path / family, family))
+    world = world_of(Free(folder, max_tokens=8), f"model.path={folder}", "model.max_new_tokens=64")
+    asked = [Problem("own", "", 0, text, "2", instruction="Do it.") for text in ("1+1=", "What is 12 + 34?", "abc")]
+    rows, mode = [asked[:2], asked[2:]], Verify(3)
+    mode.check_model(world.cloud, world.config.model)
+    attach(world, [1, 2])
+    answers = helped(world, mode, rows)
+    assert [[a.text for a in row] for row in answers] == [[a.text for a in asked_alone(world, row)] for row in rows]
+    assert all(took(a).drafted for row in answers for a in row)
+    attach(world, [2])
+    assert helped(world, mode, rows[1:]) == answers[1:]
 
 
 # ------------------------------------------------------------------------------------------------- refusals and runs

@@ -188,6 +188,11 @@ class DeviceApp(PackedClientApp):
         """What devices hold of the cloud's model (`flsim.flower.contract.HoldsLayers`)."""
         return self.algorithm.helping.held(self.cloud)
 
+    @property
+    def chooses_by_time(self) -> bool:
+        """Whether a mode of help does (`flsim.flower.contract.ChoosesByTime`)."""
+        return self.algorithm.helping.needs_system
+
     def start_from(self, folder: str | None) -> None:
         """Take the saved adapter in a folder for the one that the run starts from."""
         if folder != self.config.model.adapter:

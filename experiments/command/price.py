@@ -25,7 +25,7 @@ from flsim.cloud.make import make_cloud
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.config.system import ALWAYS, EVERYBODY, SystemConfig
-from flsim.flower.contract import client_of
+from flsim.flower.contract import ChoosesByTime, client_of
 from flsim.loop.folder import CONFIG, refuse_no_run
 from flsim.loop.ready import system_for
 from flsim.metrics.rows import read_rows, rows_path, training, write_rows_frame
@@ -71,13 +71,19 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
     other = next((one for one in settings if not one.startswith("system")), None)
     if other is not None:
         raise ConfigError(f"{other} is no setting of system, and flsim price runs nothing again; leave it out")
-    asked, config = _asked(folder, file, settings)
+    asked, own = _asked(folder, file, settings)
     _refuse_other_run(folder, asked)
-    config = replace(config, system=asked, run_dir=str(folder))
+    config = replace(own, system=asked, run_dir=str(folder))
     if config.budget.follows_trips:
         raise ConfigError(
             f"{folder} has a budget in bytes, joules or seconds, which grants other questions under another system; "
             f"run it again with that"
+        )
+    client = client_of(config, make_cloud(config.cloud))
+    if isinstance(client, ChoosesByTime) and client.chooses_by_time and asked != own.system:
+        raise ConfigError(
+            f"{folder} has a mode of help that chooses by what things take in virtual time (client.helping), and would "
+            f"have chosen otherwise under another system; price it under its own, or run it again"
         )
     rows = read_rows(folder)
     if not (rows["name"] == "read_tokens").any():
@@ -85,7 +91,7 @@ def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Co
             f"{folder} has no counts in its rows: a release before 0.4 made it, or its client counts nothing"
         )
     timed = rows["name"].isin(OF_DEVICES | OF_ROUNDS) | rows["name"].str.startswith(("class_", "link_"))
-    system = system_for(config, client_of(config, make_cloud(config.cloud)))
+    system = system_for(config, client)
     assert system is not None, "one is asked for"
     return config, priced(rows[~timed].reset_index(drop=True), system)
 

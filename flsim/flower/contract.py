@@ -11,6 +11,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     Calibrates   a client whose devices set something on questions of a split of their own before they are tested
     BringsModel  a ClientApp whose devices learn another model than a language model under LoRA
     HoldsLayers  a ClientApp whose devices may hold layers of the cloud's model
+    ChoosesByTime  a ClientApp whose devices may choose by what things take in virtual time
     WarmsUp      a ClientApp that says whether its devices ask by words, and takes the adapter that they start from
     KeepsState   a strategy or a stage that says itself what a checkpoint keeps of it
 
@@ -233,6 +234,16 @@ class HoldsLayers(Protocol):
     @property
     def held(self) -> float:
         """Their share of all its layers; 0 for none."""
+        ...
+
+
+@runtime_checkable
+class ChoosesByTime(Protocol):
+    """A client whose devices may do one thing or another by what it takes in virtual time."""
+
+    @property
+    def chooses_by_time(self) -> bool:
+        """Whether they do, so that under another system the run would have been another one."""
         ...
 
 

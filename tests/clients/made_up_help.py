@@ -24,6 +24,8 @@ class Within(Helping):
     """Whether each request waits in the cloud's queue."""
     cuts: bool = False
     """Whether the device passes tokens through layers of the cloud's model."""
+    timed: bool = False
+    """Whether it is said to choose by virtual time."""
 
     takes_part: ClassVar[bool] = True
 
@@ -44,6 +46,11 @@ class Within(Helping):
             in_session=0 if self.stateless else self.trips - 1,
         )
         return Answer("", 2 * whole.prompt_tokens, whole.completion_tokens, exchange=most)
+
+    @property
+    def needs_system(self) -> bool:
+        """As it is said."""
+        return self.timed
 
     def held(self, cloud: Cloud) -> float:
         """A quarter, where it cuts."""

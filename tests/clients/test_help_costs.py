@@ -241,6 +241,18 @@ def test_a_run_with_a_mode_is_priced_from_its_counts(tiny_run: TinyRun) -> None:
         priced_run(Path(plain.folder), None, ["system.jitter=0"])
 
 
+@pytest.mark.usefixtures("no_report")
+def test_a_mode_that_chooses_by_time_is_priced_under_its_own_system_alone(tiny_run: TinyRun) -> None:
+    timed = (*MODE, "client.helping.timed=true")
+    with pytest.raises(ConfigError, match="chooses by seconds, which are only known in virtual time"):
+        flsim.run(tiny_run("untimed", *timed), progress=False)
+    folder = Path(flsim.run(tiny_run("timed", *timed, *SYSTEM, "rounds=1"), progress=False).folder)
+    _, same = priced_run(folder, None, [])
+    assert (same["name"] == "joules").any()
+    with pytest.raises(ConfigError, match="would have chosen otherwise under another system"):
+        priced_run(folder, None, ["system.jitter=0.5"])
+
+
 def test_a_device_that_cannot_hold_its_layers_is_refused_before_the_run(tiny_run: TinyRun) -> None:
     config = tiny_run("large", *MODE, "system.stands_for.cloud=70")
     with pytest.raises(ConfigError, match=r"memory_gb=0.6 does not hold .* 8.8 GB of the cloud's model"):

@@ -36,7 +36,7 @@ def seconds(work: Work, of: DeviceClass = DEVICE, link: Link = RADIO) -> float:
 # ------------------------------------------------------------------------------------------------- laws
 
 EXCHANGES = st.builds(
-    lambda counts, trips, session: Exchange(trips, *counts, in_session=min(session, max(trips - 1, 0))),
+    lambda counts, trips, session: Exchange(trips, *counts, min(session, max(trips - 1, 0))),
     st.tuples(*[st.integers(0, 10**5)] * 9),
     st.integers(0, 100),
     st.integers(0, 100),
@@ -58,7 +58,7 @@ def test_what_stays_within_a_quote_takes_no_more_of_anything(
     some = [int(part * count) for part, count in zip(parts, counts, strict=False)]
     trips = int(parts[9] * most.trips)
     queued = min(trips, most.trips - most.in_session)
-    came = Exchange(trips, *some, in_session=trips - queued)
+    came = Exchange(trips, *some, trips - queued)
     sent, received = (int(part * size) for part, size in zip(parts[10:], sizes, strict=True))
     tariff = Tariff(CloudConfig(), follows=True, asking=Asking(KNOWN, 0, SHAPE), device=device)
     whole = tariff.most(Answer("", *sizes, exchange=most), 0)

@@ -15,6 +15,7 @@ Examples:
   flsim benchmark aggregation --devices 30
   flsim benchmark cloud --dtypes float32 bfloat16
   flsim benchmark data --ratings 100000
+  flsim benchmark collaboration --lengths 0 2 4 8
 """
 
 import argparse
@@ -38,6 +39,7 @@ BENCHMARKS = (
     "aggregation",
     "cloud",
     "data",
+    "collaboration",
 )
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 

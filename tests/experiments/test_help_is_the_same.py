@@ -16,6 +16,7 @@ SHORT = (
 )
 MODES = {
     "handover": ("client.helping.path=clients.helping.handover:Handover",),
+    "verify": ("client.helping.path=clients.helping.verify:Verify", "client.helping.length=bandit"),
     "split": ("client.helping.path=clients.helping.split:Split", "client.helping.layer=auto"),
     "exit": ("client.helping.path=clients.helping.exit:Exit", "client.helping.threshold=0.7"),
 }

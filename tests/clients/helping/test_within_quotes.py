@@ -14,6 +14,7 @@ from clients.helping.exit import Exit
 from clients.helping.handover import Handover
 from clients.helping.helping import Asked, Caller, Helping
 from clients.helping.split import Split
+from clients.helping.verify import Verify
 from flsim.budget.ledger import Trip
 from flsim.cloud.builtin import Builtin
 from flsim.cloud.exchange import Exchange
@@ -29,6 +30,11 @@ MODES: dict[str, Helping] = {
     "handover": Handover(),
     "handover of one token": Handover(tokens=1, below=1.0, times=8),
     "one handover": Handover(tokens=16, below=0.0, times=1),
+    "verify": Verify(),
+    "verify, nothing drafted": Verify(0),
+    "verify, drawn": Verify(3, "rejection", temperature=1.0),
+    "verify, by a bandit": Verify(8, length="bandit"),
+    "verify, stateless": Verify(5, length="confident", stateless=True),
     "split": Split(),
     "split at a layer of each device's own, in int8": Split(layer="auto", sent="int8"),
     "exit": Exit(threshold=0.6),
@@ -60,7 +66,8 @@ def helped(world: World, mode: Helping, said: str) -> list[tuple[Answer, Answer,
     """Quotes and answers of all devices' questions, with the device and the bytes of the question."""
     world.lora.attach(None)
     rows = [own_tests(world, device) for device in range(3)]
-    callers = [Caller(k, [Asked(one, said, p) for p, one in enumerate(row)]) for k, row in enumerate(rows)]
+    asked = [[Asked(one, said, p) for p, one in enumerate(row)] for row in rows]
+    callers = [Caller(k, row, mode.first_knob) for k, row in enumerate(asked)]
     found = []
     for k, (row, answers) in enumerate(zip(rows, mode.help(world.pair, callers), strict=True)):
         for problem, answer in zip(row, answers, strict=True):

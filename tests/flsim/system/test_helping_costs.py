@@ -1,6 +1,7 @@
 """What help in several requests takes: laws of bounds and tails, then questions of every mode worked out by hand."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -35,9 +36,17 @@ def seconds(work: Work, of: DeviceClass = DEVICE, link: Link = RADIO) -> float:
 
 # ------------------------------------------------------------------------------------------------- laws
 
+COUNTS = [one.name for one in fields(Exchange) if one.name not in ("trips", "in_session")]
+
+
+def exchange(trips: int, counts: Sequence[int], in_session: int) -> Exchange:
+    """With the other counts in their order."""
+    return replace(Exchange(trips, in_session=in_session), **dict(zip(COUNTS, counts, strict=True)))
+
+
 EXCHANGES = st.builds(
-    lambda counts, trips, session: Exchange(trips, *counts, min(session, max(trips - 1, 0))),
-    st.tuples(*[st.integers(0, 10**5)] * 9),
+    lambda counts, trips, session: exchange(trips, counts, min(session, max(trips - 1, 0))),
+    st.lists(st.integers(0, 10**5), min_size=len(COUNTS), max_size=len(COUNTS)),
     st.integers(0, 100),
     st.integers(0, 100),
 )
@@ -53,12 +62,11 @@ def test_what_stays_within_a_quote_takes_no_more_of_anything(
 
     And nothing but the counts enters: an exchange of one plain request costs what asking costs.
     """
-    counts = [most.up_bytes, most.down_bytes, most.read, most.drawn, most.drafted, most.accepted, most.again]
-    counts += [most.lower_read, most.lower_drawn]
+    counts = [getattr(most, name) for name in COUNTS]
     some = [int(part * count) for part, count in zip(parts, counts, strict=False)]
     trips = int(parts[9] * most.trips)
     queued = min(trips, most.trips - most.in_session)
-    came = Exchange(trips, *some, trips - queued)
+    came = exchange(trips, some, trips - queued)
     sent, received = (int(part * size) for part, size in zip(parts[10:], sizes, strict=True))
     tariff = Tariff(CloudConfig(), follows=True, asking=Asking(KNOWN, 0, SHAPE), device=device)
     whole = tariff.most(Answer("", *sizes, exchange=most), 0)

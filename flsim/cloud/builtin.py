@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flsim.cloud.cutting import Cutting, depth_of
@@ -19,6 +21,7 @@ from flsim.models.base import BaseModel, load_base
 from flsim.models.cut import Cut
 from flsim.models.decoding import Completions, Reading, encode, generate, given, read
 from flsim.models.folder import sha256_of, tokenizer_of
+from flsim.models.layer_states import layer_states
 from flsim.models.scoring import per_token, top_logprobs, unaided
 from flsim.problems.families import TASKS
 from flsim.problems.problem import Problem
@@ -127,9 +130,9 @@ class Builtin(Cloud):
     def _words(self) -> dict[str, int]:
         return dict(tokenizer_of(self.model, "cloud.model").get_vocab())
 
-    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
+    def tell(self, problems: Sequence[Problem], top: int, layers: Sequence[int] = ()) -> list[Reply]:
         """Its answers with the `top` likeliest tokens at each token; one by one, so that no bit depends on the rest."""
-        return [self._tell(self.prompt(problem), top) for problem in problems]
+        return [self._tell(self.prompt(problem), top, layers) for problem in problems]
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
         """The log-probabilities of these completions' tokens, billed as tokens sent; one by one, too."""
@@ -172,14 +175,24 @@ class Builtin(Cloud):
         return Verifier(self.base, self.max_new_tokens, self.batch_size, rounding_of(self.sure))
 
     @torch.no_grad()
-    def _tell(self, prompt: str, top: int) -> Reply:
+    def _tell(self, prompt: str, top: int, layers: Sequence[int]) -> Reply:
         reading = self._read([prompt])
         said = generate(
             self.base, reading, group_size=1, max_new_tokens=self.max_new_tokens, temperature=0.0, may_ask=False
         )
         ids, logprobs = (part[0, 0, 0] for part in top_logprobs(self.base, reading, said, top))  # (T, k) each
         answer = Answer(said.texts[0][0][0], int(reading.prompts.mask.sum()), int(said.mask.sum()))
-        return _reply(answer, said.tokens[0, 0, 0], ids, logprobs)
+        reply = _reply(answer, said.tokens[0, 0, 0], ids, logprobs)
+        return replace(reply, states=self._states(reading, said, layers)) if layers else reply
+
+    def _states(self, reading: Reading, said: Completions, layers: Sequence[int]) -> NDArray[np.float16]:
+        """Of the tokens of one answer, `(S, T, D)`; what 16 bits cannot hold is the most that they can."""
+        asked = reading.prompts.ids[reading.prompts.mask].tolist()
+        told = said.tokens[said.mask].tolist()
+        states = layer_states(self.base, [asked], [told], layers).float()  # (S, T, D)
+        largest = torch.finfo(torch.float16).max
+        kept: NDArray[np.float16] = states.clamp(-largest, largest).half().cpu().numpy()
+        return kept
 
     @torch.no_grad()
     def _score(self, prompt: str, tokens: Sequence[int]) -> Reply:

@@ -143,7 +143,14 @@ class Shelf(Cache):
         self.left_out = True
 
 
-def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 0, tokens: Sequence[int] = ()) -> bytes:
+def key_of(
+    identity: Sequence[object],
+    level: str,
+    problem: Problem,
+    top: int = 0,
+    tokens: Sequence[int] = (),
+    layers: Sequence[int] = (),
+) -> bytes:
     """The key of one request.
 
     Args:
@@ -152,7 +159,9 @@ def key_of(identity: Sequence[object], level: str, problem: Problem, top: int = 
         problem: what is asked.
         top: how many of the likeliest tokens to tell.
         tokens: what to score.
+        layers: whose hidden states to tell.
     """
     # a list, as the same words are another question where no notation is explained with them
     asked = problem.prompt if is_builtin(problem) else [problem.prompt]
-    return hashlib.sha256(json.dumps([*identity, level, asked, top, list(tokens)], sort_keys=True).encode()).digest()
+    all_of_it = [*identity, level, asked, top, list(tokens), *([list(layers)] if layers else [])]
+    return hashlib.sha256(json.dumps(all_of_it, sort_keys=True).encode()).digest()

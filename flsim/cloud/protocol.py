@@ -80,12 +80,16 @@ class Reply:
     """The k likeliest tokens at each of them, `(T, k)`; where tokens were given, k = 1 and these are they."""
     logprobs: NDArray[np.float32]
     """The log-probabilities of `ids`, `(T, k)`."""
+    states: NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=np.float16))
+    """The hidden states that each token was drawn from, after each layer that was asked for, `(S, T, D)`; none where
+    none was. They travel in 16 bits."""
 
     def to_bytes(self) -> bytes:
         """All of it, bit for bit."""
         text = np.frombuffer(self.answer.text.encode(), dtype=np.uint8)
         sizes = np.array([self.answer.prompt_tokens, self.answer.completion_tokens], dtype=np.int64)
         parts = {"text": text, "sizes": sizes, "tokens": self.tokens, "ids": self.ids, "logprobs": self.logprobs}
+        parts |= {"states": self.states} if self.states.size else {}
         return bytes(save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
 
     @staticmethod
@@ -94,7 +98,8 @@ class Reply:
         parts: dict[str, NDArray[Any]] = load(data)
         prompt, completion = parts["sizes"].tolist()
         answer = Answer(parts["text"].tobytes().decode(), prompt, completion)
-        return Reply(answer, parts["tokens"], parts["ids"], parts["logprobs"])
+        states = {"states": parts["states"]} if "states" in parts else {}
+        return Reply(answer, parts["tokens"], parts["ids"], parts["logprobs"], **states)
 
 
 def text_reply(answer: Answer) -> Reply:
@@ -234,6 +239,8 @@ class Basket:
     where one goes along, and of the answers, in UTF-8."""
     further: int = 0
     """Of the requests, those after the first of their question."""
+    feature_bytes: int = 0
+    """Of hidden states, of what was charged."""
     prompt_tokens: int = 0
     """Of what was charged."""
     completion_tokens: int = 0

@@ -13,7 +13,7 @@ from flsim.budget.ledger import Ledger
 from flsim.cloud.cache import Cache, Shelf, key_of
 from flsim.cloud.journal import TRAINING, Journal
 from flsim.cloud.protocol import Answer, Basket, Cloud, Reply, text_reply
-from flsim.cloud.teacher import LOGITS, SCORES, TEXT, TOP_LOGPROBS, Teacher
+from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, Teacher
 from flsim.config.schema import CloudConfig
 from flsim.problems.problem import Problem
 from flsim.timing import spend
@@ -30,6 +30,8 @@ class Request:
     """How many of the likeliest tokens to tell."""
     tokens: tuple[int, ...] = ()
     """What to score."""
+    layers: tuple[int, ...] = ()
+    """Whose hidden states to tell."""
 
     def quote(self, cloud: Cloud) -> Answer:
         """The largest exchange that it can come to; tokens to score are tokens sent."""
@@ -90,6 +92,7 @@ class Purchases:
         for key, quote in reserved.items():
             if key in found:
                 self._settle(quote, found[key].answer)
+                self.basket.feature_bytes += found[key].states.nbytes
                 self.known |= {} if found[key].answer.void else {key: None}
             else:
                 self.ledger.cancel(quote.tokens, quote.money(self.prices))
@@ -120,7 +123,8 @@ class Purchases:
         account.book(answer.tokens, answer.money(self.prices))
 
     def _key(self, request: Request) -> bytes:
-        return key_of(self._identity, request.level, request.problem, request.top, request.tokens)
+        parts = request.level, request.problem, request.top, request.tokens, request.layers
+        return key_of(self._identity, *parts)
 
     def _reserve(self, request: Request, *, again: bool) -> bool:
         quote = request.quote(self.cloud)
@@ -162,5 +166,7 @@ class Purchases:
         teacher: Teacher = self.cloud  # type: ignore[assignment]  # whoever asks for more has made sure that it is one
         if level == SCORES:
             return teacher.score(problems, [request.tokens for request in requests])
+        if level == FEATURES:
+            return teacher.tell(problems, requests[0].top, requests[0].layers)
         assert level in (TOP_LOGPROBS, LOGITS)
         return teacher.tell(problems, requests[0].top)

@@ -1,12 +1,12 @@
 """What a cloud can give beyond answers, for those who learn from it rather than ask it.
 
-Access comes in four levels; each includes those before it:
+Access comes in five levels; each includes those before it:
 
     text           the answer                                          any API
     top_logprobs   the k likeliest tokens at each token of its answer  most APIs (`top_logprobs`)
     scores         log-probabilities of tokens that it is given        some APIs and servers (`prompt_logprobs`)
     logits         the whole distribution at each token of its answer  a model of one's own
-    features       its hidden states                                   likewise
+    features       its hidden states at each token of its answer       likewise
 
 Past the first, token ids go back and forth, so teacher and student must share one vocabulary.
 """
@@ -14,6 +14,7 @@ Past the first, token ids go back and forth, so teacher and student must share o
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
+from flsim.cloud.more_help import Depth
 from flsim.cloud.protocol import Cloud, Reply
 from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
@@ -30,12 +31,27 @@ class Teacher(Cloud, Protocol):
     vocabulary: Mapping[str, int]
     """Its tokens and their ids."""
 
-    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply]:
-        """Its answers with the `top` likeliest tokens at each token, or all tokens it has if they are fewer."""
+    def tell(self, problems: Sequence[Problem], top: int, layers: Sequence[int] = ()) -> list[Reply]:
+        """Its answers with the `top` likeliest tokens at each token, or all tokens it has if they are fewer.
+
+        Args:
+            problems: in order.
+            top: at least 1.
+            layers: whose hidden states to tell as well, from 1; none but at the level `features`.
+        """
         ...
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Sequence[int]]) -> list[Reply]:
         """The log-probabilities of these completions' tokens, billed as tokens sent."""
+        ...
+
+
+class Deep(Teacher, Protocol):
+    """A teacher that gives `features`: it says how many layers there are to choose of."""
+
+    @property
+    def depth(self) -> Depth:
+        """Of its model."""
         ...
 
 

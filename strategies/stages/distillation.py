@@ -9,6 +9,8 @@ adapter what it hears. Which loss depends on what the cloud gives
     forward_kl   top_logprobs   KL(teacher || student) on the same answers; with `logits`, over the whole vocabulary
     reverse_kl   scores         KL(student || teacher) on the student's own samples, by the policy gradient
 
+Beside the tokens it may learn the cloud's hidden states at its own answers (`strategies/stages/features.py`).
+
 An anchor keeps the student near the aggregated adapter, in which the devices' knowledge lies. A gate compares both on
 held-out questions of the validation split and gives the very bits of the aggregated adapter back if the score fell.
 """
@@ -17,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import Message
 
@@ -26,21 +28,25 @@ from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.cache import Shelf
 from flsim.cloud.journal import PURCHASES, TRAINING, journal_of, lost_facts
 from flsim.cloud.make import cache_of
-from flsim.cloud.protocol import NOTHING, Basket, Cloud
+from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.cloud.purchases import Purchases
-from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
+from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, Deep, access_of, includes, teacher_of
 from flsim.config.budget import PAID_CAPS
 from flsim.config.schema import BudgetConfig, Config, ConfigError
 from flsim.devices import device_name
 from flsim.learning.adam import Adam
-from flsim.metrics.rows import FLEET, STAGE, Row
+from flsim.learning.features import COSINE
+from flsim.metrics.rows import STAGE, Row
 from flsim.models.adapter import Adapter
 from flsim.models.base import one_thread
+from flsim.models.layer_states import depth_of
 from flsim.problems.problem import Problem
 from flsim.seeding import generator, python_random, seed_for
 from flsim.tasks.stream import TaskStream, proxy_problems, stream_of
 from flsim.timing import spend
-from strategies.stages.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, Outcome, Plan, teach
+from strategies.stages.features import LAST, Features, pairs_of, refuse_other_features
+from strategies.stages.lessons import FORWARD_KL, NEEDS, REVERSE_KL, SEQUENCE, Plan, teach
+from strategies.stages.reporting import costs, effect, learned, row
 from strategies.stages.student import Student
 
 AUTO = "auto"
@@ -73,6 +79,14 @@ class Distillation:
     """k of `forward_kl` without full logits: the likeliest tokens that the cloud tells at each place."""
     clip: float = 5.0
     """Largest advantage of a token in `reverse_kl`, in nats."""
+    features: float = 0.0
+    """Weight of the hidden states' loss beside that of the tokens, for a cloud that gives `features`; 0 leaves them
+    out."""
+    feature_loss: str = COSINE
+    """How far two hidden states are apart: `cosine`, or `square`, the squared distance in parts of the cloud's."""
+    feature_layers: Any = LAST
+    """Whose states are to be alike: the `last` layer's of both, `every` layer's of the SLM with the one as deep in the
+    cloud, or pairs of the SLM's and the cloud's, counted from 1, such as `[[1, 2], [3, 6]]`."""
     anchor: float = 0.1
     """Weight of `KL(p_aggregated || p_student)` at the same places; 0 lets go."""
     held_out: int = 200
@@ -102,6 +116,7 @@ class Distillation:
     _config: Config = field(init=False, repr=False, default_factory=Config)
     _method: str = field(init=False, repr=False, default=SEQUENCE)
     _level: str = field(init=False, repr=False, default=TEXT)
+    _pairs: tuple[tuple[int, int], ...] = field(init=False, repr=False, default=())
     _spent: Account = field(init=False, repr=False, default_factory=Account)
     _shared: dict[str, Problem] = field(init=False, repr=False, default_factory=dict)
     _known: dict[bytes, None] = field(init=False, repr=False, default_factory=dict)
@@ -123,6 +138,12 @@ class Distillation:
                 raise ValueError(f"{name}={value} must be at least 0")
         if self.from_devices > self.prompts:
             raise ValueError(f"from_devices={self.from_devices} must be at most prompts={self.prompts}: it is a part")
+        refuse_other_features(self.features, self.feature_loss, self.feature_layers)
+        if self.features and self.loss == REVERSE_KL:
+            raise ValueError(
+                f"features={self.features} has no effect with loss={REVERSE_KL}: the cloud shows hidden states of its "
+                f"own answers, and there it gives none; take {SEQUENCE} or {FORWARD_KL}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: what was spent, what devices shared since the last time, and what was bought."""
@@ -168,9 +189,24 @@ class Distillation:
                 f"with cloud.access={config.cloud.access or 'all it can'} gives {access}; it can do: {can} (or take "
                 f"stage.loss=auto)"
             )
-        if self._method != SEQUENCE:
+        if self.features:
+            self._match(access)
+        elif self._method != SEQUENCE:
             teacher_of(self._cloud, self._student.base.tokenizer.get_vocab())
         self._level = LOGITS if self._method == FORWARD_KL and includes(access, LOGITS) else NEEDS[self._method]
+        self._level = FEATURES if self.features else self._level
+
+    def _match(self, access: str) -> None:
+        """Settle on the layers whose hidden states are to be alike."""
+        if not includes(access, FEATURES):
+            raise ConfigError(
+                f"stage.features={self.features} needs a cloud that gives {FEATURES}, its hidden states, and "
+                f"{type(self._cloud).__name__} with cloud.access={self._config.cloud.access or 'all it can'} gives "
+                f"{access}; set stage.features=0"
+            )
+        base = self._student.base
+        deep = cast(Deep, teacher_of(self._cloud, base.tokenizer.get_vocab()))
+        self._pairs = pairs_of(self.feature_layers, depth_of(base), deep.depth.layers)
 
     def after_round(
         self, round_: int, adapter: Adapter, replies: Sequence[Message], residual: Adapter | None = None
@@ -195,12 +231,12 @@ class Distillation:
         problems = [*shared, *self._problems(round_, "train", self.prompts - len(shared))]
         outcome = teach(self._student, adapter, problems, shop, self._plan(round_))
         self._spent = self._spent.plus(journal.held)
-        rows = [*self._said(round_, outcome), *_costs(round_, shop.basket)]
-        rows += [_row(round_, name, value) for name, value in lost_facts(journal.held).items()]
+        rows = [*learned(round_, self._method, outcome), *costs(round_, shop.basket, features=self.features > 0)]
+        rows += [row(round_, name, value) for name, value in lost_facts(journal.held).items()]
         if self._cloud.costs != NOTHING:
-            rows.append(_row(round_, "cloud_failures", shop.basket.failures))
-            rows.append(_row(round_, "cloud_retries", shop.basket.retries))
-        rows.append(_row(round_, "from_devices", len(shared), len(problems)))
+            rows.append(row(round_, "cloud_failures", shop.basket.failures))
+            rows.append(row(round_, "cloud_retries", shop.basket.retries))
+        rows.append(row(round_, "from_devices", len(shared), len(problems)))
         distilled = outcome.adapter
         if distilled is None:
             return adapter, rows
@@ -208,9 +244,9 @@ class Distillation:
         before, after = (sum(self._student.right(a, held_out)) for a in (adapter, distilled))
         kept = after >= before - self.margin * len(held_out)
         rows += [
-            _row(round_, "proxy_accuracy_before", before, len(held_out)),
-            _row(round_, "proxy_accuracy_after", after, len(held_out)),
-            _row(round_, "kept", float(kept)),
+            row(round_, "proxy_accuracy_before", before, len(held_out)),
+            row(round_, "proxy_accuracy_after", after, len(held_out)),
+            row(round_, "kept", float(kept)),
         ]
         rows += self._effect(round_, adapter, "aggregated") + self._effect(round_, distilled, "distilled")
         return (distilled if kept else adapter), rows
@@ -230,16 +266,11 @@ class Distillation:
         ]
         if not asked:
             return []
-        verdicts: dict[tuple[str, str], list[bool]] = {}
-        for (name, task, _), right in zip(asked, self._student.right(adapter, [p for *_, p in asked]), strict=True):
-            verdicts.setdefault((name, task), []).append(right)
-        return [
-            Row(round_, name, task, STAGE, model, "alone_accuracy", float(sum(own)), float(len(own)))
-            for (name, task), own in verdicts.items()
-        ]
+        verdicts = zip(asked, self._student.right(adapter, [p for *_, p in asked]), strict=True)
+        return effect(round_, model, [(name, task, right) for (name, task, _), right in verdicts])
 
     def _plan(self, round_: int) -> Plan:
-        full = self._level == LOGITS
+        full = includes(self._level, LOGITS)
         return Plan(
             loss=self._method,
             level=self._level,
@@ -250,16 +281,8 @@ class Distillation:
             clip=self.clip,
             anchor=self.anchor,
             seed=seed_for(self._config.seed, "distillation", round_),
+            features=Features(self.features, self.feature_loss, self._pairs) if self.features else None,
         )
-
-    def _said(self, round_: int, outcome: Outcome) -> list[Row]:
-        """How far student and teacher were apart, in nats per token, and how many answers could be used."""
-        rows = [
-            _row(round_, f"{self._method}_{when}", *apart)
-            for when, apart in (("before", outcome.before), ("after", outcome.after))
-            if apart is not None
-        ]
-        return [*rows, *([_row(round_, "accepted", outcome.accepted, outcome.answers)] if outcome.answers else [])]
 
     def _take_shared(self, round_: int) -> list[Problem]:
         """Some of the questions that devices shared since the last time; the others are forgotten."""
@@ -301,19 +324,3 @@ class Distillation:
     def _student(self) -> Student:
         model = self._config.model
         return Student(model, self._config.seed, self.max_new_tokens or model.answer_tokens)
-
-
-def _costs(round_: int, basket: Basket) -> list[Row]:
-    """`cloud_*` as the ledger has it; `bought_*` and `cached_tokens` depend on what the cache held."""
-    charged = basket.charged
-    return [
-        _row(round_, "cloud_calls", charged.calls),
-        _row(round_, "cloud_refused", charged.refused),
-        _row(round_, "cloud_tokens", charged.tokens),
-        _row(round_, "cloud_money", charged.money),
-        *(_row(round_, name, value) for name, value in basket.bought_facts().items()),
-    ]
-
-
-def _row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
-    return Row(round_, FLEET, "all", STAGE, STAGE, name, float(total), float(weight))

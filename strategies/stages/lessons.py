@@ -6,7 +6,7 @@ teacher's scores of what was sampled.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from flsim.models.stacked_lora import ranks_of
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import generator, seed_for
+from strategies.stages.features import Features, Matcher
 from strategies.stages.student import Lesson, Student
 
 SEQUENCE, FORWARD_KL, REVERSE_KL = "sequence", "forward_kl", "reverse_kl"
@@ -49,6 +50,8 @@ class Plan:
     anchor: float
     seed: int
     """Root of all random choices."""
+    features: Features | None = None
+    """What counts of the teacher's hidden states; None is nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Outcome:
     """Answers that the teacher gave; 0 where it only scored."""
     accepted: int
     """Those among them that passed the verifier."""
+    features_before: Apart | None = None
+    """The same of hidden states; None where they do not count."""
+    features_after: Apart | None = None
 
 
 class Learner:
@@ -76,16 +82,28 @@ class Learner:
         self.origin = self.theta.clone()  # (1, n)
         self._moments = fresh_state(1, self.theta.shape[1])
         self._given = adapter
+        self._matcher: Matcher | None = None
+
+    def match(self, lesson: Lesson) -> None:
+        """From now on hidden states count, if they are to, by maps that are fitted to a lesson."""
+        if self.plan.features is not None:
+            self._matcher = Matcher.fitted(self.student, self.plan.features, self.theta, self.ranks, lesson)
 
     def step(self, lesson: Lesson) -> None:
         """One step of Adam on a lesson."""
         parts = self.theta, self.ranks, lesson
         gradient = self.student.gradient(*parts, origin=self.origin, anchor=self.plan.anchor)  # (1, n)
+        if self._matcher is not None:
+            gradient = gradient + self._matcher.gradient(*parts)  # (1, n)
         self.plan.adam.step(self.theta, gradient, self._moments)
 
     def apart(self, lesson: Lesson) -> Apart:
         """How far it is from the teacher."""
         return self.student.divergence(self.theta, self.ranks, lesson)
+
+    def features_apart(self, lesson: Lesson) -> Apart | None:
+        """The same of hidden states; None where they do not count."""
+        return None if self._matcher is None else self._matcher.apart(self.theta, self.ranks, lesson)
 
     def adapter(self) -> Adapter:
         """As it is now; what devices learn beside LoRA is theirs, and stays as it was."""
@@ -109,9 +127,9 @@ def teach(student: Student, adapter: Adapter, problems: Sequence[Problem], shop:
 
 def _from_answers(learner: Learner, problems: Sequence[Problem], shop: Purchases) -> Outcome:
     plan = learner.plan
-    replies = shop.buy(
-        [Request(plan.level, problem, plan.top if plan.loss == FORWARD_KL else 0) for problem in problems]
-    )
+    layers = () if plan.features is None else tuple(layer for _, layer in plan.features.pairs)
+    top = plan.top if plan.loss == FORWARD_KL else int(bool(layers))  # with hidden states come at least the tokens
+    replies = shop.buy([Request(plan.level, problem, top, layers=layers) for problem in problems])
     answered = [(problem, reply) for problem, reply in zip(problems, replies, strict=True) if reply is not None]
     readouts = are_right([(problem, reply.answer.text) for problem, reply in answered])
     accepted = [pair for pair, right in zip(answered, readouts, strict=True) if right]
@@ -121,13 +139,24 @@ def _from_answers(learner: Learner, problems: Sequence[Problem], shop: Purchases
 
     def lesson(places: Sequence[int]) -> Lesson:
         chosen = [accepted[place] for place in places]
-        return build(learner.student, [problem for problem, _ in chosen], [reply for _, reply in chosen])
+        told = [reply for _, reply in chosen]
+        built = build(learner.student, [problem for problem, _ in chosen], told)
+        return replace(built, shown=told) if layers else built
 
     whole = lesson(range(len(accepted)))
-    before = learner.apart(whole)
+    learner.match(whole)
+    before, features_before = learner.apart(whole), learner.features_apart(whole)
     for step in range(plan.steps):
         learner.step(lesson(_batch(len(accepted), plan, step)))
-    return Outcome(learner.adapter(), before, learner.apart(whole), len(answered), len(accepted))
+    return Outcome(
+        learner.adapter(),
+        before,
+        learner.apart(whole),
+        len(answered),
+        len(accepted),
+        features_before=features_before,
+        features_after=learner.features_apart(whole),
+    )
 
 
 def _from_samples(learner: Learner, problems: Sequence[Problem], shop: Purchases) -> Outcome:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flsim.cloud.protocol import Reply
 from flsim.config.model import ModelConfig
 from flsim.learning.distillation import Target, forward_kl
 from flsim.models.adapter import Adapter, initial_adapter
@@ -34,6 +35,8 @@ class Lesson:
     """Whose mean over tokens is made smaller."""
     divergence: PerToken
     """Whose mean over tokens says how far student and teacher are apart."""
+    shown: Sequence[Reply] = ()
+    """The teacher's answers with its hidden states, one for each prompt; none where they do not count."""
 
 
 class Student:

@@ -1,6 +1,9 @@
 """What a server buys: caps, charges that no cache changes, nothing twice, and what the built-in teacher says."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.builtin import Builtin, Oracle
-from flsim.cloud.cache import Cache
+from flsim.cloud.cache import Cache, key_of
 from flsim.cloud.protocol import Answer, Cloud, Reply, text_reply
 from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.teacher import FEATURES, LOGITS, SCORES, TEXT, TOP_LOGPROBS, access_of, includes, teacher_of
@@ -166,6 +169,15 @@ def test_a_reply_survives_its_bytes_bit_for_bit() -> None:
             assert (before.dtype, before.shape, before.tobytes()) == (after.dtype, after.shape, after.tobytes())
 
 
+def test_a_reply_with_hidden_states_survives_and_one_without_is_kept_as_ever() -> None:
+    states = np.array([[[1.5, -0.0, 65504.0]], [[2.0**-24, np.inf, 0.1]]], dtype=np.float16)
+    plain = text_reply(Answer("12", 3, 2))
+    back = Reply.from_bytes(replace(plain, states=states).to_bytes())
+    assert (back.states.shape, back.states.tobytes()) == ((2, 1, 3), states.tobytes())
+    assert b"states" not in plain.to_bytes()
+    assert Reply.from_bytes(plain.to_bytes()).states.size == 0
+
+
 @cache
 def teacher() -> Builtin:
     return Builtin()
@@ -189,6 +201,61 @@ def test_the_builtin_teacher_says_what_it_answers_and_what_a_plain_forward_says(
         logits[:, cloud.base.help_id] = -torch.inf
         plain = torch.log_softmax(logits, -1).gather(-1, torch.from_numpy(reply.ids).long())
         torch.testing.assert_close(torch.from_numpy(reply.logprobs), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_hidden_states_come_with_the_answer_and_are_those_that_it_was_drawn_from() -> None:
+    """Through the output layer the last layer's are the log-probabilities, but for the 16 bits that they travel in."""
+    cloud, size = teacher(), len(teacher().vocabulary)
+    assert cloud.depth.layers == 6
+    head = cloud.base.model.get_output_embeddings()
+    assert head is not None
+    for plain, reply in zip(cloud.tell(PROBLEMS[:4], size), cloud.tell(PROBLEMS[:4], size, (2, 6)), strict=True):
+        assert replace(reply, states=plain.states).to_bytes() == plain.to_bytes()
+        assert reply.states.shape == (2, reply.answer.completion_tokens, 128)
+        assert reply.states.dtype == np.float16
+        logits = head(torch.from_numpy(reply.states[1]).float())  # (T, V)
+        logits[:, cloud.base.help_id] = -torch.inf
+        drawn = torch.log_softmax(logits, -1).gather(-1, torch.from_numpy(reply.ids).long())
+        torch.testing.assert_close(drawn, torch.from_numpy(reply.logprobs), rtol=1e-2, atol=1e-2)
+
+
+def test_hidden_states_are_bought_like_all_else_and_their_bytes_are_counted(tmp_path: Path) -> None:
+    """2 layers of 128 numbers in 16 bits a token: 512 bytes; by a cold and a warm cache, and once in a run."""
+    asked = [Request(FEATURES, problem, 1, layers=(3, 6)) for problem in PROBLEMS[:3]]
+    for bought in (True, False):
+        total, known = Account(), dict[bytes, None]()
+        shop = shop_at(tmp_path, teacher(), BudgetConfig(), total, known)
+        replies = [reply for reply in shop.buy(asked) if reply is not None]
+        said = sum(reply.answer.completion_tokens for reply in replies)
+        assert shop.basket.feature_bytes == 512 * said
+        assert shop.basket.bought.tokens == (total.tokens if bought else 0)
+        assert total.tokens == sum(reply.answer.tokens for reply in replies)
+        again = shop_at(tmp_path, teacher(), BudgetConfig(), total, known)
+        assert [None if r is None else r.to_bytes() for r in again.buy(asked)] == [r.to_bytes() for r in replies]
+        assert again.basket.feature_bytes == 0
+    (other,) = shop_at(tmp_path, teacher(), BudgetConfig(), Account(), {}).buy(
+        [Request(FEATURES, PROBLEMS[0], 1, layers=(6,))]
+    )
+    assert other is not None
+    np.testing.assert_array_equal(other.states[0], replies[0].states[1])
+
+
+def test_a_cap_on_tokens_holds_hidden_states_back(tmp_path: Path) -> None:
+    asked = [Request(FEATURES, problem, 1, layers=(6,)) for problem in PROBLEMS[:3]]
+    most = asked[0].quote(teacher()).tokens
+    total = Account()
+    shop = shop_at(tmp_path, teacher(), BudgetConfig(tokens_total=most), total, {})
+    assert shop.buy(asked)[0] is not None
+    assert total.refused >= 1
+    assert total.tokens <= most
+
+
+def test_keys_of_what_was_bought_before_there_were_hidden_states_are_as_they_were() -> None:
+    plain = key_of(["builtin"], TEXT, PROBLEMS[0])
+    parts = json.dumps(["builtin", TEXT, PROBLEMS[0].prompt, 0, []], sort_keys=True)
+    assert plain == hashlib.sha256(parts.encode()).digest()
+    keys = {key_of(["builtin"], FEATURES, PROBLEMS[0], 1, layers=of) for of in ((), (6,), (3, 6), (6, 3))}
+    assert len(keys) == 4
 
 
 def test_scores_of_its_own_answer_are_its_own_logprobs_and_billed_as_sent() -> None:

@@ -14,11 +14,14 @@ from clients.asking.scores import Confidence
 from clients.asking.simple import Always, AtRandom, Never
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
+from clients.helping.helping import Asked, Caller
 from clients.helping.hint import Hint
-from flsim.config.system import ClassConfig, LinkConfig, SystemConfig
+from flsim.config.system import ClassConfig, LinkConfig, StandsForConfig, SystemConfig
 from flsim.models.decoding import encode, generate, read
+from flsim.seeding import seed_for
 from flsim.system.shapes import Shape
 from flsim.system.system import System
+from tests.clients.made_up_help import Within
 from tests.flsim.cloud.answers import answered
 from tests.tiny import tiny_world
 
@@ -122,3 +125,40 @@ def test_seconds_of_a_question_are_those_of_the_formula(tiny_checkpoint: Path) -
     assert found["right_within_1s"] == found["accuracy"] == (3, 10)
     plain = evaluate_pack(world, [0], None, model="own", round_=1)[0]
     assert [row for row in rows if row.name in {row.name for row in plain}] == plain
+
+
+def test_a_question_that_is_helped_takes_what_its_exchange_did(tiny_checkpoint: Path) -> None:
+    """Ten requests at once, three of them granted: each reads its prompt and says the request in 0.04 s.
+
+    For what is granted the device draws a token in 0.02 s, reads ten in as much, and passes tokens through 0.1 billion
+    parameters: 2 ms each read, 5 ms each said (0.05 GB at 1e10 bytes a second). Further requests wait in no queue.
+    """
+    world = world_of(tiny_checkpoint, biased=True)
+    of = ClassConfig(1.0, flops=1e11, bandwidth=1e10, memory_gb=1.0, battery_wh=10.0, busy_w=4.0, waiting_w=1.0)
+    link = LinkConfig(1.0, down_mbit=8.0, up_mbit=2.0, rtt_ms=100.0, up_mw_per_mbit=0.0, down_mw_per_mbit=0.0)
+    link = replace(link, base_mw=0.0, tail_s=0.0, tail_mw=0.0)
+    stands = StandsForConfig(cloud=0.1, weight_bytes=0.5)
+    config = SystemConfig(classes={"one": of}, links={"one": link}, stands_for=stands)
+    system = System(config, Shape("half", multiplied=10**8, weights=2e8), seed=0)
+    mode = Within(fails=0.0, cuts=True)
+    rows = evaluate_pack(replace(world, system=system, helping=mode), [0], None, model="own", round_=1)[0]
+    found = {row.name: row.total for row in rows}
+    tests, base = own_tests(world, 0), world.base
+    seeds = [seed_for(world.seed, "help at tests", "device-000", "own", place) for place in range(3)]
+    asked = [Asked(problem, "", seed) for problem, seed in zip(tests, seeds, strict=False)]
+    (answers,) = mode.help(replace(world, helping=mode).pair, [Caller(0, asked)])
+    seconds, trips = 0.04 * 10 + 0.02 * 7, 0
+    for problem, answer in zip(tests, answers, strict=False):
+        assert answer is not None
+        took = answer.exchange
+        assert took is not None
+        queued, trips = took.trips - took.in_session, trips + took.trips
+        moved = 8 * (took.up_bytes + 500 * queued) / 2e6 + 8 * (took.down_bytes + 500 * queued) / 8e6
+        if took.trips:
+            served = 0.3 * queued + answer.prompt_tokens / 5000 + answer.completion_tokens / 60
+            seconds += 0.1 * took.trips + moved + served
+        read = len(base.tokenizer(base.prompt(problem))["input_ids"]) + took.read
+        seconds += max(0.002 * read, 0.02) - 0.02  # beyond what a prompt alone takes
+        seconds += 0.02 * took.drawn + (2 * took.lower_read + 5 * took.lower_drawn) / 1e6
+    assert found["cloud_test_trips"] == trips > 3
+    assert found["question_seconds"] == pytest.approx(seconds, abs=1e-4)

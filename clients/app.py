@@ -158,6 +158,14 @@ class DeviceApp(PackedClientApp):
         self._heard: dict[tuple[int, tuple[int, ...], bytes], dict[Hashable, Any]] = {}
         """What devices were heard to say, by round, devices and adapters: of one round, with one residual."""
 
+    def try_out(self) -> None:
+        """Let the cloud find out whether its server can do what the mode of help takes.
+
+        Raises:
+            ConfigError: if it cannot (`flsim.flower.contract.TriesOut`).
+        """
+        self.algorithm.helping.try_out(self.cloud)
+
     @property
     def learns_to_ask(self) -> bool:
         """Whether asking is part of what the devices learn."""

@@ -14,7 +14,7 @@ from typing import ClassVar, Self, cast
 
 from clients.helping.helping import Asked, Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange
-from flsim.cloud.more_help import Beginning, Continuation, GoesOn
+from flsim.cloud.more_help import Beginning, Continuation, GoesOn, TriesOut
 from flsim.cloud.protocol import Answer, Cloud, bytes_sent
 from flsim.cloud.tariff import TOKEN_BYTES
 from flsim.config.ranges import ConfigError
@@ -54,6 +54,11 @@ class Handover(Helping):
                 f"{type(cloud).__name__} answers whole questions only; take Builtin, Checkpoint or Endpoint, or "
                 f"client.helping.path=clients.helping.helping:Ask"
             )
+
+    def try_out(self, cloud: Cloud) -> None:
+        """A server might start anew."""
+        if isinstance(cloud, TriesOut):
+            cloud.try_out(goes_on=True)
 
     def quote(self, cloud: Cloud, problem: Problem) -> Answer:
         """All hand-overs, each with a beginning as long as the cloud's longest answer."""

@@ -90,6 +90,13 @@ class Helping(ABC):
                 f"a model of its own (Builtin, Checkpoint), or another mode (docs/collaboration.md)"
             )
 
+    def try_out(self, cloud: Cloud) -> None:  # noqa: B027  # most modes have nothing to find out
+        """Let a cloud that cannot know what its server can do find it out, before a run.
+
+        Raises:
+            ConfigError: if it cannot do what the mode takes.
+        """
+
     def check_model(self, cloud: Cloud, model: ModelConfig) -> None:
         """Refuse devices whose model cannot work with the cloud's; nothing is loaded for it but tokenizers.
 

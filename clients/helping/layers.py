@@ -123,7 +123,8 @@ def taken(said: Shared, depth: Depth, cut: Cut) -> Answer:
         lower_drawn=part_of(MILLI * said.said, cut.layer, depth),
         in_session=later,
     )
-    return Answer(said.text, part_of(states - later, above, depth), part_of(trips, above, depth), exchange=exchange)
+    read, drawn = part_of(states - later, above, depth), part_of(trips, above, depth)
+    return Answer(said.text, read, drawn, cached=said.cached, exchange=exchange)
 
 
 def longest_of(whole: Answer) -> Shared:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import generate, prompts_of, read
+from flsim.models.help_request import NO_HELP
 from flsim.models.wording import Chat, has_chat
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -79,8 +80,10 @@ class ModelServer(ThreadingHTTPServer):
         text = str(self.base.tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=True))
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if ended else "length"}
         choice |= {"message": {"role": "assistant", "content": text}} if route == CHAT else {"text": text}
-        if route == COMPLETIONS and self.able.scores and body.get("echo") and body.get("logprobs"):
-            choice["logprobs"] = self._scores([*ids, *new], body)
+        if route == COMPLETIONS and self.able.scores and body.get("logprobs"):
+            told = self._scores([*ids, *new], body)
+            begin = 0 if body.get("echo") else len(ids)
+            choice["logprobs"] = {name: values[begin:] for name, values in told.items()}
         bill = {"prompt_tokens": len(ids), "completion_tokens": len(new), "total_tokens": len(ids) + len(new)}
         return 200, {"id": "0", "created": 0, "model": body["model"], "choices": [choice], "usage": bill}
 
@@ -110,7 +113,8 @@ class ModelServer(ThreadingHTTPServer):
     def _scores(self, ids: Sequence[int], body: dict[str, Any]) -> dict[str, Any]:
         """Of every token its name and log-probability, and the likeliest at its place, among them itself."""
         logits: Tensor = self.base.model(torch.tensor([ids])).logits[0].float()  # (T, V)
-        logits[:, self.base.help.token] = -torch.inf  # nobody is there to be asked
+        if self.base.help.token != NO_HELP:
+            logits[:, self.base.help.token] = -torch.inf  # nobody is there to be asked
         logprobs = logits.log_softmax(-1)  # (T, V)
         as_ids = self.able.names_ids and bool(body.get("return_tokens_as_token_ids"))
         names = [self._name(token, as_ids=as_ids) for token in ids]

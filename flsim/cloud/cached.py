@@ -7,13 +7,24 @@ sent: the question, what the answer begins with, the draft.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol, Self, TypeVar
 
 from flsim.cloud.cache import Cache, Shelf, key_of
-from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified, going_on, verifying
+from flsim.cloud.more_help import (
+    Beginning,
+    Continuation,
+    Depth,
+    Draft,
+    Shared,
+    Verified,
+    going_on,
+    sharing,
+    verifying,
+)
 from flsim.cloud.protocol import NOTHING, Answer, Cloud, Reply, text_reply
 from flsim.cloud.teacher import TEXT
+from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
 
 
@@ -87,6 +98,27 @@ class CachedCloud(Cloud):
         keys = [self._key("verify", *one, rule, temperature) for one in told]
         wanted = dict(zip(keys, drafts, strict=True))
         return self._once(Verified, wanted, keys, lambda new: asked.verify(new, rule, temperature))
+
+    @property
+    def depth(self) -> Depth:
+        """As the cloud has it."""
+        return sharing(self.cloud).depth
+
+    def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared | None]:
+        """What comes of each question of a model that is cut, in order; what is the same is computed once.
+
+        Raises:
+            ConfigError: if the cloud's model cannot be cut.
+            DamagedFileError: if the cache cannot be read.
+        """
+        asked = sharing(self.cloud)
+        keys = [self._key("share", one, asdict(cut)) for one in problems]
+        wanted = dict(zip(keys, problems, strict=True))
+        return self._once(Shared, wanted, keys, lambda new: asked.share(new, cut))
+
+    def doubts(self, problems: Sequence[Problem], cut: Cut) -> Sequence[float]:
+        """As the cloud has it; what is measured once on a few questions is not kept."""
+        return sharing(self.cloud).doubts(problems, cut)
 
     def identity(self) -> Sequence[object]:
         """As the cloud has it."""

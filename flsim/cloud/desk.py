@@ -6,8 +6,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified, going_on, verifying
+from flsim.cloud.more_help import (
+    Beginning,
+    Continuation,
+    Depth,
+    Draft,
+    Shared,
+    Verified,
+    going_on,
+    sharing,
+    verifying,
+)
 from flsim.cloud.protocol import MONEY, Answer, Cloud
+from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
 
 _NAME = "flsim-cloud"  # within the driver's own namespace
@@ -113,6 +124,32 @@ class DeskCloud(Cloud):
         """
         verifying(self._cloud)
         return self._served("verify", drafts, rule, temperature)
+
+    @property
+    def depth(self) -> Depth:
+        """As the cloud has it."""
+        return sharing(self._cloud).depth
+
+    def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared | None]:
+        """What comes of each question of a model that is cut, in order; failures as of `answer`.
+
+        Raises:
+            ConfigError: if the cloud's model cannot be cut.
+        """
+        sharing(self._cloud)
+        return self._served("share", problems, cut)
+
+    def doubts(self, problems: Sequence[Problem], cut: Cut) -> list[float]:
+        """As the desk measures them.
+
+        Raises:
+            ConfigError: if the cloud's model cannot be cut.
+            RayActorError: if the actor dies over it.
+        """
+        sharing(self._cloud)
+        import ray
+
+        return list(ray.get(self._desk.serve.remote("doubts", list(problems), cut)))
 
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:

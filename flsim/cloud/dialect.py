@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flsim.cloud.chat_reply import read_continuation, read_reply
-from flsim.cloud.given_reply import read_given
+from flsim.cloud.given_reply import read_given, read_told
 from flsim.cloud.more_help import Draft, Verified
-from flsim.cloud.protocol import Answer
+from flsim.cloud.protocol import Answer, Reply
 from flsim.cloud.served_tokens import ServedTokens
 from flsim.problems.problem import Problem
 
@@ -83,6 +83,7 @@ class Came:
     cut: bool = False
     """Whether it was cut at its longest."""
     verified: Verified | None = None
+    reply: Reply | None = None
 
 
 class Request(Protocol):
@@ -196,6 +197,30 @@ class Verifying:
         """What it makes of the draft."""
         answer, verified = read_given(body, self.ids, self.draft.drafted, self.tokens)
         return Came(answer, verified=verified)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A question whose answer is to be told with the likeliest tokens at each of its own."""
+
+    problem: Problem
+    tokens: ServedTokens
+    longest: int
+    """Longest answer."""
+    top: int
+    """How many of the likeliest."""
+
+    route = COMPLETIONS
+
+    def form(self, dialect: Dialect) -> dict[str, Any]:
+        """What the model reads of it, as ids."""
+        more = {_NAMED: True} if dialect.names_ids else {}
+        return dialect.completion(self.tokens.prompt_ids(self.problem), self.longest, logprobs=self.top, **more)
+
+    def read(self, body: str) -> Came:
+        """Its answer."""
+        reply = read_told(body, self.top, self.tokens)
+        return Came(reply.answer, reply=reply)
 
 
 def _talk(problem: Problem, system: str | None) -> list[dict[str, Any]]:

@@ -22,13 +22,25 @@ import httpx
 from openai import APIStatusError, AsyncOpenAI
 
 from flsim.cloud.address import PATH, check_address, is_local
-from flsim.cloud.dialect import FINAL, RAW, WAYS, Came, Dialect, GoingOn, Question, RawGoingOn, Request, Verifying
+from flsim.cloud.dialect import (
+    FINAL,
+    RAW,
+    WAYS,
+    Came,
+    Dialect,
+    GoingOn,
+    Question,
+    RawGoingOn,
+    Request,
+    Telling,
+    Verifying,
+)
 from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
-from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, instruction, system_of
+from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, Reply, instruction, system_of
 from flsim.cloud.served_tokens import ServedTokens
 from flsim.cloud.trial import refuse_beginnings, refuse_drafts
 from flsim.cloud.trouble import REFUSALS, may_pass, name_of, named_wait_s
-from flsim.config.schema import ConfigError
+from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
@@ -134,6 +146,7 @@ class Endpoint(Cloud):
             )
         self.dialect, self.stop_when_refused = dialect, stop_when_refused
         self.tokenizer, self.continues = tokenizer, continues
+        self.access = CLOUD_ACCESS[0] if tokenizer is None else CLOUD_ACCESS[1]
         limit = "max_completion_tokens" if dialect == REASONING else "max_tokens"
         way = continues if continues != AUTO else FINAL if tokenizer is None else RAW
         self._dialect = Dialect(self.model, dialect == AUTO, limit, heats=dialect != REASONING, way=way)
@@ -245,6 +258,15 @@ class Endpoint(Cloud):
     def said(self, tokens: Sequence[int]) -> str:
         """The text of an answer's tokens, as `answer` gives it."""
         return self.tokens.said(tokens)
+
+    def tell(self, problems: Sequence[Problem], top: int) -> list[Reply | None]:
+        """Its answers with the `top` likeliest tokens at each token; failures as of `answer`.
+
+        Raises:
+            ConfigError: without `cloud.tokenizer`.
+        """
+        came = self._sent([Telling(one, self.tokens, self.max_tokens, top) for one in problems])
+        return [None if one is None or one.reply is None else replace(one.reply, answer=one.answer) for one in came]
 
     def try_out(self, *, goes_on: bool = False, verifies: bool = False) -> None:
         """See `flsim.cloud.more_help.TriesOut`; a server that does not answer at all is not judged."""

@@ -1,4 +1,4 @@
-"""What a server makes of tokens that it was given, read from the log-probabilities of its reply, greedily.
+"""What a server makes of tokens that it was given, and of its own, read from the log-probabilities of its reply.
 
 The reply is that of the route of completions with `echo` and `logprobs`: of every token of the prompt, and of one more,
 its name and the likeliest tokens at its place. A drafted token is accepted while it is the likeliest itself.
@@ -7,9 +7,11 @@ its name and the likeliest tokens at its place. A drafted token is accepted whil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flsim.cloud.chat_reply import UnreadableReplyError, billed, choice_of
 from flsim.cloud.more_help import Verified
-from flsim.cloud.protocol import Answer
+from flsim.cloud.protocol import Answer, Reply
 from flsim.cloud.served_tokens import ServedTokens
 
 NONE_GIVEN = "told no log-probabilities of given tokens"
@@ -47,6 +49,31 @@ def read_given(body: str, ids: Sequence[int], drafted: Sequence[int], tokens: Se
     if choice.get("finish_reason") != "stop" or not tokens.ends:
         raise UnreadableReplyError("told no token of its own after those that were given")
     return _verified([*drafted, tokens.ends[0]], accepted, tokens, (sent, received))  # one that is not told ended it
+
+
+def read_told(body: str, top: int, tokens: ServedTokens) -> Reply:
+    """An answer with the likeliest tokens at each of its own.
+
+    Args:
+        body: of the reply.
+        top: how many of the likeliest, k.
+        tokens: of the server.
+
+    Raises:
+        UnreadableReplyError: unless the reply has as many of them at every token, and a bill.
+    """
+    choice, usage = choice_of(body)
+    told = choice.get("logprobs")
+    names, tops = (told.get(name) if isinstance(told, dict) else None for name in ("tokens", "top_logprobs"))
+    if not (isinstance(names, list) and isinstance(tops, list) and names and len(names) == len(tops)):
+        raise UnreadableReplyError("told no log-probabilities")
+    said = [_own(name, tokens) for name in names]
+    rows = [sorted(one.items(), key=lambda pair: -pair[1])[:top] for one in tops if isinstance(one, Mapping)]
+    if len(rows) != len(said) or any(len(row) < top for row in rows):
+        raise UnreadableReplyError(f"told fewer than {top} log-probabilities of a token")
+    ids = np.array([[_own(name, tokens) for name, _ in row] for row in rows], dtype=np.int32)  # (T, k)
+    logprobs = np.array([[at for _, at in row] for row in rows], dtype=np.float32)  # (T, k)
+    return Reply(Answer(tokens.said(said), *billed(usage)), np.array(said, dtype=np.int32), ids, logprobs)
 
 
 def _verified(

@@ -203,6 +203,22 @@ class Shared:
     """Tokens of the answer, the ending one included."""
     uploads: tuple[int, ...]
     """Of each request the hidden states that went up; for each the cloud said one token, and the device the others."""
+    cached: bool = field(default=False, compare=False)
+    """Whether it was there already, so that nothing was bought for it."""
+
+    def to_bytes(self) -> bytes:
+        """All of it that a cache keeps."""
+        return json.dumps([self.text, self.prompt, self.said, self.uploads]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of `to_bytes`."""
+        text, prompt, said, uploads = json.loads(data)
+        return cls(text, prompt, said, tuple(uploads))
+
+    def known(self) -> Self:
+        """The same, as it comes from a cache."""
+        return replace(self, cached=True)
 
 
 @runtime_checkable
@@ -224,3 +240,17 @@ class SharesLayers(Protocol):
         See `flsim.collaboration.exits.last_doubt`; the threshold of the cut is not looked at.
         """
         ...
+
+
+def sharing(cloud: object) -> SharesLayers:
+    """A cloud as one whose model may be cut.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if not callable(getattr(cloud, "share", None)):
+        raise ConfigError(
+            f"{type(cloud).__name__} cannot share its layers, as it has no method share; take another cloud "
+            f"(docs/clouds.md), or another mode of help"
+        )
+    return cloud  # type: ignore[return-value]  # whoever has it has all of them

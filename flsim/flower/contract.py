@@ -9,6 +9,7 @@ Any Flower strategy and any Flower ClientApp will do. Who offers more is used fo
     MakesClient  a class that says itself which ClientApp runs it, as learners do
     CarriesMore  a ClientApp whose devices learn more than LoRA's factors
     Calibrates   a client whose devices set something on questions of a split of their own before they are tested
+    TriesOut     a ClientApp that asks the cloud's server, before a run, whether it can do what devices will ask for
     BringsModel  a ClientApp whose devices learn another model than a language model under LoRA
     HoldsLayers  a ClientApp whose devices may hold layers of the cloud's model
     ChoosesByTime  a ClientApp whose devices may choose by what things take in virtual time
@@ -71,6 +72,19 @@ class Deals(Protocol):
     @property
     def residual(self) -> Adapter | None:
         """What devices merge into their base."""
+        ...
+
+
+@runtime_checkable
+class TriesOut(Protocol):
+    """A client that finds out before a run what the cloud's server can do."""
+
+    def try_out(self) -> None:
+        """Find out.
+
+        Raises:
+            ConfigError: if it cannot do what devices will ask for.
+        """
         ...
 
 

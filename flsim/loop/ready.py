@@ -17,6 +17,7 @@ from flsim.flower.contract import (
     Deals,
     HoldsLayers,
     Stage,
+    TriesOut,
     begin,
     client_of,
     more_of,
@@ -58,6 +59,8 @@ def prepare(
     if read is not None:
         stream.demand(*read)
     cloud.check(stream, config.engine.processes)
+    if isinstance(client, TriesOut):
+        client.try_out()
     cache = cache_of(config.cloud.cache)
     if cache is not None and cloud.costs != NOTHING:
         cache.check()

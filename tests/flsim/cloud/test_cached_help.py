@@ -12,10 +12,12 @@ from flsim.cloud.cached import CachedCloud
 from flsim.cloud.desk import Desk
 from flsim.cloud.exchange import Exchange
 from flsim.cloud.journal import TRAINING, Journal, Service, buy, digest_of, obtain
-from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified, going_on, verifying
+from flsim.cloud.more_help import Beginning, Continuation, Depth, Draft, Shared, Verified, going_on, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError
 from flsim.cloud.unpaid import Unpaid
+from flsim.collaboration.payload import Payload
 from flsim.config.schema import CloudConfig, ConfigError
+from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
 
 FIRST, SECOND = (Problem("arithmetic", "add", 1, f"{n}+1=", str(n + 1)) for n in (1, 2))
@@ -232,3 +234,31 @@ def test_a_kill_within_an_exchange_buys_no_request_twice_and_hides_none(
     kept = third.recall(TRAINING, digest_of(FIRST))
     assert kept == answer
     assert kept.exchange == Exchange(trips=2)
+
+
+def test_what_two_parts_of_a_model_say_is_computed_once_for_each_cut(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Cuttable(Talker):
+        depth = Depth(4, 8)
+
+        def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared]:
+            calls.extend(problem.question for problem in problems)
+            return [Shared("a", 3, 2, (3, cut.layer)) for _ in problems]
+
+        def doubts(self, problems: Sequence[Problem], cut: Cut) -> list[float]:
+            return [0.5 for _ in problems]
+
+    cloud = CachedCloud(Cuttable(), Cache(tmp_path))
+    first = cloud.share([FIRST, SECOND, FIRST], Cut(1))
+    assert [one and (one.uploads, one.cached) for one in first] == [((3, 1), False), ((3, 1), False), ((3, 1), True)]
+    cloud.share([FIRST], Cut(2))
+    cloud.share([FIRST], Cut(1, Payload("int8")))
+    cloud.share([FIRST], Cut(1, threshold=0.5))
+    assert calls == [FIRST.question, SECOND.question, *[FIRST.question] * 3]
+    again = CachedCloud(Cuttable(), Cache(tmp_path)).share([SECOND], Cut(1))
+    assert again == first[1:2]
+    assert len(calls) == 5
+    assert (cloud.depth, cloud.doubts([FIRST], Cut(1))) == (Depth(4, 8), [0.5])
+    with pytest.raises(ConfigError, match="Talker cannot share its layers, as it has no method share"):
+        CachedCloud(Talker(), None).share([FIRST], Cut(1))

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.real.checkpoint import write_checkpoint
@@ -145,6 +146,21 @@ def test_verified_drafts_are_billed_as_sent(server: ModelServer, folder: Path) -
     answer = cloud.answer(PROBLEMS[:1])[0]
     assert answer is not None
     assert answer.prompt_tokens == read
+
+
+def test_what_it_tells_of_its_tokens_is_what_the_checkpoint_tells(server: ModelServer, folder: Path) -> None:
+    """Ids, and log-probabilities to within rounding; billed by the server."""
+    told = endpoint(server, tokenizer=str(folder)).tell(PROBLEMS, 3)
+    for reply, own in zip(told, local(folder).tell(PROBLEMS, 3), strict=True):
+        assert reply is not None
+        assert reply.answer.tokens == own.answer.tokens
+        assert reply.tokens.tolist() == own.tokens.tolist()
+        np.testing.assert_array_equal(reply.ids, own.ids)
+        np.testing.assert_allclose(reply.logprobs, own.logprobs, atol=1e-4)
+    assert [Endpoint("http://127.0.0.1:9/v1", "m", tokenizer=name).access for name in (None, str(folder))] == [
+        "text",
+        "top_logprobs",
+    ]
 
 
 def test_nothing_of_a_draft_is_bought_twice(server: ModelServer, folder: Path, tmp_path: Path) -> None:

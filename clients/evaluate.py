@@ -35,7 +35,7 @@ from clients.asking.rule import (
 )
 from clients.asking.simple import random_order
 from clients.asking.threshold import tie_breaks
-from clients.device.rollout import Problems, answer_alone
+from clients.device.answering import Problems, answer_alone
 from clients.device.world import World
 from clients.helping.helping import ASK
 from clients.orders import Help, fulfil, orders_of, silent

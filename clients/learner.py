@@ -15,11 +15,11 @@ from clients.app import DeviceApp
 from clients.asking.policy import Own
 from clients.asking.rule import AskingRule
 from clients.asking.simple import Never
+from clients.device.answering import Problems
 from clients.device.device import Device
 from clients.device.head import Head
 from clients.device.pack import Pack
 from clients.device.replay import Place, met_again
-from clients.device.rollout import Problems
 from clients.device.world import World
 from clients.helping.helping import ASK, Helping
 from clients.helping.hint import Hint

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clients.asking.rule import Flags
+from clients.device.answering import Problems
 from clients.device.counts import Drawn
 from clients.device.hints import answers_after
 from clients.device.notes import cloud_facts
-from clients.device.rollout import Problems
 from clients.device.world import World
 from clients.helping.helping import Asked, Caller, Exchanges
 from flsim.cloud.draft import as_sent

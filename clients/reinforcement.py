@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clients.device.answering import Problems, seeded
 from clients.device.counts import count_learning, count_reading, count_scoring
 from clients.device.device import Device
 from clients.device.exploration import explored_gradient, to_explore
@@ -20,7 +21,7 @@ from clients.device.head import SUMS, Head, weights_of
 from clients.device.imitation import Lesson, imitated_gradient
 from clients.device.pack import Pack
 from clients.device.regression import gathered_sums, regressed
-from clients.device.rollout import Problems, Rollout, Sampling, Wishes, roll_out, seeded
+from clients.device.rollout import Rollout, Sampling, Wishes, roll_out
 from clients.device.weighing import Weights, request_weights
 from clients.device.world import World
 from clients.learner import Learner

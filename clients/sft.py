@@ -11,10 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from clients.device.answering import Problems
+from clients.device.buying import buy_answers
 from clients.device.counts import count_learning, count_reading, count_scoring
 from clients.device.device import Device
 from clients.device.pack import Pack
-from clients.device.rollout import Problems, buy_answers
 from clients.device.world import World
 from clients.learner import Learner
 from flsim.learning.distillation import Target, forward_kl, sequence_loss

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clients.asking.rule import Scores
-from clients.device.rollout import Problems
+from clients.device.answering import Problems
 from clients.device.world import World
 from flsim.metrics.auc import auc, class_auc
 from flsim.metrics.rows import Row, Subject

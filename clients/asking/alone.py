@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from clients.asking.rule import TEXTS, Choice, Examined, Scores, named, right_alone
+from clients.device.answering import Problems, answer_alone
 from clients.device.counts import Drawn
 from clients.device.head import Head
-from clients.device.rollout import Problems, answer_alone
 from clients.device.world import World
 from flsim.config.model import AFTER
 from flsim.learning.benefit import ALONE, benefit

@@ -10,9 +10,9 @@ from torch import Tensor
 from clients.asking.alone import Alone, hear, wish_of
 from clients.asking.rule import TEXTS, Choice, Examined, Flags, Scores, named, right_alone
 from clients.asking.threshold import Scored
+from clients.device.answering import firsts, reply_alone
 from clients.device.counts import Drawn
 from clients.device.hints import answers_after
-from clients.device.rollout import firsts, reply_alone
 from clients.device.world import World
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.scoring import rest_of_request

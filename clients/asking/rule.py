@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.device.answering import Problems
 from clients.device.counts import Drawn
-from clients.device.rollout import Problems
 from clients.device.world import World
 from flsim.cloud.cached import at_hand
 from flsim.problems.judging import are_right

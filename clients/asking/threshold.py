@@ -20,7 +20,7 @@ import numpy as np
 from clients.asking.alone import Alone, hear
 from clients.asking.pacing import paced, ranked
 from clients.asking.rule import Choice, Examined, Flags, Scores, right_alone
-from clients.device.rollout import Problems
+from clients.device.answering import Problems
 from clients.device.world import World
 from flsim.devices import device_name
 from flsim.problems.problem import Problem

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clients.device.answering import Problems
 from clients.device.counts import count_learning, count_reading
 from clients.device.device import Device
 from clients.device.pack import Pack
-from clients.device.rollout import Problems, Rollout
+from clients.device.rollout import Rollout
 from flsim.learning.exploration import how_many, log_chance, parts_of_odds, push
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, encode, given, read

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from clients.device.answering import firsts
 from clients.device.counts import Drawn
-from clients.device.rollout import firsts
 from clients.device.world import World
 from flsim.models.decoding import generate, prompts_of, read
 from flsim.problems.problem import Problem

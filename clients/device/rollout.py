@@ -7,21 +7,18 @@ enter the loss, so neither the cloud's words nor the forced attempt are ever rei
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from clients.device.answering import Problems, seeded
+from clients.device.buying import NO_DRAFTS, Drafts, Help, ask_cloud, buy_answers
 from clients.device.counts import count_drawing, count_reading
 from clients.device.device import Device
-from clients.device.weighing import Weights, shares_of, taken_weights
+from clients.device.weighing import Weights, taken_weights
 from clients.device.world import World
-from clients.helping.helping import Asked, Caller, Exchanges
-from flsim.budget.ledger import Trip
-from flsim.cloud.draft import as_sent
-from flsim.cloud.journal import TRAINING, buy, digest_of
-from flsim.cloud.protocol import Answer, bytes_sent
+from flsim.cloud.protocol import Answer
 from flsim.models.decoding import Completions, Prompts, Reading, encode, generate, read
 from flsim.models.hint import go_on
 from flsim.problems.judging import are_right
@@ -29,9 +26,6 @@ from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
 from flsim.timing import spend
 
-Problems = list[list[Problem]]  # [device][prompt]
-Drafts = Mapping[tuple[int, int], str]  # by device and prompt
-NO_DRAFTS: Drafts = MappingProxyType({})
 _LEAST = 1e-6  # what responses that could ask count, if there are any
 
 
@@ -53,7 +47,7 @@ class Rollout:
     right_draft: Tensor
     """1 where what the response itself said is right, whether it asked afterwards or not, `(K, P, G)`; 0 where it said
     nothing, unless a head asked after it."""
-    help: "Help"
+    help: Help
     """What came from the cloud."""
     explored: Tensor | None = None
     """True at prompts that were sent although no response could ask, to see what asking would have gained, `(K, P)`;
@@ -108,21 +102,6 @@ class Rollout:
     def gain(self, reward: float) -> Tensor:
         """What the cloud's answer, worth `reward` if it is right, is worth more than the mean draft, `(K, P)`."""
         return reward * self.help.right.to(self.right_draft.device) - self.right_draft.mean(-1)  # (K, P)
-
-
-@dataclass(frozen=True)
-class Help:
-    """What came of a pack's queries."""
-
-    right: Tensor
-    """1 where the cloud's answer is right, or the device's own try in its place, `(K, P)`."""
-    came: Tensor
-    """True where the cloud's answer came, `(K, P)`."""
-    answers: Mapping[tuple[int, int], str]
-    """The cloud's right answers, by device and prompt."""
-    shares: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """What help took of what asking the whole question takes at most, in `budget.unit`, by device and prompt; nothing
-    where help is asking."""
 
 
 Wishes = Callable[[Completions, Prompts], Tensor]
@@ -304,185 +283,3 @@ def _first_drafts(completions: Completions, wants: Tensor) -> Drafts:
     """Of each prompt the draft of its first response that asks, by `wants` `(K, P, G)`."""
     first = {(k, p): row.index(True) for k, own in enumerate(wants.tolist()) for p, row in enumerate(own) if any(row)}
     return {(k, p): completions.texts[k][p][g] for (k, p), g in first.items()}
-
-
-def ask_cloud(
-    world: World,
-    devices: Sequence[Device],
-    problems: Problems,
-    wanted: Tensor,
-    tries: Tensor,
-    *,
-    max_new_tokens: int,
-    drafts: Drafts = NO_DRAFTS,
-    step: int = 0,
-) -> Help:
-    """What comes of the wanted queries `(K, P)`.
-
-    Args:
-        world: the worker's.
-        devices: K of them.
-        problems: of each device.
-        wanted: what is asked, `(K, P)`.
-        tries: where the device tries alone if the cloud does not answer, `(K, P)`.
-        max_new_tokens: of such a try.
-        drafts: what the devices said before they asked.
-        step: of the round, for the seeds.
-    """
-    helped, came = torch.zeros(wanted.shape), torch.zeros(wanted.shape, dtype=torch.bool)  # (K, P) each
-    answers = buy_answers(world, devices, problems, wanted, drafts, step=step)
-    verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in answers.items()])
-    for place, right in zip(answers, verdicts, strict=True):
-        helped[place], came[place] = float(right), True
-    said = {place: answers[place].text for place, right in zip(answers, verdicts, strict=True) if right}
-    helped = helped + _tried_alone(world, devices, problems, tries & ~came, max_new_tokens)  # (K, P)
-    return Help(helped, came, said, shares_of(world, devices, problems, answers))
-
-
-def _tried_alone(
-    world: World, devices: Sequence[Device], problems: Problems, wanted: Tensor, max_new_tokens: int
-) -> Tensor:
-    """1 where the device is right with asking disabled, among the wanted prompts `(K, P)`."""
-    helped = torch.zeros(wanted.shape)  # (K, P)
-    places = wanted.nonzero().tolist()
-    if places:
-        own = [[problems[k][p] for p, wish in enumerate(row) if wish] for k, row in enumerate(wanted.tolist())]
-        texts = [text for row in answer_alone(world, own, max_new_tokens, devices) for text in row]
-        verdicts = are_right([(problems[k][p], text) for (k, p), text in zip(places, texts, strict=True)])
-        for (k, p), right in zip(places, verdicts, strict=True):
-            helped[k, p] = float(right)
-    return helped
-
-
-def buy_answers(
-    world: World,
-    devices: Sequence[Device],
-    problems: Problems,
-    wanted: Tensor,
-    drafts: Drafts = NO_DRAFTS,
-    *,
-    step: int = 0,
-) -> dict[tuple[int, int], Answer]:
-    """What comes of the wanted prompts `(K, P)` by the run's mode of help, by device and prompt.
-
-    A prompt that a ledger refuses has none, nor one at which the cloud fails; such a one is paid only if it is billed.
-    Where `cloud.draft` or `cloud.hint` says so, a prompt with one of the `drafts` is sent together with it; and a mode
-    that goes on begins with them.
-    """
-    prices, helping = world.prices, world.helping
-    granted: dict[tuple[int, int], tuple[Answer, Trip]] = {}  # with the quote that was reserved, and its longest trip
-    answers: dict[tuple[int, int], Answer | None] = {}  # first those that an earlier attempt at the round has paid
-    sent: dict[tuple[int, int], Problem] = {}  # in the words in which it is
-    for k, p in wanted.nonzero().tolist():
-        sent[k, p] = as_sent(problems[k][p], drafts.get((k, p), ""), prices)
-        quote, name = helping.most(world.pair, sent[k, p]), digest_of(sent[k, p])
-        most = devices[k].tariff.most(quote, bytes_sent(sent[k, p]))
-        paid = devices[k].journal.recall(TRAINING, name)
-        if devices[k].ledger.reserve(quote.tokens, quote.money(prices), most, again=paid is not None):
-            granted[k, p] = quote, most
-            if paid is not None:
-                answers[k, p] = paid
-                devices[k].journal.met(TRAINING, name)
-    new = [place for place in granted if place not in answers]
-    with spend("cloud"):
-        said = buy(
-            world.cloud,
-            TRAINING,
-            [(devices[k].journal, sent[k, p]) for k, p in new],
-            _exchanges(world, devices, {place: sent[place] for place in new}, drafts, step),
-        )
-    answers |= dict(zip(new, said, strict=True))
-    bought: dict[tuple[int, int], Answer] = {}
-    for (k, p), (quote, most) in granted.items():
-        answer = answers[k, p]
-        devices[k].basket.add(answer, prices, sent[k, p])
-        spare = most.beyond(devices[k].tariff.came(answer, bytes_sent(sent[k, p])))
-        if answer is None:
-            devices[k].ledger.cancel(quote.tokens, quote.money(prices), spare)
-            continue
-        devices[k].ledger.give_back(quote.tokens - answer.tokens, quote.money(prices) - answer.money(prices), spare)
-        devices[k].sent.append(problems[k][p])
-        if answer.exchange is not None:
-            devices[k].counts.help(answer.exchange)
-        if not answer.void:
-            bought[k, p] = answer
-    if world.works_together:
-        _learn_mode(world, devices, {place: answers[place] for place in granted}, sent, drafts, step)
-    return bought
-
-
-def _exchanges(
-    world: World,
-    devices: Sequence[Device],
-    sent: Mapping[tuple[int, int], Problem],
-    drafts: Drafts,
-    step: int,
-) -> Exchanges | None:
-    """What serves questions, by device and prompt, device by device; None where the cloud answers them by itself."""
-    if not world.works_together:
-        return None
-    callers = [_caller(world, device, k, sent, drafts, step) for k, device in enumerate(devices)]
-    return Exchanges(world.helping, world.pair, callers)
-
-
-def _caller(
-    world: World, device: Device, k: int, sent: Mapping[tuple[int, int], Problem], drafts: Drafts, step: int
-) -> Caller:
-    """Device k of a pack with its questions among those that are sent."""
-    asked = [
-        Asked(problem, drafts.get(place, ""), seed_for(world.seed, "help", device.name, device.round, step, place[1]))
-        for place, problem in sent.items()
-        if place[0] == k
-    ]
-    return Caller(device.index, asked, device.knob or world.helping.first_knob)
-
-
-def _learn_mode(
-    world: World,
-    devices: Sequence[Device],
-    answers: Mapping[tuple[int, int], Answer | None],
-    sent: Mapping[tuple[int, int], Problem],
-    drafts: Drafts,
-    step: int,
-) -> None:
-    """Let the mode of help learn on every device from what came of its questions, by device and prompt."""
-    for k, device in enumerate(devices):
-        own = {place: sent[place] for place in answers if place[0] == k}
-        if own:
-            caller = _caller(world, device, k, own, drafts, step)
-            device.knob = world.helping.learned(world.pair, caller, [answers[place] for place in own])
-
-
-@torch.no_grad()
-def answer_alone(
-    world: World, problems: Problems, max_new_tokens: int, devices: Sequence[Device] = ()
-) -> list[list[str]]:
-    """Every device's own greedy answers with asking disabled, `[device][prompt]`.
-
-    Args:
-        world: the worker's.
-        problems: of each device.
-        max_new_tokens: of an answer, the ending token included.
-        devices: in whose counts the answers enter, and not the prompts, which they have read before; none for nobody.
-    """
-    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
-    replies = reply_alone(world, reading, max_new_tokens)
-    if devices:
-        count_drawing(devices, replies)
-    return firsts(replies)
-
-
-@torch.no_grad()
-def reply_alone(world: World, reading: Reading, max_new_tokens: int) -> Completions:
-    """The same to prompts that have been read already, as tokens `(K, P, 1, T)`."""
-    return generate(world.base, reading, group_size=1, max_new_tokens=max_new_tokens, temperature=0.0, may_ask=False)
-
-
-def firsts(replies: Completions) -> list[list[str]]:
-    """The text of the first response to every prompt, `[device][prompt]`."""
-    return [[group[0] for group in row] for row in replies.texts]
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A torch generator of its own."""
-    return torch.Generator().manual_seed(seed)

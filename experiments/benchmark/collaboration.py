@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch
 
-from clients.device.rollout import answer_alone
+from clients.device.answering import answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from clients.helping.exit import Exit

@@ -8,8 +8,9 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from clients.da_grpo import DaGrpo
+from clients.device.answering import Problems
 from clients.device.device import Device, remember
-from clients.device.rollout import Problems, Rollout, Wishes
+from clients.device.rollout import Rollout, Wishes
 from clients.device.weighing import Weights
 from clients.device.world import World
 from flsim.flower.messages import DeviceUpdate

@@ -14,7 +14,7 @@ from clients.asking.alone import Alone, answers_alone
 from clients.asking.learned import Cascade
 from clients.asking.policy import Own, OwnCalibrated
 from clients.asking.rule import AskingRule
-from clients.device.rollout import Problems, answer_alone
+from clients.device.answering import Problems, answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.cloud.builtin import Oracle

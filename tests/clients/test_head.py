@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import clients.device.rollout as rollouts
+import clients.device.buying as buying
 from clients.da_grpo import DaGrpo
+from clients.device.answering import Problems, answer_alone, seeded
+from clients.device.buying import Help
 from clients.device.device import Device
 from clients.device.head import WEIGHT, Head, weights_of
 from clients.device.pack import Pack
-from clients.device.rollout import Help, Problems, Rollout, answer_alone, seeded
+from clients.device.rollout import Rollout
 from clients.device.world import World, load_world
 from clients.grpo import Grpo
 from flsim.budget.ledger import Ledger
@@ -148,8 +150,8 @@ def test_one_query_for_a_prompt_whoever_of_its_group_asks(world: World, monkeypa
         sent.extend((k, p) for k, p in wanted.nonzero().tolist())
         return buy(world, devices, problems, wanted, *more, **named)
 
-    buy = rollouts.buy_answers
-    monkeypatch.setattr(rollouts, "buy_answers", noting)
+    buy = buying.buy_answers
+    monkeypatch.setattr(buying, "buy_answers", noting)
     found = met(world)
     asks = found.rollout.asked.bool()  # (K, P, G)
     assert sent == [(k, p) for k, p in asks.any(-1).nonzero().tolist()]
@@ -218,10 +220,10 @@ def test_a_draft_is_the_answer_where_none_comes(
         again.append(problems)
         return answer_alone(world, problems, most, devices)
 
-    monkeypatch.setattr(rollouts, "answer_alone", noting)
+    monkeypatch.setattr(buying, "answer_alone", noting)
     world = world_of(tiny_checkpoint, *(["budget.calls_per_round=0"] if why == "refused" else []))
     if why == "fails":
-        monkeypatch.setattr(rollouts, "buy", lambda cloud, kind, wishes, service: [None] * len(wishes))
+        monkeypatch.setattr(buying, "buy", lambda cloud, kind, wishes, service: [None] * len(wishes))
     devices, problems = told(world)
     again.clear()
     rollout = Met(world, devices, learner_of(), problems).rollout

@@ -16,8 +16,9 @@ from clients.asking.policy import Own
 from clients.asking.rule import Examined
 from clients.asking.simple import Always
 from clients.da_grpo import DaGrpo
+from clients.device.answering import Problems
 from clients.device.device import Device
-from clients.device.rollout import Problems, Rollout, roll_out
+from clients.device.rollout import Rollout, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from clients.grpo import Grpo

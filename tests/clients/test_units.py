@@ -17,8 +17,9 @@ from torch import Tensor
 
 import flsim
 from clients.da_grpo import DaGrpo
+from clients.device.buying import buy_answers
 from clients.device.device import Device
-from clients.device.rollout import Rollout, buy_answers
+from clients.device.rollout import Rollout
 from clients.device.weighing import Weights, over_mean, request_weights
 from clients.device.world import World, load_world
 from clients.gapg import Gapg, kept_prompts

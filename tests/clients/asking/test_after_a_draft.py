@@ -12,7 +12,7 @@ import clients.asking.policy as policy
 from clients.asking.alone import answers_alone, wish_of
 from clients.asking.policy import Own
 from clients.asking.rule import Examined, right_alone
-from clients.device.rollout import Problems, answer_alone, reply_alone
+from clients.device.answering import Problems, answer_alone, reply_alone
 from clients.device.world import World, load_world
 from clients.evaluate import own_tests
 from flsim.models.decoding import Completions, Reading, encode, generate, read

@@ -15,8 +15,8 @@ from clients.asking.policy import Own, OwnCalibrated
 from clients.asking.rule import AskingRule, Choice, Examined, right_alone
 from clients.asking.scores import Confidence
 from clients.da_grpo import DaGrpo
+from clients.device.answering import answer_alone
 from clients.device.head import WEIGHT
-from clients.device.rollout import answer_alone
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests, reference_rows
 from flsim.learning.benefit import ALONE, benefit, chances, features

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import clients.device.rollout as rollouts
+import clients.device.buying as buying
+from clients.device.answering import Problems, answer_alone
 from clients.device.device import Device
-from clients.device.rollout import Problems, Rollout, Sampling, answer_alone, roll_out
+from clients.device.rollout import Rollout, Sampling, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Ledger
 from flsim.problems.judging import are_right
@@ -78,7 +79,7 @@ def test_a_response_that_is_refused_is_its_own_draft(tiny_checkpoint: Path, monk
         again.append(problems)
         return answer_alone(world, problems, most, devices)
 
-    monkeypatch.setattr(rollouts, "answer_alone", noting)
+    monkeypatch.setattr(buying, "answer_alone", noting)
     world = world_of(tiny_checkpoint, "model.request=after", "budget.calls_per_round=0")
     problems, rollout = drafted(world)
     said, asked, spoke = by_hand(problems, rollout), rollout.asked.bool(), says(problems, rollout)

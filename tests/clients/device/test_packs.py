@@ -19,8 +19,9 @@ import flsim.models.decoding as decoding
 import flsim.models.llama as llama
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
+from clients.device.answering import answer_alone
 from clients.device.device import Device
-from clients.device.rollout import Rollout, Sampling, answer_alone, roll_out
+from clients.device.rollout import Rollout, Sampling, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from flsim.budget.ledger import Ledger

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.device.answering import answer_alone
+from clients.device.buying import ask_cloud
 from clients.device.device import Device
-from clients.device.rollout import Sampling, answer_alone, ask_cloud, roll_out
+from clients.device.rollout import Sampling, roll_out
 from clients.device.world import World, load_world
 from flsim.budget.ledger import Account, Ledger
 from flsim.cloud.builtin import Builtin, Oracle

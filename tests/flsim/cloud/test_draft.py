@@ -11,8 +11,9 @@ import torch
 from clients.asking.scores import Confidence
 from clients.asking.simple import Oracle
 from clients.da_grpo import DaGrpo
+from clients.device.answering import Problems, answer_alone
 from clients.device.device import Device
-from clients.device.rollout import Problems, Rollout, Sampling, answer_alone, roll_out
+from clients.device.rollout import Rollout, Sampling, roll_out
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from experiments.real.checkpoint import write_checkpoint

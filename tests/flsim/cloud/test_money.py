@@ -20,8 +20,8 @@ import flsim.cloud.journal as journal
 import flsim.cloud.purchases as purchases
 import flsim.loop.commits as commits
 from clients.asking.simple import Never
+from clients.device.answering import Problems
 from clients.device.pack import Pack
-from clients.device.rollout import Problems
 from clients.sft import Sft
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import without_timing

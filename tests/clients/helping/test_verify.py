@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,7 @@ from flsim.cloud.builtin import Builtin
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.exchange import Exchange, work_of
 from flsim.cloud.more_help import Draft, Verified
-from flsim.cloud.protocol import MONEY, NOTHING, Answer, Cloud
+from flsim.cloud.protocol import MONEY, NOTHING, Answer
 from flsim.collaboration.accept import RULES
 from flsim.collaboration.lengths import Bandit
 from flsim.collaboration.worth import Turn
@@ -41,6 +40,9 @@ from flsim.problems.problem import Problem
 from tests.tiny import TOKEN_RUN, TinyRun, tiny_runs_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+ALONE = Builtin(batch_size=1)
+"""Reads a question at a time, and keeps its answers."""
 
 
 def world_of(cloud: Builtin | None = None, *more: str) -> World:
@@ -79,13 +81,8 @@ def took(answer: Answer) -> Exchange:
 
 def asked_alone(world: World, problems: Sequence[Problem]) -> list[Answer]:
     """What the cloud answers by itself, one at a time."""
-    return [answer for answer in one_by_one(world.cloud).answer(problems) if answer is not None]
-
-
-@cache
-def one_by_one(cloud: Any) -> Cloud:
-    """The cloud of a server, which keeps its answers."""
-    return cloud.for_server()
+    cloud = ALONE if type(world.cloud) is Builtin and world.cloud.model == ALONE.model else world.cloud.for_server()
+    return [answer for answer in cloud.answer(problems) if answer is not None]
 
 
 # ------------------------------------------------------------------------------------------------- the text

@@ -124,7 +124,7 @@ def worked_out(
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("most", [0, 1, 5])
+@pytest.mark.parametrize("most", [0, pytest.param(1, marks=pytest.mark.slow), 5])
 def test_the_text_is_the_answer_whatever_was_drafted(
     cloud: Builtin, asked: tuple[list[Problem], list[str]], rule: str, most: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_what_the_cloud_says_itself_is_accepted_whole(cloud: Builtin, asked: tup
         assert own in (len(row), len(row) - 1)
 
 
-@pytest.mark.parametrize("heat", [0.7, 1.5])
+@pytest.mark.parametrize("heat", [pytest.param(0.7, marks=pytest.mark.slow), 1.5])
 def test_with_shared_numbers_the_text_is_what_the_cloud_draws_alone(cloud: Builtin, heat: float) -> None:
     problems = questions()
     alone = [sampled(cloud, problem, seed, heat) for seed, problem in enumerate(problems)]

@@ -119,6 +119,6 @@ def test_the_command_on_a_tiny_run(tiny_checkpoint: Path, tmp_path: Path, capsys
     printed = capsys.readouterr().out
     for text in ("a test question", "for a right answer", "drafts at test", "while training", "drafting pays below"):
         assert text in printed
-    assert "verify, DA-GRPO: 4 of 4 results of tests are those of asking" in printed
+    assert "verify, DA-GRPO: 8 of 8 results of tests are those of asking" in printed  # 2 rounds, users and tasks
     assert (tmp_path / "all-modes" / "questions.png").stat().st_size > 10_000
     assert (tmp_path / "all-modes" / "drafting.png").stat().st_size > 10_000

@@ -11,15 +11,14 @@ measured, without their answers: of all answers no more than the share `risk` di
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 
 from clients.helping.helping import Caller, Pair
 from clients.helping.layers import SharedLayers, depth_of, middle, part_of
-from flsim.cloud.more_help import Depth, SharesLayers
+from flsim.cloud.more_help import Depth, sharing
 from flsim.cloud.protocol import Answer, Cloud
-from flsim.collaboration.exits import calibrated
+from flsim.collaboration.exits import NEVER, calibrated
 from flsim.devices import device_name
 from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
@@ -80,5 +79,6 @@ class Exit(SharedLayers):
         assert pair.stream is not None, "a mode that calibrates is told where questions come from"
         sets = set_apart(pair.stream, device_name(device), pair.calibration, self.calibration)
         questions = [problem for own in sets for problem in own]
-        doubts = np.array(cast(SharesLayers, pair.cloud).doubts(questions, cut), dtype=np.float64)  # (n,)
+        came = sharing(pair.cloud).share(questions, replace(cut, threshold=NEVER))
+        doubts = np.array([one.doubt for one in came if one is not None])  # (n,)
         return calibrated(doubts, self.risk, self.delta)

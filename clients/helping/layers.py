@@ -6,11 +6,11 @@ The cloud bills the part of its layers that it computes itself, rounded up to to
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from clients.helping.helping import Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange
-from flsim.cloud.more_help import Depth, Shared, SharesLayers
+from flsim.cloud.more_help import Depth, Shared, SharesLayers, sharing
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.cloud.teacher import FEATURES
 from flsim.collaboration.payload import FLOAT32, Payload
@@ -82,7 +82,7 @@ class SharedLayers(Helping):
         asked = [one.problem for caller in callers for one in caller.asked]
         cuts = [cut for caller in callers if caller.asked for cut in self.cuts_of(pair, caller)]
         found: list[Answer | None] = [None] * len(asked)
-        depth, cloud = depth_of(pair.cloud), cast(SharesLayers, pair.cloud)
+        depth, cloud = depth_of(pair.cloud), sharing(pair.cloud)
         for cut in dict.fromkeys(cuts):
             places = [place for place, own in enumerate(cuts) if own == cut]
             said = cloud.share([asked[place] for place in places], cut)
@@ -99,7 +99,7 @@ class SharedLayers(Helping):
 
 def depth_of(cloud: Cloud) -> Depth:
     """Of a cloud that shares layers."""
-    return cast(SharesLayers, cloud).depth
+    return sharing(cloud).depth
 
 
 def taken(said: Shared, depth: Depth, cut: Cut) -> Answer:

@@ -158,11 +158,7 @@ class Builtin(Cloud):
 
     def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared]:
         """See `flsim.cloud.more_help.SharesLayers`."""
-        return [run.shared for run in self._cutting.runs([self.prompt(problem) for problem in problems], cut)]
-
-    def doubts(self, problems: Sequence[Problem], cut: Cut) -> list[float]:
-        """See `flsim.cloud.more_help.SharesLayers`."""
-        return self._cutting.doubts([self.prompt(problem) for problem in problems], cut)
+        return self._cutting.share([self.prompt(problem) for problem in problems], cut)
 
     @cached_property
     def _cutting(self) -> Cutting:

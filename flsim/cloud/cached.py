@@ -116,10 +116,6 @@ class CachedCloud(Cloud):
         wanted = dict(zip(keys, problems, strict=True))
         return self._once(Shared, wanted, keys, lambda new: asked.share(new, cut))
 
-    def doubts(self, problems: Sequence[Problem], cut: Cut) -> Sequence[float]:
-        """As the cloud has it; what is measured once on a few questions is not kept."""
-        return sharing(self.cloud).doubts(problems, cut)
-
     def identity(self) -> Sequence[object]:
         """As the cloud has it."""
         return self._identity

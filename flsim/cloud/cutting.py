@@ -8,14 +8,14 @@ only the largest channels are sent, the last bit may choose another channel, so 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig
 
 from flsim.cloud.more_help import Depth, Shared
-from flsim.collaboration.exits import NEVER, last_doubt, uploads
+from flsim.collaboration.exits import GRID, NEVER, last_doubt, uploads
 from flsim.collaboration.payload import TOP
 from flsim.models.base import BaseModel, one_thread
 from flsim.models.cut import Cut, CutModel
@@ -25,15 +25,6 @@ from flsim.models.folder import folder_of, loading
 _ROUNDED = 0.75
 """The same where states are rounded on their way: 1.1 nats are 19 times what noise of 1e-5 of each number, ten times
 that of a batch, was seen to move a token of the built-in cloud that is cut (0.06 with 8 bits, 0.01 with 16)."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One question."""
-
-    shared: Shared
-    doubt: float
-    """`flsim.collaboration.exits.last_doubt`, if the lower part was asked at all; else 0."""
 
 
 class Cutting:
@@ -54,10 +45,10 @@ class Cutting:
         """
         self._base, self._longest, self._batch, self._sure, self._said = base, longest, batch, sure, said
         self._models: dict[Cut, CutModel] = {}
-        self._known: dict[tuple[str, Cut], Run] = {}
+        self._known: dict[tuple[str, Cut], Shared] = {}
 
-    def runs(self, prompts: Sequence[str], cut: Cut) -> list[Run]:
-        """One for each prompt, in order.
+    def share(self, prompts: Sequence[str], cut: Cut) -> list[Shared]:
+        """What comes of each prompt, in order.
 
         Raises:
             ValueError: if the model cannot be cut there.
@@ -66,24 +57,20 @@ class Cutting:
         size = 1 if cut.payload.sent == TOP else self._batch
         for start in range(0, len(new), size):
             some = new[start : start + size]
-            self._known |= {(prompt, cut): run for prompt, run in zip(some, self._answered(some, cut), strict=True)}
+            self._known |= {(prompt, cut): one for prompt, one in zip(some, self._answered(some, cut), strict=True)}
         return [self._known[prompt, cut] for prompt in prompts]
 
-    def doubts(self, prompts: Sequence[str], cut: Cut) -> list[float]:
-        """Of each prompt, in order; the threshold of the cut is not looked at."""
-        return [run.doubt for run in self.runs(prompts, replace(cut, threshold=NEVER))]
-
-    def _answered(self, prompts: Sequence[str], cut: Cut) -> list[Run]:
+    def _answered(self, prompts: Sequence[str], cut: Cut) -> list[Shared]:
         """Together, and then by themselves those that this might have changed."""
         found = list(self._together(prompts, cut))
         if len(prompts) > 1:
             for place, (_, sure) in enumerate(found):
                 if not sure:
                     found[place] = next(self._together([prompts[place]], cut))
-        return [run for run, _ in found]
+        return [one for one, _ in found]
 
     @torch.no_grad()
-    def _together(self, prompts: Sequence[str], cut: Cut) -> Iterator[tuple[Run, bool]]:
+    def _together(self, prompts: Sequence[str], cut: Cut) -> Iterator[tuple[Shared, bool]]:
         """Of each prompt what came, and whether it is sure that no other prompt had a part in it."""
         model = self._model(cut)
         with one_thread():  # whose sums are the same everywhere
@@ -91,26 +78,28 @@ class Cutting:
             said = generate(model, reading, group_size=1, max_new_tokens=self._longest, temperature=0.0, may_ask=False)
         lengths = reading.prompts.mask[0].sum(-1).tolist()  # P of them
         for place, length in enumerate(lengths):
-            yield self._run(model, said, place, length)
+            yield self._one(model, said, place, length)
 
-    def _run(self, model: CutModel, said: Completions, place: int, prompt: int) -> tuple[Run, bool]:
+    def _one(self, model: CutModel, said: Completions, place: int, prompt: int) -> tuple[Shared, bool]:
         tokens = said.tokens[0, place, 0][said.mask[0, place, 0]].cpu()  # (t,)
-        logprobs = said.logprobs[0, place, 0][: len(tokens)]  # (t,)
         least = self._sure if model.cut.payload.is_exact else max(self._sure, _ROUNDED)
-        sure = bool((logprobs > math.log(least)).all())
-        decided, doubt = [False] * len(tokens), 0.0
-        if model.exits is not None:
-            looks = model.exits.looks
-            confidences = looks.confidences[place, : len(tokens)]  # (t,)
-            decided = looks.decided[place, : len(tokens)].tolist()
-            agrees = (looks.said[place, : len(tokens)] == tokens).tolist()
-            doubt = last_doubt(confidences.tolist(), agrees)
-            sure = sure and not self._near(confidences, model.exits.threshold)
-        return Run(Shared(self._said(tokens.tolist()), prompt, len(tokens), uploads(prompt, decided)), doubt), sure
+        sure = bool((said.logprobs[0, place, 0][: len(tokens)] > math.log(least)).all())
+        text, count = self._said(tokens.tolist()), len(tokens)
+        if model.exits is None:
+            return Shared(text, prompt, count, uploads(prompt, [False] * count)), sure
+        looks = model.exits.looks.of_row(place, count)
+        one = Shared(text, prompt, count, uploads(prompt, looks.decided.tolist()))
+        if model.exits.threshold < NEVER:
+            return one, sure and self._far(looks.confidences - model.exits.threshold)
+        doubt = last_doubt(looks.confidences.tolist(), (looks.said == tokens).tolist())
+        steps = (doubt - torch.tensor(GRID if doubt else [NEVER])).abs()  # (J,)
+        firm = bool((steps > (self._sure - 0.5) ** 2).all())  # 1e-4, where it is known to 1e-6
+        counts = looks.confidences > doubt - (self._sure - 0.5)  # (t,): below it, another token changes no doubt
+        return replace(one, doubt=doubt), sure and firm and self._far(looks.margins[counts] / 2)
 
-    def _near(self, confidences: Tensor, threshold: float) -> bool:
-        """Whether rounding may have moved one of the confidences `(t,)` across; none is ever above 1."""
-        return threshold < NEVER and bool(((confidences - threshold).abs() < self._sure - 0.5).any())
+    def _far(self, differences: Tensor) -> bool:
+        """Whether no rounding of a batch may have turned the sign of any of these differences of probabilities."""
+        return bool((differences.abs() > self._sure - 0.5).all())
 
     def _model(self, cut: Cut) -> CutModel:
         if cut not in self._models:

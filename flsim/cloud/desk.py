@@ -139,18 +139,6 @@ class DeskCloud(Cloud):
         sharing(self._cloud)
         return self._served("share", problems, cut)
 
-    def doubts(self, problems: Sequence[Problem], cut: Cut) -> list[float]:
-        """As the desk measures them.
-
-        Raises:
-            ConfigError: if the cloud's model cannot be cut.
-            RayActorError: if the actor dies over it.
-        """
-        sharing(self._cloud)
-        import ray
-
-        return list(ray.get(self._desk.serve.remote("doubts", list(problems), cut)))
-
     @cached_property
     def vocabulary(self) -> Mapping[str, int]:
         """As the desk says it, so that no worker has to load the model."""

@@ -203,18 +203,21 @@ class Shared:
     """Tokens of the answer, the ending one included."""
     uploads: tuple[int, ...]
     """Of each request the hidden states that went up; for each the cloud said one token, and the device the others."""
+    doubt: float = 0.0
+    """The threshold from which on exits leave an answer as it is (`flsim.collaboration.exits.last_doubt`), of a cut
+    whose threshold lets none happen; else 0."""
     cached: bool = field(default=False, compare=False)
     """Whether it was there already, so that nothing was bought for it."""
 
     def to_bytes(self) -> bytes:
         """All of it that a cache keeps."""
-        return json.dumps([self.text, self.prompt, self.said, self.uploads]).encode()
+        return json.dumps([self.text, self.prompt, self.said, self.uploads, self.doubt]).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The inverse of `to_bytes`."""
-        text, prompt, said, uploads = json.loads(data)
-        return cls(text, prompt, said, tuple(uploads))
+        text, prompt, said, uploads, doubt = json.loads(data)
+        return cls(text, prompt, said, tuple(uploads), doubt)
 
     def known(self) -> Self:
         """The same, as it comes from a cache."""
@@ -231,14 +234,7 @@ class SharesLayers(Protocol):
         ...
 
     def share(self, problems: Sequence[Problem], cut: Cut) -> Sequence[Shared | None]:
-        """The greedy answers of both parts together, in order."""
-        ...
-
-    def doubts(self, problems: Sequence[Problem], cut: Cut) -> Sequence[float]:
-        """Of each question the threshold from which on exits leave the answer as it is without any.
-
-        See `flsim.collaboration.exits.last_doubt`; the threshold of the cut is not looked at.
-        """
+        """The greedy answers of both parts together, in order; none depends on the others."""
         ...
 
 

@@ -10,19 +10,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 NEVER = 1.0
 """A threshold that no confidence is above."""
 GRID = tuple(place / 100 for place in range(99, -1, -1))
 """The thresholds that are tried, in this order."""
-
-
-def confidence(logits: Tensor) -> Tensor:
-    """The top probability `(n,)` of distributions by their logits `(n, V)` (CALM, section 3.5: softmax response)."""
-    return torch.softmax(logits.float(), -1).amax(-1)  # (n,)
 
 
 def last_doubt(confidences: Sequence[float], agrees: Sequence[bool]) -> float:
@@ -33,7 +26,7 @@ def last_doubt(confidences: Sequence[float], agrees: Sequence[bool]) -> float:
     reading of the answer tells for every threshold whether it stays.
 
     Args:
-        confidences: of the lower layer at each token.
+        confidences: of the lower layer at each token, the top probability (CALM, section 3.5: softmax response).
         agrees: whether it would have said that token.
     """
     return max((sure for sure, same in zip(confidences, agrees, strict=True) if not same), default=0.0)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flsim.collaboration.exits import confidence
 from flsim.collaboration.payload import Payload
 from flsim.models.base import BaseModel
 from flsim.models.forward import AnyForward, Decoder, Forward, Next, Past, Readout
@@ -46,6 +45,8 @@ class Looks:
     """Its likeliest token."""
     confidences: Tensor
     """The probability of that."""
+    margins: Tensor
+    """By how much it is more probable than the next."""
     decided: Tensor
     """True where it is what was said."""
 
@@ -53,7 +54,11 @@ class Looks:
     def of(cls, rows: int, tokens: int) -> "Looks":
         """Of rows that have said nothing yet."""
         said, decided = (torch.zeros(rows, tokens, dtype=of) for of in (torch.long, torch.bool))  # (N, T) each
-        return cls(said, torch.zeros(rows, tokens), decided)
+        return cls(said, torch.zeros(rows, tokens), torch.zeros(rows, tokens), decided)
+
+    def of_row(self, row: int, tokens: int) -> "Looks":
+        """At the first tokens of a row, `(t,)` each."""
+        return Looks(*(getattr(self, one.name)[row, :tokens] for one in fields(self)))
 
     def begin(self, first: "Looks", share: int) -> None:
         """Take over what was thought of the first token of each prompt, for all of its `share` rows."""
@@ -134,11 +139,13 @@ class ExitForward:
         assert following.below is not None, "a model that is cut says what came to its seam"
         early = self._early(following.below)  # (n, V)
         alone = self._unaided(early)  # (n, V)
-        sure = confidence(alone)  # (n,)
+        best = torch.softmax(alone, -1).topk(2, -1)  # (n, 2) each
+        sure = best.values[:, 0]  # (n,): the confidence of CALM
         decided = sure > self.threshold  # (n,)
         if place < looks.said.shape[1]:
-            looks.said[rows, place] = alone.argmax(-1).cpu()
+            looks.said[rows, place] = best.indices[:, 0].cpu()
             looks.confidences[rows, place] = sure.cpu()
+            looks.margins[rows, place] = (sure - best.values[:, 1]).cpu()
             looks.decided[rows, place] = decided.cpu()
         logits = torch.where(decided[:, None], early, following.logits)  # (n, V)
         return Next(logits, following.states, following.below)

@@ -17,7 +17,7 @@ import torch
 from clients.helping.drafts import Answering
 from clients.helping.helping import Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange, work_of
-from flsim.cloud.more_help import Draft, Verifies, verifying
+from flsim.cloud.more_help import Draft, TriesOut, Verifies, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud, bytes_sent
 from flsim.cloud.teacher import LOGITS, TOP_LOGPROBS, access_of, includes
 from flsim.collaboration.accept import POINT, REJECTION, RULES, SHARED
@@ -73,12 +73,12 @@ class Verify(Helping):
 
     def check(self, cloud: Cloud, allowed: str | None) -> None:
         """It takes a cloud that verifies tokens, and of a sampled answer the cloud's whole distribution."""
-        super().check(cloud, allowed)
         if not isinstance(cloud, Verifies):
             raise ConfigError(
                 f"client.helping=Verify needs a cloud that verifies drafts (`verify`), and {type(cloud).__name__} does "
-                f"not; take Builtin or Checkpoint, or client.helping.path=clients.helping.helping:Ask"
+                f"not; take Builtin, Checkpoint or a server of vLLM, or client.helping.path=clients.helping.helping:Ask"
             )
+        super().check(cloud, allowed)
         if cloud.costs == MONEY and not self.stateless:
             raise ConfigError(
                 f"{type(cloud).__name__} bills what stands before a draft with every verification, and "
@@ -91,6 +91,11 @@ class Verify(Helping):
                 f"{type(cloud).__name__} gives {access}; set client.helping.temperature=0, or take Builtin or "
                 f"Checkpoint"
             )
+
+    def try_out(self, cloud: Cloud) -> None:
+        """A server might tell nothing of given tokens."""
+        if isinstance(cloud, TriesOut):
+            cloud.try_out(verifies=True)
 
     def check_model(self, cloud: Cloud, model: ModelConfig) -> None:
         """It takes two models that write in the same tokens, or `vocabulary: shared`."""

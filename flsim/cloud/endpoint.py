@@ -1,25 +1,17 @@
-"""The cloud behind an OpenAI-compatible server: limits, deadlines, retries, and None where it failed after all.
+"""The cloud behind an OpenAI-compatible server: answers, what comes next, drafts verified, and None where it failed.
 
-The key is read from the environment for every call and lies in no attribute. What a server says in an error is never
-repeated, since it could hold the key: only the kind of the error is logged. It is read for one purpose: some models
-take `max_completion_tokens` in place of `max_tokens`, no temperature, or streams only, and say so in an error 400.
+The key is in no setting, file, log or error: it is read from the environment as requests are sent
+(`flsim/cloud/sender.py`), and of what a server says in an error only the kind is logged.
 """
 
-import asyncio
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from time import monotonic
 from typing import Any
-
-import httpx
-from openai import APIStatusError, AsyncOpenAI
 
 from flsim.cloud.address import PATH, check_address, is_local
 from flsim.cloud.dialect import (
@@ -37,42 +29,19 @@ from flsim.cloud.dialect import (
 )
 from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
 from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, Reply, instruction, system_of
+from flsim.cloud.sender import NOT_TRIED, Call, Sender
 from flsim.cloud.served_tokens import ServedTokens
 from flsim.cloud.trial import refuse_beginnings, refuse_drafts
-from flsim.cloud.trouble import REFUSALS, may_pass, name_of, named_wait_s
+from flsim.cloud.trouble import REFUSALS
 from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
 
-_GIVE_UP = 3  # questions in a row that failed, after which the others of a call are not even tried
-_LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time
 _TEMPLATE_TOKENS = 64  # most that a server's chat template adds to system prompt and question
-_NOT_TRIED = "not tried"
-_NO_KEY = "none"  # what a server that needs no key is sent; the SDK wants one
 
 _log = logging.getLogger("flsim.run.cloud")  # below the run's own log
 
 AUTO, CLASSIC, REASONING = "auto", "classic", "reasoning"
-
-
-@dataclass
-class _Call:
-    """The questions of one call, on their way."""
-
-    client: AsyncOpenAI
-    gate: asyncio.Semaphore
-    in_a_row: int = 0
-    troubles: Counter[str] = field(default_factory=Counter)
-    """Why questions failed."""
-    refusals: Counter[int] = field(default_factory=Counter)
-    """The statuses among them that no later try will change."""
-    cut: int = 0
-    """Answers that were cut at their longest."""
-
-    @property
-    def is_down(self) -> bool:
-        """Whether to stop trying."""
-        return self.in_a_row >= _GIVE_UP
 
 
 class Endpoint(Cloud):
@@ -283,31 +252,21 @@ class Endpoint(Cloud):
 
     def tried(self, request: Request) -> tuple[Came | None, str]:
         """What came of one request, once, and in our own words why nothing did; no run is stopped by it."""
-        own = copy(self)
-        own.retries, own.stop_when_refused = 0, False
-        (came,), call = own._exchange([request])
+        (came,), call = self._sender(0).send([request])
         return came, next(iter(call.troubles), "")
+
+    def _sender(self, retries: int) -> Sender:
+        return Sender(self.url, self.key_env, self.concurrency, retries, self.backoff_s, self.deadline_s, self._dialect)
 
     def _sent(self, requests: Sequence[Request]) -> list[Came | None]:
         """What came of each, in order."""
         if not requests:
             return []
-        came, call = self._exchange(requests)
+        came, call = self._sender(self.retries).send(requests)
         self._tell(call, len(requests))
         return came
 
-    def _exchange(self, requests: Sequence[Request]) -> tuple[list[Came | None], _Call]:
-        with ThreadPoolExecutor(1) as thread:  # its own, since a notebook has an event loop running in this one
-            return thread.submit(asyncio.run, self._all(requests)).result()
-
-    async def _all(self, requests: Sequence[Request]) -> tuple[list[Came | None], _Call]:
-        key = os.environ.get(self.key_env) or _NO_KEY
-        timeout = self.deadline_s
-        async with AsyncOpenAI(api_key=key, base_url=self.url, max_retries=0, timeout=timeout) as client:
-            call = _Call(client, asyncio.Semaphore(self.concurrency))
-            return list(await asyncio.gather(*(self._ask(call, request) for request in requests))), call
-
-    def _tell(self, call: _Call, asked: int) -> None:
+    def _tell(self, call: Call, asked: int) -> None:
         """Say what failed, and stop the run if nobody there will answer."""
         self._answers |= call.troubles.total() < asked
         if call.troubles:
@@ -315,7 +274,7 @@ class Endpoint(Cloud):
             _log.warning("the cloud failed at %d of %d questions: %s", call.troubles.total(), asked, why)
         if call.cut:
             _log.warning("%d of %d answers were cut at cloud.max_tokens=%d", call.cut, asked, self.max_tokens)
-        tried = call.troubles.total() - call.troubles[_NOT_TRIED]
+        tried = call.troubles.total() - call.troubles[NOT_TRIED]
         if self.stop_when_refused and not self._answers and tried and call.refusals.total() == tried:
             ((status, _),) = call.refusals.most_common(1)
             mend = REFUSALS[status].format(key_env=self.key_env)
@@ -323,54 +282,3 @@ class Endpoint(Cloud):
                 f"the server of cloud.url refused all {tried} of the first questions with status {status}: {mend}; or "
                 f"go on without answers by cloud.stop_when_refused=false"
             )
-
-    async def _ask(self, call: _Call, request: Request) -> Came | None:
-        """One request, as often as it takes and may."""
-        async with call.gate:
-            trouble = _NOT_TRIED
-            attempt = 0
-            while attempt <= self.retries and not call.is_down:
-                begun = monotonic()
-                try:
-                    async with asyncio.timeout(self.deadline_s):  # of all of it; the client's is per read
-                        came = await self._send(call.client, request)
-                except Exception as error:  # whatever a server does, the run goes on
-                    if self._learns(error):
-                        continue
-                    trouble, wait_s = name_of(error), self._wait_s(attempt, error)
-                    if isinstance(error, APIStatusError) and error.status_code in REFUSALS:
-                        call.refusals[error.status_code] += 1
-                    if not may_pass(error):
-                        break
-                    if wait_s > self.deadline_s:
-                        trouble = "asked for a longer wait than cloud.deadline_s"
-                        break
-                    if attempt < self.retries:
-                        await asyncio.sleep(wait_s)
-                    attempt += 1
-                else:
-                    call.in_a_row = 0
-                    call.cut += came.cut and isinstance(request, Question)
-                    call.troubles.update([came.answer.void] if came.answer.void else [])
-                    answer = replace(came.answer, retries=attempt, seconds=monotonic() - begun)
-                    return replace(came, answer=answer)
-            call.in_a_row += 1
-            call.troubles[trouble] += 1
-            return None
-
-    async def _send(self, client: AsyncOpenAI, request: Request) -> Came:
-        """Once; what the SDK makes of odd replies is odd, too, so it only carries them."""
-        form = request.form(self._dialect)
-        reply = await client.post(request.route, body=form, cast_to=httpx.Response)
-        return request.read(reply.text)
-
-    def _learns(self, error: Exception) -> bool:
-        """Whether a refusal says what this server takes instead; it then gets that, and nothing has failed."""
-        if not isinstance(error, APIStatusError) or error.status_code not in (400, 422):
-            return False
-        return self._dialect.learns(error.response.text.lower(), error.request.content)
-
-    def _wait_s(self, attempt: int, error: Exception) -> float:
-        """Seconds before the next try: what the server names, or twice those before."""
-        named = named_wait_s(error.response.headers) if isinstance(error, APIStatusError) else None
-        return min(self.backoff_s * 2.0**attempt, _LONGEST_WAIT_S) if named is None else named

@@ -1,9 +1,10 @@
 """What modes of help take on this machine, how long drafts hold, and when drafting on a device beats a cloud's stream.
 
 The built-in pair, as it ships, works on test questions of the built-in tasks, with no link between: every mode once,
-all questions together. Then drafts of several lengths, greedy: tokens per verification beside E(a, k), with a the
-measured chance that a token is accepted, and how often the text is the cloud's. Then one question at a time: a token of
-the device (t_d), of the cloud (t_v), and a verification, from which the round trip follows below which drafting pays:
+all questions together. Then many drafts in one pass beside a pass for each, and drafts of several lengths, greedy:
+tokens per verification beside E(a, k), with a the measured chance that a token is accepted, and how often the text is
+the cloud's. Then one question at a time: a token of the device (t_d), of the cloud (t_v), and a verification, from
+which the round trip follows below which drafting pays:
 
   rtt < t_v E(a, k) - k t_d - t_v - 8 bytes / R
 """
@@ -26,7 +27,7 @@ from clients.helping.handover import Handover
 from clients.helping.helping import ASK, Asked, Caller, Helping, Pair
 from clients.helping.split import Split
 from clients.helping.verify import Verify
-from experiments.benchmark.measuring import clock_argument, conditions, seconds_of
+from experiments.benchmark.measuring import Spread, clock_argument, conditions, seconds_of, spread
 from experiments.study.drafting import pace_of
 from flsim.cloud.builtin import Builtin
 from flsim.cloud.exchange import Exchange
@@ -184,6 +185,33 @@ def drafts_table(found: dict[int, tuple[Drafted, Helped]], asked: Helped) -> str
     return markdown_table(lines)
 
 
+def together_table(problems: Sequence[Problem], counts: Sequence[int], length: int, repeats: int, clock: str) -> str:
+    """What one pass over K drafts takes, beside as many passes over one draft each; questions have been read before."""
+    cloud = Builtin()
+    replies = [cloud.base.spell(answer.text) for answer in cloud.answer(problems)]
+    lines = [["K drafts", "in one pass", "one by one", "times faster"]]
+    for count in counts:
+        own = [
+            Draft(problem, (), tuple(said[:length])) for problem, said in zip(problems[:count], replies, strict=False)
+        ]
+        cloud.verify(own, SHARED, 0.0)  # it keeps what it has read
+        runs: list[Callable[[], object]] = [partial(cloud.verify, own, SHARED, 0.0), partial(_each_alone, cloud, own)]
+        pairs = [[seconds_of(run, clock) for run in runs] for _ in range(repeats)]  # in turn, so that both see the same
+        one, each = (spread(times) for times in zip(*pairs, strict=True))
+        gain = f"{each.median / one.median:.1f}"
+        lines.append([str(len(own)), *(_milliseconds(both) for both in (one, each)), gain])
+    return markdown_table(lines)
+
+
+def _milliseconds(of: Spread) -> str:
+    return f"{Spread(*(1000 * value for value in (of.median, of.low, of.high))).text(1)} ms"
+
+
+def _each_alone(cloud: Builtin, drafts: Sequence[Draft]) -> None:
+    for one in drafts:
+        cloud.verify([one], SHARED, 0.0)
+
+
 def measured_pace(
     world: World, cloud: Builtin, problems: Sequence[Problem], length: int, clock: str
 ) -> tuple[Pace, float]:
@@ -224,6 +252,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=int, default=4, help="devices that ask together (default %(default)s)")
     parser.add_argument("--questions", type=int, default=16, help="of each task and device (default %(default)s)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[0, 1, 2, 3, 4, 6, 8], help="of drafts")
+    parser.add_argument("--together", type=int, nargs="+", default=[1, 4, 16, 64], help="drafts of one pass")
+    parser.add_argument("--repeats", type=int, default=15, help="of each pass (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/collaboration"), help="pictures (default %(default)s)")
     clock_argument(parser, of="this machine's seconds")
 
@@ -245,6 +275,8 @@ def main(args: argparse.Namespace) -> None:
         one = helped(Verify(k=length), replace(pair, cloud=watched), rows, args.clock)
         drafts[length] = Drafted(length, watched.lengths), one
     print(f"\n{drafts_table(drafts, found['ask'])}")
+    every = list(dict.fromkeys(one for row in rows for one in row))
+    print(f"\n{together_table(every, args.together, 4, args.repeats, args.clock)}")
     some = {length: drafted for length, (drafted, _) in drafts.items() if length and drafted.lengths}
     typical = min(some, key=lambda length: abs(length - 4))
     chance = some[typical].acceptance

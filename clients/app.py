@@ -10,19 +10,19 @@ from flwr.client.mod.utils import make_ffn
 from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
-from clients.asking.rule import AskingRule, asks_all
+from clients.asking.rule import AskingRule
 from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, knob_of, remember
 from clients.device.head import Head
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, item_rows, own_tests, reference_rows, user_rows
-from clients.helping.helping import Ask, Helping
-from clients.helping.hint import Hint
+from clients.helping.helping import Helping
+from clients.refusals import refuse_mode, refuse_rule
 from flsim.budget.fleet import narrowed
 from flsim.budget.ledger import Account
 from flsim.cloud.journal import TESTS, TRAINING, Journal, journal_of
 from flsim.cloud.make import make_cloud
-from flsim.cloud.protocol import Cloud, RefusedError, asks_all_tests
+from flsim.cloud.protocol import Cloud, RefusedError
 from flsim.cloud.tariff import Tariff
 from flsim.config.schema import BudgetConfig, Config
 from flsim.devices import device_at, device_name
@@ -112,42 +112,8 @@ class DeviceApp(PackedClientApp):
         super().__init__()
         self.cloud = make_cloud(config.cloud) if cloud is None else cloud
         asking = algorithm.asks if asking is None else asking
-        if isinstance(asking, type) or not isinstance(asking, AskingRule):
-            raise ValueError(
-                f"asking={asking!r} is no rule for asking; name one, such as "
-                f"client.asking.path=clients.asking.scores:Confidence, or pass an object with `decide`"
-            )
-        if asks_all(asking) and not asks_all_tests(self.cloud, config.evaluation.cloud):
-            raise ValueError(
-                f"client.asking={type(asking).__name__} sends every test prompt to the cloud, and only those that a "
-                f"budget grants may go there; set evaluation.cloud=all, which buys each of them once, or take another "
-                f"rule"
-            )
-        if asks_all(asking) and config.cloud.draft is not None:
-            raise ValueError(
-                f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
-                f"cloud.draft nothing is sent before there are drafts; leave the draft out, or take another rule"
-            )
-        helping = algorithm.helping
-        if asks_all(asking) and (isinstance(helping, Hint) or not isinstance(helping, Ask)):
-            raise ValueError(
-                f"client.asking={type(asking).__name__} looks at the cloud's answers before it decides, and with "
-                f"client.helping={type(helping).__name__} these are not what a device says in the end; take another "
-                f"rule"
-            )
-        helping.check(self.cloud, config.cloud.access)
-        if helping.needs_system and config.system is None:
-            raise ValueError(
-                f"client.helping={type(helping).__name__} chooses by seconds, which are only known in virtual time; "
-                f"set system, such as system.stands_for.cloud=1.5, or say what it is to choose "
-                f"(client.helping.layer=1, client.helping.length=constant)"
-            )
-        helping.check_model(self.cloud, config.model)
-        if not isinstance(helping, Ask) and (config.cloud.draft is not None or config.cloud.hint is not None):
-            raise ValueError(
-                f"cloud.draft and cloud.hint word what the cloud is to answer, and with "
-                f"client.helping={type(helping).__name__} it does not answer by itself; leave them out"
-            )
+        refuse_rule(asking, algorithm.helping, self.cloud, config)
+        refuse_mode(algorithm.helping, self.cloud, config)
         self.asking = asking
         self.mods = list(mods)
         self.config = config

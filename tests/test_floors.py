@@ -43,6 +43,7 @@ MEETS_THE_RUN = {
     "clients/da_grpo.py": {"check"},
     "clients/fixed_price.py": {"check"},
     "clients/reinforcement.py": {"check"},
+    "clients/refusals.py": {"refuse_rule", "refuse_mode"},
     "clients/poisoning.py": {"malicious_devices", "__init__", "app"},
     "clients/supervised.py": {"client_app", "_refuse_language", "__init__"},
     "strategies/base.py": {"DeltaStrategy", "begin"},

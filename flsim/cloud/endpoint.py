@@ -1,7 +1,7 @@
 """The cloud behind an OpenAI-compatible server: answers, what comes next, drafts verified, and None where it failed.
 
 The key is in no setting, file, log or error: it is read from the environment as requests are sent
-(`flsim/cloud/sender.py`), and of what a server says in an error only the kind is logged.
+(`flsim/cloud/server/sender.py`), and of what a server says in an error only the kind is logged.
 """
 
 import logging
@@ -13,8 +13,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from flsim.cloud.address import PATH, check_address, is_local
-from flsim.cloud.dialect import (
+from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
+from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, Reply, instruction, system_of
+from flsim.cloud.server.address import PATH, check_address, is_local
+from flsim.cloud.server.dialect import (
     FINAL,
     RAW,
     WAYS,
@@ -27,12 +29,10 @@ from flsim.cloud.dialect import (
     Telling,
     Verifying,
 )
-from flsim.cloud.more_help import Beginning, Continuation, Draft, Verified
-from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError, Reply, instruction, system_of
-from flsim.cloud.sender import NOT_TRIED, Call, Sender
-from flsim.cloud.served_tokens import ServedTokens
-from flsim.cloud.trial import refuse_beginnings, refuse_drafts
-from flsim.cloud.trouble import REFUSALS
+from flsim.cloud.server.sender import NOT_TRIED, Call, Sender
+from flsim.cloud.server.tokens import ServedTokens
+from flsim.cloud.server.trial import refuse_beginnings, refuse_drafts
+from flsim.cloud.server.trouble import REFUSALS
 from flsim.config.schema import CLOUD_ACCESS, ConfigError
 from flsim.problems.problem import Problem
 from flsim.tasks.stream import TaskStream
@@ -86,8 +86,8 @@ class Endpoint(Cloud):
             tokenizer: of the served model, as `model.path` names a checkpoint, for drafts that it is to verify; None:
                 it verifies none.
             continues: how it is told to go on with an answer that somebody else began, one of
-                `flsim.cloud.dialect.WAYS`, which is then not tried out; `auto` is `raw` with a tokenizer, and else what
-                a trial before the run finds.
+                `flsim.cloud.server.dialect.WAYS`, which is then not tried out; `auto` is `raw` with a tokenizer, and
+                else what a trial before the run finds.
 
         Raises:
             ConfigError: for settings that cannot work; what may hold a key is never repeated.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from flsim.cloud.address import is_local
 from flsim.cloud.builtin import Builtin
 from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.make import make_cloud
 from flsim.cloud.protocol import Answer, asks_all_tests, instruction
+from flsim.cloud.server.address import is_local
 from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.loop.checks import check

@@ -13,13 +13,13 @@ from experiments.real.checkpoint import write_checkpoint
 from experiments.real.model_server import Able, ModelServer, serving_model
 from flsim.cloud.cache import Cache
 from flsim.cloud.cached import CachedCloud
-from flsim.cloud.chat_reply import UnreadableReplyError
 from flsim.cloud.checkpoint import Checkpoint
 from flsim.cloud.endpoint import Endpoint
-from flsim.cloud.given_reply import NONE_GIVEN, read_given
 from flsim.cloud.more_help import Beginning, Draft, Verified
 from flsim.cloud.protocol import Answer
-from flsim.cloud.trial import goes_on, halved
+from flsim.cloud.server.chat_reply import UnreadableReplyError
+from flsim.cloud.server.given_reply import NONE_GIVEN, read_given
+from flsim.cloud.server.trial import goes_on, halved
 from flsim.config.schema import ConfigError
 from flsim.models.base import BaseModel, load_base
 from flsim.problems.families import TASKS

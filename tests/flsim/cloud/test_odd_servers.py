@@ -13,9 +13,9 @@ import pytest
 
 import flsim
 from flsim.cloud.cached import CachedCloud
-from flsim.cloud.chat_reply import UnreadableReplyError, read_reply
 from flsim.cloud.endpoint import Endpoint
 from flsim.cloud.protocol import Answer, Basket, RefusedError
+from flsim.cloud.server.chat_reply import UnreadableReplyError, read_reply
 from flsim.config.schema import CloudConfig, ConfigError
 from flsim.problems.families import TASKS
 from flsim.tasks.stream import proxy_problems

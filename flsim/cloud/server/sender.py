@@ -1,7 +1,7 @@
 """Requests on their way to a server: so many at a time, each with its deadline and retries, and when to stop trying.
 
 The key is read from the environment for every call and lies in no attribute. What a server says in an error is read for
-one purpose, to learn what it takes instead (`flsim/cloud/dialect.py`), and is never repeated.
+one purpose, to learn what it takes instead (`flsim/cloud/server/dialect.py`), and is never repeated.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from time import monotonic
 import httpx
 from openai import APIStatusError, AsyncOpenAI
 
-from flsim.cloud.dialect import Came, Dialect, Question, Request
-from flsim.cloud.trouble import REFUSALS, may_pass, name_of, named_wait_s
+from flsim.cloud.server.dialect import Came, Dialect, Question, Request
+from flsim.cloud.server.trouble import REFUSALS, may_pass, name_of, named_wait_s
 
 _GIVE_UP = 3  # questions in a row that failed, after which the others of a call are not even tried
 _LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time

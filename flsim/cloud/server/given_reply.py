@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from flsim.cloud.chat_reply import UnreadableReplyError, billed, choice_of
 from flsim.cloud.more_help import Verified
 from flsim.cloud.protocol import Answer, Reply
-from flsim.cloud.served_tokens import ServedTokens
+from flsim.cloud.server.chat_reply import UnreadableReplyError, billed, choice_of
+from flsim.cloud.server.tokens import ServedTokens
 
 NONE_GIVEN = "told no log-probabilities of given tokens"
 """Why a reply cannot be read: its server has none of them."""

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from flsim.cloud.chat_reply import without_thoughts
 from flsim.cloud.protocol import system_of
+from flsim.cloud.server.chat_reply import without_thoughts
 from flsim.models.folder import folder_of, tokenizer_of
 from flsim.models.wording import Chat, has_chat
 from flsim.problems.problem import Problem

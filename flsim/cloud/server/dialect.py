@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flsim.cloud.chat_reply import read_continuation, read_reply
-from flsim.cloud.given_reply import read_given, read_told
 from flsim.cloud.more_help import Draft, Verified
 from flsim.cloud.protocol import Answer, Reply
-from flsim.cloud.served_tokens import ServedTokens
+from flsim.cloud.server.chat_reply import read_continuation, read_reply
+from flsim.cloud.server.given_reply import read_given, read_told
+from flsim.cloud.server.tokens import ServedTokens
 from flsim.problems.problem import Problem
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"

@@ -7,7 +7,7 @@ from time import time
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-from flsim.cloud.chat_reply import UnreadableReplyError
+from flsim.cloud.server.chat_reply import UnreadableReplyError
 
 _PASSING = (408, 409, 429)  # what may be different the next time, like every 5xx
 REFUSALS = {

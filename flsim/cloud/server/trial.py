@@ -7,11 +7,11 @@ is given a part of an answer of its own: greedy as it is, it has to go on with t
 import logging
 from typing import Protocol
 
-from flsim.cloud.address import PATH
-from flsim.cloud.dialect import FINAL, PREFILL, PREFIX, Came, GoingOn, Question, Request, Verifying
 from flsim.cloud.more_help import Draft
 from flsim.cloud.protocol import system_of
-from flsim.cloud.served_tokens import ServedTokens
+from flsim.cloud.server.address import PATH
+from flsim.cloud.server.dialect import FINAL, PREFILL, PREFIX, Came, GoingOn, Question, Request, Verifying
+from flsim.cloud.server.tokens import ServedTokens
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import Problem
 
@@ -51,7 +51,7 @@ def halved(whole: str) -> str:
 
 
 def refuse_beginnings(server: _Server, system: str | None) -> str:
-    """How the server is told to go on, one of `flsim.cloud.dialect.WAYS`; one that does not answer is not judged.
+    """How the server is told to go on, a way of `flsim.cloud.server.dialect`; a silent one is not judged.
 
     Raises:
         ConfigError: if it starts anew, however it is told.

@@ -1,0 +1,1 @@
+"""What speaks to an OpenAI-compatible server for `flsim.cloud.endpoint`: address, dialects, replies, a trial."""

@@ -2,9 +2,9 @@
 
 The modes are asking the whole question, hand-over of tokens, verification of drafts, early exit, split inference and,
 at the server, the cloud's hidden states (docs/collaboration.md); hints, which need a device that asks by words, are
-held against asking by the same model. Accuracy stands beside requests, tokens, bytes, joules and seconds of a test
-question. Below it says how many results of verification, exit and split are those of asking, and when drafting pays
-on the links of the fleet; the page has the pictures.
+held against asking by the same model; and four modes again where tau is a share of the money. Accuracy stands beside
+requests, tokens, bytes, joules and seconds of a test question. Below it says how many results of verification, exit and
+split are those of asking, and when drafting pays on the links of the fleet; the page has the pictures.
 
   flsim study modes
   flsim study modes --seeds 0 --more rounds=2
@@ -93,6 +93,8 @@ RULES: dict[str, tuple[str, ...]] = {"DA-GRPO": ("da_grpo",), "confidence": ("gr
 """Who asks; the second trains by GRPO, which asks nobody while it trains."""
 WORDS: dict[str, tuple[str, ...]] = {"DA-GRPO": ("da_grpo_after",), "confidence": ("da_grpo_after", "confidence")}
 """The same of a device that asks by words after its draft, as hints need it."""
+PAID = ("ask", "handover", "verify", "split")
+"""Modes that DA-GRPO learns to use where tau is a share of the money, too, and not of the calls."""
 CLOUDS = ("verify", "exit", "split")
 """Modes whose answers are those of the cloud, or near them."""
 TABLES = {
@@ -129,6 +131,11 @@ def arms_of(pair: str, modes: Sequence[str], cloud: Sequence[str] = ()) -> dict[
         return Arm(f"{mode}, {rule}", shared, fragments=find_method("+".join(methods)).files)
 
     found = {"modes": [arm(mode, rule, (*own, *MODES[mode])) for rule, own in RULES.items() for mode in modes]}
+    paid = [mode for mode in PAID if mode in modes]
+    found["money"] = [
+        Arm(f"{mode}, tau of the money", (*shared, "budget.unit=money"), fragments=find_method("+".join(methods)).files)
+        for mode, methods in ((mode, (*RULES["DA-GRPO"], *MODES[mode])) for mode in paid)
+    ]
     if models.words:
         found["hints"] = [
             arm(mode, f"{rule} by words", (*own, *more))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from flsim.comparison.figures import draw_key, front_of, hue, key_lines, letters, name_points
 from flsim.comparison.result import Compared
@@ -67,6 +67,8 @@ def _draw(axes: Axes, comparison: Compared, name: str) -> None:
     axes.step(*zip(*front, strict=True), where="post", color="#AAAAAA", linewidth=1.4, zorder=1)
     if max(values) > _FAR * min(values) > 0:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # powers would be spelt in TeX, which is off
+        axes.xaxis.set_minor_formatter(NullFormatter())
     elif measure.unit == "share":
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")

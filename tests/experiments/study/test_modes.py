@@ -38,6 +38,8 @@ def test_every_arm_has_a_config_that_can_run(tmp_path: Path) -> None:
         build_parts(run.config)
         assert run.config.system is not None
         assert run.config.budget.tau == 0.3
+    assert [arm.label.partition(",")[0] for arm in found["money"]] == ["ask", "handover", "verify", "split"]
+    assert all("budget.unit=money" in arm.settings for arm in found["money"])
     assert next(arm.label for arm in found["hints"]) == "ask, DA-GRPO by words"
 
 

@@ -49,6 +49,16 @@ def test_panels_are_those_that_all_runs_know(values: dict[str, float], tmp_path:
     assert means >= {(30.05, 0.65), (15.05, 0.65)}  # bytes of 10 questions, one more for the second user
 
 
+def test_units_that_lie_far_apart_are_written_in_numbers(tmp_path: Path) -> None:
+    """On an axis of logarithms, without the TeX that nothing here reads."""
+    far = run_of(tmp_path / "far", COUNTS | {"cloud_test_bytes": 90_000.0}, "client.helping.path=my.module:Mode")
+    figure = question_figure(flsim.compare([run_of(tmp_path / "near", COUNTS), far]))
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+    assert any(labels)
+    assert not any("$" in label for label in labels)
+
+
 def test_the_page_has_it_where_a_run_names_a_mode_of_help(tmp_path: Path) -> None:
     with_mode = two(tmp_path / "mode", COUNTS, ["client.helping.path=my.module:Mode"])
     assert "questions.png" in {path.name for path in with_mode.write(tmp_path / "one")}

@@ -113,7 +113,7 @@ class DeviceApp(PackedClientApp):
         self.cloud = make_cloud(config.cloud) if cloud is None else cloud
         asking = algorithm.asks if asking is None else asking
         refuse_rule(asking, algorithm.helping, self.cloud, config)
-        refuse_mode(algorithm.helping, self.cloud, config)
+        refuse_mode(algorithm.helping, asking, self.cloud, config)
         self.asking = asking
         self.mods = list(mods)
         self.config = config
@@ -165,7 +165,7 @@ class DeviceApp(PackedClientApp):
     @property
     def chooses_by_time(self) -> bool:
         """Whether a mode of help does (`flsim.flower.contract.ChoosesByTime`)."""
-        return self.algorithm.helping.needs_system
+        return self.algorithm.helping.chosen_by_time is not None
 
     def start_from(self, folder: str | None) -> None:
         """Take the saved adapter in a folder for the one that the run starts from."""

@@ -80,10 +80,11 @@ class Learner(ABC):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if not isinstance(self.helping, Helping):
+            given = self.helping if isinstance(self.helping, dict | str) else f"a {type(self.helping).__name__}"
             raise ValueError(
-                f"helping={self.helping!r} is no mode of help; name one, such as "
-                f"client.helping.path=clients.helping.verify:Verify, or pass an object of a class of "
-                f"clients.helping.helping.Helping"
+                f"helping is {given}, and no mode of help; name one by its path, such as "
+                f"client.helping.path=clients.helping.verify:Verify (flsim list modes), or pass an object of a class "
+                f"of clients.helping.helping.Helping"
             )
         if math.isinf(self.lr):
             raise ValueError(f"lr={self.lr} must be finite: it is a step's length")

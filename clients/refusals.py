@@ -3,10 +3,11 @@
 from typing import Any
 
 from clients.asking.rule import AskingRule, asks_all
-from clients.helping.helping import Ask, Helping
+from clients.asking.simple import Never
+from clients.helping.helping import ASK, Ask, Helping
 from clients.helping.hint import Hint
 from flsim.cloud.protocol import Cloud, asks_all_tests
-from flsim.config.schema import Config
+from flsim.config.schema import Config, ConfigError
 
 
 def refuse_rule(asking: Any, helping: Helping, cloud: Cloud, config: Config) -> None:
@@ -39,19 +40,23 @@ def refuse_rule(asking: Any, helping: Helping, cloud: Cloud, config: Config) -> 
         )
 
 
-def refuse_mode(helping: Helping, cloud: Cloud, config: Config) -> None:
+def refuse_mode(helping: Helping, asking: AskingRule, cloud: Cloud, config: Config) -> None:
     """Refuse a mode of help that this cloud, this model or this run has no use for.
 
     Raises:
         ValueError: naming both, and the mend.
         ConfigError: likewise, by the mode's own checks.
     """
-    helping.check(cloud, config.cloud.access)
-    if helping.needs_system and config.system is None:
+    if helping != ASK and isinstance(asking, Never):
         raise ValueError(
-            f"client.helping={type(helping).__name__} chooses by seconds, which are only known in virtual time; "
-            f"set system, such as system.stands_for.cloud=1.5, or say what it is to choose "
-            f"(client.helping.layer=1, client.helping.length=constant)"
+            f"client.helping={type(helping).__name__} has no effect: nobody asks; name a rule that does, such as "
+            f"client.asking.path=clients.asking.scores:Confidence, or leave it out"
+        )
+    helping.check(cloud, config.cloud.access)
+    if helping.chosen_by_time is not None and config.system is None:
+        raise ConfigError(
+            f"client.helping={type(helping).__name__} chooses by seconds, which are only known in virtual time; set "
+            f"system, such as system.stands_for.cloud=1.5, or {helping.chosen_by_time}"
         )
     helping.check_model(cloud, config.model)
     if not isinstance(helping, Ask) and (config.cloud.draft is not None or config.cloud.hint is not None):

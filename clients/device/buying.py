@@ -39,7 +39,7 @@ class Help:
     answers: Mapping[tuple[int, int], str]
     """The cloud's right answers, by device and prompt."""
     shares: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """What help took of what asking the whole question takes at most, in `budget.unit`, by device and prompt; nothing
+    """What help took of what asking for the same answer would have, in `budget.unit`, by device and prompt; nothing
     where help is asking."""
 
 

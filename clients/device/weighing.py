@@ -68,9 +68,10 @@ def shares_of(
     problems: Sequence[Sequence[Problem]],
     answers: Mapping[tuple[int, int], Answer],
 ) -> dict[tuple[int, int], float]:
-    """What help took of what asking the whole question takes at most, by device and prompt; above 1 it is dearer.
+    """What help took of what asking for the same answer would have, by device and prompt; above 1 it is dearer.
 
-    Nothing where help is asking, or where a question counts as one call whatever it took.
+    Nothing where help is asking, or where a question counts as one call whatever it took. What asking takes at most
+    would be no measure: an exchange that took as much as asking would then seem to be cheap.
     """
     unit = world.config.budget.unit
     if not world.works_together or unit == CALLS:
@@ -78,9 +79,16 @@ def shares_of(
     found = {}
     for (k, p), answer in answers.items():
         problem, tariff = problems[k][p], devices[k].tariff
-        whole = tariff.cost(world.cloud.quote(problem), problem, unit)
+        whole = tariff.took(_asked_for(world, problem, answer), problem, unit)
         found[k, p] = float(tariff.took(answer, problem, unit) / whole) if whole else 1.0
     return found
+
+
+def _asked_for(world: World, problem: Problem, answer: Answer) -> Answer:
+    """The answer as one request would have brought it; its tokens are counted by the device's own tokenizer."""
+    most = world.cloud.quote(problem)
+    said = len(world.base.spell(answer.text, most.completion_tokens))
+    return Answer(answer.text, most.prompt_tokens, said)
 
 
 def taken_weights(

@@ -82,13 +82,31 @@ class Helping(ABC):
         Raises:
             ConfigError: naming both, and the mend.
         """
+        self.refuse_less(cloud, allowed, self.needs, f"client.helping={type(self).__name__}")
+
+    def refuse_less(self, cloud: Cloud, allowed: str | None, needed: str, who: str) -> None:
+        """Refuse less access than a setting takes.
+
+        Args:
+            cloud: the run's.
+            allowed: `cloud.access`.
+            needed: the access.
+            who: the setting that takes it.
+
+        Raises:
+            ConfigError: naming all, and the mend.
+        """
         access = access_of(cloud, allowed)
-        if not includes(access, self.needs):
-            raise ConfigError(
-                f"client.helping={type(self).__name__} needs a cloud that gives {self.needs}, and "
-                f"{type(cloud).__name__} with cloud.access={allowed or 'all it can'} gives {access}; take a cloud with "
-                f"a model of its own (Builtin, Checkpoint), or another mode (docs/collaboration.md)"
-            )
+        if includes(access, needed):
+            return
+        if includes(cloud.access, needed):
+            mend = f"leave cloud.access={allowed} out, or take another mode (docs/collaboration.md)"
+        else:
+            mend = "take a cloud with a model of its own (Builtin, Checkpoint), or another mode (docs/collaboration.md)"
+        raise ConfigError(
+            f"{who} needs a cloud that gives {needed}, and {type(cloud).__name__} with "
+            f"cloud.access={allowed or 'all it can'} gives {access}; {mend}"
+        )
 
     def try_out(self, cloud: Cloud) -> None:  # noqa: B027  # most modes have nothing to find out
         """Let a cloud that cannot know what its server can do find it out, before a run.
@@ -124,9 +142,9 @@ class Helping(ABC):
         return self.quote(pair.cloud, problem)
 
     @property
-    def needs_system(self) -> bool:
-        """Whether it chooses by what things take in virtual time."""
-        return False
+    def chosen_by_time(self) -> str | None:
+        """What it chooses by what things take in virtual time: a setting that would say it instead, or None."""
+        return None
 
     @property
     def calibrates(self) -> bool:

@@ -20,9 +20,10 @@ class Hint(Ask):
     """How much of what the cloud says is put in."""
 
     share: float = 0.5
-    """Of the tokens of its answer, rounded up; 0 is none and 1 all of it. Where `cloud.hint` asks for a hint, all."""
+    """Of the tokens of the cloud's answer, how much is a hint, rounded up; 0 is none of them and 1 all. Where
+    `cloud.hint` asks for a hint, all of what comes."""
     longest: int = 32
-    """And no more than so many."""
+    """Most tokens of a hint."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""

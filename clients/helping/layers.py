@@ -58,6 +58,12 @@ class SharedLayers(Helping):
                 f"which has {layers}; choose one from 1 to {layers - 1}"
             )
 
+        if self.channels is not None and self.channels >= cloud.depth.width:
+            raise ConfigError(
+                f"client.helping.channels={self.channels} must be below {cloud.depth.width}, which a hidden state of "
+                f"the cloud's model has in all; lower it, or set client.helping.sent=float16 without channels"
+            )
+
     @abstractmethod
     def cuts(self, depth: Depth) -> Sequence[int]:
         """All layers that the mode may cut a model after, the lowest first."""

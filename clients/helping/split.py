@@ -37,9 +37,9 @@ class Split(SharedLayers):
             raise ValueError(f"layer={self.layer!r} must be a number of layers, or auto")
 
     @property
-    def needs_system(self) -> bool:
-        """Where the layer is chosen."""
-        return self.layer == AUTO
+    def chosen_by_time(self) -> str | None:
+        """The layer, where it is not given."""
+        return "client.helping.layer=1" if self.layer == AUTO else None
 
     def cuts(self, depth: Depth) -> Sequence[int]:
         """All, where one is chosen."""
@@ -51,7 +51,7 @@ class Split(SharedLayers):
         """At the layer, or at the cheapest for this device and question."""
         depth = depth_of(pair.cloud)
         cuts = [Cut(layer, self.payload) for layer in self.cuts(depth)]
-        if not self.needs_system:
+        if self.layer != AUTO:
             return cuts * len(caller.asked)
         assert pair.system is not None, "a run without a system is refused before it begins"
         return [

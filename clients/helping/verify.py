@@ -7,6 +7,7 @@ as well, and adds one of its own; and so on until its answer ends (speculative d
 Whether the device gains time by it says `flsim.collaboration.worth`; it saves tokens that the cloud says one by one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -19,7 +20,7 @@ from clients.helping.helping import Caller, Helping, Pair
 from flsim.cloud.exchange import Exchange, work_of
 from flsim.cloud.more_help import Draft, TriesOut, Verifies, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud, bytes_sent
-from flsim.cloud.teacher import LOGITS, TOP_LOGPROBS, access_of, includes
+from flsim.cloud.teacher import LOGITS, TOP_LOGPROBS
 from flsim.collaboration.accept import POINT, REJECTION, RULES, SHARED
 from flsim.collaboration.lengths import BANDIT, CONFIDENT, CONSTANT, LENGTHS, SURE, Bandit, until_unsure
 from flsim.collaboration.worth import CHANCE_BYTES, DOWN_BYTES, ID_BYTES, Turn, billed, fewest_accepted
@@ -61,8 +62,8 @@ class Verify(Helping):
         """Refuse settings that cannot work."""
         if self.k < 0:
             raise ValueError(f"k={self.k} must be at least 0: it is a number of tokens")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature={self.temperature} must be at least 0; 0 is greedy")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} must be at least 0 and finite; 0 is greedy")
         if not 0 <= self.least <= 1:
             raise ValueError(f"least={self.least} must be in [0, 1]: it is a probability")
         for name, allowed in (("rule", RULES), ("length", LENGTHS), ("vocabulary", VOCABULARIES)):
@@ -84,13 +85,8 @@ class Verify(Helping):
                 f"{type(cloud).__name__} bills what stands before a draft with every verification, and "
                 f"client.helping.stateless=false reserves it once; set client.helping.stateless=true"
             )
-        access = access_of(cloud, allowed)
-        if self.temperature > 0 and not includes(access, LOGITS):
-            raise ConfigError(
-                f"client.helping.temperature={self.temperature:g} needs a cloud that gives {LOGITS}, and "
-                f"{type(cloud).__name__} gives {access}; set client.helping.temperature=0, or take Builtin or "
-                f"Checkpoint"
-            )
+        if self.temperature > 0:
+            self.refuse_less(cloud, allowed, LOGITS, f"client.helping.temperature={self.temperature:g}")
 
     def try_out(self, cloud: Cloud) -> None:
         """A server might tell nothing of given tokens."""
@@ -115,9 +111,9 @@ class Verify(Helping):
             )
 
     @property
-    def needs_system(self) -> bool:
-        """A bandit learns from seconds."""
-        return self.length == BANDIT
+    def chosen_by_time(self) -> str | None:
+        """The length of a draft, by a bandit."""
+        return f"client.helping.length={CONSTANT}" if self.length == BANDIT else None
 
     @property
     def first_knob(self) -> tuple[float, ...]:

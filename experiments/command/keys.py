@@ -110,12 +110,24 @@ def _evaluated(module: str, default: str) -> str:
 
 
 def _constant(module: str, name: str) -> str | None:
-    """What a name stands for in a module: assigned there, or in the module of flsim that it is imported from."""
+    """What a name stands for in a module: assigned there, alone or in a row of names, or where it is imported from."""
     for node in tree_of(module).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.unparse(node.value)
-        if isinstance(node, ast.ImportFrom) and node.module in modules_in("flsim"):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if ast.unparse(target) == name:
+                    return ast.unparse(node.value)
+                if isinstance(target, ast.Tuple) and name in [ast.unparse(one) for one in target.elts]:
+                    return _element(module, node.value, [ast.unparse(one) for one in target.elts].index(name))
+        if isinstance(node, ast.ImportFrom) and node.module in (*modules_in("flsim"), *modules_in("clients")):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return _constant(node.module, alias.name)
     return None
+
+
+def _element(module: str, row: ast.expr, place: int) -> str | None:
+    """The element of a row in the source, which may have a name."""
+    if isinstance(row, ast.Name):
+        named = _constant(module, row.id)
+        return None if named is None else _element(module, ast.parse(named, mode="eval").body, place)
+    return ast.unparse(row.elts[place]) if isinstance(row, ast.Tuple) else None

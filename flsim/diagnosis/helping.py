@@ -45,8 +45,8 @@ def _dearer(seen: Seen) -> list[Finding]:
         Finding(
             WARNING,
             "poor_help",
-            f"In {rounds_text(first, last)} help took {shares / helped:.3g} times what asking the whole question takes "
-            f"at most, in budget.unit, in the mean of {amount(helped)} questions.",
+            f"In {rounds_text(first, last)} help took {shares / helped:.3g} times what asking for the same answers "
+            f"would have, in budget.unit, in the mean of {amount(helped)} questions.",
             *(shares / helped, limit("dearer"), ABOVE),
             (seen.trained("help_share", first=first, last=last),),
             "Ask whole questions (client.helping.path=clients.helping.helping:Ask), or take a mode that sends less "

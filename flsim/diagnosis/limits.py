@@ -46,7 +46,7 @@ LIMITS: dict[str, Limit] = {
     "short": Limit(2.0, "tokens of a response that did not ask, its ending included"),
     "accepted": Limit(0.3, "share of the drafted tokens that the cloud accepted, over the last third of the rounds"),
     "drafted": Limit(100, "drafted tokens at least, for that share"),
-    "dearer": Limit(1.0, "what help took, as a part of what asking the whole question takes at most"),
+    "dearer": Limit(1.0, "what help took, as a part of what asking for the same answer would have"),
     "bias": Limit(0.5, "error of averaging factors in place of products, of the mean product"),
     "kept_energy": Limit(0.9, "share of the exact aggregate's squared norm that its cut to a rank keeps"),
     "effective": Limit(1 / 3, "devices that count, after weighting, as a part of those that took part"),

@@ -144,7 +144,7 @@ _TABLE = (
         "poor_help", "poor help", (WARNING, NOTE),
         "`accepted_tokens`, `help_share` (with a mode of help)",
         "over the last third of the rounds: (a note) accepted < {accepted} of {drafted} drafted tokens or more; help "
-        "took > {dearer} of what asking takes at most, of {requests} questions or more",
+        "took > {dearer} of what asking would have, of {requests} questions or more",
         "shorter drafts, distillation, asking",
         poor_help,
     ),

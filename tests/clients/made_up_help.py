@@ -48,9 +48,9 @@ class Within(Helping):
         return Answer("", 2 * whole.prompt_tokens, whole.completion_tokens, exchange=most)
 
     @property
-    def needs_system(self) -> bool:
+    def chosen_by_time(self) -> str | None:
         """As it is said."""
-        return self.timed
+        return "client.helping.timed=false" if self.timed else None
 
     def held(self, cloud: Cloud) -> float:
         """A quarter, where it cuts."""
@@ -88,17 +88,18 @@ class Within(Helping):
 
 @dataclass(frozen=True)
 class AtPart(Helping):
-    """The cloud's answer for exactly a part of what asking takes at most, in tokens, money and bytes."""
+    """The cloud's answer for a part of what asking for it takes, in tokens, money and bytes, but for rounding."""
 
     part: float = 0.5
 
     def help(self, pair: Pair, callers: Sequence[Caller]) -> list[list[Answer | None]]:
         """One request each."""
-        return [[self._one(pair.cloud, one.problem) for one in caller.asked] for caller in callers]
+        return [[self._one(pair, one.problem) for one in caller.asked] for caller in callers]
 
-    def _one(self, cloud: Cloud, problem: Problem) -> Answer:
-        (answer,), most = cloud.answer([problem]), cloud.quote(problem)
+    def _one(self, pair: Pair, problem: Problem) -> Answer:
+        (answer,), most = pair.cloud.answer([problem]), pair.cloud.quote(problem)
         assert answer is not None
-        up, down = round(self.part * bytes_sent(problem)), round(self.part * most_down(most))
-        tokens = round(self.part * most.prompt_tokens), round(self.part * most.completion_tokens)
+        up, down = round(self.part * bytes_sent(problem)), round(self.part * len(answer.text.encode()))
+        said = len(pair.base.spell(answer.text))
+        tokens = round(self.part * most.prompt_tokens), round(self.part * said)
         return Answer(answer.text, *tokens, exchange=Exchange(trips=1, up_bytes=up, down_bytes=down))

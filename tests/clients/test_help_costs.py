@@ -84,16 +84,16 @@ def at_half(world: World, unit: str = "tokens") -> World:
 
 
 def test_shares_by_hand(world: World) -> None:
-    """Asking takes 64 + 64 tokens at most. Help that took 24 and 8 took a quarter of it, and 256 twice as much.
+    """Asking takes 64 tokens and, for an answer without words, its end. Help that took 13 took a fifth of it.
 
     Where a question is a call, or help is asking, there are none; where asking costs nothing, it is all of it.
     """
     at, (first, second) = at_half(world), problems(2)
     device = device_of(at)
-    took = Answer("", 24, 8, exchange=Exchange(trips=3, up_bytes=9))
-    dear = Answer("", 128, 128, exchange=Exchange(trips=1))
+    took = Answer("", 12, 1, exchange=Exchange(trips=3, up_bytes=9))
+    dear = Answer("", 100, 30, exchange=Exchange(trips=1))
     row = [[first, second]]
-    assert shares_of(at, [device], row, {(0, 0): took, (0, 1): dear}) == {(0, 0): 0.25, (0, 1): 2.0}
+    assert shares_of(at, [device], row, {(0, 0): took, (0, 1): dear}) == {(0, 0): 0.2, (0, 1): 2.0}
     assert shares_of(replace(at, helping=ASK), [device], row, {(0, 0): took}) == {}
     assert shares_of(at_half(world, "calls"), [device], row, {(0, 0): took}) == {}
     free = replace(at.config, cloud=CloudConfig(price_per_prompt_token=0, price_per_completion_token=0))
@@ -187,13 +187,13 @@ def test_devices_ask_twice_as_often_where_help_takes_half(world: World) -> None:
     twice, same, device = requests_of(at_half(world), 0.5)
     assert twice == pytest.approx(2 * often, rel=0.25)
     assert same == pytest.approx(0.2, abs=0.05)
-    assert same == pytest.approx(0.5 * twice)
-    assert device.share == 0.5
+    assert same == pytest.approx(0.5 * twice, rel=0.02)
+    assert device.share == pytest.approx(0.5, rel=0.02)
     _, _, learning = requests_of(at_half(world), 1.0)
-    assert learning.share == pytest.approx(0.95)
+    assert learning.share == pytest.approx(0.95, rel=0.002)
     weighing = request_weights(at_half(world), [learning], [problems(3)])
     assert weighing is not None
-    torch.testing.assert_close(weighing.expected, 0.95 * weighing.whole)
+    torch.testing.assert_close(weighing.expected, learning.share * weighing.whole)
 
 
 # ------------------------------------------------------------------------------------------------- runs

@@ -169,7 +169,7 @@ def test_without_enough_questions_nothing_exits(world: World, cloud: Builtin) ->
 )
 def test_a_quote_is_the_most(mode: SharedLayers, world: World, cloud: Builtin) -> None:
     """In every count, so in every unit."""
-    if isinstance(mode, Split) and mode.needs_system:
+    if isinstance(mode, Split) and mode.chosen_by_time:
         found = [helped(world, Split(layer=layer), cloud) for layer in range(1, LAYERS)]
     else:
         found = [helped(world, mode, cloud)]

@@ -436,7 +436,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], said: s
 
 def test_what_a_run_lacks_is_refused_before_it_begins(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run: TinyRun = tiny_runs_in(tmp_path, tiny_checkpoint, ("client.helping.path=clients.helping.verify:Verify",))
-    with pytest.raises(ConfigError, match=r"client.helping=Verify needs a cloud that gives top_logprobs, and Oracle"):
+    with pytest.raises(ConfigError, match=r"client.helping=Verify needs a cloud that verifies drafts .* and Oracle"):
         client_of(run("oracle"))
     builtin = ("cloud.kind=builtin",)
     with pytest.raises(ConfigError, match="temperature=1 needs a cloud that gives logits, and Builtin gives scores"):

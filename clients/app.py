@@ -11,6 +11,7 @@ from flwr.clientapp.typing import Mod
 
 import flsim.flower.messages as wire
 from clients.asking.rule import AskingRule
+from clients.asking.simple import Never
 from clients.device.carried import adapters_of, fingerprint, keep_own, opts_in, part_to_send
 from clients.device.device import Device, dual_of, keep, knob_of, remember
 from clients.device.head import Head
@@ -76,6 +77,11 @@ class LocalAlgorithm(Protocol):
         """Whether its responses may hold the help request."""
         ...
 
+    @property
+    def sends(self) -> bool:
+        """Whether devices that learn send questions to the cloud."""
+        ...
+
     def prompts_per_round(self, world: World, name: str) -> int:
         """How many prompts the stream of a device brings in a round."""
         ...
@@ -113,7 +119,8 @@ class DeviceApp(PackedClientApp):
         self.cloud = make_cloud(config.cloud) if cloud is None else cloud
         asking = algorithm.asks if asking is None else asking
         refuse_rule(asking, algorithm.helping, self.cloud, config)
-        refuse_mode(algorithm.helping, asking, self.cloud, config)
+        asked = algorithm.sends or not isinstance(asking, Never)
+        refuse_mode(algorithm.helping, self.cloud, config, asked=asked)
         self.asking = asking
         self.mods = list(mods)
         self.config = config

@@ -187,6 +187,11 @@ class Learner(ABC):
         return None
 
     @property
+    def sends(self) -> bool:
+        """Whether devices that learn send questions to the cloud."""
+        return self.may_ask
+
+    @property
     def speaks(self) -> bool:
         """Whether its responses may hold the help request: it asks by words, and not by a head."""
         return self.may_ask and self.head is None

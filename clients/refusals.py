@@ -3,7 +3,6 @@
 from typing import Any
 
 from clients.asking.rule import AskingRule, asks_all
-from clients.asking.simple import Never
 from clients.helping.helping import ASK, Ask, Helping
 from clients.helping.hint import Hint
 from flsim.cloud.protocol import Cloud, asks_all_tests
@@ -40,14 +39,20 @@ def refuse_rule(asking: Any, helping: Helping, cloud: Cloud, config: Config) -> 
         )
 
 
-def refuse_mode(helping: Helping, asking: AskingRule, cloud: Cloud, config: Config) -> None:
+def refuse_mode(helping: Helping, cloud: Cloud, config: Config, *, asked: bool) -> None:
     """Refuse a mode of help that this cloud, this model or this run has no use for.
+
+    Args:
+        helping: the mode.
+        cloud: of the run.
+        config: likewise.
+        asked: whether anybody asks for help, while devices learn or when they are measured.
 
     Raises:
         ValueError: naming both, and the mend.
         ConfigError: likewise, by the mode's own checks.
     """
-    if helping != ASK and isinstance(asking, Never):
+    if helping != ASK and not asked:
         raise ValueError(
             f"client.helping={type(helping).__name__} has no effect: nobody asks; name a rule that does, such as "
             f"client.asking.path=clients.asking.scores:Confidence, or leave it out"

@@ -49,6 +49,11 @@ class Sft(Learner):
             raise ValueError("pooled=true would send the whole fleet's share under one device's ledger; leave it out")
 
     @property
+    def sends(self) -> bool:
+        """Tau of its questions."""
+        return True
+
+    @property
     def keeps_start(self) -> bool:
         """For the KL."""
         return self.kl > 0
@@ -57,7 +62,10 @@ class Sft(Learner):
         """One step: send, check, memorise."""
         world, devices = pack.world, pack.devices
         sent = self._to_send(world, devices, problems, step)  # (K, P)
-        bought = buy_answers(world, devices, problems, sent)
+        bought = buy_answers(world, devices, problems, sent, step=step)
+        if world.helping.takes_part:  # else a device that samples nothing need not read what it sends
+            asked = [[problems[k][p] for at, p in bought if at == k] for k in range(len(devices))]
+            count_reading(devices, encode(world.base, world.base.prompts(asked)))
         verdicts = are_right([(problems[k][p], answer.text) for (k, p), answer in bought.items()])
         right = {place for place, readout in zip(bought, verdicts, strict=True) if readout}
         kept = sorted(right) if self.verified else sorted(bought)

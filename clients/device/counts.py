@@ -48,14 +48,15 @@ class Counts:
     the policy, all of them."""
 
     def help(self, took: Exchange) -> None:
-        """Its part of an exchange; what it drew one by one takes as many steps."""
+        """Its part of an exchange, a response of one draw after the other if it drew anything."""
         self.read += took.read
         self.sampled += took.drawn
+        self.responses += took.drawn > 0
         self.steps += took.drawn
 
     def facts(self, basket: Basket) -> dict[str, tuple[float, float]]:
         """Totals and weights by the names of rows, with what went to the cloud."""
-        prompts = float(self.prompts)
+        prompts = float(max(self.prompts, self.read > 0))  # who samples nothing reads answers alone
         return {
             "read_tokens": (float(self.read), prompts),
             "sampled_tokens": (float(self.sampled), float(self.responses)),

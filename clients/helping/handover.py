@@ -64,15 +64,20 @@ class Handover(Helping):
         """All hand-overs, each with a beginning as long as the cloud's longest answer."""
         whole = cloud.quote(problem)
         each = TOKEN_BYTES if whole.most_bytes is None else math.ceil(whole.most_bytes / whole.completion_tokens)
-        down = self.times * self.tokens * each
+        said = self.times * self._tokens(whole)
+        down = said * each
         up = self.times * (bytes_sent(problem) + whole.completion_tokens * each)
         return Answer(
             "",
             self.times * (whole.prompt_tokens + whole.completion_tokens),
-            self.times * self.tokens,
+            said,
             most_bytes=down,
             exchange=Exchange(trips=self.times, up_bytes=up, down_bytes=down),
         )
+
+    def _tokens(self, whole: Answer) -> int:
+        """What is handed over at a time: no more than the cloud's longest answer has."""
+        return min(self.tokens, whole.completion_tokens)
 
     def most(self, pair: Pair, problem: Problem) -> Answer:
         """The device reads what the cloud says, of whose tokens none has less than a byte, and draws all else.
@@ -94,11 +99,11 @@ class Handover(Helping):
 
     def _hand_over(self, pair: Pair, some: "Sequence[_Answering]") -> None:
         """The cloud says the next tokens, where that still fits into what was reserved."""
-        some = [one for one in some if one.may_hand_over(self.tokens, pair.base)]
+        some = [one for one in some if one.may_hand_over(self._tokens(one.whole), pair.base)]
         if not some:
             return
         beginnings = [Beginning(one.asked.problem, one.text(pair.base)) for one in some]
-        said = cast(GoesOn, pair.cloud).go_on(beginnings, self.tokens)
+        said = cast(GoesOn, pair.cloud).go_on(beginnings, max(self._tokens(one.whole) for one in some))
         for one, beginning, came in zip(some, beginnings, said, strict=True):
             one.take(pair.base, beginning, came)
 

@@ -139,7 +139,8 @@ class Builtin(Cloud):
         return [self._score(self.prompt(p), tokens) for p, tokens in zip(problems, completions, strict=True)]
 
     def go_on(self, beginnings: Sequence[Beginning], tokens: int) -> list[Continuation]:
-        """See `flsim.cloud.more_help.GoesOn`."""
+        """See `flsim.cloud.more_help.GoesOn`; at most as many tokens as its longest answer has."""
+        tokens = min(tokens, self.max_new_tokens)
         begun = [(self.prompt(one.problem), one.said) for one in beginnings]
         return go_on(self.base, begun, tokens, batch_size=self.batch_size, sure=self.sure)
 

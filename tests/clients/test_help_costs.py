@@ -32,7 +32,7 @@ from flsim.system.system import System
 from tests.clients.made_up_help import AtPart, Within
 from tests.clients.test_units import CAPS, EIGHTHS, ROUNDS, Even, carried_out, counting, device_of, total
 from tests.flsim.cloud.test_cloud import problems
-from tests.tiny import TinyRun, tiny_world
+from tests.tiny import TinyRun, tiny_runs_in, tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = ("client.policy=token", "client.explore=0.5", "client.imitate=0", "client.replay=0", "fleet.devices=3")
@@ -258,3 +258,22 @@ def test_a_device_that_cannot_hold_its_layers_is_refused_before_the_run(tiny_run
     with pytest.raises(ConfigError, match=r"memory_gb=0.6 does not hold .* 8.8 GB of the cloud's model"):
         flsim.run(config, progress=False)
     assert not Path(config.folder).exists()
+
+
+WITHIN = "client.helping.path=tests.clients.made_up_help:Within"
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("learner", ["clients.sft:Sft", "clients.gapg:Gapg", "clients.fixed_price:FixedPrice"])
+def test_whoever_learns_may_be_helped_by_a_mode(learner: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """No device is set aside over what its mode read and drew; one that samples nothing says so, too."""
+    run = tiny_runs_in(tmp_path, tiny_checkpoint, (f"client.path={learner}", WITHIN, "rounds=1", "budget.tau=1"))
+    rows = flsim.run(run("helped"), progress=False).rows
+    assert not (rows["name"] == "set_aside").any()
+    assert rows[rows["name"] == "helped_drawn"]["total"].sum() > 0
+
+
+def test_a_mode_that_nobody_asks_for_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run = tiny_runs_in(tmp_path, tiny_checkpoint, ("client.path=clients.grpo:Grpo", WITHIN))
+    with pytest.raises(ConfigError, match=r"helping=Within has no effect: nobody asks; name a rule"):
+        flsim.run(run("silent"), progress=False)

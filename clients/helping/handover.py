@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, cast
 
-from clients.helping.helping import Asked, Caller, Helping, Pair
+from clients.helping.helping import Asked, Caller, Helping, Pair, exchange_of
 from flsim.cloud.exchange import Exchange
 from flsim.cloud.more_help import Beginning, Continuation, GoesOn, TriesOut
 from flsim.cloud.protocol import Answer, Cloud, bytes_sent
@@ -85,8 +85,8 @@ class Handover(Helping):
         The token that it is unsure of is drawn, too, at each hand-over.
         """
         quote = self.quote(pair.cloud, problem)
-        own = Exchange(read=_took(quote).down_bytes, drawn=pair.longest + self.times)
-        return replace(quote, exchange=_took(quote).plus(own))
+        own = Exchange(read=exchange_of(quote).down_bytes, drawn=pair.longest + self.times)
+        return replace(quote, exchange=exchange_of(quote).plus(own))
 
     def help(self, pair: Pair, callers: Sequence[Caller]) -> list[list[Answer | None]]:
         """Cloud and device in turn; all questions go on together."""
@@ -99,7 +99,7 @@ class Handover(Helping):
 
     def _hand_over(self, pair: Pair, some: "Sequence[_Answering]") -> None:
         """The cloud says the next tokens, where that still fits into what was reserved."""
-        some = [one for one in some if one.may_hand_over(self._tokens(one.whole), pair.base)]
+        some = [one for one in some if one.may_hand_over(self._tokens(one.whole), pair.base, pair.cloud)]
         if not some:
             return
         beginnings = [Beginning(one.asked.problem, one.text(pair.base)) for one in some]
@@ -150,7 +150,9 @@ class _Answering:
     """Whether the cloud is to say what comes next."""
     ended: bool = False
     failed: bool = False
-    """Whether the cloud failed, so that nobody helps any more."""
+    """Whether the cloud did."""
+    spent: bool = False
+    """Whether one more hand-over does not fit into what was reserved."""
     cached: bool = True
     """Whether all that the cloud has said was there already."""
     retries: int = 0
@@ -167,16 +169,18 @@ class _Answering:
         """What has been said."""
         return base.stops.cut(str(base.tokenizer.decode(self.tokens, skip_special_tokens=True)))
 
-    def may_hand_over(self, tokens: int, base: BaseModel) -> bool:
+    def may_hand_over(self, tokens: int, base: BaseModel, cloud: Cloud) -> bool:
         """Whether one more hand-over of so many tokens stays within what was reserved; else nobody helps any more."""
-        begun, most = len(self.text(base).encode()), _took(self.most)
-        down = tokens * (most.down_bytes // self.most.completion_tokens)
-        self.hands_over = (
-            self.sent + self.whole.prompt_tokens + begun <= self.most.prompt_tokens  # a token has a byte at least
-            and self.took.up_bytes + bytes_sent(self.asked.problem) + begun <= most.up_bytes
-            and self.took.down_bytes + down <= most.down_bytes
+        said, most = self.text(base), exchange_of(self.most)
+        # the beginning as a question of its own has at least its tokens
+        begun = cloud.quote(replace(self.asked.problem, question=said)).prompt_tokens if said else 0
+        up, down = len(said.encode()), tokens * (most.down_bytes // self.most.completion_tokens)
+        self.spent = (
+            self.sent + self.whole.prompt_tokens + begun > self.most.prompt_tokens
+            or self.took.up_bytes + bytes_sent(self.asked.problem) + up > most.up_bytes
+            or self.took.down_bytes + down > most.down_bytes
         )
-        return self.hands_over
+        return not self.spent
 
     def take(self, base: BaseModel, beginning: Beginning, came: Continuation | None) -> None:
         """Enter what the cloud said; the device reads it. Where it failed, the device goes on alone."""
@@ -203,7 +207,7 @@ class _Answering:
             chances: their log-probabilities.
             below: the probability below which it is unsure.
         """
-        again = below and not self.failed and self.took.trips < _took(self.most).trips
+        again = below and not (self.failed or self.spent) and self.took.trips < exchange_of(self.most).trips
         least = math.log(below) if again else -math.inf
         kept = next((place for place, chance in enumerate(chances) if chance < least), len(said))
         unsure = kept < len(said)
@@ -213,7 +217,7 @@ class _Answering:
 
     def answer(self, base: BaseModel) -> Answer | None:
         """What came of it; None where the cloud failed at once, which costs nothing."""
-        if self.failed and not self.received:
+        if (self.failed or self.spent) and not self.received:
             return None
         return Answer(
             self.text(base),
@@ -223,8 +227,3 @@ class _Answering:
             retries=self.retries,
             exchange=self.took,
         )
-
-
-def _took(answer: Answer) -> Exchange:
-    assert answer.exchange is not None, "a quote of hand-overs says what they take"
-    return answer.exchange

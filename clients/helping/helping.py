@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from flsim.cloud.exchange import Exchange
 from flsim.cloud.protocol import Answer, Cloud
 from flsim.cloud.teacher import TEXT, access_of, includes
 from flsim.config.model import ModelConfig
@@ -184,6 +185,12 @@ class Ask(Helping):
 
 
 ASK = Ask()
+
+
+def exchange_of(answer: Answer) -> Exchange:
+    """What a question took beside its tokens."""
+    assert answer.exchange is not None, "what a mode of help took is said by its answers"
+    return answer.exchange
 
 
 @dataclass(frozen=True)

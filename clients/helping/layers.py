@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from clients.helping.helping import Caller, Helping, Pair
+from clients.helping.helping import Caller, Helping, Pair, exchange_of
 from flsim.cloud.exchange import Exchange
 from flsim.cloud.more_help import Depth, Shared, SharesLayers, sharing
 from flsim.cloud.protocol import Answer, Cloud
@@ -34,7 +34,7 @@ class SharedLayers(Helping):
 
     def __post_init__(self) -> None:
         """Refuse what is no payload."""
-        assert self.payload
+        Payload(self.sent, self.channels)
 
     @property
     def payload(self) -> Payload:
@@ -137,12 +137,6 @@ def longest_of(whole: Answer) -> Shared:
     """What comes of a question with the longest answer, all of it said by the cloud, by the quote of the whole."""
     uploads = (whole.prompt_tokens, *[1] * (whole.completion_tokens - 1))
     return Shared("", whole.prompt_tokens, whole.completion_tokens, uploads)
-
-
-def exchange_of(answer: Answer) -> Exchange:
-    """What a question took beside its tokens."""
-    assert answer.exchange is not None, "what a mode of help took is said by its answers"
-    return answer.exchange
 
 
 def part_of(count: int, layers: int, depth: Depth) -> int:

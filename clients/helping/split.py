@@ -11,8 +11,8 @@ the states of early layers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clients.helping.helping import Caller, Pair
-from clients.helping.layers import SharedLayers, depth_of, exchange_of, longest_of, middle, taken
+from clients.helping.helping import Caller, Pair, exchange_of
+from clients.helping.layers import SharedLayers, depth_of, longest_of, middle, taken
 from flsim.cloud.exchange import work_of
 from flsim.cloud.more_help import Depth, Shared
 from flsim.cloud.protocol import Answer

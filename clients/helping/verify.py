@@ -34,6 +34,8 @@ from flsim.problems.problem import Problem
 
 EQUAL, INTERSECTION = VOCABULARIES = ("equal", "shared")
 
+_LENGTHS = 32  # of a draft that a bandit may have to try
+
 
 @dataclass(frozen=True)
 class Verify(Helping):
@@ -69,8 +71,11 @@ class Verify(Helping):
         for name, allowed in (("rule", RULES), ("length", LENGTHS), ("vocabulary", VOCABULARIES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of: {', '.join(allowed)}")
-        if self.length == BANDIT and self.k == 0:
-            raise ValueError("length='bandit' chooses from 1 to k tokens, and k=0 leaves none; set k=8")
+        if self.length == BANDIT and not 1 <= self.k <= _LENGTHS:
+            raise ValueError(
+                f"length='bandit' tries each length from 1 to k tokens, and k={self.k} is not from 1 to {_LENGTHS}; "
+                f"set k=8"
+            )
 
     def check(self, cloud: Cloud, allowed: str | None) -> None:
         """It takes a cloud that verifies tokens, and of a sampled answer the cloud's whole distribution."""

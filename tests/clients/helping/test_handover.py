@@ -193,6 +193,25 @@ def test_a_cloud_that_fails_at_once_helps_nobody_and_later_the_device_ends_alone
     assert answer.text[:1] == problem.right_text[:1]
 
 
+class Chatty(Knowing):
+    """It always has one more thing to say."""
+
+    def _one(self, one: Beginning, tokens: int) -> Continuation:
+        return Continuation(Answer("1", len(one.problem.prompt) + len(one.said), 1), ended=False)
+
+
+def test_where_one_more_hand_over_would_not_fit_the_device_ends_the_answer_alone() -> None:
+    """L tokens of a question and T of an answer are reserved twice; a beginning of T is sent once, and T + 1 no more."""
+    world = world_of(Chatty())
+    attach(world, [2])
+    problem = next(problem for problem in own_tests(world, 0) if len(problem.right_text) <= 2)
+    begun = "0" * (len(problem.right_text) + 1)
+    (answer,) = helped(world, Handover(1, 1.0, 2), [[problem]], begun)[0]
+    rest, _ = alone(world, problem, begun + "1")
+    assert answer.text == begun + "1" + "".join(rest)
+    assert took(answer).trips == 1
+
+
 def test_a_cloud_that_only_answers_is_refused_by_name(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run: TinyRun = tiny_runs_in(tmp_path, tiny_checkpoint, ())
     with pytest.raises(ConfigError, match=r"Handover needs a cloud that goes on .* and Oracle answers whole questions"):

@@ -13,8 +13,8 @@ from clients.asking.simple import Always
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack, own_tests
 from clients.helping.exit import Exit
-from clients.helping.helping import Asked, Caller
-from clients.helping.layers import SharedLayers, exchange_of, longest_of, taken
+from clients.helping.helping import Asked, Caller, exchange_of
+from clients.helping.layers import SharedLayers, longest_of, taken
 from clients.helping.split import Split, seconds_of
 from flsim.cloud.builtin import Builtin, Oracle
 from flsim.cloud.exchange import Exchange

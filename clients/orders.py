@@ -12,8 +12,9 @@ from clients.device.hints import answers_after
 from clients.device.notes import cloud_facts
 from clients.device.world import World
 from clients.helping.helping import Asked, Caller, Exchanges
+from flsim.cloud.buying import obtain
 from flsim.cloud.draft import as_sent
-from flsim.cloud.journal import Journal, lost_facts, obtain
+from flsim.cloud.journal import Journal, lost_facts
 from flsim.cloud.protocol import Answer, Basket
 from flsim.devices import device_name
 from flsim.problems.judging import are_right

@@ -16,8 +16,9 @@ from clients.device.weighing import shares_of
 from clients.device.world import World
 from clients.helping.helping import Asked, Caller, Exchanges
 from flsim.budget.ledger import Trip
+from flsim.cloud.buying import buy
 from flsim.cloud.draft import as_sent
-from flsim.cloud.journal import TRAINING, buy, digest_of
+from flsim.cloud.journal import TRAINING, digest_of
 from flsim.cloud.protocol import Answer, bytes_sent
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem

@@ -197,7 +197,7 @@ def exchange_of(answer: Answer) -> Exchange:
 class Exchanges:
     """The exchanges of a pack: its wishes are all questions of the callers, device by device.
 
-    It is what `flsim.cloud.journal` takes for a `Service`.
+    It is what `flsim.cloud.buying` takes for a `Service`.
     """
 
     helping: Helping

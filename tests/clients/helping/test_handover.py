@@ -201,7 +201,7 @@ class Chatty(Knowing):
 
 
 def test_where_one_more_hand_over_would_not_fit_the_device_ends_the_answer_alone() -> None:
-    """L tokens of a question and T of an answer are reserved twice; a beginning of T is sent once, and T + 1 no more."""
+    """L + T tokens of question and answer are reserved twice; a beginning of T is sent once, T + 1 no more."""
     world = world_of(Chatty())
     attach(world, [2])
     problem = next(problem for problem in own_tests(world, 0) if len(problem.right_text) <= 2)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flsim.cloud.buying import Service, buy, obtain
 from flsim.cloud.cache import Cache
 from flsim.cloud.cached import CachedCloud
 from flsim.cloud.desk import Desk
 from flsim.cloud.exchange import Exchange
-from flsim.cloud.journal import TRAINING, Journal, Service, buy, digest_of, obtain
+from flsim.cloud.journal import TRAINING, Journal, digest_of
 from flsim.cloud.more_help import Beginning, Continuation, Depth, Draft, Shared, Verified, going_on, verifying
 from flsim.cloud.protocol import MONEY, Answer, Cloud, RefusedError
 from flsim.cloud.unpaid import Unpaid

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import clients.device.rollout as rollout
+import clients.device.buying as devices
 import flsim
+import flsim.cloud.buying as buying
 import flsim.cloud.cache as shelf
 import flsim.cloud.journal as journal
 import flsim.cloud.purchases as purchases
@@ -87,9 +88,9 @@ FAULTS: dict[str, tuple[Any, str, bool, range]] = {
     "the cache is written and then fails": (shelf.Cache, "put", True, range(2, 999)),
     "the cache cannot be read": (shelf.Cache, "get", False, range(6, 999)),
     "the outcome cannot be written down": (journal.Journal, "close", True, range(2, 4)),
-    "the cloud answers and the client fails": (journal, "buy", True, range(1, 4)),
-    "every second client fails after buying": (rollout, "buy", True, range(1, 99, 2)),
-    "the verifier fails": (rollout, "digest_of", False, range(9, 12)),
+    "the cloud answers and the client fails": (buying, "buy", True, range(1, 4)),
+    "every second client fails after buying": (devices, "buy", True, range(1, 99, 2)),
+    "the verifier fails": (devices, "digest_of", False, range(9, 12)),
 }
 
 
@@ -151,7 +152,7 @@ STAGE = (
 
 PLAIN = ("budget.calls_total=5", "rounds=2", *STAGE)
 MOMENTS: list[tuple[Any, str, int, bool]] = [
-    (rollout, "buy", 1, True),
+    (devices, "buy", 1, True),
     (journal.Journal, "close", 2, False),
     (shelf.Cache, "put", 2, True),
     (purchases, "text_reply", 1, True),

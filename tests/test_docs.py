@@ -75,7 +75,18 @@ def test_the_table_of_methods_names_the_files_that_ship() -> None:
     [
         (
             *("docs/methods.md", "clients"),
-            {"__init__", "app", "evaluate", "orders", "taken", "task_scores", "learner", "reinforcement", "poisoning"},
+            {
+                "__init__",
+                "app",
+                "evaluate",
+                "orders",
+                "taken",
+                "task_scores",
+                "refusals",
+                "learner",
+                "reinforcement",
+                "poisoning",
+            },
         ),
         ("docs/strategies.md", "strategies", {"__init__", "base", "mean"}),
     ],

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from flsim.cloud.cache import Cache, Shelf, key_of
 from flsim.cloud.more_help import (
@@ -24,8 +24,10 @@ from flsim.cloud.more_help import (
 )
 from flsim.cloud.protocol import NOTHING, Answer, Cloud, Reply, text_reply
 from flsim.cloud.teacher import TEXT
-from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
+
+if TYPE_CHECKING:  # it needs torch, for which a mistake in a config should not have to wait
+    from flsim.models.cut import Cut
 
 
 class _Keepable(Protocol):
@@ -104,7 +106,7 @@ class CachedCloud(Cloud):
         """As the cloud has it."""
         return sharing(self.cloud).depth
 
-    def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared | None]:
+    def share(self, problems: Sequence[Problem], cut: "Cut") -> list[Shared | None]:
         """What comes of each question of a model that is cut, in order; what is the same is computed once.
 
         Raises:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flsim.cloud.more_help import (
     Beginning,
@@ -18,8 +18,10 @@ from flsim.cloud.more_help import (
     verifying,
 )
 from flsim.cloud.protocol import MONEY, Answer, Cloud
-from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
+
+if TYPE_CHECKING:  # it needs torch, for which a mistake in a config should not have to wait
+    from flsim.models.cut import Cut
 
 _NAME = "flsim-cloud"  # within the driver's own namespace
 _COLLECT_S = 0.005  # how long the first question of a batch waits for others
@@ -130,7 +132,7 @@ class DeskCloud(Cloud):
         """As the cloud has it."""
         return sharing(self._cloud).depth
 
-    def share(self, problems: Sequence[Problem], cut: Cut) -> list[Shared | None]:
+    def share(self, problems: Sequence[Problem], cut: "Cut") -> list[Shared | None]:
         """What comes of each question of a model that is cut, in order; failures as of `answer`.
 
         Raises:

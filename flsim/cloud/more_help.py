@@ -9,15 +9,17 @@ in a reply's place says that the cloud failed, which costs nothing.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flsim.cloud.protocol import Answer
 from flsim.config.schema import ConfigError
-from flsim.models.cut import Cut
 from flsim.problems.problem import Problem
+
+if TYPE_CHECKING:  # it needs torch, for which a mistake in a config should not have to wait
+    from flsim.models.cut import Cut
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class SharesLayers(Protocol):
         """Of its model; known without its weights."""
         ...
 
-    def share(self, problems: Sequence[Problem], cut: Cut) -> Sequence[Shared | None]:
+    def share(self, problems: Sequence[Problem], cut: "Cut") -> Sequence[Shared | None]:
         """The greedy answers of both parts together, in order; none depends on the others."""
         ...
 

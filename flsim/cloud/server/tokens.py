@@ -6,8 +6,6 @@ from functools import cached_property
 
 from flsim.cloud.protocol import system_of
 from flsim.cloud.server.chat_reply import without_thoughts
-from flsim.models.folder import folder_of, tokenizer_of
-from flsim.models.wording import Chat, has_chat
 from flsim.problems.problem import Problem
 
 _KEY = "cloud.tokenizer"
@@ -27,6 +25,9 @@ class ServedTokens:
         Raises:
             ConfigError: if there is no tokenizer.
         """
+        from flsim.models.folder import tokenizer_of  # not above: no server without a tokenizer need wait for them
+        from flsim.models.wording import Chat, has_chat
+
         self.path, self._system = path, system
         self.tokenizer = tokenizer_of(path, _KEY)
         self._chat = Chat(self.tokenizer) if has_chat(self.tokenizer) else None
@@ -39,6 +40,8 @@ class ServedTokens:
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """All tokens that end an answer, first the one that ends a turn; none if nothing names any."""
+        from flsim.models.folder import folder_of
+
         turn = None if self._chat is None else self._chat.end()
         file = folder_of(self.path, _KEY) / "generation_config.json"
         named = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None

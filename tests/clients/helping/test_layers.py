@@ -142,6 +142,7 @@ def test_a_lower_threshold_asks_the_cloud_less(world: World, cloud: Builtin) -> 
     assert len(set(trips)) == 4
 
 
+@pytest.mark.slow
 def test_the_calibrated_threshold_keeps_the_risk(cloud: Builtin) -> None:
     """Of 40 questions each that were not calibrated on, on three devices, no more than the risk and some differ."""
     world = world_of(Exit(layer=5), "evaluation.prompts_per_task=20")

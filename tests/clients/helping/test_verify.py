@@ -426,7 +426,7 @@ def test_a_device_of_any_family_drafts_for_a_cloud_of_its_own(family: str, tmp_p
         ({"rule": "typical"}, "rule='typical' must be one of: shared, rejection, point"),
         ({"length": "long"}, "length='long' must be one of: constant, confident, bandit"),
         ({"vocabulary": "any"}, "vocabulary='any' must be one of: equal, shared"),
-        ({"length": "bandit", "k": 0}, "length='bandit' chooses from 1 to k tokens, and k=0 leaves none"),
+        ({"length": "bandit", "k": 0}, "length='bandit' tries each length from 1 to k tokens, and k=0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], said: str) -> None:

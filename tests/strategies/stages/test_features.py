@@ -162,6 +162,7 @@ def test_fitted_maps_are_the_regression_on_plain_forwards(tmp_path: Path) -> Non
     torch.testing.assert_close(maps, fitted_maps(torch.cat(own)[None], taught[None]), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_teacher_as_its_own_student_has_only_the_ridge_and_16_bits_to_learn(tmp_path: Path) -> None:
     one, config = stage(tmp_path, "model.path=builtin:cloud", features=1.0, feature_layers="every", lr=1e-6)
     found = named(one.after_round(1, first_adapter(config.model, config.seed), [])[1])
@@ -171,6 +172,7 @@ def test_the_teacher_as_its_own_student_has_only_the_ridge_and_16_bits_to_learn(
     assert apart > 5 * found["features_before"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [COSINE, SQUARE])
 def test_the_students_states_come_nearer_and_their_bytes_are_rows(tmp_path: Path, kind: str) -> None:
     """A token's states of 3 layers are 3 times 128 numbers of 2 bytes."""

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from experiments.real.server import JsonHandler
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import generate, prompts_of, read
 from flsim.models.help_request import NO_HELP
@@ -133,7 +134,7 @@ class ModelServer(ThreadingHTTPServer):
         return f"token_id:{token}" if as_ids else str(self.base.tokenizer.decode([token]))
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: ModelServer
 
     def do_POST(self) -> None:
@@ -142,15 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path in (CHAT, COMPLETIONS):
             with self.server.lock:
                 status, said = self.server.reply(self.path, body)
-        data = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        self.send_json(status, said)
 
 
 @contextmanager

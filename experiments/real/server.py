@@ -47,12 +47,28 @@ class KnownAnswers(ThreadingHTTPServer):
             self.asked += 1
 
 
-class _Handler(BaseHTTPRequestHandler):
+class JsonHandler(BaseHTTPRequestHandler):
+    """Replies in JSON, and says nothing of it."""
+
+    def send_json(self, status: int, body: Mapping[str, Any]) -> None:
+        """Reply."""
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not printed."""
+
+
+class _Handler(JsonHandler):
     server: KnownAnswers
 
     def do_POST(self) -> None:
         if self.path != ROUTE:
-            return self._send(404, {"error": {"message": f"there is only {ROUTE}"}})
+            return self.send_json(404, {"error": {"message": f"there is only {ROUTE}"}})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.count()
         time.sleep(self.server.latency_s)
@@ -62,18 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         reply = {"id": "0", "object": "chat.completion", "created": 0, "model": body["model"]}
-        return self._send(200, {**reply, "choices": [choice], "usage": usage})
-
-    def _send(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are counted, not printed."""
+        return self.send_json(200, {**reply, "choices": [choice], "usage": usage})
 
 
 @contextmanager

@@ -156,17 +156,21 @@ class TriesOut(Protocol):
         ...
 
 
+def _refuse_without(method: str, cloud: object, to_do: str) -> None:
+    if not callable(getattr(cloud, method, None)):
+        raise ConfigError(
+            f"{type(cloud).__name__} cannot {to_do}, as it has no method {method}; take another cloud "
+            f"(docs/clouds.md), or another mode of help"
+        )
+
+
 def going_on(cloud: object) -> GoesOn:
     """A cloud as one that goes on.
 
     Raises:
         ConfigError: if it is none.
     """
-    if not callable(getattr(cloud, "go_on", None)):
-        raise ConfigError(
-            f"{type(cloud).__name__} cannot go on with what a device began to say, as it has no method go_on; take "
-            f"another cloud (docs/clouds.md), or another mode of help"
-        )
+    _refuse_without("go_on", cloud, "go on with what a device began to say")
     return cloud  # type: ignore[return-value]  # it has the one method
 
 
@@ -176,11 +180,7 @@ def verifying(cloud: object) -> Verifies:
     Raises:
         ConfigError: if it is none.
     """
-    if not callable(getattr(cloud, "verify", None)):
-        raise ConfigError(
-            f"{type(cloud).__name__} cannot verify drafts, as it has no method verify; take another cloud "
-            f"(docs/clouds.md), or another mode of help"
-        )
+    _refuse_without("verify", cloud, "verify drafts")
     return cloud  # type: ignore[return-value]  # whoever has it has all of them
 
 
@@ -246,9 +246,5 @@ def sharing(cloud: object) -> SharesLayers:
     Raises:
         ConfigError: if it is none.
     """
-    if not callable(getattr(cloud, "share", None)):
-        raise ConfigError(
-            f"{type(cloud).__name__} cannot share its layers, as it has no method share; take another cloud "
-            f"(docs/clouds.md), or another mode of help"
-        )
+    _refuse_without("share", cloud, "share its layers")
     return cloud  # type: ignore[return-value]  # whoever has it has all of them

@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare real standins test test-slow test-torture check bench pretrain clean
+.PHONY: help demo compare real standins test test-slow test-torture test-ecosystem check bench pretrain clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -69,6 +69,22 @@ test-slow: .venv/dev ## the slow tests: kills and resumes, the whole demo
 test-torture: .venv/dev ## try to break it (about 30 minutes): kills, full disks, damaged files, caps, fuzz; ARGS="drivers --scale 0.1"
 	$(BIN)/flsim torture $(ARGS)
 
+# Some optional packages hold others back that .venv has newer, so they have an environment of their own
+ECOSYSTEM := .venv-ecosystem
+CHROMIUM := chromium chromium-browser google-chrome
+
+$(ECOSYSTEM)/whole: setup.cfg pyproject.toml constraints-ecosystem.txt
+	test -x $(ECOSYSTEM)/bin/python || $(PYTHON) -m venv $(ECOSYSTEM)
+	@echo "installing every optional part into $(ECOSYSTEM): 2.5 GB"
+	@$(ECOSYSTEM)/bin/python -m pip install --quiet --no-deps --no-compile pip==26.3 -r constraints-ecosystem.txt
+	@$(ECOSYSTEM)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e . && $(ECOSYSTEM)/bin/python -m pip check
+	@command -v $(CHROMIUM) >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
+		apt-get -qq install --no-install-recommends chromium >/dev/null; } || echo "no browser: the tests of pages skip"
+	@touch $@
+
+test-ecosystem: $(ECOSYSTEM)/whole ## every optional part with its real server or browser, in an environment of its own
+	$(ECOSYSTEM)/bin/python -m pytest -q -m ecosystem -rs tests/ecosystem $(ARGS)
+
 check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -83,4 +99,4 @@ pretrain: .venv/run ## make the built-in models again, side by side on 2 cores (
 	$(BIN)/python -m experiments.pretrain cloud; wait
 
 clean: ## forget the environment and all runs
-	rm -rf .venv runs *.egg-info
+	rm -rf .venv $(ECOSYSTEM) runs *.egg-info

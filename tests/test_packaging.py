@@ -62,6 +62,27 @@ def unmet(requirements: list[Requirement], pins: dict[str, str]) -> set[str]:
     }
 
 
+OPTIONAL = ["track", "data", "partitioners", "harness", "gguf", "tasks", "ecosystem"]
+
+
+def locked_optional() -> dict[str, str]:
+    """The versions in constraints-ecosystem.txt, which is a lock of a whole environment."""
+    lines = (ROOT / "constraints-ecosystem.txt").read_text().splitlines()
+    return {canonicalize_name(n): v for n, v in (line.split("==") for line in lines if not line.startswith("#"))}
+
+
+@pytest.mark.parametrize("group", ["run", "dev", *OPTIONAL])
+def test_the_lock_of_optional_parts_holds_versions_that_setup_cfg_admits(group: str) -> None:
+    wanted = [one for one in asked(group) if one.name != "flsim-continual"]
+    assert unmet(wanted, locked_optional()) == set()
+
+
+def test_both_locks_hold_the_same_versions_of_what_results_hang_on() -> None:
+    names = {"torch", "numpy", "flwr", "ray", "transformers", "peft", "tokenizers", "pandas"}
+    both = locked("run"), locked_optional()
+    assert {name: both[0][name] for name in names} == {name: both[1][name] for name in names}
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_lock_holds_versions_that_setup_cfg_admits(group: str) -> None:
     assert unmet(asked(group), locked("run") | locked(group)) == set()

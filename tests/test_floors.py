@@ -25,7 +25,7 @@ FLOORS = (
     ("timing", "budget", "problems", "system"),
     ("models", "tasks"),
     ("aggregation", "cloud", "metrics"),
-    ("diagnosis", "flower"),
+    ("charts", "diagnosis", "flower"),
     ("report",),
     ("loop", "comparison"),
     ("flsim", "__main__"),

@@ -195,10 +195,12 @@ def resolve(key: str, path: str) -> Any:
     if not colon or not name or not module_name.strip("."):
         raise ConfigError(f"{key}={path!r} must be written as module:Name or my_file.py:Name")
     module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
-    if name not in vars(module):
+    found = getattr(module, name, None)  # which also loads what a package, such as trl, imports when it is asked for
+    if found is None and name not in vars(module):
         own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
+        own = own or [n for n in getattr(module, "__all__", []) if isinstance(n, str)]  # of a package's parts
         raise not_there(key, path, str(vars(module).get("__file__", "built in")), own)
-    return vars(module)[name]
+    return found
 
 
 def not_there(key: str, path: str, file: str, own: Sequence[str]) -> ConfigError:

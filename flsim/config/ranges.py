@@ -117,6 +117,18 @@ def one_of(default: T, allowed: Sequence[str], *, refused: Mapping[str, str] | N
     return limited(default, Range(f"one of: {', '.join(allowed)}", complaint))
 
 
+def one_of_or_path(default: T, allowed: Sequence[str], example: str) -> T:
+    """One of a few words, or the path of something else that does the same, such as `example`."""
+
+    def complaint(value: str) -> str | None:
+        if value in allowed or ":" in value:
+            return None
+        known = f"{', '.join(allowed)}{near(value, allowed)}"
+        return f"is not known; choose one of: {known}, or give a path, such as {example}"
+
+    return limited(default, Range(f"one of: {', '.join(allowed)}, or a path such as {example}", complaint))
+
+
 def count_or(word: str, default: T) -> T:
     """How many there are, at least 1, or a word that has them found."""
     counts = number(1)

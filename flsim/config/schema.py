@@ -24,6 +24,7 @@ from flsim.config.ranges import (
     filled,
     gpu_share,
     one_of,
+    one_of_or_path,
     part,
     plug_in,
     share,
@@ -36,6 +37,7 @@ from flsim.config.warmup import WarmupConfig as WarmupConfig
 
 SCHEDULES = ("switch", "staggered", "ramp", "recurring", "joint")
 OWN_TESTS = ("always", "phases", "never")
+PARTITIONS = ("dirichlet", "user", "evenly")
 STRATA = ("rank", "task", "traffic")
 ENGINE_KINDS = ("ray", "local")
 ALL, GRANTED = "all", "granted"
@@ -67,9 +69,13 @@ class DataConfig:
     splits: str = one_of("official", ("official", "hash"))
     """`official`: the set's own train, validation and test, and a hash of the question for what it lacks; `hash`: the
     hash for all (`flsim/tasks/item.py`)."""
-    partition: str = one_of("dirichlet", ("dirichlet", "user", "evenly"))
+    partition: str = one_of_or_path("dirichlet", PARTITIONS, "flwr_datasets.partitioner:ShardPartitioner")
     """Whose items are whose: `dirichlet`: every device has its own mixture of `over`; `user`: a device holds the items
-    of a user; `evenly`: at random. The draw follows `stream.seed`."""
+    of a user; `evenly`: at random; or the path of a partitioner of `flwr-datasets`, or of one's own with the same
+    methods. The draw follows `stream.seed`."""
+    partition_settings: dict[str, Any] = field(default_factory=dict)
+    """Of a partitioner by path: its keyword arguments, such as `{partition_by: label, alpha: 0.5}`; the number of
+    devices and the seed are given to it."""
     over: str = one_of("label", ("label", "level", "user"))
     """What `dirichlet` mixes: `label`, `level` or `user`."""
     alpha: float = at_least(0, 1.0)

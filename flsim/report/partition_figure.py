@@ -21,7 +21,7 @@ from flsim.report.plot import COLOURS, INK, QUIET, drawable, new_figure, save_if
 from flsim.tasks.heterogeneity import Heterogeneity, as_lines, counts_table, heterogeneity, label_counts
 from flsim.tasks.item import Item
 from flsim.tasks.item_table import NONE, column_of, table_of
-from flsim.tasks.partition import Assignment
+from flsim.tasks.partition import OVER, Assignment
 from flsim.tasks.sets import DataTask
 from flsim.text import amount, percent
 
@@ -254,7 +254,8 @@ def _counted(group: DataTask) -> tuple[Sequence[Item], str]:
     """The items, and the field to count them by: what was dealt by, else the first that all of them have."""
     items, config = table_of(group.source.items), group.config
     wished = [config.over] if config.partition == "dirichlet" else ["label", "level", "user"]
-    for field in wished:
+    named = config.partition_settings.get("partition_by")
+    for field in [named, *wished] if named in OVER else wished:
         if bool((items.columns[field].codes != NONE).all()):
             return items, field
     return items.having(label=column_of([group.name] * len(items))), "label"
@@ -267,5 +268,8 @@ def _rule(group: DataTask) -> str:
         return (
             "all users dealt out" if config.users_per_device is None else f"{config.users_per_device} user per device"
         )
+    if ":" in config.partition:
+        settings = ", ".join(f"{name} {value}" for name, value in config.partition_settings.items())
+        return f"dealt by {config.partition.rpartition(':')[2]}" + (f", {settings}" if settings else "")
     skew = f", quantities log-normal with sigma {config.quantity_sigma:g}" if config.quantity_sigma else ""
     return (f"Dirichlet with alpha {config.alpha:g}" if config.partition == "dirichlet" else "dealt evenly") + skew

@@ -91,6 +91,12 @@ def _check_splits(name: str, data: DataConfig) -> None:
 
 
 def _check_partition(name: str, data: DataConfig) -> None:
+    if data.partition_settings and ":" not in data.partition:
+        raise ConfigError(
+            f"data.{name}.partition_settings={shown(data.partition_settings)} has no effect with "
+            f"partition={data.partition}; it belongs to a partitioner by path: set data.{name}.partition, or leave it "
+            f"out"
+        )
     for key, rules in _BELONGS.items():
         given = getattr(data, key)
         if data.partition not in rules and given != getattr(DataConfig(), key):

@@ -28,6 +28,7 @@ from flsim.tasks.partition import (
     lognormal_shares,
     named_lack,
 )
+from flsim.tasks.partitioner import by_partitioner
 from flsim.tasks.people import numbered, told_of_users
 from flsim.tasks.splits import split_items
 
@@ -179,9 +180,10 @@ def _mends(config: DataConfig, held: int) -> list[str]:
         found.append("least=1 draws users who have items of every split")
     if held and config.partition != "user" and config.quantity_sigma:
         found.append(f"a quantity_sigma below {config.quantity_sigma:g} makes devices more equal")
-    if held and config.partition == "dirichlet":
+    if held and config.partition not in ("user", "evenly"):
         found.append("partition=evenly deals every device of everything")
-        found += [f"so does an alpha above {config.alpha:g}, nearly"] if np.isfinite(config.alpha) else []
+    if held and config.partition == "dirichlet" and np.isfinite(config.alpha):
+        found.append(f"so does an alpha above {config.alpha:g}, nearly")
     return found
 
 
@@ -217,6 +219,9 @@ def _assigned(
             keep_user_ids=config.keep_user_ids,
             needs=needs,
         )
+    if ":" in config.partition:
+        path, settings = config.partition, config.partition_settings
+        return by_partitioner(items, splits, path=path, settings=settings, devices=devices, seed=seed)
     sigma = config.quantity_sigma
     shares = lognormal_shares(devices, sigma=sigma, seed=seed) if sigma else None
     if config.partition == "evenly":

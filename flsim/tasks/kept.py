@@ -116,7 +116,8 @@ def _make_room(newest: Path) -> None:
 
 def _files(config: DataConfig) -> Mapping[str, tuple[DataFile, ...]] | None:
     """The files that a set reads; None if that cannot be said, or something of it is code of one's own."""
-    if config.reader is not None or config.kind not in READERS or ":" in (config.verifier or ""):
+    own = ":" in config.partition or ":" in (config.verifier or "")
+    if own or config.reader is not None or config.kind not in READERS:
         return None
     reader, root, settings = reader_of(config.kind), Path(config.root), config.settings
     try:

@@ -240,7 +240,7 @@ def dirichlet(
     everything = np.bincount(label[splits >= 0], minlength=len(labels))  # (L,)
     prior = everything / everything.sum()
     mixtures = np.stack([_mixture(alpha, prior, seed, device) for device in range(devices)])  # (D, L)
-    order = _order(items, seed)
+    order = in_dealing_order(items, seed)
     owners = np.full(len(items), NOBODY, dtype=np.int64)
     for number, split in enumerate(SPLITS):
         mine = order[splits[order] == number]  # indices of this split's items in dealing order
@@ -278,7 +278,7 @@ def evenly(
         ConfigError: for settings out of range.
     """
     quantity = checked_shares(shares, devices)
-    order = _order(items, seed)
+    order = in_dealing_order(items, seed)
     owners = np.full(len(items), NOBODY, dtype=np.int64)
     for number, split in enumerate(SPLITS):
         mine = order[splits[order] == number]
@@ -323,7 +323,7 @@ def _mixture(alpha: float, prior: Floats, seed: int, device: int) -> Floats:
     return np.asarray(rng.dirichlet(alpha * prior), dtype=np.float64)
 
 
-def _order(items: Sequence[Item], seed: int) -> Indices:
+def in_dealing_order(items: Sequence[Item], seed: int) -> Indices:
     """Indices in dealing order: a hash of each item's text, so that it does not matter how the files were read."""
     return _order_of(table_of(items), seed)
 

@@ -89,10 +89,11 @@ def profile(
 
 def _show(run_dir: Path, picture: Path) -> None:
     """Print the table of a run's rounds and draw them into `picture`."""
+    from flsim.charts.breakdown import break_down
     from flsim.metrics.rows import read_rows  # not above: `flsim profile --help` need not wait for matplotlib
     from flsim.report.plot import drawing_style, save_figure
     from flsim.report.table import time_table
-    from flsim.report.time_figure import break_down, time_figure
+    from flsim.report.time_figure import time_figure
 
     timings = read_timings(run_dir)
     if not timings:

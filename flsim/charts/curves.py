@@ -19,42 +19,33 @@ _ROUND = "round"
 
 
 def accuracy_charts(run: RunRows) -> list[Chart]:
-    """Accuracy with the cloud, and alone; of a run where there is no cloud, one chart."""
-    if run.tested("alone_accuracy").empty:
-        return accuracy_chart(run, "accuracy", "Accuracy", alone=False)
-    return [
-        *accuracy_chart(run, "accuracy", "Accuracy when the device may ask the cloud", alone=False),
-        *accuracy_chart(run, "alone_accuracy", "Accuracy of the device alone (asking disabled)", alone=True),
-    ]
+    """The mean user's accuracy with the cloud, and alone, with the references as level lines; none before a test.
 
-
-def accuracy_chart(run: RunRows, name: str, title: str, *, alone: bool | None) -> list[Chart]:
-    """Accuracy of the mean user over rounds, with the references as level lines; none before the first test.
-
-    Args:
-        run: its rows.
-        name: of the chart.
-        title: of the chart.
-        alone: True draws accuracy with asking disabled, False accuracy with the cloud, None both.
+    Of a run where there is no cloud it is one chart.
     """
-    asks = not run.tested("alone_accuracy").empty
-    lines = _asking(run, "may ask" if asks else "global") if alone is not True else []
-    lines += _alone(run) if alone is not False else []
-    if all(line.dashed for line in lines):
-        return []
-    return [_over_rounds(run, name, "accuracy", title, "test prompts right", lines)]
+    asking, alone = run.tested("accuracy"), run.tested("alone_accuracy")
+    without = alone.empty
+    above = curve(asking, "global" if without else "may ask", COLOURS["global"])
+    below = curve(alone, "alone", COLOURS["alone"])
+    titles = ("Accuracy when the device may ask the cloud", "Accuracy of the device alone (asking disabled)")
+    levels = (
+        (("random", "accuracy", "asks at random"), ("cloud", "accuracy", "cloud LLM")),
+        (("frozen", "alone_accuracy", "frozen, alone"), ("base", "alone_accuracy", "bare base, alone")),
+    )
+    charts = []
+    for name, title, found, references in zip(
+        ("accuracy", "alone_accuracy"), ("Accuracy", "") if without else titles, (above, below), levels, strict=True
+    ):
+        if found:
+            lines = [*found, *_levels(run, found[0].x, references)]
+            charts.append(_over_rounds(run, name, "accuracy", title, "test prompts right", lines))
+    return charts
 
 
-def _asking(run: RunRows, text: str) -> list[Line]:
-    levels = (("random", "asks at random"), ("cloud", "cloud LLM"))
-    found = [_level(run, run.at_end("accuracy", model), says, model) for model, says in levels]
-    return [*curve(run.tested("accuracy"), text, COLOURS["global"]), *(line for one in found for line in one)]
-
-
-def _alone(run: RunRows) -> list[Line]:
-    levels = (("frozen", "frozen, alone"), ("base", "bare base, alone"))
-    found = [_level(run, run.at_end("alone_accuracy", model), says, model) for model, says in levels]
-    return [*curve(run.tested("alone_accuracy"), "alone", COLOURS["alone"]), *(line for one in found for line in one)]
+def _levels(run: RunRows, rounds: tuple[float, ...], references: Sequence[tuple[str, str, str]]) -> list[Line]:
+    """The mean users of models that do not learn: (model, measure, what it is called)."""
+    found = ((per_user(run.at_end(name, model)), model, text) for model, name, text in references)
+    return [_flat(rounds, float(own.mean()), text, COLOURS[model]) for own, model, text in found if len(own)]
 
 
 def usage_charts(run: RunRows) -> list[Chart]:
@@ -74,7 +65,7 @@ def dual_charts(run: RunRows) -> list[Chart]:
     lines = curve(run.trained("dual_variable"), "λ =", COLOURS["dual"], share=False)
     if not lines:
         return []
-    title = "The price of asking that devices learn (dual variable λ)"
+    title = "The price of asking that devices learn, λ"
     return [_over_rounds(run, "lambda", "usage", title, "λ (reward per request)", lines, share=False)]
 
 
@@ -88,13 +79,6 @@ def curve(rows: pd.DataFrame, text: str, colour: str, *, share: bool = True) -> 
     label = f"{text} {percent(end, digits=0) if share else format(end, '.2f')}"
     name = text.removesuffix(" =")
     return [Line(name, tuple(map(float, found.index)), mean, colour, label, low, high)]
-
-
-def _level(run: RunRows, measured: pd.DataFrame, text: str, model: str) -> list[Line]:
-    """The mean user of a model that does not learn, at every round."""
-    values = per_user(measured)
-    rounds = tuple(map(float, sorted(run.tested("accuracy")["round"].unique())))
-    return [_flat(rounds, float(values.mean()), text, COLOURS[model])] if len(values) and rounds else []
 
 
 def _flat(x: tuple[float, ...], level: float, text: str, colour: str) -> Line:

@@ -32,14 +32,15 @@ var flsimCharts = (function () {
   function sets(chart) {
     const all = [];
     chart.lines.forEach(function (line, number) {
-      const along = function (values) {
-        return values.map((value, at) => (chart.sideways ? { x: value, y: line.x[at] } : { x: line.x[at], y: value }));
+      const along = function (values) { // of a chart with categories the values in their order, which Chart.js knows
+        if (!chart.categories.length) return values.map((value, at) => ({ x: line.x[at], y: value }));
+        const placed = chart.categories.map(() => null);
+        line.x.forEach((place, at) => { placed[place] = values[at]; });
+        return placed;
       };
       const common = { line: number, borderColor: line.colour, order: line.dashed ? 2 : 1 };
       if (chart.bars) {
-        const values = chart.categories.map(() => null);
-        line.x.forEach((place, at) => { values[place] = line.y[at]; });
-        all.push({ ...common, label: line.name, data: values, backgroundColor: line.colour, borderWidth: 0 });
+        all.push({ ...common, label: line.name, data: along(line.y), backgroundColor: line.colour, borderWidth: 0, maxBarThickness: 34 });
         return;
       }
       const many = line.x.length > 60;
@@ -64,7 +65,7 @@ var flsimCharts = (function () {
     const place = Chart.helpers.getRelativePosition(event, plot);
     const area = plot.chartArea;
     if (place.x < area.left - 8 || place.x > area.right + 8 || place.y < area.top || place.y > area.bottom) return [];
-    const found = [];
+    const users = plot.flsim.lines.some((line) => line.users.length), found = [];
     for (const meta of plot.getSortedVisibleDatasetMetas()) {
       const set = plot.data.datasets[meta.index];
       if (set.band) continue;
@@ -73,31 +74,31 @@ var flsimCharts = (function () {
         if (element.skip) return;
         const at = element.getProps(["x", "y"], useFinal);
         const across = Math.abs(at.x - place.x);
-        const away = set.users ? Math.hypot(across, at.y - place.y) : across;
+        const away = users ? Math.hypot(across, at.y - place.y) : across;
         if (!best || away < best.away) best = { element, index, datasetIndex: meta.index, away, x: at.x };
       });
       if (best) found.push(best);
     }
     const least = Math.min(...found.map((one) => one.away));
-    const line = plot.flsim.lines.some((one) => one.users.length);
-    return found.filter((one) => (line ? one.away === least : one.away <= least + 1.5)).slice(0, line ? 1 : undefined);
+    return found.filter((one) => one.away <= least + (users ? 0 : 1.5)).slice(0, users ? 1 : undefined);
   };
 
   function heading(items) {
     if (!items.length) return "";
     const chart = items[0].chart.flsim, item = items[0];
     const line = chart.lines[item.dataset.line];
+    if (chart.categories.length) return chart.categories[item.dataIndex];
     if (line.users.length) return line.users[item.dataIndex];
-    if (chart.categories.length) return chart.categories[chart.bars ? item.dataIndex : line.x[item.dataIndex]];
     const x = line.x[item.dataIndex];
-    return chart.percent_x ? shown(100 * x, 1) + " %" : chart.x_title + " " + shown(x, Number.isInteger(x) ? 0 : 2);
+    if (chart.percent_x) return chart.x_title + ": " + shown(100 * x, 1) + " %";
+    return chart.x_title + " " + shown(x, Number.isInteger(x) ? 0 : 2);
   }
 
   function told(item) {
     const chart = item.chart.flsim, line = chart.lines[item.dataset.line];
-    const at = chart.bars ? line.x.indexOf(item.dataIndex) : item.dataIndex;
-    if (at < 0 || line.y[at] === null) return null;
-    if (line.users.length) return ofUser(chart, line.users[at]);
+    const at = chart.categories.length ? line.x.indexOf(item.dataIndex) : item.dataIndex;
+    if (at < 0 || line.y[at] === null || (chart.stacked && !line.y[at])) return null;
+    if (line.users.length && !chart.bars) return ofUser(chart, line.users[at]);
     let text = line.name + ": " + written(line.y[at], chart, 1);
     if (line.low.length) text += " (users " + written(line.low[at], chart, 1) + " to " + written(line.high[at], chart, 1) + ")";
     if (line.sizes.length) text += ", " + shown(100 * line.sizes[at], 1) + " % of all";
@@ -164,14 +165,14 @@ var flsimCharts = (function () {
   }
 
   function scales(chart) {
-    const long = chart.unit ? chart.y_title + (chart.y_title ? ", " : "") + chart.unit : chart.y_title;
-    const value = axis(chart, long, chart.percent, {
+    const value = axis(chart, chart.y_title, chart.percent, {
       ticks: { maxTicksLimit: 7 },
-      scale: { beginAtZero: chart.from_zero || chart.bars, max: chart.top === null ? undefined : chart.top, ...(!chart.percent && {}) },
+      scale: { beginAtZero: chart.from_zero || chart.bars, max: chart.top === null ? undefined : chart.top },
     });
     const xs = chart.lines.flatMap((line) => line.x), whole = xs.every(Number.isInteger);
     const kind = chart.categories.length
-      ? { scale: { type: "category", labels: chart.categories, grid: { display: false }, offset: true }, ticks: { callback: undefined } }
+      ? { scale: { type: "category", labels: chart.categories, grid: { display: false }, offset: true },
+          ticks: { callback: undefined, maxRotation: chart.categories.every((name) => name.length < 6) ? 0 : 40 } }
       : { scale: { type: "linear", min: chart.percent_x ? 0 : Math.min(...xs) - (chart.marks.length ? 0.5 : 0),
             max: chart.percent_x ? 1 : Math.max(...xs) + (chart.marks.length ? 0.5 : 0), grid: { display: chart.percent_x, color: GRID } },
           ticks: { precision: whole ? 0 : undefined, includeBounds: !chart.marks.length, maxTicksLimit: 9 } };
@@ -204,12 +205,17 @@ var flsimCharts = (function () {
     const made = plot || new Chart(canvas, { type: chart.bars ? "bar" : "line", data: { datasets: [] }, plugins: [phases],
       options: { animation: false, scales: { x: { display: false }, y: { display: false } }, responsive: false } });
     made.flsim = chart;
-    made.data.labels = chart.bars ? chart.categories : undefined;
+    made.data.labels = chart.categories.length ? chart.categories : undefined;
     made.data.datasets = sets(chart).map((set) => ({ ...set, hidden: hidden.includes(chart.lines[set.line].name) }));
     made.options = options(chart);
     made.update("none");
     if (!plot) made.resize();
     drawn.set(chart.name, made);
+  }
+
+  function say(place, where, text) {
+    const found = place.querySelector(where);
+    if (found && found.textContent !== text) found.textContent = text;
   }
 
   // Draws every chart that has a place, [data-chart=NAME]; a place without a chart is hidden.
@@ -218,7 +224,10 @@ var flsimCharts = (function () {
     for (const place of document.querySelectorAll("[data-chart]")) {
       const chart = given.get(place.dataset.chart);
       place.hidden = !chart;
-      if (chart) draw(chart, place.querySelector("canvas"));
+      if (!chart) continue;
+      say(place, "h3", chart.title);
+      say(place, ".note", chart.note);
+      draw(chart, place.querySelector("canvas"));
     }
   }
 
@@ -233,6 +242,7 @@ var flsimCharts = (function () {
   });
 
   function begin() {
+    for (const hint of document.querySelectorAll("[data-chart-hint]")) hint.hidden = false;
     for (const held of document.querySelectorAll("script[data-flsim-charts]")) show(JSON.parse(held.textContent));
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin); else begin();

@@ -5,7 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flsim.charts.chart import Chart
+from flsim.charts.claims import claims_charts
+from flsim.charts.cost import cost_charts
 from flsim.charts.curves import accuracy_charts, dual_charts, usage_charts
+from flsim.charts.systems import system_charts
+from flsim.charts.times import time_charts
+from flsim.charts.users import users_charts
 from flsim.metrics.run_rows import RunRows
 from flsim.timing import RoundTiming
 
@@ -26,6 +31,11 @@ def charts_of(run: RunRows, timings: Sequence[RoundTiming] = ()) -> tuple[Chart,
         "accuracy": partial(accuracy_charts, run),
         "usage": partial(usage_charts, run),
         "lambda": partial(dual_charts, run),
+        "reliability": partial(claims_charts, run),
+        "users": partial(users_charts, run),
+        "cost": partial(cost_charts, run),
+        "systems": partial(system_charts, run),
+        "time": partial(time_charts, timings),
     }
     return tuple(chart for name, make in makers.items() for chart in _made(name, make))
 

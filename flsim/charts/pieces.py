@@ -23,20 +23,24 @@ SCRIPT = "flsim-charts.js"
 """What draws a chart from its JSON."""
 
 STYLE = """
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 1.4rem 2rem;
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 0 2rem;
   margin: 1.2rem 0 .4rem; }
-.chart { margin: 0; min-width: 0; }
+.charts.three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
+.chart { margin: 0 0 1rem; min-width: 0; display: grid; grid-row: span 3; grid-template-rows: subgrid; }
+.chart[hidden] { display: none; }
 .chart.wide { grid-column: 1 / -1; }
-.chart h3 { font-size: 1rem; margin: 0 0 .3rem; }
+.chart h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .3rem; align-self: end; }
+.chart p.note { margin: 0; }
 .chart .paper { position: relative; height: 320px; width: 100%; }
 .chart .paper canvas { position: absolute; inset: 0; }
-.chart noscript { display: block; font-size: .92rem; color: #555; }
+.chart .note:empty { display: none; }
 @media (max-width: 600px) { .chart .paper { height: 290px; } }
 body.printing { width: 182mm; max-width: none; padding: 0; margin: 0; }
 body.printing .chart .paper { height: 68mm; }
-body.printing .charts { grid-template-columns: 1fr 1fr; gap: 6mm; }
+body.printing .charts { grid-template-columns: 1fr 1fr; gap: 0 6mm; }
 @media print {
-  .charts { grid-template-columns: 1fr 1fr; gap: 6mm; }
+  [data-chart-hint] { display: none; }
+  .charts { grid-template-columns: 1fr 1fr; gap: 0 6mm; }
   .chart { break-inside: avoid; }
   .chart .paper { height: 68mm; }
   .chart .paper canvas { width: 100% !important; height: 100% !important; }
@@ -55,23 +59,27 @@ def script_text() -> str:
     return (files(__package__) / SCRIPT).read_text(encoding="utf-8")
 
 
-def place(name: str, title: str = "", *, picture: str = "", wide: bool = False) -> str:
-    """Where a chart is drawn; it stays hidden until there is one of that name.
+def place(name: str, title: str = "", *, wide: bool = False) -> str:
+    """Where a chart is drawn, under its title, with its note below; it stays hidden until there is one of that name.
 
     Args:
         name: of the chart.
-        title: above it, plain text; also what it is for readers who do not see it.
-        picture: path of the same as a picture, for browsers without scripts; empty if there is none.
+        title: above it until the chart brings its own; plain text, also for readers who do not see the chart.
         wide: whether it takes the page's whole width.
     """
-    told = ""
-    if picture:
-        link = f'<a href="{escape(picture)}">{escape(picture)}</a>'
-        told = f"<noscript>This chart is drawn by JavaScript, which is off; as a picture it is {link}.</noscript>"
-    above = f"<h3>{escape(title)}</h3>" if title else ""
-    label = escape(title or name)
-    paper = f'<div class="paper"><canvas role="img" aria-label="{label}"></canvas></div>'
-    return f'<figure class="chart{" wide" * wide}" data-chart="{escape(name)}">{above}{paper}{told}</figure>'
+    paper = f'<div class="paper"><canvas role="img" aria-label="{escape(title or name)}"></canvas></div>'
+    kind = "chart wide" if wide else "chart"
+    inside = f'<h3>{escape(title)}</h3>{paper}<p class="note"></p>'
+    return f'<figure class="{kind}" data-chart="{escape(name)}" hidden>{inside}</figure>'
+
+
+def hint() -> str:
+    """How charts are read with a mouse or a finger; there only where scripts run, and not on paper."""
+    text = (
+        "Point at a chart, or touch it, for its numbers, and on charts of users for whose they are. A click on a name "
+        "in its key hides that line."
+    )
+    return f'<p class="note" data-chart-hint hidden>{text}</p>'
 
 
 def data(charts: Iterable[Chart]) -> str:

@@ -7,15 +7,15 @@ FIGURES = (
         "accuracy.png",
         "Accuracy over rounds",
         "Share of test prompts that are right, on every device's own test set. The line is the mean user, the band "
-        "reaches from the 10th to the 90th percentile of users. Dashed lines are references that do not learn. Above, "
-        "a device may ask the cloud within its budget; below, asking is disabled, so only what the small model learned "
-        "counts. Dotted verticals are switches of the stream.",
+        "reaches from the 10th to the 90th percentile of users. Dashed lines are references that do not learn. Who may "
+        "ask has the cloud within the budget; where asking is disabled, only what the small model learned counts. "
+        "Dotted verticals are switches of the stream.",
     ),
     (
         "usage.png",
         "Asking the cloud",
-        "Above: the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
-        "above it. Below: the dual variable λ, the price of a request that each device learns. λ rises while a device "
+        "First the share of training responses that ask the cloud, per device; it should settle at the budget τ, not "
+        "above it. Then the dual variable λ, the price of a request that each device learns. λ rises while a device "
         "asks more than its budget allows and falls otherwise.",
     ),
     (
@@ -23,7 +23,7 @@ FIGURES = (
         "What the wish claims",
         "What the asking rule claims of the device alone being wrong, and how often it was, of all test prompts at the "
         "end. A dot is a tenth of the claims, as large as it holds many prompts; on the dashed line claims come true, "
-        "above it the device is wrong more often than it claims. Below: how many prompts each tenth holds.",
+        "above it the device is wrong more often than it claims. Columns say how many prompts each tenth holds.",
     ),
     (
         "matrix.png",
@@ -35,8 +35,8 @@ FIGURES = (
     (
         "users.png",
         "Users",
-        "Left: every user's accuracy at the end, sorted from the worst-off to the best, each model by itself; a curve "
-        "that lies higher at the left treats its worst-off users better. Right: the worst-off users by name.",
+        "Every user's accuracy at the end, sorted from the worst-off to the best, each model by itself; a curve that "
+        "lies higher at the left treats its worst-off users better. Bars are the worst-off users by name.",
     ),
     (
         "stream.png",
@@ -54,9 +54,9 @@ FIGURES = (
     (
         "time.png",
         "Where the time went",
-        "A column is a round, as high as its wall-clock time, divided as the workers spent it. At the right is the "
-        "mean round, whose labels name the parts from bottom to top; the rest is other and all parts below 1 %. Round "
-        "0 only measures, and the first round of training also warms up: neither is in the mean.",
+        "A column is a round, as high as its wall-clock time, divided as the workers spent it; parts below 1 % are in "
+        "other. Bars are the parts of the mean round. Round 0 only measures, and the first round of training also "
+        "warms up: neither is in the mean.",
     ),
 )
 """The figures of the page in their order: file in `plots/`, heading, and a caption that says how to read it."""

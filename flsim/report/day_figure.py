@@ -6,32 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from flsim.charts.systems import DAY, STEPS, by_hour, said_of_days, there_by_hour
 from flsim.metrics.systems import stints_of, virtual_seconds
 from flsim.report.plot import COLOURS, QUIET, as_percent_axis, new_figure, say_missing
-
-HOUR, DAY = 3600.0, 24
-_STEPS = 4  # parts of an hour
-
-
-def by_hour(spans: pd.DataFrame, end: float) -> NDArray[np.float64]:
-    """Devices at work at each time of day: the mean over the days of the run; nan where no day had that time.
-
-    Args:
-        spans: as `stints_of` gives.
-        end: virtual seconds of the run.
-
-    Returns:
-        `(96,)`, a number for each quarter of an hour, counted at its middle.
-    """
-    times = (np.arange(int(np.ceil(end / HOUR * _STEPS))) + 0.5) * HOUR / _STEPS  # (T,)
-    times = times[times < end]
-    begun, done = np.sort(spans["begun"]), np.sort(spans["done"])
-    busy = np.searchsorted(begun, times, side="right") - np.searchsorted(done, times, side="right")  # (T,)
-    found = np.full(DAY * _STEPS, np.nan)  # (96,)
-    place = (times / HOUR * _STEPS).astype(int) % len(found)  # (T,)
-    sums, counts = (np.bincount(place, weights, len(found)) for weights in (busy.astype(float), None))
-    np.divide(sums, counts, out=found, where=counts > 0)
-    return found
 
 
 def day_figure(rows: pd.DataFrame) -> Figure:
@@ -47,21 +24,18 @@ def day_figure(rows: pd.DataFrame) -> Figure:
 
 
 def _draw_busy(axes: Axes, busy: NDArray[np.float64], end: float) -> None:
-    places = (np.arange(len(busy)) + 0.5) / _STEPS  # (96,)
+    places = (np.arange(len(busy)) + 0.5) / STEPS  # (96,)
     axes.fill_between(places, busy, step="mid", color=COLOURS["global"], alpha=0.25, linewidth=0)
     axes.plot(places, busy, drawstyle="steps-mid", color=COLOURS["global"], linewidth=1.8)
     axes.set(xlim=(0, DAY), ylabel="devices")
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(0, DAY + 1, 3))
-    days = end / HOUR / DAY
-    of = f"mean over {days:.1f} days" if days >= 1 else f"{end / HOUR:.1f} hours of one day"
-    axes.set_title(f"Devices at work ({of})", pad=10)
+    axes.set_title(f"Devices at work ({said_of_days(end)})", pad=10)
 
 
 def _draw_there(axes: Axes, spans: pd.DataFrame) -> None:
     """By the hour of invitation, the share that was there at once, and as text how many were invited."""
-    hour = (spans["invited"] / HOUR % DAY).astype(int)
-    there = (spans["begun"] <= spans["invited"]).groupby(hour).agg(["mean", "size"])
+    there = there_by_hour(spans)
     if there.empty:
         say_missing(axes, "invitations")
         return

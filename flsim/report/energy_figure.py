@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from flsim.metrics.rows import training
+from flsim.charts.systems import JOULES, joules_by_class
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.systems import of_classes
 from flsim.metrics.users import per_user
@@ -17,27 +17,11 @@ from flsim.text import energy, unit_for
 
 LOOKS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
-        "compute_joules": ("#E69F00", "", "computing"),
-        "waiting_joules": ("#C8C8C8", "", "waiting for the cloud"),
-        "radio_joules": (COLOURS["global"], "", "radio"),
-        "cloud_joules": (COLOURS["cloud"], "////", "in the cloud (the second number)"),
+        name: (colour, *(("////", f"{text} (the second number)") if name == "cloud_joules" else ("", text)))
+        for name, (colour, text) in JOULES.items()
     }
 )
-"""Rows of the parts, in their order in a bar: colour, hatching and what they are. The cloud's come from no battery."""
-
-
-def joules_by_class(run: RunRows) -> pd.DataFrame:
-    """Joules of a device in a round in which it took part: a line per class, a column per part, means over rounds.
-
-    A device counts as often as it took part, so that the parts of a class add up to what it took.
-    """
-    counts = training(run.rows, name="joules").groupby("device")["weight"].sum()
-    sums = {name: training(run.rows, name=name).groupby("device")["total"].sum() for name in LOOKS}
-    classes = run.classes.reindex(counts.index)
-    by_class = {
-        name: own.reindex(counts.index).fillna(0.0).groupby(classes, observed=True).sum() for name, own in sums.items()
-    }
-    return pd.DataFrame(by_class).div(counts.groupby(classes, observed=True).sum(), axis=0)
+"""Rows of the parts, in their order in a bar: colour, hatching and what they are."""
 
 
 def energy_figure(run: RunRows) -> Figure:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from flsim.charts.of_run import charts_of
 from flsim.diagnosis.seen import Facts
 from flsim.diagnosis.table import findings_of
 from flsim.files import write_atomically
@@ -66,17 +67,19 @@ def finish_run(
     _write_parquet(run_dir / "stream.parquet", stream)
     sentence = answer(summary)
     timings = read_timings(run_dir)  # never in the summary, which is equal for equal runs
+    run = RunRows(rows, phases, tau=float("nan") if tau is None else tau)
+    charts = charts_of(run, timings)
     write_figures(
         run_dir / "plots",
-        rows,
-        phases,
+        run,
+        charts,
         summary=summary,
         title=name,
         answer=sentence,
         stream=stream,
         timings=timings,
     )
-    write_report(run_dir, summary=summary, timings=timings)
+    write_report(run_dir, summary=summary, timings=timings, charts=charts)
     return summary
 
 

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from flsim.charts.chart import Chart
+from flsim.charts.pieces import STYLE as PLACES
+from flsim.charts.pieces import data, place, script_sources, scripts
+
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -26,6 +30,7 @@ tr.fault td:first-child { color: #fff; background: #b3261e; padding-left: .5rem;
 tr.warning td:first-child { background: #f6d365; padding-left: .5rem; }
 tr.note td:first-child { background: #e3e7ea; padding-left: .5rem; }
 table.words th, table.words td { text-align: left; white-space: normal; }
+table.words td:nth-child(3) { min-width: 22ch; }
 figure { margin: 1.2rem 0 2rem; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption, .note { color: #555; font-size: .92rem; max-width: 85ch; margin-top: .5rem; }
@@ -38,6 +43,7 @@ summary { cursor: pointer; color: #0060a0; }
   figure, table, .answer { break-inside: avoid; }
   figure img { max-height: 120mm; }
   .scroll { overflow: visible; }
+  table.words td { overflow-wrap: anywhere; }
   th, td { padding: .22rem .5rem; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   details::details-content { content-visibility: visible; display: block; }
@@ -46,17 +52,51 @@ summary { cursor: pointer; color: #0060a0; }
 """
 
 
-def page_of(title: str, body: Sequence[str]) -> str:
+def page_of(title: str, body: Sequence[str], *, head: str = "") -> str:
     """A whole HTML page that needs no other file, script or network.
 
     Args:
         title: plain text.
         body: pieces of HTML, already escaped.
+        head: more of its head, likewise.
     """
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    first = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    first += f"<title>{escape(title)}</title><style>{STYLE}</style>"
     joined = "\n".join(body)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{joined}\n</body></html>\n'
+    return f'<!doctype html>\n<html lang="en"><head>{first}{head}</head>\n<body>\n{joined}\n</body></html>\n'
+
+
+def charted_page(title: str, body: Sequence[str], charts: Sequence[Chart]) -> str:
+    """The same with charts, their library and their numbers; it may run these scripts and load nothing at all.
+
+    Args:
+        title: plain text.
+        body: pieces of HTML, already escaped, with a place for every chart.
+        charts: that are drawn when the page has been read; without any it holds no script.
+    """
+    if not charts:
+        return page_of(title, body)
+    rules = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script_sources()}"
+    head = f'<meta http-equiv="Content-Security-Policy" content="{rules}"><style>{PLACES}</style>'
+    return page_of(title, [*body, data(charts), scripts()], head=head)
+
+
+def figure_of(charts: Sequence[Chart], caption: str, *, picture: str = "") -> str:
+    """The charts of one figure beside or below one another, with its caption.
+
+    Args:
+        charts: at least one.
+        caption: plain text, how to read them.
+        picture: path of the same as a picture from the page, for browsers without scripts; empty if there is none.
+    """
+    link = f'<a href="{escape(picture)}">{escape(picture)}</a>'
+    without = (
+        f"<noscript><p>JavaScript draws these charts, and it is off; as a picture they are in {link}.</p></noscript>"
+    )
+    places = "".join(place(chart.name, chart.title, wide=len(charts) == 1) for chart in charts)
+    told = f'<p class="note">{escape(caption)}</p>'
+    kind = "charts three" if len(charts) == 3 else "charts"
+    return f'{without if picture else ""}<div class="{kind}">{places}</div>{told}'
 
 
 def heading(text: str, level: int = 2) -> str:

@@ -6,13 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flsim.charts.breakdown import break_down
+from flsim.charts.chart import Chart
+from flsim.charts.pieces import hint
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.users import PairedDifference
 from flsim.metrics.weighting import EXAMPLES, TRAFFIC, UNIFORM, Weighting
 from flsim.report.captions import FIGURES
 from flsim.report.findings import finding_pieces
-from flsim.report.html import folded, heading, page_of, paragraph, picture, table
+from flsim.report.html import charted_page, figure_of, folded, heading, paragraph, picture, table
 from flsim.report.partition_figure import partition_pieces
 from flsim.report.summary import Summary, Tenth
 from flsim.report.system_pieces import system_pieces
@@ -28,38 +31,48 @@ from flsim.report.table import (
     time_rows,
     time_sentence,
 )
-from flsim.report.time_figure import break_down
 from flsim.text import amount, percent, points
 from flsim.timing import RoundTiming
 
 _LATEST = 12  # rounds of the stage after aggregation that are shown
 
 
-def write_report(run_dir: Path, *, summary: Summary, timings: Sequence[RoundTiming] = ()) -> Path:
-    """Write `report.html` from the summary and what lies in the run's folder.
+def write_report(
+    run_dir: Path, *, summary: Summary, timings: Sequence[RoundTiming] = (), charts: Sequence[Chart] = ()
+) -> Path:
+    """Write `report.html` from the summary, the run's charts and what lies in the run's folder.
 
     Args:
         run_dir: holds `plots/` and, where present, `config.yaml` and `environment.json`.
         summary: as `finish_run` gives.
         timings: of the run's rounds; if empty, the page says nothing of where the time went.
+        charts: of the run, which the page draws; a figure that has none is shown as its picture.
 
     Returns:
         The page.
     """
     run_dir = Path(run_dir)
     name = summary.run
-    body = [*_opening(summary, name), *_models(summary)]
+    body = [*_opening(summary, name), *_models(summary), *([hint()] if charts else [])]
     for file, title, caption in FIGURES:
         if file == "time.png" and not timings:
             continue
-        if (run_dir / "plots" / file).is_file():
-            body += [heading(title), picture(run_dir / "plots" / file, caption)]
+        body += _figure(run_dir, file, title, caption, charts)
         body += _beside(file, summary)
         body += partition_pieces(run_dir, summary.partitions) if file == "stream.png" else []
     body += [*_stage(summary), *(_time(timings) if timings else []), *_set_aside(summary), *_making(run_dir)]
     path = run_dir / "report.html"
-    write_atomically(path, page_of(f"{name}: report", body).encode(), what="the report")
+    write_atomically(path, charted_page(f"{name}: report", body, charts).encode(), what="the report")
     return path
+
+
+def _figure(run_dir: Path, file: str, title: str, caption: str, charts: Sequence[Chart]) -> list[str]:
+    """A figure of the page: its charts, or its picture where a browser draws none; nothing where there is neither."""
+    drawn = [chart for chart in charts if f"{chart.group}.png" == file]
+    at = run_dir / "plots" / file
+    if drawn:
+        return [heading(title), figure_of(drawn, caption, picture=f"plots/{file}" if at.is_file() else "")]
+    return [heading(title), picture(at, caption)] if at.is_file() else []
 
 
 def _beside(file: str, summary: Summary) -> list[str]:

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from flsim.charts.chart import Chart, Line
 from flsim.metrics.continual import accuracy_matrix
-from flsim.metrics.rows import ASKED, WEIGHED, evaluation, latest, training
-from flsim.metrics.users import over_rounds, per_user
+from flsim.metrics.rows import evaluation
+from flsim.metrics.run_rows import RunRows
 from flsim.report.plot import (
     COLOURS,
     INK,
@@ -24,92 +25,45 @@ from flsim.report.plot import (
     percent,
     say_missing,
 )
-from flsim.report.summarise import evaluated_ends, ordered_tasks, own_accuracy_name
-from flsim.report.summary import WorstUser
+from flsim.report.summarise import evaluated_ends, ordered_tasks
 from flsim.tasks.stream import Phase
 
 
-def draw_accuracy(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, alone: bool | None = None) -> None:
-    """Accuracy of the mean user over rounds, with the references as level lines.
+def draw_curves(axes: Axes, chart: Chart | None, run: RunRows, *, missing: str) -> None:
+    """A chart over rounds: lines with their bands, levels dashed across the panel, and phases.
 
     Args:
         axes: the panel.
-        rows: all rows of the run.
-        phases: the run's phases.
-        alone: True draws accuracy with asking disabled, False accuracy with the cloud, None both in one panel.
+        chart: as `flsim.charts.curves` makes it; None writes that there is none.
+        run: whose rounds and phases the panel spans.
+        missing: what there is none of then.
     """
-    lines: list[tuple[str, str, str, str]] = []  # model, name, colour, label
-    levels: list[tuple[str, str, str, str]] = []
-    asks = not evaluation(rows, model="global", name="alone_accuracy").empty
-    if alone is not True:
-        lines.append(("global", "accuracy", "global", "may ask" if asks else "global"))
-        levels += [("random", "accuracy", "random", "asks at random"), ("cloud", "accuracy", "cloud", "cloud LLM")]
-    if alone is not False:
-        lines.append(("global", "alone_accuracy", "alone", "alone"))
-        levels.append(("frozen", own_accuracy_name(rows, "frozen"), "frozen", "frozen, alone"))
-        levels.append(("base", "alone_accuracy", "base", "bare base, alone"))
-    curves = [(colour, text, over_rounds(evaluation(rows, model=model, name=n))) for model, n, colour, text in lines]
-    curves = [(colour, text, curve) for colour, text, curve in curves if len(curve)]
-    if not curves:
-        say_missing(axes, "evaluation of the global adapter")
+    if chart is None:
+        say_missing(axes, missing)
         return
     labels = []
-    for colour, text, curve in curves:
-        draw_band(axes, curve, COLOURS[colour])
-        end = float(curve["mean"].iloc[-1])
-        labels.append(EndLabel(end, f"{text} {percent(end)}", COLOURS[colour]))
-    for model, name, colour, text in levels:
-        values = per_user(latest(evaluation(rows, model=model, name=name)))
-        if len(values):
-            level = float(values.mean())
-            axes.axhline(level, color=COLOURS[colour], linewidth=1.6, linestyle=(0, (5, 3)), zorder=1.5)
-            labels.append(EndLabel(level, f"{text} {percent(level)}", COLOURS[colour]))
-    as_percent_axis(axes)
-    axes.set_ylabel("test prompts right")
-    last_round = int(rows["round"].max())
+    for line in sorted(chart.lines, key=lambda one: one.dashed):
+        end = float(line.y[-1] or 0.0)
+        if line.dashed:
+            axes.axhline(end, color=line.colour, linewidth=1.6, linestyle=(0, (5, 3)), zorder=1.5)
+        else:
+            draw_band(axes, _frame(line), line.colour)
+        labels.append(EndLabel(end, line.label, line.colour))
+    if chart.from_zero:
+        highs = [value or 0.0 for line in chart.lines for value in line.high or line.y]
+        axes.set_ylim(0, 1.08 * max(*highs, 0.01))
+    if chart.percent:
+        as_percent_axis(axes)
+    axes.set_ylabel(chart.y_title)
+    last_round = int(run.rows["round"].max())
     as_rounds_axis(axes, last_round)
-    mark_phases(axes, phases, last_round)
+    mark_phases(axes, run.phases, last_round)
     label_ends(axes, labels)
 
 
-def draw_usage(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, tau: float | None) -> None:
-    """Share of training responses that asked the cloud, over rounds, against the budget `tau` (None: no budget).
-
-    Where the budget has a unit, each counts by it.
-    """
-    weighed = training(rows, name=WEIGHED)
-    curve = over_rounds(training(rows, name=ASKED) if weighed.empty else weighed)
-    if curve.empty:
-        say_missing(axes, "training rounds")
-        return
-    draw_band(axes, curve, COLOURS["global"])
-    end = float(curve["mean"].iloc[-1])
-    labels = [EndLabel(end, f"asked {percent(end)}", COLOURS["global"])]
-    if tau is not None:
-        axes.axhline(tau, color=INK, linewidth=1.6, linestyle=(0, (5, 3)))
-        labels.append(EndLabel(tau, f"budget τ = {percent(tau)}", INK))
-    axes.set_ylim(0, 1.08 * max(float(curve["p90"].max()), tau or 0.0, 0.01))
-    as_percent_axis(axes)
-    axes.set_ylabel("responses that ask" if weighed.empty else "responses that ask, by cost")
-    last_round = int(rows["round"].max())
-    as_rounds_axis(axes, last_round)
-    mark_phases(axes, phases, last_round)
-    label_ends(axes, labels)
-
-
-def draw_dual(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase]) -> None:
-    """The price of asking that devices learn, `lambda`, over rounds."""
-    curve = over_rounds(training(rows, name="dual_variable"))
-    if curve.empty:
-        say_missing(axes, "dual variable")
-        return
-    draw_band(axes, curve, COLOURS["dual"])
-    end = float(curve["mean"].iloc[-1])
-    axes.set_ylabel("λ (reward per request)")
-    last_round = int(rows["round"].max())
-    as_rounds_axis(axes, last_round)
-    mark_phases(axes, phases, last_round)
-    label_ends(axes, [EndLabel(end, f"λ = {end:.2f}", COLOURS["dual"])])
+def _frame(line: Line) -> pd.DataFrame:
+    """A line as `draw_band` takes it."""
+    return pd.DataFrame({"mean": line.y, "p10": line.low, "p90": line.high}, index=list(line.x), dtype=float)
 
 
 def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = "accuracy") -> None:
@@ -154,29 +108,24 @@ def _frame_taught(axes: Axes, tasks: Sequence[str], taught: Sequence[set[str]], 
                 axes.add_patch(Rectangle(corner, 0.9, 0.84, fill=False, edgecolor="#E69F00", linewidth=2))
 
 
-def draw_users(axes: Axes, rows: pd.DataFrame) -> None:
+def draw_users(axes: Axes, chart: Chart | None) -> None:
     """Every user's accuracy at the end, sorted within each model from the worst-off user to the best."""
-    shown = (("global", "may ask"), ("random", "asks at random"), ("frozen", "frozen, alone"))
-    labels, worst = [], None
-    for model, text in shown:
-        name = own_accuracy_name(rows, model) if model == "frozen" else "accuracy"
-        values = per_user(latest(evaluation(rows, model=model, name=name))).sort_values(kind="stable")
-        if values.empty:
-            continue
-        heights = values.to_numpy(dtype=float)  # (U,)
-        shares = (np.arange(heights.size) + 0.5) / heights.size  # (U,)
-        style = {"linewidth": 1.4, "marker": "o", "markersize": 6} if heights.size <= 60 else {"linewidth": 2.4}
-        axes.plot(shares, heights, color=COLOURS[model], zorder=3 if model == "global" else 2, **style)
-        labels.append(EndLabel(float(heights[-1]), f"{text}\nmean {percent(heights.mean())}", COLOURS[model]))
-        worst = (str(values.index[0]), float(shares[0]), float(heights[0])) if model == "global" else worst
-    if not labels:
+    if chart is None:
         say_missing(axes, "evaluation")
         return
+    labels, worst = [], None
+    for line in chart.lines:
+        heights = np.array(line.y, dtype=float)  # (U,)
+        style = {"linewidth": 1.4, "marker": "o", "markersize": 6} if heights.size <= 60 else {"linewidth": 2.4}
+        main = line.colour == COLOURS["global"]
+        axes.plot(line.x, heights, color=line.colour, zorder=3 if main else 2, **style)
+        labels.append(EndLabel(float(heights[-1]), f"{line.name}\nmean {percent(heights.mean())}", line.colour))
+        worst = (line.users[0], line.x[0], float(heights[0])) if main else worst
     as_percent_axis(axes)
-    axes.set_ylabel("the user's test prompts right")
+    axes.set_ylabel(chart.y_title)
     axes.set_xlim(0, 1)
     axes.set_xticks([0.1, 0.5, 0.9], ["10 %", "50 %", "90 %"])
-    axes.set_xlabel("users, from the worst-off to the best of each model")
+    axes.set_xlabel(chart.x_title)
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.14 * (high - low), high)
     if worst is not None:
@@ -201,30 +150,30 @@ def _name_worst(axes: Axes, device: str, place: float, value: float) -> None:
     axes.text(0.02, 0.03, text, transform=axes.transAxes, size=9.5, color=dark, va="bottom")
 
 
-def draw_worst_users(axes: Axes, users: Sequence[WorstUser]) -> None:
-    """The worst-off users, one line each: with the global adapter, asking at random, and frozen.
+def draw_worst_users(axes: Axes, chart: Chart | None) -> None:
+    """The worst-off users, a line each: with the global adapter, asking at random, and frozen.
 
     Args:
         axes: the panel.
-        users: `worst_users` of the run's summary, worst first.
+        chart: as `flsim.charts.users` makes it, worst first; None writes that there are none.
     """
-    if not users:
+    if chart is None:
         say_missing(axes, "users")
         return
-    models = (("frozen", "frozen"), ("random", "random"), ("accuracy", "global"))
-    for line, user in enumerate(users):
-        values = {model: getattr(user, key) for key, model in models if getattr(user, key) is not None}
-        axes.plot([min(values.values()), max(values.values())], [line, line], color="#D0D0D0", linewidth=3, zorder=1)
-        for model, value in values.items():
-            axes.scatter([value], [line], s=60, color=COLOURS[model], zorder=3 if model == "global" else 2)
-    axes.set_yticks(range(len(users)), [user.device for user in users], color=INK)
-    axes.set_ylim(len(users) - 0.5, -0.5)
+    values = pd.DataFrame({line.colour: line.y for line in chart.lines}, dtype=float)  # a line per user
+    for place, (_, own) in enumerate(values.iterrows()):
+        axes.plot([own.min(), own.max()], [place, place], color="#D0D0D0", linewidth=3, zorder=1)
+    for line in reversed(chart.lines):
+        main = line.colour == COLOURS["global"]
+        axes.scatter(values[line.colour], line.x, s=60, color=line.colour, zorder=3 if main else 2)
+    axes.set_yticks(range(len(values)), chart.categories, color=INK)
+    axes.set_ylim(len(values) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
-    axes.set_xlabel("the user's test prompts right")
+    axes.set_xlabel(chart.y_title)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.set_title("Worst-off users at the end", color=INK)
-    named = (("global", "● may ask"), ("random", "● asks at random"), ("frozen", "● frozen, alone"))
-    for number, (model, text) in enumerate(named):
-        axes.text(0.34 * number, 1.02, text, transform=axes.transAxes, color=darker(COLOURS[model]), size=9.5)
+    axes.set_title(chart.title, color=INK)
+    for number, line in enumerate(chart.lines):
+        text, colour = f"● {line.name}", darker(line.colour)
+        axes.text(0.34 * number, 1.02, text, transform=axes.transAxes, color=colour, size=9.5)

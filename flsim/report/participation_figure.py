@@ -5,13 +5,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flsim.charts.systems import FLASH, shares_of_classes
 from flsim.metrics.fairness import gini
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.systems import BUSIEST, lorenz, share_of_busiest, work_of
 from flsim.report.plot import COLOURS, INK, QUIET, as_percent_axis, darker, new_figure, percent
-
-FLASH = (0.3, 0.86)
-"""Yang et al. (TMC 2022): on their traces the busiest 30 % of devices did 86 % of the work."""
 
 
 def participation_figure(run: RunRows) -> Figure:
@@ -21,8 +19,7 @@ def participation_figure(run: RunRows) -> Figure:
     figure.subplots_adjust(left=0.075, right=0.97, top=0.87, bottom=0.13, wspace=0.22)
     left, right = figure.subplots(1, 2)
     _draw_lorenz(left, work)
-    known = work[work.index.isin(run.classes.index)]
-    _draw_classes(right, known, run.classes.reindex(known.index))
+    _draw_classes(right, shares_of_classes(run))
     return figure
 
 
@@ -50,11 +47,9 @@ def _draw_lorenz(axes: Axes, work: pd.Series) -> None:
     axes.grid(visible=True, axis="both")
 
 
-def _draw_classes(axes: Axes, work: pd.Series, classes: pd.Series) -> None:
+def _draw_classes(axes: Axes, shares: pd.DataFrame) -> None:
     """Of each class, its share of the fleet and of the work."""
-    fleet = classes.value_counts(normalize=True).sort_index()
-    done = work.groupby(classes, observed=True).sum().reindex(fleet.index) / work.sum()
-    took = (work > 0).groupby(classes, observed=True).mean().reindex(fleet.index)
+    fleet, done, took = (shares[name] for name in ("fleet", "work", "took"))
     for place, name in enumerate(fleet.index):
         for shift, share, colour in ((-0.2, fleet[name], "#B0B0B0"), (0.2, done[name], COLOURS["global"])):
             axes.bar(place + shift, share, 0.38, color=colour)

@@ -1,7 +1,4 @@
-"""What all figures share: style, colours, direct labels, phase marks and saving; nothing here knows a measure.
-
-Colours are those of Okabe and Ito (2008), told apart by people with any common colour vision.
-"""
+"""What all figures share: style, direct labels, phase marks and saving; nothing here knows a measure."""
 
 import io
 import logging
@@ -9,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -21,29 +17,16 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from flsim.charts.colours import COLOURS as COLOURS
+from flsim.charts.colours import GROUP_COLOURS as GROUP_COLOURS
+from flsim.charts.colours import INK as INK
+from flsim.charts.colours import QUIET as QUIET
 from flsim.files import UnwritableError, write_atomically
 from flsim.tasks.stream import Phase
 
 _LOG = logging.getLogger("flsim.run.report")  # in the run's log
 
 DPI = 120
-INK = "#333333"
-QUIET = "#767676"
-COLOURS = MappingProxyType(
-    {
-        "global": "#0072B2",
-        "alone": "#56B4E9",
-        "own": "#CC79A7",
-        "random": "#D55E00",
-        "frozen": "#767676",
-        "base": "#B0B0B0",
-        "cloud": "#009E73",
-        "dual": "#8A5A9E",
-    }
-)
-"""Colour of every model, in every figure."""
-GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-"""Colours of tasks, in the order of the tasks; a ninth task starts again."""
 _FONT = "DejaVu Sans"
 _LABEL_SIZE = 10.0  # points
 _SPAN = 0.06  # least length of an axis of accuracies

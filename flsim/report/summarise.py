@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from flsim.charts.users import WORST_USERS
 from flsim.diagnosis.finding import Finding
 from flsim.metrics.calibration import expected_calibration_error, of_all
 from flsim.metrics.continual import accuracy_matrix, backward_transfer, forgetting
@@ -51,7 +52,6 @@ from flsim.tasks.stream import Phase
 
 AT_END = ("accuracy", "alone_accuracy", "cloud_grants")
 """Measures that are summarised of every model."""
-WORST_USERS = 5
 
 
 def ordered_tasks(phases: Sequence[Phase], found: Sequence[str]) -> list[str]:

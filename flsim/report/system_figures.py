@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from flsim.metrics.rows import training
+from flsim.charts.systems import has_day, has_energy, has_work
 from flsim.metrics.run_rows import RunRows
-from flsim.metrics.systems import deadlines, has_system, virtual_seconds, work_of
+from flsim.metrics.systems import deadlines, has_system
 from flsim.report.day_figure import day_figure
 from flsim.report.deadline_figure import deadline_figure
 from flsim.report.energy_figure import energy_figure
@@ -27,34 +26,29 @@ SYSTEM_FIGURES = (
         "joules.png",
         "Where joules go",
         "Mean joules of a device of each class in a round in which it took part, by what they went into; the cloud's "
-        "are taken from no battery. At the right those of a test question, at the end, where tests say what they "
-        "take.",
+        "are taken from no battery. Then those of a test question, at the end, where tests say what they take.",
     ),
     (
         "participation.png",
         "Who took part",
-        "Left: the busiest part of the fleet (across) and its share of all work whose update counted, in tokens (up);"
-        " on the dashed diagonal all do as much. The diamond is what FLASH (TMC 2022) saw on traces of phones. Right:"
-        " each class's share of the fleet and of the work, and how many of its devices took part at all.",
+        "The busiest part of the fleet (across) and its share of all work whose update counted, in tokens (up); on the "
+        "dashed diagonal all do as much. The second dot is what FLASH (TMC 2022) saw on traces of phones. Columns are "
+        "each class's share of the fleet and of the work, and how many of its devices took part at all.",
     ),
     (
         "day.png",
         "Day and night",
-        "Above: devices at work at each hour of the virtual day, which begins with the run at 0 h. Below: of the "
-        "devices invited in an hour, the share that was there; the server waited for the others.",
+        "Devices at work at each hour of the virtual day, which begins with the run at 0 h; and of the devices invited "
+        "in an hour, the share that was there; the server waited for the others.",
     ),
     (
         "deadlines.png",
         "Right within a deadline",
         "Of the test questions at the end, the share that is answered within a deadline, and that is right and in "
-        "time: the mean user of each class of device. Short lines at the right are accuracies without a deadline.",
+        "time: the mean user of each class of device, with its accuracy without a deadline beside its name.",
     ),
 )
 """File in `plots/`, heading and caption, in the order of the page."""
-
-
-LEAST_OF_A_DAY = 6 * 3600.0
-"""Virtual seconds of a run from which on the hours of its day are drawn."""
 
 
 def system_figures(run: RunRows) -> dict[str, Callable[[], Figure]]:
@@ -66,16 +60,12 @@ def system_figures(run: RunRows) -> dict[str, Callable[[], Figure]]:
     round_ = shown_round(rows)
     if round_ is not None:
         found["round.png"] = lambda: round_figure(rows, round_)
-    if len(run.classes) and len(training(rows, name="joules")):
+    if has_energy(run):
         found["joules.png"] = lambda: energy_figure(run)
-    if len(run.classes) and work_of(rows).sum() > 0:
+    if has_work(run):
         found["participation.png"] = lambda: participation_figure(run)
-    if _somebody_was_away(rows) and virtual_seconds(rows).iloc[-1] >= LEAST_OF_A_DAY:
+    if has_day(rows):
         found["day.png"] = lambda: day_figure(rows)
     if deadlines(rows):
         found["deadlines.png"] = lambda: deadline_figure(run)
     return found
-
-
-def _somebody_was_away(rows: pd.DataFrame) -> bool:
-    return bool((training(rows, name="waited_seconds")["total"] > 0).any())

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from flsim.charts.breakdown import MEANING, Breakdown
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.users import UserSummary
 from flsim.report.findings import finding_lines
 from flsim.report.summary import Summary, Tested, TestedAuc
-from flsim.report.time_figure import MEANING, Breakdown
 from flsim.text import BAR, aligned, amount, bar, data_size, percent, seconds, wrapped
 
 _LINES = (

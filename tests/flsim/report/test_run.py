@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from flsim.charts.pieces import script_sources, scripts
 from flsim.metrics.rows import Row, read_rows, write_rows
 from flsim.report.finish import finish_run, stream_table
 from flsim.report.summary import SetAside, Summary, read_summary
@@ -166,15 +167,46 @@ def test_the_worst_user_is_found_and_the_page_names_it(finished: Finished) -> No
 
 
 def test_page_needs_nothing_but_itself_and_escapes_text(finished: Finished) -> None:
+    """Scripts are the library and ours, by their digests; of pictures there is what no chart draws."""
     page = (finished[0] / "report.html").read_text()
+    assert page.endswith(f"{scripts()}\n</body></html>\n")
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script_sources()}\"" in page
+    page = page.replace(scripts(), "")
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:|//|file:)""", page)
     assert "<link" not in page
-    assert "<script" not in page
+    assert re.findall("<script[^>]*>", page) == ['<script type="application/json" data-flsim-charts>']
     assert "url(" not in page
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
     assert "<h1>made-up &amp; small</h1>" in page
-    assert page.count('src="data:image/png;base64,') == len(PLOTS)  # without the overview, with reliability
+    assert page.count('src="data:image/png;base64,') == len(("matrix", "stream"))
     assert "budget τ = 30 %" in page
+
+
+def test_every_chart_has_its_place_and_its_picture_is_named_for_who_runs_no_script(finished: Finished) -> None:
+    page = (finished[0] / "report.html").read_text()
+    (held,) = re.findall("<script[^>]*data-flsim-charts>(.*?)</script>", page)
+    charts = {chart["name"]: chart for chart in json.loads(held)}
+    assert list(charts) == re.findall('data-chart="(.*?)"', page)
+    assert {f"plots/{chart['group']}.png" for chart in charts.values()} == set(re.findall('<a href="(.*?)">', page))
+    assert all((finished[0] / link).is_file() for link in re.findall('<a href="(.*?)">', page))
+    worst = finished[1].worst_users
+    assert charts["worst_users"]["categories"] == [user.device for user in worst]
+    assert charts["worst_users"]["lines"][0]["y"] == [user.accuracy for user in worst]
+
+
+def test_a_name_that_is_a_script_stays_a_name(tmp_path: Path) -> None:
+    """Devices and tasks are named by whoever brings data."""
+    name = "</script><script>alert(1)</script><!--"
+    phases = (Phase(name, (name,), 1, 2),)
+    rows = [Row(1, name, name, "test", "global", "accuracy", 1, 2), Row(1, name, name, "train", "own", "reward", 1, 2)]
+    write_rows(tmp_path / "rows" / "round-00001.parquet", rows)
+    finish_run(tmp_path, phases=phases, tau=None)
+    page = (tmp_path / "report.html").read_text().replace(scripts(), "")
+    assert page.count("<script") == page.count("</script") == 1
+    assert "<!--" not in page
+    (held,) = re.findall("<script[^>]*data-flsim-charts>(.*?)</script>", page)
+    assert {chart["name"] for chart in json.loads(held)} == {"accuracy", "users", "worst_users"}
+    assert json.loads(held)[1]["lines"][0]["users"] == [name]
 
 
 @pytest.mark.parametrize("name", PLOTS)

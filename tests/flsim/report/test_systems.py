@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 import flsim
+from flsim.charts.systems import by_hour, joules_by_class
 from flsim.metrics.measures import MEASURES
 from flsim.metrics.rows import Row, fleet_row, rows_frame, write_rows
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.systems import stints_of, work_of
-from flsim.report.day_figure import by_hour
-from flsim.report.energy_figure import joules_by_class
 from flsim.report.finish import finish_run
 from flsim.report.round_figure import bars_of, shown_round
 from flsim.report.summarise import summarise_run

@@ -27,6 +27,7 @@ FLOORS = (
     ("aggregation", "cloud", "metrics"),
     ("charts", "diagnosis", "flower"),
     ("report",),
+    ("trackers",),
     ("loop", "comparison"),
     ("flsim", "__main__"),
 )

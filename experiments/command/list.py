@@ -121,6 +121,7 @@ KINDS: dict[str, Files | Parts | Measures | Findings | Named] = {
     "clouds": Parts("cloud", "flsim/cloud", "flsim.cloud.protocol:Cloud"),
     "readers": Named("data.NAME.kind=NAME, or data.NAME.reader=PATH", "flsim.tasks.load:READERS"),
     "verifiers": Named("data.NAME.verifier=NAME or PATH", "flsim.problems.judging:SHIPPED"),
+    "trackers": Named("track=NAME or PATH", "flsim.trackers.named:SHIPPED"),
     "measures": Measures(),
     "findings": Findings(),
 }

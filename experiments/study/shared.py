@@ -30,7 +30,19 @@ from strategies.base import DeltaStrategy
 FOLDER = "shared"
 _RULE = "client.asking"
 _OF_RUN = ("name", "run_dir")
-_LEFT = ("rows", "config.yaml", "summary.json", "report.html", "plots", "adapter", "*.part", LOCK, OWNER)
+_LEFT = (
+    "rows",
+    "config.yaml",
+    "summary.json",
+    "report.html",
+    "plots",
+    "adapter",
+    "trackers",
+    "tensorboard",
+    "*.part",
+    LOCK,
+    OWNER,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Training:
             return first
         settings = json.dumps([settings_of(config) for config in self.configs], sort_keys=True)
         name = f"{first.folder.name}-{zlib.crc32(settings.encode()):08x}"
-        return replace(first, run_dir=str(first.folder.parent / FOLDER / name))
+        return replace(first, run_dir=str(first.folder.parent / FOLDER / name), track=())  # each run tells of itself
 
     def run(self) -> None:
         """Train, or go on with it; test under each rule, and finish every run."""

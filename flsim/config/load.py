@@ -26,7 +26,14 @@ from flsim.config.shipped import config_file
 from flsim.config.spelling import kept, written
 
 _CLOUD = tuple(f"cloud.{name}" for name in CLOUD_FREE)
-_FREE_OF_RESULTS = ("engine.kind", "engine.workers", "engine.address", "run_dir", *_CLOUD)  # may change on resume
+_FREE_OF_RESULTS = (
+    "engine.kind",
+    "engine.workers",
+    "engine.address",
+    "run_dir",
+    "track",
+    *_CLOUD,
+)  # may change on resume
 _ROOT = re.compile(r"data\.[^.]+\.root")  # where the files of a data set lie: they are the same ones
 OF_WHAT_IS_SAID = re.compile(r"data\.[^.]+\.(strict|keep_user_ids)")
 """Keys that say what is told or shown of data, and change no result."""

@@ -273,6 +273,13 @@ class Config:
     stage: dict[str, Any] | None = plug_in(None)
     """What the server does after each aggregation (`flsim/flower/contract.py`): `path` as `module:Name`, called as
     `Name(**rest)`; None does nothing."""
+    track: tuple[Any, ...] = ()
+    """Trackers that are told of every round (docs/watching.md): `tensorboard`, `wandb`, `mlflow`, `trackio`, or a path
+    such as `my_file.py:MyTracker`; with settings as `{path: wandb, project: mine}`. It changes no result."""
+
+    def __post_init__(self) -> None:
+        """Lists do as well as tuples, and a single name does as well as a list of one."""
+        object.__setattr__(self, "track", (self.track,) if isinstance(self.track, str) else tupled(self.track))
 
     @property
     def counted(self) -> int:

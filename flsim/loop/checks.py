@@ -31,19 +31,21 @@ from flsim.problems.families import TASKS
 from flsim.system.availability import Availability
 from flsim.system.classes import Fleet
 from flsim.tasks.checks import check_data
+from flsim.trackers.named import trackers_of
 
 MANY = 100_000
 """A fleet above this size learns or is tested as a whole only where that is said: it would take hours a round."""
 
 
 def check(config: Config) -> None:
-    """Refuse settings that cannot work, and a cloud that cannot be built with its own, before anything else is built.
+    """Refuse settings that cannot work, and a cloud or tracker that cannot be built, before anything else is built.
 
     Raises:
         ConfigError: naming key, value, what is allowed and the mend.
     """
     check_settings(config)
     make_cloud(config.cloud)
+    trackers_of(config.track)
 
 
 def check_settings(config: Config) -> None:

@@ -156,7 +156,7 @@ def rerun(
             kept and may not be paid.
         DamagedFileError: if a file cannot be read.
     """
-    config = _config_of(before.run, settings)
+    config = replace(_config_of(before.run, settings), track=())  # a rerun is no run that anybody follows
     cloud = make_cloud(config.cloud) if cloud is None else cloud
     if cloud.costs == MONEY and not pays:
         guard = Unpaid(cloud, "flsim replay --again asks, and pays for, what is missing")

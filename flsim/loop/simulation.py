@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import flsim.flower.messages as wire
 from flsim.cloud.protocol import Cloud
-from flsim.config.load import load_config
+from flsim.config.load import load_config, settings_of
 from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import node_of
@@ -54,6 +54,9 @@ from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream
 from flsim.tasks.testing import milestones
 from flsim.timing import booked, spend, write_timing
+from flsim.trackers.named import trackers_of
+from flsim.trackers.told import Told
+from flsim.trackers.tracking import Tracking, tracked_run
 
 
 @dataclass(frozen=True)
@@ -158,24 +161,29 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
         for text in group.told:
             log.warning(text)
     begun_with = config.model.adapter
-    told = None if begun_with is None else told_of_head(Path(begun_with), ready.adapter)
-    if told is not None:
-        log.warning(told)
+    of_head = None if begun_with is None else told_of_head(Path(begun_with), ready.adapter)
+    if of_head is not None:
+        log.warning(of_head)
     last = config.rounds if until is None else min(until, config.rounds)
-    adapter = go_on(ready, lock, last=last, log=log, progress=progress)
-    lock.check()
-    if isinstance(ready.client, BringsModel):
-        ready.client.save_model(folder / "adapter", adapter)
-    else:
-        save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
-    from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
-
     asks = not isinstance(ready.client, BringsModel) or ready.client.asks
     tau = config.budget.tau if asks else None
     facts = facts_of(config, ready.client)
-    found = finish_run(
-        folder, phases=stream.phases, tau=tau, data=stream.data, devices=config.fleet.devices, facts=facts
-    )
+    of_run = tracked_run(folder, config.name, settings_of(config))
+    told = Told(folder, replace(facts, tau=tau), config.rounds)
+    with Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking:
+        adapter = go_on(ready, lock, last=last, log=log, progress=progress, tracking=tracking)
+        lock.check()
+        if isinstance(ready.client, BringsModel):
+            ready.client.save_model(folder / "adapter", adapter)
+        else:
+            save_adapter(folder / "adapter", *_whole(config, ready.strategy, adapter))
+        from flsim.report.finish import finish_run  # only now: drawing takes memory that rounds need not have
+
+        found = finish_run(
+            folder, phases=stream.phases, tau=tau, data=stream.data, devices=config.fleet.devices, facts=facts
+        )
+        if last == config.rounds:
+            tracking.finished()
     return Run(folder, found)
 
 
@@ -201,11 +209,19 @@ def _settings(config: str | Path | Config | None, overrides: Sequence[str], resu
 
 
 def go_on(
-    ready: Ready, lock: RunLock, *, last: int, log: logging.Logger, progress: bool, on: FleetGrid | None = None
+    ready: Ready,
+    lock: RunLock,
+    *,
+    last: int,
+    log: logging.Logger,
+    progress: bool,
+    on: FleetGrid | None = None,
+    tracking: Tracking | None = None,
 ) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter.
 
-    They run on the grid that `engine.kind` names, unless another is given.
+    They run on the grid that `engine.kind` names, unless another is given. What follows the run, if anything does, is
+    told of what was committed before and of every round.
     """
     strategy, stage, folder = ready.strategy, ready.stage, lock.folder
     config = replace(ready.config, run_dir=str(folder))  # wherever it lies by now
@@ -224,6 +240,8 @@ def go_on(
         if timekeeper is not None and checkpoint.time is not None:
             timekeeper.state = checkpoint.time
             timekeeper.hangar.go_on(checkpoint.time.flights)
+        if tracking is not None:
+            tracking.committed(checkpoint.round)
     warm = _warmed(ready, config, folder, progress=progress) if config.warmup.steps and first <= last else None
     if warm is not None:
         config = replace(config, model=replace(config.model, adapter=str(adapter_in(folder))))
@@ -258,6 +276,8 @@ def go_on(
                 with spend("commit"):
                     commits.commit(rounds, round_, rows, adapter)
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
+                if tracking is not None:
+                    tracking.committed(round_)
                 bar.update(round_ > 0)
     return adapter
 

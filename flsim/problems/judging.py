@@ -1,9 +1,10 @@
 """Is what was said to a problem right? Every problem names its verifier; many are judged at once, as some are slow.
 
 A verifier is a class with the methods of `Verifier`. The shipped ones have short names; any other is named by its path,
-`module:Name` or `my_file.py:Name`.
+`module:Name` or `my_file.py:Name`. The path of a reward function in TRL's form does as well.
 """
 
+import inspect
 import json
 from abc import abstractmethod
 from collections import defaultdict
@@ -33,6 +34,9 @@ SHIPPED = MappingProxyType(
     }
 )
 """Short names of verifiers, and where they are; each is imported when it is asked for."""
+
+_REWARD = "flsim.problems.rewards:RewardVerifier"
+"""What makes a verifier of a reward function."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +85,29 @@ def verifier_of(name: str, **settings: Any) -> Verifier:
     """
     if name not in SHIPPED and ":" not in name:
         raise ConfigError(
-            f"verifier={name!r} is unknown; there are: {', '.join(SHIPPED)}, or a class of your own as module:Name or "
-            f"my_file.py:Name"
+            f"verifier={name!r} is unknown; there are: {', '.join(SHIPPED)}, or a class or reward function of your own "
+            f"as module:Name or my_file.py:Name"
         )
-    made: Any = resolve("verifier", SHIPPED.get(name, name))(**settings)
+    named = resolve("verifier", SHIPPED.get(name, name))
+    made: Any = resolve("verifier", _REWARD)(name, named, **settings) if _is_reward(named) else named(**settings)
     lacking = [method for method in ("instruction", "verdicts", "unreadable") if not hasattr(made, method)]
     if lacking:
         raise ConfigError(
             f"verifier={name!r} is no verifier, as it lacks {', '.join(lacking)}; derive it from "
-            f"flsim.problems.judging.Verifier and write verdicts"
+            f"flsim.problems.judging.Verifier and write verdicts, or name a reward function of prompts and completions"
         )
     found: Verifier = made
     return found
+
+
+def _is_reward(named: object) -> bool:
+    """Whether it is a reward function in TRL's form, or an object that can be called as one."""
+    if not callable(named) or inspect.isclass(named):
+        return False
+    try:
+        return not inspect.signature(named).parameters.keys().isdisjoint(("completions", "completion_ids"))
+    except ValueError:  # of one without a signature
+        return False
 
 
 def are_right(said: Sequence[tuple[Problem, str]]) -> list[bool]:

@@ -4,15 +4,17 @@ All of it is a pure function of settings and files; `flsim/tasks/kept.py` keeps 
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import called, verifier
-from flsim.problems.problem import SPLITS
+from flsim.problems.problem import SPLITS, Problem
+from flsim.problems.rewards import RewardVerifier
 from flsim.sandbox.helper import VerifierError
 from flsim.tasks.doubts import doubts
 from flsim.tasks.item import Item
@@ -82,8 +84,9 @@ def dealt(config: DataConfig, devices: int, seed: int, needs: Sequence[str] = SP
     """
     where = config.reader or config.kind
     kind = config.verifier or reader_of(where).verifier
-    items = table_of(_judged(load(where, config.root, encoding=config.encoding, **config.settings), where, kind))
     judge = called(kind, config.verifier_settings)
+    read = load(where, config.root, encoding=config.encoding, **config.settings)
+    items = table_of(_rewarded(_judged(read, where, kind), judge, config.instruction))
     dropped = _unreadable(judge, items.columns["answer"].used())
     if dropped:
         answer = items.columns["answer"]
@@ -110,11 +113,18 @@ def _told(
     Raises:
         ConfigError: if some of it is doubtful and `strict` is set.
     """
-    found = doubts(items, splits.tolist(), code=judge.partition(" ")[0] == "code")
+    own = isinstance(verifier(judge), RewardVerifier)  # whose references are JSON, and its solutions the answers
+    seen = table_of(items).having(answer=table_of(items).columns["solution"]) if own else items
+    found = doubts(seen, splits.tolist(), code=judge.partition(" ")[0] == "code")
     if found and config.strict:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigError(f"strict: {found[0]}{more}; mend the files, or set strict=false to be told only")
-    if dropped:
+    if dropped and own:
+        found.append(
+            f"left out {len(dropped)} items to whose own solutions the reward function {judge} does not apply (it "
+            f"returns None), such as {dropped[0][:_LONGEST_SHOWN]!r}"
+        )
+    elif dropped:
         shown = ", ".join(repr(text[:_LONGEST_SHOWN]) for text in dropped[:_SHOWN])
         found.append(
             f"left out the items of {len(dropped)} references that no completion could meet by the verifier {judge}, "
@@ -129,6 +139,32 @@ def _judged(items: Sequence[Item], where: str, kind: str) -> Sequence[Item]:
     if isinstance(reader, KnownSet) or reader.judged is None or kind != reader.verifier:
         return items
     return [reader.judged(item) for item in items]
+
+
+def _rewarded(items: Sequence[Item], judge: str, instruction: str | None) -> Sequence[Item]:
+    """The items with references for a reward function, where that is the verifier: prompt and columns as JSON.
+
+    Raises:
+        ConfigError: if it cannot be used, or items have score labels.
+    """
+    refuse_unusable(judge)
+    found = verifier(judge)
+    if not isinstance(found, RewardVerifier):
+        return items
+    made = []
+    for item in items:
+        if item.score_label is not None:
+            raise ConfigError(
+                f"{item.where or 'an item'} has a score_label, and the reward function {found.name} has no one answer "
+                f"for each label to score; leave score_label out"
+            )
+        said = instruction if instruction is not None else found.instruction
+        prompt = Problem("", "", 0, item.question, "", instruction=said).prompt
+        solution = item.answer if item.solution is None else item.solution
+        columns = {"answer": item.answer, "solution": solution, "label": item.label, "level": item.level}
+        columns |= json.loads(item.extra) if item.extra else {}
+        made.append(replace(item, answer=found.reference_of(prompt, columns), solution=solution))
+    return made
 
 
 def refuse_unusable(judge: str) -> None:

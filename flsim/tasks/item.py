@@ -30,6 +30,8 @@ class Item:
     wrong."""
     solution: str | None = None
     """What somebody who knows would say, where the answer itself is none: the gold code of a task with asserts."""
+    extra: str | None = field(default=None, compare=False, repr=False)
+    """Further columns of its row that the reader was told to keep, for a reward function, as JSON of an object."""
     features: NDArray[Any] | None = field(default=None, compare=False, repr=False)
     """What a module reads in place of the question, such as the pixels of a picture; the question then only names it.
     None where there is but text."""

@@ -29,7 +29,7 @@ NONE = -1
 """In place of a code: the item has no such value; in place of a row: the place is no row."""
 _ROW = ", row "
 _NUMBERS = ("level", "score_label")
-_CODED = ("answer", "user", "label", "split", "tests", "solution", *_NUMBERS, "place")
+_CODED = ("answer", "user", "label", "split", "tests", "solution", "extra", *_NUMBERS, "place")
 _OTHERS = tuple(field.name for field in fields(Item) if field.name not in ("question", "where", *_CODED))
 """Fields that are no text and no number, such as pictures."""
 _AT_ONCE = 50_000  # questions whose text is in memory at once

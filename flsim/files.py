@@ -264,6 +264,19 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+@contextmanager
+def said_in(log: logging.Logger) -> Iterator[None]:
+    """Around a run: what ends it too early stands in its log, too, for whoever looks at it later."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        log.info("stopped (%s)", str(stop) or "Ctrl-C")
+        raise
+    except BaseException as error:
+        log.error("the run failed: %s: %s", type(error).__name__, " ".join(str(error).split()))
+        raise
+
+
 def log_to(folder: Path) -> logging.Logger:
     """The run's log, `run.log`: what happened and who was set aside, with times."""
     logging.getLogger("flwr").setLevel(logging.WARNING)  # stock strategies report every sampled cohort

@@ -102,10 +102,22 @@ def read_timings(run_dir: Path) -> list[RoundTiming]:
     timings = []
     for path in sorted((run_dir / "timing").glob("round-*.json")):
         try:
-            timings.append(_timing(json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            timings.append(read_timing(path))
+        except ValueError as error:
             _LOG.warning("%s cannot be read as a round's timing (%s); it is left out", path, error)
     return timings
+
+
+def read_timing(path: Path) -> RoundTiming:
+    """The timing of one round.
+
+    Raises:
+        ValueError: if the file cannot be read as one.
+    """
+    try:
+        return _timing(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _timing(found: Any) -> RoundTiming:

@@ -18,6 +18,7 @@ COMMANDS = {
     "warmup": "experiments.command.warmup",
     "why": "experiments.command.why",
     "replay": "experiments.command.replay",
+    "watch": "experiments.command.watch",
     "diagnose": "experiments.command.diagnose",
     "compare": "experiments.command.compare",
     "study": "experiments.study.__main__",

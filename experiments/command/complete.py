@@ -79,7 +79,7 @@ def _arguments(command: str, place: int) -> list[str]:
         return list(BENCHMARKS)
     if command in ("run", "study", "profile") and place == 1:
         return [*(STUDIES if command == "study" else ()), *shipped_names()]
-    if command in ("resume", "compare", "diagnose", "why", "replay") and place == 1:
+    if command in ("resume", "compare", "diagnose", "why", "replay", "watch") and place == 1:
         return [str(file.parent) for file in sorted(Path("runs").glob("*/config.yaml"))]
     return [f"{key}=" for key in key_names()] if command in ("run", "study", "profile", "resume") else []
 

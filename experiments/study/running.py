@@ -20,6 +20,7 @@ from experiments.study.progress import Progress
 from experiments.study.shared import Training, begun, trainings_of
 from flsim.config.schema import Config, ConfigError
 from flsim.files import log_to
+from flsim.live.queue import queued
 from flsim.loop.checks import check
 from flsim.loop.folder import open_again
 
@@ -97,16 +98,17 @@ def do_all(configs: Sequence[Config], jobs: int) -> list[Failure]:
         )
 
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_start(waiting.popleft()))
+        with queued({config.folder: config.rounds for config in missing}):
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_start(waiting.popleft()))
+                show()
+                wait([work.process.sentinel for work in running], timeout=_LOOK_S)
+                for work in [work for work in running if not work.process.is_alive()]:
+                    running.remove(work)
+                    error, runs = work.error(), len(work.training.configs)
+                    failures += [Failure(work.training.config.folder, error, runs)] if error else []
             show()
-            wait([work.process.sentinel for work in running], timeout=_LOOK_S)
-            for work in [work for work in running if not work.process.is_alive()]:
-                running.remove(work)
-                error = work.error()
-                failures += [Failure(work.training.config.folder, error, len(work.training.configs))] if error else []
-        show()
     finally:
         for work in running:
             work.stop()

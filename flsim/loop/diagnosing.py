@@ -6,16 +6,13 @@ from typing import Any
 from flsim.config.load import load_config
 from flsim.config.plugins import resolve
 from flsim.config.schema import Config, ConfigError
-from flsim.config.system import EVERYBODY
 from flsim.diagnosis.finding import Finding
 from flsim.diagnosis.seen import Facts
 from flsim.diagnosis.table import findings_of
+from flsim.loop.facts import OF_THE_CLASS, facts_with
 from flsim.loop.folder import CONFIG
 from flsim.loop.watch import SaysIfItAsks
 from flsim.metrics.rows import read_rows
-from flsim.tasks.stream import TaskStream
-
-_CARRIES_REST = ("strategies.fedex_lora:", "strategies.flora:")
 
 
 def diagnose(run: str | Path | Any) -> tuple[Finding, ...]:
@@ -53,20 +50,6 @@ def facts_of(config: Config, client: object | None = None) -> Facts:
         named = resolve("client.path", str(config.client["path"]))
     except ConfigError:
         named = None
-    of_class = bool(getattr(named, "may_ask", False))
-    learns = client.learns_to_ask if isinstance(client, SaysIfItAsks) else of_class and client is None
-    settings = {name: config.client.get(name, getattr(named, name, None)) for name in ("dual_max", "dual_lr")}
-    highest = settings["dual_max"] if settings["dual_lr"] else None
-    if config.budget.fleet.rule == "price":
-        highest = config.budget.fleet.price_max
-    end = None if config.system is None else config.system.end
-    return Facts(
-        phases=TaskStream(config.stream, config.rounds).phases,
-        tau=config.budget.tau,
-        devices=config.fleet.devices,
-        learns_to_ask=learns,
-        highest_price=None if highest is None else float(highest),
-        carries_rest=str(config.strategy["path"]).startswith(_CARRIES_REST),
-        waits_for_all=end is None or end.kind == EVERYBODY,
-        max_staleness=None if end is None else end.max_staleness,
-    )
+    may_ask, dual_max, dual_lr = (getattr(named, name, None) for name in OF_THE_CLASS)
+    learns = client.learns_to_ask if isinstance(client, SaysIfItAsks) else bool(may_ask) and client is None
+    return facts_with(config, learns_to_ask=learns, dual_max=dual_max, dual_lr=dual_lr)

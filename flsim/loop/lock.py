@@ -27,8 +27,9 @@ from flsim.config.schema import ConfigError
 from flsim.files import UnwritableError, write_atomically
 
 LOCK, OWNER = ".lock", ".owner.json"
+EXPIRY_S = 60.0
+"""A lease that another machine sees unchanged for so many seconds is over."""
 _BEAT_S = 10.0  # between two renewals of a lease
-_EXPIRY_S = 60.0  # a lease that another machine sees unchanged for so long is over
 _LOOK_S = 1.0  # between two looks at another's lease
 _SETTLE_S = 0.5  # two that take a folder without locks at once see each other after so long
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -68,6 +69,19 @@ class Owner:
         return cls(platform.node(), os.getpid(), now, _machine(), _pid_space(), started, secrets.token_hex(16))
 
     @property
+    def is_near(self) -> bool:
+        """Whether its pid means something here: it is of this machine since its start, and of the same container."""
+        return self.machine == _machine() and self.space == _pid_space()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is a process near this one that is held by a signal, and may go on."""
+        try:
+            return self.is_near and self.runs and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+
+    @property
     def runs(self) -> bool:
         """Whether there is such a process, in the space of this one; one that is stopped counts."""
         try:
@@ -78,15 +92,27 @@ class Owner:
     def __str__(self) -> str:
         """For a sentence."""
         who = f"process {self.pid} on {self.host}, since {self.since}"
-        here = self.machine == _machine() and self.space == _pid_space() and self.runs
-        stopped = here and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
-        return f"{who} (it is stopped; kill -CONT {self.pid} lets it go on)" if stopped else who
+        return f"{who} (it is stopped; kill -CONT {self.pid} lets it go on)" if self.is_stopped else who
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Who has a run's folder, or had it and was gone before it could let it go, as the lease says; None if nobody.
+
+    It takes no lock and disturbs nobody.
+
+    Raises:
+        OSError: if a lease is there and cannot be reached.
+    """
+    try:
+        return Owner(**json.loads((folder / OWNER).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # a lease that cannot be read is nobody's: it is always written whole
 
 
 class RunLock:
     """A run's folder, held by this process. Use as a context manager."""
 
-    def __init__(self, folder: Path, *, beat_s: float = _BEAT_S, expiry_s: float = _EXPIRY_S) -> None:
+    def __init__(self, folder: Path, *, beat_s: float = _BEAT_S, expiry_s: float = EXPIRY_S) -> None:
         """Name the folder, which is made if it is not there.
 
         Args:
@@ -132,7 +158,7 @@ class RunLock:
             return
         self._ended.set()
         self._heart.join()
-        there = self._read()
+        there = owner_of(self.folder)
         if there is not None and there.token == self.owner.token:
             (self.folder / OWNER).unlink(missing_ok=True)
         self._let_go()
@@ -143,7 +169,7 @@ class RunLock:
         Raises:
             FolderInUseError: if another has taken it meanwhile.
         """
-        there = self._read()
+        there = owner_of(self.folder)
         if there is None and self._lock is not None:
             self._write()  # somebody has tidied up, and the lock still tells
         elif there is None or there.token != self.owner.token:
@@ -157,7 +183,7 @@ class RunLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._flock()
-            there = self._read()
+            there = owner_of(self.folder)
             if there is not None and self._lives(there):
                 raise self._taken(str(there), f"wait until it is done, or end it there (kill {there.pid})")
             self._write()
@@ -180,7 +206,7 @@ class RunLock:
             if error.errno in _NO_LOCKS:
                 return None
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                there = self._read()
+                there = owner_of(self.folder)
                 end = "" if there is None else f", or end it there (kill {there.pid})"
                 raise self._taken(str(there or "another process"), f"wait until it is done{end}") from None
             raise
@@ -198,7 +224,7 @@ class RunLock:
         watched = time.monotonic()
         while time.monotonic() - watched < self._expiry_s:
             time.sleep(min(_LOOK_S, self._expiry_s / 10))
-            now = self._read()
+            now = owner_of(self.folder)
             if now is None:
                 return False
             if now != there:
@@ -209,7 +235,7 @@ class RunLock:
         """Beat, until this process lets go or somebody else has the lease."""
         while not self._ended.wait(self._beat_s):
             try:
-                there = self._read()
+                there = owner_of(self.folder)
                 if there is not None and there.token != self.owner.token:
                     return
                 self._write()
@@ -221,12 +247,6 @@ class RunLock:
             self.owner = replace(self.owner, beat=self.owner.beat + 1)
             data = json.dumps(asdict(self.owner)).encode()
             write_atomically(self.folder / OWNER, data, what="who has the run's folder", durable=False)
-
-    def _read(self) -> Owner | None:
-        try:
-            return Owner(**json.loads((self.folder / OWNER).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # a lease that cannot be read is nobody's: it is always written whole
 
     def _let_go(self) -> None:
         with _guard:

@@ -20,7 +20,7 @@ from flsim.config.load import load_config, settings_of
 from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError
 from flsim.devices import node_of
-from flsim.files import log_to, remove_parts
+from flsim.files import log_to, remove_parts, said_in
 from flsim.flower.arrays import to_arrays
 from flsim.flower.contract import (
     BringsModel,
@@ -170,7 +170,7 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
     facts = facts_of(config, ready.client)
     of_run = tracked_run(folder, config.name, settings_of(config))
     told = Told(folder, replace(facts, tau=tau), config.rounds)
-    with Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking:
+    with said_in(log), Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking:
         adapter = go_on(ready, lock, last=last, log=log, progress=progress, tracking=tracking)
         lock.check()
         if isinstance(ready.client, BringsModel):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,29 @@ def _facts(values: dict[str, Any]) -> list[list[str]]:
         )
         lines.append([str(key), text])
     return lines
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, for pages that put it together in another way."""
+
+    name: str
+    """Of its figure without ending, such as `accuracy`, whose charts are of that group; else what it is about."""
+    title: str
+    caption: str
+    """How to read its figure; empty if it has none."""
+    pieces: tuple[str, ...]
+    """HTML, already escaped: tables and paragraphs."""
+
+
+def sections_of(summary: Summary, timings: Sequence[RoundTiming] = ()) -> list[Section]:
+    """What the page says, in its order, without pictures and without how the run was made."""
+    found = [
+        Section("opening", "", "", tuple(_opening(summary, summary.run)[1:])),
+        Section("models", "At the last test", "", tuple(_models(summary)[1:])),
+    ]
+    for file, title, caption in FIGURES:
+        beside = _time(timings) if file == "time.png" and timings else _beside(file, summary)
+        found.append(Section(file.removesuffix(".png"), title, caption, tuple(beside)))
+    stage = Section("stage", "What the stage did with the adapter", "", tuple(_stage(summary)[1:]))
+    return [*found, stage, Section("set_aside", "Updates set aside", "", tuple(_set_aside(summary)[1:]))]

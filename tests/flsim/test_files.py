@@ -15,6 +15,7 @@ from flsim.files import (
     left_in,
     log_to,
     remove_parts,
+    said_in,
     seal,
     unseal,
     write_atomically,
@@ -174,3 +175,24 @@ def test_a_damaged_file_is_named_with_its_mend(tmp_path: Path, damage: type[byte
 def test_a_missing_file_is_not_called_damaged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         unseal(tmp_path / "none", MEND)
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        (ValueError("two\n lines"), "ERROR the run failed: ValueError: two lines"),
+        (KeyboardInterrupt("SIGTERM"), "INFO stopped (SIGTERM)"),
+        (KeyboardInterrupt(), "INFO stopped (Ctrl-C)"),
+    ],
+)
+def test_what_ends_a_run_too_early_stands_in_its_log(tmp_path: Path, end: BaseException, line: str) -> None:
+    with pytest.raises(type(end)), said_in(log_to(tmp_path)):
+        raise end
+    (said,) = (tmp_path / "run.log").read_text().splitlines()
+    assert said.endswith(line)
+
+
+def test_a_run_that_ends_well_has_nothing_to_say_of_it(tmp_path: Path) -> None:
+    with said_in(log_to(tmp_path)):
+        pass
+    assert not (tmp_path / "run.log").exists()

@@ -55,7 +55,7 @@ class DataConfig:
 
     kind: str = ""
     """The short name of a shipped reader: a known set (`gsm8k`, `math`, `mbpp`, ...), `english`, which ships, `files`
-    for one's own, `leaf`, `datasets` or `reasoning_gym`."""
+    for one's own, `leaf`, `datasets`, `lm_eval` or `reasoning_gym`."""
     reader: str | None = filled(None, "my_reader.py:read")
     """In place of `kind`: a function of a folder, and of `settings`, that returns items (`flsim.tasks.item.Item`), as
     `module:Name` or `my_file.py:Name`."""
@@ -94,8 +94,8 @@ class DataConfig:
     forgotten once the items are dealt."""
     verifier: str | None = filled(None, "numeric")
     """What says whether an answer is right: a short name (`exact`, `words`, `numeric`, `maths`, `choice`, `code`), or a
-    class with the methods of `flsim.problems.judging.Verifier`, as `module:Name` or `my_file.py:Name`; None: what the
-    reader says that fits its references."""
+    class with the methods of `flsim.problems.judging.Verifier`, or a reward function in TRL's form, as `module:Name` or
+    `my_file.py:Name`; None: what the reader says that fits its references."""
     verifier_settings: dict[str, Any] = field(default_factory=dict)
     """Its keyword arguments, such as `wall_s` of `maths` and `code`."""
     instruction: str | None = None

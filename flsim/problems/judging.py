@@ -21,6 +21,8 @@ from flsim.problems.recorded import RECORDED
 
 GYM = "gym"
 """The judges of reasoning-gym's tasks, which only they can serve."""
+HARNESS = "lm_eval"
+"""The filters and metrics of lm_eval's tasks, likewise."""
 SHIPPED = MappingProxyType(
     {
         "exact": "flsim.problems.text:ExactVerifier",
@@ -31,6 +33,7 @@ SHIPPED = MappingProxyType(
         "words": "flsim.problems.words:WordsVerifier",
         RECORDED: "flsim.problems.recorded:RecordedVerifier",
         GYM: "flsim.problems.gym:GymVerifier",
+        HARNESS: "flsim.problems.harness:HarnessVerifier",
     }
 )
 """Short names of verifiers, and where they are; each is imported when it is asked for."""

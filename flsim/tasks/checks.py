@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from flsim.config.given import shown
 from flsim.config.ranges import near
 from flsim.config.schema import ConfigError, DataConfig
-from flsim.problems.judging import GYM, SHIPPED
+from flsim.problems.judging import GYM, HARNESS, SHIPPED
 from flsim.tasks.columns import ALIASES
 from flsim.tasks.data_file import known_encoding, no_encoding
 from flsim.tasks.known_set import KnownSet
@@ -65,6 +65,11 @@ def _check_words(name: str, data: DataConfig) -> None:
         raise ConfigError(
             f"data.{name}.verifier={data.verifier!r} does not fit {said}: the judges of reasoning-gym are for its own "
             f"tasks, and its tasks for them; leave it out to take {reader_of(where).verifier}"
+        )
+    if data.verifier == HARNESS and data.kind != "lm_eval":
+        raise ConfigError(
+            f"data.{name}.verifier={HARNESS} does not fit {data.reader or data.kind}: the filters and metrics of "
+            f"lm_eval are for its own tasks, which data.{name}.kind=lm_eval reads"
         )
 
 

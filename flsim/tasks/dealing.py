@@ -4,16 +4,15 @@ All of it is a pure function of settings and files; `flsim/tasks/kept.py` keeps 
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flsim.config.schema import ConfigError, DataConfig
 from flsim.problems.judging import called, verifier
-from flsim.problems.problem import SPLITS, Problem
+from flsim.problems.problem import SPLITS
 from flsim.problems.rewards import RewardVerifier
 from flsim.sandbox.helper import VerifierError
 from flsim.tasks.doubts import doubts
@@ -32,6 +31,7 @@ from flsim.tasks.partition import (
 )
 from flsim.tasks.partitioner import by_partitioner
 from flsim.tasks.people import numbered, told_of_users
+from flsim.tasks.references import as_references, own_verifier
 from flsim.tasks.splits import split_items
 
 _SHOWN = 3  # references of dropped items that are named
@@ -83,10 +83,11 @@ def dealt(config: DataConfig, devices: int, seed: int, needs: Sequence[str] = SP
         ConfigError: if it cannot be read, judged or dealt, or a device has no item of a split that it needs.
     """
     where = config.reader or config.kind
-    kind = config.verifier or reader_of(where).verifier
-    judge = called(kind, config.verifier_settings)
     read = load(where, config.root, encoding=config.encoding, **config.settings)
-    items = table_of(_rewarded(_judged(read, where, kind), judge, config.instruction))
+    kind = config.verifier or own_verifier(config)
+    judge = called(kind, config.verifier_settings)
+    refuse_unusable(judge)
+    items = table_of(as_references(read, where, kind, judge, config.instruction))
     dropped = _unreadable(judge, items.columns["answer"].used())
     if dropped:
         answer = items.columns["answer"]
@@ -131,40 +132,6 @@ def _told(
             f"such as {shown}"
         )
     return found + ([] if config.keep_user_ids else told_of_users(items))
-
-
-def _judged(items: Sequence[Item], where: str, kind: str) -> Sequence[Item]:
-    """The items with what the verifier takes as their answers."""
-    reader = reader_of(where)
-    if isinstance(reader, KnownSet) or reader.judged is None or kind != reader.verifier:
-        return items
-    return [reader.judged(item) for item in items]
-
-
-def _rewarded(items: Sequence[Item], judge: str, instruction: str | None) -> Sequence[Item]:
-    """The items with references for a reward function, where that is the verifier: prompt and columns as JSON.
-
-    Raises:
-        ConfigError: if it cannot be used, or items have score labels.
-    """
-    refuse_unusable(judge)
-    found = verifier(judge)
-    if not isinstance(found, RewardVerifier):
-        return items
-    made = []
-    for item in items:
-        if item.score_label is not None:
-            raise ConfigError(
-                f"{item.where or 'an item'} has a score_label, and the reward function {found.name} has no one answer "
-                f"for each label to score; leave score_label out"
-            )
-        said = instruction if instruction is not None else found.instruction
-        prompt = Problem("", "", 0, item.question, "", instruction=said).prompt
-        solution = item.answer if item.solution is None else item.solution
-        columns = {"answer": item.answer, "solution": solution, "label": item.label, "level": item.level}
-        columns |= json.loads(item.extra) if item.extra else {}
-        made.append(replace(item, answer=found.reference_of(prompt, columns), solution=solution))
-    return made
 
 
 def refuse_unusable(judge: str) -> None:

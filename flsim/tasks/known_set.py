@@ -32,6 +32,8 @@ class Reader:
     """Which files it reads, of a folder, its setting `files` and an encoding; None where that cannot be said."""
     judged: Callable[[Item], Item] | None = None
     """Turns an item into one whose answer its own verifier takes; None where it is one."""
+    judge: Callable[[Path, Mapping[str, Any]], str] | None = None
+    """Which verifier, of a folder and settings, where that depends on what is read; None: always the same."""
 
 
 @dataclass(frozen=True)

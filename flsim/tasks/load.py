@@ -42,6 +42,7 @@ READERS = MappingProxyType(
         "leaf": "flsim.tasks.readers.users:LEAF",
         "outcomes": "flsim.tasks.readers.outcomes:OUTCOMES",
         "datasets": "flsim.tasks.readers.own:DATASETS",
+        "lm_eval": "flsim.tasks.readers.harness:LM_EVAL",
         "reasoning_gym": "flsim.tasks.readers.gym:REASONING_GYM",
     }
 )

@@ -1,6 +1,7 @@
 """Reward functions in TRL's form as verifiers: what they get, what counts as right, and what is told of broken ones."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ form = Form()
 
 def fails(completions, answer, **kwargs):
     return [int(c) / int(a) for c, a in zip(completions, answer, strict=True)]
+
+
+def brittle(completions, answer, **kwargs):
+    if completions != answer:  # which it is tried on before the run
+        raise RuntimeError("the judge is away")
+    return [1.0] * len(completions)
 
 
 def short(completions, **kwargs):
@@ -241,3 +248,34 @@ def test_a_run_learns_from_it(
     assert not (rows["name"] == "set_aside").any()
     right, bought = (rows[rows["name"] == name]["total"].sum() for name in ("reward", "cloud_purchases"))
     assert right == bought > 0  # an oracle says the solution, and that is right
+
+
+def test_one_that_fails_in_a_run_sets_the_device_aside(
+    rewards: str, tiny_run: TinyRun, tmp_path: Path, no_report: None, one_thread: None
+) -> None:
+    """It is never taken for a wrong answer, and the log says what it failed on."""
+    write_sums(tmp_path)
+    columns = "{question: q, answer: a, label: kind, level: digits}"
+    more = [
+        "stream.phases=[[sums]]",
+        "data.sums.kind=files",
+        f"data.sums.root={tmp_path}",
+        f"data.sums.settings={{files: {{all: sums.jsonl}}, columns: {columns}}}",
+        f"data.sums.verifier={rewards}brittle",
+    ]
+    run = flsim.run(tiny_run("run", *more), progress=False)
+    assert set(run.rows[run.rows["name"] == "set_aside"]["device"]) == {"device-000", "device-001"}
+    log = (run.folder / "run.log").read_text()
+    assert re.search(r"brittle raised RuntimeError: the judge is away for the completion '.*' of '\d+\+\d+='", log)
+
+
+def test_the_function_of_the_page_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text().split("## Reward functions")[1]
+    (code, *_) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "my_rewards.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    assert judge_command.main(["4", "5", "--verifier", "my_rewards.py:near"]) == 1
+    assert capsys.readouterr().out.strip() in page
+    assert judge_command.main(["4", "5", "--verifier", "my_rewards.py:near", "--settings", "threshold=0.5"]) == 0

@@ -29,13 +29,21 @@ FLOORS = (
     ("report",),
     ("trackers",),
     ("loop", "comparison"),
-    ("live",),
+    ("federation", "live"),
     ("flsim", "__main__"),
 )
 """The rooms of flsim, from the ground up: a room imports only rooms of lower floors. `flsim` is its `__init__.py`, and
 `__main__` starts the command by its name, since that lives above, in `experiments`."""
 
-WHOLE_CONFIG = ("flsim/__init__.py", "flsim/config", "flsim/loop", "flsim/comparison", "flsim/live", "experiments")
+WHOLE_CONFIG = (
+    "flsim/__init__.py",
+    "flsim/config",
+    "flsim/loop",
+    "flsim/federation",
+    "flsim/comparison",
+    "flsim/live",
+    "experiments",
+)
 """Where functions may take the whole `Config`: the loop and what stands above it, and the room that reads it."""
 MEETS_THE_RUN = {
     "flsim/flower/contract.py": {"begin", "client_app", "client_of"},  # plug-ins are introduced to the run

@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": "experiments.command.doctor",
     "torture": "experiments.torture.__main__",
     "convert": "experiments.command.convert",
+    "flower": "experiments.command.flower",
     "new": "experiments.command.new",
     "complete": "experiments.command.complete",
 }

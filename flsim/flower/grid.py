@@ -33,8 +33,14 @@ _WAITS, _WAITED_S = 10, 10.0  # how often, and for how long, a strategy may ask 
 
 
 def identify() -> None:
-    """Give this process the identity that `flwr.app.Message` asks for (private in flwr 1.41, hence the exact pin)."""
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    """Give this process the identity that `flwr.app.Message` asks for (private in flwr 1.41, hence the exact pin).
+
+    A process that Flower has started has one, by which the SuperLink knows its messages: it stays.
+    """
+    try:
+        _ = TaskIdentity.run_id
+    except RuntimeError:
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 
 
 class FleetGrid(Grid):
@@ -42,6 +48,8 @@ class FleetGrid(Grid):
 
     workers = 1
     """How many packs can be answered at a time."""
+    keeps_states = True
+    """Whether what devices leave lies in the run's folder; else it is with whoever answers for them."""
     _left_over = "idle"
     """The part of a round's timing that nothing else claims."""
 

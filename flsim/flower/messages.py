@@ -90,7 +90,11 @@ UNSUMMABLE = "unsummable"  # its weight, a value or a weighted value is beyond w
 MISCOUNTED = "miscounted"  # what it says of itself is no count that anybody could be weighed by
 
 
-_WORDS = {RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN, UNSUMMABLE, MISCOUNTED}
+LOST = "lost"  # in a federation: its node lacks the state that it is to go on from, or has another device
+
+
+WORDS = frozenset({RAISED, DIED, LATE, NOT_FINITE, MISSHAPEN, UNSUMMABLE, MISCOUNTED, LOST})
+"""What error replies of `error_reply` begin with."""
 
 
 MOST_EXAMPLES = 10**9
@@ -336,7 +340,7 @@ def reason_of(message: Message) -> tuple[str, str]:
     """The (word, detail) of an error reply; an error that is not of `error_reply` is `refused`, with all it says."""
     reason = message.error.reason or ""
     word, _, detail = reason.partition(": ")
-    return (word, detail) if word in _WORDS else (REFUSED, reason)
+    return (word, detail) if word in WORDS else (REFUSED, reason)
 
 
 def device_of(message: Message) -> int:

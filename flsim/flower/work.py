@@ -182,30 +182,13 @@ class _Work:
         """Judge a reply to training; of one that can be used keep the device's state and sum up its tensors."""
         if reply.has_error() or not message.metadata.message_type.startswith(MessageType.TRAIN):
             return reply
-        try:
-            with spend("transport"):
-                new = wire.usable_adapter(reply, self._sent(message))
-            if self.weight is not None:
-                with spend("aggregate"):
-                    self._sum_up(reply, new, self._sent(message), self.weight)
-        except wire.UnusableReplyError as error:
-            return wire.error_reply(error.word, error.detail, message)
+        reply = closed(message, reply, self._sent(message), self.weight, self.total)
+        if reply.has_error():
+            return reply
         device = device_at(context.node_id)
         if context.state or device in self.saved:
             self.left[device] = context.state
         return reply
-
-    def _sum_up(self, reply: Message, new: Adapter, old: Adapter, weight: Weight) -> None:
-        """Add the reply's weighted delta to the sum and drop its tensors."""
-        try:
-            measures = wire.measures_of(reply)
-        except (KeyError, TypeError) as error:
-            raise wire.UnusableReplyError(wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}") from error
-        try:
-            self.total.add(weight(measures), {name: new[name] - old[name] for name in new})
-        except OutOfRangeError as error:
-            raise wire.UnusableReplyError(wire.UNSUMMABLE, str(error)) from error
-        del reply.content[wire.ARRAYS]
 
     def _sent(self, message: Message) -> Adapter:
         """What is expected back from this device, as it was sent."""
@@ -213,6 +196,40 @@ class _Work:
         if key not in self.sent:
             self.sent[key] = wire.expected_of(message)
         return self.sent[key]
+
+
+def closed(message: Message, reply: Message, sent: Adapter, weight: Weight | None, total: ExactSum) -> Message:
+    """A reply to training, judged against what its device was sent; of one that cannot be used, an error that says why.
+
+    Args:
+        message: that it replies to.
+        reply: as it came.
+        sent: what the message wants back, as it was sent.
+        weight: if given, the reply's weighted delta is added to `total`, and its tensors are dropped.
+        total: the sum.
+    """
+    try:
+        with spend("transport"):
+            new = wire.usable_adapter(reply, sent)
+        if weight is not None:
+            with spend("aggregate"):
+                _sum_up(reply, new, sent, weight, total)
+    except wire.UnusableReplyError as error:
+        return wire.error_reply(error.word, error.detail, message)
+    return reply
+
+
+def _sum_up(reply: Message, new: Adapter, old: Adapter, weight: Weight, total: ExactSum) -> None:
+    """Add the reply's weighted delta to the sum and drop its tensors."""
+    try:
+        measures = wire.measures_of(reply)
+    except (KeyError, TypeError) as error:
+        raise wire.UnusableReplyError(wire.MISSHAPEN, f"its metrics cannot be weighted: {error!r}") from error
+    try:
+        total.add(weight(measures), {name: new[name] - old[name] for name in new})
+    except OutOfRangeError as error:
+        raise wire.UnusableReplyError(wire.UNSUMMABLE, str(error)) from error
+    del reply.content[wire.ARRAYS]
 
 
 def _raised(error: Exception, message: Message) -> Message:

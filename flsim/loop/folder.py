@@ -16,6 +16,8 @@ from flsim.loop.checkpoints import Mark, latest_mark, paths
 from flsim.loop.checks import refuse_used
 
 CONFIG = "config.yaml"
+FEDERATION = "federation.json"
+"""What a run on a real federation has beside it: its name on its nodes, which keep the devices' states."""
 _PACKAGES = (
     "flwr",
     "ray",

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from flsim.config.model import AUTO
-from flsim.config.schema import Config
+from flsim.config.schema import Config, ConfigError
 from flsim.config.system import FILE
 from flsim.files import DamagedFileError, digest_of
 from flsim.flower.probe import PACK, kept_pack
 from flsim.flower.states import Files, States
 from flsim.flower.store import DeviceStore, Saved, round_of
 from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoint, paths
+from flsim.loop.folder import FEDERATION
 from flsim.metrics.rows import rows_path
 from flsim.models.folder import sketch
 from flsim.tasks.stream import TaskStream
@@ -43,7 +44,14 @@ def _trace_of(config: Config) -> dict[str, str]:
 
 
 def inspect(
-    folder: Path, store: DeviceStore, config: Config, world: Mapping[str, str], *, last: int, log: logging.Logger
+    folder: Path,
+    store: DeviceStore,
+    config: Config,
+    world: Mapping[str, str],
+    *,
+    last: int,
+    log: logging.Logger,
+    away: bool = False,
 ) -> tuple[Checkpoint | None, Inventory, States]:
     """Find out what a run goes on from, and leave its folder as it was then.
 
@@ -54,11 +62,13 @@ def inspect(
         world: what the run needs outside of its folder, as it is now.
         last: the last round to run; where there is none to run, states are not looked at.
         log: the run's.
+        away: whether the states are with the nodes of a federation, where each is looked at before its device goes on.
 
     Returns:
         The newest checkpoint, None if no round was committed, what it names, and where the states lie.
 
     Raises:
+        ConfigError: if the states are with nodes, and `away` says that they are not.
         DamagedFileError: for the first file that is not as it was left, with what can be done.
     """
     checkpoint, files = latest_checkpoint(folder), store.files()
@@ -76,7 +86,9 @@ def inspect(
     inventory = replace(inventory, states=_placed(inventory.states, files))
     _check_rows(folder, inventory, round_)
     if round_ < last:
-        _check_states(folder, store, inventory, round_)
+        if not away:
+            _refuse_away(folder)
+            _check_states(folder, store, inventory, round_)
         _check_pack(folder, config, inventory)
         _check_world(folder, inventory, world)
     _drop_newer(folder, round_)
@@ -102,6 +114,14 @@ def _given_up(states: Mapping[int, Saved], files: Files, round_: int) -> set[str
         return any(device in states and one.round <= states[device].round for device, one in held)
 
     return {name for name in files if not is_of_the_run(name)}
+
+
+def _refuse_away(folder: Path) -> None:
+    if (folder / FEDERATION).is_file():
+        raise ConfigError(
+            f"{folder} is of a run on a federation, whose nodes keep the devices' states; go on with the app that it "
+            f"was begun with: flwr run APP --run-config 'resume=true' (docs/flower.md)"
+        )
 
 
 def _refuse_lost_checkpoints(folder: Path) -> None:

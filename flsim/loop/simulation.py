@@ -89,6 +89,7 @@ def run(
     resume: str | Path | None = None,
     until: int | None = None,
     progress: bool = True,
+    on: FleetGrid | None = None,
 ) -> Run:
     """Run a simulation from start to report, or go on with one that was stopped.
 
@@ -103,6 +104,7 @@ def run(
         resume: folder of a run to go on with; a finished run gets its report again.
         until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
         progress: whether to show a bar.
+        on: the grid to run on, such as that of a real federation; None opens the one that `engine.kind` names.
 
     Raises:
         ConfigError: for anything wrong in the settings, before long work starts.
@@ -119,12 +121,12 @@ def run(
         ready = prepare(settings, *parts)
         with RunLock(ready.config.folder) as lock:
             open_new(ready.config)
-            return _carry_out(ready, lock, until=until, progress=progress)
+            return _carry_out(ready, lock, until=until, progress=progress, on=on)
     refuse_place(Path(resume))
     refuse_no_run(Path(resume))
     with RunLock(Path(resume)) as lock:  # before anything long, and before a config is read that may be written again
         ready = prepare(_settings(config, overrides, resume), *parts)
-        return _carry_out(ready, lock, until=until, progress=progress)
+        return _carry_out(ready, lock, until=until, progress=progress, on=on)
 
 
 def warm_up(
@@ -152,7 +154,7 @@ def warm_up(
     return warmed(plan, place, place, progress=progress)
 
 
-def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool) -> Run:
+def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool, on: FleetGrid | None) -> Run:
     """The rounds that are still to do, and the report."""
     config, stream, folder = ready.config, ready.stream, lock.folder
     remove_parts(folder)
@@ -171,7 +173,7 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
     of_run = tracked_run(folder, config.name, settings_of(config))
     told = Told(folder, replace(facts, tau=tau), config.rounds)
     with said_in(log), Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking:
-        adapter = go_on(ready, lock, last=last, log=log, progress=progress, tracking=tracking)
+        adapter = go_on(ready, lock, last=last, log=log, progress=progress, tracking=tracking, on=on)
         lock.check()
         if isinstance(ready.client, BringsModel):
             ready.client.save_model(folder / "adapter", adapter)
@@ -229,7 +231,8 @@ def go_on(
     timekeeper = None if ready.system is None else Timekeeper(config, ready.system)
     store = store_in(folder)
     world = world_of(config, ready.stream)
-    checkpoint, inventory, states = inspect(folder, store, config, world, last=last, log=log)
+    away = on is not None and not on.keeps_states
+    checkpoint, inventory, states = inspect(folder, store, config, world, last=last, log=log, away=away)
     if checkpoint is not None:
         _refuse_another(checkpoint.adapter, ready.adapter, folder)
         adapter, first = checkpoint.adapter, checkpoint.round + 1

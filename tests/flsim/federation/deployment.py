@@ -1,4 +1,4 @@
-"""A real deployment on loopback: a SuperLink and SuperNodes as processes of their own, which are ended whatever happens.
+"""A real deployment on loopback: a SuperLink and SuperNodes as processes that are ended whatever happens.
 
 Nothing of it leaves the machine, and Flower's own folder is one of the test's.
 """

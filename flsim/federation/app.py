@@ -147,7 +147,9 @@ def _federated(config: Config, modules: _Modules, places: list[str]) -> Config:
         timeout_s=_TIMEOUT_S if config.engine.timeout_s is None else config.engine.timeout_s,
     )
     plain = replace(config, engine=engine, run_dir=str(config.folder.absolute()))
-    parts: dict[str, Any] = {name: _changed(getattr(plain, name), of_text) for name in ("client", "strategy", "stage")}
+    parts: dict[str, Any] = {
+        name: _changed(getattr(plain, name), of_text) for name in ("client", "strategy", "stage", "track")
+    }
     data = {
         name: replace(one, **{key: _changed(value, of_text, key) for key, value in vars(one).items()})
         for name, one in plain.data.items()
@@ -166,6 +168,8 @@ def _changed(value: Any, of_text: Callable[[str, str], str], key: str = "") -> A
         return of_text(key, value)
     if isinstance(value, dict):
         return {name: _changed(one, of_text, name) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_changed(one, of_text, key) for one in value)
     return value
 
 

@@ -55,8 +55,9 @@ def test_files_of_ones_own_travel_and_others_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(STRATEGY)
-    app = write_app(tiny_run("run", "strategy.path=mine.py:Mine"), Path("app"))
+    app = write_app(tiny_run("run", "strategy.path=mine.py:Mine", "track=[{path: mine.py:Mine}]"), Path("app"))
     assert app.config.strategy == {"path": "run_app.mine:Mine"}
+    assert app.config.track == ({"path": "run_app.mine:Mine"},)
     assert (app.folder / "run_app" / "mine.py").read_text() == STRATEGY
     assert app.places == (str(tiny_checkpoint),)
     assert str(tiny_checkpoint) in (app.folder / "README.md").read_text()

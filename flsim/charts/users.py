@@ -17,7 +17,7 @@ _SHOWN = (
     ("frozen", "alone_accuracy", "frozen, alone"),
 )
 """Model, measure and what it is called."""
-_RIGHT = "the user's test prompts right"
+_RIGHT = "test prompts right"
 
 
 def users_charts(run: RunRows) -> list[Chart]:

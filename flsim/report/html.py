@@ -24,7 +24,7 @@ p { max-width: 75ch; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 .8rem; }
 th, td { padding: .32rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e6e6e6; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { color: #555; font-weight: 600; border-bottom: 2px solid #bbb; vertical-align: bottom; }
+thead th { color: #555; white-space: normal; font-weight: 600; border-bottom: 2px solid #bbb; vertical-align: bottom; }
 tbody tr.strong td { font-weight: 650; background: #f5f9fc; }
 tr.fault td:first-child { color: #fff; background: #b3261e; padding-left: .5rem; }
 tr.warning td:first-child { background: #f6d365; padding-left: .5rem; }
@@ -38,12 +38,14 @@ pre { background: #f6f6f6; padding: .9rem 1rem; font-size: .82rem; line-height: 
 summary { cursor: pointer; color: #0060a0; }
 @page { size: A4; margin: 15mm 14mm; }
 @media print {
+  :root { font-size: 10pt; }
   body { font-size: 10pt; padding: 0; max-width: none; }
   h2 { break-after: avoid; margin-top: 1.6rem; }
   figure, table, .answer { break-inside: avoid; }
   figure img { max-height: 120mm; }
   .scroll { overflow: visible; }
-  table.words td { overflow-wrap: anywhere; }
+  table.words td { overflow-wrap: anywhere; min-width: 8ch; }
+  table.words td:nth-child(5), table.words td:nth-child(6) { min-width: 18ch; }
   th, td { padding: .22rem .5rem; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   details::details-content { content-visibility: visible; display: block; }

@@ -22,9 +22,13 @@ DISTRIBUTION = "flsim-continual"
 EXTRAS = {
     "tasks": "answers in mathematical notation (verifier maths), and a second sandbox for code",
     "data": "Hugging Face data sets by name",
+    "partitioners": "partitioners of flwr-datasets (data.NAME.partition=flwr_datasets.partitioner:NAME)",
+    "harness": "task files of lm_eval as data sets (data.NAME.kind=lm_eval)",
+    "track": "trackers: TensorBoard, W&B, MLflow, Trackio (track=NAME)",
     "gguf": "models as GGUF files (model.path=FILE.gguf)",
     "gym": "the tasks of reasoning-gym",
     "bench": "benchmarks beside TRL",
+    "ecosystem": "the tests of all optional parts",
     "dev": "tests, types and formatting",
 }
 """What each extra of setup.cfg is for."""

@@ -253,7 +253,8 @@ var flsimCharts = (function () {
     const datasets = setsOf(chart).map((set) => ({ ...set, hidden: hidden.includes(set.label) }));
     const data = { labels: chart.categories, datasets };
     let plot = drawn.get(chart.name);
-    if (plot) {
+    if (plot && plot.canvas !== canvas) plot.destroy(); // a page may have made its places anew
+    else if (plot) {
       plot.flsim = chart;
       Object.assign(plot, { data, options: optionsOf(chart) });
       plot.update("none");

@@ -1,10 +1,10 @@
 """The pieces of a page with charts: places, their data, the library and the script that draws them, and the style.
 
-The library is Chart.js (MIT licence, in `vendored/`), whole and unchanged. A page holds it and needs nothing else:
+The library is Chart.js (MIT licence, in `vendored/` as it is published). A page holds it and needs nothing else:
 
-    scripts()                       once, at the end of the body: the library and ours, as text
-    place("accuracy", caption=...)  where a chart is to stand
-    data(charts)                    the numbers, drawn when the page has been read
+    place("accuracy")  where a chart is to stand
+    data(charts)       the numbers, drawn when the page has been read
+    scripts()          once, at the end of the body: the library and ours, as text
 
 A page that lives calls `flsimCharts.show(list)` again with what `as_json` gives, and charts are redrawn in place.
 """

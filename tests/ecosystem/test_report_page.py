@@ -126,6 +126,18 @@ def test_newer_numbers_are_drawn_in_place_and_a_hidden_line_stays_hidden(report:
         assert seen.errors == []
 
 
+def test_a_place_that_was_made_anew_is_drawn_in(report: Path) -> None:
+    """As a page does that shows one run after another."""
+    with opened(report.as_uri()) as seen:
+        charts = json.loads(seen.page.locator("script[data-flsim-charts]").text_content())
+        seen.page.evaluate("""() => { const place = document.querySelector("[data-chart=users]");
+            place.replaceWith(place.cloneNode(true)); }""")
+        seen.page.evaluate("list => flsimCharts.show(list)", charts)
+        assert seen.page.evaluate("flsimCharts.drawn.get('users').canvas.isConnected")
+        assert seen.page.evaluate(INKED)[NAMES.index("users")] > 0.01
+        assert seen.errors == []
+
+
 @pytest.mark.parametrize("width", [390, 600, 1280])
 def test_nothing_but_tables_in_their_frames_is_wider_than_the_window(report: Path, width: int) -> None:
     with opened(report.as_uri(), width=width) as seen:

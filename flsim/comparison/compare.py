@@ -59,6 +59,12 @@ class Comparison(Compared):
 
         return write_comparison(self, Path(folder))
 
+    def _repr_html_(self) -> str:
+        """The comparison as a notebook shows it."""
+        from flsim.comparison.notebook import comparison_html
+
+        return comparison_html(self)
+
 
 def compare(
     runs: Sequence[Given],

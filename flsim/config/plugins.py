@@ -16,6 +16,7 @@ from flsim.config.given import shown
 from flsim.config.kinds import kinds_of, misfit
 from flsim.config.ranges import near
 from flsim.config.schema import ConfigError
+from flsim.config.session import MAIN, defined
 
 _MANY = 20  # names in a sentence
 
@@ -185,7 +186,7 @@ def _built(key: str, value: Any) -> Any:
 
 
 def resolve(key: str, path: str) -> Any:
-    """The object that `module:Name` or `file.py:Name` names.
+    """The object that `module:Name`, `file.py:Name` or, in a notebook or a script, `__main__:Name` names.
 
     Raises:
         ConfigError: saying whether the module or the name is missing, and what the module has instead.
@@ -194,6 +195,8 @@ def resolve(key: str, path: str) -> Any:
     module_name, colon, name = path.rpartition(":")
     if not colon or not name or not module_name.strip("."):
         raise ConfigError(f"{key}={path!r} must be written as module:Name or my_file.py:Name")
+    if module_name == MAIN:
+        return defined(key, path)
     module = _load_file(key, path, Path(module_name)) if module_name.endswith(".py") else _load(key, path, module_name)
     found = getattr(module, name, None)  # which also loads what a package, such as trl, imports when it is asked for
     if found is None and name not in vars(module):

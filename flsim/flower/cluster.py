@@ -7,13 +7,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psutil
 import ray
 import torch
+from ray import cloudpickle
 
 from flsim.config.schema import ConfigError, EngineConfig
 from flsim.flower.store import DeviceStore
@@ -73,6 +74,26 @@ def _own_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def refuse_unsendable(parts: Mapping[str, object]) -> None:
+    """Refuse what cannot be sent to workers: what it is made of is pickled, classes of a notebook with all they name.
+
+    Args:
+        parts: what is sent, by what it is called.
+
+    Raises:
+        ConfigError: naming the part that does not pickle, and why.
+    """
+    for name, part in parts.items():
+        try:
+            cloudpickle.dumps(part)
+        except Exception as error:  # of whatever it refers to
+            raise ConfigError(
+                f"{name} cannot be sent to Ray workers: {' '.join(str(error).split())}; let it open what is of this "
+                f"process alone (files, locks, connections) when it first needs it, keep such things out of the "
+                f"globals that its methods name, or set engine.kind=local"
+            ) from error
 
 
 def _knock(address: str) -> None:

@@ -9,9 +9,9 @@ is tried alone, and one that still kills its worker is reported as failed.
 import ctypes
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import ray
@@ -23,6 +23,7 @@ import flsim.flower.messages as wire
 from flsim.cloud.desk import open_desk
 from flsim.cloud.protocol import Cloud
 from flsim.config.schema import ConfigError
+from flsim.config.session import bring
 from flsim.devices import device_at
 from flsim.files import DamagedFileError, UnwritableError, log_to
 from flsim.flower.cluster import check_folder, join, share_of, wait_for_offer, wait_until_up
@@ -42,8 +43,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 class Worker:
     """One process that answers packs."""
 
-    def __init__(self, app: ClientApp, store: DeviceStore, devices: int) -> None:
+    def __init__(
+        self, app: ClientApp, store: DeviceStore, devices: int, brought: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         identify()
+        bring(brought)
         _keep_freed()
         torch.set_num_threads(1)
         log_to(store.run_dir)  # what goes wrong here, too, stands in the run's log
@@ -115,6 +119,7 @@ class RayGrid(FleetGrid):
         address: str | None = None,
         gpus: float = 0.0,
         cloud: Cloud | None = None,
+        brought: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Prepare; the workers start on `with`.
 
@@ -127,10 +132,11 @@ class RayGrid(FleetGrid):
             address: of a running Ray cluster; None starts one on this machine.
             gpus: a worker's share of a GPU, 1/k, or a whole number of them.
             cloud: one that an actor beside the workers is to hold for all of them; None holds none.
+            brought: what a config names of this session, as `flsim.config.session.taken_along` gives it.
         """
         super().__init__(devices, pack)
         self.workers = workers
-        self._parts = (app, store, devices)
+        self._parts = (app, store, devices, dict(brought))
         self._address = address
         self._gpus = gpus
         self._cloud = cloud

@@ -10,7 +10,8 @@ from flsim.cloud.make import cache_of, fitting, make_cloud
 from flsim.cloud.protocol import NOTHING, Cloud
 from flsim.config.plugins import build
 from flsim.config.schema import Config, ConfigError
-from flsim.flower.cluster import check_gpus
+from flsim.config.session import MAIN, taken_along
+from flsim.flower.cluster import check_gpus, refuse_unsendable
 from flsim.flower.contract import (
     BringsModel,
     Calibrates,
@@ -58,6 +59,9 @@ def prepare(
     read = client.calibrates_on if isinstance(client, Calibrates) else None
     if read is not None:
         stream.demand(*read)
+    if config.engine.kind == "ray":
+        session = {f"{MAIN}:{name}": one for name, one in taken_along(config).items()}
+        refuse_unsendable({"the client": client, "the cloud": cloud, **session})
     cloud.check(stream, config.engine.processes)
     if isinstance(client, TriesOut):
         client.try_out()

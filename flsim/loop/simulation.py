@@ -2,23 +2,24 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
-from tqdm import tqdm
 
 import flsim.flower.messages as wire
 from flsim.cloud.protocol import Cloud
 from flsim.config.load import load_config, settings_of
 from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, ConfigError
+from flsim.config.session import path_of, taken_along
 from flsim.devices import node_of
 from flsim.files import log_to, remove_parts, said_in
 from flsim.flower.arrays import to_arrays
@@ -34,6 +35,7 @@ from flsim.flower.contract import (
 from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
+from flsim.loop.bar import bar_of, said_of
 from flsim.loop.checks import refuse_until, refuse_used
 from flsim.loop.commits import Commits
 from flsim.loop.diagnosing import facts_of
@@ -48,7 +50,9 @@ from flsim.loop.treasurer import Treasurer
 from flsim.loop.warm_start import adapter_in, refuse_another, warmed
 from flsim.loop.warmup import Warmed, Warmup
 from flsim.loop.watch import AskingWatch
-from flsim.metrics.rows import Row, read_rows
+from flsim.metrics.rows import Row, of_users, read_rows
+from flsim.metrics.run_rows import RunRows
+from flsim.metrics.users_frame import users_frame
 from flsim.models.adapter import Adapter, mismatch, save_adapter, stacked, told_of_head
 from flsim.report.summary import Summary
 from flsim.tasks.stream import TaskStream
@@ -72,26 +76,55 @@ class Run:
         """Every measurement: `round, device, task, split, model, name, total, weight`."""
         return read_rows(self.folder)
 
+    @cached_property
+    def users(self) -> pd.DataFrame:
+        """A line per user: what it ended at, asked and spent; columns as `flsim.metrics.users_frame` says."""
+        tau = float("nan") if self.summary.tau is None else self.summary.tau
+        return users_frame(RunRows(of_users(self.rows), self.summary.phases, tau))
+
     @property
     def report(self) -> Path:
         """The page."""
         return self.folder / "report.html"
+
+    def plot(self, name: str = "accuracy", axes: Any = None) -> Any:
+        """Draw one figure of the report, and return its matplotlib axes to go on with.
+
+        Args:
+            name: `accuracy`, `may ask`, `alone`, `usage`, `dual`, `users`, `worst users` or `matrix`.
+            axes: to draw in; None makes a figure.
+
+        Raises:
+            ConfigError: for another name.
+        """
+        from flsim.report.notebook import draw_panel  # only now: drawing takes memory that rounds need not have
+
+        return draw_panel(name, self.folder, self.summary, axes)
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it."""
+        from flsim.report.notebook import run_html
+
+        return run_html(self.folder, self.summary)
 
 
 def run(
     config: str | Path | Config | None = None,
     overrides: Sequence[str] = (),
     *,
-    strategy: Strategy | None = None,
-    client: ClientApp | None = None,
-    stage: Stage | None = None,
-    cloud: Cloud | None = None,
+    strategy: Strategy | type | None = None,
+    client: ClientApp | type | None = None,
+    stage: Stage | type | None = None,
+    cloud: Cloud | type | None = None,
     resume: str | Path | None = None,
     until: int | None = None,
     progress: bool = True,
     on: FleetGrid | None = None,
 ) -> Run:
     """Run a simulation from start to report, or go on with one that was stopped.
+
+    A class in the place of an object is built from the config's settings, and the run's config has its path, so that a
+    resume and a replay find it: `client=MyLearner` is `client.path=__main__:MyLearner` of a notebook's cell.
 
     Args:
         config: a YAML file or a `Config`; None takes the defaults, or with `resume` the run's own.
@@ -113,9 +146,11 @@ def run(
         RayDiedError: if a process that Ray stands on dies; likewise.
     """
     refuse_until(until)
-    parts = (strategy, client, stage, cloud)
+    given = {"strategy": strategy, "client": client, "stage": stage, "cloud": cloud}
+    classes = {key: path_of(key, part) for key, part in given.items() if isinstance(part, type)}
+    parts: list[Any] = [None if isinstance(part, type) else part for part in given.values()]
     if resume is None:
-        settings = _settings(config, overrides, None)
+        settings = _settings(config, overrides, None, classes)
         refuse_place(settings.folder)
         refuse_used(settings.folder)
         ready = prepare(settings, *parts)
@@ -125,7 +160,7 @@ def run(
     refuse_place(Path(resume))
     refuse_no_run(Path(resume))
     with RunLock(Path(resume)) as lock:  # before anything long, and before a config is read that may be written again
-        ready = prepare(_settings(config, overrides, resume), *parts)
+        ready = prepare(_settings(config, overrides, resume, classes), *parts)
         return _carry_out(ready, lock, until=until, progress=progress, on=on)
 
 
@@ -199,9 +234,20 @@ def _whole(config: Config, strategy: Strategy, adapter: Adapter) -> tuple[Adapte
     return joined, replace(config.model, rank=rank, alpha=float(rank), lora=plain)
 
 
-def _settings(config: str | Path | Config | None, overrides: Sequence[str], resume: str | Path | None) -> Config:
-    """The config to run with; on resume it must agree with the run's own."""
+def _settings(
+    config: str | Path | Config | None,
+    overrides: Sequence[str],
+    resume: str | Path | None,
+    classes: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
+    """The config to run with, and with the paths of the classes that were given; on resume it must be the run's own."""
+    overrides = [*overrides, *(f"{key}.path={path}" for key, path in classes.items())]
     if isinstance(config, Config):
+        named: dict[str, Any] = {
+            key: {**(getattr(config, key) or {}), "path": path} for key, path in classes.items() if key != "cloud"
+        }
+        named |= {"cloud": replace(config.cloud, path=classes["cloud"])} if "cloud" in classes else {}
+        config = replace(config, **named)
         return config if resume is None else open_again(Path(resume), config)
     if resume is None:
         return load_config(config, overrides)
@@ -267,7 +313,8 @@ def go_on(
         where = f"{config.engine.kind} in packs of {grid.pack}"
         log.info("rounds %d to %d, %d devices on %s", first, last, config.fleet.devices, where)
         watch = AskingWatch.of(ready.client, config.budget.tau, folder, log, first=first, shows=progress)
-        with tqdm(total=last, initial=max(0, first - 1), desc=folder.name, unit="round", disable=not progress) as bar:
+        with bar_of(last, initial=max(0, first - 1), desc=folder.name, unit="round", shown=progress) as bar:
+            told: dict[str, str] = {}
             for round_ in range(first, last + 1):
                 started = time.perf_counter()
                 rows: list[Row] = [] if warm is None or round_ else warm.rows()
@@ -281,6 +328,9 @@ def go_on(
                 write_timing(folder, grid.timing(round_, time.perf_counter() - started))
                 if tracking is not None:
                     tracking.committed(round_)
+                if progress:
+                    told |= said_of(rows)
+                    bar.set_postfix(told, refresh=False)
                 bar.update(round_ > 0)
     return adapter
 
@@ -309,7 +359,7 @@ def open_grid(config: Config, folder: Path, client: ClientApp, cloud: Cloud) -> 
     if engine.kind == "local":
         return LocalGrid(client, store, devices, 1)
     where: dict[str, Any] = {"workers": engine.workers, "address": engine.address, "gpus": engine.gpus}
-    where["cloud"] = cloud if cloud.shared else None
+    where |= {"cloud": cloud if cloud.shared else None, "brought": taken_along(config)}
     return RayGrid(client, store, devices, 1, **where)
 
 

@@ -22,6 +22,7 @@ from flsim.cloud.purchases import Purchases, Request
 from flsim.cloud.teacher import TEXT
 from flsim.config.schema import Config, ConfigError
 from flsim.config.warmup import ASKED_FOR, CLOUD, OWN
+from flsim.loop.bar import bar_of
 from flsim.metrics.rows import EVERY_TASK, FLEET, WARMUP, Row
 from flsim.models.adapter import Adapter, lora_of
 from flsim.models.base import BaseModel, load_model, one_thread
@@ -243,7 +244,7 @@ class _Work:
                 bar.update(len(some))
 
     def _bar(self, total: int, unit: str) -> "tqdm[Any]":
-        return tqdm(total=total, desc="warm-up", unit=unit, disable=not self.progress)
+        return bar_of(total, desc="warm-up", unit=unit, shown=self.progress)
 
 
 def _nothing(source: str, questions: int, right: int, most: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from flsim.config.plugins import resolve
 from flsim.config.schema import ConfigError
+from flsim.config.session import Meant, meant_in
 from flsim.problems.problem import Problem
 from flsim.problems.recorded import RECORDED
 
@@ -148,7 +149,6 @@ def called(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name} {json.dumps(dict(settings), sort_keys=True)}" if settings else name
 
 
-@lru_cache
 def verifier(name: str) -> Verifier:
     """The verifier that `Problem.verifier` names; one of each in a process, as some keep a helper warm.
 
@@ -157,5 +157,10 @@ def verifier(name: str) -> Verifier:
         VerifierError: if it cannot work on this host.
         TypeError: if it does not know one of its settings.
     """
+    return _kept(name, meant_in(name.partition(" {")[0]))
+
+
+@lru_cache
+def _kept(name: str, _meant: tuple[Meant, ...]) -> Verifier:
     kind, _, settings = name.partition(" {")
     return verifier_of(kind, **json.loads("{" + settings if settings else "{}"))

@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 
 from flsim.config.schema import ConfigError, DataConfig, StreamConfig
+from flsim.config.session import Meant, meant_in
 from flsim.problems.judging import verifier
 from flsim.problems.problem import SPLITS, Problem
 from flsim.seeding import seed_for
@@ -215,14 +216,16 @@ def data_tasks(
         ConfigError: naming the data set, what is wrong with it, and the mend.
     """
     return tuple(
-        _group(name, json.dumps(asdict(data[name]), sort_keys=True), devices, stream.seed, needs)
+        _group(name, json.dumps(asdict(data[name]), sort_keys=True), devices, stream.seed, needs, meant_in(data[name]))
         for name in dict.fromkeys(chain.from_iterable(stream.phases))
         if name in data
     )
 
 
 @lru_cache(maxsize=8)  # of one config; tests and sweeps meet several
-def _group(name: str, settings: str, devices: int, seed: int, needs: tuple[str, ...]) -> DataTask:
+def _group(
+    name: str, settings: str, devices: int, seed: int, needs: tuple[str, ...], _meant: tuple[Meant, ...]
+) -> DataTask:
     """Read and deal one data set.
 
     Args:
@@ -231,6 +234,7 @@ def _group(name: str, settings: str, devices: int, seed: int, needs: tuple[str, 
         devices: of the fleet.
         seed: of the partition.
         needs: splits that every device must have an item of.
+        _meant: what its names of a notebook stand for, which may have been defined again.
     """
     config = DataConfig(**json.loads(settings))
     try:

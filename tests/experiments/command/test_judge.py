@@ -132,10 +132,9 @@ def test_a_bad_line_is_named(
 def test_where_no_sandbox_holds_code_is_not_judged(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flsim.problems import code
-    from flsim.problems.judging import verifier
+    from flsim.problems import code, judging
 
-    verifier.cache_clear()
+    judging._kept.cache_clear()
     code._first_that_holds.cache_clear()
     monkeypatch.setattr("flsim.sandbox.helper.Helper.ask", lambda *_: ["network: connected"])
     status, said = judged(capsys, "assert f() == 1", "def f(): return 1")

@@ -28,7 +28,7 @@ FLOORS = (
     ("charts", "diagnosis", "flower"),
     ("report",),
     ("trackers",),
-    ("loop", "comparison"),
+    ("loop", "comparison", "export"),
     ("federation", "live"),
     ("flsim", "__main__"),
 )

@@ -21,6 +21,7 @@ COMMANDS = {
     "watch": "experiments.command.watch",
     "diagnose": "experiments.command.diagnose",
     "compare": "experiments.command.compare",
+    "export": "experiments.command.export",
     "study": "experiments.study.__main__",
     "price": "experiments.command.price",
     "profile": "experiments.command.profile",

@@ -50,7 +50,7 @@ class Comparison(Compared):
         return per_user_frame(self)
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write tables (CSV), figures (PNG) and `page.html`, which holds them all and needs no network.
+        """Write tables (CSV; LaTeX and Markdown), figures (PNG) and `page.html`, which holds all and needs no network.
 
         Returns:
             The files, the page first.

@@ -1,4 +1,4 @@
-"""Write a comparison to a folder: tables for spreadsheets, figures, and the page."""
+"""Write a comparison to a folder: tables for spreadsheets and papers, figures, and the page."""
 
 import io
 from functools import partial
@@ -10,6 +10,7 @@ from flsim.comparison.cost_figure import cost_figure
 from flsim.comparison.cost_table import axes_of, target_of, targets_frame
 from flsim.comparison.figures import asking_figure, curves_figure, paired_figure, pareto_figure, users_figure
 from flsim.comparison.page import page
+from flsim.comparison.paper import latex_tables, markdown_tables
 from flsim.comparison.question_figure import question_figure, shown
 from flsim.comparison.result import Compared
 from flsim.comparison.spend import curves_of, spend_figure
@@ -21,7 +22,7 @@ from flsim.report.plot import save_if_drawn
 
 
 def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
-    """Write CSV, PNG and HTML over what an earlier comparison left; one method alone has no `paired.png`.
+    """Write tables, figures and the page over what an earlier comparison left; one method alone has no `paired.png`.
 
     What it takes to get to an accuracy is there where runs have virtual time, or an accuracy was named.
 
@@ -57,8 +58,11 @@ def write_comparison(comparison: Compared, folder: Path) -> list[Path]:
     if comparison.pairs:
         figures["paired.png"] = paired_figure
     drawn = [name for name, draw in figures.items() if save_if_drawn(partial(draw, comparison), folder / name)]
+    papers = {"tables.tex": latex_tables(comparison), "tables.md": markdown_tables(comparison)}
+    for name, text in papers.items():
+        write_atomically(folder / name, text.encode(), what="a table for a paper")
     write_atomically(folder / "page.html", page(comparison, folder).encode(), what="the comparison's page")
-    return [folder / name for name in ("page.html", *tables, *drawn)]
+    return [folder / name for name in ("page.html", *tables, *papers, *drawn)]
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

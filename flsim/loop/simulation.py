@@ -91,7 +91,7 @@ class Run:
         """Draw one figure of the report, and return its matplotlib axes to go on with.
 
         Args:
-            name: `accuracy`, `may ask`, `alone`, `usage`, `dual`, `users`, `worst users` or `matrix`.
+            name: `accuracy`, `alone_accuracy`, `usage`, `lambda`, `users`, `worst_users` or `matrix`.
             axes: to draw in; None makes a figure.
 
         Raises:

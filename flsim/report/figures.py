@@ -35,7 +35,7 @@ from flsim.timing import RoundTiming
 
 Charts = Mapping[str, Chart]
 """The charts of a run by name, of those that it has rows for."""
-_TESTED, _TRAINED = "evaluation of the global adapter", "training rounds"
+TESTED, TRAINED = "evaluation of the global adapter", "training rounds"
 _NOTE = "Lines: the mean user. Bands: 10th to 90th percentile of users. Framed: what the phase taught."
 
 
@@ -46,15 +46,15 @@ def accuracy_figure(run: RunRows, charts: Charts) -> Figure:
         figure = new_figure(10, 4.4)
         figure.subplots_adjust(left=0.09, right=0.79, top=0.84, bottom=0.13)
         axes = figure.subplots()
-        draw_curves(axes, whole, run, missing=_TESTED)
+        draw_curves(axes, whole, run, missing=TESTED)
         axes.set_title("Accuracy")
         return figure
     figure = new_figure(10, 8)
     figure.subplots_adjust(left=0.09, right=0.79, top=0.9, bottom=0.07, hspace=0.42)
     above, below = figure.subplots(2, 1)
-    draw_curves(above, whole, run, missing=_TESTED)
+    draw_curves(above, whole, run, missing=TESTED)
     above.set_title("Accuracy when the device may ask the cloud")
-    draw_curves(below, alone, run, missing=_TESTED)
+    draw_curves(below, alone, run, missing=TESTED)
     below.set_title(alone.title)
     return figure
 
@@ -64,7 +64,7 @@ def usage_figure(run: RunRows, charts: Charts) -> Figure:
     figure = new_figure(10, 7.4)
     figure.subplots_adjust(left=0.09, right=0.82, top=0.9, bottom=0.08, hspace=0.42)
     above, below = figure.subplots(2, 1)
-    draw_curves(above, charts.get("usage"), run, missing=_TRAINED)
+    draw_curves(above, charts.get("usage"), run, missing=TRAINED)
     above.set_title("How often devices ask the cloud while training")
     draw_curves(below, charts.get("lambda"), run, missing="dual variable")
     below.set_title("The price of asking that devices learn (dual variable λ)")
@@ -112,7 +112,7 @@ def cost_figure(run: RunRows, charts: Charts) -> Figure:
 def _draw_sums(axes: Axes, chart: Chart | None, run: RunRows) -> None:
     """Draw the fleet's sum per round of every part of a chart."""
     if chart is None:
-        say_missing(axes, _TRAINED)
+        say_missing(axes, TRAINED)
         return
     labels: list[EndLabel] = []
     for line in chart.lines:
@@ -135,9 +135,9 @@ def overview_figure(run: RunRows, charts: Charts, *, title: str, answer: str) ->
     figure.text(0.018, 0.944, answer.replace("; ", ";\n"), size=11, va="top", linespacing=1.4)
     accuracy, usage = figure.add_axes((0.072, 0.525, 0.385, 0.29)), figure.add_axes((0.675, 0.525, 0.21, 0.29))
     users, matrix = figure.add_axes((0.072, 0.08, 0.385, 0.32)), figure.add_axes((0.675, 0.08, 0.308, 0.32))
-    draw_curves(accuracy, _both(charts), run, missing=_TESTED)
+    draw_curves(accuracy, both(charts), run, missing=TESTED)
     accuracy.set_title("Accuracy over rounds")
-    draw_curves(usage, charts.get("usage"), run, missing=_TRAINED)
+    draw_curves(usage, charts.get("usage"), run, missing=TRAINED)
     usage.set_title("Cloud usage while training")
     draw_users(users, charts.get("users"))
     users.set_title("Users at the end", pad=10)
@@ -147,7 +147,7 @@ def overview_figure(run: RunRows, charts: Charts, *, title: str, answer: str) ->
     return figure
 
 
-def _both(charts: Charts) -> Chart | None:
+def both(charts: Charts) -> Chart | None:
     """Accuracy with the cloud and alone in one chart."""
     found = [charts[name] for name in ("accuracy", "alone_accuracy") if name in charts]
     return replace(found[0], lines=tuple(line for one in found for line in one.lines)) if found else None

@@ -2,20 +2,24 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flsim.charts.chart import Chart
+from flsim.charts.curves import accuracy_charts, dual_charts, usage_charts
+from flsim.charts.users import users_charts
 from flsim.config.ranges import ConfigError, near
 from flsim.diagnosis.finding import NOTE
 from flsim.metrics.rows import read_rows
+from flsim.metrics.run_rows import RunRows
+from flsim.report.figures import TESTED, TRAINED, both
 from flsim.report.findings import title_of
 from flsim.report.html import paragraph, table
-from flsim.report.panels import draw_accuracy, draw_dual, draw_matrix, draw_usage, draw_users, draw_worst_users
+from flsim.report.panels import draw_curves, draw_matrix, draw_users, draw_worst_users
 from flsim.report.plot import drawing_style, new_figure
 from flsim.report.summary import Summary
 from flsim.report.table import answer, model_lines, spread_cells
@@ -23,27 +27,51 @@ from flsim.report.table import answer, model_lines, spread_cells
 _DPI = 80
 _SHOWN = ("by examples", "by traffic", "uniform", "p10", "p50", "p90", "worst 10 %")
 
-Draw = Callable[[Axes, pd.DataFrame, Summary], None]
-PANELS: Mapping[str, tuple[str, Draw]] = {
-    "accuracy": ("Accuracy", lambda axes, rows, found: draw_accuracy(axes, rows, found.phases)),
-    "may ask": (
-        "Accuracy when the device may ask the cloud",
-        lambda axes, rows, found: draw_accuracy(axes, rows, found.phases, alone=False),
-    ),
-    "alone": (
-        "Accuracy of the device alone",
-        lambda axes, rows, found: draw_accuracy(axes, rows, found.phases, alone=True),
-    ),
-    "usage": (
-        "How often devices ask the cloud while training",
-        lambda axes, rows, found: draw_usage(axes, rows, found.phases, tau=found.tau),
-    ),
-    "dual": ("The price of asking (λ)", lambda axes, rows, found: draw_dual(axes, rows, found.phases)),
-    "users": ("All users at the end", lambda axes, rows, found: draw_users(axes, rows)),
-    "worst users": ("", lambda axes, rows, found: draw_worst_users(axes, found.worst_users)),
-    "matrix": ("Accuracy by task", lambda axes, rows, found: draw_matrix(axes, rows, found.phases)),
+Draw = Callable[[Axes, RunRows], str]
+
+
+def _accuracy(axes: Axes, run: RunRows) -> str:
+    draw_curves(axes, both(_named(accuracy_charts(run))), run, missing=TESTED)
+    return "Accuracy"
+
+
+def _curves(name: str, make: Callable[[RunRows], list[Chart]], missing: str) -> Draw:
+    def draw(axes: Axes, run: RunRows) -> str:
+        chart = _named(make(run)).get(name)
+        draw_curves(axes, chart, run, missing=missing)
+        return "" if chart is None else chart.title
+
+    return draw
+
+
+def _users(name: str, draw_one: Callable[[Axes, Chart | None], None]) -> Draw:
+    def draw(axes: Axes, run: RunRows) -> str:
+        chart = _named(users_charts(run)).get(name)
+        draw_one(axes, chart)
+        return "" if chart is None else chart.title
+
+    return draw
+
+
+def _matrix(axes: Axes, run: RunRows) -> str:
+    draw_matrix(axes, run.rows, run.phases)
+    return "Accuracy by task"
+
+
+def _named(charts: Sequence[Chart]) -> dict[str, Chart]:
+    return {chart.name: chart for chart in charts}
+
+
+PANELS: Mapping[str, Draw] = {
+    "accuracy": _accuracy,
+    "alone_accuracy": _curves("alone_accuracy", accuracy_charts, TESTED),
+    "usage": _curves("usage", usage_charts, TRAINED),
+    "lambda": _curves("lambda", dual_charts, "dual variable"),
+    "users": _users("users", draw_users),
+    "worst_users": _users("worst_users", draw_worst_users),
+    "matrix": _matrix,
 }
-"""What `run.plot` draws, by name: title, and how."""
+"""What `run.plot` draws, by name: each draws into axes, and says the title."""
 
 
 def draw_panel(name: str, folder: Path, found: Summary, axes: Axes | None = None) -> Axes:
@@ -62,17 +90,19 @@ def draw_panel(name: str, folder: Path, found: Summary, axes: Axes | None = None
         raise ConfigError(
             f"plot({name!r}): there is no such figure{near(name, PANELS)}; there are: {', '.join(PANELS)}"
         )
-    title, draw = PANELS[name]
     with drawing_style():
         if axes is None:
             from matplotlib import pyplot  # only now: it looks for a screen
 
             figure = pyplot.figure(figsize=(8, 4), facecolor="white")
             axes = figure.add_axes((0.13, 0.13, 0.61, 0.7))
-        draw(axes, read_rows(folder), found)
-        if title:
-            axes.set_title(title)
+        axes.set_title(PANELS[name](axes, rows_of(folder, found)))
     return axes
+
+
+def rows_of(folder: Path, found: Summary) -> RunRows:
+    """All rows of a run, as the report reads them."""
+    return RunRows(read_rows(folder), found.phases, float("nan") if found.tau is None else found.tau)
 
 
 def run_html(folder: Path, found: Summary) -> str:
@@ -88,7 +118,7 @@ def run_html(folder: Path, found: Summary) -> str:
         with drawing_style():
             figure = new_figure(8, 3.4)
             axes = figure.add_axes((0.11, 0.14, 0.64, 0.7))
-            draw_accuracy(axes, read_rows(folder), found.phases)
+            _accuracy(axes, rows_of(folder, found))
         pieces.append(image_of(figure, f"Accuracy over the rounds of {found.run}"))
     page = folder / "report.html"
     return "\n".join(["<div>", *pieces, paragraph(f"The page of the run: {page}"), "</div>"])

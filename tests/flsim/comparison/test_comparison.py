@@ -12,6 +12,7 @@ import pytest
 import flsim
 from flsim.comparison.comparable import check_comparable, varied
 from flsim.comparison.figures import letters
+from flsim.comparison.paper import latex_tables, markdown_tables
 from flsim.comparison.runs import open_methods
 from flsim.comparison.weightings import terminal_table
 from flsim.comparison.wish import claimants
@@ -275,12 +276,27 @@ def test_the_terminal_table_has_a_line_per_method(found: flsim.Comparison) -> No
     assert re.search(r"^new +53\.3 % +46\.7 % +-1\.7 +30\.0 % +6\.7 % +16 +1\.60$", text, re.MULTILINE)
 
 
+def test_the_tables_of_a_paper_have_the_numbers_of_the_comparison(found: flsim.Comparison) -> None:
+    latex, markdown = latex_tables(found), markdown_tables(found)
+    mean, low, high = (100 * found.table.set_index("method")[f"accuracy{end}"]["new"] for end in ("", "_low", "_high"))
+    gap = 100 * found.table.set_index("method")["accuracy_difference"]["new"]
+    (line,) = re.findall(r"^new & (.*) \\\\$", latex.partition("tab:along")[0], re.MULTILINE)
+    cells = line.split(" & ")
+    assert cells[0] == rf"{mean:.1f} \% ({low:.1f} to {high:.1f})"
+    assert cells[-1].startswith(f"{gap:+.1f} (".replace("-", "$-$"))
+    assert latex.count("\\toprule") == latex.count("\\bottomrule") == 2
+    assert "% needs \\usepackage{booktabs}" in latex
+    assert f"{mean:.1f} % ({low:.1f} to {high:.1f})" in markdown
+    assert not re.search(r"(?<!\\)%", latex.partition("\n")[2])
+
+
 def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comparison, tmp_path: Path) -> None:
     written_files = found.write(tmp_path / "out")
     names = {path.name for path in written_files}
     assert names == {
         *("page.html", "table.csv", "weightings.csv", "per_user.csv", "curves.csv", "matrices.csv"),
         *("paired.png", "pareto.png", "curves.png", "asking.png", "users.png", "spend.png", "reliability.png"),
+        *("tables.tex", "tables.md"),
     }
     page = written_files[0].read_text()
     assert not re.search(r"https?:|<script|<link|src=\"(?!data:image/png;base64,)|url\(|@import", page)

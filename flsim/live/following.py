@@ -1,7 +1,7 @@
 """All runs under a folder, followed: looked at whenever somebody asks, and computed again only when files changed.
 
-Nothing happens by itself. What is computed from rows takes a part of one core's time and no more (`_REST`), and what
-lies in a finished run's summary is taken from there.
+Nothing happens by itself. What is computed of a run that goes takes a part of one core's time and no more (`_REST`),
+and what lies in a finished run's summary is taken from there.
 """
 
 import threading
@@ -18,6 +18,7 @@ from flsim.diagnosis.seen import Facts
 from flsim.live.finding import found_under, readable
 from flsim.live.looking import Look, Looker
 from flsim.live.queue import read_queue
+from flsim.live.standing import RUNNING
 from flsim.live.view import KeptRows, Known, summary_of
 from flsim.report.summary import Summary
 from flsim.timing import RoundTiming
@@ -174,11 +175,12 @@ class Following:
         return None if done is None else done.summary
 
     def _compute(self, look: Look, *, charts: bool = False) -> _Computed:
-        """From the rows; at once if that was never done, else after a rest."""
+        """From the rows; at once if that was never done or nobody works on the run, else after a rest."""
         done, begun = self._computed.get(look.folder), self._clock()
-        is_enough = done is not None and (done.charts is not None or not charts)
-        if done is not None and is_enough and (done.version == look.version or begun < done.at + _REST * done.took):
-            return done
+        if done is not None and (done.charts is not None or not charts):
+            rests = look.standing.state == RUNNING and begun < done.at + _REST * done.took
+            if done.version == look.version or rests:
+                return done
         is_new = done is None or done.version != look.version
         summary = look.summary if self._is_current(look) else None if is_new or done is None else done.summary
         made = self._made(look, summary, charts=charts)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -140,15 +141,16 @@ def test_nothing_is_computed_again_when_no_file_changed(
 
 
 def test_what_takes_long_is_computed_again_only_after_a_rest(run: Path, tmp_path: Path) -> None:
-    """It takes 10 s by this clock, which each look moves on by 5: so after 90 s more."""
+    """By this clock a computation takes 10 s: 89 s later none is made, and 91 s later one is."""
     unfinish(run, rounds=0)
-    now = [0.0]
+    now, held = [0.0], ExitStack()
 
     def facts(_: object) -> Facts:
         now[0] += 10.0
         return Facts()
 
     following = Following(tmp_path / "runs", facts, clock=lambda: now[0])
+    held.enter_context(RunLock(run))
     assert [entry.accuracy is None for entry in following.entries()] == [False]
     rows = run / "rows" / "round-00000.parquet"
     rows.with_name("round-00001.parquet").write_bytes(rows.read_bytes())
@@ -159,6 +161,10 @@ def test_what_takes_long_is_computed_again_only_after_a_rest(run: Path, tmp_path
     now[0] = made + 91.0
     following.entries()
     assert now[0] == made + 101.0
+    rows.with_name("round-00001.parquet").touch()
+    held.close()  # nobody works on it any more: there is nobody to give way to
+    following.entries()
+    assert now[0] == made + 111.0
 
 
 def test_a_list_in_a_hurry_leaves_summaries_to_the_next_one(run: Path, following: Following) -> None:

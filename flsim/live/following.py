@@ -78,14 +78,21 @@ class _Computed:
     """None if nobody has opened the run."""
     notes: tuple[str, ...]
     took: float
+    """Seconds of a core."""
     at: float
+    """When it was done."""
 
 
 class Following:
     """The runs under a folder. Several threads may ask at once."""
 
     def __init__(
-        self, root: Path, facts: Callable[[Config], Facts], *, clock: Callable[[], float] = time.monotonic
+        self,
+        root: Path,
+        facts: Callable[[Config], Facts],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
         """Begin; nothing is read yet.
 
@@ -93,10 +100,11 @@ class Following:
             root: of all runs, or a run's own.
             facts: what a config says for a diagnosis; it is to load no long libraries, and nobody's own code.
             clock: seconds that pass.
+            worked: seconds that a core worked for whoever asks.
         """
         self.root = root
         self._facts = facts
-        self._clock = clock
+        self._clock, self._worked = clock, worked
         self._lock = threading.RLock()
         self.has_looked = False
         """Whether there was a list already: the first one need not wait for what is to be computed."""
@@ -181,11 +189,11 @@ class Following:
             rests = look.standing.state == RUNNING and begun < done.at + _REST * done.took
             if done.version == look.version or rests:
                 return done
+        before = self._worked()
         is_new = done is None or done.version != look.version
         summary = look.summary if self._is_current(look) else None if is_new or done is None else done.summary
         made = self._made(look, summary, charts=charts)
-        end = self._clock()
-        done = _Computed(look.version, *made, end - begun, end)
+        done = _Computed(look.version, *made, self._worked() - before, self._clock())
         self._computed[look.folder] = done
         self._forget_rows()
         return done

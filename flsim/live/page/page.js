@@ -8,7 +8,12 @@
   let latest = null, last = 0, failures = 0;
 
   // Texts: a dash stands for what is not known.
-  const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits) + " %");
+  function percent(value, digits = 1) {
+    if (value === null || value === undefined) return "–";
+    const steps = 100 * value * 10 ** digits, down = Math.floor(steps);
+    const whole = steps - down === 0.5 ? down + (down % 2) : Math.round(steps); // halves to the even one, as the report
+    return (whole / 10 ** digits).toFixed(digits) + " %";
+  }
   function span(s) {
     if (s < 90) return Math.round(s) + " s";
     if (s < 5400) return Math.round(s / 60) + " min";

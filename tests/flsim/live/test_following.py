@@ -149,7 +149,7 @@ def test_what_takes_long_is_computed_again_only_after_a_rest(run: Path, tmp_path
         now[0] += 10.0
         return Facts()
 
-    following = Following(tmp_path / "runs", facts, clock=lambda: now[0])
+    following = Following(tmp_path / "runs", facts, clock=lambda: now[0], worked=lambda: now[0])
     held.enter_context(RunLock(run))
     assert [entry.accuracy is None for entry in following.entries()] == [False]
     rows = run / "rows" / "round-00000.parquet"

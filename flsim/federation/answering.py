@@ -17,6 +17,7 @@ from flsim.federation.home import Home, LostStateError
 from flsim.federation.own import PARTITION, NodeConfig, count_in, own_settings, states_root
 from flsim.files import DamagedFileError, UnwritableError
 from flsim.flower.contract import client_of
+from flsim.flower.grid import identify
 from flsim.flower.work import answer_pack
 from flsim.loop.folder import CONFIG
 from flsim.models.folder import sketch
@@ -30,12 +31,15 @@ def answered(folder: Path, message: Message, context: Context) -> Message:
         message: to this node.
         context: Flower's, whose `node_config` says which device this is.
     """
+    identify()  # in a simulated federation the processes of nodes have no identity of Flower's
     try:
         return _answered(folder, terms_of(message), message, context.node_config)
     except LostStateError as error:
         return wire.error_reply(wire.LOST, str(error), message)
     except (ConfigError, DamagedFileError, UnwritableError, RefusedError, ValueError) as error:
         return wire.error_reply(wire.RAISED, str(error), message)
+    except Exception as error:  # Flower would tell the server where in Ray it happened, and not what
+        return wire.error_reply(wire.RAISED, f"{type(error).__name__}: {error}", message)
 
 
 def _answered(folder: Path, terms: Terms, message: Message, own: NodeConfig) -> Message:

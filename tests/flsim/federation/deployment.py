@@ -110,13 +110,8 @@ def deployment(folder: Path, *, patience_s: int = 120) -> Iterator[Deployment]:
         "OMP_NUM_THREADS": "1",
     }
     one = Deployment(folder, environment)
-    lines = [
-        "[superlink]",
-        'default = "mine"',
-        "[superlink.mine]",
-        f'address = "127.0.0.1:{one.link}"',
-        "insecure = true",
-    ]
+    mine = ["[superlink.mine]", f'address = "127.0.0.1:{one.link}"', "insecure = true"]
+    lines = ["[superlink]", 'default = "mine"', *mine]
     (home / "config.toml").write_text("\n".join([*lines, ""]))
     try:
         yield one

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 import flsim
@@ -74,27 +73,15 @@ def test_a_node_that_is_killed_in_a_round_and_comes_back_is_one_device(
 
 
 def test_flwr_run_in_flowers_own_simulation(tiny_run: TinyRun, tmp_path: Path) -> None:
-    """The same app; `flwr` starts a SuperLink of its own, which would stay."""
+    """The same app, on a SuperLink that simulates: what `flwr run` starts by itself if none is named."""
     config = tiny_run("run")
     write_app(config, tmp_path / "app")
     with deployment(tmp_path / "flower") as one:
-        (Path(one.environment["FLWR_HOME"]) / "config.toml").write_text('[superlink]\ndefault = "local"\n')
+        one.start("link", "flower-superlink", "--insecure", "--simulation", "--port", str(one.link))
+        wait_until(lambda: answers(one.link), _LONG_S, one.said)
         nodes = "num-supernodes=3 client-resources-num-cpus=1 init-args-num-cpus=2"
-        try:
-            said = one.flwr("run", str(tmp_path / "app"), "--federation-config", nodes, timeout=_LONG_S)
-            assert "Successfully started run" in said
-            wait_until(lambda: (config.folder / "report.html").is_file(), _LONG_S, lambda: said + one.said())
-        finally:
-            _end_all_of(Path(one.environment["FLWR_HOME"]))
+        said = one.flwr("run", str(tmp_path / "app"), "mine", "--federation-config", nodes, timeout=_LONG_S)
+        assert "Successfully started run" in said, said + one.said()
+        finished(config.folder, one)
     simulated = flsim.run(tiny_run("simulated"), progress=False)
     assert differences(simulated.folder, config.folder) == []
-
-
-def _end_all_of(home: Path) -> None:
-    """End what Flower has started with a folder of its own, which is this test's."""
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FLWR_HOME") == str(home):
-                process.kill()
-        except psutil.Error:
-            continue

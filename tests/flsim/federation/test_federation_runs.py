@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 import flsim
 import flsim.flower.messages as wire
 from flsim.config.schema import Config, ConfigError
 from flsim.federation.app import write_app
-from flsim.federation.envelope import FEDERATION
+from flsim.federation.envelope import FEDERATION, Terms, with_terms
 from flsim.federation.server import serve
+from flsim.flower.grid import identify
 from flsim.loop.checkpoints import latest_checkpoint
 from tests.flsim.federation.links import Links, links_of
 from tests.same_rows import differences
@@ -158,6 +160,23 @@ def test_a_node_with_another_model_gives_no_number(tiny_run: TinyRun, tmp_path: 
     rows = federate(app, tmp_path / "run", links)
     assert set_aside(rows) == [(1, "device-001", "raised")]
     assert "is another checkpoint on this node than on the server" in (tmp_path / "run" / "run.log").read_text()
+
+
+def test_a_node_needs_no_identity_of_flowers(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes of Flower's own simulation have none, and one that Flower gave stays."""
+    app = app_of(tiny_run("simulated"), tmp_path)
+    identify()
+    asked = Message(with_terms(RecordDict(), Terms("0" * 16, "none", 0, 3, None)), 5, "train")
+    monkeypatch.setattr(TaskIdentity, "_run_id", None)
+    links = links_of(app, tmp_path / "states", 3)
+    reply = links.nodes[101].answer(asked, 5)
+    assert reply.error.reason is not None
+    assert "is another checkpoint on this node" in reply.error.reason
+    monkeypatch.setattr(TaskIdentity, "_run_id", 77)
+    links.nodes[101].answer(asked, 5)
+    assert TaskIdentity.run_id == 77
 
 
 def in_its_rows(old: str, new: str) -> Callable[[Message], Message]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 DIGEST = 32
 """Bytes of a SHA-256, such as stands in front of a sealed file."""
+REMOTE = ".remote"
+"""A file in a run's folder that is a copy of what lies in an object store: its address (`flsim/storage/behind.py`)."""
 _FLUSHERS = 8  # more at once make a disk no faster
 _PART = ".part"
 _BLOCK, _BLOCKS = 4096, 64  # bytes of a block, and blocks of a file, that a sketch looks at
@@ -202,7 +204,15 @@ def left_in(folder: Path) -> str:
     if not begun:
         return "nothing of a run was written"
     kept = f"everything up to round {int(max(rounds))} is kept" if rounds else "no round was finished yet"
-    return f"{kept}; go on with: flsim resume {shlex.quote(str(folder))}"
+    return f"{kept}; go on with: flsim resume {shlex.quote(called(folder))}"
+
+
+def called(folder: Path) -> str:
+    """What people call a run's folder: of a copy of what lies in an object store, the address there."""
+    try:
+        return (folder / REMOTE).read_text()
+    except OSError:
+        return str(folder)
 
 
 def seal(data: bytes) -> bytes:

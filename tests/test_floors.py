@@ -22,7 +22,7 @@ MAY_IMPORT = {
 
 FLOORS = (
     ("devices", "seeding", "files", "text", "learning", "collaboration", "config", "sandbox"),
-    ("timing", "budget", "problems", "system"),
+    ("timing", "budget", "problems", "storage", "system"),
     ("models", "tasks"),
     ("aggregation", "cloud", "metrics"),
     ("charts", "diagnosis", "flower"),

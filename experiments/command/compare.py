@@ -30,14 +30,12 @@ from flsim.config.schema import ConfigError
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("compare", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", type=Path, help="run folders, or folders that hold them")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders, folders that hold them, or addresses")
     parser.add_argument("--against", metavar="M", help="method that the others are paired with (default: the first)")
     parser.add_argument(
         "--alone", metavar="M", help="method or bound by which users are harmed (default: the frozen model at random)"
     )
-    parser.add_argument(
-        "--bounds", nargs="+", default=[], metavar="RUN", type=Path, help="runs that need only the same test sets"
-    )
+    parser.add_argument("--bounds", nargs="+", default=[], metavar="RUN", help="runs that need only the same test sets")
     parser.add_argument(
         "--measures", nargs="+", metavar="NAME", help="what the table shows over the run (flsim list measures)"
     )
@@ -95,12 +93,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _labels(given: list[str]) -> dict[str, list[Path]]:
+def _labels(given: list[str]) -> dict[str, list[str]]:
     """`NAME=RUN` texts by name."""
-    labels: dict[str, list[Path]] = {}
+    labels: dict[str, list[str]] = {}
     for text in given:
         name, sign, run = text.partition("=")
         if not (name and sign and run):
             raise ConfigError(f"--label {text!r} must be NAME=RUN, such as --label mine=runs/demo-seed0")
-        labels.setdefault(name, []).append(Path(run))
+        labels.setdefault(name, []).append(run)
     return labels

@@ -17,7 +17,6 @@ The status is 0 whatever is found, unless --fail-on says which severity is not t
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.command.terminal import Parser, bold, green, listed, red, yellow
@@ -31,7 +30,7 @@ SEVERITIES = ("note", "warning", "fault")
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("diagnose", __doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folders of runs, such as runs/demo-seed0")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, such as runs/demo-seed0, or addresses")
     add_fail_on(parser)
     args = parser.parse_intermixed_args(arguments)
     import flsim  # not above: `flsim diagnose --help` need not wait for pandas

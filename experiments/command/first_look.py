@@ -17,7 +17,8 @@ from flsim.cloud.make import make_cloud
 from flsim.config import plugins
 from flsim.config.ranges import ConfigError, near
 from flsim.config.schema import Config
-from flsim.loop.checks import check_settings, refuse_until, refuse_used
+from flsim.loop.checks import check_settings, refuse_until
+from flsim.loop.place import refuse_home
 from flsim.models.hub import look_for
 from flsim.tasks.stream import stream_of
 
@@ -38,7 +39,7 @@ def first_look(config: Config, until: int | None = None) -> None:
     """
     refuse_until(until)
     check_settings(config)
-    refuse_used(config.folder)
+    refuse_home(config)
     for key in ("client", "strategy", "stage"):
         _look_at(key, getattr(config, key))
     _look_at("cloud", {"path": config.cloud.path, **config.cloud.settings})

@@ -31,6 +31,7 @@ from pathlib import Path
 import flsim
 from experiments.command.terminal import Parser
 from flsim.config.schema import ConfigError
+from flsim.storage.looking import run_folder
 from flsim.timing import read_timings
 
 _MOST_ROUNDS = 9  # unless --rounds asks for more
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that go over the file's")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds to run, the warm-up included")
-    parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="read this run instead of running anything")
+    parser.add_argument("--run", metavar="RUN_DIR", help="read this run instead of running anything")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="where the picture (PNG) goes")
     args = parser.parse_intermixed_args(arguments)
     given = [args.config, *args.overrides] if args.config else []
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
     if args.rounds is not None and args.rounds < 1:
         parser.error(f"--rounds {args.rounds} must be at least 1; the first is the warm-up")
     if args.run is not None:
-        _show(args.run, args.picture or args.run / "plots" / "time.png")
+        run = run_folder(args.run)
+        _show(run, args.picture or run / "plots" / "time.png")
     else:
         path = None if "=" in given[0] else given.pop(0)
         profile(path, given, rounds=args.rounds, picture=args.picture)

@@ -48,13 +48,15 @@ _SHOWN = 40  # differences that are listed
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status: 0, 1 if anything differs, 2 for what a user can mend."""
     parser = Parser("replay", __doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/demo-seed0")
+    parser.add_argument("run", metavar="RUN", help="the run's folder, such as runs/demo-seed0, or its address")
     parser.add_argument("given", nargs="*", metavar="key=value", help="round=, device=, and settings of where it runs")
     parser.add_argument("--pdb", action="store_true", help="stop in the debugger where the device learns")
     parser.add_argument("--again", action="store_true", help="pay for answers of the cloud that are not kept")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where rounds before are made (RUN/replays)")
     args = parser.parse_intermixed_args(arguments)
-    what = wanted(args.run, args.given)
+    from flsim.storage.looking import run_folder  # not above: `flsim replay --help` need not wait for numpy
+
+    what = wanted(run_folder(args.run, whole=True), args.given)
     if what.device is None:
         parser.error("say which device, such as device=7; flsim why RUN lists those of a round")
 

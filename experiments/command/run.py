@@ -6,6 +6,7 @@ Examples:
   flsim run demo --until 4           # the first 4 of its rounds for now
   flsim run demo --fail-on fault     # exit status 1 if the run is worthless (flsim diagnose --help)
   flsim run my_config.yaml strategy.path=my_strategy.py:MyStrategy
+  flsim run demo run_dir='s3://bucket/runs/demo'     # in an object store (docs/storage.md)
 
   flsim list configs                 # the configs that ship
   flsim explain                      # every key with its default
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
         parser.error("give a config first, such as demo or my_config.yaml")
     config = flsim.load_config(args.config, args.settings)
     from experiments.command.first_look import first_look  # not above: `flsim run --help` need not wait for pandas
+    from flsim.loop.place import home_of
 
     first_look(config, args.until)
-    return told(lambda: flsim.run(config, until=args.until), config.folder, fail_on=args.fail_on)
+    return told(lambda: flsim.run(config, until=args.until), home_of(config), fail_on=args.fail_on)

@@ -30,11 +30,13 @@ if TYPE_CHECKING:  # it takes a second
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("why", __doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/demo-seed0")
+    parser.add_argument("run", metavar="RUN", help="the run's folder, such as runs/demo-seed0, or its address")
     parser.add_argument("given", nargs="*", metavar="key=value", help="round= and device=")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON, for programs")
     args = parser.parse_intermixed_args(arguments)
-    what = wanted(args.run, args.given)
+    from flsim.storage.looking import run_folder  # not above: `flsim why --help` need not wait for numpy
+
+    what = wanted(run_folder(args.run), args.given)
     if what.rest:
         parser.error(f"{what.rest[0].partition('=')[0]} is no part of a question; round= and device= are")
 

@@ -5,6 +5,9 @@ a pack that failed is tried device by device, a worker that died is sent its pac
 resumed. Whatever ended an attempt, the file says what it spent, and the next attempt takes the answers that are paid
 from it and asks for the others only. What was sent and never answered counts as spent: whoever is paid for answers may
 have given one. So the calls in the books are those that went out, and caps hold over all attempts together.
+
+Where the run lies in an object store, the file is put there with each line, and got from there by whichever node begins
+the next attempt.
 """
 
 import hashlib
@@ -24,6 +27,7 @@ from flsim.cloud.tariff import Tariff, most_down
 from flsim.config.schema import CloudConfig
 from flsim.files import writing
 from flsim.problems.problem import Problem
+from flsim.storage.behind import bring, drop, names_in, put
 
 PURCHASES = "purchases"
 """The folder of all journals, in the run's."""
@@ -84,6 +88,7 @@ class Journal:
         self._open: defaultdict[_Key, list[_Entry]] = defaultdict(list)
         self._begun = self._knows_before = False
         if path is not None:
+            bring(path)
             self._read(path)
 
     def begin(self, before: Account, costs: str) -> None:
@@ -216,6 +221,7 @@ class Journal:
                 file.flush()
                 if self.costs == MONEY:
                     os.fsync(file.fileno())
+        put(self.path)
         self._begun = True
 
     def _book(self, account: Account, entry: _Entry) -> None:
@@ -261,14 +267,14 @@ def journal_of(
         journal.begin(total, costs)
         return journal
     path = path_of(folder, round_, kind)
-    earlier = sorted(name for name in _names(folder) if name.endswith(f".{kind}") and name < path.name)
+    earlier = sorted(name for name in names_in(Path(folder)) if name.endswith(f".{kind}") and name < path.name)
     if earlier and kind == TRAINING:
         last = Journal(Path(folder) / earlier[-1], prices)
         lost = last.before.plus(last.held)
         total = lost if lost.calls > total.calls else total
     recent = path_of(folder, round_ - 1, kind).name  # a run that lost its newest checkpoint begins there
     for name in [name for name in earlier if name < recent][: -1 if kind == TRAINING else None]:
-        (Path(folder) / name).unlink(missing_ok=True)
+        drop(Path(folder) / name)
     journal = Journal(path, prices, tariff)
     journal.begin(total, costs)
     return journal
@@ -287,13 +293,6 @@ def lost_facts(lost: Account) -> dict[str, float]:
 def path_of(folder: str | Path, round_: int, kind: str) -> Path:
     """Of the journal of a round, in the buyer's folder."""
     return Path(folder) / f"round-{round_:05d}.{kind}"
-
-
-def _names(folder: str | Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
 
 
 def _sizes(answer: Answer) -> list[int]:

@@ -9,9 +9,11 @@ from typing import Protocol
 
 import pandas as pd
 
+from flsim.config.address import is_address
 from flsim.config.load import OF_WHAT_IS_SAID, load_config, settings_of
 from flsim.config.schema import Config, ConfigError
 from flsim.metrics.rows import read_rows
+from flsim.storage.looking import run_folders
 
 
 class HasFolder(Protocol):
@@ -95,6 +97,8 @@ def folders_of(given: Given) -> list[Path]:
     Raises:
         ConfigError: if there is none.
     """
+    if isinstance(given, str) and is_address(given):
+        return run_folders(given)
     folder = Path(given) if isinstance(given, str | Path) else given.folder
     if (folder / "config.yaml").is_file():
         return [folder]

@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from flsim.config.address import without_secrets
 from flsim.config.explain import fields_of, refuse_out_of_range
 from flsim.config.given import Given, Keyed, Text, override, read_file, shown, unfolded
 from flsim.config.interpolation import escaped, resolved
@@ -73,7 +74,7 @@ def load_config(
         config = laid_over(Config, config, given)
     refuse_out_of_range(config)
     plug_ins: dict[str, Any] = {part: respelt(getattr(config, part)) for part in ("client", "strategy", "stage")}
-    return replace(config, **plug_ins)
+    return replace(config, run_dir=without_secrets(config.run_dir), **plug_ins)
 
 
 def _existing(file: str | Path) -> Path:
@@ -179,7 +180,7 @@ def _beside(file: Path, path: str) -> str:
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
-    settings = written(_plain(asdict(config)))
+    settings = written(_plain(asdict(replace(config, run_dir=without_secrets(config.run_dir)))))
     text: str = yaml.dump(settings, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
     return text
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flsim.config.address import is_address, without_secrets
 from flsim.config.budget import DIVISIONS as DIVISIONS
 from flsim.config.budget import BudgetConfig as BudgetConfig
 from flsim.config.budget import FleetBudgetConfig as FleetBudgetConfig
@@ -249,7 +250,8 @@ class Config:
     rounds: int = count(36)
     """Number of rounds."""
     run_dir: str | None = filled(None, "runs/mine")
-    """Folder of the run; None means `runs/{name}-seed{seed}`."""
+    """Folder of the run, or its address in an object store, such as `s3://bucket/mine` (docs/storage.md); None means
+    `runs/{name}-seed{seed}`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
@@ -323,5 +325,14 @@ class Config:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
+        """The run's folder.
+
+        Raises:
+            ConfigError: if it lies in an object store, where whoever asks does not look.
+        """
+        if is_address(self.run_dir):
+            raise ConfigError(
+                f"run_dir={without_secrets(self.run_dir)} lies in an object store, which this does not work with; give "
+                f"a folder (docs/storage.md says what takes an address)"
+            )
         return Path(self.run_dir) if self.run_dir is not None else Path("runs") / f"{self.name}-seed{self.seed}"

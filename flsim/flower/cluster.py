@@ -184,12 +184,18 @@ def check_folder(workers: Sequence[Any], store: DeviceStore) -> None:
         ConfigError: naming the nodes that do not, the folder, and the mend.
     """
     token = secrets.token_hex(16)
-    path = store.leave_token(token)
+    store.leave_token(token)
     try:
         answers = ray.get([worker.finds_token.remote(token) for worker in workers])
     finally:
-        path.unlink()
-    blind = sorted({node for node, found in answers if not found})
+        store.take_token()
+    blind = sorted({node for node, found, _ in answers if not found})
+    why = next((reason for _, _, reason in answers if reason), None)
+    if blind and store.bucket is not None:
+        raise ConfigError(
+            f"the workers on {', '.join(blind)} do not reach {store.bucket}, where devices keep their state: "
+            f"{why or 'what is put there is not found from there'}; credentials and addresses must hold on every node"
+        )
     if blind:
         raise ConfigError(
             f"the workers on {', '.join(blind)} do not see the run's folder {store.folder}: devices keep their state "

@@ -27,6 +27,7 @@ from flsim.flower.states import States
 from flsim.flower.store import DeviceStore, Saved
 from flsim.flower.work import PackResult, answer_pack, rehearse_pack
 from flsim.learning.exact_sum import ExactSum
+from flsim.storage.behind import bucket_behind
 from flsim.timing import RoundTiming, booked
 
 _WAITS, _WAITED_S = 10, 10.0  # how often, and for how long, a strategy may ask who is there
@@ -238,4 +239,5 @@ class LocalGrid(FleetGrid):
 
 def store_in(run_dir: Path) -> DeviceStore:
     """The device store of a run; absolute, since workers may run in another folder."""
-    return DeviceStore((run_dir / "devices").resolve())
+    folder = (run_dir / "devices").resolve()
+    return DeviceStore(folder, bucket_behind(folder))

@@ -50,9 +50,9 @@ class Worker:
         bring(brought)
         _keep_freed()
         torch.set_num_threads(1)
-        log_to(store.run_dir)  # what goes wrong here, too, stands in the run's log
+        self._store = store.here()
+        log_to(self._store.run_dir)  # what goes wrong here, too, stands in the run's log
         self._app = app
-        self._store = store
         self._devices = devices
         self._tensors: dict[str, ArrayRecord] = {}
 
@@ -90,9 +90,13 @@ class Worker:
         """True once the process is up."""
         return True
 
-    def finds_token(self, token: str) -> tuple[str, bool]:
-        """The worker's node, and whether it sees the folder in which the token was left."""
-        return ray.util.get_node_ip_address(), self._store.finds_token(token)
+    def finds_token(self, token: str) -> tuple[str, bool, str]:
+        """The worker's node, whether it sees where the token was left, and why not, if that is known."""
+        node = ray.util.get_node_ip_address()
+        try:
+            return node, self._store.finds_token(token), ""
+        except (ConfigError, UnwritableError) as error:
+            return node, False, str(error)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from flsim.flower.probe import kept_pack
 from flsim.flower.store import Saved
 from flsim.loop.timekeeper import TimeState
 from flsim.models.adapter import Adapter
+from flsim.storage.mirror import CHECKPOINTS, Mirror, shown
 
 KEPT = 2
 """The newest, and one to fall back to if it is damaged."""
@@ -90,6 +91,7 @@ def save_checkpoint(
     fleet: FleetState | None = None,
     time: TimeState | None = None,
     inventory: Inventory | None = None,
+    mirror: Mirror | None = None,
 ) -> None:
     """Write a checkpoint, and drop those that are no longer kept.
 
@@ -102,15 +104,18 @@ def save_checkpoint(
         fleet: the fleet's budget; None if it has none.
         time: virtual time; None without a system.
         inventory: what else the run needs; None names nothing.
+        mirror: the store in which it counts: it is put there first; None has it count in the folder.
     """
     states = {"strategy": state_of(strategy), "stage": {} if stage is None else state_of(stage)}
     kept = {**states, "fleet": fleet, "time": time}
     mark = mark if isinstance(mark, Mark) else Mark(mark)
     arrays: dict[str, NDArray[Any]] = {f"adapter/{name}": tensor for name, tensor in adapter.items()}
     arrays |= {name: np.frombuffer(cloudpickle.dumps(value), dtype=np.uint8) for name, value in kept.items()}
-    _write(run_dir, mark, arrays, inventory)
+    _write(run_dir, mark, arrays, inventory, mirror)
     for old in paths(run_dir)[:-KEPT]:
         old.unlink(missing_ok=True)
+    if mirror is not None:
+        mirror.forget([f"{CHECKPOINTS}/{path.name}" for path in paths(run_dir)])
 
 
 def latest_checkpoint(run_dir: Path) -> Checkpoint | None:
@@ -176,10 +181,16 @@ def replace_inventory(run_dir: Path, config: str, rows: tuple[bytes, ...]) -> No
 
 def paths(run_dir: Path) -> list[Path]:
     """The checkpoints of a run, by round."""
-    return sorted((run_dir / "checkpoints").glob("round-*.npz"))
+    return sorted((run_dir / CHECKPOINTS).glob("round-*.npz"))
 
 
-def _write(run_dir: Path, mark: Mark, arrays: dict[str, NDArray[Any]], inventory: Inventory | None) -> None:
+def _write(
+    run_dir: Path,
+    mark: Mark,
+    arrays: dict[str, NDArray[Any]],
+    inventory: Inventory | None,
+    mirror: Mirror | None = None,
+) -> None:
     meta: dict[str, Any] = {"round": mark.round, "token": mark.token, "config": mark.config}
     if inventory is not None:
         meta |= {"pack": inventory.pack, "world": dict(inventory.world)}
@@ -194,7 +205,9 @@ def _write(run_dir: Path, mark: Mark, arrays: dict[str, NDArray[Any]], inventory
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    path = run_dir / "checkpoints" / f"round-{mark.round:05d}.npz"
+    path = run_dir / CHECKPOINTS / f"round-{mark.round:05d}.npz"
+    if mirror is not None:
+        mirror.commit(f"{CHECKPOINTS}/{path.name}", buffer.getvalue())
     write_atomically(path, buffer.getvalue(), what=f"the checkpoint of round {mark.round}")
 
 
@@ -228,7 +241,7 @@ def _damaged(there: list[Path], error: Exception) -> DamagedFileError:
         mend = "delete it to begin again"
     else:
         mend = again(run_dir)
-    return DamagedFileError(f"the checkpoint {there[-1]} is damaged ({error}); {mend}")
+    return DamagedFileError(f"the checkpoint {shown(there[-1])} is damaged ({error}); {mend}")
 
 
 def again(run_dir: Path) -> str:

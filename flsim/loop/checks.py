@@ -25,6 +25,7 @@ from flsim.config.system import (
     RoundEndConfig,
     SystemConfig,
 )
+from flsim.files import REMOTE, called
 from flsim.loop.lock import LOCK, OWNER
 from flsim.metrics.rows import EVERY_TASK
 from flsim.problems.families import TASKS
@@ -99,14 +100,14 @@ def refuse_used(folder: Path) -> None:
         ) from error
     if used:
         raise ConfigError(
-            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {folder}, "
+            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {called(folder)}, "
             f"choose another by run_dir=..., or delete it"
         )
 
 
 def _is_of_a_run(path: Path) -> bool:
     """Not so the lock, and what a kill leaves before there is a config, with which a run begins."""
-    return path.name not in ("environment.json", LOCK, OWNER) and path.suffix != ".part"
+    return path.name not in ("environment.json", LOCK, OWNER, REMOTE) and path.suffix != ".part"
 
 
 def _check_budget(budget: BudgetConfig) -> None:

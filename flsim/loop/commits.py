@@ -8,11 +8,12 @@ wrote or went on from itself.
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flsim.cloud.journal import PURCHASES, TESTS, TRAINING, path_of
 from flsim.config.schema import Config
 from flsim.devices import device_index
-from flsim.files import flush
+from flsim.files import called
 from flsim.flower.states import States
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import Inventory, Mark, latest_mark, save_checkpoint
@@ -20,6 +21,7 @@ from flsim.loop.lock import FolderInUseError, RunLock
 from flsim.loop.rounds import Rounds
 from flsim.metrics.rows import Row, rows_path, write_rows
 from flsim.models.adapter import Adapter
+from flsim.storage.behind import bucket_behind
 
 
 @dataclass
@@ -51,13 +53,14 @@ class Commits:
         """
         folder, grid = self.lock.folder, rounds.grid
         states = grid.states.newest()
-        new = [self.store.folder / name for name in grid.states.files_of(round_)]
-        flush(new, f"the states of round {round_}")
+        self.store.settle(grid.states.files_of(round_), f"the states of round {round_}")
         timekeeper = rounds.timekeeper
         if timekeeper is not None and timekeeper.buffered:
             timekeeper.hangar.flush(timekeeper.state.flights, round_)
         self.refuse_others()
         digest = write_rows(rows_path(folder, round_), rows)
+        if self.lock.mirror is not None:
+            self.lock.mirror.push()
         self.refuse_others()
         mark = Mark(round_, self.lock.owner.token, self.config)
         inventory = Inventory((*self.rows, digest), states, grid.pack, self.world)
@@ -70,6 +73,7 @@ class Commits:
             fleet=rounds.treasurer.state,
             time=None if timekeeper is None else timekeeper.state,
             inventory=inventory,
+            mirror=self.lock.mirror,
         )
         self.rows.append(digest)
         self.last = mark
@@ -86,6 +90,13 @@ class Commits:
             FolderInUseError: saying what was found.
         """
         self.lock.check()
+        strangers = [] if self.lock.mirror is None else self.lock.mirror.strangers()
+        if strangers:
+            raise FolderInUseError(
+                f"{called(self.lock.folder)} has {strangers[-1]}, which this process ({self.lock.owner.pid} on "
+                f"{self.lock.owner.host}) did not commit: another one was at work there; this one ends and commits "
+                f"nothing more"
+            )
         newest = latest_mark(self.lock.folder)
         if newest != self.last:
             found = "no checkpoint" if newest is None else f"a checkpoint of round {newest.round} that is not its own"
@@ -108,13 +119,21 @@ def _forget_purchases(config: Config, states: States, round_: int) -> None:
         round_: of the newest checkpoint.
     """
     room, late = config.folder / PURCHASES, round_ - 2
-    if late < 0 or not room.is_dir():
+    if late < 0:
         return
-    for own in sorted(room.glob("device-*")):  # not those of stage and warm-up, which keep theirs
+    bucket, over = bucket_behind(room), list[Path]()
+    there = [] if bucket is None else list(bucket.sizes())
+    for own in {*room.glob("device-*"), *(room / name.partition("/")[0] for name in there)}:
+        if not own.name.startswith("device-"):  # stage and warm-up keep theirs
+            continue
         device = device_index(own.name)
-        path_of(own, late, TESTS).unlink(missing_ok=True)
         newest = states.before(device, round_ + 1)
+        over.append(path_of(own, late, TESTS))
         if newest is not None and newest.round >= late:
-            path_of(own, late, TRAINING).unlink(missing_ok=True)
+            over.append(path_of(own, late, TRAINING))
+    if bucket is not None:
+        bucket.delete({path.relative_to(room).as_posix() for path in over} & set(there))
+    for path in over:
+        path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty, or not there
-            own.rmdir()
+            path.parent.rmdir()

@@ -13,13 +13,14 @@ from flsim.loop.facts import OF_THE_CLASS, facts_with
 from flsim.loop.folder import CONFIG
 from flsim.loop.watch import SaysIfItAsks
 from flsim.metrics.rows import read_rows
+from flsim.storage.looking import run_folder
 
 
 def diagnose(run: str | Path | Any) -> tuple[Finding, ...]:
     """What is wrong with a run, finished or not, of this release or an older one.
 
     Args:
-        run: its folder, or what `flsim.run` returned.
+        run: its folder, its address, or what `flsim.run` returned.
 
     Returns:
         The worst first.
@@ -28,7 +29,7 @@ def diagnose(run: str | Path | Any) -> tuple[Finding, ...]:
         ConfigError: if there is no run, or none of its rounds has ended.
         DamagedFileError: if its rows cannot be read.
     """
-    folder = Path(run) if isinstance(run, str | Path) else Path(run.folder)
+    folder = run_folder(run) if isinstance(run, str | Path) else Path(run.folder)
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} is no run: it has no {CONFIG}; give the folder of a run, such as runs/demo-seed0")
     try:

@@ -14,9 +14,9 @@ from flwr.app import Message, MessageType, RecordDict
 
 import flsim.flower.messages as wire
 from flsim.devices import device_at, node_of
-from flsim.files import flush
 from flsim.flower.arrays import to_arrays
 from flsim.flower.store import DeviceStore, Saved
+from flsim.storage.behind import bucket_behind
 
 FOLDER = "flights"
 
@@ -38,7 +38,8 @@ class Hangar:
 
     def __init__(self, run_dir: Path) -> None:
         """Look at a run's folder, which is written to with the first reply."""
-        self.store = DeviceStore((run_dir / FOLDER).resolve())
+        folder = (run_dir / FOLDER).resolve()
+        self.store = DeviceStore(folder, bucket_behind(folder))
         self._before: frozenset[str] = frozenset()  # files of the checkpoint before, which is kept, too
 
     def go_on(self, flights: Mapping[int, Flight]) -> None:
@@ -71,7 +72,7 @@ class Hangar:
     def flush(self, flights: Mapping[int, Flight], round_: int) -> None:
         """Have what a round took in on the disk for good, before the checkpoint that names it."""
         files = _files(one for one in flights.values() if one.round == round_)
-        flush([self.store.folder / name for name in sorted(files)], f"updates in flight of round {round_}")
+        self.store.settle(sorted(files), f"updates in flight of round {round_}")
 
     def tidy(self, flights: Mapping[int, Flight]) -> None:
         """Once a round is committed: delete files that neither it nor the checkpoint before it names."""

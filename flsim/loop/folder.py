@@ -5,13 +5,14 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flsim.cloud.make import free_settings
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
-from flsim.files import DamagedFileError, write_atomically
+from flsim.files import DamagedFileError, called, write_atomically
 from flsim.loop.checkpoints import Mark, latest_mark, paths
 from flsim.loop.checks import refuse_used
 
@@ -44,7 +45,8 @@ def open_new(config: Config) -> Path:
     refuse_used(folder)
     machine = json.dumps(_environment(), indent=1).encode()
     write_atomically(folder / "environment.json", machine, what="the run's environment")
-    write_atomically(folder / CONFIG, to_yaml(config).encode(), what="the run's config")
+    said = config if called(folder) == str(folder) else replace(config, run_dir=called(folder))
+    write_atomically(folder / CONFIG, to_yaml(said).encode(), what="the run's config")
     return folder
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from flsim.config.model import AUTO
 from flsim.config.schema import Config, ConfigError
 from flsim.config.system import FILE
-from flsim.files import DamagedFileError, digest_of
+from flsim.files import DamagedFileError, called, digest_of
 from flsim.flower.probe import PACK, kept_pack
 from flsim.flower.states import Files, States
 from flsim.flower.store import DeviceStore, Saved, round_of
@@ -22,6 +22,7 @@ from flsim.loop.checkpoints import Checkpoint, Inventory, again, latest_checkpoi
 from flsim.loop.folder import FEDERATION
 from flsim.metrics.rows import rows_path
 from flsim.models.folder import sketch
+from flsim.storage.mirror import shown
 from flsim.tasks.stream import TaskStream
 
 _READERS = 8  # files that are read at a time
@@ -160,8 +161,8 @@ def _check_rows(folder: Path, inventory: Inventory, round_: int) -> None:
             how = f"cannot be read ({error.strerror}), which round {{}} left"
         mend = again(folder)
         if at == round_ and (at == 0 or len(there) > 1):
-            mend = f"delete {there[-1]}, and flsim resume {folder} runs round {at} again"
-        return f"{path} {how.format(at)}; {mend}"
+            mend = f"delete {shown(there[-1])}, and flsim resume {called(folder)} runs round {at} again"
+        return f"{shown(path)} {how.format(at)}; {mend}"
 
     _refuse_first(wrong, range(round_ + 1))
 
@@ -173,7 +174,7 @@ def _check_states(folder: Path, store: DeviceStore, inventory: Inventory, round_
         device, saved = named
         mend = again(folder)
         if saved.round == round_ and len(there) > 1:
-            mend = f"delete {there[-1]} to go on from the round before it"
+            mend = f"delete {shown(there[-1])} to go on from the round before it"
         try:
             store.read(device, saved, mend)
         except DamagedFileError as error:

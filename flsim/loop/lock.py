@@ -5,6 +5,8 @@ stopped keeps it. Some file systems know no locks, and some know them on one mac
 also keeps a lease in `.owner.json`, and renews it: another machine that finds one takes the folder only after it has
 watched the lease stand still for long enough. An owner that was stopped for so long finds another's name in it, before
 it commits anything. Children that are forked do not hold the lock. Reading a folder takes no lock.
+
+Of a run in an object store the lock holds the copy of this machine, and the lease lies in the store.
 """
 
 import errno
@@ -16,6 +18,7 @@ import platform
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +27,15 @@ from typing import Self
 import psutil
 
 from flsim.config.schema import ConfigError
-from flsim.files import UnwritableError, write_atomically
+from flsim.files import UnwritableError, called, write_atomically
+from flsim.storage.mirror import Mirror
 
 LOCK, OWNER = ".lock", ".owner.json"
 EXPIRY_S = 60.0
 """A lease that another machine sees unchanged for so many seconds is over."""
 _BEAT_S = 10.0  # between two renewals of a lease
 _LOOK_S = 1.0  # between two looks at another's lease
+_SETTLE_THERE_S = 2.0  # likewise of an object store, where a put may take a while
 _SETTLE_S = 0.5  # two that take a folder without locks at once see each other after so long
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -124,6 +129,8 @@ class RunLock:
         self.owner = Owner.me()
         self._beat_s, self._expiry_s = beat_s, expiry_s
         self._key = folder.resolve()
+        self.mirror = Mirror.of(folder)
+        """The store in which the run counts; None if it counts in the folder."""
         self._lock: int | None = None  # the open file that holds the lock; None where there are none
         self._ended = threading.Event()
         self._writing = threading.Lock()
@@ -158,9 +165,10 @@ class RunLock:
             return
         self._ended.set()
         self._heart.join()
-        there = owner_of(self.folder)
-        if there is not None and there.token == self.owner.token:
-            (self.folder / OWNER).unlink(missing_ok=True)
+        with suppress(UnwritableError):  # a store that is away keeps a lease that stands still
+            there = self._read()
+            if there is not None and there.token == self.owner.token:
+                self._drop()
         self._let_go()
 
     def check(self) -> None:
@@ -169,21 +177,21 @@ class RunLock:
         Raises:
             FolderInUseError: if another has taken it meanwhile.
         """
-        there = owner_of(self.folder)
-        if there is None and self._lock is not None:
+        there = self._read()
+        if there is None and self._tells:
             self._write()  # somebody has tidied up, and the lock still tells
         elif there is None or there.token != self.owner.token:
             raise FolderInUseError(
-                f"{self.folder} was taken over by {there or 'somebody who has left it since'}, while this process "
-                f"({self.owner.pid} on {self.owner.host}) was stopped or did not reach it for {self._expiry_s:g} s; "
-                f"this one ends and commits nothing more, the run goes on there"
+                f"{called(self.folder)} was taken over by {there or 'somebody who has left it since'}, while this "
+                f"process ({self.owner.pid} on {self.owner.host}) was stopped or did not reach it for "
+                f"{self._expiry_s:g} s; this one ends and commits nothing more, the run goes on there"
             )
 
     def _take(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._flock()
-            there = owner_of(self.folder)
+            there = self._read()
             if there is not None and self._lives(there):
                 raise self._taken(str(there), f"wait until it is done, or end it there (kill {there.pid})")
             self._write()
@@ -192,9 +200,14 @@ class RunLock:
                 f"the run folder {self.folder} cannot be taken ({error.strerror or error}): a run writes there; make "
                 f"it writable, or choose another run_dir"
             ) from error
-        if self._lock is None:
-            time.sleep(_SETTLE_S)
+        if not self._tells:
+            time.sleep(_SETTLE_S if self.mirror is None else _SETTLE_THERE_S)
             self.check()
+
+    @property
+    def _tells(self) -> bool:
+        """Whether the lock alone tells who has the run."""
+        return self._lock is not None and self.mirror is None
 
     def _flock(self) -> int | None:
         """The open file that holds the lock; None where the file system has no locks."""
@@ -206,7 +219,7 @@ class RunLock:
             if error.errno in _NO_LOCKS:
                 return None
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                there = owner_of(self.folder)
+                there = self._read()
                 end = "" if there is None else f", or end it there (kill {there.pid})"
                 raise self._taken(str(there or "another process"), f"wait until it is done{end}") from None
             raise
@@ -215,16 +228,16 @@ class RunLock:
     def _lives(self, there: Owner) -> bool:
         """Whether the owner that the lease names may still be at work, now that no lock is in the way."""
         if there.machine == self.owner.machine:
-            if self._lock is not None:
+            if self._tells:
                 return False  # the kernel would have said so
             if there.space == self.owner.space:
                 return there.runs
         said = "%s: looking for %g s whether it is in use by %s"
-        logging.getLogger("flsim.run").warning(said, self.folder, self._expiry_s, there)
+        logging.getLogger("flsim.run").warning(said, called(self.folder), self._expiry_s, there)
         watched = time.monotonic()
         while time.monotonic() - watched < self._expiry_s:
             time.sleep(min(_LOOK_S, self._expiry_s / 10))
-            now = owner_of(self.folder)
+            now = self._read()
             if now is None:
                 return False
             if now != there:
@@ -235,18 +248,36 @@ class RunLock:
         """Beat, until this process lets go or somebody else has the lease."""
         while not self._ended.wait(self._beat_s):
             try:
-                there = owner_of(self.folder)
+                there = self._read(hasty=True)
                 if there is not None and there.token != self.owner.token:
                     return
-                self._write()
+                self._write(hasty=True)
             except (OSError, UnwritableError):
                 continue  # a full disk or a server that is away may cost the lease, and no run ends by it
 
-    def _write(self) -> None:
+    def _write(self, *, hasty: bool = False) -> None:
         with self._writing:
             self.owner = replace(self.owner, beat=self.owner.beat + 1)
             data = json.dumps(asdict(self.owner)).encode()
+            if self.mirror is not None:
+                bucket = self.mirror.bucket.hasty() if hasty else self.mirror.bucket
+                bucket.put(OWNER, data)
+                return
             write_atomically(self.folder / OWNER, data, what="who has the run's folder", durable=False)
+
+    def _read(self, *, hasty: bool = False) -> Owner | None:
+        if self.mirror is None:
+            return owner_of(self.folder)
+        bucket = self.mirror.bucket.hasty() if hasty else self.mirror.bucket
+        try:
+            return Owner(**json.loads(bucket.get(OWNER)))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None  # a lease that cannot be read is nobody's: it is always put whole
+
+    def _drop(self) -> None:
+        if self.mirror is not None:
+            self.mirror.bucket.hasty().delete([OWNER])
+        (self.folder / OWNER).unlink(missing_ok=True)
 
     def _let_go(self) -> None:
         with _guard:
@@ -256,7 +287,7 @@ class RunLock:
             self._lock = None
 
     def _taken(self, by: str, mend: str) -> FolderInUseError:
-        return FolderInUseError(f"the run folder {self.folder} is in use by {by}; {mend}, then resume it")
+        return FolderInUseError(f"the run folder {called(self.folder)} is in use by {by}; {mend}, then resume it")
 
     def _forget(self) -> None:
         """In a forked child: close the file, which is shared with the parent and whose lock stays the parent's."""

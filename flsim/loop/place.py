@@ -4,11 +4,58 @@ import errno
 import os
 from pathlib import Path
 
-from flsim.config.schema import ConfigError
-from flsim.files import nearest
+from flsim.config.address import Address, is_address
+from flsim.config.schema import Config, ConfigError
+from flsim.files import UnwritableError, nearest
+from flsim.loop.checks import refuse_used
+from flsim.loop.lock import OWNER
+from flsim.storage.behind import copy_of
+from flsim.storage.bucket import Bucket
 
 _LONGEST = "partitions/some-data-set/.partition.parquet.4194304.part"
 """About the longest path that a run makes in its folder, while it is written."""
+
+
+def home_of(config: Config) -> Path:
+    """The folder on this machine that a run works in, whether it is there or not."""
+    return folder_of(str(config.run_dir)) if is_address(config.run_dir) else config.folder
+
+
+def folder_of(run: str | Path) -> Path:
+    """Likewise of a run that is named by its folder or its address."""
+    return copy_of(Address.of(str(run))) if is_address(run) else Path(run)
+
+
+def refuse_home(config: Config) -> None:
+    """Refuse a new run's folder, or address, that cannot hold it, or holds something already.
+
+    Raises:
+        ConfigError: naming it, with the reason and the mend.
+    """
+    folder = home_of(config)
+    refuse_place(folder)
+    if not is_address(config.run_dir):
+        refuse_used(folder)
+        return
+    bucket = Bucket.at(str(config.run_dir))
+    bucket.check()
+    if set(names_there(bucket)) - {"environment.json", OWNER}:
+        raise ConfigError(
+            f"{bucket} is not empty; go on with what is there by flsim resume '{bucket}', choose another by "
+            f"run_dir=..., or delete it"
+        )
+
+
+def names_there(bucket: Bucket) -> list[str]:
+    """All that lies at an address.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        return list(bucket.sizes())
+    except UnwritableError as error:
+        raise ConfigError(f"{bucket} cannot be read: {error}") from error
 
 
 def refuse_place(folder: Path) -> None:

@@ -36,13 +36,13 @@ from flsim.flower.grid import FleetGrid, LocalGrid, store_in
 from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
 from flsim.loop.bar import bar_of, said_of
-from flsim.loop.checks import refuse_until, refuse_used
+from flsim.loop.checks import refuse_until
 from flsim.loop.commits import Commits
 from flsim.loop.diagnosing import facts_of
-from flsim.loop.folder import CONFIG, open_again, open_new, refuse_no_run
+from flsim.loop.folder import CONFIG, open_again, open_new
+from flsim.loop.home import at_home, found_again, move_in
 from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
-from flsim.loop.place import refuse_place
 from flsim.loop.ready import Ready, prepare
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.timekeeper import Timekeeper
@@ -134,7 +134,7 @@ def run(
         stage: what the server does after each aggregation; None builds what `stage.path` names, if anything.
         cloud: what devices and server ask (`flsim/cloud/protocol.py`), which must survive pickling; None builds the one
             that `cloud.path` names.
-        resume: folder of a run to go on with; a finished run gets its report again.
+        resume: folder, or address, of a run to go on with; a finished run gets its report again.
         until: stop after this round, as if it were the last; `resume` goes on from there. None runs to the end.
         progress: whether to show a bar.
         on: the grid to run on, such as that of a real federation; None opens the one that `engine.kind` names.
@@ -150,17 +150,16 @@ def run(
     classes = {key: path_of(key, part) for key, part in given.items() if isinstance(part, type)}
     parts: list[Any] = [None if isinstance(part, type) else part for part in given.values()]
     if resume is None:
-        settings = _settings(config, overrides, None, classes)
-        refuse_place(settings.folder)
-        refuse_used(settings.folder)
-        ready = prepare(settings, *parts)
-        with RunLock(ready.config.folder) as lock:
+        ready = prepare(move_in(_settings(config, overrides, None, classes)), *parts)
+        with RunLock(ready.config.folder) as lock, at_home(lock):
             open_new(ready.config)
+            if lock.mirror is not None:
+                lock.mirror.push()  # now, so that a run that is killed in its first round can be found
             return _carry_out(ready, lock, until=until, progress=progress, on=on)
-    refuse_place(Path(resume))
-    refuse_no_run(Path(resume))
-    with RunLock(Path(resume)) as lock:  # before anything long, and before a config is read that may be written again
-        ready = prepare(_settings(config, overrides, resume, classes), *parts)
+    folder = found_again(resume)
+    with RunLock(folder) as lock, at_home(lock):  # before anything long, and before a config is read that may be mended
+        settings = replace(_settings(config, overrides, folder, classes), run_dir=str(folder))
+        ready = prepare(settings, *parts)
         return _carry_out(ready, lock, until=until, progress=progress, on=on)
 
 

@@ -19,6 +19,7 @@ from flsim.cloud.protocol import NOTHING
 from flsim.config.schema import Config
 from flsim.devices import device_at, device_name
 from flsim.metrics.rows import ASKED, Row, Subject, fleet_row
+from flsim.storage.behind import bring
 
 KINDS = ("calls", "tokens", "money")
 
@@ -107,6 +108,7 @@ def spent_in_training(config: Config, device: int, round_: int) -> tuple[list[Ro
     """
     of = Subject(round_, device_name(device), "train", "own")
     path = path_of(config.folder / PURCHASES / of.device, round_, TRAINING)
+    bring(path)
     if not path.is_file():
         return [], None
     journal = Journal(path, config.cloud)
@@ -124,6 +126,7 @@ def bought_for_tests(config: Config, device: int, round_: int) -> list[Row]:
     """Likewise what was bought to measure models of a device; no ledger paid for it."""
     name = device_name(device)
     path = path_of(config.folder / PURCHASES / name, round_, TESTS)
+    bring(path)
     journal = Journal(path, config.cloud) if path.is_file() else None
     if journal is None or journal.costs == NOTHING:
         return []

@@ -38,7 +38,7 @@ class Door:
 
     def __init__(self) -> None:
         self.app = moto.DomainDispatcherApplication(moto.create_backend_app)
-        self.turned_away = self.asked = 0
+        self.turned_away = self.asked = self.port = 0
         self.every = 0
         """Turn every so many requests away; 0 turns none away."""
         self.at: tuple[str, bool] | None = None
@@ -80,17 +80,12 @@ class Door:
 @pytest.fixture(scope="module")
 def door() -> Iterator[Door]:
     """The door, with its server behind it on loopback, and one bucket."""
-    import boto3
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log(self, type: str, message: str, *args: Any) -> None:
-            """Say nothing."""
-
+    boto3, serving = (
+        pytest.importorskip(name, reason="comes with moto[server]") for name in ("boto3", "werkzeug.serving")
+    )
+    quiet = type("Quiet", (serving.WSGIRequestHandler,), {"log": lambda *said: None, "protocol_version": "HTTP/1.1"})
     door = Door()
-    server = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Quiet)
+    server = serving.make_server("127.0.0.1", 0, door, threaded=True, request_handler=quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     door.port = server.server_port

@@ -32,7 +32,7 @@ MISTAKES = {
     "stream.phases=[[sums]]": "names 'sums', which is no task",
     "data={lists2: {kind: gsm8k}}": "no file for 'train'",
     "run_dir=/": "exists and is not empty",
-    f"run_dir={__file__}": "cannot be a run's folder",
+    f"run_dir={__file__}": "cannot hold a run",
 }
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class Wandb(Tracker):
     def start(self, run: TrackedRun) -> int | None:
         """Open the run of this id, or go on with it; online it says which round it holds."""
         wandb = importlib.import_module("wandb")
+        if self._run is not None:  # it failed, and W&B opens no run twice
+            with suppress(Exception):
+                self._run.finish(exit_code=1)
         place = run.folder / "trackers"  # wandb makes a folder of its own in it
         place.mkdir(parents=True, exist_ok=True)
         offline = (self.mode or os.environ.get("WANDB_MODE")) == "offline"
@@ -87,6 +91,7 @@ class Wandb(Tracker):
         """Upload what is left."""
         self._run.summary["status"] = status
         self._run.finish(exit_code=0 if status == FINISHED else 1)
+        self._run = None
 
     def place(self) -> str:
         """The address of the run, or how to send it."""

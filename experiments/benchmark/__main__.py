@@ -16,6 +16,7 @@ Examples:
   flsim benchmark cloud --dtypes float32 bfloat16
   flsim benchmark data --ratings 100000
   flsim benchmark collaboration --lengths 0 2 4 8
+  flsim benchmark tracking --sides tensorboard wandb
 """
 
 import argparse
@@ -40,6 +41,7 @@ BENCHMARKS = (
     "cloud",
     "data",
     "collaboration",
+    "tracking",
 )
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""
 

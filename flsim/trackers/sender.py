@@ -19,11 +19,11 @@ from tqdm import tqdm
 from flsim.files import write_atomically
 from flsim.trackers.named import Named
 from flsim.trackers.told import Told
-from flsim.trackers.tracker import FINISHED, TrackedRun
+from flsim.trackers.tracker import TrackedRun
 
 FOLDER = "trackers"
 """In a run's folder: a file for each tracker, with its id and the last round that it got."""
-_WAIT_STOPPED_S = 3.0  # of a run that was stopped, whoever stopped it waits
+_WAIT_STOPPED_S = 3.0  # of a run that was stopped from outside, or failed
 _LONGEST = 300  # letters of a reason
 
 
@@ -67,13 +67,21 @@ class Sender:
             self._committed = round_
             self._news.notify()
 
-    def ends(self, ending: Ending) -> float:
-        """There will be no more rounds; returns when it is to be waited for no longer, at once."""
+    def ends(self, ending: Ending, *, patient: bool) -> float:
+        """There will be no more rounds; returns at once.
+
+        Args:
+            ending: how the run ended.
+            patient: whether the tracker has all its time; else whoever stopped the run waits for its end.
+
+        Returns:
+            The moment until which it is to be waited for.
+        """
         with self._news:
             self._ending = ending
             self._news.notify()
         wait = self._tracker.wait_s
-        return monotonic() + (wait if ending.status == FINISHED else min(wait, _WAIT_STOPPED_S))
+        return monotonic() + (wait if patient else min(wait, _WAIT_STOPPED_S))
 
     def leave(self, until: float) -> None:
         """Wait for the tracker until that moment, and leave it behind if it has not done by then."""

@@ -51,7 +51,7 @@ class Tracking:
         """End all trackers at once, and wait some seconds for them at the most."""
         status = FAILED if kind is not None and issubclass(kind, Exception) else self._status
         left = [(self._folder / name, called) for name, called in _ARTEFACTS] if kind is None else []
-        until = [sender.ends(Ending(status, left)) for sender in self._senders]
+        until = [sender.ends(Ending(status, left), patient=kind is None) for sender in self._senders]
         for sender, moment in zip(self._senders, until, strict=True):
             sender.leave(moment)
 

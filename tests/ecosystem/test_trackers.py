@@ -57,8 +57,8 @@ def killed_and_resumed(config: Any, folder: Path, *, after: int) -> None:
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
-    reached = sent_of(config.folder)
-    assert after <= reached < 40
+    reached = len(list((config.folder / "rows").iterdir())) - 1
+    assert after <= reached < 36, "it was killed too late"
     flsim.run(resume=config.folder, progress=False, until=reached + 4)
 
 
@@ -72,6 +72,16 @@ def sent_of(folder: Path) -> int:
 
 def log_of(folder: Path) -> str:
     return (folder / "run.log").read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_reported() -> Iterator[None]:
+    """Packages tell their makers nothing of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+            patch.setenv(name, "true")
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield
 
 
 # TensorBoard
@@ -139,7 +149,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         str(place / "art"),
     ]
     with (place / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
+        own = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that runs do not need
+        server = subprocess.Popen(command, cwd=place, env=own, stdout=log, stderr=log, start_new_session=True)
     try:
         await_server(f"{address}/health", server, place / "log")
         yield address

@@ -11,6 +11,7 @@ from typing import Any
 from flsim.config.schema import ConfigError
 from flsim.trackers.named import need
 from flsim.trackers.tracker import FINISHED, TrackedRun, Tracker
+from flsim.trackers.wandb_file import last_round
 
 MODES = ("online", "offline", "disabled")
 
@@ -48,7 +49,7 @@ class Wandb(Tracker):
             )
 
     def start(self, run: TrackedRun) -> int | None:
-        """Open the run of this id, or go on with it; online it says which round it holds."""
+        """Open the run of this id, or go on with it; server or files say which rounds they hold."""
         wandb = importlib.import_module("wandb")
         if self._run is not None:  # it failed, and W&B opens no run twice
             with suppress(Exception):
@@ -56,13 +57,14 @@ class Wandb(Tracker):
         place = run.folder / "trackers"  # wandb makes a folder of its own in it
         place.mkdir(parents=True, exist_ok=True)
         offline = (self.mode or os.environ.get("WANDB_MODE")) == "offline"
+        held = last_round(place, run.id) if offline else None
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             group=run.group if self.group is None else self.group,
             name=run.name,
             id=run.id,
-            resume=None if offline else "allow",  # offline nobody knows; the server joins parts of one id
+            resume=None if offline else "allow",  # offline each process has a file; the server joins those of one id
             mode=self.mode,
             dir=str(place),
             config=dict(run.config),
@@ -70,7 +72,7 @@ class Wandb(Tracker):
             settings=wandb.Settings(silent=True, console="off", reinit="create_new", finish_timeout=self.wait_s),
         )
         self._run.define_metric("*", step_metric="round")
-        return int(self._run.step) - 1 if self._run.resumed else None
+        return int(self._run.step) - 1 if self._run.resumed else held
 
     def measures(self, round_: int, values: Mapping[str, float]) -> None:
         """One line of the history, whose step is the round."""

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from experiments.benchmark import tracking
-from experiments.benchmark.tracking import NONE, Seen, arguments, rows_of
+from experiments.benchmark.tracking import NONE, WATCH, Seen, arguments, rows_of
+from flsim.trackers.named import SHIPPED
 
 
 def test_a_side_is_held_against_the_run_without_repeat_by_repeat() -> None:
@@ -23,6 +23,6 @@ def test_a_side_is_held_against_the_run_without_repeat_by_repeat() -> None:
 def test_only_what_is_known_is_measured() -> None:
     parser = argparse.ArgumentParser()
     arguments(parser)
-    assert set(parser.parse_args([]).sides) == {*tracking.SHIPPED, tracking.WATCH}
+    assert set(parser.parse_args([]).sides) == {*SHIPPED, WATCH}
     with pytest.raises(SystemExit):
         parser.parse_args(["--sides", "csv"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flsim.config.load import load_config
     from flsim.config.schema import Config, ConfigError
     from flsim.loop.diagnosing import diagnose
-    from flsim.loop.simulation import Run, run
+    from flsim.loop.run import Run, run
     from flsim.metrics.rows import Row
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; a simulation phones nobody
@@ -27,11 +27,11 @@ _HOME = {
     "Config": "flsim.config.schema",
     "ConfigError": "flsim.config.schema",
     "Row": "flsim.metrics.rows",
-    "Run": "flsim.loop.simulation",
+    "Run": "flsim.loop.run",
     "compare": "flsim.comparison.compare",
     "diagnose": "flsim.loop.diagnosing",
     "load_config": "flsim.config.load",
-    "run": "flsim.loop.simulation",
+    "run": "flsim.loop.run",
 }
 
 

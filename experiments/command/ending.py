@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.command.diagnose import failed
 
 if TYPE_CHECKING:
-    from flsim.loop.simulation import Run
+    from flsim.loop.run import Run
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, `kill`, and a terminal that is closed: all three end a command in the same way, with status 128 + number."""

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     if "=" in args.folder or "=" in args.config:
         parser.error("give a config and a folder first, such as my_config.yaml warm")
-    from flsim.loop.simulation import warm_up  # not above: --help need not wait for torch
+    from flsim.loop.run import warm_up  # not above: --help need not wait for torch
 
     facts = warm_up(args.config, args.folder, args.settings).facts
     print(

@@ -19,7 +19,7 @@ from flsim.config.schema import Config, ConfigError
 from flsim.federation.grid import NodeGrid
 from flsim.loop.checkpoints import paths
 from flsim.loop.folder import CONFIG, FEDERATION
-from flsim.loop.simulation import Run, run
+from flsim.loop.run import Run, run
 
 RUN_DIR, RESUME, WAIT = "run-dir", "resume", "wait-s"
 """Keys of the app's config."""

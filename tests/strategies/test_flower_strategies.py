@@ -43,7 +43,7 @@ from flsim.flower.grid import LocalGrid
 from flsim.flower.messages import DeviceUpdate, device_of, round_of
 from flsim.flower.store import DeviceStore
 from flsim.loop.checkpoints import latest_checkpoint
-from flsim.loop.simulation import run
+from flsim.loop.run import run
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter

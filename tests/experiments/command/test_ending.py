@@ -74,8 +74,8 @@ def test_a_stop_before_there_is_a_run_advises_no_resume(
     def stopped(*given: object, **more: object) -> None:
         signal.raise_signal(getattr(signal, signal_name))
 
-    monkeypatch.setattr("flsim.loop.simulation.refuse_place", stopped)
-    monkeypatch.setattr("experiments.command.first_look.refuse_used", lambda folder: None)  # it would be the first
+    monkeypatch.setattr("flsim.loop.home.refuse_home", stopped)
+    monkeypatch.setattr("experiments.command.first_look.refuse_home", lambda config: None)  # it would be the first
     for said in ("nothing of a run was written", f"nothing was written to {tmp_path / 'my run'}"):
         assert main(["run", str(tiny)]) == 128 + getattr(signal, signal_name)
         err = capsys.readouterr().err

@@ -16,7 +16,7 @@ import flsim
 from flsim.config.schema import ConfigError
 from flsim.files import DamagedFileError
 from flsim.loop import warmup
-from flsim.loop.simulation import warm_up
+from flsim.loop.run import warm_up
 from flsim.loop.warm_start import FACTS
 from flsim.loop.warmup import Warmup
 from flsim.metrics.measures import MEASURES

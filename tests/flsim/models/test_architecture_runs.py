@@ -19,7 +19,7 @@ from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.flower.contract import client_of
-from flsim.loop.simulation import Run
+from flsim.loop.run import Run
 from flsim.metrics.rows import without_timing
 from flsim.models.base import BaseModel, load_base, load_model
 from flsim.models.decoding import Completions, encode, generate, read

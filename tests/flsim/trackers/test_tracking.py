@@ -117,7 +117,7 @@ def test_a_run_that_fails_says_so(
     def away(folder: Path, *adapter: object) -> None:
         raise OSError("no such disk")
 
-    monkeypatch.setattr("flsim.loop.simulation.save_adapter", away)
+    monkeypatch.setattr("flsim.loop.run.save_adapter", away)
     monkeypatch.setattr("flsim.trackers.sender._WAIT_STOPPED_S", 30.0)  # for a machine that has much to do
     config = tiny_run("run", f"track=[{RECORDER}]")
     with pytest.raises(OSError, match="no such disk"):

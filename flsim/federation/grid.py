@@ -33,6 +33,7 @@ from flsim.models.folder import sketch
 from flsim.timing import RoundTiming
 
 _FIRST_S, _LAST_S = 0.1, 2.0  # between two looks for replies: often at first, as where nodes are in this machine
+_GRACE_S = 60.0  # that a message outlives its round, so that the round says who is late, and not the SuperLink
 _LOG = logging.getLogger("flsim.run")
 
 
@@ -137,7 +138,8 @@ class NodeGrid(FleetGrid):
             return wire.DIED, f"no SuperNode with partition-id={device} is connected"
         terms = Terms(self._name, self._model, device, self.devices, self._saved([message]).get(device))
         content, kind = with_terms(message.content, terms), message.metadata.message_type
-        letter = Message(content, node, kind, ttl=timeout, group_id=str(wire.round_of(message)))
+        ttl = None if timeout is None else timeout + _GRACE_S
+        letter = Message(content, node, kind, ttl=ttl, group_id=str(wire.round_of(message)))
         handed = [
             one for one in self._flower.push_messages([letter]) if one
         ]  # one at a time: it tells which one failed

@@ -63,6 +63,7 @@ def test_a_node_that_is_killed_in_a_round_and_comes_back_is_one_device(
     rows = finished(config.folder, flower)
     aside = rows[rows["name"] == "set_aside"]
     assert set(aside["device"]) == {"device-001"}
+    assert set(aside["task"]) <= {"late", "died"}
     assert 1 in set(aside["round"])
     learned = rows[rows["name"] == "uplink_bytes"]
     others = learned[learned["device"] != "device-001"]

@@ -14,7 +14,18 @@ import pandas as pd
 from flsim.metrics import calibration
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
-from flsim.metrics.rows import ASKED, STAGE, WARMUP, WEIGHED, evaluation, latest, training, user_facts
+from flsim.metrics.rows import (
+    ASKED,
+    STAGE,
+    USER,
+    WARMUP,
+    WEIGHED,
+    evaluation,
+    evaluation_split,
+    latest,
+    training,
+    user_facts,
+)
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.systems import classes_of
 from flsim.metrics.users import over_rounds, per_user
@@ -56,12 +67,25 @@ class RunRows:
         """All rows if any is called so, else none."""
         return self.rows if self._names.intersection([name] if isinstance(name, str) else name) else self.rows.iloc[:0]
 
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        """All rows that `evaluation` looks at, a part of the run's: many measures look through them."""
+        return self.rows[self.rows["split"].isin((evaluation_split(self.rows), USER))]
+
+    @cached_property
+    def _tested(self) -> dict[tuple[str | tuple[str, ...], str], pd.DataFrame]:
+        """What `tested` has found so far."""
+        return {}
+
     def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
-        found = evaluation(self._of(name), model=model, name=name)
-        if found.empty and (model, name) == ("frozen", "alone_accuracy"):
-            return evaluation(self.rows, model=model, name="accuracy")
-        return found
+        if (name, model) not in self._tested:
+            known = self._names.intersection([name] if isinstance(name, str) else name)
+            found = evaluation(self.tests if known else self.tests.iloc[:0], model=model, name=name)
+            if found.empty and (model, name) == ("frozen", "alone_accuracy"):
+                found = evaluation(self.tests, model=model, name="accuracy")
+            self._tested[name, model] = found
+        return self._tested[name, model]
 
     def at_end(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the last test of a model."""

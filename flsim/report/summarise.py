@@ -95,16 +95,16 @@ def summarise_run(
         tasks=tuple(ordered_tasks(phases, sorted(tested["task"].unique()))),
         tau=tau,
         phases=tuple(phases),
-        headline=_headline(rows),
+        headline=_headline(run.tests),
         at_end=_models_at(run, first=0, last=last_round),
         aucs=_aucs(run),
         reliability=_reliability(run),
         at_switches=tuple(
             Switch(p.name, p.last_round, _models_at(run, first=p.first_round, last=p.last_round)) for p in begun[:-1]
         ),
-        continual={name: _course(rows, begun, name) for name in ("accuracy", "alone_accuracy")},
+        continual={name: _course(run.tests, begun, name) for name in ("accuracy", "alone_accuracy")},
         usage=tuple(_usage(run, phase, tau) for phase in begun),
-        worst_users=_worst_users(rows),
+        worst_users=_worst_users(run.tests),
         totals=_totals(run),
         fleet_budget=_fleet_budget(rows),
         set_aside=_set_aside(rows),
@@ -139,7 +139,7 @@ def _models_at(run: RunRows, *, first: int, last: int) -> Models:
     for model in (*LEARNERS, *REFERENCES):
         for name in AT_END:
             window_first = 0 if model in REFERENCES else first
-            measured = latest(evaluation(run.rows, model=model, name=name), first=window_first, last=last)
+            measured = latest(evaluation(run.tests, model=model, name=name), first=window_first, last=last)
             if measured["weight"].sum() > 0:
                 users = summarise(measured, MEASURES[name].higher_is_better, **_weights(run))
                 found.setdefault(model, {})[name] = Tested(**vars(users), round=int(measured["round"].iloc[0]))

@@ -14,6 +14,7 @@ ServerApp runs, with rows, checkpoints and report as after flsim run, and every 
 engine.pack=1, bit for bit. docs/flower.md says what changes between the two.
 """
 
+import shlex
 from pathlib import Path
 
 from experiments.command.terminal import Parser, bold
@@ -37,10 +38,11 @@ def main(arguments: list[str]) -> int:
     refuse_unfit(config)
     prepare(config, None, None, None, None)  # what is wrong in the settings is told here, and not on the nodes
     app = write_app(config, Path(args.folder))
+    there = shlex.quote(str(app.folder))
     nodes = f'"num-supernodes={config.fleet.devices} client-resources-num-cpus=1"'
     print(
         f"{app.folder} is there: a Flower app of {config.fleet.devices} devices; its README.md has the commands. In "
-        f"Flower's own simulation:\n\n  {bold(f'cd {app.folder} && flwr run . --stream --federation-config {nodes}')}"
+        f"Flower's own simulation:\n\n  {bold(f'cd {there} && flwr run . --stream --federation-config {nodes}')}"
     )
     for place in app.places:
         print(f"\nnot in the app, and needed on the server and on every node: {place}")

@@ -55,7 +55,9 @@ def export(run: Path, out: Path, *, merged: bool = False, gguf: bool = False, fo
             f"{run} is no run: it has no config.yaml; give a run's folder, such as runs/demo-seed0 (the tables of a "
             f"comparison for a paper, tables.tex and tables.md, are beside its page)"
         )
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder that is not there yet, or an empty one")
+    if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is there already and not empty; name another folder, or delete it")
     config = load_config(run / "config.yaml")
     refuse_formats(run, config.model, merged=merged, gguf=gguf)
@@ -68,9 +70,7 @@ def export(run: Path, out: Path, *, merged: bool = False, gguf: bool = False, fo
     files += [_write_table(out / f"{name}.{form}", frame) for name, frame in (("rows", rows), ("users", users))]
     files.append(_write_table(out / DICTIONARY, dictionary(rows, users)))
     page = out / "README.md"
-    write_atomically(
-        page, _page(run, config.seed, config.model.path, found, out, form).encode(), what="the export's page"
-    )
+    write_atomically(page, _page(config.seed, config.model.path, found, out, form).encode(), what="the export's page")
     return [page, *files]
 
 
@@ -85,13 +85,13 @@ def _write_table(path: Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-def _page(run: Path, seed: int, base: str, found: Summary, out: Path, form: str) -> str:
+def _page(seed: int, base: str, found: Summary, out: Path, form: str) -> str:
     """What each file is, in Markdown."""
     head = "pd.read_parquet" if form == "parquet" else "pd.read_csv"
     lines = [
         f"# {found.run}, exported",
         "",
-        f"Run of {found.rounds} rounds and {found.devices} devices in `{run}`, seed {seed}.",
+        f"Run of {found.rounds} rounds and {found.devices} devices, seed {seed}.",
         "",
         "| file | what it is |",
         "|---|---|",
@@ -108,6 +108,13 @@ def _page(run: Path, seed: int, base: str, found: Summary, out: Path, form: str)
     return "\n".join(lines) + "\n"
 
 
+def _of_base(base: str) -> str:
+    """What to do where other programs do not find the base by its name."""
+    if not base.startswith(("builtin:", "package:")) and not base.endswith(".gguf"):
+        return ""
+    return f"; other programs do not know `{base}`, so give them a whole model, by `flsim export --merged`"
+
+
 def _files(base: str, out: Path, form: str) -> list[tuple[str, str]]:
     found = []
     if is_lora(out):
@@ -118,7 +125,7 @@ def _files(base: str, out: Path, form: str) -> list[tuple[str, str]]:
                 f"{ADAPTER}/",
                 f"LoRA of rank {rank} and scale {scale:g} on `{base}`, for `PeftModel.from_pretrained(base, "
                 f'"{ADAPTER}")` and `vllm serve BASE --enable-lora --max-lora-rank {room} --lora-modules '
-                f"mine={ADAPTER}`",
+                f"mine={ADAPTER}`{_of_base(base)}",
             )
         )
     else:

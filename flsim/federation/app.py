@@ -118,7 +118,8 @@ class _Modules:
         taken = {f"{side}_app" for side in _PARTS} | {"__init__"}
         if not stem.isidentifier() or keyword.iskeyword(stem) or stem in taken:
             raise ConfigError(
-                f"{file}:{name} cannot be a module of the app; give the file another name, such as my_{name.lower()}.py"
+                f"{file}:{name} cannot be a module of the app, whose name has letters, digits and underscores "
+                f"alone and is no other's; give the file another name, such as my_{name.lower()}.py"
             )
         if stem.startswith("test_") or stem.endswith("_test"):
             raise ConfigError(f"{file}:{name}: Flower leaves files of tests out of an app; give the file another name")

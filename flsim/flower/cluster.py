@@ -51,10 +51,11 @@ def join(address: str | None, workers: int) -> bool:
             )
     except ConnectionError as error:
         raise _nobody(address, error) from error
-    except OSError as error:  # its folder of sessions or its shared memory
+    except Exception as error:  # its folder of sessions, its shared memory, or a machine that is too busy
         raise ConfigError(
-            f"Ray could not be started: {error}; it needs room in its folder of sessions (RAY_TMPDIR, else /tmp) and "
-            f"shared memory, or set engine.kind=local"
+            f"Ray could not be started: {' '.join(str(error).split())}; it needs room in its folder of sessions "
+            f"(RAY_TMPDIR, else /tmp), shared memory and processors that are free within half a minute: try again by a "
+            f"resume, or set engine.kind=local"
         ) from error
     return True
 

@@ -100,8 +100,8 @@ def refuse_used(folder: Path) -> None:
         ) from error
     if used:
         raise ConfigError(
-            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {called(folder)}, "
-            f"choose another by run_dir=..., or delete it"
+            f"the run folder {folder} exists and is not empty; go on with it by flsim resume {called(folder)} "
+            f"(in Python flsim.run(resume=...)), choose another by run_dir=..., or delete it"
         )
 
 

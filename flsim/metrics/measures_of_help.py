@@ -38,12 +38,12 @@ OF_HELP = (
             "Bytes to and from the cloud for a test question, granted or not, at the end: texts, ids of tokens, hidden "
             "states; what a request carries beside is system.cloud.request_bytes.",
             AtEnd("cloud_test_bytes"), "help", higher_is_better=False),
-    *(Measure(f"{name}_per_right", f"{title} per right answer", unit, f"{of} over accuracy, of the mean user.",
-              _per_right(of), "help")
-      for name, of, title, unit in (
-          ("trips", "trips", "requests", "index"),
-          ("cloud_tokens", "cloud_test_tokens", "cloud tokens", "tokens"),
-          ("bytes", "question_bytes", "bytes", "bytes"))),
+    *(Measure(f"{name}_per_right", f"{title} per right answer", unit,
+              f"{said} for a test question over accuracy, of the mean user.", _per_right(of), "help")
+      for name, of, title, unit, said in (
+          ("trips", "trips", "requests", "index", "Requests to the cloud"),
+          ("cloud_tokens", "cloud_test_tokens", "cloud tokens", "tokens", "Tokens of the cloud"),
+          ("bytes", "question_bytes", "bytes", "bytes", "Bytes to and from the cloud"))),
     Measure("drafted", "drafted", "tokens", "Tokens that a device drafts for a test question, at the end.",
             AtEnd("drafted_tokens"), "help"),
     Measure("accepted", "accepted", "tokens", "Those of them that the cloud would have said as well.",

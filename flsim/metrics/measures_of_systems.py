@@ -125,11 +125,11 @@ OF_SYSTEMS = (
               f"Share of test questions that are answered right and within {limit} s, at the end.",
               AtEnd(f"right_within_{limit}s"), "questions") for limit in DEADLINES),
     Measure("seconds_per_right", "seconds per right answer", "seconds",
-            "question_seconds over accuracy, of the mean user.",
+            "Seconds of a test question over accuracy, of the mean user.",
             MeanUser(("question_seconds", "accuracy"), lambda v: cost_per_correct(v[0], v[1])),
             "questions"),
     Measure("joules_per_right", "joules per right answer", "joules",
-            "question_joules over accuracy, of the mean user.",
+            "Joules of a test question over accuracy, of the mean user.",
             MeanUser(("question_joules", "accuracy"), lambda v: cost_per_correct(v[0], v[1])),
             "questions"),
 )  # fmt: skip

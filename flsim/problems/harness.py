@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from flsim.config.schema import ConfigError
@@ -71,6 +72,9 @@ def task_of(named: str) -> Any:
         raise ConfigError(
             f"lm_eval: the package cannot be imported ({error}); pip install 'flsim-continual[harness]'"
         ) from None
+    if named.endswith(SUFFIXES) and not Path(named).is_file():
+        there = sorted(file.name for file in Path(named).parent.glob("*") if file.name.endswith(SUFFIXES))
+        raise ConfigError(f"lm_eval: there is no file {named}; YAML files beside it: {', '.join(there) or 'none'}")
     manager = tasks.TaskManager(include_defaults=not named.endswith(SUFFIXES))
     if not named.endswith(SUFFIXES) and named not in manager.all_tasks:
         close = get_close_matches(named, manager.all_tasks, n=3)

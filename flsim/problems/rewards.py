@@ -55,8 +55,12 @@ class RewardVerifier:
                 and items that it gives None for are left out; false for one that costs money or time.
 
         Raises:
-            ConfigError: if it needs what only TRL's trainer has.
+            ConfigError: if it needs what only TRL's trainer has, or a threshold is no number.
         """
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise ConfigError(
+                f"threshold={threshold!r} is no number; give the reward from which on a completion is right"
+            )
         self.name, self.function, self.threshold, self.check = name, function, threshold, check
         parameters = inspect.signature(function).parameters.values()
         self._all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -105,7 +109,7 @@ class RewardVerifier:
         if lacking:
             raise VerifierError(
                 f"the reward function {self.name} needs the column {lacking[0]!r}; items have: {', '.join(given)}. "
-                f"Keep it by data.NAME.settings.keep=[{lacking[0]}], or give it a default"
+                f"Keep it by settings.keep=[{lacking[0]}] of its data set, or give it a default"
             )
         return self._checked(self._called(prompts, completions, given), len(pairs))
 

@@ -36,6 +36,11 @@ figure img { display: block; max-width: 100%; height: auto; }
 figcaption, .note { color: #555; font-size: .92rem; max-width: 85ch; margin-top: .5rem; }
 pre { background: #f6f6f6; padding: .9rem 1rem; font-size: .82rem; line-height: 1.45; overflow-x: auto; }
 summary { cursor: pointer; color: #0060a0; }
+@media screen and (max-width: 600px) {
+  body { padding: 20px 14px 48px; }
+  th, td { padding: .3rem .5rem; }
+  th:first-child, td:first-child { white-space: normal; min-width: 7rem; }
+}
 @page { size: A4; margin: 15mm 14mm; }
 @media print {
   :root { font-size: 10pt; }

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flsim.config.given import shown
 from flsim.config.plugins import call, resolve
 from flsim.config.schema import ConfigError
 from flsim.problems.problem import SPLITS
@@ -79,7 +80,7 @@ def by_partitioner(
     order = _spread(table, splits, str(settings.get("partition_by")), seed)
     owners = np.full(len(table), NOBODY, dtype=np.int64)
     columns = _columns(table, splits, order)
-    for device, part in enumerate(_parts(path, partitioner, columns, devices)):
+    for device, part in enumerate(_parts(path, settings, partitioner, columns, devices)):
         if (owners[part] != NOBODY).any() or len(np.unique(part)) < len(part):
             raise ConfigError(f"partition={path!r} gives an item to two devices, or twice to one; each is dealt once")
         owners[part] = device
@@ -154,7 +155,9 @@ def _columns(table: ItemTable, splits: NDArray[np.int8], order: Indices) -> dict
     return {_NUMBER: order.tolist(), "split": [SPLITS[split] for split in splits[order].tolist()], **known}
 
 
-def _parts(path: str, partitioner: Partitioner, columns: Mapping[str, list[Any]], devices: int) -> list[Indices]:
+def _parts(
+    path: str, settings: Mapping[str, Any], partitioner: Partitioner, columns: Mapping[str, list[Any]], devices: int
+) -> list[Indices]:
     """The items of each device.
 
     Raises:
@@ -172,12 +175,12 @@ def _parts(path: str, partitioner: Partitioner, columns: Mapping[str, list[Any]]
     except Exception as error:  # partitioners raise what they like, and those of one's own anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
-            f"partition={path!r} cannot deal these {len(columns[_NUMBER])} items ({said}); it sees the columns "
-            f"{', '.join(columns)}"
+            f"partition={path!r} cannot deal these {len(columns[_NUMBER])} items to {devices} devices by the "
+            f"partition_settings {shown(dict(settings))} ({said}); it sees the columns {', '.join(columns)}"
         ) from error
     if number != devices:
         raise ConfigError(
             f"partition={path!r} makes {number} parts of these items, and there are {devices} devices; set "
-            f"fleet.devices={number}, or change data.NAME.partition_settings"
+            f"fleet.devices={number}, or change its partition_settings"
         )
     return found

@@ -279,3 +279,9 @@ def test_the_function_of_the_page_does_what_the_page_says(
     assert judge_command.main(["4", "5", "--verifier", "my_rewards.py:near"]) == 1
     assert capsys.readouterr().out.strip() in page
     assert judge_command.main(["4", "5", "--verifier", "my_rewards.py:near", "--settings", "threshold=0.5"]) == 0
+
+
+@pytest.mark.parametrize("threshold", ["high", True, float("nan")])
+def test_a_threshold_is_a_number(threshold: Any) -> None:
+    with pytest.raises(ConfigError, match="is no number"):
+        RewardVerifier("mine", lambda prompts, completions: [1.0], threshold=threshold)

@@ -5,7 +5,9 @@ report and its figures.
 """
 
 import importlib
+import logging
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; a simulation phones nobody
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
+# in a notebook, Ray and the libraries that import tqdm.auto ask for ipywidgets, which the bar of a run does without
+warnings.filterwarnings("ignore", message="IProgress not found")
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
 
 __all__ = ["Comparison", "Config", "ConfigError", "Row", "Run", "compare", "diagnose", "load_config", "run"]
 

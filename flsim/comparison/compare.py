@@ -14,7 +14,7 @@ from flsim.comparison.pairing import Pair, pair
 from flsim.comparison.result import PAIRED, REFERENCES, Compared, Result, means_of
 from flsim.comparison.runs import Given, Labels, Method, OpenRun, open_methods
 from flsim.comparison.table import ALL_ALONG, per_user_frame, table_frame
-from flsim.comparison.weightings import weighting_frame
+from flsim.comparison.weightings import terminal_table, weighting_frame
 from flsim.config.schema import ConfigError
 from flsim.metrics.intervals import Interval
 from flsim.metrics.measured import measure
@@ -58,6 +58,10 @@ class Comparison(Compared):
         from flsim.comparison.write import write_comparison  # only now: drawing takes memory and time to load
 
         return write_comparison(self, Path(folder))
+
+    def __repr__(self) -> str:
+        """The tables as `flsim compare` prints them."""
+        return terminal_table(self)
 
     def _repr_html_(self) -> str:
         """The comparison as a notebook shows it."""

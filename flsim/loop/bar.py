@@ -91,7 +91,7 @@ class DisplayBar(tqdm):  # type: ignore[type-arg]
         text = str(self) if msg is None else msg
         told = text.rpartition("|")[2].strip()
         html = f'<progress value="{self.n}" max="{self.total}" style="vertical-align: middle; width: 40%"></progress>'
-        html = f"<div><code>{escape(self.desc or '')}</code>{html} <code>{escape(told)}</code></div>"
+        html = f"<div><code>{escape(self.desc or '')}</code> {html} <code>{escape(told)}</code></div>"
         shown = {"text/plain": text, "text/html": html}
         if self._handle is None:
             show = importlib.import_module("IPython.display").display

@@ -81,6 +81,12 @@ class Run:
 
         return draw_panel(name, self.folder, self.summary, axes)
 
+    def __repr__(self) -> str:
+        """Where it is, and how it ended."""
+        from flsim.report.table import answer
+
+        return f"Run({str(self.folder)!r}): {answer(self.summary)}"
+
     def _repr_html_(self) -> str:
         """The run as a notebook shows it."""
         from flsim.report.notebook import run_html

@@ -68,7 +68,7 @@ def test_plot_without_axes_makes_a_figure_of_pyplot(run: flsim.Run) -> None:
 
     axes = run.plot()
     axes.axhline(0.5)
-    assert axes.get_title(loc="left") == "Accuracy"
+    assert axes.get_title() == "Accuracy"
     assert pyplot.get_fignums()
     pyplot.close("all")
     with pytest.raises(ConfigError, match=r"plot\('acuracy'\): .* \(did you mean accuracy\?\)"):

@@ -38,11 +38,12 @@ def told(error: BaseException, address: Address) -> tuple[str, bool]:
         error: as the library raised it.
         address: whose secrets must not be told.
     """
-    text = _bare(str(error), address)
+    text = str(error)
+    said = _short(_bare(text, address))
     for pattern, lasts, reason, mend in _MENDS:
         if re.search(pattern, text):
-            return f"{reason} ({_short(text)}); {mend}", lasts
-    return _short(text) or type(error).__name__, isinstance(error, PermissionError | ValueError | ImportError)
+            return f"{reason} ({said}); {mend}", lasts
+    return said or type(error).__name__, isinstance(error, PermissionError | ValueError | ImportError)
 
 
 def _bare(text: str, address: Address) -> str:

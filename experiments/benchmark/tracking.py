@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -151,7 +152,7 @@ def _send(config: Config, side: str, rounds: int) -> tuple[float, float]:
     stream = TaskStream(config.stream, config.rounds)
     told = Told(config.folder, Facts(stream.phases, config.budget.tau, config.fleet.devices), config.rounds)
     tracker, begun = named.tracker, _cpu()
-    tracker.start(tracked_run(config.folder, f"{config.name}-again", settings_of(config)))
+    tracker.start(replace(tracked_run(config.folder, config.name, settings_of(config)), id=uuid.uuid4().hex[:16]))
     for round_ in (0, 1):
         tracker.measures(round_, told.of(round_).measures)
     time.sleep(_SETTLE_S)

@@ -35,7 +35,7 @@ class Axis:
 
 TIME = Axis("seconds", "virtual time", "seconds", ())
 BYTES = Axis("bytes", "sent up and down", "bytes", ("link_bytes",))
-_SENT = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
+SENT = ("uplink_bytes", "downlink_bytes", "cloud_up_bytes", "cloud_down_bytes")
 """What stands for `link_bytes`, those of the size that a run stands for, in a run without virtual time."""
 AXES = (
     TIME,
@@ -63,7 +63,7 @@ def costs_by_round(rows: pd.DataFrame) -> pd.DataFrame:
             if len(ends):
                 found[axis.name] = ends.reindex(rounds).ffill()
             continue
-        names = _SENT if axis == BYTES and not (rows["name"] == "link_bytes").any() else axis.rows
+        names = SENT if axis == BYTES and not (rows["name"] == "link_bytes").any() else axis.rows
         parts = [training(rows, name=name) for name in names]
         parts += [rows[rows["split"].isin((STAGE, WARMUP)) & rows["name"].isin(names)]]
         spent = pd.concat(parts)

@@ -1,21 +1,95 @@
-"""What is sent of a round, from its rows alone: numbers by the names that they have in a tracker's tree."""
+"""What is sent of a round, from its rows alone: numbers by the names that they have in a tracker's tree.
+
+They are the report's own, but read by positions in arrays and not by a filter of the whole frame for each measure: this
+is done after every round, beside the run.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from flsim.metrics.rows import REFERENCES, of_fleet, training
-from flsim.metrics.run_rows import RunRows
+from flsim.metrics.rows import ASKED, EVERY_TASK, REFERENCES, STAGE, WARMUP, WEIGHED, WHOLE, evaluation_split
 from flsim.metrics.systems import LOST
-from flsim.metrics.time_to import AXES, TIME, costs_by_round
-from flsim.metrics.users import per_user, summarise
+from flsim.metrics.time_to import AXES, BYTES, SENT
+from flsim.metrics.users import worst_decile_mean
 
 TESTED = ("accuracy", "alone_accuracy")
 """Of the global adapter `accuracy/mean` and so on, of devices' own adapters `own_accuracy/mean`."""
-_HELP = {name: f"cloud_{name}" for name in ("calls", "refused", "tokens", "money")}
+_HELP = ("calls", "refused", "tokens", "money")  # rows cloud_calls and so on
 _OF_FLEET = ("aggregation_bias", "update_cosine", "effective_devices", "cut_energy")
 _HOUR = 3600.0
+
+Places = NDArray[np.int64]
+"""Positions of rows in a frame `(n,)`."""
+
+
+@dataclass(frozen=True)
+class OneFrame:
+    """The rows of one round, sorted once by what they are of."""
+
+    rows: pd.DataFrame
+
+    @cached_property
+    def _places(self) -> Mapping[tuple[str, str, str], Places]:
+        """By split, model and name."""
+        found: Any = self.rows.groupby(["split", "model", "name"]).indices
+        return dict(found)
+
+    @cached_property
+    def _split(self) -> str:
+        """The split that is tested."""
+        return evaluation_split(self.rows)
+
+    @cached_property
+    def _numbers(self) -> tuple[Places, NDArray[np.float64], NDArray[np.float64]]:
+        """Of every row its device, as a number in the order of names, its total and its weight."""
+        devices = np.asarray(pd.factorize(self.rows["device"], sort=True)[0], dtype=np.int64)  # (n,)
+        return devices, self.rows["total"].to_numpy(dtype=float), self.rows["weight"].to_numpy(dtype=float)
+
+    def of(self, wanted: Callable[[str, str, str], bool]) -> Places:
+        """The rows whose split, model and name are wanted."""
+        found = [places for key, places in self._places.items() if wanted(*key)]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def tested(self, name: str, model: str) -> Places:
+        """As `RunRows.tested`; scaling to all of a user's items changes no user's own value."""
+        found = self.of(lambda *key: key == (self._split, model, name))
+        if not len(found) and (model, name) == ("frozen", "alone_accuracy"):
+            return self.tested("accuracy", model)
+        return found
+
+    def trained(self, *names: str) -> Places:
+        """As `training`: rows for all tasks together, where there are any."""
+        found = self.of(lambda split, _, name: split == "train" and name in names)
+        together = found[(self.rows["task"].to_numpy()[found] == EVERY_TASK).astype(bool)] if len(found) else found
+        return together if len(together) else found
+
+    def users(self, places: Places) -> NDArray[np.float64]:
+        """Every user's own value `(U,)`, as `per_user`: sum of totals over sum of weights."""
+        devices, totals, weights = self._numbers
+        sums, of = (np.bincount(devices[places], numbers[places]) for numbers in (totals, weights))
+        measured = of > 0
+        return np.asarray(sums[measured] / of[measured])
+
+    def total(self, places: Places) -> float:
+        """The sum of totals."""
+        return float(self._numbers[1][places].sum())
+
+    def value(self, places: Places) -> float:
+        """Total over weight of all together; nan without weight."""
+        _, totals, weights = self._numbers
+        weight = float(weights[places].sum())
+        return float(totals[places].sum()) / weight if weight > 0 else float("nan")
+
+    def devices(self, places: Places) -> int:
+        """How many devices have any of these rows."""
+        return len(np.unique(self._numbers[0][places]))
 
 
 def measures_of(rows: pd.DataFrame, tau: float | None) -> dict[str, float]:
@@ -30,43 +104,48 @@ def measures_of(rows: pd.DataFrame, tau: float | None) -> dict[str, float]:
         rows: of one round.
         tau: the run's budget; None if nobody asks.
     """
-    run = RunRows(rows, (), tau or 0.0)
-    found: dict[str, float] = {}
+    of, found = OneFrame(rows), dict[str, float]()
     for name in TESTED:
-        found |= _spread(name, run.tested(name))
-        found |= _spread(f"own_{name}", run.tested(name, "own"))
+        found |= _spread(name, of.users(of.tested(name, "global")))
+        found |= _spread(f"own_{name}", of.users(of.tested(name, "own")))
         for model in REFERENCES:
-            found |= _mean(f"{name}/{model}", run.tested(name, model))
-    found |= _spread("usage", run.usage, higher_is_better=False)
-    if tau is not None and "usage/mean" in found:
-        found["usage/tau"] = tau
-        found["usage/users_above_tau"] = float((per_user(run.usage) > tau).sum())
-    found |= _spread("lambda", run.trained("dual_variable"), higher_is_better=False)
+            found |= _mean(f"{name}/{model}", of.users(of.tested(name, model)))
+    weighed = of.trained(WEIGHED)
+    usage = of.users(weighed if len(weighed) else of.trained(*ASKED))
+    found |= _spread("usage", usage, higher_is_better=False)
+    if tau is not None and len(usage):
+        found |= {"usage/tau": tau, "usage/users_above_tau": float((usage > tau).sum())}
+    found |= _spread("lambda", of.users(of.trained("dual_variable")), higher_is_better=False)
     for name in ("reward", "alone_reward"):
-        found |= _spread(name, run.trained(name))
-    found |= _mean("loss/mean", run.trained("loss"))
-    found |= {f"cost/{name}": value for name, value in costs_of(rows).items()}
-    found |= _health(rows)
+        found |= _spread(name, of.users(of.trained(name)))
+    found |= _mean("loss/mean", of.users(of.trained("loss")))
+    found |= {f"cost/{name}": value for name, value in costs_of(of).items()}
+    found |= _health(of)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def costs_of(rows: pd.DataFrame) -> dict[str, float]:
+def costs_of(of: OneFrame) -> dict[str, float]:
     """What one round cost, all devices: calls, tokens, money, bytes, and joules and grams where there is a system.
 
-    `hours` is no cost of the round but the virtual time at its end.
+    Bytes, joules and grams are those of `flsim.metrics.time_to.AXES`. `hours` is no cost of the round but the virtual
+    time at its end.
     """
-    run, kept = RunRows(rows, (), 0.0), dict[str, float]()
-    for name, of in _HELP.items():
-        spent = run.trained(of)
-        if len(spent):
-            kept[name] = float(spent["total"].sum())
-    whole = costs_by_round(rows)
+    found = dict[str, float]()
+    for name in _HELP:
+        places = of.trained(f"cloud_{name}")
+        if len(places):
+            found[name] = of.total(places)
     for axis in AXES:
-        if axis.name in whole.columns and axis.name not in kept and axis != TIME:
-            kept[axis.name] = float(whole[axis.name].iloc[-1])
-    if TIME.name in whole.columns and not math.isnan(float(whole[TIME.name].iloc[-1])):
-        kept["hours"] = float(whole[TIME.name].iloc[-1]) / _HOUR
-    return kept
+        if not axis.rows or axis.name in found:
+            continue
+        names = SENT if axis == BYTES and not len(of.trained(*axis.rows)) else axis.rows
+        parts = [of.trained(name) for name in names]
+        parts.append(of.of(lambda split, _, name, names=names: split in (STAGE, WARMUP) and name in names))  # type: ignore[misc]
+        places = np.concatenate(parts)
+        if len(places):
+            found[axis.name] = of.total(places)
+    now = of.of(lambda *key: key == (WHOLE, WHOLE, "virtual_seconds"))
+    return found | ({"hours": of.total(now) / _HOUR} if len(now) else {})
 
 
 def added(so_far: Mapping[str, float], costs: Mapping[str, float]) -> dict[str, float]:
@@ -80,39 +159,32 @@ def added(so_far: Mapping[str, float], costs: Mapping[str, float]) -> dict[str, 
     return {name: so_far.get(name, 0.0) + costs.get(name, 0.0) for name in names}
 
 
-def _health(rows: pd.DataFrame) -> dict[str, float]:
+def _health(of: OneFrame) -> dict[str, float]:
     """Of the aggregation, and how many updates were not used."""
-    fleet = of_fleet(rows)
-    own = fleet[fleet["weight"] > 0].drop_duplicates("name").set_index("name")
-    found = {f"health/{name}": _value(own, name) for name in _OF_FLEET if name in own.index}
-    if "dual_variable" in own.index:
-        found["lambda/fleet"] = _value(own, "dual_variable")
-    found |= _mean("health/update_norm", training(rows, name="update_norm"))
-    trained = training(rows, name="downlink_bytes")
-    if len(trained):
-        found["health/devices"] = float(trained["device"].nunique())
-        found["health/set_aside"] = float(rows.loc[rows["name"].isin(LOST), "device"].nunique())
+    found = dict[str, float]()
+    for name, called in (*((name, f"health/{name}") for name in _OF_FLEET), ("dual_variable", "lambda/fleet")):
+        found[called] = of.value(of.of(lambda *key, name=name: key == (WHOLE, WHOLE, name)))
+    found |= _mean("health/update_norm", of.users(of.trained("update_norm")))
+    sent = of.trained("downlink_bytes")
+    if len(sent):
+        found["health/devices"] = float(of.devices(sent))
+        found["health/set_aside"] = float(of.devices(of.of(lambda split, _, name: name in LOST)))
     return found
 
 
-def _value(own: pd.DataFrame, name: str) -> float:
-    return float(own["total"][name]) / float(own["weight"][name])
-
-
-def _mean(name: str, rows: pd.DataFrame) -> dict[str, float]:
+def _mean(name: str, users: NDArray[np.float64]) -> dict[str, float]:
     """The mean user's value."""
-    values = per_user(rows)
-    return {name: float(values.mean())} if len(values) else {}
+    return {name: float(users.mean())} if len(users) else {}
 
 
-def _spread(name: str, rows: pd.DataFrame, *, higher_is_better: bool = True) -> dict[str, float]:
-    """The mean user, and how users are spread around it."""
-    if not rows["weight"].sum() > 0:
+def _spread(name: str, users: NDArray[np.float64], *, higher_is_better: bool = True) -> dict[str, float]:
+    """The mean user, and how users `(U,)` are spread around it, as `flsim.metrics.users.summarise` has it."""
+    if not len(users):
         return {}
-    users = summarise(rows, higher_is_better)
+    p10, p90 = (float(value) for value in np.quantile(users, [0.1, 0.9]))
     return {
-        f"{name}/mean": users.user_mean,
-        f"{name}/p10": users.p10,
-        f"{name}/p90": users.p90,
-        f"{name}/worst_tenth": users.worst_decile_mean,
+        f"{name}/mean": float(users.mean()),
+        f"{name}/p10": p10,
+        f"{name}/p90": p90,
+        f"{name}/worst_tenth": worst_decile_mean(users, higher_is_better),
     }

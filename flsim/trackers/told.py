@@ -13,7 +13,7 @@ from flsim.diagnosis.stuck import STUCK
 from flsim.diagnosis.table import findings_of
 from flsim.metrics.rows import read_rows, read_rows_file, rows_path
 from flsim.report.summarise import summarise_run
-from flsim.trackers.measures import added, costs_of, measures_of
+from flsim.trackers.measures import OneFrame, added, costs_of, measures_of
 
 _KEPT = 4  # rounds that are held for trackers that are a little behind
 
@@ -59,7 +59,7 @@ class Told:
     def _made(self, round_: int) -> Round:
         rows = self._read(round_)
         found = measures_of(rows, self.facts.tau)
-        found |= {f"cost_so_far/{name}": value for name, value in self._cost(round_, rows).items()}
+        found |= {f"cost_so_far/{name}": value for name, value in self._cost(round_, found).items()}
         texts = dict[str, str]()
         if self._is_diagnosed(round_, rows):
             more, texts = self._diagnosed(round_)
@@ -72,11 +72,13 @@ class Told:
             raise FileNotFoundError(f"the rows of round {round_} are not at {path}")
         return read_rows_file(path)
 
-    def _cost(self, round_: int, rows: pd.DataFrame) -> dict[str, float]:
+    def _cost(self, round_: int, found: Mapping[str, float]) -> dict[str, float]:
         """All that was spent by the end of a round; of a run that goes on, earlier rounds are read for it once."""
         while len(self._so_far) <= round_:
             at = len(self._so_far)
-            costs = costs_of(rows if at == round_ else self._read(at))
+            costs = {name.removeprefix("cost/"): value for name, value in found.items() if name.startswith("cost/")}
+            if at < round_:
+                costs = costs_of(OneFrame(self._read(at)))
             self._so_far.append(added(self._so_far[-1] if self._so_far else {}, costs))
         return self._so_far[round_]
 

@@ -8,7 +8,7 @@ import pytest
 import flsim
 from flsim.metrics.rows import COLUMNS, Row, fleet_row, rows_frame
 from flsim.metrics.timed import round_rows
-from flsim.trackers.measures import added, costs_of, measures_of
+from flsim.trackers.measures import OneFrame, added, costs_of, measures_of
 from tests.flsim.trackers.recorder import told_in
 from tests.flsim.trackers.test_named import RECORDER
 from tests.tiny import TinyRun
@@ -51,8 +51,8 @@ def test_usage_is_held_against_tau() -> None:
 
 
 def test_costs_add_up_to_what_was_spent_so_far() -> None:
-    first = costs_of(rows_frame([trained(0, "cloud_calls", 2), trained(1, "cloud_calls", 3), *round_rows(
-        3, now=7_200_000_000, lasted=1, wasted=0, joules=0)]))  # fmt: skip
+    first = costs_of(OneFrame(rows_frame([trained(0, "cloud_calls", 2), trained(1, "cloud_calls", 3), *round_rows(
+        3, now=7_200_000_000, lasted=1, wasted=0, joules=0)])))  # fmt: skip
     assert first == {"calls": 5, "hours": 2}
     assert added(added({}, first), {"calls": 4, "money": 0.5}) == {"calls": 9, "money": 0.5}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -19,6 +19,7 @@ from tests.tiny import TinyRun, tiny_file
 
 pytestmark = pytest.mark.ecosystem
 LAPTOP, PHONE = (1366, 768), (390, 844)
+PATIENCE_MS = 600_000  # where much else is at work, a run takes minutes to begin
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +149,15 @@ def test_a_run_that_goes_on_moves_without_a_reload(tiny_checkpoint: Path, tmp_pa
     with watched(tmp_path / "runs") as address, opened(address) as page:
         page.wait_for_selector("#none:not([hidden])")
         with (tmp_path / "said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
-            page.wait_for_selector("tr[data-run=live]", timeout=120_000)
+            page.wait_for_selector("tr[data-run=live]", timeout=PATIENCE_MS)
             page.click("tr[data-run=live] a")
-            page.wait_for_selector("[data-section=accuracy] canvas", timeout=120_000)
+            page.wait_for_selector("[data-section=accuracy] canvas", timeout=PATIENCE_MS)
             page.evaluate("window.same = true")
             seen = [round_of(page)]
             while process.poll() is None:
                 time.sleep(0.2)
                 seen.append(round_of(page))
-        page.wait_for_function("document.getElementById('state').textContent === 'done'", timeout=60_000)
+        page.wait_for_function("document.getElementById('state').textContent === 'done'", timeout=PATIENCE_MS)
         assert process.returncode == 0, (tmp_path / "said").read_text()
         assert page.evaluate("window.same") is True
         assert len(set(seen)) > 2
@@ -164,6 +165,16 @@ def test_a_run_that_goes_on_moves_without_a_reload(tiny_checkpoint: Path, tmp_pa
         mean = mean_of(run, "accuracy")
         page.wait_for_function(f"document.querySelector('.answer').textContent.includes('right on {mean}')")
         page.wait_for_function("flsimCharts.drawn.get('accuracy').flsim.lines[0].y.length === 31")
+
+
+@contextmanager
+def ended(command: list[str], said: TextIO) -> Iterator[subprocess.Popen[bytes]]:
+    """A command at work, which ends at the latest with the test."""
+    with subprocess.Popen(command, stdout=said, stderr=said) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def round_of(page: Any) -> int:

@@ -40,6 +40,7 @@ def one_ray() -> Iterator[None]:
     import ray
 
     ray.init(
+        "local",
         num_cpus=2,
         include_dashboard=False,
         logging_level=logging.ERROR,

@@ -31,7 +31,6 @@ from pathlib import Path
 import flsim
 from experiments.command.terminal import Parser
 from flsim.config.schema import ConfigError
-from flsim.storage.looking import run_folder
 from flsim.timing import read_timings
 
 _MOST_ROUNDS = 9  # unless --rounds asks for more
@@ -54,6 +53,8 @@ def main(arguments: list[str]) -> int:
     if args.rounds is not None and args.rounds < 1:
         parser.error(f"--rounds {args.rounds} must be at least 1; the first is the warm-up")
     if args.run is not None:
+        from flsim.storage.looking import run_folder  # not above: --help need not wait for numpy
+
         run = run_folder(args.run)
         _show(run, args.picture or run / "plots" / "time.png")
     else:

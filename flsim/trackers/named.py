@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flsim.config.given import shown
@@ -12,12 +13,14 @@ from flsim.config.ranges import near
 from flsim.config.schema import ConfigError
 from flsim.trackers.tracker import Tracker
 
-SHIPPED = {
-    "tensorboard": "flsim.trackers.tensorboard:TensorBoard",
-    "wandb": "flsim.trackers.wandb:Wandb",
-    "mlflow": "flsim.trackers.mlflow:Mlflow",
-    "trackio": "flsim.trackers.trackio:Trackio",
-}
+SHIPPED = MappingProxyType(
+    {
+        "tensorboard": "flsim.trackers.tensorboard:TensorBoard",
+        "wandb": "flsim.trackers.wandb:Wandb",
+        "mlflow": "flsim.trackers.mlflow:Mlflow",
+        "trackio": "flsim.trackers.trackio:Trackio",
+    }
+)
 """Short names of what ships."""
 
 

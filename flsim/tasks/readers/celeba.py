@@ -60,7 +60,7 @@ def _table(names: list[str], target: str, has: NDArray[np.bool_], users: list[st
     which = np.concatenate([opening, shown, closing], axis=1)  # (N, A + 2), the lines that a question has
     known = {user: place for place, user in enumerate(dict.fromkeys(users))}
     answers = has[:, asked]
-    none = {name: _column(np.full(len(has), NONE), []) for name in ("split", "tests", "solution", "level")}
+    none = {name: _column(np.full(len(has), NONE), []) for name in ("split", "tests", "solution", "extra", "level")}
     return ItemTable(
         np.concatenate([[0], np.cumsum(which.sum(axis=1))]),
         _column(np.nonzero(which)[1], [_OPENING, *words, question]),

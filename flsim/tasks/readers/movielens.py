@@ -118,7 +118,7 @@ def movielens(found: Found, *, history: int = 10, like: float = 4.0) -> ItemTabl
             "split": _column(_splits(position[asked] - history, counts[user] - history), SPLITS),
             "score_label": _column(verdict, ("0", "1")),
             "place": _column(np.zeros(len(asked)), ("",)),
-            **{name: _column(np.full(len(asked), NONE), ()) for name in ("tests", "solution", "level")},
+            **{name: _column(np.full(len(asked), NONE), ()) for name in ("tests", "solution", "extra", "level")},
         },
         np.full(len(asked), NONE, dtype=np.int64),
         {},

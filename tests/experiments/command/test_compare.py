@@ -30,7 +30,7 @@ def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.C
     assert all(any(line.startswith(name) for line in said.splitlines()) for name in ("together", "apart", "cloud LLM"))
     assert f"page: {out / 'page.html'}" in said
     assert "strategies.local_only:LocalOnly" in (out / "page.html").read_text()
-    assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 5 + [".html"] + [".png"] * 7
+    assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 5 + [".html", ".md"] + [".png"] * 7 + [".tex"]
 
 
 def test_labels_are_given_one_by_one_and_measures_by_name(

@@ -201,7 +201,7 @@ MODEL = ("cloud.path=flsim.cloud.checkpoint:Checkpoint", "cloud.model=builtin:cl
 @pytest.fixture
 def two_cpus() -> Iterator[None]:
     """A Ray for one test."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 

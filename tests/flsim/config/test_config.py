@@ -327,7 +327,7 @@ def test_differences_are_all_settings_but_those_free_of_results() -> None:
     variants = every_change(config)
     assert len(variants) > 40
     unseen = {key for key, variant in variants.items() if not differences(config, variant)}
-    assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir", "cloud.cache"}
+    assert unseen == {"engine.kind", "engine.workers", "engine.address", "run_dir", "cloud.cache", "track"}
     for key in variants.keys() - unseen:
         (line,) = differences(config, variants[key])
         assert line.startswith((f"{key}: ", f"{key}.", key.replace("settings", "more: ")))

@@ -92,7 +92,7 @@ def test_in_a_worker_of_ray_off_its_main_thread() -> None:
     """Where an alarm cannot be set: both helpers have a main thread of their own."""
     ray = pytest.importorskip("ray")
     pytest.importorskip("math_verify")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
 
         class Worker:

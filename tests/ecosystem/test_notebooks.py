@@ -24,7 +24,8 @@ LARGEST = 300_000  # bytes of the tutorial with its outputs
 def executed(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The notebook after a new kernel has run it in a folder; a cell that raises ends the test."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # else a busy machine ends it after 30
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # of a busy machine
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # else Ray compiles for longer than it waits
     where = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=LIMIT_S, kernel_name="python3", resources=where).execute()
     return notebook

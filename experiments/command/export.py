@@ -21,15 +21,19 @@ FORMS = ("parquet", "csv")
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("export", __doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("run", metavar="RUN", help="the folder of a finished run, or its address")
     parser.add_argument("out", nargs="?", metavar="OUT", type=Path, help="where it goes (default: RUN/export)")
     parser.add_argument("--merged", action="store_true", help="the base with the adapter in its weights, too")
     parser.add_argument("--gguf", action="store_true", help="the adapter for llama.cpp, too")
     parser.add_argument("--tables", choices=FORMS, default=FORMS[0], help="what tables are written as")
     args = parser.parse_args(arguments)
-    from flsim.export.write import export  # not above: `flsim export --help` need not wait for torch
+    from flsim.config.address import is_address  # not above: `flsim export --help` need not wait for torch
+    from flsim.export.write import export
+    from flsim.storage.looking import run_folder
 
-    out = args.run / "export" if args.out is None else args.out
-    page, *files = export(args.run, out, merged=args.merged, gguf=args.gguf, form=args.tables)
+    if args.out is None and is_address(args.run):
+        parser.error(f"{args.run} is no folder here; say where the export goes: flsim export RUN OUT")
+    out = Path(args.run) / "export" if args.out is None else args.out
+    page, *files = export(run_folder(args.run), out, merged=args.merged, gguf=args.gguf, form=args.tables)
     print(f"{page} says what is what: {', '.join(str(file.relative_to(out)) for file in files)}")
     return 0

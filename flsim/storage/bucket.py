@@ -183,6 +183,8 @@ def _opened(whole: str, process: int) -> "tuple[FileSystem, str]":
     """The file system behind an address, and the path in it; one for each process, since a fork must not share it."""
     from pyarrow.fs import FileSystem
 
+    if whole.startswith("s3:") and "allow_delayed_open" not in whole:  # one request for a small object, and not three
+        whole += f"{'&' if '?' in whole else '?'}allow_delayed_open=true"
     system, root = FileSystem.from_uri(whole)
     return system, root.rstrip("/")
 

@@ -59,3 +59,13 @@ def test_a_config_holds_and_writes_no_secret() -> None:
 def test_who_asks_for_a_folder_where_there_is_an_address_is_told_so() -> None:
     with pytest.raises(ConfigError, match=r"run_dir=s3://bucket/x lies in an object store"):
         _ = Config(run_dir="s3://key:hush@bucket/x").folder
+
+
+def test_a_study_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    from experiments.study.__main__ import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "seed=0,1", "--root", "s3://key:hush@bucket/study"])
+    said = capsys.readouterr().err
+    assert "s3://bucket/study lies in an object store" in said
+    assert "hush" not in said

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from flsim.files import cache_folder
 from flsim.trackers.named import need
 from flsim.trackers.tracker import FAILED, FINISHED, STOPPED, TrackedRun, Tracker
 
@@ -41,8 +44,10 @@ class Mlflow(Tracker):
 
     def start(self, run: TrackedRun) -> int | None:
         """Find the run with this id, or make it; its newest `round` says what it holds."""
-        self._client = importlib.import_module("mlflow").MlflowClient(tracking_uri=self.uri)
-        self._experiment = self._experiment_of(run.group if self.experiment is None else self.experiment)
+        client = importlib.import_module("mlflow").MlflowClient
+        with self._alone():  # a local database is made by the first who asks, and two of them would damage it
+            self._client = client(tracking_uri=self.uri)
+            self._experiment = self._experiment_of(run.group if self.experiment is None else self.experiment)
         found = self._client.search_runs([self._experiment], f"tags.`{_ID}` = '{run.id}'", max_results=1)
         if found:
             self._run = found[0].info.run_id
@@ -80,6 +85,12 @@ class Mlflow(Tracker):
     def place(self) -> str:
         """Its experiment and id."""
         return f"run {self._run} of experiment {self._experiment} at {self._client.tracking_uri}"
+
+    def _alone(self) -> FileLock:
+        """A lock that runs of this user share, such as those of a study."""
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / "mlflow.lock")
 
     def _experiment_of(self, name: str) -> str:
         """The id of an experiment, made if it is not there; another run may make it at the same moment."""

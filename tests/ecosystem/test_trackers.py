@@ -18,7 +18,7 @@ import pytest
 import flsim
 from flsim.config.load import to_yaml
 from flsim.trackers.wandb_file import lines_of, records_of
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, tiny_file
 
 pytestmark = [
     pytest.mark.ecosystem,
@@ -348,17 +348,18 @@ def test_all_four_at_once_change_no_row(
 
 
 def test_runs_of_a_study_are_one_experiment(
-    mlflow_server: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.tiny import tiny_file
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    """Two at a time, in a local database that the first of them makes."""
+    pytest.importorskip("mlflow", reason="the extra track is not installed")
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     track = "track=[{path: mlflow, wait_s: 120}]"
     file = tiny_file(tmp_path, tiny_checkpoint, "client.path=clients.sft:Sft", track)
     root = tmp_path / "my-study"
-    command = [sys.executable, "-m", "flsim", "study", str(file), "seed=0,1", "--root", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    command = [sys.executable, "-m", "flsim", "study", str(file), "seed=0,1", "--jobs", "2", "--root", str(root)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    _, found = mlflow_runs(mlflow_server, "my-study")
+    _, found = mlflow_runs(address, "my-study")
     assert {one.info.run_name for one in found} == {"seed0", "seed1"}
     assert {one.info.status for one in found} == {"FINISHED"}

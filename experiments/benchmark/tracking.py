@@ -91,8 +91,9 @@ def measure(
     for repeat in range(repeats):
         order = list(seen)[repeat:] + list(seen)[:repeat]  # nobody is always the first
         for side in order:
-            config = load_config(name, ["engine.kind=local", *settings, f"run_dir={root / f'{side}-{repeat}'}"])
-            with _watched(root) if side == WATCH else contextlib.nullcontext([0.0, 0.0]) as watcher:
+            config = load_config(name, ["engine.kind=local", *settings, f"run_dir={root / f'{side}-{repeat}' / 'run'}"])
+            config.folder.parent.mkdir()
+            with _watched(config.folder.parent) if side == WATCH else contextlib.nullcontext([0.0, 0.0]) as watcher:
                 walls, used = _in_a_process(_run, config, side, rounds)
             seen[side].rounds.append(walls)
             if side == WATCH:
@@ -101,7 +102,7 @@ def measure(
             elif side == NONE:
                 cpu.append(used)
             else:
-                start, sent = _in_a_process(_send, load_config(root / f"{side}-{repeat}" / "config.yaml"), side, rounds)
+                start, sent = _in_a_process(_send, load_config(config.folder / "config.yaml"), side, rounds)
                 seen[side].start.append(start)
                 seen[side].sent.append(sent)
     return seen, statistics.median(cpu)
@@ -137,13 +138,17 @@ def _run(config: Config, side: str, rounds: int) -> tuple[float, float]:
     """
     track = () if side in (NONE, WATCH) else (side,)
     used = []
-    for last in (2, rounds) if side == NONE else (rounds,):
-        own = replace(config, track=track, run_dir=f"{config.run_dir}{'-short' if last < rounds else ''}")
+    for last in (2, 2, rounds) if side == NONE else (rounds,):  # packages are imported in the first
+        own = replace(
+            config,
+            track=track,
+            run_dir=f"{config.run_dir}{'-short' * (last < rounds)}{len(used) if last < rounds else ''}",
+        )
         before = _cpu()
         flsim.run(own, until=last, progress=False)
         used.append(_cpu() - before)
     timings = [timing.wall_s for timing in read_timings(config.folder) if timing.round > 1]
-    return statistics.median(timings), (used[-1] - used[0]) / max(1, rounds - 2)
+    return statistics.median(timings), (used[-1] - used[-2]) / (rounds - 2) if side == NONE else 0.0
 
 
 def _send(config: Config, side: str, rounds: int) -> tuple[float, float]:

@@ -2,7 +2,9 @@
 
 import importlib
 import time
+import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from flsim.trackers.tracker import FAILED, FINISHED, STOPPED, TrackedRun, Tracke
 _ID = "flsim.id"  # tag by which a run is found again
 _ROUND = "round"  # metric of which the newest value says what the run holds
 _STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
+_LOCAL = ("sqlite:", "file:", "/", "./")  # how addresses of this machine's own files begin
 _AT_ONCE = 100  # parameters of a request
 _LONGEST = 6000  # letters of a parameter
 
@@ -44,9 +47,10 @@ class Mlflow(Tracker):
 
     def start(self, run: TrackedRun) -> int | None:
         """Find the run with this id, or make it; its newest `round` says what it holds."""
-        client = importlib.import_module("mlflow").MlflowClient
-        with self._alone():  # a local database is made by the first who asks, and two of them would damage it
-            self._client = client(tracking_uri=self.uri)
+        mlflow = importlib.import_module("mlflow")
+        uri = self.uri or mlflow.get_tracking_uri()
+        with _alone_at(uri):
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_of(run.group if self.experiment is None else self.experiment)
         found = self._client.search_runs([self._experiment], f"tags.`{_ID}` = '{run.id}'", max_results=1)
         if found:
@@ -86,12 +90,6 @@ class Mlflow(Tracker):
         """Its experiment and id."""
         return f"run {self._run} of experiment {self._experiment} at {self._client.tracking_uri}"
 
-    def _alone(self) -> FileLock:
-        """A lock that runs of this user share, such as those of a study."""
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / "mlflow.lock")
-
     def _experiment_of(self, name: str) -> str:
         """The id of an experiment, made if it is not there; another run may make it at the same moment."""
         found = self._client.get_experiment_by_name(name)
@@ -103,3 +101,12 @@ class Mlflow(Tracker):
                 if found is None:
                     raise
         return str(found.experiment_id)
+
+
+def _alone_at(uri: str) -> AbstractContextManager[Any]:
+    """A lock for a local database: who asks first makes it, and two at once, as runs of a study, would damage it."""
+    if not uri.startswith(_LOCAL):
+        return nullcontext()  # whoever waits for a server that is away must not keep others from theirs
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"mlflow-{zlib.crc32(uri.encode()):08x}.lock")

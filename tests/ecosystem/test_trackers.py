@@ -60,6 +60,8 @@ def killed_and_resumed(config: Any, folder: Path, *, after: int) -> None:
     reached = len(list((config.folder / "rows").iterdir())) - 1
     assert after <= reached < 76, "it was killed too late"
     flsim.run(resume=config.folder, progress=False, until=reached + 4)
+    assert "was not done in time" not in log_of(config.folder)
+    assert "failed" not in log_of(config.folder)
 
 
 def sent_of(folder: Path) -> int:

@@ -182,9 +182,13 @@ def _cpu() -> float:
 
 
 def _in_a_process(work: Callable[..., tuple[float, float]], *given: object) -> tuple[float, float]:
-    """What a fresh process says."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """What a fresh process returns; what trackers print there does not stand between the lines of the table."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_print_to_stderr) as pool:
         return pool.submit(work, *given).result()
+
+
+def _print_to_stderr() -> None:
+    sys.stdout = sys.stderr
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def test_what_is_no_data_set_is_refused_by_name(folder: Path, change: tuple[str,
         ({"task": "sums.yaml", "metric": "f1"}, "has no metric 'f1'; it has: exact_match"),
         ({"task": "sums.yaml", "columns": {"question": "q"}}, "columns has no field 'question'"),
         ({"task": "capitals.yaml", "filter": "strict"}, "is a multiple choice, judged by its letter"),
-        ({"task": "nowhere.yaml"}, "the task .*nowhere.yaml' cannot be loaded"),
+        ({"task": "nowhere.yaml"}, "no file .*nowhere.yaml; YAML files beside it: capitals.yaml, sums.yaml"),
     ],
 )
 def test_settings_that_do_not_fit(folder: Path, settings: dict[str, Any], message: str) -> None:

@@ -40,6 +40,11 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    """What completion offers: the public names, loaded or not, and what is here."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
     if name not in _HOME:

@@ -137,7 +137,7 @@ def _run(config: Config, side: str, rounds: int) -> tuple[float, float]:
     CPU seconds are the difference of a longer and a shorter run, so that start and report drop out.
     """
     track = () if side in (NONE, WATCH) else (side,)
-    used = []
+    used = list[float]()
     for last in (2, 2, rounds) if side == NONE else (rounds,):  # packages are imported in the first
         own = replace(
             config,
@@ -182,12 +182,17 @@ def _cpu() -> float:
 
 
 def _in_a_process(work: Callable[..., tuple[float, float]], *given: object) -> tuple[float, float]:
-    """What a fresh process returns; what trackers print there does not stand between the lines of the table."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_print_to_stderr) as pool:
+    """What a fresh process returns, which prints nothing between the lines of the table and leaves nothing here."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, get_context("spawn"), initializer=_be_apart, initargs=(folder,)) as pool,
+    ):
         return pool.submit(work, *given).result()
 
 
-def _print_to_stderr() -> None:
+def _be_apart(folder: str) -> None:
+    """MLflow keeps artefacts where it is started, and trackers print."""
+    os.chdir(folder)
     sys.stdout = sys.stderr
 
 

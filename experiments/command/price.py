@@ -12,6 +12,7 @@ for `flsim compare`, and its page.
 """
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.command.terminal import Parser
+from experiments.command.terminal import Parser, folder_in
 from flsim.cloud.make import make_cloud
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
@@ -33,17 +34,27 @@ from flsim.metrics.timed import OF_DEVICES, OF_ROUNDS, WATT_HOUR, priced
 from flsim.tasks.stream import stream_of
 from flsim.text import aligned, amount, seconds
 
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=")
+
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("price", __doc__, settings=True)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, and settings of system as key=value")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        type=_run_or_setting,
+        help="folders of runs, and settings of system as key=value",
+    )
     parser.add_argument("--system", metavar="FILE", type=Path, help="YAML with a section system (default: what ships)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="write the run with these rows there")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_intermixed_args(arguments)
-    folders = [Path(one) for one in args.runs if "=" not in one]
-    settings = [one for one in args.runs if "=" in one]
+    settings = [one for one in args.runs if isinstance(one, str)]
+    folders = [one for one in args.runs if isinstance(one, Path)]
+    if not folders:
+        parser.error(f"no run is given, and {settings[0]} is a setting; name its folder, such as runs/demo-seed0")
     if args.out is not None and len(folders) != 1:
         raise ConfigError(f"--out={args.out} is for one run, and {len(folders)} are given; price them one by one")
     figures = {}
@@ -54,6 +65,11 @@ def main(arguments: list[str]) -> int:
             _write(folder, args.out, config, rows)
     print(json.dumps(figures, indent=2) if args.json else _table(figures))
     return 0
+
+
+def _run_or_setting(text: str) -> Path | str:
+    """A setting as it is; whatever is there, or begins as no key does, is a folder."""
+    return text if _SETTING.match(text) and not Path(text).is_dir() else folder_in(text)
 
 
 def priced_run(folder: Path, file: Path | None, settings: list[str]) -> tuple[Config, pd.DataFrame]:

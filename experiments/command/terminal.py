@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 
 WIDEST = 100
@@ -50,6 +51,22 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong, and leave with status 2."""
         message = message.replace(", key=value", "")  # argparse counts what may be left out among what is required
         self.exit(2, f"error: {message} ({self.prog} --help explains)\n")
+
+
+def folder_in(text: str) -> Path:
+    """A folder as it was typed, for options; an address in an object store is none.
+
+    Raises:
+        argparse.ArgumentTypeError: saying so.
+    """
+    from flsim.config.address import is_address, without_secrets  # not above: most commands have no such option
+
+    if is_address(text):
+        raise argparse.ArgumentTypeError(
+            f"{without_secrets(text)} lies in an object store, and this takes a folder; docs/storage.md says what "
+            f"takes an address"
+        )
+    return Path(text)
 
 
 def no_such(kind: str, name: str, known: Collection[str], *, command: str = "") -> int:

@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.command.terminal import Parser, bold
+from experiments.command.terminal import Parser, bold, folder_in
 from flsim.config.schema import ConfigError
 
 PORT = 8642
@@ -34,7 +34,7 @@ PORT = 8642
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
     parser = Parser("watch", __doc__)
-    parser.add_argument("runs", metavar="RUNS", type=Path, help="a folder with runs at any depth, or a run's own")
+    parser.add_argument("runs", metavar="RUNS", type=folder_in, help="a folder with runs at any depth, or a run's own")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, default=PORT, help=f"port there (default {PORT}; 0 takes a free one)")
     parser.add_argument("--text", action="store_true", help="a table in the terminal in place of a page")

@@ -41,19 +41,20 @@ def main(arguments: list[str]) -> int:
         parser.error(f"{what.rest[0].partition('=')[0]} is no part of a question; round= and device= are")
 
     from flsim.devices import device_name  # not above: `flsim why --help` need not wait for pandas
+    from flsim.files import called
     from flsim.metrics.lookup import device_of, round_of
     from flsim.metrics.whole_round import facts_of_round
 
-    config = load_config(what.run / "config.yaml")
+    config, name = load_config(what.run / "config.yaml"), called(what.run)
     records = records_of(what.run, config)
     round_ = round_of(records.rows, what.round, what.run)
     if what.device is None:
         facts = facts_of_round(records, round_)
-        print(json.dumps(facts, indent=1) if args.json else _of_round(facts, what.run))
+        print(json.dumps(facts, indent=1) if args.json else _of_round(facts, name))
         return 0
     device = device_of(records.rows, what.device, round_, what.run)
     facts = records.of_round(round_).of_device(device_name(device)).facts()
-    print(json.dumps(facts, indent=1) if args.json else _of_device(facts, what.run, config))
+    print(json.dumps(facts, indent=1) if args.json else _of_device(facts, name, config))
     return 0
 
 
@@ -81,7 +82,7 @@ def _first_dual(config: "Config") -> float | None:
     return None if given is None else float(given)
 
 
-def _of_device(facts: dict[str, object], run: Path, config: "Config") -> str:
+def _of_device(facts: dict[str, object], run: str, config: "Config") -> str:
     from flsim.report.one_round import told
 
     lines = [bold(f"{facts['device']} in round {facts['round']} of {run}")]
@@ -92,7 +93,7 @@ def _of_device(facts: dict[str, object], run: Path, config: "Config") -> str:
     return "\n".join(lines)
 
 
-def _of_round(facts: dict[str, object], run: Path) -> str:
+def _of_round(facts: dict[str, object], run: str) -> str:
     from flsim.report.whole_round import table_of_round, told_of_round
 
     lines = [bold(f"round {facts['round']} of {run}")]

@@ -30,9 +30,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from experiments.command.terminal import Parser
+from experiments.command.terminal import Parser, folder_in
 from experiments.study import STUDIES
-from experiments.study.command import folder
 from experiments.study.methods import method_names
 from experiments.study.plan import Planned, by_label, plan_of, refuse_what_cannot_run
 from experiments.study.progress import rounds_done
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("study", f"{__doc__}\nmethods: {', '.join(method_names())}", settings=True)
     parser.add_argument("config", metavar="CONFIG", help="a name (flsim list configs) or a YAML file")
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="axes and settings, as above")
-    parser.add_argument("--root", type=folder, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")
+    parser.add_argument("--root", type=folder_in, help="folder of all runs (default runs/sweep-NAME by CONFIG's name)")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one per core; one if they use Ray)")
     parser.add_argument(
         "--measures", nargs="+", default=[], metavar="NAME", help="a table of these when all is finished"

@@ -7,27 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.benchmark.measuring import conditions
-from experiments.command.terminal import Parser
+from experiments.command.terminal import Parser, folder_in
 from experiments.study.plan import Planned, by_label
 from experiments.study.running import do_all
 from experiments.study.tables import measures_table
 from flsim import compare
-from flsim.config.address import is_address, without_secrets
 from flsim.metrics.measures import Measure
-
-
-def folder(text: str) -> Path:
-    """A folder as it was typed; an address in an object store is none.
-
-    Raises:
-        argparse.ArgumentTypeError: saying so.
-    """
-    if is_address(text):
-        raise argparse.ArgumentTypeError(
-            f"{without_secrets(text)} lies in an object store, and a study keeps its runs in a folder; "
-            f"docs/storage.md says what takes an address"
-        )
-    return Path(text)
 
 
 def study_parser(name: str, doc: str | None, *, seeds: Sequence[int], root: str) -> argparse.ArgumentParser:
@@ -46,7 +31,7 @@ def study_parser(name: str, doc: str | None, *, seeds: Sequence[int], root: str)
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, a core each (default: %(default)s)"
     )
-    parser.add_argument("--root", type=folder, default=Path(root), help="folder of the runs (default %(default)s)")
+    parser.add_argument("--root", type=folder_in, default=Path(root), help="folder of the runs (default %(default)s)")
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="key=value", help="settings over every run's own, such as rounds=6"
     )

@@ -9,6 +9,7 @@ from flsim.comparison.table import along_rows, end_rows
 from flsim.text import markdown_table
 
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+_LEFT = str.maketrans({"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"})  # as they are by pandas
 _OPENING = "% needs \\usepackage{booktabs}; written by flsim compare, numbers as in table.csv"
 
 
@@ -43,6 +44,7 @@ def _latex(rows: list[list[str]], caption: str, label: str) -> str:
     frame = pd.DataFrame(lines, columns=pd.Index(heads))
     columns = "l" + "r" * (len(heads) - 1)
     text = frame.to_latex(index=False, escape=True, column_format=columns, caption=caption, label=label, position="t")
+    text = text.translate(_LEFT)
     return _MINUS.sub("$-$", text.replace("\\begin{tabular}", "\\centering\n\\begin{tabular}"))
 
 

@@ -52,6 +52,8 @@ class Entry:
     tau: float | None = None
     findings: tuple[int, ...] | None = None
     """How many faults, warnings and notes."""
+    left_out: tuple[str, ...] = ()
+    """What could not be read."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,9 @@ class Following:
             look = self._looker.look(run)
             done = self._compute(look, charts=True)
             summary = look.summary if self._is_current(look) else done.summary
-            timings = tuple(self._looker.timings(run))
-            notes = (*look.notes, *done.notes)
-            return Shown(self._entry(look, summary), look, summary, done.charts or (), timings, notes)
+            entry, notes = self._entry(look, summary), list[str]()
+            timings = tuple(self._looker.timings(run, notes))
+            return Shown(entry, look, summary, done.charts or (), timings, (*entry.left_out, *notes))
 
     def report(self, path: str) -> Path | None:
         """The finished page of a run; None if there is none, or it leads out of the folder."""
@@ -167,7 +169,8 @@ class Following:
         return self._walked[2], self._walked[3]
 
     def _path(self, run: Path) -> str:
-        return run.relative_to(self.root).as_posix()
+        name = run.relative_to(self.root).as_posix()
+        return name.encode(errors="surrogateescape").decode(errors="backslashreplace")  # a name may be no UTF-8
 
     @staticmethod
     def _is_current(look: Look) -> bool:
@@ -210,7 +213,7 @@ class Following:
         try:
             known = self._known(look)
             found = summary_of(rows, known) if summary is None else summary
-            drawn = charts_of(known.as_run(rows), self._looker.timings(look.folder)) if charts else None
+            drawn = charts_of(known.as_run(rows), self._looker.timings(look.folder, [])) if charts else None
         except Exception as error:  # of rows that another release wrote, or of somebody's own plug-in
             said = f"its rows cannot be summarised ({type(error).__name__}: {error})"
             return None, () if charts else None, (*kept.notes, said)
@@ -230,7 +233,7 @@ class Following:
             del self._rows[oldest]
 
     def _entry(self, look: Look, summary: Summary | None) -> Entry:
-        config = look.config
+        config, done = look.config, self._computed.get(look.folder)
         end = {} if summary is None else summary.at_end.get("global", {})
         used = [] if summary is None else [part.last_third or part.whole for part in summary.usage]
         latest = next((part for part in reversed(used) if part is not None), None)
@@ -252,6 +255,7 @@ class Following:
             usage=None if latest is None else latest.user_mean,
             tau=None if config is None or latest is None else config.budget.tau,
             findings=counts,
+            left_out=(*look.notes, *(() if done is None else done.notes)),
         )
 
     def _waiting(self, file: Path) -> list[tuple[Path, Entry]]:

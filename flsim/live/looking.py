@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from flsim.config.load import load_config
-from flsim.config.schema import Config, ConfigError
+from flsim.config.schema import Config
 from flsim.files import DamagedFileError
 from flsim.live.finding import CONFIG, names_in, newest_round, readable, round_of, signature
 from flsim.live.standing import Signs, Standing, ends_at, last_error, standing_of, troubles_of
@@ -47,7 +47,7 @@ class ByVersion(Generic[T]):
     def _anew(self, path: Path) -> T | Exception:
         try:
             return self._read(path)
-        except (OSError, ValueError, DamagedFileError) as error:  # a ConfigError is a ValueError
+        except (OSError, ValueError, RecursionError, DamagedFileError) as error:  # a ConfigError is a ValueError
             return error
 
     def forget(self, keep: set[Path]) -> None:
@@ -121,10 +121,10 @@ class Looker:
             (newest, version, signature(run / CONFIG), signature(run / "summary.json")),
         )
 
-    def timings(self, run: Path, last: int | None = None) -> list[RoundTiming]:
-        """Of the run's rounds, or of its `last` newest; those that cannot be read are left out."""
+    def timings(self, run: Path, notes: list[str], last: int | None = None) -> list[RoundTiming]:
+        """Of the run's rounds, or of its `last` newest; those that cannot be read are left out, and noted."""
         names = sorted(name for name in names_in(run / "timing") if round_of(name) is not None)
-        found = (self._read(self._timings, run / "timing" / name, []) for name in names[-(last or len(names)) :])
+        found = (self._read(self._timings, run / "timing" / name, notes) for name in names[-(last or len(names)) :])
         return [timing for timing in found if timing is not None]
 
     def _read(self, kept: ByVersion[T], path: Path, notes: list[str]) -> T | None:
@@ -133,14 +133,14 @@ class Looker:
             return None
         try:
             return kept.of(path)
-        except (OSError, ValueError, ConfigError, DamagedFileError) as error:
+        except (OSError, ValueError, RecursionError, DamagedFileError) as error:
             notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
             return None
 
     def _ends(self, run: Path, rounds: int | None, newest: int | None, changed: float | None) -> float | None:
         if rounds is None or newest is None or changed is None or newest >= rounds:
             return None
-        pace = [timing.wall_s for timing in self.timings(run, _PACE) if timing.round]
+        pace = [timing.wall_s for timing in self.timings(run, [], _PACE) if timing.round]
         return ends_at(pace, rounds - newest, changed)
 
 

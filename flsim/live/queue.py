@@ -48,9 +48,9 @@ def read_queue(file: Path) -> tuple[Standing, dict[Path, int]]:
     """
     try:
         found = json.loads(file.read_text())
-        owner = Owner(**found["owner"])
+        owner = Owner.said_in(json.dumps(found["owner"]))
         rounds = {file.parent / Path(str(name)).name: int(count) for name, count in found["rounds"].items()}
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} does not say which runs are to come ({error})") from error
     if owner.is_near and not owner.runs:
         return Standing(STOPPED, "its study ended before it began; the same flsim study goes on"), rounds

@@ -58,6 +58,7 @@ def plain(entries: Sequence[Entry], now: float) -> str:
     if entries:
         lines += ["", *aligned([_HEADINGS, *(cells(entry, now) for entry in entries)])]
     reasons = [f"{entry.path}: {entry.why}" for entry in entries if entry.why and entry.state != WAITING]
+    reasons += [f"{entry.path}: {note}" for entry in entries for note in entry.left_out]
     return "\n".join([*lines, *(["", *reasons] if reasons else [])])
 
 
@@ -87,6 +88,10 @@ def table(entries: Sequence[Entry], now: float, height: int) -> RenderableType:
         Text(f"{entry.path}: {entry.why}", style="dim", no_wrap=True, overflow="ellipsis")
         for entry in shown
         if entry.why and entry.state in (FAILED, RUNNING)
+    ] + [
+        Text(f"{entry.path}: {note}", style="yellow", no_wrap=True, overflow="ellipsis")
+        for entry in shown
+        for note in entry.left_out
     ]
     head = Text(f"{counted(entries)}   {time.strftime('%H:%M:%S', time.localtime(now))}   Ctrl-C ends", style="bold")
     return Group(head, Text(""), found, *more, *([Text(""), *reasons[: max(2, height - len(shown) - 5)]]))

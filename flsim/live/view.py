@@ -41,6 +41,9 @@ class KeptRows:
                 self._rounds[name] = (version, frame)
             if frame is None:
                 notes.append(f"{ROWS}/{name} cannot be read, and its round is left out")
+        rounds = [number for name in names if (number := round_of(name)) is not None]
+        if missing := sorted(set(range(max(rounds, default=-1))) - set(rounds)):
+            notes.append(f"{ROWS} of round {', '.join(map(str, missing))} are missing")
         self.notes = tuple(notes)
         frames = [frame for _, frame in (self._rounds[name] for name in names) if frame is not None]
         return pd.concat(frames, ignore_index=True) if frames else None

@@ -73,6 +73,21 @@ class Owner:
         started = psutil.Process().create_time()
         return cls(platform.node(), os.getpid(), now, _machine(), _pid_space(), started, secrets.token_hex(16))
 
+    @classmethod
+    def said_in(cls, data: str | bytes) -> Self:
+        """What a lease holds.
+
+        Raises:
+            ValueError: if it holds no such thing.
+        """
+        try:
+            found = cls(**json.loads(data))
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"it names no owner ({error})") from error
+        if not (isinstance(found.pid, int) and found.pid > 0 and isinstance(found.started, int | float)):
+            raise ValueError(f"it names no process (pid={found.pid!r}, started={found.started!r})")
+        return found
+
     @property
     def is_near(self) -> bool:
         """Whether its pid means something here: it is of this machine since its start, and of the same container."""
@@ -109,8 +124,8 @@ def owner_of(folder: Path) -> Owner | None:
         OSError: if a lease is there and cannot be reached.
     """
     try:
-        return Owner(**json.loads((folder / OWNER).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return Owner.said_in((folder / OWNER).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None  # a lease that cannot be read is nobody's: it is always written whole
 
 
@@ -166,7 +181,7 @@ class RunLock:
         self._ended.set()
         self._heart.join()
         with suppress(UnwritableError):  # a store that is away keeps a lease that stands still
-            there = self._read()
+            there = self._read(hasty=True)
             if there is not None and there.token == self.owner.token:
                 self._drop()
         self._let_go()
@@ -270,8 +285,8 @@ class RunLock:
             return owner_of(self.folder)
         bucket = self.mirror.bucket.hasty() if hasty else self.mirror.bucket
         try:
-            return Owner(**json.loads(bucket.get(OWNER)))
-        except (FileNotFoundError, ValueError, TypeError):
+            return Owner.said_in(bucket.get(OWNER))
+        except (FileNotFoundError, ValueError):
             return None  # a lease that cannot be read is nobody's: it is always put whole
 
     def _drop(self) -> None:

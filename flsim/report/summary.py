@@ -279,7 +279,7 @@ def read_summary(run_dir: Path) -> Summary:
     try:
         found: Summary = _made(Summary, json.loads(path.read_text()))
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFileError(
             f"{path} cannot be read as a summary ({type(error).__name__}: {error}); resume the finished run, which "
             f"writes its report again"

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from tqdm import tqdm
+
 from flsim.config.address import Address, Secret
 from flsim.config.ranges import ConfigError
 from flsim.storage.trouble import UnreachableError, told
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between the tries of one request: a minute's absence of the server ends no run."""
+_PATIENCE_S = (
+    75.0  # after which nothing is tried again: a try itself may take seconds, in which the store's own code tries
+)
+_SAID_S = 4.0  # the wait before which people are told
 _AT_ONCE = 8  # requests at a time
 _RENAMED = ("local", "hdfs", "file", "sftp", "ssh", "ftp", "smb", "webhdfs")  # file systems, which show half a file
 _PROBE = ".probe"
@@ -164,6 +170,7 @@ class Bucket:
     def _tried(self, what: str, work: "Callable[[FileSystem, str], _T]") -> _T:
         """Do it, and again where that may help."""
         self.address.remember(self.secret)
+        begun = time.monotonic()
         for wait in (*self.waits, None):
             try:
                 return work(*_opened(self.address.whole, os.getpid()))
@@ -171,9 +178,11 @@ class Bucket:
                 raise
             except Exception as error:
                 reason, lasts = told(error, self.address)
-                if lasts or wait is None:
+                if lasts or wait is None or time.monotonic() - begun + wait > _PATIENCE_S:
                     raise UnreachableError(f"could not {what} at {self}: {reason}") from None
                 _log.warning("%s at %s is tried again in %g s: %s", what, self, wait, reason)
+                if wait == _SAID_S:
+                    tqdm.write(f"{self} does not answer ({reason}); it is tried for {_PATIENCE_S:g} s")
                 time.sleep(wait)
         raise AssertionError("the last try returns or raises")
 

@@ -1,6 +1,7 @@
 """The trackers that `track` names: short names of those that ship, or a path, with settings of their own."""
 
 import importlib.util
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ def trackers_of(track: Iterable[Any]) -> list[Named]:
                 f"{key}={path!r} makes a {type(tracker).__name__}, which is no tracker; derive it from "
                 f"flsim.trackers.tracker.Tracker and write start and measures"
             )
+        wait = tracker.wait_s
+        if not (isinstance(wait, int | float) and 0 <= wait < math.inf):
+            raise ConfigError(f"{key}: wait_s={shown(wait)} is no time to wait; give seconds, 0 or more")
         found.append(Named(_free_name(path, [one.name for one in found]), tracker))
     return found
 

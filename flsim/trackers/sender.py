@@ -17,6 +17,7 @@ from time import monotonic
 from tqdm import tqdm
 
 from flsim.files import write_atomically
+from flsim.storage.behind import put
 from flsim.trackers.named import Named
 from flsim.trackers.told import Told
 from flsim.trackers.tracker import TrackedRun
@@ -115,10 +116,11 @@ class Sender:
     def _catch_up(self) -> None:
         if not self._is_open:
             run = replace(self._run, first=self._sent + 1)
-            self._keep()  # before: whoever is killed now finds the tracker's run again
+            self._keep()  # before: whoever is killed now finds the tracker's run again, on another machine, too
+            put(self._file)
             holds = self._tracker.start(run)
             if holds is not None:
-                self._sent = min(int(holds), self._committed)
+                self._sent = max(-1, min(int(holds), self._committed))
             self._is_open = True
             if place := self._tracker.place():
                 self._log.info("tracker %s: %s", self._named.name, place)
@@ -150,10 +152,8 @@ class Sender:
             self._has_failed = True
             reason = " ".join(str(error).split())[:_LONGEST]
             said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-            self._say(
-                f"tracker {self._named.name} failed after round {max(self._committed, 0)} ({said}); the run goes on, "
-                f"and it is tried again after every round"
-            )
+            goes_on = "; the run goes on, and it is tried again after every round" if self._ending is None else ""
+            self._say(f"tracker {self._named.name} failed after round {max(self._committed, 0)} ({said}){goes_on}")
 
     def _say(self, text: str, *, left: bool = False) -> None:
         """A line in the log and on the screen, while the run is there to have it."""

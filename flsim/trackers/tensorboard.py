@@ -1,5 +1,6 @@
 """TensorBoard: event files in the run's folder, so that `tensorboard --logdir runs` shows all runs together."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class TensorBoard(Tracker):
         place = run.folder / "tensorboard" if self.folder is None else Path(self.folder) / f"{run.name}-{run.id[:6]}"
         self._place = str(place)
         self._close()
+        _wait_for_a_later_second(Path(self._place))
         self._writer = SummaryWriter(self._place, purge_step=run.first)
         if run.first == 0:
             table = "\n".join(["| key | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in run.config.items())])
@@ -71,3 +73,10 @@ class TensorBoard(Tracker):
         if self._writer is not None:
             self._writer.close()
         self._writer = None
+
+
+def _wait_for_a_later_second(place: Path) -> None:
+    """Files are read in the order of their names, which begin with the second: of two in one, the older may be last."""
+    seconds = [part for file in place.glob("events.out.tfevents.*") if (part := file.name.split(".")[3]).isdecimal()]
+    while seconds and int(time.time()) == int(max(seconds)):
+        time.sleep(0.05)

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
+from flsim.storage.behind import bucket_behind
 from flsim.trackers.named import Named
 from flsim.trackers.sender import Ending, Sender
 from flsim.trackers.told import Told
@@ -60,10 +61,11 @@ def tracked_run(folder: Path, name: str, config: Mapping[str, Any]) -> TrackedRu
     """What trackers are told of a run.
 
     Args:
-        folder: its own.
+        folder: its own; of a copy of what lies in an object store, the address there says what it belongs to.
         name: in its config; the group of a run that is of no study.
         config: every key with its value.
     """
-    place = folder.resolve()
+    bucket = bucket_behind(folder)
+    place: PurePath = folder.resolve() if bucket is None else PurePosixPath(bucket.address.path)
     above = place.parent.name
     return TrackedRun(place.name, name if above in ("", _ROOT) else above, folder, config, id="", first=0)

@@ -39,6 +39,11 @@ class Wandb(Tracker):
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
         need("track=wandb", "wandb", "wandb")
+        if os.environ.get("WANDB_MODE") == "":
+            raise ConfigError(
+                f"track=wandb: WANDB_MODE is set and empty, which W&B does not take; unset it, or set it to one of: "
+                f"{', '.join(MODES)}"
+            )
         mode = self.mode or os.environ.get("WANDB_MODE") or "online"
         if mode not in MODES:
             raise ConfigError(f"track=wandb: mode={mode!r} is not known; choose one of: {', '.join(MODES)}")

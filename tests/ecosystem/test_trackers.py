@@ -17,6 +17,8 @@ import pytest
 
 import flsim
 from flsim.config.load import to_yaml
+from flsim.trackers.tensorboard import TensorBoard
+from flsim.trackers.tracker import TrackedRun
 from flsim.trackers.wandb_file import lines_of, records_of
 from tests.tiny import TinyRun, tiny_file
 
@@ -122,6 +124,18 @@ def test_tensorboard_after_a_kill(tiny_run: TinyRun, tmp_path: Path, one_thread:
     steps = [step for step, _ in scalars_of(config.folder / "tensorboard")["cost_so_far/bytes"]]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 6
+
+
+def test_tensorboard_reads_the_newest_file_last(tmp_path: Path) -> None:
+    pytest.importorskip("torch.utils.tensorboard", reason="the extra track is not installed")
+    older = tmp_path / "tensorboard" / f"events.out.tfevents.{int(time.time())}.zzz.99999.0"  # of another process
+    older.parent.mkdir()
+    older.touch()
+    tracker = TensorBoard()
+    tracker.start(TrackedRun("run", "study", tmp_path, {}, id="a1", first=3))
+    tracker.finish("finished")
+    (newer,) = set(older.parent.iterdir()) - {older}
+    assert newer.name > older.name
 
 
 def test_tensorboard_holds_findings_and_bands(tiny_run: TinyRun, one_thread: None) -> None:

@@ -113,3 +113,12 @@ def test_of_ones_own_client_no_code_is_run(tmp_path: Path) -> None:
     assert (facts.learns_to_ask, facts.tau) == (False, config.budget.tau)
     with pytest.raises((ConfigError, SystemExit)):
         resolve("client.path", f"{tmp_path / 'boom.py'}:Boom")
+
+
+@pytest.mark.parametrize("command", ["watch", "price"])
+def test_an_address_is_no_folder(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "s3://me:hush@bucket/runs?region=x"])
+    said = capsys.readouterr().err
+    assert "s3://bucket/runs?region=x lies in an object store, and this takes a folder; docs/storage.md" in said
+    assert "hush" not in said

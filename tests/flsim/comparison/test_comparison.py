@@ -290,6 +290,14 @@ def test_the_tables_of_a_paper_have_the_numbers_of_the_comparison(found: flsim.C
     assert not re.search(r"(?<!\\)%", latex.partition("\n")[2])
 
 
+def test_a_label_of_any_letters_is_text_in_latex(found: flsim.Comparison) -> None:
+    new, old = sorted(found.results, key=lambda one: one.label != "new")
+    named = replace(new, method=replace(new.method, label="a<b>|_c"))
+    latex = latex_tables(replace(found, results=(named, old), pairs=()))
+    assert r"a\textless{}b\textgreater{}\textbar{}\_c & " in latex
+    assert not re.search("[<>|]", latex.partition("\n")[2])
+
+
 def test_all_files_are_written_and_the_page_needs_nothing_else(found: flsim.Comparison, tmp_path: Path) -> None:
     written_files = found.write(tmp_path / "out")
     names = {path.name for path in written_files}

@@ -1,6 +1,7 @@
 """Runs followed by their files: numbers as their reports have them, read once, and whatever is odd is a note."""
 
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from flsim.charts.of_run import charts_of
 from flsim.diagnosis.seen import Facts
 from flsim.live import view
 from flsim.live.following import Following
+from flsim.live.pages import as_json
 from flsim.live.view import KeptRows, Known, summary_of
 from flsim.loop.diagnosing import facts_of
 from flsim.loop.lock import RunLock
@@ -198,6 +200,36 @@ def test_a_config_of_another_release_costs_what_it_says_and_no_more(run: Path, f
     assert entry.round == 2
     assert entry.accuracy is not None
     assert entry.rounds is None or text == ""
+
+
+def test_what_is_left_out_is_said_in_the_list_too(run: Path, following: Following) -> None:
+    unfinish(run, rounds=2)
+    (run / "rows" / "round-00001.parquet").unlink()
+    (run / "rows" / "round-00002.parquet").write_bytes(b"PAR1")
+    (entry,) = following.entries()
+    assert entry.left_out == (
+        "rows/round-00002.parquet cannot be read, and its round is left out",
+        "rows of round 1 are missing",
+    )
+    (run / "timing" / "round-00002.json").write_text("{")
+    shown = following.show("study/one")
+    assert shown is not None
+    assert any(note.startswith("round-00002.json cannot be read") for note in shown.notes)
+
+
+@pytest.mark.parametrize("name", [".owner.json", "summary.json"])
+def test_whatever_a_file_holds_the_list_is_there(name: str, run: Path, following: Following) -> None:
+    (run / name).write_text("[" * 100_000)
+    (entry,) = following.entries()
+    assert entry.path == "study/one"
+
+
+def test_a_name_that_is_no_utf_8_is_shown_and_opened(run: Path, following: Following) -> None:
+    shutil.move(run, os.fsdecode(os.fsencode(run.parent) + b"/bad\xff"))
+    (entry,) = following.entries()
+    assert entry.path == "study/bad\\xff"
+    assert as_json({"runs": [asdict(entry)]})
+    assert following.show(entry.path) is not None
 
 
 def test_runs_appear_and_vanish(run: Path, following: Following) -> None:

@@ -42,7 +42,7 @@ def test_runs_of_a_study_that_was_killed_do_not_wait(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"owner": {"pid": 1}, "rounds": {}}', '{"rounds": 3}', "null"])
 def test_a_file_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / QUEUE).write_text(text)
-    with pytest.raises(ValueError, match=r"waiting\.json|Expecting"):
+    with pytest.raises(ValueError, match=r"waiting\.json does not say which runs are to come"):
         read_queue(tmp_path / QUEUE)
 
 

@@ -25,6 +25,11 @@ def test_a_line_by_hand() -> None:
     assert lines[-1] == "demo/b: no space left"
 
 
+def test_what_was_left_out_is_said() -> None:
+    damaged = replace(RUNS[0], left_out=("rows of round 2 are missing",))
+    assert plain([damaged], 100.0).splitlines()[-1] == "demo/a: rows of round 2 are missing"
+
+
 def test_findings_by_hand() -> None:
     assert [told_findings(one) for one in (None, (0, 0, 0), (0, 1, 3))] == ["-", "none", "1W 3N"]
 

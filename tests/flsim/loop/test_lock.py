@@ -17,7 +17,7 @@ import pytest
 
 from flsim.config.schema import ConfigError
 from flsim.loop import lock as lock_module
-from flsim.loop.lock import OWNER, FolderInUseError, Owner, RunLock
+from flsim.loop.lock import OWNER, FolderInUseError, Owner, RunLock, owner_of
 
 HOLDS = """
 import sys, time
@@ -213,6 +213,15 @@ def test_without_locks_a_lease_that_was_tidied_away_is_lost(tmp_path: Path) -> N
         (tmp_path / OWNER).unlink()
         with pytest.raises(FolderInUseError, match="somebody who has left it since"):
             held.check()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"pid": -1}, {"pid": "x"}, {"started": None}, {"started": "x"}, {"color": 1}, "[" * 100_000, "3"]
+)
+def test_a_damaged_lease_is_nobodys_too(damage: dict[str, object] | str, tmp_path: Path) -> None:
+    text = damage if isinstance(damage, str) else json.dumps({**asdict(Owner.me()), **damage})
+    (tmp_path / OWNER).write_text(text)
+    assert owner_of(tmp_path) is None
 
 
 def test_a_lease_that_cannot_be_read_is_nobodys(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs in virtual time: what they change of a run is nothing but who counts, and they go on where they stopped."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,11 @@ def test_an_old_run_is_priced_as_if_it_had_been_timed(tiny_run: TinyRun, capsys:
     assert told["virtual_hours"] == seconds(wanted)[-1] / 3600
     assert told["device_joules"] == pytest.approx(training(wanted, name="joules")["total"].sum())
     assert main(["price", str(plain.folder), "system.end.kind=first"]) == 2
+    odd = plain.folder.rename(plain.folder.parent / "tau=0.5")
+    capsys.readouterr()
+    with contextlib.chdir(odd.parent):  # a folder, though it reads like a setting
+        assert main(["price", odd.name, "system.links.slow.share=1", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == [odd.name]
 
 
 def ordered(rows: pd.DataFrame) -> pd.DataFrame:

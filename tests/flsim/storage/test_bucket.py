@@ -1,6 +1,7 @@
 """Object stores through pyarrow, by a folder that stands for one: whole puts, tries, and errors as sentences."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,29 @@ def test_what_may_pass_is_tried_again_and_what_stays_is_not(there: Bucket, monke
     with pytest.raises(UnreachableError, match="there is no such bucket"):
         there.put("b", b"1")
     assert len(tries) == 1
+
+
+def test_tries_that_take_long_themselves_are_fewer(
+    there: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 6 s each, before waits of 4 and 70 s: the second one would be over after 75 s, so there are two tries."""
+    clock, tries = [0.0], list[float]()
+
+    def slow(system: Any, path: str, data: bytes) -> None:
+        tries.append(clock[0])
+        clock[0] += 6.0
+        raise OSError("AWS Error NETWORK_CONNECTION during PutObject")
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(bucket_module, "_put", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(UnreachableError, match="the server does not answer"):
+        Bucket(there.address, waits=(4.0, 70.0)).put("a", b"1")
+    assert tries == [0.0, 10.0]
+    assert "does not answer (the server does not answer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

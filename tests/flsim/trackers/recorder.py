@@ -15,6 +15,8 @@ class Recorder(Tracker):
     """Says nothing of what it holds, unless `knows`."""
 
     knows: bool = False
+    holds: int | None = None
+    """What it says that it holds, where it `knows`; None is what it was told."""
     fails_in: str = ""
     """A method that raises once, such as `measures`; `start always` raises each time."""
     hangs_in: str = ""
@@ -27,7 +29,8 @@ class Recorder(Tracker):
         self._file = run.folder / "told.jsonl"
         self._tell("start", name=run.name, group=run.group, id=run.id, first=run.first, tau=run.config["budget.tau"])
         rounds = [one["round"] for one in told_in(run.folder) if one["what"] == "measures"]
-        return (rounds[-1] if rounds else -1) if self.knows else None
+        held = rounds[-1] if rounds else -1
+        return (held if self.holds is None else self.holds) if self.knows else None
 
     def measures(self, round_: int, values: Mapping[str, float]) -> None:
         self._tell("measures", round=round_, values=dict(values))

@@ -56,6 +56,7 @@ def test_trackers_of_one_kind_have_names_of_their_own() -> None:
         ),
         ({"path": RECORDER, "projct": "x"}, r"cannot take the settings of track\[0\]: .*'projct'"),
         ({"path": RECORDER, "wait_s": "long"}, r"track\[0\].wait_s='long'"),
+        ({"path": RECORDER, "wait_s": -1}, r"track\[0\]: wait_s=-1.* is no time to wait; give seconds, 0 or more"),
         ("nowhere.at_all:Mine", r"track\[0\].path='nowhere.at_all:Mine': cannot import module"),
     ],
 )

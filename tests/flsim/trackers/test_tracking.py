@@ -1,14 +1,21 @@
 """Trackers beside a real run: told of every round once, also after a resume; whatever they do, the run is the same."""
 
 import json
+import logging
 import time
 from pathlib import Path
 
 import pytest
 
 import flsim
+from flsim.diagnosis.seen import Facts
 from flsim.metrics.rows import read_rows, without_timing
-from flsim.trackers.sender import FOLDER
+from flsim.storage.behind import open_copy
+from flsim.storage.bucket import Bucket
+from flsim.trackers.named import trackers_of
+from flsim.trackers.sender import FOLDER, Ending, Sender
+from flsim.trackers.told import Told
+from flsim.trackers.tracking import tracked_run
 from tests.flsim.trackers.recorder import rounds_in, told_in
 from tests.flsim.trackers.test_named import RECORDER
 from tests.tiny import TinyRun
@@ -90,7 +97,8 @@ def test_a_tracker_that_raises_is_a_line_in_the_log(
     followed = flsim.run(tiny_run("followed", f"track=[{{path: '{RECORDER}', fails_in: {method}}}]"), progress=False)
     assert same_rows(plain.folder, followed.folder)
     assert log_of(followed.folder).count("tracker recorder failed after round") == 1
-    assert "(SystemExit: the server is away); the run goes on" in log_of(followed.folder)
+    assert "(SystemExit: the server is away)" in log_of(followed.folder)
+    assert ("the run goes on" in log_of(followed.folder)) == ("finish" not in method)  # at its end nothing follows
     if "always" in method:
         has = "the rounds up to 3 of 3" if "finish" in method else "no round"
         assert f"tracker recorder failed; it has {has}; flsim resume" in log_of(followed.folder)
@@ -124,6 +132,33 @@ def test_a_run_that_fails_says_so(
         flsim.run(config, progress=False)
     assert told_in(config.folder)[-1]["status"] == "failed"
     assert of("artefact", config.folder) == []
+
+
+def test_it_never_holds_less_than_nothing(tiny_run: TinyRun, no_report: None, one_thread: None) -> None:
+    config = tiny_run("run", f"track=[{{path: '{RECORDER}', knows: true, holds: -50}}]")
+    flsim.run(config, until=1, progress=False)
+    assert rounds_in(config.folder) == [0, 1]
+    assert "failed" not in log_of(config.folder)
+
+
+def test_a_run_in_a_store_belongs_to_what_its_address_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for path, group in (("study/one", "study"), ("runs/one", "demo")):
+        copy = open_copy(Bucket.at(f"file://{tmp_path}/there/{path}"))
+        run = tracked_run(copy, "demo", {})
+        assert (run.name, run.group, run.folder) == ("one", group, copy)
+
+
+def test_its_id_is_in_the_store_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed then goes on in the same tracker run from another machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = open_copy(Bucket.at(f"file://{tmp_path}/there/one"))
+    (named,) = trackers_of([{"path": RECORDER, "fails_in": "start always"}])
+    sender = Sender(named, tracked_run(copy, "demo", {}), Told(copy, Facts(), 1), logging.getLogger("x"), shows=False)
+    sender.committed(0)
+    sender.leave(sender.ends(Ending("stopped", ()), patient=True))
+    there = tmp_path / "there" / "one" / FOLDER / "recorder.json"
+    assert json.loads(there.read_text()) == json.loads((copy / FOLDER / "recorder.json").read_text())
 
 
 def test_damaged_notes_are_begun_anew(tiny_run: TinyRun, no_report: None, one_thread: None) -> None:

@@ -1,8 +1,10 @@
-"""The optional parts, each with its real server or browser; the header says which versions of them are here."""
+"""The optional parts, each with its real server or browser; the last lines say which versions of them are here."""
 
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+
+import pytest
 
 SHOWN = (
     *("flwr", "ray", "torch", "transformers", "peft", "datasets", "pyarrow"),
@@ -13,10 +15,11 @@ SHOWN = (
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def pytest_report_header() -> list[str]:
-    """What is installed, and which browser."""
-    found = [f"{name} {_version(name)}" for name in SHOWN]
-    return ["ecosystem: " + ", ".join(found), f"browser: {_browser()}"]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What is installed, and which browser; a header would be left out by `-q`."""
+    terminalreporter.section("versions")
+    terminalreporter.write_line(", ".join(f"{name} {_version(name)}" for name in SHOWN))
+    terminalreporter.write_line(f"browser: {_browser()}")
 
 
 def _version(name: str) -> str:

@@ -90,9 +90,8 @@ check: .venv/dev ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/bench ## install TRL, then the benchmarks of a CPU (an hour or two), or one: make bench ARGS="peers --devices 64"
-	for name in $(if $(ARGS),"$(ARGS)",round limit "peers --prompts 1 8" scale aggregation real); do \
-		$(BIN)/flsim benchmark $$name || exit 1; done
+bench: .venv/bench ## install TRL, then all benchmarks (hours) into runs/benchmarks.md, or one: make bench ARGS="peers --devices 64"
+	$(BIN)/flsim benchmark $(or $(ARGS),all)
 
 pretrain: .venv/run ## make the built-in models again, side by side on 2 cores (about half an hour)
 	($(BIN)/python -m experiments.pretrain slm; $(BIN)/python -m experiments.pretrain slm_draft) & \

@@ -189,7 +189,10 @@ class DeltaStrategy(Strategy):
 
     @property
     def cut_energy(self) -> float | None:
-        """Share of the squared norm of the round's exact aggregate that its rank left out; None if nothing is cut."""
+        """Share of the squared norm of the round's exact aggregate that its rank left out; None if nothing is cut.
+
+        Of layers with both sides above 256 it may be an estimate (`flsim.aggregation.low_rank.LowRank.error`).
+        """
         return self._round.cut_energy
 
     @cut_energy.setter

@@ -16,8 +16,9 @@ from flwr.serverapp import Grid
 
 from flsim.aggregation.frame import framed
 from flsim.aggregation.grams import gram
+from flsim.aggregation.layers import by_layer, threads_for
 from flsim.aggregation.low_rank import truncated
-from flsim.aggregation.pairs import Matrix, Pair, Pairs, adapter_of, difference, pairs_of, weighted_sum
+from flsim.aggregation.pairs import Matrix, Pair, Pairs, Terms, adapter_of, difference, pairs_of
 from flsim.config.model import LoraShape
 from flsim.flower.contract import Weight
 from flsim.models.adapter import Adapter, extras_of
@@ -80,12 +81,12 @@ class FlexLora(DeltaStrategy):
         coefficients = self.reducer.coefficients(lambda: gram([_move(update) for update in heard]), shares)  # (K,)
         self.shares = {**self.shares, **{u.device: float(c) for u, c in zip(heard, coefficients, strict=True)}}
         exact = self.exact(adapter, heard, coefficients)
-        target = self.cut(adapter, exact)
+        target = self.cut(adapter, exact, threads=self._threads(heard))
         way = {name: new.astype(np.float64) - adapter[name] for name, new in target.items()}
         way |= reduced_extras(self.reducer, [update.extras for update in heard], shares)
         return self.optimizer.step(adapter, way)
 
-    def exact(self, adapter: Adapter, updates: Sequence[Update], coefficients: Matrix) -> Callable[[str], Pair]:
+    def exact(self, adapter: Adapter, updates: Sequence[Update], coefficients: Matrix) -> Callable[[str], Terms]:
         """The average of the products, layer by layer, as a function of the layer's name."""
         new = [pairs_of(update.adapter, update.scale) for update in updates]
         sent = [pairs_of(update.sent, update.scale) for update in updates]
@@ -95,15 +96,15 @@ class FlexLora(DeltaStrategy):
         plain = fresh and (self.average == "adapters" or all(u.shape in (None, self.shape) for u in updates))
         parts = [c * (1.0 if u.fade is None else u.fade) for c, u in zip(coefficients.tolist(), updates, strict=True)]
 
-        def of(layer: str) -> Pair:
+        def of(layer: str) -> Terms:
             if plain:
-                return weighted_sum([(c, pairs[layer]) for c, pairs in zip(parts, new, strict=True)])
+                return [(c, pairs[layer]) for c, pairs in zip(parts, new, strict=True)]
             moves = [
                 (c * sign, pairs[layer])
                 for sign, of_all in ((1.0, new), (-1.0, sent))
                 for c, pairs in zip(parts, of_all, strict=True)
             ]
-            return weighted_sum([(1.0, start[layer]), *moves])
+            return [(1.0, start[layer]), *moves]
 
         return of
 
@@ -127,16 +128,26 @@ class FlexLora(DeltaStrategy):
         self.frames |= {shape: part for shape, part in self._round.sent.items() if shape not in (None, self.shape)}
         return sent
 
-    def cut(self, adapter: Adapter, exact: Callable[[str], Pair]) -> Adapter:
-        """The nearest adapter of the server's rank, in the frame of the present one."""
-        pairs: dict[str, Pair] = {}
-        whole = left = 0.0
-        for layer, old in pairs_of(adapter, self.scale).items():
+    def cut(self, adapter: Adapter, exact: Callable[[str], Terms], *, threads: int | None = None) -> Adapter:
+        """The nearest adapter of the server's rank, in the frame of the present one; see `by_layer` for threads."""
+        present = pairs_of(adapter, self.scale)
+
+        def nearest(layer: str) -> tuple[Pair, float, float]:
+            old = present[layer]
             low = truncated(exact(layer), old.rank, start=old.a)
-            whole, left = whole + low.energy, left + low.cut
-            pairs[layer] = framed(low, old, scale=self.scale)
+            return framed(low, old, scale=self.scale), low.energy, low.cut
+
+        found = by_layer(nearest, present, threads=threads)
+        whole = left = 0.0
+        for _, energy, cut in found.values():
+            whole, left = whole + energy, left + cut
         self.cut_energy = left / whole if whole > 0 else 0.0
-        return adapter_of(pairs, self.scale)
+        return adapter_of({layer: pair for layer, (pair, *_) in found.items()}, self.scale)
+
+    def _threads(self, updates: Sequence[Update]) -> int | None:
+        """Of the processes that the run may use, which wait meanwhile; None for small work, or outside a run."""
+        numbers = sum(tensor.size for update in updates for tensor in update.adapter.values())
+        return None if self._config is None else threads_for(numbers, self._config.engine.processes)
 
 
 def _move(update: Update) -> Pairs:

@@ -2,13 +2,11 @@
 
     dense         form W = b a, take the eigenvectors of its smaller Gram, and a Rayleigh-Ritz step for precision
     qr            QR of both factors and the singular value decomposition of the small core: W is never formed
-    matrix_free   subspace iteration on W x = b (a x) with a random block (Halko, Martinsson and Tropp 2011, arXiv
-                  0909.4061, algorithm 4.4): oversampling 8, two power passes, orthogonalised in between
+    matrix_free   subspace iteration on W x = b (a x), device by device (`flsim/aggregation/subspace.py`)
 
-The first two are exact. The third finds a subspace that is nearly the best: the norm of what it leaves out exceeded
-the least possible by less than 1e-5 of itself for devices that share a direction of learning, and by about 1 % for
-devices that have nothing in common, whose spectrum is flat. All of them are a few large matrix products on concatenated
-factors, however many devices these came from.
+The first two are exact. The third finds a subspace that is nearly the best: the energy that it leaves out exceeds the
+least possible by at most about 1e-6 of itself for devices that share a direction of learning, and by about 1 % for
+devices that have nothing in common, whose spectrum is flat. How much energy that is, it estimates, to a few percent.
 """
 
 import math
@@ -16,17 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flsim.aggregation.grams import energy, energy_operations
-from flsim.aggregation.pairs import Matrix, Pair
-from flsim.seeding import generator
+from flsim.aggregation.pairs import Matrix, Pair, Terms, weighted_sum
+from flsim.aggregation.subspace import block_width, iterated, rounding
 
 METHODS = ("auto", "dense", "qr", "matrix_free")
 
 _SMALL = 256  # a product with a side of at most this is decomposed exactly: that takes milliseconds
-_OVERSAMPLING = 8
-_POWER_PASSES = 2
+_PASSES = 4  # of `matrix_free`, half of them each way: as many as it takes where devices agree, or a little more
 _DEFICIENT = 1e-10  # squared ratio of singular values below which a Gram no longer resolves them
-_ROUNDING = 16 * np.finfo(np.float64).eps
 # what an operation costs against one of a large matrix product, measured on one core
 _SKINNY, _QR, _EIGH, _SVD = 2.5, 3.0, 8.0, 12.0
 
@@ -47,41 +42,44 @@ class LowRank:
     v: Matrix
     """`(r, n)`."""
     energy: float
-    """`|W|_F^2` of the product that was approximated; nan if it was not measured."""
+    """`|W|_F^2` of the product that was approximated; estimated by `matrix_free`."""
     cut: float
-    """The part of `energy` that is left out, `|W - (u * s) v|_F^2`; nan if it was not measured."""
+    """The part of `energy` that is left out, `|W - (u * s) v|_F^2`."""
+    error: float = 0.0
+    """The standard error of `energy` and of `cut`; 0 where they are exact."""
 
 
 def truncated(
-    pair: Pair, rank: int, *, method: str = "auto", start: Matrix | None = None, seed: int = 0, measure: bool = True
+    product: Pair | Terms, rank: int, *, method: str = "auto", start: Matrix | None = None, seed: int = 0
 ) -> LowRank:
-    """The rank-`rank` product nearest to `b @ a` in Frobenius norm.
+    """The rank-`rank` product nearest to `b @ a`, or to a weighted sum of such products, in Frobenius norm.
 
     Args:
-        pair: of any rank R.
+        product: a pair of any rank R, or weights and pairs of ranks that add up to R.
         rank: r, at least 1.
-        method: `auto` takes the one with the fewest operations (see `cheapest`).
+        method: `auto` takes the one with the fewest operations (see `cheapest`): up to sides of 256 an exact one.
         start: v `(any, n)` of an earlier approximation, from which `matrix_free` begins; None begins at random.
-        seed: of the random block of `matrix_free`.
-        measure: find `energy` and `cut`. For R beyond m or n this costs several times `matrix_free` itself; the other
-            two have it for nothing.
+        seed: of what is random in `matrix_free`.
 
     Raises:
         ValueError: for a rank below 1, an unknown method, or a start of another width.
     """
-    m, n = pair.shape
+    terms = [(1.0, product)] if isinstance(product, Pair) else [term for term in product if term[0]] or product[:1]
+    (m, n), inner = terms[0][1].shape, sum(pair.rank for _, pair in terms)
     if rank < 1:
         raise ValueError(f"rank={rank}; an approximation has at least 1 direction")
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}")
     if start is not None and (start.ndim != 2 or start.shape[1] != n):
         raise ValueError(f"start has shape {start.shape}; expected (any, {n}), the v of an earlier approximation")
-    chosen = cheapest(m, n, pair.rank, rank, measure=measure) if method == "auto" else method
+    chosen = cheapest(m, n, inner, rank) if method == "auto" else method
     if chosen == "matrix_free":
-        whole = energy(pair) if measure else math.nan
-        return _finished(pair, _matrix_free(pair, rank, start, seed), rank, whole)
+        block = iterated(terms, rank, start=start, seed=seed)
+        whole = float(block.s @ block.s) + block.rest
+        return _finished(rounding(terms), (block.u, block.s, block.v), rank, whole, block.error)
+    pair = product if isinstance(product, Pair) else weighted_sum(terms)
     triplets, whole = _dense(pair, rank) if chosen == "dense" else _qr(pair)
-    return _finished(pair, triplets, rank, whole if measure else math.nan)
+    return _finished(rounding([(1.0, pair)]), triplets, rank, whole)
 
 
 def balanced(low: LowRank, *, scale: float = 1.0) -> Pair:
@@ -95,30 +93,32 @@ def balanced(low: LowRank, *, scale: float = 1.0) -> Pair:
     return Pair(low.u * (scale * root), root[:, None] * low.v)  # (m, r), (r, n)
 
 
-def cheapest(m: int, n: int, inner: int, rank: int, *, measure: bool = True) -> str:
+def cheapest(m: int, n: int, inner: int, rank: int) -> str:
     """The method with the fewest operations, weighted by how slow they are against a large matrix product.
 
     With l = min(rank + 8, R, m, n), k = min(m, n), L = max(m, n):
 
         dense         2 m R n  +  k^2 L  +  8 k^3  +  6 m n r
         qr            3 * 4 (m + n) R^2  +  12 R^3                 (only where R < k)
-        matrix_free   2.5 * 12 R (m + n) l  +  what `energy` takes (only where k > 256)
+        matrix_free   2.5 * 4 * 2 R (m + n) l                      (only where k > 256)
 
     Args:
         m: rows of the product.
         n: its columns.
         inner: R, the width of its factors.
         rank: r, to be kept.
-        measure: whether the energy is asked for.
     """
+    needed = operations(m, n, inner, rank)
+    return min(needed, key=needed.__getitem__)
+
+
+def operations(m: int, n: int, inner: int, rank: int) -> dict[str, float]:
+    """What every method takes, by its name, those that are out of the question infinitely much; see `cheapest`."""
     small, large = min(m, n), max(m, n)
-    block = min(rank + _OVERSAMPLING, inner, small)
     dense = 2.0 * m * inner * n + small**2 * large + _EIGH * small**3 + 6.0 * m * n * min(rank, small)
     qr = _QR * 4.0 * (m + n) * inner**2 + _SVD * inner**3 if inner < small else math.inf
-    free = _SKINNY * 12.0 * inner * (m + n) * block if small > _SMALL else math.inf
-    free += energy_operations(m, n, inner) if measure else 0.0
-    operations = {"qr": qr, "dense": dense, "matrix_free": free}  # on a tie an exact one
-    return min(operations, key=operations.__getitem__)
+    passes = _SKINNY * _PASSES * 2.0 * inner * (m + n) * block_width(m, n, inner, rank)
+    return {"qr": qr, "dense": dense, "matrix_free": passes if small > _SMALL else math.inf}  # on a tie an exact one
 
 
 def _dense(pair: Pair, rank: int) -> tuple[Triplets, float]:
@@ -155,29 +155,10 @@ def _qr(pair: Pair) -> tuple[Triplets, float]:
     return (left @ x, s, y @ right.T), float(s @ s)
 
 
-def _matrix_free(pair: Pair, rank: int, start: Matrix | None, seed: int) -> Triplets:
-    b, a = pair.b, pair.a
-    block = min(rank + _OVERSAMPLING, pair.rank, *pair.shape)
-    probe = generator(seed, "subspace").standard_normal((a.shape[1], block))  # (n, l)
-    if start is not None:
-        known = start[start.any(axis=1)][:block].T  # (n, at most l); a missing direction leads nowhere
-        probe[:, : known.shape[1]] = known
-    q = _orthonormal(b @ (a @ probe))  # (m, l)
-    for _ in range(_POWER_PASSES):
-        z = _orthonormal(a.T @ (b.T @ q))  # (n, l)
-        q = _orthonormal(b @ (a @ z))  # (m, l)
-    x, s, v = np.linalg.svd((q.T @ b) @ a, full_matrices=False)  # of (l, n)
-    return q @ x, s, v
-
-
-def _orthonormal(columns: Matrix) -> Matrix:
-    return np.linalg.qr(columns)[0]
-
-
-def _finished(pair: Pair, triplets: Triplets, rank: int, whole: float) -> LowRank:
-    """Cut to `rank`, or fill up with zeros; directions that are only rounding become zero; signs are settled."""
+def _finished(least: float, triplets: Triplets, rank: int, whole: float, error: float = 0.0) -> LowRank:
+    """Cut to `rank`, or fill up with zeros; values up to `least` are rounding and become zero; signs are settled."""
     u, s, v = (part[..., :rank] if side < 2 else part[:rank] for side, part in enumerate(triplets))
-    found = int(np.count_nonzero(s > _rounding(pair)))
+    found = int(np.count_nonzero(s > least))
     u, s, v = u[:, :found], s[:found], v[:found]
     largest = np.argmax(np.abs(v), axis=1)  # (found,)
     sign = np.where(np.take_along_axis(v, largest[:, None], axis=1)[:, 0] < 0, -1.0, 1.0)  # (found,)
@@ -187,12 +168,6 @@ def _finished(pair: Pair, triplets: Triplets, rank: int, whole: float) -> LowRan
         np.pad(s, missing),
         np.pad(v * sign[:, None], (missing, (0, 0))),
         whole,
-        float(np.maximum(whole - s @ s, 0.0)),  # nan stays nan
+        max(whole - float(s @ s), 0.0),
+        error,
     )
-
-
-def _rounding(pair: Pair) -> float:
-    """A singular value below this is the rounding of a product in float64: `16 eps sum_i |b_i| |a_i|`."""
-    by_column = np.sqrt(np.einsum("ij,ij->j", pair.b, pair.b))  # (R,)
-    by_row = np.sqrt(np.einsum("ij,ij->i", pair.a, pair.a))  # (R,)
-    return float(_ROUNDING * (by_column @ by_row))

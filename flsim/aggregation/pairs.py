@@ -61,6 +61,9 @@ class Pair:
 Pairs = Mapping[str, Pair]
 """By layer: peft's name of the tensors without `.lora_A.weight` and `.lora_B.weight`."""
 
+Terms = Sequence[tuple[float, Pair]]
+"""A sum of products of one layer: weight and pair of every term, of equal shape; weights may have any sign."""
+
 
 class AdapterPairs(Mapping[str, Pair]):
     """The pairs of an adapter, each made when it is asked for: in float64 all of a large cohort's would fill memory."""
@@ -115,11 +118,11 @@ def adapter_of(pairs: Pairs, scale: float) -> Adapter:
     return adapter
 
 
-def weighted_sum(terms: Sequence[tuple[float, Pair]]) -> Pair:
+def weighted_sum(terms: Terms) -> Pair:
     """`sum_k w_k B_k A_k` of one layer, exact, as one pair of rank `sum_k r_k`.
 
     Args:
-        terms: weight and pair, at least one; weights may have any sign, and a term of weight 0 takes no rank.
+        terms: at least one; a term of weight 0 takes no rank.
 
     Raises:
         ValueError: if there are no terms, or the products differ in shape.

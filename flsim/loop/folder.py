@@ -116,12 +116,12 @@ def _environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
-        "commit": _commit(),
+        "commit": source_commit(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
-def _commit() -> str | None:
+def source_commit() -> str | None:
     """The commit of the source that runs, with `+` if files were changed since; None outside a checkout."""
     here = Path(__file__).parent
     try:

@@ -37,11 +37,11 @@ class HealthReader:
         """The rows of one aggregation.
 
         Of the server: `aggregation_bias`, `update_cosine`, `effective_devices` (see `flsim.aggregation.health`) and,
-        where a strategy cuts to a rank, `cut_energy`. Of each device: `update_norm`, how far its product moved,
-        `mean_cosine`, the cosine between its move and the mean one, and `aggregation_share`, how much say it had; of
-        Flower's own strategies the share of its examples, whatever they do with it. Where the replies carry no tensors,
-        because the workers summed them, where devices keep a factor for themselves, or where measuring takes more than
-        `MOST_OPERATIONS`, only what the shares say is there.
+        where a strategy cuts to a rank, `cut_energy`, of large layers as an estimate. Of each device: `update_norm`,
+        how far its product moved, `mean_cosine`, the cosine between its move and the mean one, and `aggregation_share`,
+        how much say it had; of Flower's own strategies the share of its examples, whatever they do with it. Where the
+        replies carry no tensors, because the workers summed them, where devices keep a factor for themselves, or where
+        measuring takes more than `MOST_OPERATIONS`, only what the shares say is there.
 
         Args:
             strategy: after it has aggregated.

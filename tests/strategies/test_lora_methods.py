@@ -1,10 +1,12 @@
 """Every aggregation against a dense float64 oracle with unequal ranks and alphas, and the laws they all share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from flsim.aggregation.layers import by_layer
 from flsim.config.model import LoraShape
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.messages import Measures
@@ -72,6 +74,27 @@ def test_flex_lora_is_the_best_rank_of_the_server_plus_the_mean_move_of_the_prod
     energy = sum(float((m**2).sum()) for m in left.values()) / sum(float((m**2).sum()) for m in whole.values())
     assert strategy.cut_energy == pytest.approx(energy, rel=1e-6)
     assert energy > 1e-5
+
+
+def test_how_many_layers_are_cut_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the run has processes, if there is enough to do."""
+    at_a_time: list[int | None] = []
+
+    def counted(work: Callable[[str], Any], layers: Iterable[str], *, threads: int | None) -> dict[str, Any]:
+        at_a_time.append(threads)
+        return by_layer(work, layers, threads=threads)
+
+    monkeypatch.setattr("strategies.flex_lora.by_layer", counted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("flsim.aggregation.layers._WORTH", 1)
+    results = []
+    for workers in (1, 3):
+        config = fleet(*UNEQUAL, f"engine.workers={workers}")
+        strategy, server = begun(FlexLora, config), draw(4, 0)
+        adapter = strategy.aggregate(server, updates_of(strategy, config, server, COUNTS))
+        results.append((strategy.cut_energy, [tensor.tobytes() for tensor in adapter.values()]))
+    assert at_a_time == [1, 3]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("settings", [EQUAL, UNEQUAL])

@@ -1,6 +1,5 @@
 """Truncation: the best there is (Eckart and Young), by three methods alike, with its energy, at any rank."""
 
-import math
 import re
 
 import numpy as np
@@ -32,6 +31,10 @@ def cohort(seed: int, devices: int, shape: tuple[int, int], rank: int, drift: fl
 
 def product(low: LowRank) -> Matrix:
     return (low.u * low.s) @ low.v
+
+
+def left_out(low: LowRank, pair: Pair) -> float:
+    return float(np.linalg.norm(pair.product() - product(low)) ** 2)
 
 
 @given(seed=st.integers(0, 999), shape=SHAPES, inner=st.integers(1, 30), rank=st.integers(1, 12))
@@ -71,19 +74,23 @@ def test_the_methods_agree(shape: tuple[int, int]) -> None:
     first, *others = (truncated(pair, 6, method=method) for method in METHODS)
     for other in others:
         np.testing.assert_allclose(other.s, first.s, rtol=1e-6)
-        np.testing.assert_allclose(other.u, first.u, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(other.v, first.v, rtol=0, atol=1e-4)
-        assert other.energy == pytest.approx(first.energy, rel=1e-13)
-        assert other.cut == pytest.approx(first.cut, rel=1e-6)
+        np.testing.assert_allclose(other.u, first.u, rtol=0, atol=1e-3)  # the root of 1e-6 of what is cut
+        np.testing.assert_allclose(other.v, first.v, rtol=0, atol=1e-3)
+        assert other.energy == pytest.approx(first.energy, rel=1e-13, abs=5 * other.error)
+        assert other.cut == pytest.approx(first.cut, rel=1e-6, abs=5 * other.error)
+        assert left_out(other, pair) == pytest.approx(first.cut, rel=1e-6)
 
 
-@pytest.mark.parametrize(("drift", "excess"), [(0.1, 1e-9), (1.0, 1e-5), (30.0, 0.05)])
+@pytest.mark.parametrize(("drift", "excess"), [(0.1, 1e-6), (1.0, 1e-6), (30.0, 0.05)])
 def test_matrix_free_is_nearly_the_best(drift: float, excess: float) -> None:
     """Energy left out beyond the least possible, for devices that agree and for devices that do not at all."""
     pair = cohort(3, 40, (200, 150), 8, drift)
     best, found = (truncated(pair, 8, method=method) for method in ("dense", "matrix_free"))
-    assert best.cut * (1 - 1e-9) <= found.cut <= best.cut * (1 + excess)
-    assert np.linalg.norm(pair.product() - product(found)) ** 2 == pytest.approx(found.cut, rel=1e-9)
+    assert best.cut * (1 - 1e-9) <= left_out(found, pair) <= best.cut * (1 + excess)
+    assert found.cut == pytest.approx(left_out(found, pair), abs=4 * found.error)
+    assert found.energy - found.cut == pytest.approx(float(found.s @ found.s), rel=1e-9)
+    assert 0 < found.error < 0.1 * found.cut
+    assert best.error == 0
 
 
 def test_a_warm_start_leaves_out_less() -> None:
@@ -91,15 +98,25 @@ def test_a_warm_start_leaves_out_less() -> None:
     least = truncated(pair, 8, method="dense").cut
     cold = truncated(pair, 8, method="matrix_free")
     warm = truncated(pair, 8, method="matrix_free", start=cold.v)
-    assert warm.cut - least < 0.5 * (cold.cut - least)
+    assert left_out(warm, pair) - least < 0.5 * (left_out(cold, pair) - least)
     missing = np.zeros((20, 150))  # as of a product of zero: begins at random
-    assert truncated(pair, 8, method="matrix_free", start=missing).cut == cold.cut
+    np.testing.assert_array_equal(truncated(pair, 8, method="matrix_free", start=missing).s, cold.s)
 
 
-def test_the_random_block_is_a_function_of_the_seed() -> None:
+def test_what_is_random_is_a_function_of_the_seed() -> None:
     pair = cohort(5, 40, (100, 90), 8, 30.0)
-    cuts = [truncated(pair, 4, method="matrix_free", seed=seed).cut for seed in (0, 0, 1)]
-    assert cuts[0] == cuts[1] != cuts[2]
+    found = [truncated(pair, 4, method="matrix_free", seed=seed) for seed in (0, 0, 1)]
+    assert [low.cut == found[0].cut for low in found] == [True, True, False]
+    assert [(low.s == found[0].s).all() for low in found] == [True, True, False]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sum_is_the_pair_of_its_concatenated_factors(method: str) -> None:
+    """Also with weights below zero, and with one of zero, whose factors may be anything."""
+    terms = [(0.5, draw(10, (40, 30), 6)), (0.0, draw(11, (40, 30), 3)), (-0.2, draw(12, (40, 30), 4))]
+    one, other = truncated(terms, 3, method=method), truncated(weighted_sum(terms), 3, method=method)
+    for name in ("u", "s", "v", "energy", "cut"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -135,15 +152,6 @@ def test_nothing_stays_nothing(method: str) -> None:
     assert not truncated(layer_difference(same, pair), 3, method=method).s.any()
 
 
-def test_without_measuring_the_energy_is_unknown() -> None:
-    pair = draw(9, (12, 10), 5)
-    for method in METHODS:
-        low = truncated(pair, 2, method=method, measure=False)
-        assert math.isnan(low.energy)
-        assert math.isnan(low.cut)
-        np.testing.assert_array_equal(low.s, truncated(pair, 2, method=method).s)
-
-
 def test_numbers_by_hand() -> None:
     """diag(3, -2, 1) at rank 2: u s v keeps 3 and -2 and cuts 1 of 14."""
     low = truncated(Pair(np.diag([3.0, -2.0, 1.0]), np.eye(3)), 2)
@@ -163,24 +171,23 @@ def test_balanced_factors_are_equally_large(seed: int, scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "inner", "measure", "method"),
+    ("m", "n", "inner", "method"),
     [
-        (128, 896, 1600, True, "dense"),  # the keys' and values' layers of Qwen2.5-0.5B, 100 devices of rank 16
-        (896, 896, 1600, True, "matrix_free"),
-        (4864, 896, 1600, True, "matrix_free"),
-        (4864, 896, 16, True, "qr"),  # a single device is found exactly
-        (896, 896, 32, True, "qr"),
-        (64, 64, 16, True, "qr"),
-        (64, 64, 800, False, "dense"),
-        (300, 300, 100_000, True, "dense"),  # thousands of devices on small layers
-        (600, 600, 1600, True, "matrix_free"),
-        (600, 600, 100_000, True, "dense"),
-        (600, 600, 100_000, False, "dense"),
+        (128, 896, 1600, "dense"),  # the keys' and values' layers of Qwen2.5-0.5B, 100 devices of rank 16
+        (896, 896, 1600, "matrix_free"),
+        (4864, 896, 1600, "matrix_free"),
+        (4864, 896, 16, "qr"),  # a single device is found exactly
+        (896, 896, 32, "qr"),
+        (64, 64, 16, "qr"),
+        (64, 64, 800, "dense"),
+        (256, 4096, 100_000, "dense"),  # whatever the number of devices, a small side is decomposed exactly
+        (600, 600, 1600, "matrix_free"),
+        (600, 600, 100_000, "matrix_free"),
     ],
 )
-def test_auto_takes_the_cheapest(m: int, n: int, inner: int, measure: bool, method: str) -> None:
-    assert cheapest(m, n, inner, 16, measure=measure) == method
-    assert cheapest(n, m, inner, 16, measure=measure) == method
+def test_auto_takes_the_cheapest(m: int, n: int, inner: int, method: str) -> None:
+    assert cheapest(m, n, inner, 16) == method
+    assert cheapest(n, m, inner, 16) == method
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -67,6 +67,12 @@ class ModelConfig:
     puts all on the worker's device."""
     gradient_checkpointing: bool = False
     """Whether training keeps only each layer's input and computes the rest again: less memory, a third more work."""
+    cuda_graphs: bool = False
+    """Whether a GPU's work is captured and launched again by one call (CUDA graphs), in decoding and in passes with
+    gradient: meant for small packs, where a processor may take longer to launch kernels than the card to run them. Each
+    shape holds its memory, and rows that have ended are decoded along. Only where the short forward passes read, and
+    with `engine.gpus`; results move in their last bits. It is off, since no card has measured it so far; `flsim
+    benchmark gpu` does."""
     adapter: str | None = filled(None, "runs/demo-seed0/adapter")
     """Folder of a peft adapter to start from; None starts at B = 0."""
     max_new_tokens: int | None = count(None)

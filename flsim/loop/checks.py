@@ -62,6 +62,7 @@ def check_settings(config: Config) -> None:
         raise ConfigError(
             f"engine.gpus={config.engine.gpus} needs engine.kind=ray: a share is given to a worker process"
         )
+    _check_graphs(config)
     _check_request(config.model)
     _check_fleet(config.fleet, config.model.rank, config.model.alpha)
     for name in config.data:
@@ -152,6 +153,20 @@ def _check_request(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.request={AFTER} with model.path={ASKS_BEFORE}, which has only learned to ask before it answers; "
             f"take model.path={ASKS_IN_BOTH}"
+        )
+
+
+def _check_graphs(config: Config) -> None:
+    """That there is a card whose work could be captured, and that nothing in it is computed again."""
+    if config.model.cuda_graphs and not config.engine.gpus:
+        raise ConfigError(
+            "model.cuda_graphs=true captures the work of a GPU, and with engine.gpus=0 processors compute, where every "
+            "call runs at once; set engine.gpus=1, or leave it out"
+        )
+    if config.model.cuda_graphs and config.model.gradient_checkpointing:
+        raise ConfigError(
+            "model.cuda_graphs=true captures whole passes, and model.gradient_checkpointing=true computes parts of "
+            "them again; set one of them"
         )
 
 

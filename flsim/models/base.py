@@ -20,6 +20,7 @@ from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.memory import GRAPH
 from flsim.models.prefix import LEAST
+from flsim.models.static_forward import StaticForward, can_be_captured
 from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
 from flsim.problems.problem import Problem
@@ -47,6 +48,8 @@ class BaseModel:
     graph: int | None = None
     """Most bytes that a pass keeps for its backward; what is more is computed again, or passed in more parts. None is
     no limit."""
+    cuda_graphs: bool = False
+    """Whether decoding and passes with gradient are captured, for a model that the short way reads."""
 
     @property
     def help_id(self) -> int:
@@ -58,6 +61,8 @@ class BaseModel:
         """How the model reads: the short way for the Llama family, the model's own for all others."""
         if not fits(self.model):
             return AnyForward(self.model)
+        if self.cuda_graphs:
+            return StaticForward(self.model)
         return LlamaForward(self.model, checkpointing=self.checkpointing, graph=self.graph)
 
     def prompt(self, problem: Problem) -> str:
@@ -121,11 +126,17 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
             f"{config.path!r} is a {type(model).__name__} that reads by its own forward; leave it out and lower "
             f"client.micro_batch or engine.pack instead"
         )
+    if config.cuda_graphs and not can_be_captured(model):
+        raise ConfigError(
+            f"model.cuda_graphs works for plain Llama, Mistral, Qwen2 and Qwen3 on one device, whose rotary angles do "
+            f"not follow a text's length, and {config.path!r} is another {type(model).__name__}; leave it out"
+        )
     stops = _stops_of(config, tokenizer, help_) if asks else NO_STOPS
     shared = _shared_prefix_of(config, tokenizer, model)
     graph = None if is_built_in(tokenizer.get_vocab()) or model.device.type != "cpu" else GRAPH
     ends = tuple(more_ends)
-    return BaseModel(model, tokenizer, pad_id, eos_id, help_, ends, wording, stops, shared, checkpointing, graph)
+    asked = help_, ends, wording, stops, shared
+    return BaseModel(model, tokenizer, pad_id, eos_id, *asked, checkpointing, graph, config.cuda_graphs)
 
 
 def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:

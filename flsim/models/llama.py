@@ -22,7 +22,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from flsim.models.forward import Next, Past, Readout, Segment, positions_of
+from flsim.models.forward import Decoder, Next, Past, Readout, Segment, positions_of
 from flsim.models.memory import bytes_kept
 from flsim.models.prefix import Prefix
 from flsim.models.seam import Seam
@@ -107,7 +107,7 @@ class LlamaForward:
         keys, values = zip(*new, strict=True)
         return states, Past(keys, values, shared)
 
-    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> "_LlamaDecoder":
+    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
         """See `Forward`."""
         return _LlamaDecoder(self, mask.flatten(0, 1), past, share, tokens)
 

@@ -78,8 +78,8 @@ _padding: tuple[Tensor, Tensor] | None = None  # of these counts, once a layer h
 
 
 @contextmanager
-def unequal(counts: Tensor) -> Iterator[None]:
-    """Within the block, tokens are `(1, N)` and device k has `counts[k]` of them; outside, blocks are equal."""
+def unequal(counts: Tensor | None) -> Iterator[None]:
+    """Within the block, tokens are `(1, N)` and device k has `counts[k]` of them; None, as outside, is equal blocks."""
     global _counts, _padding
     before = _counts, _padding
     _counts, _padding = counts, None

@@ -11,7 +11,7 @@ Examples:
   flsim benchmark population --devices 1000 1000000
   flsim benchmark flights --in-flight 100 10000
   flsim benchmark writers
-  flsim benchmark gpu --devices 1 8
+  flsim benchmark gpu --minutes 8
   flsim benchmark aggregation --devices 30
   flsim benchmark cloud --dtypes float32 bfloat16
   flsim benchmark data --ratings 100000

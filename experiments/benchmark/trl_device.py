@@ -46,26 +46,26 @@ def fast_trainer(
         reward: of completions, as TRL calls it.
         data: the prompts.
         learner: whose work it does.
-        own: further settings of `GRPOConfig`: folder, steps, batches, seed.
+        own: further settings of `GRPOConfig`: folder, steps, batches, seed; they go before those here.
     """
-    args = GRPOConfig(
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        dataloader_pin_memory=False,
-        max_completion_length=learner.max_new_tokens,
-        learning_rate=learner.lr,
-        lr_scheduler_type="constant",
-        max_grad_norm=learner.clip_norm,
-        loss_type="dr_grpo",
-        scale_rewards="none",
-        shuffle_dataset=False,
-        **own,
-    )
+    settings: dict[str, Any] = {
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "dataloader_pin_memory": False,
+        "max_completion_length": learner.max_new_tokens,
+        "learning_rate": learner.lr,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": learner.clip_norm,
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+        "shuffle_dataset": False,
+    }
+    args = GRPOConfig(**settings | own)
     trainer = GRPOTrainer(model=model, reward_funcs=reward, args=args, train_dataset=data, processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     return trainer

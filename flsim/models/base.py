@@ -136,7 +136,8 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     graph = None if is_built_in(tokenizer.get_vocab()) or model.device.type != "cpu" else GRAPH
     ends = tuple(more_ends)
     asked = help_, ends, wording, stops, shared
-    return BaseModel(model, tokenizer, pad_id, eos_id, *asked, checkpointing, graph, config.cuda_graphs)
+    graphs = config.cuda_graphs and model.device.type != "cpu"  # the server's own model may lie elsewhere than devices'
+    return BaseModel(model, tokenizer, pad_id, eos_id, *asked, checkpointing, graph, graphs)
 
 
 def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:

@@ -1,9 +1,9 @@
 """CUDA graphs: a piece of a card's work is captured once, and from then on launched by one call.
 
-A step of decoding is about a thousand small kernels, and a processor may take longer to launch them than a card to run
-them. A captured piece runs the same kernels on the same memory. So what goes in is copied into tensors that stay where
-they are, and nothing within it looks at a number (`item`, `nonzero`) or depends on one in Python (PyTorch, "CUDA
-semantics", "CUDA Graphs").
+A step of decoding is some two thousand small operations at 24 layers with LoRA, and a processor may take longer to
+launch them than a card to run them. A captured piece runs the same kernels on the same memory. So what goes in is
+copied into tensors that stay where they are, and nothing within it looks at a number (`item`, `nonzero`) or depends on
+one in Python (PyTorch, "CUDA semantics", "CUDA Graphs").
 """
 
 from collections.abc import Callable

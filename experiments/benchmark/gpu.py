@@ -31,8 +31,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmark.gpu_plan import PEFT, TRL
-from experiments.benchmark.gpu_record import Record
+from experiments.benchmark.gpu_plan import PEFT, TRL, plan
+from experiments.benchmark.gpu_record import SKIPPED, Record
 from experiments.benchmark.gpu_table import page_of
 from experiments.benchmark.measuring import conditions
 from flsim.files import write_atomically
@@ -112,7 +112,11 @@ def measure(record: Record) -> None:
         found = Record.read(record.path)
         found.lose(why, time.time())
         if worker.returncode == 0 or time.time() > record.until:
-            return
+            break
+    found = Record.read(record.path)
+    for one in plan(*(found.asked[name] for name in ("shapes", "devices", "sides"))):
+        if one.name not in found.entries:
+            found.end(one.name, one.of, SKIPPED, 0.0, why="the minutes were over, or too many processes had ended")
 
 
 def _ended(worker: "subprocess.Popen[bytes]", path: Path) -> str:

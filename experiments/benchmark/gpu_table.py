@@ -144,10 +144,11 @@ def _checks(record: Record) -> str:
         said = {True: "the same bits", False: "OTHER BITS"}
         lines.append(f"Two steps, done twice: {said[twice['plain']]} plain, {said[twice['graphs']]} with graphs.")
     if rows is not None:
+        where = f", of {rows['where']}" if rows["largest"] else ""
         all_ = "" if rows["alike"] else " (each has rows that the other LACKS)"
         lines.append(
             f"A small round of the demo on the card and on a processor: {rows['equal']} of {rows['rows']} rows are "
-            f"equal{all_}; the largest difference is {rows['largest']:.2g} of a number, of {rows['where']}."
+            f"equal{all_}; the largest difference is {rows['largest']:.2g} of a number{where}."
         )
     return "\n".join(["## Checked", "", *(f"- {line}" for line in lines)]) if lines else ""
 

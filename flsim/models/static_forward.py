@@ -19,13 +19,13 @@ from flsim.models.static_adapters import Signature, StaticAdapters, attached, si
 from flsim.models.static_decoding import StaticRoom, rounded
 from flsim.models.static_pass import PassShape, StaticPass, flat
 
-_KEPT = 4  # captures of a kind: each holds its memory
+_KEPT = 4  # of a kind: each holds its memory
 _MOST = 2**14  # tokens of a captured pass: a larger one keeps a card busy anyway, and would hold much memory
 _BY_LENGTH = ("dynamic", "longrope")  # rotary angles
 
 RoomShape = tuple[tuple[torch.Size, ...], int, int, Signature]  # of the past, share, tokens, adapters
 Shape = TypeVar("Shape")
-Made = TypeVar("Made", StaticRoom, StaticPass)
+Made = TypeVar("Made", StaticRoom, StaticPass, StaticAdapters)
 
 
 def can_be_captured(model: PreTrainedModel) -> bool:
@@ -62,13 +62,10 @@ class StaticForward(LlamaForward):
         return room.begin(mask.flatten(0, 1), past)
 
     def _room(self, past: Past, share: int, tokens: int, signature: Signature) -> StaticRoom:
-        if signature not in self._adapters:
-            self._adapters = {signature: StaticAdapters(self._model)}
-            self._rooms.clear()  # they meet others
         if self._of_rooms is None:
             self._of_rooms = self._graphs()
-        parts = past, share, tokens, self._of_rooms, self._adapters[signature]
-        return StaticRoom(self._layers, self._head, *parts)
+        adapters = _found(self._adapters, signature, lambda: StaticAdapters(self._model))
+        return StaticRoom(self._layers, self._head, past, share, tokens, self._of_rooms, adapters)
 
     def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`."""

@@ -155,6 +155,22 @@ def test_a_step_of_learning_is_that_of_the_plain_passes(
     assert 0 < counts[0] == counts[2]
 
 
+def test_a_pack_and_the_base_alone_in_turn_are_captured_once(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a round and its test are; both say what they say by the plain passes."""
+    graphs = pretend(monkeypatch)
+    card, plain, counts = by(pack, static_on_card), by(pack, LlamaForward), []
+    for seed in (1, 2):
+        pack.learned(card, pack.theta(seed))
+        pack.lora.attach(None)
+        alone = [
+            generate(base, read(base, encode(base, QUESTIONS)), group_size=1, max_new_tokens=12, temperature=0.0)
+            for base in (card, plain)
+        ]
+        assert alone[0].texts == alone[1].texts
+        counts.append(len(graphs))
+    assert counts[0] == counts[1]
+
+
 def static_on_card(model: Any) -> StaticForward:
     return StaticForward(model, CudaGraphs)
 

@@ -102,7 +102,9 @@ def _library(name: str) -> str:
 
 def measure(record: Record) -> None:
     """Let a worker go through the plan; where one dies or hangs, note what it was at, and let another one go on."""
+    left = "the minutes were over"
     for _ in range(_STARTS):
+        before = len(Record.read(record.path).entries)
         worker = subprocess.Popen([sys.executable, "-m", "experiments.benchmark.gpu_worker", str(record.path)])
         try:
             why = _ended(worker, record.path)
@@ -113,10 +115,14 @@ def measure(record: Record) -> None:
         found.lose(why, time.time())
         if worker.returncode == 0 or time.time() > record.until:
             break
+        left = f"too many processes had to be started, the last of which: {why}"
+        if len(found.entries) == before:  # so would the next one
+            left = f"{why} before it measured anything; what it printed says more"
+            break
     found = Record.read(record.path)
     for one in plan(*(found.asked[name] for name in ("shapes", "devices", "sides"))):
         if one.name not in found.entries:
-            found.end(one.name, one.of, SKIPPED, 0.0, why="the minutes were over, or too many processes had ended")
+            found.end(one.name, one.of, SKIPPED, 0.0, why=left)
 
 
 def _ended(worker: "subprocess.Popen[bytes]", path: Path) -> str:

@@ -59,7 +59,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return "the card's memory does not suffice"
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed (pip install -e '.[bench]' -c constraints.txt)"
+        return f"{error.name} is not installed (pip install -e '.[bench]')"
     first = (str(error).strip().splitlines() or ["no reason was given"])[0]
     at = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {first} ({Path(at.filename).name}:{at.lineno})"

@@ -188,7 +188,7 @@ def test_what_fails_is_recorded_with_its_reason_and_the_others_are_measured(
     assert record.running is None
     page = page_of(record)
     assert "- step, ours, tiny, K = 1: failed, the card's memory does not suffice." in page
-    assert "K = 1, graphs: failed, trl is not installed (pip install -e '.[bench]' -c constraints.txt)." in page
+    assert "K = 1, graphs: failed, trl is not installed (pip install -e '.[bench]')." in page
     assert "the same twice, tiny, K = 2: failed, RuntimeError: first line (test_benchmark_gpu.py:" in page
     assert "1 TFLOP/s (bfloat16 product), 1 GB/s (copy)" in page
     assert re.search(r"\| +1 \| +graphs \| +1.0000 \(1.0000..1.0000\) \| +2.0000", page)
@@ -250,6 +250,23 @@ def test_a_worker_that_dies_or_hangs_costs_one_measurement(tmp_path: Path, monke
     assert found["dies"]["why"] == f"its process was ended by signal {signal.SIGKILL.value}"
     assert found["hangs"]["why"] == "it was stopped, since it took many times what was expected"
     assert found["ends"]["status"] == MEASURED
+
+
+def test_a_worker_that_cannot_start_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it cannot be imported: every measurement says so."""
+    real, starts = subprocess.Popen, list[int]()
+
+    def start(command: list[str]) -> "subprocess.Popen[bytes]":
+        starts.append(1)
+        return real([command[0], "-c", "raise SystemExit(1)"])
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    record = a_record(tmp_path)
+    record.write()
+    gpu.measure(record)
+    assert len(starts) == 1
+    (why,) = {entry["why"] for entry in Record.read(record.path).entries.values()}
+    assert why == "its process ended with status 1 before it measured anything; what it printed says more"
 
 
 def with_path() -> dict[str, str]:

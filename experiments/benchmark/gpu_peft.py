@@ -12,7 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import GenerationConfig
 
 from experiments.benchmark.gpu_case import LORA, Case, Seconds
-from flsim.models.adapter import initial_adapter, lora_config, quiet_peft
+from flsim.models.adapter import initial_adapter, quiet_peft
+from flsim.models.lora_settings import lora_config
 
 
 class OneAtATime:

@@ -24,10 +24,11 @@ from flsim.config.schema import Config, ConfigError
 from flsim.devices import device_name
 from flsim.flower.contract import client_of
 from flsim.learning.adam import fresh_state
-from flsim.models.adapter import initial_adapter, lora_config, quiet_peft
+from flsim.models.adapter import initial_adapter, quiet_peft
 from flsim.models.base import BaseModel, load_model
 from flsim.models.decoding import Completions, Reading, encode, generate, read
 from flsim.models.help_request import NEVER
+from flsim.models.lora_settings import lora_config
 from flsim.models.scoring import pull_back
 from flsim.models.stop import NO_STOPS
 from flsim.problems.problem import Problem
@@ -223,7 +224,7 @@ class OneAtATime:
         self._base = load_model(work.config.model)
         seeded = initial_adapter(self._base.model, work.config.model, work.config.seed)
         with quiet_peft():
-            self.model: Any = get_peft_model(self._base.model, lora_config(work.config.model)).eval()
+            self.model: Any = get_peft_model(self._base.as_transformers(), lora_config(work.config.model)).eval()
         for one in (self.model, self._base.model):  # so that nothing ends a response
             vars(one)["generation_config"] = GenerationConfig(pad_token_id=self._base.pad_id)
         for name, parameter in self.model.named_parameters():
@@ -251,7 +252,8 @@ class OneAtATime:
 
     def padded(self, problems: Sequence[Problem]) -> tuple[Tensor, Tensor]:
         """Ids and mask, left-padded, `(P, L)` both."""
-        found = self._base.tokenizer(
+        tokenizer: Any = self._base.tokenizer  # transformers', of a checkpoint that does not ship
+        found = tokenizer(
             [self._base.prompt(problem) for problem in problems],
             return_tensors="pt",
             padding=True,

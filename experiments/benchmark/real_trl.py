@@ -16,8 +16,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from experiments.benchmark.real_sides import Seconds, Work
 from experiments.benchmark.trl_device import fast_trainer, quiet_trl
-from flsim.models.adapter import lora_config, quiet_peft
+from flsim.models.adapter import quiet_peft
 from flsim.models.base import load_model
+from flsim.models.lora_settings import lora_config
 
 
 class Trl:
@@ -28,7 +29,7 @@ class Trl:
         self._work = work
         self._base = load_model(work.config.model)
         with quiet_peft():
-            self.model = get_peft_model(self._base.model, lora_config(work.config.model))
+            self.model = get_peft_model(self._base.as_transformers(), lora_config(work.config.model))
         self._source = torch.Generator().manual_seed(0)
         self._trainer: GRPOTrainer | None = None
         self.prompt_tokens = 0

@@ -15,15 +15,17 @@ import torch
 import transformers
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import PrinterCallback
+from transformers import AutoTokenizer, PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from clients.learner import Learner
 from experiments.benchmark.setting import Round, Setting
 from flsim.cloud.make import make_cloud
-from flsim.models.adapter import Adapter, lora_config
+from flsim.models.adapter import Adapter
 from flsim.models.base import load_base
+from flsim.models.folder import folder_of
+from flsim.models.lora_settings import lora_config
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from flsim.seeding import seed_for
@@ -81,8 +83,9 @@ class TrlDevice:
         config = setting.config
         self._base = load_base(config.model.path)
         self._cloud = make_cloud(config.cloud)
-        self._base.model.generation_config.eos_token_id = [self._base.eos_id, self._base.help_id]
-        self._model = get_peft_model(self._base.model, lora_config(config.model))
+        whole: Any = self._base.as_transformers()
+        whole.generation_config.eos_token_id = [self._base.eos_id, self._base.help_id]
+        self._model = get_peft_model(whole, lora_config(config.model))
         self._parameters = {
             name.replace(".default.", "."): parameter
             for name, parameter in self._model.named_parameters()
@@ -122,7 +125,7 @@ class TrlDevice:
         client = self.setting.algorithm
         return fast_trainer(
             self._model,
-            self._base.tokenizer,
+            AutoTokenizer.from_pretrained(folder_of(self.setting.config.model.path)),
             self._reward,
             data,
             client,

@@ -20,7 +20,9 @@ from flsim.config.schema import Config
 from flsim.loop.checks import check_settings, refuse_until
 from flsim.loop.place import refuse_home
 from flsim.models.hub import look_for
+from flsim.models.lora_settings import refuse_lora
 from flsim.tasks.stream import stream_of
+from flsim.trackers.named import SHIPPED, trackers_of
 
 _HEAVY = {"torch", "ray", "flwr", "transformers", "peft", "sklearn", "scipy", "matplotlib", "datasets"}
 _TAKES_MORE = "client_app"  # of a learner: the method whose own keywords are settings, too
@@ -44,9 +46,12 @@ def first_look(config: Config, until: int | None = None) -> None:
         _look_at(key, getattr(config, key))
     _look_at("cloud", {"path": config.cloud.path, **config.cloud.settings})
     look_for(config.model.path)
-    module = config.cloud.path.rpartition(":")[0]
-    if is_in_source(module) and _is_light(module):
+    refuse_lora(config.model)
+    if _is_quick(config.cloud.path):
         make_cloud(config.cloud)
+    named = [spec.get("path") if isinstance(spec, Mapping) else spec for spec in config.track]
+    if all(isinstance(path, str) and _is_quick(SHIPPED.get(path, path)) for path in named):
+        trackers_of(config.track)
     if config.data:
         stream_of(config)
 
@@ -97,6 +102,12 @@ def _is_there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _is_quick(path: str) -> bool:
+    """Whether what a path names can be made at once; what has no colon is refused at once."""
+    module, colon, _ = path.rpartition(":")
+    return not colon or (is_in_source(module) and _is_light(module))
 
 
 @cache

@@ -32,7 +32,7 @@ def in_form(problem: Problem, text: str) -> str:
 def teach(folder: Path, problems: Sequence[Problem], *, steps: int, seed: int = 0) -> float:
     """Train all weights of the checkpoint in `folder` in place; returns the last loss per token, in nats."""
     base = load_model(ModelConfig(path=str(folder)))
-    model = base.model.train().requires_grad_(True)
+    model = base.as_transformers().train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LR)
     loss = 0.0
     with torch.random.fork_rng(devices=[]):

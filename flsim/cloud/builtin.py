@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flsim.cloud.cutting import Cutting, depth_of
 from flsim.cloud.going_on import go_on, text_of
+from flsim.cloud.guessing import by_guesses
 from flsim.cloud.more_help import Beginning, Continuation, Depth, Draft, Shared, Verified
 from flsim.cloud.protocol import Answer, Cloud, Reply
 from flsim.cloud.verifying import Verifier, rounding_of
@@ -73,22 +74,29 @@ class Builtin(Cloud):
 
     def answer(self, problems: Sequence[Problem]) -> list[Answer]:
         """One answer per problem, in order."""
-        return self.reply([self.prompt(problem) for problem in problems])
-
-    def reply(self, prompts: Sequence[str]) -> list[Answer]:
-        """One answer per prompt, in order."""
-        new = list(dict.fromkeys(prompt for prompt in prompts if prompt not in self._known))
+        guesses = {self.prompt(problem): problem.right_text for problem in problems}
+        new = [prompt for prompt in guesses if prompt not in self._known]
         for start in range(0, len(new), self.batch_size):
             some = new[start : start + self.batch_size]
-            self._known |= dict(zip(some, self._ask(some), strict=True))
-        return [self._known[prompt] for prompt in prompts]
+            answers = self._ask(some, [guesses[prompt] for prompt in some])
+            self._known |= dict(zip(some, answers, strict=True))
+        return [self._known[self.prompt(problem)] for problem in problems]
 
-    def _ask(self, prompts: list[str]) -> list[Answer]:
-        """One batch."""
-        return self._generate(prompts)[0]
+    def _ask(self, prompts: Sequence[str], guesses: Sequence[str]) -> list[Answer]:
+        """One batch; the guesses, what is right, only make it faster, as it seldom errs."""
+        reading = self._read(prompts)
+        spelt = self.base.tokenizer(list(guesses), add_special_tokens=False)["input_ids"]
+        said = by_guesses(self.base, reading, spelt, self.max_new_tokens)
+        left = [prompt for prompt, tokens in zip(prompts, said, strict=True) if tokens is None]
+        decoded = iter(self._generate(left)[0] if left else ())
+        sent = reading.prompts.mask[0].sum(-1).tolist()
+        return [
+            next(decoded) if tokens is None else Answer(self.said(tokens), count, len(tokens))
+            for tokens, count in zip(said, sent, strict=True)
+        ]
 
     @torch.no_grad()
-    def _generate(self, prompts: list[str]) -> tuple[list[Answer], Completions]:
+    def _generate(self, prompts: Sequence[str]) -> tuple[list[Answer], Completions]:
         """The greedy answers to one batch, and the tokens behind them, `(1, P, 1, T)`."""
         reading = self._read(prompts)
         replies = generate(

@@ -52,7 +52,7 @@ class Wording:
             raise ConfigError(f"cloud.system has no effect: the checkpoint {model!r} has no chat template")
         self.system = (instruction() if system is None else system) if self.chats else ""
         self._said = system
-        self._chat = Chat(self.tokenizer) if self.chats else None
+        self._chat = Chat(self.tokenizer) if has_chat(self.tokenizer) else None
 
     def prompt(self, problem: Problem) -> str:
         """What the checkpoint reads."""
@@ -169,8 +169,8 @@ class Checkpoint(Builtin):
             settings["dtype"] = self.kept_in
         return ["model", settings, f"{self.computed} {self.wording.system}"]
 
-    def _ask(self, prompts: list[str]) -> list[Answer]:
-        """One batch; then, one by one, the prompts whose answers a rounding might have changed."""
+    def _ask(self, prompts: Sequence[str], guesses: Sequence[str]) -> list[Answer]:
+        """One batch, without the guesses; then, one by one, the prompts whose answers a rounding might have changed."""
         answers, replies = self._generate(prompts)
         sure = (replies.logprobs > math.log(self.sure)) | ~replies.mask  # (1, P, 1, T)
         with one_thread():  # whose sums are the same everywhere

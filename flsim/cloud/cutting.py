@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from flsim.cloud.more_help import Depth, Shared
 from flsim.collaboration.exits import GRID, NEVER, last_doubt, uploads
@@ -20,7 +19,7 @@ from flsim.collaboration.payload import TOP
 from flsim.models.base import BaseModel, one_thread
 from flsim.models.cut import Cut, CutModel
 from flsim.models.decoding import Completions, encode, generate, read
-from flsim.models.folder import folder_of, loading
+from flsim.models.folder import config_of
 
 _ROUNDED = 0.75
 """The same where states are rounded on their way: 1.1 nats are 19 times what noise of 1e-5 of each number, ten times
@@ -117,6 +116,5 @@ def depth_of(path: str, key: str) -> Depth:
     Raises:
         ConfigError: if there is no checkpoint.
     """
-    with loading(path, key):
-        config = AutoConfig.from_pretrained(folder_of(path, key)).get_text_config()
+    config = config_of(path, key).get_text_config()
     return Depth(config.num_hidden_layers, config.hidden_size)

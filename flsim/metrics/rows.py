@@ -7,16 +7,21 @@ says that after round 12 the global adapter was right on 14 of device-003's 20 a
 run are `runs/NAME/rows/round-00012.parquet`, one file per round; round 0 is the state before training.
 """
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flsim.files import DamagedFileError, digest_of, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TYPES = (
     ("round", "int64"),
@@ -141,6 +146,8 @@ def fleet_row(round_: int, name: str, total: float, weight: float = 1.0) -> Row:
 
 def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Lay rows out as a frame with the columns `COLUMNS`, in the given order; no rows give an empty frame."""
+    import pandas as pd  # not above: a worker has rows and no frames, and a config should not wait for it
+
     cells = [(r.round, r.device, r.task, r.split, r.model, r.name, r.total, r.weight) for r in rows]
     return pd.DataFrame(cells, columns=list(COLUMNS)).astype(dict(_TYPES))
 
@@ -185,6 +192,8 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
         FileNotFoundError: when the run has no rows files.
         DamagedFileError: naming the first file that cannot be read, and the mend.
     """
+    import pandas as pd
+
     paths = sorted((Path(run_dir) / "rows").glob("round-*.parquet"))
     if not paths:
         raise FileNotFoundError(f"no rows/round-*.parquet in {run_dir}; give the folder of a run that has begun")
@@ -197,6 +206,8 @@ def read_rows_file(path: Path) -> pd.DataFrame:
     Raises:
         DamagedFileError: if it cannot be read, with the mend.
     """
+    import pandas as pd
+
     try:
         frame = pd.read_parquet(path)
         missing = [column for column in COLUMNS if column not in frame.columns]
@@ -290,6 +301,8 @@ def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _items_per_test(items: pd.DataFrame, measured: pd.DataFrame) -> pd.Series:
     """How many items of a user each tested one stands for, by device, over the tasks that it was measured on."""
+    import pandas as pd
+
     pairs = measured[["device", "task"]].drop_duplicates()
     whole = items["device"].isin(pairs.loc[pairs["task"] == EVERY_TASK, "device"])
     own = pd.concat([items[whole], items[~whole].merge(pairs, on=["device", "task"])])

@@ -6,109 +6,32 @@ any shape. They have no rank: what cuts, fills or multiplies factors leaves them
 """
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from transformers import PreTrainedModel
+from safetensors.torch import load_file
 
 from flsim.config.model import LoraShape, ModelConfig
 from flsim.config.schema import ConfigError
-from flsim.files import write_atomically, writing
+from flsim.files import write_atomically
+from flsim.models.builtin_llama import AnyModel, BuiltinLlama, whole_model
+from flsim.models.lora_settings import LINEAR, lora_config, refuse_unsupported, saved_settings
 from flsim.seeding import seed_for
 
-ALL_LINEAR = "all-linear"
-HEAD = "head.safetensors"
-"""The file of an adapter's extras, beside those of peft, which knows only LoRA."""
-TAKEN = (
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "init_lora_weights",
-    "use_rslora",
-)
-"""The fields of peft's `LoraConfig` that `model.lora` may set: those whose mathematics the stacked adapters do."""
-STARTS = (True, False, "gaussian", "orthogonal")
-"""Initialisations that leave the base's weights as they are."""
-_ELSEWHERE = {"r": "model.rank", "lora_alpha": "model.alpha"}
-_SILENT = (
-    *("task_type", "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision"),
-    *("inference_mode", "fan_in_fan_out", "megatron_core", "qalora_group_size", "runtime_config"),
-)
-_REASONS = {
-    "use_dora": "DoRA also scales the columns of the weights, which stacked adapters do not",
-    "lora_dropout": "tokens must be scored by the very model that they were sampled from, so nothing is dropped",
-    "bias": "only the factors of LoRA are learned and sent",
-    "lora_bias": "only the factors of LoRA are learned and sent",
-    "modules_to_save": "only the factors of LoRA are learned and sent",
-    "trainable_token_indices": "only the factors of LoRA are learned and sent",
-    "target_parameters": "only linear layers carry an adapter",
-    "rank_pattern": "all layers of a device have one rank (fleet.ranks gives devices ranks of their own)",
-    "alpha_pattern": "all layers of a device have one alpha (fleet.alphas gives devices alphas of their own)",
-    "init_lora_weights": "it would change the weights of the base, or need data before there are any",
-}
-
-
-def lora_config(config: ModelConfig) -> LoraConfig:
-    """The adapter's shape in peft's words.
-
-    Raises:
-        ConfigError: for a field in `model.lora` that there is not, that is set elsewhere, or that is not supported.
-    """
-    given = config.lora
-    for name, place in _ELSEWHERE.items():
-        if name in given:
-            raise ConfigError(f"model.lora.{name}={given[name]!r} has its own place: set {place}")
-    known = {field.name for field in fields(LoraConfig)}
-    unknown = sorted(given.keys() - known)
-    if unknown:
-        raise ConfigError(f"model.lora.{unknown[0]} is no field of peft's LoraConfig; set one of: {', '.join(TAKEN)}")
-    refuse_unsupported(given, "model.lora")
-    if config.targets is not None and "target_modules" in given:
-        raise ConfigError("model.targets and model.lora.target_modules say the same thing; leave one of them out")
-    targets = ALL_LINEAR if config.targets is None else list(config.targets)
-    own = {name: value for name, value in given.items() if name in TAKEN}
-    try:
-        return LoraConfig(**{"target_modules": targets, **own, "task_type": "CAUSAL_LM"} | _size(config))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model.lora={given} is refused by peft: {error}") from error
-
-
-def _size(config: ModelConfig) -> dict[str, Any]:
-    return {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": 0.0}
-
-
-def refuse_unsupported(given: Mapping[str, Any], source: str) -> None:
-    """Refuse fields of a `LoraConfig` that would act otherwise than the stacked adapters do; unset ones do not count.
-
-    Raises:
-        ConfigError: naming `source`, the field and the reason.
-    """
-    plain = LoraConfig()
-    for name, value in given.items():
-        default = getattr(plain, name, None)
-        unset = value == default or (not value and not default)
-        if name in _SILENT or name in _ELSEWHERE or unset or (name in TAKEN and name != "init_lora_weights"):
-            continue
-        if name == "init_lora_weights" and value in STARTS:
-            continue
-        why = _REASONS.get(name, "it changes how an adapter acts, in a way that stacked adapters do not know")
-        also = f" ({', '.join(map(str, STARTS))} do not)" if name == "init_lora_weights" else ""
-        raise ConfigError(f"{source}.{name}={value!r} is not supported: {why}{also}; leave it out")
-
+WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
+"""The files of an adapter's factors, and of its extras, which peft does not know."""
+PREFIX = "base_model.model."
+"""What peft puts before the name of a layer."""
 
 Adapter = dict[str, NDArray[np.float32]]
 
@@ -121,12 +44,11 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def initial_adapter(
-    base: PreTrainedModel, config: ModelConfig, seed: int, extras: Mapping[str, NDArray[Any]] = {}
-) -> Adapter:
+def initial_adapter(base: AnyModel, config: ModelConfig, seed: int, extras: Mapping[str, NDArray[Any]] = {}) -> Adapter:
     """The adapter that round 1 starts from: peft's initialisation (by default B is zero), or a saved one.
 
-    peft decides which layers are meant and how they are called; `base` is left as it was.
+    peft decides which layers are meant and how they are called, but for those of a built-in model, which are known;
+    `base` is left as it was.
 
     Args:
         base: the frozen model.
@@ -140,12 +62,44 @@ def initial_adapter(
             another rank, alpha or base, or extras of other shapes.
     """
     more = _checked(extras)
+    fresh = (_drawn(base, config, seed) if _is_plain(base, config) else _by_peft(base, config, seed)) | more
+    if config.adapter is None:
+        return fresh
+    return load_adapter(Path(config.adapter), like=fresh, config=config)
+
+
+def _is_plain(base: AnyModel, config: ModelConfig) -> TypeGuard[BuiltinLlama]:
+    """Whether it is known without peft which layers are meant, and how they begin."""
+    return isinstance(base, BuiltinLlama) and not config.lora and set(config.targets or LINEAR) <= set(LINEAR)
+
+
+def _drawn(base: BuiltinLlama, config: ModelConfig, seed: int) -> Adapter:
+    """What `_by_peft` gives of a built-in model, without peft."""
+    ends = tuple(f".{name}" for name in config.targets or LINEAR)
+    found: Adapter = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "adapter"))
+        for name, layer in base.named_modules():
+            if isinstance(layer, torch.nn.Linear) and name.endswith(ends):
+                a = torch.nn.Linear(layer.in_features, config.rank, bias=False)
+                torch.nn.Linear(config.rank, layer.out_features, bias=False)  # peft draws B before it sets it to zero
+                torch.nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
+                found[f"{PREFIX}{name}.lora_A.weight"] = a.weight.detach().to(base.dtype).float().numpy()  # (r, in)
+                found[f"{PREFIX}{name}.lora_B.weight"] = np.zeros((layer.out_features, config.rank), np.float32)
+    return dict(sorted(found.items()))
+
+
+def _by_peft(base: AnyModel, config: ModelConfig, seed: int) -> Adapter:
+    """LoRA's factors as peft makes them; `base` is left as it was."""
+    from peft import get_peft_model, get_peft_model_state_dict
+
     settings = lora_config(config)
+    whole = whole_model(base.folder, base.dtype) if isinstance(base, BuiltinLlama) else base
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
         try:
             with quiet_peft():
-                wrapped = get_peft_model(base, settings)
+                wrapped = get_peft_model(whole, settings)
         except (ValueError, re.error) as error:  # a target may be a regular expression
             given = "lora.target_modules" if config.targets is None else "targets"
             named = settings.target_modules if config.targets is None else list(config.targets)
@@ -155,11 +109,9 @@ def initial_adapter(
         wrapped.unload()
         raise ConfigError(f"the targets match {strange}, which is no linear layer; leave it out of model.targets")
     state = get_peft_model_state_dict(wrapped)
-    fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())} | more
+    fresh = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
     wrapped.unload()  # takes the LoRA layers out of `base` again
-    if config.adapter is None:
-        return fresh
-    return load_adapter(Path(config.adapter), like=fresh, config=config)
+    return fresh
 
 
 def _checked(extras: Mapping[str, NDArray[Any]]) -> Adapter:
@@ -177,6 +129,8 @@ def _checked(extras: Mapping[str, NDArray[Any]]) -> Adapter:
 
 def _is_strange(module: torch.nn.Module) -> bool:
     """Whether it carries an adapter and is no linear layer."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return isinstance(module, BaseTunerLayer) and not isinstance(module.get_base_layer(), torch.nn.Linear)
 
 
@@ -193,7 +147,7 @@ def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = No
         raise ConfigError(f"model.adapter={str(folder)!r} holds no peft adapter (no adapter_config.json)")
     saved = json.loads((folder / "adapter_config.json").read_text())
     refuse_unsupported(saved, f"model.adapter={str(folder)!r}: its adapter_config.json")
-    loaded = {name: t.float().numpy() for name, t in load_peft_weights(str(folder), device="cpu").items()}
+    loaded = {name: tensor.float().numpy() for name, tensor in _weights(folder).items()}
     reason = mismatch(loaded, lora_of(like))
     theirs = LoraShape(int(saved["r"]), float(saved["lora_alpha"]), bool(saved.get("use_rslora", False)))
     if reason is None and config is not None and theirs != config.shape:
@@ -207,6 +161,16 @@ def load_adapter(folder: Path, *, like: Adapter, config: ModelConfig | None = No
         )
     loaded |= _loaded_head(folder / HEAD, extras_of(like))
     return {name: loaded[name] for name in like}
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a saved adapter; in an older format than that of safetensors, peft reads them."""
+    file = folder / WEIGHTS
+    if file.is_file():
+        return load_file(file)
+    from peft.utils import load_peft_weights
+
+    return dict(load_peft_weights(str(folder), device="cpu"))
 
 
 def _loaded_head(file: Path, fresh: Adapter) -> Adapter:
@@ -258,18 +222,13 @@ def save_adapter(folder: Path, adapter: Adapter, config: ModelConfig) -> None:
     It is there only if there are any, so that nobody goes on with those of another adapter.
     """
     factors, extras = lora_of(adapter), extras_of(adapter)
-    write_atomically(folder / "adapter_model.safetensors", save(factors), what="the adapter")
+    write_atomically(folder / WEIGHTS, save(factors), what="the adapter")
     if extras:
         write_atomically(folder / HEAD, save(extras), what="what is learned beside LoRA")
     else:
         (folder / HEAD).unlink(missing_ok=True)
-    settings = lora_config(config)
-    if settings.target_modules == ALL_LINEAR:  # in names that every version of peft reads alike
-        settings.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in factors})
-    settings.base_model_name_or_path = config.path
-    settings.inference_mode = True
-    with writing("the adapter's settings", folder / "adapter_config.json"):
-        settings.save_pretrained(str(folder))
+    settings = json.dumps(saved_settings(config, factors), indent=2, sort_keys=True)
+    write_atomically(folder / "adapter_config.json", settings.encode(), what="the adapter's settings")
 
 
 def factor_of(name: str) -> str:

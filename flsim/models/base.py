@@ -4,34 +4,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from flsim.config.model import AFTER, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.models.adapter import Adapter, initial_adapter
-from flsim.models.folder import HELP, folder_of, is_built_in, loading, tokenizer_of
-from flsim.models.forward import AnyForward, Forward
+from flsim.models.builtin_llama import AnyModel, BuiltinLlama
+from flsim.models.folder import HELP, AnyTokenizer, folder_of, is_built_in, loading, tokenizer_of
+from flsim.models.forward import Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
+from flsim.models.hub import BUILTIN
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.memory import GRAPH
 from flsim.models.prefix import LEAST
+from flsim.models.seam import Seam
 from flsim.models.static_forward import StaticForward, can_be_captured
 from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
 from flsim.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class BaseModel:
     """A causal language model with what generation needs to know about its tokens, and how it is asked."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: AnyModel
+    tokenizer: AnyTokenizer
     pad_id: int
     eos_id: int
     """The token that ends an answer which somebody else wrote."""
@@ -56,14 +60,16 @@ class BaseModel:
         """The token that asks the cloud for help and ends a response; `NO_HELP` where there is no such token."""
         return self.help.token
 
+    def as_transformers(self) -> "PreTrainedModel":
+        """The model in transformers' class, whatever it is here; adapters that are on act there, too."""
+        return self.model.as_transformers() if isinstance(self.model, BuiltinLlama) else self.model
+
     @cached_property
     def forward(self) -> Forward:
         """How the model reads: the short way for the Llama family, the model's own for all others."""
-        if not fits(self.model):
-            return AnyForward(self.model)
-        if self.cuda_graphs:
+        if self.cuda_graphs and fits(self.model):
             return StaticForward(self.model)
-        return LlamaForward(self.model, checkpointing=self.checkpointing, graph=self.graph)
+        return forward_of(self.model, checkpointing=self.checkpointing, graph=self.graph)
 
     def prompt(self, problem: Problem) -> str:
         """What the model reads of a problem; the same whether it may ask or not, since its reading is shared."""
@@ -87,6 +93,17 @@ class BaseModel:
         for other in self.more_ends:
             ending |= tokens == other
         return ending
+
+
+def forward_of(
+    model: AnyModel, *, checkpointing: bool = False, graph: int | None = None, seam: Seam | None = None
+) -> Forward:
+    """How a model reads; see `LlamaForward` for what may be asked of it, and of any other only where it is cut."""
+    if fits(model):
+        return LlamaForward(model, checkpointing=checkpointing, graph=graph, seam=seam)
+    from flsim.models.any_forward import AnyForward  # only now: transformers takes seconds
+
+    return AnyForward(model, seam)
 
 
 def load_base(
@@ -140,7 +157,7 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     return BaseModel(model, tokenizer, pad_id, eos_id, *asked, checkpointing, graph, graphs)
 
 
-def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+def _shared_prefix_of(config: ModelConfig, tokenizer: AnyTokenizer, model: AnyModel) -> int:
     """As it is set; unset it is what pays, and nothing for the built-in world, whose questions are short."""
     if config.shared_prefix is None:
         return 0 if is_built_in(tokenizer.get_vocab()) or not fits(model) else LEAST
@@ -152,8 +169,14 @@ def _shared_prefix_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, m
     return config.shared_prefix
 
 
-def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
+def _weights_of(config: ModelConfig, key: str) -> AnyModel:
     """The model with its weights; every one of them must be in the checkpoint, for others would be drawn at random."""
+    if config.path.startswith(BUILTIN) and config.device_map is None:
+        with loading(config.path, key):
+            return BuiltinLlama(folder_of(config.path, key), getattr(torch, config.dtype))
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()
     placed: dict[str, Any] = {} if config.device_map is None else {"device_map": config.device_map}
     with loading(config.path, key if not placed else f"model.device_map={config.device_map!r} with {key}"):
@@ -164,7 +187,7 @@ def _weights_of(config: ModelConfig, key: str) -> PreTrainedModel:
             output_loading_info=True,
             **placed,
         )
-    model: PreTrainedModel
+    model: AnyModel
     model, found = both
     wrong = [*sorted(found["missing_keys"]), *sorted(name for name, *_ in found["mismatched_keys"])]
     if wrong:
@@ -197,13 +220,13 @@ def refuse_unspeakable(config: ModelConfig, max_new_tokens: int) -> None:
         )
 
 
-def _built_in_help(tokenizer: PreTrainedTokenizerBase) -> HelpRequest:
+def _built_in_help(tokenizer: AnyTokenizer) -> HelpRequest:
     """What a cloud is kept from saying: the built-in one has learned a token for it, others know of no request."""
     vocabulary = tokenizer.get_vocab()
     return HelpRequest(HELP, (vocabulary[HELP],)) if is_built_in(vocabulary) else NEVER
 
 
-def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) -> HelpRequest:
+def _help_of(config: ModelConfig, tokenizer: AnyTokenizer, key: str) -> HelpRequest:
     """The request as one token if the tokenizer has it as one, else as a text."""
     vocabulary = tokenizer.get_vocab()
     text = (HELP if is_built_in(vocabulary) else TEXT) if config.help is None else config.help
@@ -218,7 +241,7 @@ def _help_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, key: str) 
     return HelpRequest(text, ids, config.request)
 
 
-def _stops_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: HelpRequest) -> Stops:
+def _stops_of(config: ModelConfig, tokenizer: AnyTokenizer, help_: HelpRequest) -> Stops:
     """The stop texts, none of which may lie within the request."""
     within = next((stop for stop in config.stop if stop in help_.text), None)
     if within is not None:
@@ -229,7 +252,7 @@ def _stops_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: He
     return Stops(config.stop, tokenizer)
 
 
-def _ends_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, key: str) -> list[int]:
+def _ends_of(config: ModelConfig, tokenizer: AnyTokenizer, model: AnyModel, key: str) -> list[int]:
     """All tokens that end a response, first the one to write oneself: the end of a turn where there is a chat."""
     turn = Chat(tokenizer, config.chat_options, today=config.date).end() if has_chat(tokenizer) else None
     named = getattr(model.generation_config, "eos_token_id", None)

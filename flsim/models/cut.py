@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from flsim.collaboration.payload import Payload
-from flsim.models.base import BaseModel
-from flsim.models.forward import AnyForward, Decoder, Forward, Next, Past, Readout
-from flsim.models.llama import LlamaForward, fits
+from flsim.models.base import BaseModel, forward_of
+from flsim.models.forward import Decoder, Forward, Next, Past, Readout
 from flsim.models.prefix import Prefix
 from flsim.models.seam import Seam, body_of
 
@@ -93,7 +92,7 @@ class CutModel(BaseModel):
     def whole(self) -> Forward:
         """Through the seam at every token."""
         seam = Seam(self.cut.layer, self.cut.payload.received)
-        return LlamaForward(self.model, seam=seam) if fits(self.model) else AnyForward(self.model, seam)
+        return forward_of(self.model, seam=seam)
 
     @cached_property
     def exits(self) -> "ExitForward | None":

@@ -17,6 +17,8 @@ from flsim.files import UnwritableError, sketch_of
 from flsim.models.gguf import digest, folder_from, gguf_file
 
 BUILTIN_DIR = Path(__file__).parent / "builtin"
+BUILTIN = "builtin:"
+"""What a setting begins with that names a built-in model."""
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _WORDS = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
 _SAYING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -100,6 +102,17 @@ def sha256_of(path: str, key: str = "model.path") -> str:
     return found.hexdigest()
 
 
+def layers_of(path: str, key: str = "model.path") -> list[str]:
+    """The names of a built-in model's layers, from the head of its weights' file.
+
+    Raises:
+        ConfigError: if there is no such model, or it cannot be read.
+    """
+    with loading(path, key), (folder_of(path, key) / "model.safetensors").open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return [name.removesuffix(".weight") for name in head if name.endswith(".weight")]
+
+
 def saved_in(path: str, key: str = "model.path") -> str | None:
     """The dtype that a checkpoint's weights were saved in, by its config; None if that does not say so."""
     with loading(path, key):
@@ -110,7 +123,7 @@ def saved_in(path: str, key: str = "model.path") -> str | None:
 
 def _local_folder(path: str, key: str) -> Path | None:
     """The folder that is named; None for what may be a name at the hub."""
-    folder = BUILTIN_DIR / path.removeprefix("builtin:") if path.startswith("builtin:") else Path(path)
+    folder = BUILTIN_DIR / path.removeprefix(BUILTIN) if path.startswith(BUILTIN) else Path(path)
     if os.path.isfile(folder / "config.json"):
         return folder
     if not os.path.exists(folder) and _NAME.fullmatch(path):
@@ -118,7 +131,7 @@ def _local_folder(path: str, key: str) -> Path | None:
     packed = sorted(folder.glob("*.gguf")) if os.path.isdir(folder) else []
     if packed:
         raise ConfigError(f"{key}={shown(path)} holds no config.json but a GGUF file; give that: {key}={packed[0]}")
-    built_in = ", ".join(f"builtin:{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
+    built_in = ", ".join(f"{BUILTIN}{child.name}" for child in sorted(BUILTIN_DIR.iterdir()))
     raise ConfigError(f"{key}={shown(path)} holds no checkpoint (config.json); built in are: {built_in}")
 
 

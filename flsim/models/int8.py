@@ -9,7 +9,8 @@ widens the whole numbers again, layer by layer, and multiplies what comes out by
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from flsim.models.builtin_llama import AnyModel
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 _MOST = 127
@@ -49,7 +50,7 @@ def multiplies_in_bfloat16() -> bool:
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def shrink(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def shrink(model: AnyModel, dtype: torch.dtype) -> None:
     """Put every linear layer but the head into 8 bits, in place; embeddings and head stay, as they decide words.
 
     Args:

@@ -14,29 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
 
+from flsim.models.builtin_llama import AnyModel, BuiltinLlama
 from flsim.models.forward import Decoder, Next, Past, Readout, Segment, positions_of
 from flsim.models.memory import bytes_kept
 from flsim.models.prefix import Prefix
 from flsim.models.seam import Seam
 from flsim.models.stacked_lora import WASTE, unequal
 
-_FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_FAMILY = frozenset(
+    f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}ForCausalLM"
+    for name in ("Llama", "Mistral", "Qwen2", "Qwen3")
+)  # by their names: to import them takes seconds, and without a checkpoint of theirs nobody has
 _PLAIN = 4096  # up to so many scores per row and head, attention by plain products is the faster one on a CPU
 
 Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, query, key, value) to what attention gives
 
 
-def fits(model: PreTrainedModel) -> bool:
+def fits(model: AnyModel) -> bool:
     """Whether the model is of the family, with full attention in every layer, turned whole, and on one device."""
-    if type(model) not in _FAMILY:
+    if isinstance(model, BuiltinLlama):
+        return True
+    if f"{type(model).__module__}.{type(model).__qualname__}" not in _FAMILY:
         return False
     config = model.config
     kinds = getattr(config, "layer_types", None)
@@ -52,7 +51,7 @@ class LlamaForward:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: AnyModel,
         *,
         checkpointing: bool = False,
         graph: int | None = None,

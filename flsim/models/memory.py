@@ -1,11 +1,11 @@
 """How much a training step may keep in memory, and whether a pack fits, estimated before anything is started."""
 
 import psutil
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from flsim.config.model import AUTO, ModelConfig
 from flsim.config.schema import ConfigError, EngineConfig
-from flsim.models.folder import folder_of, loading
+from flsim.models.builtin_llama import AnyConfig, AnyModel
+from flsim.models.folder import config_of
 
 LOGITS = 2**28
 """Most numbers of a pass's logits, 1 GiB: with a large vocabulary they, not the tokens, fill the memory."""
@@ -17,7 +17,7 @@ _SHORT = ("llama", "mistral", "qwen2", "qwen3")  # families that the short forwa
 _BUILT_IN_PROMPT, _PROMPT = 64, 512  # tokens of a generous prompt: of the built-in world, and with other models
 
 
-def training_bytes(model: PretrainedConfig, tokens: int, judged: int, settings: ModelConfig) -> int:
+def training_bytes(model: AnyConfig, tokens: int, judged: int, settings: ModelConfig) -> int:
     """Bytes that a forward pass keeps for its backward.
 
     Per token what `kept_per_token` says, in the base's dtype; and per token that is judged three vectors of the
@@ -47,19 +47,19 @@ def kept_per_token(hidden: int, inner: int, layers: int, *, checkpointing: bool)
     return per_layer + layers * hidden if checkpointing else layers * per_layer
 
 
-def bytes_per_token(model: PretrainedConfig, dtype: str, *, checkpointing: bool = False) -> int:
+def bytes_per_token(model: AnyConfig, dtype: str, *, checkpointing: bool = False) -> int:
     """What one token keeps for the backward pass."""
     model = model.get_text_config()
     hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
     return _BYTES[dtype] * kept_per_token(hidden, inner, model.num_hidden_layers, checkpointing=checkpointing)
 
 
-def bytes_kept(model: PreTrainedModel, *, checkpointing: bool = False) -> int:
+def bytes_kept(model: AnyModel, *, checkpointing: bool = False) -> int:
     """The same of a model that is loaded."""
     return bytes_per_token(model.config, str(model.dtype).removeprefix("torch."), checkpointing=checkpointing)
 
 
-def weight_bytes(model: PretrainedConfig, dtype: str) -> int:
+def weight_bytes(model: AnyConfig, dtype: str) -> int:
     """About what the frozen base takes: embeddings, head, and of every layer attention and a gated network."""
     model = model.get_text_config()
     hidden, inner = model.hidden_size, getattr(model, "intermediate_size", 4 * model.hidden_size)
@@ -100,8 +100,7 @@ def refuse_too_large(
     """
     if engine.gpus > 0:
         return
-    with loading(settings.path):
-        model = AutoConfig.from_pretrained(folder_of(settings.path))
+    model = config_of(settings.path)
     workers = engine.workers if engine.kind == "ray" else 1
 
     def needed(pack: int) -> int:

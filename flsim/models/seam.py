@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from flsim.models.builtin_llama import AnyModel
 
 
 class Seam:
@@ -35,7 +36,7 @@ class Seam:
         return self._send(states)  # (..., D)
 
     @contextmanager
-    def within(self, model: PreTrainedModel) -> Iterator[None]:
+    def within(self, model: AnyModel) -> Iterator[None]:
         """Lies in a model's own forward meanwhile, and in no other call of it."""
 
         def cross(_: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], Any]:
@@ -50,7 +51,7 @@ class Seam:
             handle.remove()
 
 
-def body_of(model: PreTrainedModel) -> tuple[nn.Module, nn.ModuleList]:
+def body_of(model: AnyModel) -> tuple[nn.Module, nn.ModuleList]:
     """What holds the layers of a decoder, and these.
 
     Raises:

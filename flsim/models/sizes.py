@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from flsim.config.model import ModelConfig
 from flsim.config.ranges import ConfigError, near
 from flsim.config.system import SystemConfig
-from flsim.models.folder import folder_of, loading
+from flsim.models.folder import config_of
 from flsim.models.memory import prompt_tokens
 from flsim.system.shapes import DECODERS, Decoder
 from flsim.system.system import System
@@ -40,9 +38,7 @@ def system_of(system: SystemConfig, model: ModelConfig, seed: int, held: float =
 
 
 def _own(model: ModelConfig) -> Decoder:
-    with loading(model.path):
-        config = AutoConfig.from_pretrained(folder_of(model.path)).get_text_config()
-    return Decoder.read(model.path, config.to_dict())
+    return Decoder.read(model.path, config_of(model.path).get_text_config().to_dict())
 
 
 def _named(name: str) -> Decoder:

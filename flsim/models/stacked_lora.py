@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import grouped_mm
-from transformers import PreTrainedModel
 
 from flsim.models.adapter import Adapter, extras_of, factor_of, lora_of
+from flsim.models.builtin_llama import AnyModel
 
 WASTE = 1.3
 """Filling devices up to equal numbers of tokens is the faster way as long as it adds less than this factor."""
@@ -161,7 +161,7 @@ class StackedLora:
     them the extras.
     """
 
-    def __init__(self, base: PreTrainedModel, like: Adapter, scale: float) -> None:
+    def __init__(self, base: AnyModel, like: Adapter, scale: float) -> None:
         """Wrap the layers that `like` names.
 
         Args:
@@ -170,7 +170,7 @@ class StackedLora:
                 left out of what is stacked.
             scale: alpha / r of that rank; a device of rank r_k gets alpha / r_k unless `attach` is told otherwise.
         """
-        self.model = base.eval().requires_grad_(False)
+        self.model: Any = base.eval().requires_grad_(False)
         self.rank = rank_of(like)
         self.scale = scale
         self._slots: list[_Slot] = []

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from flsim.models.builtin_llama import AnyModel
 from flsim.models.capturing import CudaGraphs, Graphs, NoGraphs
 from flsim.models.forward import Decoder, Next, Past, Readout, positions_of
 from flsim.models.llama import LlamaForward, fits
@@ -28,7 +28,7 @@ Shape = TypeVar("Shape")
 Made = TypeVar("Made", StaticRoom, StaticPass, StaticAdapters)
 
 
-def can_be_captured(model: PreTrainedModel) -> bool:
+def can_be_captured(model: AnyModel) -> bool:
     """Whether the short passes read it, and no number decides in Python how: not so where angles follow the length."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     return fits(model) and rope.get("rope_type", "default") not in _BY_LENGTH
@@ -37,7 +37,7 @@ def can_be_captured(model: PreTrainedModel) -> bool:
 class StaticForward(LlamaForward):
     """The passes of a model that `fits`, on one card."""
 
-    def __init__(self, model: PreTrainedModel, graphs: Callable[[], Graphs] | None = None) -> None:
+    def __init__(self, model: AnyModel, graphs: Callable[[], Graphs] | None = None) -> None:
         """Take the model.
 
         Args:

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+
+from flsim.models.builtin_tokenizer import AnyTokenizer
 
 _BROKEN = "�"  # in place of bytes that are no letter yet
 _ANCHOR = "a"  # read before a token, since some tokenizers drop the white space that a text begins with
@@ -21,7 +22,7 @@ class Stops:
     """Texts that end a response; without any, nothing but an ending token and the help request does."""
 
     texts: tuple[str, ...] = ()
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: AnyTokenizer | None = None
     """Of the model; None only without texts."""
 
     def __bool__(self) -> bool:

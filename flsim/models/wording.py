@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flsim.config.model import OFFER, TODAY, ModelConfig
 from flsim.config.schema import ConfigError
-from flsim.models.folder import is_built_in
+from flsim.models.folder import AnyTokenizer, is_built_in
 from flsim.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PROBE = "What is asked?"
 _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
@@ -27,7 +28,7 @@ class Chat:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None = None, *, today: str = TODAY
+        self, tokenizer: "PreTrainedTokenizerBase", options: Mapping[str, Any] | None = None, *, today: str = TODAY
     ) -> None:
         """Take a tokenizer that has a template.
 
@@ -89,7 +90,7 @@ class Chat:
         return [{"type": "text", "text": text}] if self._parts else text
 
 
-def has_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
+def has_chat(tokenizer: AnyTokenizer) -> "TypeGuard[PreTrainedTokenizerBase]":
     """Whether a tokenizer has a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
 
@@ -118,7 +119,7 @@ class Wording:
     """By task, or under `all` for every other one, questions with answers that stand before the question."""
     limit: int | None = None
     """Most tokens of a prompt."""
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: AnyTokenizer | None = None
 
     def prompt(self, problem: Problem) -> str:
         """What the model reads; the head of a question is cut off where the prompt would be longer than `limit`.
@@ -180,15 +181,16 @@ BARE = Wording()
 """The question under its instruction and no more."""
 
 
-def wording_of(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, help_: str) -> Wording:
+def wording_of(config: ModelConfig, tokenizer: AnyTokenizer, help_: str) -> Wording:
     """The wording that a config asks for.
 
     Raises:
         ConfigError: for an offer or a template that lacks a field or has one that there is not, a system prompt that no
             template takes, a chat template that fails, or prompts with no room for a question.
     """
-    framed = config.chat and has_chat(tokenizer)
-    chat = Chat(tokenizer, config.chat_options, today=config.date) if framed else None
+    chat = None
+    if config.chat and has_chat(tokenizer):
+        chat = Chat(tokenizer, config.chat_options, today=config.date)
     if chat is None and config.system is not None:
         why = "model.chat=false" if has_chat(tokenizer) else f"the checkpoint {config.path!r} has no chat template"
         raise ConfigError(f"model.system has no effect: {why}; put its words into model.templates, or leave it out")

@@ -20,8 +20,9 @@ from flsim.budget.ledger import Ledger
 from flsim.config.schema import Config, ConfigError
 from flsim.flower.contract import client_of
 from flsim.flower.messages import DeviceUpdate
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from tests.tiny import TOKEN, tiny_world
 
 TAU = 0.3
@@ -93,7 +94,7 @@ def peft_step(
     world: World, algorithm: DaGrpo, device: Device, advantage: torch.Tensor, rollout: Rollout
 ) -> tuple[Adapter, Adapter]:
     """Gradient and new adapter by peft's own model, one response at a time without padding, and by torch's Adam."""
-    model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
+    model = get_peft_model(load_base(world.config.model.path).as_transformers(), lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in device.adapter.items()})
     named = {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
     assert named.keys() == device.adapter.keys()

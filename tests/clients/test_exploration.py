@@ -32,8 +32,9 @@ from flsim.config.load import load_config
 from flsim.learning.benefit import CLOUD
 from flsim.learning.exploration import EDGE
 from flsim.metrics.rows import training, without_timing
-from flsim.models.adapter import Adapter, lora_config, lora_of
+from flsim.models.adapter import Adapter, lora_of
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from flsim.problems.problem import Problem
 from tests.tiny import TOKEN, TinyRun, tiny_world
 
@@ -88,7 +89,7 @@ def learned(world: World, learner: Reinforcement, devices: Sequence[Device]) -> 
 
 def by_peft(world: World, learner: DaGrpo, device: Device, problems: Sequence[Problem], rollout: Rollout) -> Adapter:
     """Of `-sum gain z / prompts`, z = log P - log (1 - P) of the request's tokens, one prompt at a time."""
-    model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
+    model = get_peft_model(load_base(world.config.model.path).as_transformers(), lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in lora_of(device.adapter).items()})
     base, loss, drafts = world.base, torch.zeros(()), rollout.completions
     assert rollout.explored is not None

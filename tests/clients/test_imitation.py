@@ -21,8 +21,9 @@ from clients.device.world import World, load_world
 from clients.reinforcement import Reinforcement
 from flsim.budget.ledger import Ledger
 from flsim.config.load import load_config
-from flsim.models.adapter import Adapter, lora_config, lora_of
+from flsim.models.adapter import Adapter, lora_of
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from flsim.problems.judging import are_right
 from flsim.problems.problem import Problem
 from tests.flsim.cloud.answers import answered
@@ -82,7 +83,7 @@ def first_gradients(world: World, learner: Reinforcement, devices: Sequence[Devi
 
 def by_peft(world: World, adapter: Adapter, lessons: Sequence[Lesson], learner: Reinforcement, prompts: int) -> Adapter:
     """Of `-imitate / G sum gain log pi(answer) / prompts`, one answer at a time, the help request ruled out."""
-    model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
+    model = get_peft_model(load_base(world.config.model.path).as_transformers(), lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in lora_of(adapter).items()})
     base, loss = world.base, torch.zeros(())
     for problem, text, gain in lessons:

@@ -37,8 +37,9 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config
 from flsim.flower.messages import DeviceUpdate
 from flsim.metrics.rows import ASKED
-from flsim.models.adapter import Adapter, lora_config
+from flsim.models.adapter import Adapter
 from flsim.models.base import load_base
+from flsim.models.lora_settings import lora_config
 from flsim.problems.judging import are_right
 from flsim.tasks.stream import stream_of
 from tests.flsim.cloud.answers import answered
@@ -233,7 +234,7 @@ def test_sft_is_cross_entropy_on_the_clouds_right_answers(world: World) -> None:
     answers = answered(world.cloud, sent)
     good = [(p, a.text) for p, a in zip(sent, answers, strict=True) if are_right([(p, a.text)])[0]]
     assert 0 < len(good) < len(sent)
-    model = get_peft_model(load_base(world.config.model.path).model, lora_config(world.config.model))
+    model = get_peft_model(load_base(world.config.model.path).as_transformers(), lora_config(world.config.model))
     set_peft_model_state_dict(model, {name: torch.from_numpy(t) for name, t in device.adapter.items()})
     base, losses = world.base, []
     for problem, text in good:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from time import monotonic
-
-import httpx
-from openai import APIStatusError, AsyncOpenAI
+from typing import TYPE_CHECKING
 
 from flsim.cloud.server.dialect import Came, Dialect, Question, Request
-from flsim.cloud.server.trouble import REFUSALS, may_pass, name_of, named_wait_s
+from flsim.cloud.server.trouble import REFUSALS, is_status, may_pass, name_of, named_wait_s
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 _GIVE_UP = 3  # questions in a row that failed, after which the others of a call are not even tried
 _LONGEST_WAIT_S = 8.0  # before a retry, unless the server names another time
@@ -28,7 +29,7 @@ _NO_KEY = "none"  # what a server that needs no key is sent; the SDK wants one
 class Call:
     """The questions of one call, on their way."""
 
-    client: AsyncOpenAI
+    client: "AsyncOpenAI"
     gate: asyncio.Semaphore
     in_a_row: int = 0
     troubles: Counter[str] = field(default_factory=Counter)
@@ -63,6 +64,8 @@ class Sender:
             return thread.submit(asyncio.run, self._all(requests)).result()
 
     async def _all(self, requests: Sequence[Request]) -> tuple[list[Came | None], Call]:
+        from openai import AsyncOpenAI  # not above: a config is checked without it
+
         key = os.environ.get(self.key_env) or _NO_KEY
         timeout = self.deadline_s
         async with AsyncOpenAI(api_key=key, base_url=self.url, max_retries=0, timeout=timeout) as client:
@@ -83,7 +86,7 @@ class Sender:
                     if self._learns(error):
                         continue
                     trouble, wait_s = name_of(error), self._wait_s(attempt, error)
-                    if isinstance(error, APIStatusError) and error.status_code in REFUSALS:
+                    if is_status(error) and error.status_code in REFUSALS:
                         call.refusals[error.status_code] += 1
                     if not may_pass(error):
                         break
@@ -103,19 +106,21 @@ class Sender:
             call.troubles[trouble] += 1
             return None
 
-    async def _send(self, client: AsyncOpenAI, request: Request) -> Came:
+    async def _send(self, client: "AsyncOpenAI", request: Request) -> Came:
         """Once; what the SDK makes of odd replies is odd, too, so it only carries them."""
+        import httpx
+
         form = request.form(self.dialect)
         reply = await client.post(request.route, body=form, cast_to=httpx.Response)
         return request.read(reply.text)
 
     def _learns(self, error: Exception) -> bool:
         """Whether a refusal says what this server takes instead; it then gets that, and nothing has failed."""
-        if not isinstance(error, APIStatusError) or error.status_code not in (400, 422):
+        if not is_status(error) or error.status_code not in (400, 422):
             return False
         return self.dialect.learns(error.response.text.lower(), error.request.content)
 
     def _wait_s(self, attempt: int, error: Exception) -> float:
         """Seconds before the next try: what the server names, or twice those before."""
-        named = named_wait_s(error.response.headers) if isinstance(error, APIStatusError) else None
+        named = named_wait_s(error.response.headers) if is_status(error) else None
         return min(self.backoff_s * 2.0**attempt, _LONGEST_WAIT_S) if named is None else named

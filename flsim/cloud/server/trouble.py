@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
-
-from openai import APIConnectionError, APIStatusError, APITimeoutError
+from typing import TYPE_CHECKING, TypeGuard
 
 from flsim.cloud.server.chat_reply import UnreadableReplyError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
 
 _PASSING = (408, 409, 429)  # what may be different the next time, like every 5xx
 REFUSALS = {
@@ -36,16 +38,25 @@ def named_wait_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def is_status(error: Exception) -> "TypeGuard[APIStatusError]":
+    """Whether a server answered, and with a status that is none of success."""
+    from openai import APIStatusError  # not above: it takes half a second, and a config is checked without it
+
+    return isinstance(error, APIStatusError)
+
+
 def may_pass(error: Exception) -> bool:
     """Whether trying again can help."""
-    return not isinstance(error, APIStatusError) or error.status_code in _PASSING or error.status_code >= 500
+    return not is_status(error) or error.status_code in _PASSING or error.status_code >= 500
 
 
 def name_of(error: Exception) -> str:
     """What happened, in words of our own."""
+    from openai import APIConnectionError, APITimeoutError
+
     if isinstance(error, TimeoutError | APITimeoutError):
         return "timed out"
-    if isinstance(error, APIStatusError):
+    if is_status(error):
         return f"answered with status {error.status_code}"
     if isinstance(error, UnreadableReplyError):
         return str(error)

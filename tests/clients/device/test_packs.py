@@ -31,8 +31,9 @@ from flsim.flower.messages import DeviceUpdate
 from flsim.learning.adam import AdamState
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.any_forward import AnyForward
 from flsim.models.base import load_base
-from flsim.models.forward import AnyForward, Decoder, Forward
+from flsim.models.forward import Decoder, Forward
 from flsim.models.stacked_lora import ranks_of, unequal
 from tests.tiny import TOKEN, tiny_world
 

@@ -450,7 +450,7 @@ def test_what_a_run_lacks_is_refused_before_it_begins(tiny_checkpoint: Path, tmp
 
 def test_a_model_whose_logits_are_wider_than_its_tokenizer_drafts_no_filling(tiny_checkpoint: Path) -> None:
     base = load_model(ModelConfig(path=str(tiny_checkpoint)))
-    base.model.resize_token_embeddings(len(base.tokenizer) + 9)
+    base.as_transformers().resize_token_embeddings(len(base.tokenizer) + 9)
     words = SharedWords.of(base, base.tokenizer.get_vocab())
     assert len(words.allowed) == len(base.tokenizer) + 9
     assert not words.allowed[len(base.tokenizer) :].any()

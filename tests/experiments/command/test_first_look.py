@@ -28,6 +28,10 @@ MISTAKES = {
     "cloud.path=flsim.cloud.endpoint:Endpoint": "needs cloud.url",
     "model.path=nowhere": "'nowhere' holds no checkpoint",
     "model.path=builtin:slim": "built in are: builtin:cloud, builtin:slm",
+    "model.lora={nope: 1}": "model.lora.nope is no field of peft's LoraConfig",
+    "model.lora={use_dora: true}": "DoRA also scales the columns",
+    "model.targets=[c_attn]": "model.targets=['c_attn'] does not fit 'builtin:slm'",
+    "track=[nothing]": "track[0]='nothing' is not known",
     "fleet.cohort=99": "fleet.cohort=99 is more than fleet.devices=16",
     "stream.phases=[[sums]]": "names 'sums', which is no task",
     "data={lists2: {kind: gsm8k}}": "no file for 'train'",
@@ -48,7 +52,8 @@ def test_mistakes_are_told_without_anything_heavy(tmp_path: Path) -> None:
         "    try:\n        first_look(load_config('demo', [*more, text]))\n"
         "    except ConfigError as error:\n        print(error)\n"
         "    else:\n        print('taken')\n"
-        "print(*sorted(sys.modules.keys() & {'torch', 'ray', 'flwr', 'transformers', 'peft', 'sklearn'}))\n"
+        "heavy = {'torch', 'ray', 'flwr', 'transformers', 'peft', 'sklearn', 'pandas', 'openai'}\n"
+        "print(*sorted(sys.modules.keys() & heavy))\n"
     )
     paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(

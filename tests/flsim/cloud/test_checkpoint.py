@@ -97,7 +97,7 @@ def test_a_sure_answer_is_given_by_the_batch(monkeypatch: pytest.MonkeyPatch) ->
 
 def chatty(tiny_checkpoint: Path, folder: Path, template: str) -> Path:
     """The tiny checkpoint with a chat template."""
-    load_base(str(tiny_checkpoint)).model.save_pretrained(folder)
+    load_base(str(tiny_checkpoint)).as_transformers().save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)

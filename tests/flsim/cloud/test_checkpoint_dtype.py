@@ -23,7 +23,7 @@ PROBLEMS = proxy_problems(TASKS, "train", count=6, rng=Random(0))
 def saved_in_bfloat16(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """The tiny checkpoint, as real ones are saved."""
     base = load_base(str(tiny_checkpoint), dtype="bfloat16")
-    base.model.save_pretrained(tmp_path / "half")
+    base.as_transformers().save_pretrained(tmp_path / "half")
     base.tokenizer.save_pretrained(tmp_path / "half")
     return tmp_path / "half"
 

@@ -239,16 +239,21 @@ def test_builtin_cloud_is_deterministic_whatever_the_batch(cloud: Builtin, tiny_
 
 
 def test_builtin_cloud_computes_a_question_once(cloud: Builtin, passes: list[int]) -> None:
-    """Ten questions, each asked twice in one call, then again: ten rows in the first call's first pass, none after."""
+    """Ten questions, each asked twice in one call, then again: ten rows in the first call's first pass, none after.
+
+    Later passes read the tokens of answers, so that they have a row for each.
+    """
     asked = problems(10)
     answers = cloud.answer(asked + asked)
     assert answers[:10] == answers[10:]
-    assert passes[0] == max(passes) == 10
+    assert passes[0] == 10
+    assert max(passes) <= 10 * cloud.max_new_tokens
     before = len(passes)
     assert cloud.answer(asked[3:5]) == answers[3:5]
     assert len(passes) == before
     cloud.answer([*asked, *problems(1, seed=9)])
-    assert set(passes[before:]) == {1}  # only the eleventh is new
+    assert passes[before] == 1  # only the eleventh is new
+    assert max(passes[before:]) <= cloud.max_new_tokens
     assert cloud.answer([]) == []
 
 

@@ -80,7 +80,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
     @cache
     def folder(family: str) -> tuple[Path, str]:
         path = write_checkpoint(root / family, family, spread=0.05)
-        model = load_base(str(path)).model
+        model = load_base(str(path)).as_transformers()
         model.get_output_embeddings().weight *= 16  # what it says hangs on its last token most: it repeats itself
         model.save_pretrained(path)
         return path, request_of(path)

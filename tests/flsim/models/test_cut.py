@@ -12,10 +12,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from experiments.real.checkpoint import FAMILIES, write_checkpoint
 from flsim.collaboration.exits import NEVER
 from flsim.collaboration.payload import Payload
+from flsim.models.any_forward import AnyForward
 from flsim.models.base import BaseModel, load_base
 from flsim.models.cut import Cut, CutModel, head_of
 from flsim.models.decoding import Completions, encode, generate, read
-from flsim.models.forward import AnyForward, Forward, Next
+from flsim.models.forward import Forward, Next
 from flsim.models.llama import LlamaForward
 from flsim.models.seam import Seam, body_of
 

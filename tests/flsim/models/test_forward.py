@@ -30,7 +30,8 @@ import flsim.models.forward as forward
 import flsim.models.llama as short
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
-from flsim.models.forward import AnyForward, Forward, Readout
+from flsim.models.any_forward import AnyForward
+from flsim.models.forward import Forward, Readout
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.stacked_lora import StackedLora, unequal
 

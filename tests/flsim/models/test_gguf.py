@@ -4,6 +4,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,12 +49,13 @@ def test_full_weights_come_out_bit_for_bit_and_the_model_says_the_same(tiny: Pat
     packed, unpacked = original.state_dict(), weights_of(folder_of(str(tiny)))
     assert packed.keys() == unpacked.keys()
     assert all(torch.equal(packed[name], unpacked[name]) for name in packed)
-    ids = base.tokenizer(f"{START}user\n1+12=", return_tensors="pt")["input_ids"]
-    assert ids[0, 0] == base.tokenizer.bos_token_id == 0
+    tokenizer: Any = base.tokenizer
+    ids = tokenizer(f"{START}user\n1+12=", return_tensors="pt")["input_ids"]
+    assert ids[0, 0] == tokenizer.bos_token_id == 0
     assert len(ids[0]) == 1 + len("user\n1+=") + 1  # 12 is one piece
     assert base.tokenizer.decode(ids[0]) == f"{START}user\n1+12="
     assert torch.equal(base.model(ids).logits, original(ids).logits)
-    assert base.eos_id == base.tokenizer.convert_tokens_to_ids(END)
+    assert base.eos_id == tokenizer.convert_tokens_to_ids(END)
     assert base.wording.chat is not None
 
 

@@ -13,8 +13,9 @@ from experiments.real.checkpoint import write_checkpoint
 from flsim.config.load import load_config
 from flsim.config.model import LoraShape, ModelConfig
 from flsim.config.schema import ConfigError
-from flsim.models.adapter import Adapter, initial_adapter, lora_config, save_adapter
+from flsim.models.adapter import Adapter, initial_adapter, save_adapter
 from flsim.models.base import load_base, load_model
+from flsim.models.lora_settings import lora_config
 from flsim.models.stacked_lora import StackedLora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +59,7 @@ def test_what_is_taken_acts_as_in_peft(folder: Path, tmp_path: Path, lora: dict[
     like = initial_adapter(base.model, config, 0)
     assert len(like) == 2 * layers
     theirs = LoraConfig(**{"r": 4, "lora_alpha": 6, "task_type": "CAUSAL_LM", "target_modules": "all-linear", **lora})
-    model = get_peft_model(load_model(config).model, theirs)
+    model = get_peft_model(load_model(config).as_transformers(), theirs)
     wrapped = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A." in name}
     assert wrapped == {name.partition(".lora_A")[0] for name in like if ".lora_A." in name}
     adapter = learned(like)
@@ -140,7 +141,7 @@ def test_a_peft_adapter_that_differs_is_refused_with_its_own_settings(
     folder: Path, tmp_path: Path, made: dict[str, Any], message: str
 ) -> None:
     settings = {"task_type": "CAUSAL_LM", "target_modules": "all-linear", **made}
-    get_peft_model(load_base(str(folder)).model, LoraConfig(**settings)).save_pretrained(str(tmp_path))
+    get_peft_model(load_base(str(folder)).as_transformers(), LoraConfig(**settings)).save_pretrained(str(tmp_path))
     config = ModelConfig(path=str(folder), rank=4, alpha=6.0, adapter=str(tmp_path))
     with pytest.raises(ConfigError, match=message):
         initial_adapter(load_base(str(folder)).model, config, 0)

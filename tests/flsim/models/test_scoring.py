@@ -14,9 +14,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, Mistr
 from flsim.config.model import ModelConfig
 from flsim.models import scoring
 from flsim.models.adapter import initial_adapter
+from flsim.models.any_forward import AnyForward
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, encode, generate, read
-from flsim.models.forward import AnyForward, Readout
+from flsim.models.forward import Readout
 from flsim.models.llama import LlamaForward
 from flsim.models.scoring import TOKENS, pull_back, score
 from flsim.models.stacked_lora import StackedLora

@@ -9,7 +9,8 @@ from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedModel
 
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.lora_settings import lora_config
 from flsim.models.stacked_lora import StackedLora
 from tests.flsim.models.small_models import Maker, gpt_neox, llama, make_base, qwen2
 

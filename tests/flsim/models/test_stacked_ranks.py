@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, Qwen2Config
 
 from flsim.config.model import ModelConfig
 from flsim.learning.adam import Adam, fresh_state
-from flsim.models.adapter import Adapter, initial_adapter, lora_config
+from flsim.models.adapter import Adapter, initial_adapter
+from flsim.models.lora_settings import lora_config
 from flsim.models.stacked_lora import StackedLora, ranks_of
 from tests.flsim.models.small_models import make_base, qwen2
 

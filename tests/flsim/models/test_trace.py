@@ -15,9 +15,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoX
 
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
+from flsim.models.any_forward import AnyForward
 from flsim.models.base import BaseModel, load_base
 from flsim.models.decoding import Completions, Reading, Trace, encode, generate, read
-from flsim.models.forward import AnyForward
 from flsim.models.llama import LlamaForward
 from flsim.models.scoring import TOKENS, pull_back
 from flsim.models.stacked_lora import StackedLora

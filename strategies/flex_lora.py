@@ -98,13 +98,13 @@ class FlexLora(DeltaStrategy):
 
         def of(layer: str) -> Terms:
             if plain:
-                return [(c, pairs[layer]) for c, pairs in zip(parts, new, strict=True)]
+                return [(c, pairs.factors(layer)) for c, pairs in zip(parts, new, strict=True)]
             moves = [
-                (c * sign, pairs[layer])
+                (c * sign, pairs.factors(layer))
                 for sign, of_all in ((1.0, new), (-1.0, sent))
                 for c, pairs in zip(parts, of_all, strict=True)
             ]
-            return [(1.0, start[layer]), *moves]
+            return [(1.0, start.factors(layer)), *moves]
 
         return of
 

@@ -10,10 +10,9 @@ a sum of one device after the other. Both of ours say how much energy was cut as
 The layers are Qwen2.5-0.5B's: 24 blocks of seven, of four shapes. With two threads two layers of a shape are worked
 on at a time, by every way alike, and a layer takes half of that; the model's time is the sum over shapes of a layer's
 by their number. Updates are a common direction of learning plus 0.3 of each device's own; a round before, the common
-direction lay as far away. Everything is float64, and each layer has one thread of BLAS. Residuals are relative to the
-norm of the exact sum; memory is the peak of NumPy's arrays beyond the updates, without LAPACK's own workspace.
-
-Then the strategy itself, `FlexLora.aggregate`, from float32 adapters to a float32 adapter: one block, times 24.
+direction lay as far away. They come in float32, as adapters do; sums and decompositions are float64, and each layer has
+one thread of BLAS. Residuals are relative to the norm of the exact sum; memory is the peak of NumPy's arrays beyond the
+updates, without LAPACK's own workspace. Last, the strategy itself, `FlexLora.aggregate`: one block, times 24.
 """
 
 import argparse
@@ -23,11 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.benchmark.measuring import clock_argument, conditions, seconds_of, spread
 from flsim.aggregation.layers import by_layer
 from flsim.aggregation.low_rank import balanced, cheapest, truncated
-from flsim.aggregation.pairs import Matrix, Pair, Terms, adapter_of, weighted_sum
+from flsim.aggregation.pairs import Factors, Matrix, Pair, weighted_sum
 from flsim.config.model import ModelConfig
 from flsim.config.schema import Config, EngineConfig
 from flsim.models.adapter import Adapter
@@ -36,6 +36,7 @@ from flsim.text import markdown_table as table
 from strategies.base import Update
 from strategies.flex_lora import FlexLora
 
+Terms = Sequence[tuple[float, Factors]]
 Way = Callable[[Terms, int, Matrix], Pair]
 
 
@@ -180,10 +181,14 @@ def updates(shape: Shape, devices: int, rank: int, *, layer: int = 0, moved: flo
     return [
         (
             rng.uniform(0.5, 1.5) / devices,
-            Pair(b + 0.3 * rng.normal(size=b.shape), a + 0.3 * rng.normal(size=a.shape)),
+            Factors(_near(b, rng), _near(a, rng), 1.0),
         )
         for _ in range(devices)
     ]
+
+
+def _near(common: Matrix, rng: np.random.Generator) -> NDArray[np.float32]:
+    return (common + 0.3 * rng.normal(size=common.shape)).astype(np.float32)
 
 
 def before(shape: Shape, devices: int, rank: int, *, layer: int = 0) -> Matrix:
@@ -199,8 +204,9 @@ def strategy_seconds(
     of_devices: list[Adapter] = [{} for _ in range(devices + 1)]
     for shape in shapes:
         for layer in range(shape.count // blocks):
-            for adapter, (_, pair) in zip(of_devices, updates(shape, devices + 1, rank, layer=layer), strict=True):
-                adapter |= adapter_of({f"{shape.name}.{layer}": pair}, 1.0)
+            for adapter, (_, factors) in zip(of_devices, updates(shape, devices + 1, rank, layer=layer), strict=True):
+                adapter[f"{shape.name}.{layer}.lora_A.weight"] = factors.a
+                adapter[f"{shape.name}.{layer}.lora_B.weight"] = factors.b
     server, *learned = of_devices
     strategy = FlexLora()
     strategy.begin(Config(model=ModelConfig(rank=rank), engine=EngineConfig(workers=threads)))

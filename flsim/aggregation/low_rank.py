@@ -55,7 +55,7 @@ def truncated(
     """The rank-`rank` product nearest to `b @ a`, or to a weighted sum of such products, in Frobenius norm.
 
     Args:
-        product: a pair of any rank R, or weights and pairs of ranks that add up to R.
+        product: a pair of any rank R, or weights and factors of ranks that add up to R.
         rank: r, at least 1.
         method: `auto` takes the one with the fewest operations (see `cheapest`): up to sides of 256 an exact one.
         start: v `(any, n)` of an earlier approximation, from which `matrix_free` begins; None begins at random.
@@ -76,10 +76,10 @@ def truncated(
     if chosen == "matrix_free":
         block = iterated(terms, rank, start=start, seed=seed)
         whole = float(block.s @ block.s) + block.rest
-        return _finished(rounding(terms), (block.u, block.s, block.v), rank, whole, block.error)
+        return _finished(block.rounding, (block.u, block.s, block.v), rank, whole, block.error)
     pair = product if isinstance(product, Pair) else weighted_sum(terms)
     triplets, whole = _dense(pair, rank) if chosen == "dense" else _qr(pair)
-    return _finished(rounding([(1.0, pair)]), triplets, rank, whole)
+    return _finished(rounding(pair), triplets, rank, whole)
 
 
 def balanced(low: LowRank, *, scale: float = 1.0) -> Pair:

@@ -61,8 +61,38 @@ class Pair:
 Pairs = Mapping[str, Pair]
 """By layer: peft's name of the tensors without `.lora_A.weight` and `.lora_B.weight`."""
 
-Terms = Sequence[tuple[float, Pair]]
-"""A sum of products of one layer: weight and pair of every term, of equal shape; weights may have any sign."""
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The same as an adapter holds it: in float32, with the scale beside it."""
+
+    b: NDArray[np.float32]
+    """`(m, R)`."""
+    a: NDArray[np.float32]
+    """`(R, n)`."""
+    scale: float
+    """By which the product counts."""
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return int(self.b.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(m, n)` of the product."""
+        return int(self.b.shape[0]), int(self.a.shape[1])
+
+    @property
+    def pair(self) -> Pair:
+        """In float64, the scale folded in."""
+        b = self.b.astype(np.float64)  # (m, R)
+        b *= self.scale
+        return Pair(b, self.a.astype(np.float64))
+
+
+Terms = Sequence[tuple[float, Pair | Factors]]
+"""A sum of products of one layer: weight and factors of every term, of equal shape; weights may have any sign."""
 
 
 class AdapterPairs(Mapping[str, Pair]):
@@ -74,11 +104,17 @@ class AdapterPairs(Mapping[str, Pair]):
         self._scale = _checked(scale)
 
     def __getitem__(self, layer: str) -> Pair:
+        return self.factors(layer).pair
+
+    def factors(self, layer: str) -> Factors:
+        """Those of a layer as they are: of a large cohort, converting them takes as long as all that is done with them.
+
+        Raises:
+            KeyError: if there is no such layer.
+        """
         if layer not in self._layers:
             raise KeyError(layer)
-        b = self._adapter[layer + _B].astype(np.float64)  # (out, r)
-        b *= self._scale
-        return Pair(b, self._adapter[layer + _A].astype(np.float64))
+        return Factors(self._adapter[layer + _B], self._adapter[layer + _A], self._scale)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -87,7 +123,7 @@ class AdapterPairs(Mapping[str, Pair]):
         return len(self._layers)
 
 
-def pairs_of(adapter: Adapter, scale: float) -> Pairs:
+def pairs_of(adapter: Adapter, scale: float) -> AdapterPairs:
     """What the adapter adds to each layer.
 
     Args:
@@ -127,11 +163,12 @@ def weighted_sum(terms: Terms) -> Pair:
     Raises:
         ValueError: if there are no terms, or the products differ in shape.
     """
-    _check_shapes([pair for _, pair in terms])
-    used = [(weight, pair) for weight, pair in terms if weight != 0] or terms[:1]
-    rank, (m, n) = sum(pair.rank for _, pair in used), used[0][1].shape
+    _check_shapes([factors for _, factors in terms])
+    used = [(weight, factors) for weight, factors in terms if weight != 0] or terms[:1]
+    rank, (m, n) = sum(factors.rank for _, factors in used), used[0][1].shape
     b, a, start = np.empty((m, rank)), np.empty((rank, n)), 0
-    for weight, pair in used:
+    for weight, factors in used:
+        pair = factors if isinstance(factors, Pair) else factors.pair
         columns = slice(start, start := start + pair.rank)
         np.multiply(pair.b, weight, out=b[:, columns])  # (m, r_k)
         a[columns] = pair.a  # (r_k, n)
@@ -225,7 +262,7 @@ def _layers_of(adapter: Adapter) -> list[str]:
     return layers
 
 
-def _check_shapes(pairs: Sequence[Pair]) -> None:
+def _check_shapes(pairs: Sequence[Pair | Factors]) -> None:
     if not pairs:
         raise ValueError("there are no pairs to add; at least one is needed")
     for index, pair in enumerate(pairs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flsim.aggregation import subspace
-from flsim.aggregation.pairs import Matrix, Pair, Terms, weighted_sum
+from flsim.aggregation.pairs import Factors, Matrix, Pair, Terms, weighted_sum
 from flsim.aggregation.subspace import Block, iterated
 
 RANK = 4
@@ -27,13 +27,14 @@ def left_out(block: Block, terms: Terms) -> float:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the passes that were made."""
     made: list[str] = []
+    bits = {np.float32: "32", np.float64: "64"}
 
-    def counted(name: str) -> Callable[[Terms, Matrix], Matrix]:
-        plain: Callable[[Terms, Matrix], Matrix] = getattr(subspace, name)
+    def counted(name: str) -> Callable[[Terms, Matrix, subspace.Floats], Matrix]:
+        plain: Callable[[Terms, Matrix, subspace.Floats], Matrix] = getattr(subspace, name)
 
-        def one(terms: Terms, columns: Matrix) -> Matrix:
-            made.append(name)
-            return plain(terms, columns)
+        def one(terms: Terms, columns: Matrix, dtype: subspace.Floats) -> Matrix:
+            made.append(name + bits[dtype])
+            return plain(terms, columns, dtype)
 
         return one
 
@@ -56,7 +57,7 @@ def test_passes_are_made_until_no_other_can_bring_anything(values: Matrix, most:
     terms = with_values(values)
     block = iterated(terms, RANK, start=None, seed=0)
     assert len(passes) <= most
-    assert passes == ["_forward", "_backward"] * (len(passes) // 2) + ["_forward"] * (len(passes) % 2)
+    assert passes == (["_forward64", "_backward64"] * 3)[: len(passes)]
     if most < 6:
         np.testing.assert_allclose(block.s[:RANK], values[:RANK], rtol=1e-6)
     else:
@@ -104,4 +105,44 @@ def test_rounding_by_hand() -> None:
     """Columns (3, 4) and rows (1, 0) make 5 each: 16 eps (0.5 * 10 + |-2| * 5)."""
     pair = Pair(np.array([[3.0, 3.0], [4.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
     one = Pair(pair.b[:, :1], pair.a[:1])
-    assert subspace.rounding([(0.5, pair), (-2.0, one)]) == pytest.approx(16 * np.finfo(np.float64).eps * 15)
+    eps = np.finfo(np.float64).eps
+    assert subspace.rounding(pair) == pytest.approx(16 * eps * 10)
+    narrow = Factors(pair.b.astype(np.float32), pair.a.astype(np.float32), 3.0)
+    assert subspace.rounding(narrow) == pytest.approx(16 * eps * 30)
+    assert iterated([(0.5, pair), (-2.0, one)], 1, start=None, seed=0).rounding == pytest.approx(16 * eps * 15)
+
+
+def narrow(terms: Terms) -> Terms:
+    """The same, but for rounding, as adapters hold it."""
+    return [(w / 2, Factors(f.b.astype(np.float32), f.a.astype(np.float32), 2.0)) for w, f in terms]
+
+
+@pytest.mark.parametrize("gap", [0.5, 0.1, 1e-3])
+def test_factors_in_float32_are_read_as_they_are_until_the_last_pass(gap: float, passes: list[str]) -> None:
+    """What is found is that of the pairs that they stand for: no digit of float64 is missing in its values."""
+    terms = narrow(with_values(np.append(np.ones(RANK), np.full(40, gap))))
+    one = iterated(terms, RANK, start=None, seed=0)
+    assert passes[0] == "_forward32"
+    assert passes[-1].endswith("64")
+    passes.clear()
+    other = iterated([(w, f.pair) for w, f in terms if isinstance(f, Factors)], RANK, start=None, seed=0)
+    assert all(name.endswith("64") for name in passes)
+    np.testing.assert_allclose(one.s[:RANK], other.s[:RANK], rtol=1e-6 if gap > 0.1 else 1e-9)
+    assert one.rest == pytest.approx(other.rest, rel=1e-3)
+    assert left_out(one, terms) == pytest.approx(one.rest, abs=4 * one.error)
+
+
+def test_where_float32_has_too_few_digits_all_is_done_again(passes: list[str]) -> None:
+    """Terms that are a million times their sum, so that float32 sees only noise; and a rest of a billionth."""
+    values = np.append(np.ones(RANK), np.full(40, 0.1))
+    rng = np.random.default_rng(2)
+    large = Factors(rng.normal(size=(60, 9)).astype(np.float32), rng.normal(size=(9, 50)).astype(np.float32), 1.0)
+    small_rest = narrow(with_values(np.append(np.ones(RANK), np.full(40, 1e-9))))
+    for terms in ([(1e6, large), *narrow(with_values(values)), (-1e6, large)], small_rest):
+        passes.clear()
+        block = iterated(terms, RANK, start=None, seed=0)
+        again = passes.index("_forward64")
+        assert set(passes[:again]) <= {"_forward32", "_backward32"}
+        assert all(name.endswith("64") for name in passes[again:])
+        assert len(passes[again:]) > 1
+        np.testing.assert_allclose(block.s[:RANK], np.ones(RANK), rtol=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SPELLINGS = {"flsim/config/spelling.py", "flsim/config/plugins.py", "flsim/metrics/rows.py", "docs/design.md"}
+SPELLINGS = {"flsim/config/spelling.py", "flsim/config/plugins.py", "flsim/metrics/renamed.py", "docs/design.md"}
 """Where old words must stand: what was renamed is read for one release by these, and the table itself."""
 
 

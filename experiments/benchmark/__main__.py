@@ -17,6 +17,7 @@ Examples:
   flsim benchmark data --ratings 100000
   flsim benchmark collaboration --lengths 0 2 4 8
   flsim benchmark tracking --sides tensorboard wandb
+  flsim benchmark reporting --devices 100
   flsim benchmark all --quick
 """
 
@@ -43,6 +44,7 @@ BENCHMARKS = (
     "data",
     "collaboration",
     "tracking",
+    "reporting",
     "all",
 )
 """Modules beside this one, each with a docstring that teaches, `arguments(parser)` and `main(args)`."""

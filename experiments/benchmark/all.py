@@ -42,6 +42,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "data": ("--ratings", "20000", "--devices", "10", "--repeats", "1"),
     "collaboration": ("--devices", "1", "--questions", "2", "--lengths", "0", "2", "--together", "1", "--repeats", "1"),
     "tracking": ("--rounds", "2", "--repeats", "1", "--sides", "watch"),
+    "reporting": ("--devices", "20", "--rounds", "3", "--repeats", "1"),
 }
 """The least that each can be asked for."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.metadata
 import os
 import platform
 import resource
@@ -10,8 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 
 @dataclass(frozen=True)
@@ -74,5 +73,5 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 def conditions(*what: str) -> str:
     """One line on the machine and the libraries, then what else the figures depend on."""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {importlib.metadata.version('torch')}"
     return ", ".join([machine, *what])

@@ -44,5 +44,5 @@ def _sums(
             lines.append(Line(text, rounds, numbers(sums), COLOURS[colour], dashed=bool(lines)))
     if not lines:
         return []
-    marks = phase_marks(run.phases, int(run.rows["round"].max()))
+    marks = phase_marks(run.phases, run.last)
     return [Chart(name, "cost", title, "round", y_title, tuple(lines), unit=unit, marks=marks, from_zero=True)]

@@ -12,7 +12,7 @@ from flsim.charts.chart import Chart, Line, numbers, phase_marks
 from flsim.charts.colours import COLOURS, INK
 from flsim.metrics.rows import WEIGHED
 from flsim.metrics.run_rows import RunRows
-from flsim.metrics.users import over_rounds, per_user
+from flsim.metrics.users import over_rounds
 from flsim.text import percent
 
 _ROUND = "round"
@@ -44,7 +44,7 @@ def accuracy_charts(run: RunRows) -> list[Chart]:
 
 def _levels(run: RunRows, rounds: tuple[float, ...], references: Sequence[tuple[str, str, str]]) -> list[Line]:
     """The mean users of models that do not learn: (model, measure, what it is called)."""
-    found = ((per_user(run.at_end(name, model)), model, text) for model, name, text in references)
+    found = ((run.value_at_end(name, model), model, text) for model, name, text in references)
     return [_flat(rounds, float(own.mean()), text, COLOURS[model]) for own, model, text in found if len(own)]
 
 
@@ -98,5 +98,5 @@ def _over_rounds(
     from_zero: bool = False,
 ) -> Chart:
     """A chart over the rounds of the run, with its phases."""
-    marks = phase_marks(run.phases, int(run.rows["round"].max()))
+    marks = phase_marks(run.phases, run.last)
     return Chart(name, group, title, _ROUND, y_title, tuple(lines), share, marks=marks, from_zero=from_zero)

@@ -23,7 +23,6 @@ from flsim.metrics.systems import (
     virtual_seconds,
     work_of,
 )
-from flsim.metrics.users import per_user
 from flsim.text import percent, seconds, unit_for
 
 JOULES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -90,7 +89,7 @@ def _energy(run: RunRows) -> list[Chart]:
     size, unit = unit_for("joules", float(rounds.sum(axis=1).max()))
     parts = {JOULES[part][1]: (JOULES[part][0], rounds[part] / size) for part in JOULES if rounds[part].any()}
     found = [_by_class("joules", "A device's round", unit, names, parts)]
-    questions = of_classes(per_user(run.at_end("question_joules")), run.classes)
+    questions = of_classes(run.value_at_end("question_joules"), run.classes)
     if len(questions):
         size, unit = unit_for("joules", float(questions.max()))
         asked = {"a test question": (COLOURS["dual"], questions.reindex(names) / size)}
@@ -212,7 +211,7 @@ def right_in_time(run: RunRows, before: str) -> dict[str, list[float]]:
         run: its rows.
         before: `right_` for those that are also right, empty for all that are answered.
     """
-    users = [per_user(run.at_end(f"{before}{name}")) for name in deadlines(run.rows).values()]
+    users = [run.value_at_end(f"{before}{name}") for name in deadlines(run.rows).values()]
     classes = run.classes
     lines = {
         str(name): [float(of_classes(own, classes).get(name, np.nan)) for own in users]

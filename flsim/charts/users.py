@@ -6,7 +6,6 @@ import pandas as pd
 from flsim.charts.chart import Chart, Line, numbers
 from flsim.charts.colours import COLOURS
 from flsim.metrics.run_rows import RunRows
-from flsim.metrics.users import per_user
 from flsim.text import percent
 
 WORST_USERS = 5
@@ -22,7 +21,7 @@ _RIGHT = "test prompts right"
 
 def users_charts(run: RunRows) -> list[Chart]:
     """Every user's accuracy at the end, each model by itself from the worst-off user to the best; and the worst-off."""
-    found = {model: per_user(run.at_end(name, model)) for model, name, _ in _SHOWN}
+    found = {model: run.value_at_end(name, model) for model, name, _ in _SHOWN}
     lines = tuple(_sorted(found[model], text, COLOURS[model]) for model, _, text in _SHOWN if len(found[model]))
     if not lines:
         return []

@@ -10,7 +10,7 @@ import pandas as pd
 from flsim.diagnosis.finding import Query
 from flsim.diagnosis.limits import limit
 from flsim.metrics.intervals import Interval, over_users_and_seeds
-from flsim.metrics.rows import WHOLE, in_rounds, of_fleet, of_users
+from flsim.metrics.rows import WHOLE, in_rounds, of_users
 from flsim.metrics.run_rows import RunRows, last_third
 from flsim.tasks.stream import Phase
 
@@ -47,6 +47,8 @@ class Seen:
     every: pd.DataFrame
     """All rows."""
     facts: Facts
+    read: RunRows | None = None
+    """These rows as measures have read them already, if they have."""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -56,13 +58,15 @@ class Seen:
     @cached_property
     def run(self) -> RunRows:
         """As measures read it."""
-        tau = self.facts.tau
-        return RunRows(self.rows, self.facts.phases, float("nan") if tau is None else tau)
+        read, facts = self.read, self.facts
+        if read is not None and self.rows is read.rows and (read.budget, read.phases) == (facts.tau, facts.phases):
+            return read
+        return RunRows(self.rows, facts.phases, float("nan") if facts.tau is None else facts.tau)
 
-    @cached_property
+    @property
     def last(self) -> int:
         """The last round that has rows."""
-        return int(self.rows["round"].max())
+        return self.run.last
 
     @cached_property
     def begun(self) -> list[Phase]:
@@ -76,7 +80,7 @@ class Seen:
 
     def fleet(self, name: str) -> pd.Series:
         """By round, a number of the whole fleet."""
-        found = of_fleet(self.rows)
+        found = self.run.whole
         found = found[(found["name"] == name) & (found["weight"] > 0)].set_index("round")
         return (found["total"] / found["weight"]).rename(name)
 
@@ -100,8 +104,7 @@ class Seen:
 
     def tests(self, model: str, *names: str, first: int = 0, last: int | None = None) -> Query:
         """Rows of the tests of a model."""
-        split = "test" if bool((self.rows["split"] == "test").any()) else "validation"
-        return Query(names, split, model, first, self.last if last is None else last)
+        return Query(names, self.run.split, model, first, self.last if last is None else last)
 
     @property
     def is_tested_enough(self) -> bool:

@@ -110,7 +110,8 @@ def asks_always_or_never(seen: Seen) -> list[Finding]:
         return []
     if not limit("asking_margin") <= tau <= 1 - limit("asking_margin"):
         return []
-    found = seen.rows[(seen.rows["split"] == "train") & (seen.rows["device"] != FLEET)]
+    found = seen.run.picked(("cloud_requests", "explored"), "train")
+    found = found[found["device"] != FLEET]
     requests = found[found["name"] == "cloud_requests"].groupby("round")[["total", "weight"]].sum()
     explored = found[found["name"] == "explored"].groupby("round")["total"].sum()
     own = requests.sub(explored.reindex(requests.index).fillna(0.0), axis=0)

@@ -159,10 +159,9 @@ def _busiest(seen: Seen) -> list[Finding]:
 
 def _classes(seen: Seen) -> list[Finding]:
     """The classes with the highest and the lowest mean, where the intervals of these lie apart."""
-    marks = seen.rows[(seen.rows["split"] == USER) & seen.rows["name"].str.startswith("class_")]
-    if marks.empty or not seen.is_tested_enough:
+    class_of = seen.run.classes.astype(str)
+    if class_of.empty or not seen.is_tested_enough:
         return []
-    class_of = marks.set_index("device")["name"].str.removeprefix("class_")
     found = {
         str(name): interval(own) for name, own in seen.run.accuracy.groupby(class_of.reindex(seen.run.accuracy.index))
     }

@@ -27,6 +27,7 @@ from flsim.diagnosis.updates import (
     nobody_counts,
     reward_collapse,
 )
+from flsim.metrics.run_rows import RunRows
 
 
 @dataclass(frozen=True)
@@ -215,19 +216,19 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
 """All of them by name."""
 
 
-def findings_of(rows: pd.DataFrame, facts: Facts) -> tuple[Finding, ...]:
+def findings_of(rows: pd.DataFrame | RunRows, facts: Facts) -> tuple[Finding, ...]:
     """Diagnose a run, whole or partial.
 
     Laws: the order of rows changes nothing; rows that a run lacks make findings silent and no errors.
 
     Args:
-        rows: all rows of the run.
+        rows: all rows of the run, perhaps as measures read them: what both take is then taken once.
         facts: what they do not say.
 
     Returns:
         The worst first, those of one severity in the order of the table.
     """
-    seen = Seen(rows, facts)
+    seen = Seen(rows.rows, facts, rows) if isinstance(rows, RunRows) else Seen(rows, facts)
     every = [finding for kind in KINDS.values() for finding in kind.of(seen)]
     return tuple(sorted(every, key=lambda one: -SEVERITIES.index(one.severity)))
 

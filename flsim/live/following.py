@@ -212,8 +212,9 @@ class Following:
             return None, () if charts else None, kept.notes
         try:
             known = self._known(look)
-            found = summary_of(rows, known) if summary is None else summary
-            drawn = charts_of(known.as_run(rows), self._looker.timings(look.folder, [])) if charts else None
+            run = known.as_run(rows)
+            found = summary_of(run, known) if summary is None else summary
+            drawn = charts_of(run, self._looker.timings(look.folder, [])) if charts else None
         except Exception as error:  # of rows that another release wrote, or of somebody's own plug-in
             said = f"its rows cannot be summarised ({type(error).__name__}: {error})"
             return None, () if charts else None, (*kept.notes, said)

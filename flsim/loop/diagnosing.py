@@ -12,7 +12,7 @@ from flsim.diagnosis.table import findings_of
 from flsim.loop.facts import OF_THE_CLASS, facts_with
 from flsim.loop.folder import CONFIG
 from flsim.loop.watch import SaysIfItAsks
-from flsim.metrics.rows import read_rows
+from flsim.metrics.rows import read_compact
 from flsim.storage.looking import run_folder
 
 
@@ -33,7 +33,7 @@ def diagnose(run: str | Path | Any) -> tuple[Finding, ...]:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} is no run: it has no {CONFIG}; give the folder of a run, such as runs/demo-seed0")
     try:
-        rows = read_rows(folder)
+        rows = read_compact(folder)
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} has no rows yet: none of its rounds has ended; go on with it first") from error
     return findings_of(rows, facts_of(load_config(folder / CONFIG)))

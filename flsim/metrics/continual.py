@@ -71,8 +71,10 @@ def user_matrices(rows: pd.DataFrame, phases: Sequence[int]) -> dict[str, pd.Dat
     """
     sums = rows[rows["round"].isin(phases)].groupby(["device", "round", "task"])[["total", "weight"]].sum()
     values = (sums["total"] / sums["weight"].where(sums["weight"] > 0)).unstack("task")
-    devices = values.index.unique("device")
-    return {str(device): values.loc[device].reindex(list(phases)) for device in devices}
+    devices, index = values.index.unique("device"), pd.Index(list(phases), name="round")
+    lines = values.reindex(pd.MultiIndex.from_product([devices, index])).to_numpy(dtype=float)
+    of_all = lines.reshape(len(devices), len(index), len(values.columns))  # (U, S, J)
+    return {str(name): pd.DataFrame(r, index, values.columns) for name, r in zip(devices, of_all, strict=True)}
 
 
 def forgetting(matrix: pd.DataFrame) -> pd.Series:
@@ -175,8 +177,9 @@ def lost_by_aggregation(own: pd.DataFrame, merged: pd.DataFrame, taught: Sequenc
         nan if no pair was measured.
     """
     gaps = own - merged
+    values, place = gaps.to_numpy(dtype=float), {name: j for j, name in enumerate(gaps.columns)}  # (S, J)
     return _mean(
-        gaps.iloc[i][name] for i, names in enumerate(taught) for name in names if name in gaps.columns and i < len(gaps)
+        values[i, place[name]] for i, names in enumerate(taught[: len(values)]) for name in names if name in place
     )
 
 

@@ -16,7 +16,6 @@ from flsim.metrics.auc import UserAuc, over_users
 from flsim.metrics.calibration import TENTHS, expected_calibration_error
 from flsim.metrics.fairness import harm_rate
 from flsim.metrics.offloading import accuracy_at, average_gap_recovered, call_performance_threshold
-from flsim.metrics.rows import latest
 from flsim.metrics.run_rows import RunRows, total
 from flsim.metrics.users import per_user
 from flsim.metrics.weighting import EXAMPLES, Weighting, mean_by
@@ -39,7 +38,7 @@ class AtEnd:
 
     def __call__(self, run: RunRows) -> pd.Series:
         """By device."""
-        return per_user(latest(self.rows(run)))
+        return run.value_at_end(self.name, self.model)
 
     def examples(self, run: RunRows) -> pd.Series:
         """By device, how many values it is of."""
@@ -88,7 +87,7 @@ class SpentAnywhere(Spent):
 
     def rows(self, run: RunRows) -> pd.DataFrame:
         """All rounds of it."""
-        return run.rows[run.rows["name"].isin([self.name] if isinstance(self.name, str) else self.name)]
+        return run.picked(self.name)
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,11 @@ def _means(
     """Means `(D, M)` of samples that hold user u of seed s `counts[s][d, u]` times; a seed counts as often as drawn."""
     total = weight = np.zeros((len(counts[0]), columns[0].shape[1]))  # (D, M)
     heavy = [np.ones((1, 1))] * len(columns) if weights is None else weights  # (U_s, M), or broadcast to it
-    for values, times, own in zip(columns, counts, heavy, strict=True):
-        known = ~np.isnan(values) * own  # (U_s, M)
-        users = times.astype(float) @ known  # (D, M)
-        sums = times.astype(float) @ (np.where(known > 0, values, 0.0) * own)  # (D, M)
-        drawn = np.where(users > 0, times.sum(axis=1, keepdims=True, dtype=float) / len(values), 0.0)  # (D, M)
+    for values, counted, own in zip(columns, counts, heavy, strict=True):
+        known, times = ~np.isnan(values) * own, counted.astype(float)  # (U_s, M), (D, U_s)
+        users = times @ known  # (D, M)
+        sums = times @ (np.where(known > 0, values, 0.0) * own)  # (D, M)
+        drawn = np.where(users > 0, times.sum(axis=1, keepdims=True) / len(values), 0.0)  # (D, M)
         total = total + drawn * sums / np.where(users > 0, users, 1.0)
         weight = weight + drawn
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flsim.files import DamagedFileError, digest_of, write_atomically
+from flsim.metrics.compact import TEXTS, is_among, joined, plain
+from flsim.metrics.renamed import as_of_today
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _TYPES = (
     ("round", "int64"),
@@ -68,23 +71,6 @@ these."""
 
 MALICIOUS = "malicious"
 """The name of a row that marks a device as one that does not learn honestly."""
-RENAMED: dict[tuple[str | None, str | None, str | None], tuple[str | None, str | None, str | None]] = {
-    (None, "local", None): (None, "own", None),
-    ("server", "server", None): (WHOLE, WHOLE, None),
-    (None, None, "local_accuracy"): (None, None, "alone_accuracy"),
-    (None, None, "local_reward"): (None, None, "alone_reward"),
-    ("train", None, "cloud_usage"): (None, None, "cloud_requests"),
-    ("validation", None, "cloud_usage"): (None, None, "cloud_grants"),
-    ("test", None, "cloud_usage"): (None, None, "cloud_grants"),
-    (None, None, "allowance_calls"): (None, None, "allotment_calls"),
-    (None, None, "allowance_tokens"): (None, None, "allotment_tokens"),
-    (None, None, "allowance_money"): (None, None, "allotment_money"),
-}
-"""What rows were called in the release before: (split, model, name) -> what they are called now.
-
-None stands for any, or for what stays. What SFT bought was `cloud_usage`, too, and is read as `cloud_requests`; all
-measures take both alike (`ASKED`).
-"""
 
 _FILE_ORDER = ["device", "task", "split", "model", "name", "round", "total", "weight"]
 
@@ -192,12 +178,25 @@ def read_rows(run_dir: Path) -> pd.DataFrame:
         FileNotFoundError: when the run has no rows files.
         DamagedFileError: naming the first file that cannot be read, and the mend.
     """
-    import pandas as pd
+    return plain(read_compact(run_dir))
 
+
+def read_compact(run_dir: Path) -> pd.DataFrame:
+    """The same, compact (`flsim/metrics/compact.py`): for who looks at all rows of a run and at few of them at a time.
+
+    Raises:
+        FileNotFoundError: as `read_rows`.
+        DamagedFileError: likewise.
+    """
     paths = sorted((Path(run_dir) / "rows").glob("round-*.parquet"))
     if not paths:
         raise FileNotFoundError(f"no rows/round-*.parquet in {run_dir}; give the folder of a run that has begun")
-    return pd.concat([read_rows_file(path) for path in paths], ignore_index=True)
+    return under_one_another(rows_table(path) for path in paths)
+
+
+def under_one_another(tables: Iterable[pa.Table]) -> pd.DataFrame:
+    """The rows of several files, of which there is at least one, compact and under their names of today."""
+    return as_of_today(joined(tables))
 
 
 def read_rows_file(path: Path) -> pd.DataFrame:
@@ -206,39 +205,37 @@ def read_rows_file(path: Path) -> pd.DataFrame:
     Raises:
         DamagedFileError: if it cannot be read, with the mend.
     """
-    import pandas as pd
+    return plain(under_one_another([rows_table(path)]))
 
+
+def rows_table(path: Path) -> pa.Table:
+    """What a file of rows holds, its texts as dictionaries.
+
+    Raises:
+        DamagedFileError: if it cannot be read, with the mend.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([(column, text if kind == "str" else kind) for column, kind in _TYPES])
     try:
-        frame = pd.read_parquet(path)
-        missing = [column for column in COLUMNS if column not in frame.columns]
-        if missing:
-            raise ValueError(f"it lacks the columns {', '.join(missing)}")
-        return _as_of_today(frame[list(COLUMNS)].astype(dict(_TYPES)))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        with pq.ParquetFile(path, read_dictionary=list(TEXTS)) as file:
+            missing = [column for column in COLUMNS if column not in file.schema_arrow.names]
+            if missing:
+                raise ValueError(f"it lacks the columns {', '.join(missing)}")
+            return file.read(list(COLUMNS), use_threads=False).select(list(COLUMNS)).cast(schema)
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise DamagedFileError(
             f"{path} cannot be read as rows ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
             f"put a good copy in its place; flsim resume of its run says what else can be done"
         ) from error
 
 
-def _as_of_today(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rename what the release before called otherwise."""
-    parts = ("split", "model", "name")
-    known = {part: set(frame[part].unique()) for part in parts}
-    for old, new in RENAMED.items():
-        wanted = [(part, value) for part, value in zip(parts, old, strict=True) if value is not None]
-        if all(value in known[part] for part, value in wanted):
-            matches = np.logical_and.reduce([frame[part] == value for part, value in wanted])  # (rows,)
-            for part, value in zip(parts, new, strict=True):
-                if value is not None:
-                    frame.loc[matches, part] = value
-    return frame
-
-
 def of_users(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without those of devices that are marked `MALICIOUS`: they are part of the fleet and no users of it."""
-    marked = rows.loc[rows["name"] == MALICIOUS, "device"].unique()
-    return rows[~rows["device"].isin(marked)]
+    marked = set(rows.loc[is_among(rows["name"], [MALICIOUS]), "device"])
+    return rows[~is_among(rows["device"], marked)] if marked else rows
 
 
 def without_timing(rows: pd.DataFrame) -> pd.DataFrame:
@@ -259,10 +256,23 @@ LEARNERS = ("global", "own")
 
 def evaluation_split(rows: pd.DataFrame) -> str:
     """The split to report: `test` when it was measured, else `validation`."""
-    return "test" if bool((rows["split"] == "test").any()) else "validation"
+    return "test" if bool(is_among(rows["split"], ["test"]).any()) else "validation"
 
 
-def evaluation(rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...]) -> pd.DataFrame:
+def picked(
+    rows: pd.DataFrame, *, split: str | None = None, model: str | None = None, name: str | tuple[str, ...] | None = None
+) -> pd.DataFrame:
+    """The rows of a split, a model and a name, or one of several; None takes any. Of a compact frame they are plain."""
+    wanted = [(column, [value]) for column, value in (("split", split), ("model", model)) if value is not None]
+    if name is not None:
+        wanted.append(("name", [name] if isinstance(name, str) else list(name)))
+    found: pd.DataFrame = rows[np.logical_and.reduce([is_among(rows[column], texts) for column, texts in wanted])]
+    return plain(found)
+
+
+def evaluation(
+    rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...], split: str | None = None
+) -> pd.DataFrame:
     """Evaluation rows of one model and one name or several, all rounds and tasks; a sample stands for all a user has.
 
     Totals and weights of a user that was tested on some of its items are scaled to all of them: 15 right of 20 tested
@@ -273,10 +283,10 @@ def evaluation(rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...]) -
         rows: all rows of a run; without rows `test_items`, as of the release before, nothing is scaled.
         model: of `Row`.
         name: of `Row`.
+        split: of the tests; None takes that of `evaluation_split`, which must see all rows.
     """
-    named = rows["name"].isin([name] if isinstance(name, str) else name)
-    wanted = (rows["split"] == evaluation_split(rows)) & (rows["model"] == model) & named
-    found, items = rows[wanted], rows[(rows["split"] == USER) & (rows["name"] == "test_items")]
+    found = picked(rows, split=evaluation_split(rows) if split is None else split, model=model, name=name)
+    items = picked(rows, split=USER, name="test_items")
     if found.empty or (items["total"] == items["weight"]).all():
         return found
     small = set(items["round"]) - {items["round"].min()}  # rounds whose tests have fewer prompts say so themselves
@@ -294,7 +304,7 @@ def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
     A later round has `test_items` only if its test is smaller.
     """
-    found = rows[(rows["split"] == USER) & (rows["name"] == name)]
+    found = picked(rows, split=USER, name=name)
     first: pd.DataFrame = found[found["round"] == found["round"].min()]
     return first
 
@@ -315,14 +325,14 @@ def training(rows: pd.DataFrame, *, name: str | tuple[str, ...]) -> pd.DataFrame
 
     Where rows for all tasks together exist it is those alone, so that nothing counts twice.
     """
-    found = rows[(rows["split"] == "train") & rows["name"].isin([name] if isinstance(name, str) else name)]
+    found = picked(rows, split="train", name=name)
     together = found[found["task"] == EVERY_TASK]
     return found if together.empty else together
 
 
 def of_fleet(rows: pd.DataFrame) -> pd.DataFrame:
     """What the round loop measures of the whole fleet, all rounds and names."""
-    return rows[rows["split"] == WHOLE]
+    return picked(rows, split=WHOLE)
 
 
 def in_rounds(rows: pd.DataFrame, first: int, last: int) -> pd.DataFrame:

@@ -10,19 +10,22 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from flsim.metrics import calibration
+from flsim.metrics.compact import places_by
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
 from flsim.metrics.rows import (
     ASKED,
     STAGE,
-    USER,
     WARMUP,
     WEIGHED,
     evaluation,
     evaluation_split,
     latest,
+    of_fleet,
+    picked,
     training,
     user_facts,
 )
@@ -31,6 +34,8 @@ from flsim.metrics.systems import classes_of
 from flsim.metrics.users import over_rounds, per_user
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
 from flsim.tasks.stream import Phase
+
+_SILENT = ("frozen", "alone_accuracy")
 
 
 @dataclass(frozen=True)
@@ -58,38 +63,70 @@ class RunRows:
     life: Life = field(default_factory=Life)
     """What measures of training and test together take."""
 
+    @property
+    def budget(self) -> float | None:
+        """Its tau; None if it has none."""
+        return None if np.isnan(self.tau) else self.tau
+
     @cached_property
-    def _names(self) -> frozenset[str]:
-        """All names of rows: most measures ask for some that a run does not have, and need not look through it."""
-        return frozenset(self.rows["name"].unique())
+    def last(self) -> int:
+        """The last round that has rows."""
+        return int(self.rows["round"].max())
+
+    @cached_property
+    def split(self) -> str:
+        """The split of the tests that are reported."""
+        return evaluation_split(self.rows)
+
+    @cached_property
+    def _places(self) -> dict[str, NDArray[np.int32]]:
+        """Where the rows of each name are: most measures want those of one, and none looks through the whole run."""
+        return places_by(self.rows["name"])
 
     def _of(self, name: str | tuple[str, ...]) -> pd.DataFrame:
-        """All rows if any is called so, else none."""
-        return self.rows if self._names.intersection([name] if isinstance(name, str) else name) else self.rows.iloc[:0]
+        """The rows of a name, or of several, in their order; compact if the run's are."""
+        names = (name,) if isinstance(name, str) else dict.fromkeys(name)
+        found = [self._places[one] for one in names if one in self._places]
+        if not found:
+            return self.rows.iloc[:0]
+        return self.rows.take(found[0] if len(found) == 1 else np.sort(np.concatenate(found)))
 
-    @cached_property
-    def tests(self) -> pd.DataFrame:
-        """All rows that `evaluation` looks at, a part of the run's: many measures look through them."""
-        return self.rows[self.rows["split"].isin((evaluation_split(self.rows), USER))]
+    def picked(self, name: str | tuple[str, ...], split: str | None = None) -> pd.DataFrame:
+        """The rows of a name, or of several, in one split or in all."""
+        return picked(self._of(name), split=split, name=name)
 
     @cached_property
     def _tested(self) -> dict[tuple[str | tuple[str, ...], str], pd.DataFrame]:
-        """What `tested` has found so far."""
+        """What `measured` has found so far."""
         return {}
 
-    def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
-        """Rows of the tests of a model, all rounds; the frozen model may have been measured under `accuracy` only."""
+    def measured(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
+        """Rows of the tests of a model, all rounds."""
         if (name, model) not in self._tested:
-            known = self._names.intersection([name] if isinstance(name, str) else name)
-            found = evaluation(self.tests if known else self.tests.iloc[:0], model=model, name=name)
-            if found.empty and (model, name) == ("frozen", "alone_accuracy"):
-                found = evaluation(self.tests, model=model, name="accuracy")
-            self._tested[name, model] = found
+            names = (name,) if isinstance(name, str) else name
+            rows = self._of((*names, "test_items")) if self._places.keys() & set(names) else self.rows.iloc[:0]
+            self._tested[name, model] = evaluation(rows, model=model, name=name, split=self.split)
         return self._tested[name, model]
+
+    def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
+        """The same; the frozen model, which asks nobody, may have been measured under `accuracy` only."""
+        found = self.measured(name, model)
+        return self.measured("accuracy", model) if found.empty and (model, name) == _SILENT else found
 
     def at_end(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
         """Rows of the last test of a model."""
         return latest(self.tested(name, model))
+
+    @cached_property
+    def _ends(self) -> dict[tuple[str | tuple[str, ...], str], pd.Series]:
+        """What `value_at_end` has found so far."""
+        return {}
+
+    def value_at_end(self, name: str | tuple[str, ...], model: str = "global") -> pd.Series:
+        """By device, its value at the last test of a model."""
+        if (name, model) not in self._ends:
+            self._ends[name, model] = per_user(self.at_end(name, model))
+        return self._ends[name, model]
 
     def trained(self, name: str | tuple[str, ...]) -> pd.DataFrame:
         """Rows of training of a name, or of several, all rounds."""
@@ -97,16 +134,21 @@ class RunRows:
 
     def by_stage(self, name: str) -> pd.DataFrame:
         """Rows of what the stage after aggregation reports of itself."""
-        return self.rows[(self.rows["split"] == STAGE) & (self.rows["name"] == name)]
+        return self.picked(name, STAGE)
 
     def by_warmup(self, name: str) -> pd.DataFrame:
         """Rows of what a warm-up took."""
-        return self.rows[(self.rows["split"] == WARMUP) & (self.rows["name"] == name)]
+        return self.picked(name, WARMUP)
+
+    @cached_property
+    def whole(self) -> pd.DataFrame:
+        """Rows of what the round loop measures of the whole fleet, all rounds and names."""
+        return of_fleet(self.rows)
 
     @cached_property
     def accuracy(self) -> pd.Series:
         """By device, at the end, when it may ask."""
-        return per_user(self.at_end("accuracy"))
+        return self.value_at_end("accuracy")
 
     @cached_property
     def classes(self) -> pd.Series:
@@ -193,7 +235,7 @@ class RunRows:
     @cached_property
     def traffic(self) -> pd.Series:
         """By device, the prompts that its stream brings in the run; empty in a run of the release before."""
-        return user_facts(self.rows, "traffic").groupby("device")["total"].sum()
+        return user_facts(self._of("traffic"), "traffic").groupby("device")["total"].sum()
 
     @cached_property
     def items(self) -> pd.Series:
@@ -203,7 +245,7 @@ class RunRows:
     @cached_property
     def tested_items(self) -> pd.Series:
         """By device, on how many of them it is tested."""
-        known = user_facts(self.rows, "test_items").groupby("device")["weight"].sum()
+        known = user_facts(self._of("test_items"), "test_items").groupby("device")["weight"].sum()
         return self.items if known.empty else known
 
     def weights(self, name: str, model: str = "global") -> pd.Series:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from flsim.metrics.rows import USER, of_fleet, training
+from flsim.metrics.rows import USER, of_fleet, picked, training
 
 WORK = ("read_tokens", "sampled_tokens", "learned_tokens", "learned_examples")
 """Training rows whose sum is the work of a device: tokens that it read, sampled and learned from, or examples."""
@@ -33,7 +33,7 @@ def classes_of(rows: pd.DataFrame) -> pd.Series:
     Its categories are the classes from the slowest to the fastest, by how long their devices compute in a round; a
     class of which nobody took part comes first.
     """
-    found = rows[rows["split"] == USER]
+    found = picked(rows, split=USER)
     found = found[found["name"].str.startswith("class_")]
     own = found.set_index("device")["name"].str.removeprefix("class_").sort_index()
     sums = training(rows, name="compute_seconds").groupby("device")[["total", "weight"]].sum()
@@ -84,9 +84,8 @@ def stints_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _lost(rows: pd.DataFrame) -> pd.DataFrame:
     """Round in which it was invited, and device, of every update that did not count; each once."""
-    train = rows[rows["split"] == "train"]
-    lost = train[train["name"].isin(LOST)][["round", "device"]].drop_duplicates()
-    old = train[train["name"] == "staleness"][["round", "device", "total"]]  # in the round in which it came
+    lost = picked(rows, split="train", name=LOST)[["round", "device"]].drop_duplicates()
+    old = picked(rows, split="train", name="staleness")[["round", "device", "total"]]  # in the round in which it came
     both = lost.merge(old, how="left").fillna({"total": 0.0})
     return both.assign(round=both["round"] - both["total"].astype(int))[["round", "device"]]
 

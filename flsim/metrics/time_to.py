@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flsim.metrics.intervals import DRAWS, Interval
-from flsim.metrics.rows import STAGE, WARMUP, training
+from flsim.metrics.rows import STAGE, WARMUP, picked, training
 from flsim.metrics.run_rows import RunRows
 from flsim.metrics.systems import PARTS, virtual_seconds
 from flsim.metrics.weighting import EXAMPLES, UNIFORM, WEIGHTINGS
@@ -65,7 +65,7 @@ def costs_by_round(rows: pd.DataFrame) -> pd.DataFrame:
             continue
         names = SENT if axis == BYTES and not (rows["name"] == "link_bytes").any() else axis.rows
         parts = [training(rows, name=name) for name in names]
-        parts += [rows[rows["split"].isin((STAGE, WARMUP)) & rows["name"].isin(names)]]
+        parts += [picked(rows, split=split, name=names) for split in (WARMUP, STAGE)]  # one before, the other after
         spent = pd.concat(parts)
         if len(spent):
             found[axis.name] = spent.groupby("round")["total"].sum().reindex(rounds, fill_value=0.0).cumsum()

@@ -29,7 +29,6 @@ from flsim.report.stream_figure import stream_figure
 from flsim.report.summary import Reliability, Summary
 from flsim.report.system_figures import system_figures
 from flsim.report.time_figure import time_figure
-from flsim.tasks.stream import Phase
 from flsim.text import percent
 from flsim.timing import RoundTiming
 
@@ -71,14 +70,14 @@ def usage_figure(run: RunRows, charts: Charts) -> Figure:
     return figure
 
 
-def matrix_figure(rows: pd.DataFrame, phases: Sequence[Phase]) -> Figure:
+def matrix_figure(run: RunRows) -> Figure:
     """The accuracy matrix with the cloud and alone, side by side."""
-    figure = new_figure(12, 1.6 + 0.75 * (2 + len(phases)))
+    figure = new_figure(12, 1.6 + 0.75 * (2 + len(run.phases)))
     figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.6 / figure.get_figheight(), bottom=0.09, wspace=0.24)
     left, right = figure.subplots(1, 2)
-    draw_matrix(left, rows, phases, name="accuracy")
+    draw_matrix(left, run)
     left.set_title("When the device may ask", pad=10)
-    draw_matrix(right, rows, phases, name="alone_accuracy")
+    draw_matrix(right, run, name="alone_accuracy")
     right.set_title("The device alone", pad=10)
     return figure
 
@@ -121,9 +120,8 @@ def _draw_sums(axes: Axes, chart: Chart | None, run: RunRows) -> None:
         axes.plot(line.x, heights, color=line.colour, linewidth=2.2, linestyle=dashes)
         labels.append(EndLabel(heights[-1], line.name, line.colour))
     axes.set_ylim(0, 1.1 * max(value or 0.0 for line in chart.lines for value in line.y) or 1.0)
-    last_round = int(run.rows["round"].max())
-    as_rounds_axis(axes, last_round)
-    mark_phases(axes, run.phases, last_round)
+    as_rounds_axis(axes, run.last)
+    mark_phases(axes, run.phases, run.last)
     label_ends(axes, labels)
     axes.set(title=chart.title, ylabel=chart.y_title)
 
@@ -141,7 +139,7 @@ def overview_figure(run: RunRows, charts: Charts, *, title: str, answer: str) ->
     usage.set_title("Cloud usage while training")
     draw_users(users, charts.get("users"))
     users.set_title("Users at the end", pad=10)
-    draw_matrix(matrix, run.rows, run.phases)
+    draw_matrix(matrix, run)
     matrix.set_title("Accuracy by task", pad=10)
     figure.text(0.983, 0.012, _NOTE, size=8.5, color=QUIET, ha="right", va="bottom")
     return figure
@@ -186,7 +184,7 @@ def write_figures(
     figures = {
         "overview.png": lambda: overview_figure(run, by_name, title=title, answer=answer),
         "accuracy.png": lambda: accuracy_figure(run, by_name),
-        "matrix.png": lambda: matrix_figure(run.rows, run.phases),
+        "matrix.png": lambda: matrix_figure(run),
         "users.png": lambda: users_figure(by_name),
         "cost.png": lambda: cost_figure(run, by_name),
     }

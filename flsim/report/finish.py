@@ -12,12 +12,12 @@ from flsim.diagnosis.seen import Facts
 from flsim.diagnosis.table import findings_of
 from flsim.files import write_atomically
 from flsim.metrics.measures import MEASURES
-from flsim.metrics.rows import read_rows, training
+from flsim.metrics.rows import read_compact
 from flsim.metrics.run_rows import RunRows
 from flsim.report.figures import write_figures
 from flsim.report.page import write_report
 from flsim.report.partition_figure import read_partitions, write_partitions
-from flsim.report.summarise import summarise_run
+from flsim.report.summarise import summary_from
 from flsim.report.summary import Summary, write_summary
 from flsim.report.table import answer
 from flsim.tasks.sets import DataTask
@@ -54,20 +54,19 @@ def finish_run(
         The summary, as in `summary.json`.
     """
     run_dir = Path(run_dir)
-    rows = read_rows(run_dir)
+    run = RunRows(read_compact(run_dir), phases, tau=float("nan") if tau is None else tau)
     name = run_dir.resolve().name
     write_partitions(run_dir, data)
-    findings = findings_of(rows, Facts(phases, tau, devices) if facts is None else facts)
-    summary = summarise_run(rows, phases, name=name, tau=tau, findings=findings)
+    findings = findings_of(run, Facts(phases, tau, devices) if facts is None else facts)
+    summary = summary_from(run, name=name, findings=findings)
     summary = replace(summary, partitions=read_partitions(run_dir))
     summary = summary if devices is None else replace(summary, devices=devices)
     write_summary(run_dir, summary)
-    _write_parquet(run_dir / "ledger.parquet", ledger_table(rows))
-    stream = stream_table(rows)
+    _write_parquet(run_dir / "ledger.parquet", ledger_table(run))
+    stream = stream_table(run)
     _write_parquet(run_dir / "stream.parquet", stream)
     sentence = answer(summary)
     timings = read_timings(run_dir)  # never in the summary, which is equal for equal runs
-    run = RunRows(rows, phases, tau=float("nan") if tau is None else tau)
     charts = charts_of(run, timings)
     write_figures(
         run_dir / "plots",
@@ -83,33 +82,32 @@ def finish_run(
     return summary
 
 
-def ledger_table(rows: pd.DataFrame) -> pd.DataFrame:
+def ledger_table(run: RunRows) -> pd.DataFrame:
     """What every device spent on the cloud in every round of training.
 
     Args:
-        rows: all rows of the run.
+        run: its rows.
 
     Returns:
         Columns `round, device, calls, refused, tokens, money`, sorted by round and device; 0 where nothing was noted.
     """
-    run = RunRows(rows, (), tau=float("nan"))
     spent = pd.concat([MEASURES[name].rows(run).assign(name=name) for name in _LEDGER])
     wide = spent.pivot_table(index=["round", "device"], columns="name", values="total", aggfunc="sum", fill_value=0.0)
     wide = wide.reindex(columns=list(_LEDGER), fill_value=0.0)
     return wide.rename_axis(columns=None).reset_index()
 
 
-def stream_table(rows: pd.DataFrame) -> pd.DataFrame:
+def stream_table(run: RunRows) -> pd.DataFrame:
     """The realised stream: what every device met in every round of training.
 
     Args:
-        rows: all rows of the run.
+        run: its rows.
 
     Returns:
         Columns `round, device, task, prompts, mean_difficulty` (0 at the easiest level of a family, 1 at the hardest);
         empty for a client that does not report difficulty.
     """
-    met = training(rows, name="difficulty")
+    met = run.trained("difficulty")
     table = met.assign(prompts=met["weight"].astype(int), mean_difficulty=met["total"] / met["weight"])
     return table[["round", "device", "task", "prompts", "mean_difficulty"]].reset_index(drop=True)
 

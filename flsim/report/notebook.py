@@ -14,7 +14,7 @@ from flsim.charts.curves import accuracy_charts, dual_charts, usage_charts
 from flsim.charts.users import users_charts
 from flsim.config.ranges import ConfigError, near
 from flsim.diagnosis.finding import NOTE
-from flsim.metrics.rows import read_rows
+from flsim.metrics.rows import read_compact
 from flsim.metrics.run_rows import RunRows
 from flsim.report.figures import TESTED, TRAINED, both
 from flsim.report.findings import title_of
@@ -54,7 +54,7 @@ def _users(name: str, draw_one: Callable[[Axes, Chart | None], None]) -> Draw:
 
 
 def _matrix(axes: Axes, run: RunRows) -> str:
-    draw_matrix(axes, run.rows, run.phases)
+    draw_matrix(axes, run)
     return "Accuracy by task"
 
 
@@ -103,7 +103,7 @@ def draw_panel(name: str, folder: Path, found: Summary, axes: Axes | None = None
 
 def rows_of(folder: Path, found: Summary) -> RunRows:
     """All rows of a run, as the report reads them."""
-    return RunRows(read_rows(folder), found.phases, float("nan") if found.tau is None else found.tau)
+    return RunRows(read_compact(folder), found.phases, float("nan") if found.tau is None else found.tau)
 
 
 def run_html(folder: Path, found: Summary) -> str:

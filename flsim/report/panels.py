@@ -10,7 +10,6 @@ from matplotlib.patches import Rectangle
 
 from flsim.charts.chart import Chart, Line
 from flsim.metrics.continual import accuracy_matrix
-from flsim.metrics.rows import evaluation
 from flsim.metrics.run_rows import RunRows
 from flsim.report.plot import (
     COLOURS,
@@ -26,7 +25,6 @@ from flsim.report.plot import (
     say_missing,
 )
 from flsim.report.summarise import evaluated_ends, ordered_tasks
-from flsim.tasks.stream import Phase
 
 
 def draw_curves(axes: Axes, chart: Chart | None, run: RunRows, *, missing: str) -> None:
@@ -55,9 +53,8 @@ def draw_curves(axes: Axes, chart: Chart | None, run: RunRows, *, missing: str) 
     if chart.percent:
         as_percent_axis(axes)
     axes.set_ylabel(chart.y_title)
-    last_round = int(run.rows["round"].max())
-    as_rounds_axis(axes, last_round)
-    mark_phases(axes, run.phases, last_round)
+    as_rounds_axis(axes, run.last)
+    mark_phases(axes, run.phases, run.last)
     label_ends(axes, labels)
 
 
@@ -66,14 +63,14 @@ def _frame(line: Line) -> pd.DataFrame:
     return pd.DataFrame({"mean": line.y, "p10": line.low, "p90": line.high}, index=list(line.x), dtype=float)
 
 
-def draw_matrix(axes: Axes, rows: pd.DataFrame, phases: Sequence[Phase], *, name: str = "accuracy") -> None:
+def draw_matrix(axes: Axes, run: RunRows, *, name: str = "accuracy") -> None:
     """The accuracy matrix of the global adapter: stages down, tasks across, the taught ones framed."""
-    measured = evaluation(rows, model="global", name=name)
+    measured, phases = run.measured(name), run.phases
     if measured.empty:
         say_missing(axes, "evaluation of the global adapter")
         return
     tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
-    ends = evaluated_ends(rows, phases, name)
+    ends = evaluated_ends(run, phases, name)
     start = int(measured["round"].min())
     stages = [start] * (start == 0 or not ends) + [stage for _, stage in ends]
     values = accuracy_matrix(measured, stages, tasks=tasks).to_numpy(dtype=float)  # (S, J)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,6 +31,7 @@ DPI = 120
 _FONT = "DejaVu Sans"
 _LABEL_SIZE = 10.0  # points
 _SPAN = 0.06  # least length of an axis of accuracies
+_EFFORT = 3  # of 9, in packing a picture: half the time of the usual 6, and files a fourteenth larger
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def drawing_style() -> AbstractContextManager[None]:
             "axes.titlesize": 12.0,
             "axes.titleweight": "bold",
             "axes.titlepad": 24.0,
+            "axes.titley": 1.0,  # else it is sought by laying out all ticks once more: no axis here has any at its top
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.axisbelow": True,
@@ -79,9 +82,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Save at `DPI` dots per inch, as the file's suffix says; the folder is made when missing."""
-    buffer = io.BytesIO()
+    buffer, kind = io.BytesIO(), path.suffix.lstrip(".") or "png"
+    packed: dict[str, Any] = {"pil_kwargs": {"compress_level": _EFFORT}} if kind == "png" else {}
     with drawing_style():
-        figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=DPI)
+        figure.savefig(buffer, format=kind, dpi=DPI, **packed)
     write_atomically(path, buffer.getvalue(), what="a picture", durable=False)
 
 

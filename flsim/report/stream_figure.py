@@ -73,7 +73,8 @@ def by_mix(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[str]) 
     """Sort devices by their shares of prompts over the whole stream, first group first, so that like lies by like."""
     counts = stream.pivot_table(index="device", columns="task", values="prompts", aggfunc="sum", fill_value=0)
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).reindex(columns=list(groups))
-    return sorted(devices, key=lambda device: (*shares.loc[device], device), reverse=True)
+    of = dict(zip(shares.index, shares.itertuples(index=False, name=None), strict=True))
+    return sorted(devices, key=lambda device: (*of[device], device), reverse=True)
 
 
 def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -93,11 +94,11 @@ def mix_picture(stream: pd.DataFrame, devices: Sequence[str], groups: Sequence[s
     stripes = stripes_of(len(devices))
     colours = np.array([to_rgb(GROUP_COLOURS[g % len(GROUP_COLOURS)]) for g in range(len(groups))] + [_ABSENT])
     counts = np.zeros((len(devices), len(rounds), len(groups)))  # (D, R, J)
-    place = {device: row for row, device in enumerate(devices)}
-    for number, device, task, prompts in zip(
-        stream["round"], stream["device"], stream["task"], stream["prompts"], strict=True
-    ):
-        counts[place[device], number - rounds[0], groups.index(task)] += prompts
+    which, task = (
+        pd.Index(names).get_indexer(pd.Index(stream[of])) for names, of in ((devices, "device"), (groups, "task"))
+    )
+    when = stream["round"].to_numpy(dtype=int) - rounds[0]  # (lines,)
+    np.add.at(counts, (which, when, task), stream["prompts"].to_numpy(dtype=float))
     met = counts.sum(axis=-1, keepdims=True)  # (D, R, 1)
     edges = np.cumsum(counts / np.maximum(met, 1e-9), axis=-1)  # (D, R, J)
     middles = (np.arange(stripes) + 0.5) / stripes  # (S,)

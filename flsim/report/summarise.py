@@ -16,11 +16,9 @@ from flsim.metrics.rows import (
     LEARNERS,
     REFERENCES,
     STAGE,
-    evaluation,
-    evaluation_split,
     in_rounds,
     latest,
-    of_fleet,
+    picked,
 )
 from flsim.metrics.run_rows import RunRows, last_third
 from flsim.metrics.users import paired_difference, per_user, summarise
@@ -82,55 +80,58 @@ def summarise_run(
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
         findings: of its diagnosis (`flsim.diagnosis.table.findings_of`).
     """
-    last_round = int(rows["round"].max())
-    begun = [phase for phase in phases if phase.first_round <= last_round]
-    tested = rows[rows["split"] == evaluation_split(rows)]
-    tested = tested[tested["name"].isin(AT_END)]
-    run = RunRows(rows, phases, tau=float("nan") if tau is None else tau)
+    return summary_from(RunRows(rows, phases, float("nan") if tau is None else tau), name=name, findings=findings)
+
+
+def summary_from(run: RunRows, *, name: str = "", findings: tuple[Finding, ...] = ()) -> Summary:
+    """The same of rows that measures read, too: what several take is then taken once.
+
+    Args:
+        run: its rows, phases and tau, which is nan when the run has no budget.
+        name: of the run.
+        findings: of its diagnosis.
+    """
+    begun = [phase for phase in run.phases if phase.first_round <= run.last]
+    tested = run.picked(AT_END, run.split)
     return Summary(
         run=name,
-        rounds=last_round,
-        devices=int(rows.loc[rows["device"] != FLEET, "device"].nunique()),
-        split=evaluation_split(rows),
-        tasks=tuple(ordered_tasks(phases, sorted(tested["task"].unique()))),
-        tau=tau,
-        phases=tuple(phases),
-        headline=_headline(run.tests),
-        at_end=_models_at(run, first=0, last=last_round),
+        rounds=run.last,
+        devices=len(set(run.rows["device"].unique()) - {FLEET}),
+        split=run.split,
+        tasks=tuple(ordered_tasks(run.phases, sorted(tested["task"].unique()))),
+        tau=run.budget,
+        phases=tuple(run.phases),
+        headline=_headline(run),
+        at_end=_models_at(run, first=0, last=run.last),
         aucs=_aucs(run),
         reliability=_reliability(run),
         at_switches=tuple(
             Switch(p.name, p.last_round, _models_at(run, first=p.first_round, last=p.last_round)) for p in begun[:-1]
         ),
-        continual={name: _course(run.tests, begun, name) for name in ("accuracy", "alone_accuracy")},
-        usage=tuple(_usage(run, phase, tau) for phase in begun),
-        worst_users=_worst_users(run.tests),
+        continual={name: _course(run, begun, name) for name in ("accuracy", "alone_accuracy")},
+        usage=tuple(_usage(run, phase) for phase in begun),
+        worst_users=_worst_users(run),
         totals=_totals(run),
-        fleet_budget=_fleet_budget(rows),
-        set_aside=_set_aside(rows),
-        stage=_stage(rows),
+        fleet_budget=_fleet_budget(run),
+        set_aside=_set_aside(run),
+        stage=_stage(run),
         measured=measured_of(run),
         classes=classes_of_devices(run),
         findings=findings,
     )
 
 
-def own_accuracy_name(rows: pd.DataFrame, model: str) -> str:
-    """`alone_accuracy`, or `accuracy` for a model that was only measured so (the frozen model may never ask)."""
-    return "accuracy" if evaluation(rows, model=model, name="alone_accuracy").empty else "alone_accuracy"
-
-
-def evaluated_ends(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
+def evaluated_ends(run: RunRows, phases: Sequence[Phase], name: str) -> list[tuple[Phase, int]]:
     """The last evaluated round of every phase that has one, for the global adapter.
 
     Args:
-        rows: all rows of the run.
+        run: its rows.
         phases: the phases to look at.
         name: such as `accuracy`.
     """
-    measured = evaluation(rows, model="global", name=name)
-    ends = [(phase, latest(measured, first=phase.first_round, last=phase.last_round)) for phase in phases]
-    return [(phase, int(end["round"].iloc[0])) for phase, end in ends if not end.empty]
+    rounds = run.measured(name)["round"].unique()
+    within = [(phase, rounds[(rounds >= phase.first_round) & (rounds <= phase.last_round)]) for phase in phases]
+    return [(phase, int(found.max())) for phase, found in within if len(found)]
 
 
 def _models_at(run: RunRows, *, first: int, last: int) -> Models:
@@ -139,7 +140,7 @@ def _models_at(run: RunRows, *, first: int, last: int) -> Models:
     for model in (*LEARNERS, *REFERENCES):
         for name in AT_END:
             window_first = 0 if model in REFERENCES else first
-            measured = latest(evaluation(run.tests, model=model, name=name), first=window_first, last=last)
+            measured = latest(run.measured(name, model), first=window_first, last=last)
             if measured["weight"].sum() > 0:
                 users = summarise(measured, MEASURES[name].higher_is_better, **_weights(run))
                 found.setdefault(model, {})[name] = Tested(**vars(users), round=int(measured["round"].iloc[0]))
@@ -180,24 +181,18 @@ def _reliability(run: RunRows) -> Reliability | None:
     return Reliability(error, claimed, wrong, prompts, tenths)
 
 
-def _at_end(rows: pd.DataFrame, model: str, name: str) -> pd.Series:
-    """Values by device at the model's last evaluated round."""
-    return per_user(latest(evaluation(rows, model=model, name=name)))
-
-
-def _headline(rows: pd.DataFrame) -> Headline:
-    frozen = _at_end(rows, "frozen", own_accuracy_name(rows, "frozen"))
+def _headline(run: RunRows) -> Headline:
     return Headline(
-        paired_difference(_at_end(rows, "global", "accuracy"), _at_end(rows, "random", "accuracy")),
-        paired_difference(_at_end(rows, "global", "alone_accuracy"), frozen),
+        paired_difference(run.accuracy, run.value_at_end("accuracy", "random")),
+        paired_difference(run.value_at_end("alone_accuracy"), run.value_at_end("alone_accuracy", "frozen")),
     )
 
 
-def _course(rows: pd.DataFrame, phases: Sequence[Phase], name: str) -> Course:
+def _course(run: RunRows, phases: Sequence[Phase], name: str) -> Course:
     """Accuracy matrix by phase end, forgetting at every phase end after the first, and backward transfer."""
-    measured = evaluation(rows, model="global", name=name)
+    measured = run.measured(name)
     tasks = ordered_tasks(phases, sorted(measured["task"].unique()))
-    ends = evaluated_ends(rows, phases, name)
+    ends = evaluated_ends(run, phases, name)
     stages = [stage for _, stage in ends]
     learned = {task: stage for phase, stage in reversed(ends) for task in phase.tasks}
     matrix = accuracy_matrix(measured, stages, tasks=tasks)
@@ -228,9 +223,9 @@ def _floats(values: pd.Series) -> dict[str, float]:
     return {str(key): float(value) for key, value in values.items()}
 
 
-def _usage(run: RunRows, phase: Phase, tau: float | None) -> PhaseUsage:
+def _usage(run: RunRows, phase: Phase) -> PhaseUsage:
     """The fleet's training usage in one phase, whole and in its last third of rounds."""
-    usage = run.usage
+    usage, tau = run.usage, run.budget
     parts: list[Used | None] = []
     for first in (phase.first_round, last_third(phase)):
         window = in_rounds(usage, first, phase.last_round)
@@ -243,12 +238,12 @@ def _usage(run: RunRows, phase: Phase, tau: float | None) -> PhaseUsage:
     return PhaseUsage(phase.name, phase.first_round, phase.last_round, tau, *parts)
 
 
-def _worst_users(rows: pd.DataFrame) -> tuple[WorstUser, ...]:
+def _worst_users(run: RunRows) -> tuple[WorstUser, ...]:
     """The users with the lowest accuracy at the end, worst first, and what the references give them."""
-    alone = _floats(_at_end(rows, "global", "alone_accuracy"))
-    random = _floats(_at_end(rows, "random", "accuracy"))
-    frozen = _floats(_at_end(rows, "frozen", own_accuracy_name(rows, "frozen")))
-    worst = _at_end(rows, "global", "accuracy").sort_values(kind="stable").head(WORST_USERS)
+    alone = _floats(run.value_at_end("alone_accuracy"))
+    random = _floats(run.value_at_end("accuracy", "random"))
+    frozen = _floats(run.value_at_end("alone_accuracy", "frozen"))
+    worst = run.accuracy.sort_values(kind="stable").head(WORST_USERS)
     return tuple(
         WorstUser(
             device, value, alone.get(device), random.get(device), frozen.get(device),
@@ -264,9 +259,9 @@ def _totals(run: RunRows) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in sums.items()}
 
 
-def _fleet_budget(rows: pd.DataFrame) -> FleetBudget | None:
+def _fleet_budget(run: RunRows) -> FleetBudget | None:
     """What the fleet's budget was charged so far, of its caps, and its price; None without a fleet budget."""
-    last = latest(of_fleet(rows)).set_index("name")
+    last = latest(run.whole).set_index("name")
     calls, tokens, money = (
         Charged(float(last["total"][name]), float(last["weight"][name])) if name in last.index else None
         for name in ("spent_calls", "spent_tokens", "spent_money")
@@ -276,18 +271,18 @@ def _fleet_budget(rows: pd.DataFrame) -> FleetBudget | None:
     return None if found == FleetBudget(None, None, None, None) else found
 
 
-def _set_aside(rows: pd.DataFrame) -> tuple[SetAside, ...]:
+def _set_aside(run: RunRows) -> tuple[SetAside, ...]:
     """Updates that were set aside, by round and device, with the reason word that stands in `task`."""
-    found = rows[rows["name"] == "set_aside"].sort_values(["round", "device"], kind="stable")
+    found = run.picked("set_aside").sort_values(["round", "device"], kind="stable")
     return tuple(
         SetAside(int(number), str(device), str(reason))
         for number, device, reason in zip(found["round"], found["device"], found["task"], strict=True)
     )
 
 
-def _stage(rows: pd.DataFrame) -> tuple[StageRound, ...]:
+def _stage(run: RunRows) -> tuple[StageRound, ...]:
     """What the stage after aggregation reported, by round: its own values, and its effect on users."""
-    own = rows[rows["split"] == STAGE]
+    own = picked(run.rows, split=STAGE)
     users = own[own["device"] != FLEET]
     lines = []
     for number, part in own[own["device"] == FLEET].groupby("round"):

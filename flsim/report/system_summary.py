@@ -58,12 +58,12 @@ def classes_of_devices(run: RunRows) -> tuple[DeviceClassSummary, ...]:
     done = work.groupby(classes.reindex(work.index), observed=True).sum()
     columns = {
         "accuracy": of_classes(run.accuracy, classes),
-        "alone_accuracy": of_classes(per_user(run.at_end("alone_accuracy")), classes),
+        "alone_accuracy": of_classes(run.value_at_end("alone_accuracy"), classes),
         "work": done / done.sum() if done.sum() > 0 else pd.Series(dtype=float),
         "round_seconds": of_classes(per_user(run.trained("round_seconds")), classes),
         "joules": of_classes(per_user(run.trained("joules")), classes),
-        "question_seconds": of_classes(per_user(run.at_end("question_seconds")), classes),
-        "question_joules": of_classes(per_user(run.at_end("question_joules")), classes),
+        "question_seconds": of_classes(run.value_at_end("question_seconds"), classes),
+        "question_joules": of_classes(run.value_at_end("question_joules"), classes),
     }
     return tuple(
         DeviceClassSummary(

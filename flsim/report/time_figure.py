@@ -43,9 +43,9 @@ def time_figure(timings: Sequence[RoundTiming], found: Breakdown) -> Figure:
 def _draw_rounds(axes: Axes, timings: Sequence[RoundTiming], found: Breakdown, names: Sequence[str]) -> None:
     """A stacked column per round or per block of rounds."""
     columns = columns_of(timings, found, names)
-    for column in columns:
-        rounds = column.last - column.first + 1
-        _stack(axes, (column.first + column.last) / 2, 0.84 * rounds, column.parts)
+    centres = [(column.first + column.last) / 2 for column in columns]
+    widths = [0.84 * (column.last - column.first + 1) for column in columns]
+    _stack(axes, centres, widths, {name: [column.parts[name] for column in columns] for name in columns[0].parts})
     longest = max(column.height for column in columns if column.first in found.rounds)
     tallest = max(column.height for column in columns)
     top = 1.06 * (longest if tallest > _TALL * longest else tallest) or 1.0
@@ -79,7 +79,7 @@ def _draw_mean(axes: Axes, found: Breakdown, names: Sequence[str]) -> None:
         shares[name] += part.share
     axes.set_xlim(-0.5, 0.5)
     axes.set_ylim(0, found.wall_s or 1.0)
-    tops = _stack(axes, 0.0, 1.0, parts)
+    tops = {name: ends[0] for name, ends in _stack(axes, [0.0], [1.0], {n: [s] for n, s in parts.items()}).items()}
     lumped = any(part.worker_s > 0 and part.name not in parts for part in found.parts)
     texts = {name: "the rest" if name == "other" and lumped else name for name in names}
     labels = [
@@ -95,14 +95,17 @@ def _draw_mean(axes: Axes, found: Breakdown, names: Sequence[str]) -> None:
     axes.set_xlabel(f"{len(found.rounds)} round{'s' * (len(found.rounds) > 1)}")
 
 
-def _stack(axes: Axes, centre: float, width: float, parts: Mapping[str, float]) -> dict[str, float]:
-    """Draw parts upon one another; returns where each ends."""
-    tops, bottom = {}, 0.0
-    for name, height in parts.items():
+def _stack(
+    axes: Axes, centres: Sequence[float], widths: Sequence[float], parts: Mapping[str, Sequence[float]]
+) -> dict[str, list[float]]:
+    """Draw the parts of every column upon one another; returns where each ends in each column."""
+    tops, bottom = {}, [0.0] * len(centres)
+    for name, heights in parts.items():
         colour, hatch = LOOKS[name]
         axes.bar(
-            centre, height, width, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, zorder=2
-        )
-        bottom += height
+            centres, heights, widths, bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+            zorder=2,
+        )  # fmt: skip
+        bottom = [below + height for below, height in zip(bottom, heights, strict=True)]
         tops[name] = bottom
     return tops

@@ -11,8 +11,9 @@ from flsim.diagnosis.finding import SEVERITIES, Finding, counted
 from flsim.diagnosis.seen import Facts
 from flsim.diagnosis.stuck import STUCK
 from flsim.diagnosis.table import findings_of
-from flsim.metrics.rows import read_rows, read_rows_file, rows_path
-from flsim.report.summarise import summarise_run
+from flsim.metrics.rows import read_compact, read_rows_file, rows_path
+from flsim.metrics.run_rows import RunRows
+from flsim.report.summarise import summary_from
 from flsim.trackers.measures import OneFrame, added, costs_of, measures_of
 
 _KEPT = 4  # rounds that are held for trackers that are a little behind
@@ -88,11 +89,11 @@ class Told:
 
     def _diagnosed(self, round_: int) -> tuple[dict[str, float], dict[str, str]]:
         """What a diagnosis finds by then, and what was forgotten, as the report's summary has it."""
-        rows = read_rows(self.folder)
-        rows = rows[rows["round"] <= round_]
-        findings = findings_of(rows, self.facts)
+        rows, tau = read_compact(self.folder), self.facts.tau
+        run = RunRows(rows[rows["round"] <= round_], self.facts.phases, float("nan") if tau is None else tau)
+        findings = findings_of(run, self.facts)
         found = {f"findings/{one}s": float(sum(f.severity == one for f in findings)) for one in SEVERITIES}
-        courses = summarise_run(rows, self.facts.phases, tau=self.facts.tau).continual
+        courses = summary_from(run).continual
         for name, course in courses.items():
             if course.forgetting and course.forgetting[-1].round == round_ and course.forgetting[-1].mean is not None:
                 found[f"forgetting/{name}"] = course.forgetting[-1].mean

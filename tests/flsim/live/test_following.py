@@ -6,6 +6,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,7 +20,8 @@ from flsim.live.pages import as_json
 from flsim.live.view import KeptRows, Known, summary_of
 from flsim.loop.diagnosing import facts_of
 from flsim.loop.lock import RunLock
-from flsim.metrics.rows import read_rows, read_rows_file
+from flsim.metrics.compact import plain
+from flsim.metrics.rows import read_rows, rows_table
 from flsim.report.summary import read_summary
 from flsim.timing import read_timings
 from tests.tiny import TinyRun
@@ -55,7 +57,7 @@ def unfinish(run: Path, *, rounds: int) -> None:
 def test_the_live_summary_of_a_finished_run_is_the_one_that_it_wrote(finished: Path) -> None:
     config = flsim.load_config(finished / "config.yaml")
     known = Known(finished.name, facts_of(config), config.fleet.devices)
-    assert summary_of(read_rows(finished), known) == read_summary(finished)
+    assert summary_of(known.as_run(read_rows(finished)), known) == read_summary(finished)
 
 
 def test_the_list_has_the_numbers_of_the_summary(run: Path, following: Following) -> None:
@@ -78,7 +80,7 @@ def test_a_run_that_goes_is_summarised_as_far_as_it_is(run: Path, following: Fol
     assert shown.summary is not None
     known = Known("one", facts_of(config), config.fleet.devices)
     rows = read_rows(run)
-    assert shown.summary == summary_of(rows, known)
+    assert shown.summary == summary_of(known.as_run(rows), known)
     assert (shown.entry.state, shown.entry.round, shown.entry.rounds) == ("running", 1, 2)
     assert shown.charts == charts_of(known.as_run(rows), read_timings(run))
     assert shown.entry.ends is not None
@@ -105,11 +107,11 @@ def test_every_round_is_read_once_and_again_only_if_it_was_replaced(
 ) -> None:
     read: list[str] = []
 
-    def reading(path: Path) -> pd.DataFrame:
+    def reading(path: Path) -> Any:
         read.append(path.name)
-        return read_rows_file(path)
+        return rows_table(path)
 
-    monkeypatch.setattr(view, "read_rows_file", reading)
+    monkeypatch.setattr(view, "rows_table", reading)
     last = run / "rows" / "round-00002.parquet"
     aside = shutil.move(last, tmp_path / "aside")
     kept = KeptRows(run, tmp_path)
@@ -119,7 +121,7 @@ def test_every_round_is_read_once_and_again_only_if_it_was_replaced(
     found = kept.read()
     assert read[2:] == ["round-00002.parquet"]
     assert found is not None
-    pd.testing.assert_frame_equal(found, read_rows(run))
+    pd.testing.assert_frame_equal(plain(found), read_rows(run))
     (run / "rows" / "new").write_bytes(last.read_bytes())
     (run / "rows" / "new").replace(last)
     kept.read()

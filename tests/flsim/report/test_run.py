@@ -13,6 +13,7 @@ from PIL import Image
 
 from flsim.charts.pieces import script_sources, scripts
 from flsim.metrics.rows import Row, read_rows, write_rows
+from flsim.metrics.run_rows import RunRows
 from flsim.report.finish import finish_run, stream_table
 from flsim.report.summary import SetAside, Summary, read_summary
 from flsim.report.table import end_table
@@ -235,7 +236,7 @@ def test_stream_table_is_what_the_devices_met(tmp_path: Path) -> None:
         tmp_path / "rows" / "round-00001.parquet",
         [Row(1, "device-000", "lists", "train", "own", "difficulty", 1.5, 3)],
     )
-    table = stream_table(read_rows(tmp_path))
+    table = stream_table(RunRows(read_rows(tmp_path), (), tau=TAU))
     assert table.to_dict("records") == [
         {"round": 1, "device": "device-000", "task": "lists", "prompts": 3, "mean_difficulty": 0.5}
     ]

@@ -130,6 +130,15 @@ def test_a_round_and_an_evaluation_take_time(graphs: bool) -> None:
     assert min(Rounds(tiny(), 2, graphs=graphs).once()) > 0
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_of_trls_takes_time() -> None:
+    pytest.importorskip("trl")
+    from experiments.benchmark.gpu_trl import Trl
+
+    side = Trl(tiny())
+    assert [side.step().train > 0 for _ in range(2)] == [True, True]
+
+
 def test_the_plan_begins_with_what_matters_most() -> None:
     """The ceilings, packs of 32 both ways, peft; then checks, small packs, large ones; the second shape last."""
     found = plan(["qwen2.5-0.5b", "smollm2-135m"], [1, 8, 32, 64], [PEFT, TRL])

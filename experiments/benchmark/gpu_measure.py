@@ -139,6 +139,7 @@ def _same_twice(case: Case, devices: int, *, graphs: bool) -> bool:
 def begin(place: str) -> None:
     """Count memory from here."""
     if place == "cuda":
+        torch.cuda.init()  # the first call of a process: until then there is nothing to count
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -213,6 +213,17 @@ def test_what_no_longer_fits_is_skipped(tmp_path: Path) -> None:
     assert all(re.search(r"it takes about \d+ s, and [01] s were left", entry["why"]) for entry in entries)
 
 
+def test_a_card_is_woken_before_its_memory_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses to reset what it has not begun to count."""
+    calls: list[str] = []
+    for name in ("init", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name))
+    gpu_measure.begin("cpu")
+    assert calls == []
+    gpu_measure.begin("cuda")
+    assert calls == ["init", "reset_peak_memory_stats"]
+
+
 def test_a_card_that_is_out_of_order_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # a worker has rows and no frames
     import pandas as pd
     import pyarrow as pa
+    from pandas.api.extensions import ExtensionArray
 
 TEXTS = ("device", "task", "split", "model", "name")
 """The columns of rows that hold texts."""
@@ -58,26 +59,27 @@ def _coded(texts: pa.DictionaryArray, known: dict[str, int]) -> NDArray[Any]:
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """The same rows, with their texts as texts; a frame that is not compact is returned as it is."""
-    coded = [column for column in TEXTS if frame[column].dtype == "category"]
+    coded = {column: frame[column].array for column in TEXTS if frame[column].dtype == "category"}
     if not coded:
         return frame
-    return frame.assign(**{column: _texts(frame[column]) for column in coded})
+    return frame.assign(**{column: _texts(values) for column, values in coded.items()})
 
 
-def _texts(column: pd.Series) -> pd.Series:
+def _texts(column: pd.Categorical) -> ExtensionArray:
     """The text of every row: ten times as fast as `astype("str")`."""
-    import pandas as pd
-
-    known = pd.Series(column.cat.categories, dtype="str").array
-    return pd.Series(known.take(column.cat.codes.to_numpy(), allow_fill=True), column.index)
+    found: ExtensionArray = column.categories.array.take(column.codes, allow_fill=True)
+    return found
 
 
 def is_among(column: pd.Series, wanted: Collection[str]) -> NDArray[np.bool_]:
     """Of every row whether its text is among those wanted, `(rows,)`."""
     if column.dtype != "category":
         return column.isin(wanted).to_numpy(dtype=bool)
-    known = column.cat.categories.isin(wanted)  # (texts,)
-    return np.append(known, False)[column.cat.codes.to_numpy()]  # (rows,); the last is that of no text
+    texts: Any = column.array
+    known = np.zeros(len(texts.categories) + 1, dtype=bool)  # (texts + 1,); the last is that of no text
+    known[[texts.categories.get_loc(text) for text in wanted if text in texts.categories]] = True
+    found: NDArray[np.bool_] = known[texts.codes]  # (rows,)
+    return found
 
 
 def places_by(column: pd.Series) -> dict[str, NDArray[np.int32]]:

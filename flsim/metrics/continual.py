@@ -176,11 +176,11 @@ def lost_by_aggregation(own: pd.DataFrame, merged: pd.DataFrame, taught: Sequenc
     Returns:
         nan if no pair was measured.
     """
-    gaps = own - merged
-    values, place = gaps.to_numpy(dtype=float), {name: j for j, name in enumerate(gaps.columns)}  # (S, J)
-    return _mean(
-        values[i, place[name]] for i, names in enumerate(taught[: len(values)]) for name in names if name in place
-    )
+    if not own.columns.equals(merged.columns):
+        own, merged = own.align(merged, axis=1)
+    gaps = own.to_numpy(dtype=float) - merged.to_numpy(dtype=float)  # (S, J)
+    place = {name: j for j, name in enumerate(own.columns)}
+    return _mean(gaps[i, place[name]] for i, names in enumerate(taught[: len(gaps)]) for name in names if name in place)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flsim.metrics import calibration
-from flsim.metrics.compact import places_by
+from flsim.metrics.compact import places_by, plain
 from flsim.metrics.continual import by_user, lost_by_aggregation, user_matrices
 from flsim.metrics.offloading import settling_rounds, share_left
 from flsim.metrics.rows import (
@@ -83,17 +83,23 @@ class RunRows:
         """Where the rows of each name are: most measures want those of one, and none looks through the whole run."""
         return places_by(self.rows["name"])
 
+    @cached_property
+    def _nothing(self) -> pd.DataFrame:
+        """No rows, plain."""
+        return plain(self.rows.iloc[:0])
+
     def _of(self, name: str | tuple[str, ...]) -> pd.DataFrame:
-        """The rows of a name, or of several, in their order; compact if the run's are."""
+        """The rows of a name, or of several, in their order; compact if the run's are and there are any."""
         names = (name,) if isinstance(name, str) else dict.fromkeys(name)
         found = [self._places[one] for one in names if one in self._places]
         if not found:
-            return self.rows.iloc[:0]
+            return self._nothing
         return self.rows.take(found[0] if len(found) == 1 else np.sort(np.concatenate(found)))
 
     def picked(self, name: str | tuple[str, ...], split: str | None = None) -> pd.DataFrame:
         """The rows of a name, or of several, in one split or in all."""
-        return picked(self._of(name), split=split, name=name)
+        rows = self._of(name)
+        return picked(rows, split=split, name=name) if len(rows) else rows
 
     @cached_property
     def _tested(self) -> dict[tuple[str | tuple[str, ...], str], pd.DataFrame]:
@@ -104,8 +110,10 @@ class RunRows:
         """Rows of the tests of a model, all rounds."""
         if (name, model) not in self._tested:
             names = (name,) if isinstance(name, str) else name
-            rows = self._of((*names, "test_items")) if self._places.keys() & set(names) else self.rows.iloc[:0]
-            self._tested[name, model] = evaluation(rows, model=model, name=name, split=self.split)
+            found = self._nothing
+            if self._places.keys() & set(names):
+                found = evaluation(self._of((*names, "test_items")), model=model, name=name, split=self.split)
+            self._tested[name, model] = found
         return self._tested[name, model]
 
     def tested(self, name: str | tuple[str, ...], model: str = "global") -> pd.DataFrame:
@@ -130,7 +138,8 @@ class RunRows:
 
     def trained(self, name: str | tuple[str, ...]) -> pd.DataFrame:
         """Rows of training of a name, or of several, all rounds."""
-        return training(self._of(name), name=name)
+        rows = self._of(name)
+        return training(rows, name=name) if len(rows) else rows
 
     def by_stage(self, name: str) -> pd.DataFrame:
         """Rows of what the stage after aggregation reports of itself."""

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from experiments.command.terminal import no_such
 from flsim.files import write_atomically
 from flsim.loop.folder import source_commit
 from flsim.text import markdown_table
+
+_SCRATCH = "SCRATCH"  # stands for a folder that goes afterwards
 
 IN_FULL: dict[str, tuple[str, ...]] = {"peers": ("--prompts", "1", "8")}
 """Arguments of those that are not called without any."""
@@ -36,7 +39,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "population": ("--devices", "1000", "--cohort", "10", "--rounds", "1"),
     "flights": ("--in-flight", "20", "--rounds", "1", "--demo", "1"),
     "writers": ("--writers", "4", "--networks", "narrow", "--rounds", "1"),
-    "gpu": ("--devices", "1", "--repeats", "1"),
+    "gpu": ("--place", "cpu", "--shapes", "tiny", "--devices", "1", "--minutes", "3", "--out", f"{_SCRATCH}/gpu"),
     "aggregation": ("--devices", "5", "--repeats", "1", "--threads", "1"),
     "cloud": ("--questions", "4", "--dtypes", "float32"),
     "data": ("--ratings", "20000", "--devices", "10", "--repeats", "1"),
@@ -93,10 +96,12 @@ def main(args: argparse.Namespace) -> None:
 def measured(name: str, given: Sequence[str]) -> Measured:
     """One of them, in a process of its own."""
     command = " ".join(["flsim benchmark", name, *given])
-    if name in _NEED_A_CARD and not torch.cuda.is_available():
+    if name in _NEED_A_CARD and "cpu" not in given and not torch.cuda.is_available():
         return Measured(name, command, 0.0, None, "passed over: this machine has no CUDA card")
     started = time.monotonic()
-    done = subprocess.run([*_benchmark(), name, *given], capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        parts = [part.replace(_SCRATCH, scratch) for part in given]
+        done = subprocess.run([*_benchmark(), name, *parts], capture_output=True, text=True)
     lines = done.stderr.strip().splitlines()
     said = done.stdout if done.returncode == 0 else f"failed: {lines[-1] if lines else f'status {done.returncode}'}"
     return Measured(name, command, time.monotonic() - started, done.returncode, said)

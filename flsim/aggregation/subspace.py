@@ -6,7 +6,8 @@ image on the other; the image's singular values are those of W within the basis,
 to pass by `(sigma_{l+1} / sigma_r)^2` or more. So after each it is known what all others could bring: most are spared.
 
 What lies beyond the block is not measured but estimated, from what W does to random columns x on which the block does
-not depend: for standard normal x, `E |(W - P) x|^2 = |W - P|_F^2` whatever P is. The first pass takes them along.
+not depend: for x of length sqrt(n) in any direction, `E |(W - P) x|^2 = |W - P|_F^2`, whatever P is. The first pass
+takes them along. They have one length, since all layers share them, and would share the error of a wrong one.
 
 Where factors come in float32, passes before the last read them as they are, in half the time: they only have to find
 the subspace, and the last one, in float64, what W does in it. Where float32 could blur what is cut, all is float64.
@@ -88,6 +89,7 @@ def _passes(terms: Terms, rank: int, start: Matrix | None, seed: int, dtype: Flo
     blur = 0.0 if dtype == np.float64 else (least / (16 * _EPS) * _EPS_32) ** 2
     basis = _first(None if start is None else start[:rank], n, block_width(m, n, inner, rank), seed)  # (n, l)
     probes = generator(seed, "probes").standard_normal((n, PROBES))  # (n, p)
+    probes *= math.sqrt(n) / np.linalg.norm(probes, axis=0)
     both = _forward(terms, np.concatenate([basis, probes], axis=1), dtype)  # (m, l + p)
     image, probed = both[:, :-PROBES], both[:, -PROBES:]  # (m, l), (m, p)
     forward, passes, kept = True, 1, 0.0

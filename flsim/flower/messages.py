@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flsim.budget.fleet import Allotment
 from flsim.devices import device_at
 from flsim.flower.arrays import to_adapter, to_arrays
-from flsim.learning.exact_sum import LARGEST
+from flsim.learning.exact_sum import LARGEST, in_runs
 from flsim.metrics.rows import Row
 from flsim.models.adapter import Adapter, mismatch, only
 from flsim.problems.problem import Problem
@@ -390,14 +390,8 @@ def usable_adapter(message: Message, like: Adapter) -> Adapter:
     wrong = mismatch(adapter, like)
     if wrong is not None:
         raise UnusableReplyError(MISSHAPEN, wrong)
-    most = {name: _largest(tensor) for name, tensor in adapter.items()}
-    broken = [name for name, value in most.items() if not math.isfinite(value)]
-    if broken:
-        few = f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
-        raise UnusableReplyError(NOT_FINITE, few)
-    for name, value in most.items():
-        if value > LARGEST:
-            raise UnusableReplyError(UNSUMMABLE, f"{name} holds {value:.2g}; up to {LARGEST:.2g} can be summed")
+    if not all(_largest(numbers) <= LARGEST for numbers in in_runs(adapter.values())):  # nor where there is a NaN
+        raise _unsummable(adapter)
     for key in (NUM_EXAMPLES, EFFECTIVE_GROUPS):
         count_of(message, key)
     reward = message.content[METRICS].get(REWARD, 0.0)
@@ -419,6 +413,17 @@ def count_of(message: Message, key: str = NUM_EXAMPLES) -> float | None:
     if not isinstance(count, int | float) or not 0 <= count <= MOST_EXAMPLES:
         raise UnusableReplyError(MISCOUNTED, f"{key!r} is {count!r}; it must be a number in [0, {MOST_EXAMPLES:,}]")
     return float(count)
+
+
+def _unsummable(adapter: Adapter) -> UnusableReplyError:
+    """What is wrong with an adapter of which not all numbers can be summed."""
+    most = {name: _largest(tensor) for name, tensor in adapter.items()}
+    broken = [name for name, value in most.items() if not math.isfinite(value)]
+    if broken:
+        few = f"{len(broken)} of {len(adapter)} tensors hold NaN or infinity, first {broken[0]}"
+        return UnusableReplyError(NOT_FINITE, few)
+    name, value = next((name, value) for name, value in most.items() if value > LARGEST)
+    return UnusableReplyError(UNSUMMABLE, f"{name} holds {value:.2g}; up to {LARGEST:.2g} can be summed")
 
 
 def _largest(tensor: NDArray[np.float32]) -> float:

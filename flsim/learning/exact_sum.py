@@ -11,7 +11,7 @@ beyond, or is not finite, is refused before anything is added.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -74,14 +74,16 @@ class ExactSum:
             raise OutOfRangeError(f"the weight is {weight}; it must be finite and at least 0")
         layout = tuple((name, tensors[name].shape) for name in sorted(tensors))
         self._check(layout, 1)
-        most = _largest(float(weight), tensors) if weight > 0 else 0.0
+        runs = list(in_runs([tensors[name] for name, _ in layout])) if weight > 0 else []
+        most = _largest(float(weight), runs, tensors)
         self._begin(layout)
         if weight > 0:
             small = most < _SMALL and math.isfinite(weight * _QUANTA)
             self._make_room(most * _QUANTA + 1.0 if small else 2.0**_CARRIED)
-            add = self._add_small if small else self._add_large
-            for (name, _), end in zip(layout, _ends(layout), strict=True):
-                add(weight, tensors[name].ravel(), int(end) - tensors[name].size)
+            add, place = self._add_small if small else self._add_large, 0
+            for values in runs:
+                add(weight, values, place)
+                place += values.size
         self.weight += Fraction(float(weight))
         self.count += 1
 
@@ -157,6 +159,19 @@ class ExactSum:
             self._low[there] += np.rint((product - whole * 2.0**-_HIGH) * _QUANTA).astype(np.int64)
 
 
+def in_runs(tensors: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The numbers of tensors in order, in flat arrays; small ones share an array, as a call costs more than they do."""
+    run: list[NDArray[Any]] = []
+    for tensor in tensors:
+        values = tensor.ravel()
+        if run and sum(part.size for part in run) + values.size > _BLOCK:
+            yield run[0] if len(run) == 1 else np.concatenate(run)
+            run = []
+        run.append(values)
+    if run:
+        yield run[0] if len(run) == 1 else np.concatenate(run)
+
+
 def _blocks(size: int) -> Iterator[slice]:
     return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
 
@@ -171,17 +186,22 @@ def _ends(layout: Layout) -> NDArray[np.int64]:
     return np.cumsum([math.prod(shape) for _, shape in layout], dtype=np.int64)
 
 
-def _largest(weight: float, tensors: Mapping[str, NDArray[Any]]) -> float:
-    """The largest magnitude of a product.
+def _largest(weight: float, runs: Iterable[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> float:
+    """The largest magnitude of a product of the weight with numbers in runs; 0 of none.
 
     Raises:
-        OutOfRangeError: if it is beyond `LARGEST`, or not finite.
+        OutOfRangeError: if it is beyond `LARGEST`, or not finite, with the name of the first tensor that holds such.
     """
-    most = 0.0
+    products = [abs(product) for values in runs for product in _ends_of(weight, values)]
+    if all(product <= LARGEST for product in products):  # which a NaN is not
+        return max(products, default=0.0)
     for name in sorted(tensors):
-        for end in (tensors[name].min(initial=0.0), tensors[name].max(initial=0.0)):
-            product = weight * float(end)
-            if not abs(product) <= LARGEST:  # nor where there is a NaN
+        for product in _ends_of(weight, tensors[name]):
+            if not abs(product) <= LARGEST:
                 raise OutOfRangeError(f"{name} holds {product:g} after weighting; allowed is up to {LARGEST:g}")
-            most = max(most, abs(product))
-    return most
+    raise AssertionError("a tensor holds what its run does")
+
+
+def _ends_of(weight: float, values: NDArray[Any]) -> tuple[float, float]:
+    """The weighted least and largest number, and 0 if it is beyond."""
+    return weight * float(values.min(initial=0.0)), weight * float(values.max(initial=0.0))

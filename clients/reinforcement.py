@@ -402,8 +402,9 @@ class Reinforcement(Learner):
 
     def _met(self, world: World, device: Device, step: int) -> list[Problem]:
         """New questions only where the buffer keeps answers: what is met again was answered already."""
-        fresh = self._fresh(world, device.name, device.round, step)
-        return fresh if self.imitate else super()._met(world, device, step)
+        if self.imitate:
+            return self._fresh(world, device.name, device.round, step)
+        return super()._met(world, device, step)
 
     @torch.no_grad()
     def _score(self, pack: Pack, rollout: Rollout, reading: Reading, bias: Tensor | None) -> Tensor:

@@ -21,8 +21,9 @@ from transformers import DynamicCache
 from flsim.learning.adam import Adam, AdamState
 from flsim.models.base import BaseModel
 from flsim.models.decoding import Completions, Prompts, read
+from flsim.models.lora_linear import unequal
 from flsim.models.scoring import pull_back
-from flsim.models.stacked_lora import StackedLora, unequal
+from flsim.models.stacked_lora import StackedLora
 
 
 @dataclass(frozen=True)

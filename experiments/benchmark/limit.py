@@ -35,7 +35,7 @@ from flsim.learning.adam import Adam, fresh_state
 from flsim.models.adapter import Adapter
 from flsim.models.base import first_adapter
 from flsim.models.decoding import Completions, Prompts
-from flsim.models.stacked_lora import WASTE
+from flsim.models.lora_linear import WASTE
 from flsim.text import markdown_table as table
 
 _PASSES = (our_passes, plain_passes)

@@ -20,6 +20,8 @@ def draw(scores: Tensor, uniforms: Tensor) -> Tensor:
         uniforms: in (0, 1], `(n,)`.
     """
     rows = max(1, _AT_ONCE // scores.shape[-1])
+    if len(scores) <= rows:
+        return _draw_rows(scores, uniforms)
     return torch.cat([_draw_rows(*part) for part in zip(scores.split(rows), uniforms.split(rows), strict=True)])
 
 

@@ -21,6 +21,7 @@ from flsim.models.llama import LlamaForward, fits
 from flsim.models.memory import GRAPH
 from flsim.models.prefix import LEAST
 from flsim.models.seam import Seam
+from flsim.models.small_llama import SmallLlamaForward, is_small_llama
 from flsim.models.static_forward import StaticForward, can_be_captured
 from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
@@ -99,6 +100,8 @@ def forward_of(
     model: AnyModel, *, checkpointing: bool = False, graph: int | None = None, seam: Seam | None = None
 ) -> Forward:
     """How a model reads; see `LlamaForward` for what may be asked of it, and of any other only where it is cut."""
+    if seam is None and graph is None and not checkpointing and is_small_llama(model):
+        return SmallLlamaForward(model)
     if fits(model):
         return LlamaForward(model, checkpointing=checkpointing, graph=graph, seam=seam)
     from flsim.models.any_forward import AnyForward  # only now: transformers takes seconds

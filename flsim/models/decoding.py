@@ -14,10 +14,10 @@ from torch import Tensor
 
 from flsim.models.base import BaseModel
 from flsim.models.forward import Past
+from flsim.models.lora_linear import WASTE, unequal
 from flsim.models.prefix import Prefix, prefix_of
 from flsim.models.sampling import Doubt, Sampler, Seen, uniform
 from flsim.models.sampling import Trace as Trace
-from flsim.models.stacked_lora import WASTE, unequal
 
 _SHRINK_AT = 0.9  # decoding drops finished rows once at most this share is unfinished
 
@@ -235,7 +235,7 @@ def _decode(base: BaseModel, reading: Reading, rows: "_Rows", sampler: Sampler) 
     for t in range(longest):
         begun = max(0, t + 1 - max(1, len(base.help.ids)))  # where a request may have begun that would be complete now
         before = rows.tokens[rows.now, begun:t]  # (n, m)
-        chosen, logprobs = sampler.draw(t, rows.now, rows.done[rows.now], before, logits, states)  # (n,) each
+        chosen, logprobs = sampler.draw(t, rows.now, rows.done, before, logits, states)  # (n,) each
         chosen = rows.add(t, begun, chosen, logprobs)  # (n,)
         left = rows.left()  # (K,)
         numbers = [] if t + 1 == longest else left.tolist()  # the one time per token that a GPU is waited for
@@ -257,12 +257,12 @@ class _Rows:
     def __init__(self, base: BaseModel, prompts: Prompts, group_size: int, longest: int) -> None:
         k, p, _ = prompts.ids.shape
         device = prompts.ids.device
-        self._base, self._each = base, p * group_size  # rows of one device
+        self._base, self._devices, self._each = base, k, p * group_size  # rows of one device
         self.group_size, self.longest = group_size, longest
         self.tokens = torch.full((k * self._each, longest), base.pad_id, device=device)  # (N, T)
         self.logprobs = torch.zeros(k * self._each, longest, device=device)  # (N, T)
-        self.done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (N,)
-        self.now = torch.arange(k * self._each, device=device)  # (n,), the rows that are decoded on, device by device
+        self.done = ~prompts.real.repeat_interleave(group_size, 1).flatten()  # (n,), of the rows that are decoded on
+        self.now: Tensor | slice = slice(None)  # these, `(n,)`, device by device; all N at first
         self.counts: Tensor | None = None  # (K,), of the rows that are decoded on; None while they are equally many
         self.stopped = torch.zeros_like(self.tokens, dtype=torch.bool) if base.stops else None  # (N, T)
 
@@ -275,23 +275,26 @@ class _Rows:
             chosen: the tokens `(n,)`.
             logprobs: theirs `(n,)`.
         """
-        ended = self.done[self.now]  # (n,)
+        ended = self.done  # (n,)
         self.logprobs[self.now, t] = logprobs.masked_fill(ended, 0.0)
         chosen = chosen.masked_fill(ended, self._base.pad_id)  # (n,)
         self.tokens[self.now, t] = chosen
         asked = self._base.help.completed(self.tokens[self.now, begun : t + 1])[:, -1]  # (n,)
         over = self._base.ends(chosen) | asked  # (n,)
-        self.done[self.now] |= over
+        self.done = ended | over  # (n,)
         if self.stopped is not None:
             stopped = self._base.stops.met(self.tokens[self.now, : t + 1]) & ~ended & ~over  # (n,)
             self.stopped[self.now, t] = stopped
-            self.done[self.now] |= stopped
+            self.done = self.done | stopped  # (n,)
         return chosen
 
     def left(self) -> Tensor:
         """How many rows of each device have not ended, `(K,)`."""
-        going = (~self.done[self.now]).long()  # (n,)
-        return going.new_zeros(len(self.done) // self._each).index_add_(0, self.now // self._each, going)  # (K,)
+        going = ~self.done  # (n,)
+        if self.counts is None:
+            return going.view(self._devices, -1).sum(1)  # (K,)
+        assert isinstance(self.now, Tensor), "unequal rows are fewer than all"
+        return self.counts.new_zeros(self._devices).index_add_(0, self.now // self._each, going.long())  # (K,)
 
     def drop(self, left: Tensor, numbers: Sequence[int]) -> Tensor | None:
         """Go on without rows that have ended: which of the n are kept; None while too few have ended.
@@ -300,11 +303,12 @@ class _Rows:
             left: rows that have not, `(K,)`.
             numbers: the same.
         """
-        shrunk = _unfinished(self.done[self.now], numbers, equal=self.counts is None)
+        shrunk = _unfinished(self.done, numbers, equal=self.counts is None)
         if shrunk is None:
             return None
         places, equal = shrunk
-        self.now, self.counts = self.now[places], None if equal else left
+        self.now = self.now[places] if isinstance(self.now, Tensor) else places  # (n,)
+        self.done, self.counts = self.done[places], None if equal else left
         return places
 
 

@@ -87,6 +87,8 @@ class HelpRequest:
         """True at tokens `(..., T)` that complete the request."""
         if not self.ids:
             return torch.zeros_like(tokens, dtype=torch.bool)
+        if len(self.ids) == 1:
+            return tokens == self.ids[0]
         return self.closing(tokens)[..., :-1] & (tokens == self.ids[-1])
 
     def ruled_out(self, logits: Tensor, closing: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from flsim.models.builtin_llama import AnyModel, BuiltinLlama
 from flsim.models.forward import Decoder, Next, Past, Readout, Segment, positions_of
 from flsim.models.memory import bytes_kept
+from flsim.models.packing import Packing
 from flsim.models.prefix import Prefix
 from flsim.models.seam import Seam
-from flsim.models.stacked_lora import WASTE, unequal
 
 _FAMILY = frozenset(
     f"transformers.models.{name.lower()}.modeling_{name.lower()}.{name}ForCausalLM"
@@ -76,7 +76,7 @@ class LlamaForward:
         shared = None if prefix is None else self._read_prefix(prefix)
         seen = (mask if prefix is None else torch.cat([prefix.seen, mask], 2)).flatten(0, 1)  # (K * P, L)
         bias = self._bias(seen, ids.shape[2])
-        packing = _Packing(mask)
+        packing = Packing(mask)
         states, past = self._read(packing, ids, positions_of(seen, ids.shape[2]), bias, shared)
         last = packing.last(states.flatten(0, 1))  # (K * P, D)
         below = None if self._seam is None else packing.last(self._seam.came.flatten(0, 1))  # (K * P, D)
@@ -86,10 +86,10 @@ class LlamaForward:
         """Its keys and values, of K rows."""
         mask = prefix.sees.diagonal(dim1=1, dim2=2)[:, None]  # (K, 1, Z)
         bias = self._unseen(~prefix.sees[:, None])  # (K, 1, Z, Z)
-        return self._read(_Packing(mask), prefix.ids[:, None], prefix.positions, bias, None)[1]
+        return self._read(Packing(mask), prefix.ids[:, None], prefix.positions, bias, None)[1]
 
     def _read(
-        self, packing: "_Packing", ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
+        self, packing: Packing, ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
     ) -> tuple[Tensor, Past]:
         """Last hidden states `(K, M, D)` of packed tokens, and the past of K * R rows, of ids `(K, R, T)`."""
         new: list[Segment] = []
@@ -112,7 +112,7 @@ class LlamaForward:
 
     def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`."""
-        packing = _Packing(mask)
+        packing = Packing(mask)
         share = mask.shape[1] // prompts.shape[1]
         seen = torch.cat([prompts.repeat_interleave(share, 1), mask], 2).flatten(0, 1)  # (K * R, L + T)
         bias = self._bias(seen, ids.shape[2])
@@ -124,8 +124,11 @@ class LlamaForward:
         positions = positions_of(seen, ids.shape[2])
         with packing.layout():
             states = self._layers(packing.pack(ids), packing.pack(positions), both, packing)  # (K, M, D)
-        states = states.flatten(0, 1)[packing.real]  # (n, D)
-        places = packing.places[packing.real]  # (n,)
+        return self._judged(packing, states.flatten(0, 1), ids, readout)
+
+    def _judged(self, packing: Packing, states: Tensor, ids: Tensor, readout: Readout) -> Tensor:
+        """What a readout gives of tokens by their last hidden states `(K * M, D)`, on the grid of ids `(K, R, T)`."""
+        states, places = states[packing.real], packing.places[packing.real]  # (n, D) and (n,)
         judged = readout(Next(self._head(states), states), places)  # (n,)
         return judged.new_zeros(ids.numel()).index_put((places,), judged).view(ids.shape)
 
@@ -140,7 +143,7 @@ class LlamaForward:
         dtype = self._body.embed_tokens.weight.dtype
         return torch.zeros(1, dtype=dtype, device=hidden.device).masked_fill(hidden, -1e9)
 
-    def _layers(self, ids: Tensor, positions: Tensor, mix: Mix, packing: "_Packing | None" = None) -> Tensor:
+    def _layers(self, ids: Tensor, positions: Tensor, mix: Mix, packing: Packing | None = None) -> Tensor:
         """Last hidden states `(a, b, D)` of tokens `(a, b)`, device by device; `packing` is needed with a gradient."""
         body = self._body
         x: Tensor = body.embed_tokens(ids)  # (a, b, D)
@@ -181,58 +184,6 @@ def _again_in_backward(
         run, *of, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), layout())
     )
     return again
-
-
-class _Packing:
-    """The tokens that count, device by device, without the padding between them.
-
-    Linear layers work on packed tokens `(K, M)`, M being the most that a device has; where this would be wasteful, on
-    the bare tokens of unequal devices `(1, N)`. Attention works on the grid of rows `(K * R, T)`.
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        k, r, t = mask.shape
-        self._grid = k * r, t
-        flat = mask.flatten(1)  # (K, R * T)
-        counts = flat.sum(1)  # (K,)
-        most = max(1, int(counts.max()))
-        self.counts = counts if k * most > WASTE * int(counts.sum()) > 0 else None
-        if self.counts is not None:
-            self.places = flat.flatten().nonzero()[:, 0]  # (N,)
-            self.real = torch.ones_like(self.places, dtype=torch.bool)  # (N,)
-            self._shape = torch.Size([1, len(self.places)])
-            return
-        order = (~flat).int().argsort(dim=1, stable=True)[:, :most]  # (K, M)
-        self.real = flat.gather(1, order).flatten()  # (K * M,)
-        self.places = (order + torch.arange(k, device=mask.device)[:, None] * r * t).flatten()  # (K * M,)
-        self._shape = order.shape
-
-    def layout(self) -> AbstractContextManager[None]:
-        """Tells the adapters whose tokens are whose."""
-        return nullcontext() if self.counts is None else unequal(self.counts)
-
-    def pack(self, grid: Tensor) -> Tensor:
-        """`(K, M)` of anything that has one number per token of the grid."""
-        return grid.flatten()[self.places].view(self._shape)
-
-    def spread(self, tokens: Tensor) -> Tensor:
-        """From `(K, M, heads, d)` to `(K * R, heads, T, d)`; zero at padding."""
-        flat = tokens.flatten(0, 1) * self.real[:, None, None]  # (K * M, heads, d)
-        rows, t = self._grid
-        grid = flat.new_zeros(rows * t, *flat.shape[1:]).index_copy(0, self.places, flat)
-        return grid.view(rows, t, *flat.shape[1:]).transpose(1, 2).contiguous()
-
-    def gather(self, grid: Tensor) -> Tensor:
-        """From `(K * R, heads, T, d)` to `(K, M, heads, d)`."""
-        flat = grid.transpose(1, 2).flatten(0, 1)  # (K * R * T, heads, d)
-        return flat.index_select(0, self.places).view(*self._shape, *flat.shape[1:])
-
-    def last(self, tokens: Tensor) -> Tensor:
-        """The last token of every row, `(K * R, ...)`, from `(K * M, ...)`; the rows are left-padded."""
-        rows, t = self._grid
-        where = torch.zeros(rows * t, dtype=torch.long, device=tokens.device)
-        where[self.places] = torch.arange(len(self.places), device=tokens.device)
-        return tokens[where.view(rows, t)[:, -1]]
 
 
 class _LlamaDecoder:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flsim.collaboration.drawing import draw
+from flsim.config.model import ANYWHERE
 from flsim.models.base import BaseModel
 
 CALM = 0.3
@@ -57,13 +58,13 @@ class Sampler:
         self._may_ask, self._bias, self._doubt, self._seen = may_ask, bias, doubt, seen
 
     def draw(
-        self, t: int, now: Tensor, done: Tensor, before: Tensor, logits: Tensor, states: Tensor
+        self, t: int, now: Tensor | slice, done: Tensor, before: Tensor, logits: Tensor, states: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Token t of each row and its log-probability, both `(n,)`.
 
         Args:
             t: 0 for the first.
-            now: the rows `(n,)`.
+            now: the rows `(n,)`, or all.
             done: True at those that have ended, whose tokens nobody keeps, `(n,)`.
             before: the tokens before it that a request may have begun with `(n, m)`.
             logits: of the token `(n, V)`.
@@ -90,7 +91,7 @@ class Doubt:
         self._sums = torch.zeros(len(self._closed), device=open_.device)  # (n,): of the surprises so far
         self._offsets = torch.zeros(len(self._closed), longest, device=open_.device)  # (n, T)
 
-    def offset(self, t: int, now: Tensor, done: Tensor) -> Tensor | None:
+    def offset(self, t: int, now: Tensor | slice, done: Tensor) -> Tensor | None:
         """For token t of the rows `now` `(n,)`, 0 for those that are `done`; None where there is no draft yet."""
         if not t:
             return None
@@ -99,7 +100,7 @@ class Doubt:
         self._offsets[now, t] = each
         return each
 
-    def note(self, now: Tensor, logits: Tensor, before: Tensor, chosen: Tensor) -> None:
+    def note(self, now: Tensor | slice, logits: Tensor, before: Tensor, chosen: Tensor) -> None:
         """The next token `chosen` `(n,)` of the rows `now`, by the model's own logits `(n, V)`.
 
         Args:
@@ -126,9 +127,10 @@ class Seen:
         self._entropies, self._logprobs = torch.zeros(2, len(states), longest, device=states.device)  # (n, T) each
         self._heat = temperature if temperature > 0 else 1.0
 
-    def note(self, t: int, now: Tensor, going: Tensor, states: Tensor, scores: Tensor, chosen: Tensor) -> None:
+    def note(self, t: int, now: Tensor | slice, going: Tensor, states: Tensor, scores: Tensor, chosen: Tensor) -> None:
         """Token t `chosen` `(n,)` of the rows `now` by log-probabilities `scores` `(n, V)`; some are `going` on."""
-        rows, scores = now[going], scores[going]
+        scores = scores[going]  # (m, V)
+        rows = now[going] if isinstance(now, Tensor) else going.nonzero()[:, 0]  # (m,)
         plain = scores if self._heat == 1.0 else torch.log_softmax(scores * self._heat, -1)  # (n, V)
         self._states[rows] = states[going]
         self._entropies[rows, t] = torch.special.entr(plain.exp()).sum(-1)
@@ -163,6 +165,8 @@ def _scores(
         temperature: 0 means greedy.
         may_ask: False rules the request out.
     """
+    if bias is None and may_ask and base.help.stands == ANYWHERE:  # nothing is ruled out
+        return torch.log_softmax(cooled(base.help.raised(logits, offset).float(), temperature), -1)
     places = torch.full(logits.shape[:1], t, device=logits.device)  # (n,)
     logits = base.help.raised(base.help.biased(logits, bias, places), offset)  # (n, V)
     barred = base.help.barred(base.help.closing(said)[:, -1], bias, places, may_ask=may_ask)  # (n,)

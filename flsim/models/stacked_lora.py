@@ -12,135 +12,20 @@ meets a zero B and the padded B a zero A, so their gradients are zero and they s
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import grouped_mm
+from torch import Tensor
 
 from flsim.models.adapter import Adapter, extras_of, factor_of, lora_of
 from flsim.models.builtin_llama import AnyModel
-
-WASTE = 1.3
-"""Filling devices up to equal numbers of tokens is the faster way as long as it adds less than this factor."""
+from flsim.models.lora_linear import Attached, StackedLoraLinear
 
 _PREFIX = "base_model.model."
-
-
-class _AddLora(torch.autograd.Function):
-    """`y + scale * x A^T B^T` per device, written into y; the backward has one thin product per gradient.
-
-    Plain autograd needs two more passes over the outputs and multiplies in layouts that are up to four times slower on
-    a CPU, where these products are so thin (r = 8) that their layout is all that counts.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None) -> Tensor:
-        """Add what x gives by a `(K, r, in)` and b `(K, r, out)`.
-
-        With `ends` None, y is `(K, rows, out)`, x `(K, rows, in)` and scale `(K, 1, 1)`; else y is `(N, out)`, x
-        `(N, in)`, scale `(N, 1)`, and device k has the tokens up to `ends[k]`.
-        """
-        low = _times(x.to(a.dtype), a.transpose(1, 2), ends).mul_(scale)
-        ctx.save_for_backward(x, low, a, b, scale, ends)  # x as it is: layers that read the same share it
-        ctx.mark_dirty(y)
-        return y.baddbmm_(low, b) if ends is None and y.dtype == a.dtype else y.add_(_times(low, b, ends))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of y, x, a and b."""
-        (gy,) = gradients
-        x, low, a, b, scale, ends = ctx.saved_tensors
-        g = gy.to(a.dtype)
-        glow = _times(g, b.transpose(1, 2), ends).mul_(scale)
-        gx = _times(glow, a, ends).to(gy.dtype) if ctx.needs_input_grad[1] else None
-        return gy, gx, _across(glow, x.to(a.dtype), ends), _across(low, g, ends), None, None
-
-
-def _times(x: Tensor, w: Tensor, ends: Tensor | None) -> Tensor:
-    """Every device's tokens times its own matrix `(K, i, j)`."""
-    return torch.bmm(x, w) if ends is None else grouped_mm(x, w, offs=ends)
-
-
-def _across(x: Tensor, y: Tensor, ends: Tensor | None) -> Tensor:
-    """`(K, i, j)`: x^T y, summed over each device's tokens."""
-    return torch.bmm(x.transpose(1, 2), y) if ends is None else grouped_mm(x.t(), y, offs=ends)
-
-
-# Globals and no ContextVar: with gradient checkpointing, layers are computed again in autograd's own threads.
-_counts: Tensor | None = None  # (K,), tokens of each device, while they are unequal
-_padding: tuple[Tensor, Tensor] | None = None  # of these counts, once a layer has asked for it
-
-
-@contextmanager
-def unequal(counts: Tensor | None) -> Iterator[None]:
-    """Within the block, tokens are `(1, N)` and device k has `counts[k]` of them; None, as outside, is equal blocks."""
-    global _counts, _padding
-    before = _counts, _padding
-    _counts, _padding = counts, None
-    try:
-        yield
-    finally:
-        _counts, _padding = before
-
-
-def _padding_of(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Which of N tokens lies where in padded blocks `(K, M)`, and where in them each token lies, `(N,)`.
-
-    Worked out once for all layers, since a GPU has to be waited for to know M.
-    """
-    global _padding
-    if _padding is None:
-        starts = counts.cumsum(0) - counts  # (K,)
-        most = torch.arange(int(counts.max()), device=counts.device)  # (M,)
-        inside = torch.arange(total, device=counts.device) - starts.repeat_interleave(counts, output_size=total)  # (N,)
-        rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=total)  # (N,)
-        _padding = (starts[:, None] + most).clamp(max=total - 1), rows * len(most) + inside
-    return _padding
-
-
-class StackedLoraLinear(nn.Module):
-    """A frozen linear layer plus K adapters; without adapters it is the frozen layer alone."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base = base
-        self.a: Tensor | None = None  # (K, r, in), a view of theta
-        self.b: Tensor | None = None  # (K, r, out), a view of theta: B transposed
-        self.scale: Tensor | None = None  # (K, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(K * rows, T, in)` to `(K * rows, T, out)`."""
-        if self.a is None or self.b is None or self.scale is None:
-            plain: Tensor = self.base(x)
-            return plain
-        if _counts is not None and len(self.a) > 1:
-            return self._of_unequal(x.flatten(0, 1), self.a, self.b, self.scale, _counts).view(*x.shape[:-1], -1)
-        blocks = x.reshape(len(self.a), -1, x.shape[-1])  # (K, rows * T, in)
-        # the base maps blocks too: were its output a view, writing into it would cost two copies in the backward
-        y = _add_lora(self.base(blocks), blocks, self.a, self.b, self.scale)
-        return y.view(*x.shape[:-1], -1)
-
-    def _of_unequal(self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, counts: Tensor) -> Tensor:
-        """Map `(N, in)` to `(N, out)`; `grouped_mm` wants rows of 16 bytes, else the adapters meet padded blocks."""
-        if x.device.type == "cpu" and not any(width % 4 for width in (*a.shape[1:], b.shape[2])):
-            own = scale[:, 0].repeat_interleave(counts, 0)  # (N, 1)
-            return _add_lora(self.base(x), x, a, b, own, counts.cumsum(0).int())
-        places, back = _padding_of(counts, len(x))  # (K, M) and (N,)
-        blocks = x.index_select(0, places.flatten()).view(*places.shape, -1)  # (K, M, in)
-        padded = _add_lora(x.new_zeros(*places.shape, b.shape[2]), blocks, a, b, scale)  # (K, M, out)
-        y: Tensor = self.base(x)
-        return y + padded.flatten(0, 1).index_select(0, back)
-
-
-def _add_lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None = None) -> Tensor:
-    added: Tensor = _AddLora.apply(y, x, a, b, scale, ends)  # type: ignore[no-untyped-call]
-    return added
 
 
 @dataclass(frozen=True)
@@ -174,10 +59,12 @@ class StackedLora:
         self.rank = rank_of(like)
         self.scale = scale
         self._slots: list[_Slot] = []
+        self._attached: Attached | None = None
         self._frozen: list[Tensor] = []  # the base's own weights, while something is merged into them
         self.on: dict[str, Tensor] = {}
         """The extras of the adapters that are on, by name, `(K, ...)` each."""
         self._extras = {name: tensor.shape for name, tensor in extras_of(like).items()}
+        self._beside = sum(math.prod(shape) for shape in self._extras.values())  # how many numbers of a row are extras
         names = list(lora_of(like))
         for name_a, name_b in zip(names[::2], names[1::2], strict=True):
             path = name_a.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
@@ -185,9 +72,11 @@ class StackedLora:
                 raise ValueError(f"expected lora_A and lora_B of one layer side by side, found {name_a} and {name_b}")
             parent_path, _, child = path.rpartition(".")
             parent = base.get_submodule(parent_path)
-            layer = StackedLoraLinear(parent.get_submodule(child))
+            layer = StackedLoraLinear(parent.get_submodule(child), len(self._slots))
             setattr(parent, child, layer)
             self._slots.append(_Slot(layer, name_a, name_b, like[name_a].shape[1], like[name_b].shape[0]))
+        # of A and B of every layer, in theta's order
+        self._widths = [width for slot in self._slots for width in (slot.inputs, slot.outputs)]
 
     def size(self, rank: int) -> int:
         """n, the number of parameters of an adapter of this rank."""
@@ -217,7 +106,11 @@ class StackedLora:
         Raises:
             ValueError: if one has a rank above the widest.
         """
-        return self.pad([torch.from_numpy(self._flat(adapter)) for adapter in adapters], ranks_of(adapters))
+        flats: dict[int, Tensor] = {}  # a pack that was sent one adapter holds it once
+        for adapter in adapters:
+            if id(adapter) not in flats:
+                flats[id(adapter)] = torch.from_numpy(self._flat(adapter))  # (n_k,)
+        return self.pad([flats[id(adapter)] for adapter in adapters], ranks_of(adapters))
 
     def unstack(self, theta: Tensor, ranks: Sequence[int] | None = None) -> list[Adapter]:
         """The K adapters of a flat tensor `(K, n)`; `ranks` None means the widest for all."""
@@ -256,32 +149,28 @@ class StackedLora:
             train: whether `backward` adds up gradients from now on, which `gradient` returns.
         """
         self.on = {} if theta is None else self.extras(theta)
-        if theta is None:
-            for slot in self._slots:
-                slot.layer.a = slot.layer.b = slot.layer.scale = None
-            return
-        theta = theta.detach() if train else theta
-        k, r = len(theta), self.rank
-        scales = [self.scale * r / rank for rank in ranks or [r] * k] if scales is None else scales
+        self._attached = None if theta is None else self._worn(theta, ranks, scales, train)
+        for slot in self._slots:
+            slot.layer.wear(self._attached)
+
+    def _worn(
+        self, theta: Tensor, ranks: Sequence[int] | None, scales: Sequence[float] | None, train: bool
+    ) -> Attached:
+        """Theta with what its devices' products are scaled by."""
+        scales = (
+            [self.scale * self.rank / rank for rank in ranks or [self.rank] * len(theta)] if scales is None else scales
+        )
         scale = torch.tensor(scales, dtype=torch.float32, device=theta.device)[:, None, None]  # (K, 1, 1)
-        # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
-        beside = [self._beside] if self._beside else []
-        parts = theta.split([*(r * width for width in self._widths), *beside], 1)[: 2 * len(self._slots)]
-        for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
-            place = slot.layer.base.get_parameter("weight").device  # a base may lie on several
-            slot.layer.a = a.view(k, r, slot.inputs).to(place)  # (K, r, in)
-            slot.layer.b = b.view(k, r, slot.outputs).to(place)  # (K, r, out)
-            slot.layer.scale = scale.to(place)  # (K, 1, 1)
-        if train:
-            for part in self._parts():
-                part.requires_grad_()
+        shapes = [(self.rank, width) for width in self._widths]
+        return Attached(theta, scale, shapes, self._beside, train=train)
 
     def gradient(self) -> Tensor:
-        """What `backward` has added up since `attach`, `(K, n)`; zero at the extras, which no layer reads."""
-        parts = [torch.zeros_like(part) if part.grad is None else part.grad for part in self._parts()]
-        flat = [part.flatten(1).to(self.model.device) for part in parts]
-        beside = [flat[0].new_zeros(len(flat[0]), self._beside)] if self._beside else []
-        return torch.cat([*flat, *beside], 1)  # (K, n)
+        """What `backward` has added up since `attach`, `(K, n)`; zero at the extras, which no layer reads.
+
+        It may be the very tensor that is added to, and is read before another `backward`.
+        """
+        assert self._attached is not None, "adapters are on"
+        return self._attached.gradient()
 
     def belonging_to(self, factors: str) -> Tensor:
         """True `(n,)` at the parameters of the factors named: `A`, `B`, or `AB` for both; extras go with any."""
@@ -311,20 +200,6 @@ class StackedLora:
         if residual is None:
             self._frozen = []
 
-    @property
-    def _widths(self) -> list[int]:
-        """Of A and B of every layer, in theta's order."""
-        return [width for slot in self._slots for width in (slot.inputs, slot.outputs)]
-
-    @property
-    def _beside(self) -> int:
-        """How many numbers of a row are extras."""
-        return sum(math.prod(shape) for shape in self._extras.values())
-
-    def _parts(self) -> list[Tensor]:
-        """A and B of every layer, in theta's order."""
-        return [part for slot in self._slots for part in (slot.layer.a, slot.layer.b) if part is not None]
-
     def _places(self, rank: int) -> Tensor | slice:
         """Where the parameters of an adapter of this rank lie in a row of theta."""
         if rank == self.rank:
@@ -344,15 +219,18 @@ class StackedLora:
         return np.concatenate([*flat, *(adapter[name].ravel() for name in self._extras)]).astype(np.float32, copy=False)
 
     def _adapter(self, flat: NDArray[np.float32], rank: int) -> Adapter:
-        *parts, beside = np.split(flat, rank * np.cumsum(self._widths))
-        parts = [part.reshape(rank, -1) for part in parts]
-        adapter = {}
-        for slot, a, b in zip(self._slots, parts[::2], parts[1::2], strict=True):
-            adapter[slot.name_a] = a.copy()
-            adapter[slot.name_b] = np.ascontiguousarray(b.T)
+        adapter: Adapter = {}
+        start = 0
+        for slot in self._slots:
+            middle = start + rank * slot.inputs
+            end = middle + rank * slot.outputs
+            adapter[slot.name_a] = flat[start:middle].reshape(rank, -1).copy()
+            adapter[slot.name_b] = np.ascontiguousarray(flat[middle:end].reshape(rank, -1).T)
+            start = end
         for name, shape in self._extras.items():
-            own, beside = np.split(beside, [math.prod(shape)])
-            adapter[name] = own.reshape(shape).copy()
+            end = start + math.prod(shape)
+            adapter[name] = flat[start:end].reshape(shape).copy()
+            start = end
         return adapter
 
 

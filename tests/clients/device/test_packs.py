@@ -16,7 +16,7 @@ from torch import Tensor
 
 import flsim.flower.messages as wire
 import flsim.models.decoding as decoding
-import flsim.models.llama as llama
+import flsim.models.packing as packing
 from clients.app import DeviceApp
 from clients.da_grpo import DaGrpo
 from clients.device.answering import answer_alone
@@ -34,7 +34,9 @@ from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.any_forward import AnyForward
 from flsim.models.base import load_base
 from flsim.models.forward import Decoder, Forward
-from flsim.models.stacked_lora import ranks_of, unequal
+from flsim.models.lora_linear import unequal
+from flsim.models.small_llama import SmallLlamaForward
+from flsim.models.stacked_lora import ranks_of
 from tests.tiny import TOKEN, tiny_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +96,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         return unequal(counts)
 
     monkeypatch.setattr(decoding, "unequal", noting)
-    monkeypatch.setattr(llama, "unequal", noting)
+    monkeypatch.setattr(packing, "unequal", noting)
     return said
 
 
@@ -119,7 +121,7 @@ def test_three_steps_of_a_pack_equal_each_devices_own(
     The adapters' bound is the wider one, since Adam's first steps divide a gradient by its own size: where it is zero
     but for rounding, an entry may move by a part of lr either way.
     """
-    monkeypatch.setattr(llama, "WASTE", waste)
+    monkeypatch.setattr(packing, "WASTE", waste)
     monkeypatch.setattr(decoding, "WASTE", waste)
     algorithm = grpo(steps=3)
     numbers.clear()
@@ -169,7 +171,7 @@ def test_a_devices_tokens_do_not_depend_on_its_pack(
 ) -> None:
     """Whoever shares it, in whatever order, with equal rows to the end or going over to unequal ones."""
     alone = [rolled_out(world, [device], [device.adapter]) for device in devices]
-    monkeypatch.setattr(llama, "WASTE", waste)
+    monkeypatch.setattr(packing, "WASTE", waste)
     monkeypatch.setattr(decoding, "WASTE", waste)
     numbers.clear()
     for pack in ((0, 1, 2), (2, 0, 1), (1, 2), (1, 0)):
@@ -217,9 +219,17 @@ def calls_of(forward: Forward, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def passes(world: World) -> Iterator[list[bool]]:
+def passes(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """One entry for each pass through the model's first layer, whoever makes it: whether it is made for a gradient."""
     found: list[bool] = []
+    if isinstance(world.base.forward, SmallLlamaForward):  # which reads by the modules' weights
+        embedded = world.base.forward.embedded
+
+        def noting(ids: Tensor) -> Tensor:
+            found.append(torch.is_grad_enabled())
+            return embedded(ids)
+
+        monkeypatch.setattr(world.base.forward, "embedded", noting)
     layer = world.base.model.get_submodule("model.layers.0.self_attn.q_proj")
     handle = layer.register_forward_pre_hook(lambda *_: found.append(torch.is_grad_enabled()))
     yield found

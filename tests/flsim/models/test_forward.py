@@ -28,12 +28,14 @@ from transformers import (
 
 import flsim.models.forward as forward
 import flsim.models.llama as short
+import flsim.models.packing as packing
 from flsim.config.model import ModelConfig
 from flsim.models.adapter import initial_adapter
 from flsim.models.any_forward import AnyForward
 from flsim.models.forward import Forward, Readout
 from flsim.models.llama import LlamaForward, fits
-from flsim.models.stacked_lora import StackedLora, unequal
+from flsim.models.lora_linear import unequal
+from flsim.models.stacked_lora import StackedLora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,7 +116,7 @@ def prompts() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch, waste: float, plain: int) -> None:
-    monkeypatch.setattr(short, "WASTE", waste)
+    monkeypatch.setattr(packing, "WASTE", waste)
     monkeypatch.setattr(short, "_PLAIN", plain)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import flsim.models.llama as short
 import flsim.models.memory as memory
+import flsim.models.packing as packing
 from experiments.real.checkpoint import write_checkpoint
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
@@ -59,7 +60,7 @@ def test_gradients_are_equal_and_less_is_kept(
     family: str, questions: str, waste: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where devices have unequal numbers of tokens; a fifth is kept (seen: 0.13 to 0.18)."""
-    monkeypatch.setattr(short, "WASTE", waste)
+    monkeypatch.setattr(packing, "WASTE", waste)
     folder = write_checkpoint(tmp_path, family)
     gradient, kept = learned(folder, QUESTIONS[questions], checkpointing=False)
     again, less = learned(folder, QUESTIONS[questions], checkpointing=True)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm
 from transformers import LlamaConfig, PreTrainedModel
 
-import flsim.models.stacked_lora as stacked_lora
+import flsim.models.lora_linear as lora_linear
 from flsim.models.adapter import Adapter
-from flsim.models.stacked_lora import StackedLora, unequal
+from flsim.models.lora_linear import unequal, uneven
+from flsim.models.stacked_lora import StackedLora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,7 +94,7 @@ def test_only_aligned_widths_meet_the_grouped_product(
         calls.append(len(offs))
         return grouped_mm(x, w, offs=offs)
 
-    monkeypatch.setattr(stacked_lora, "grouped_mm", counted)
+    monkeypatch.setattr(lora_linear, "grouped_mm", counted)
     both_ways(sizes, (3, 0, 5))
     assert calls == ([3] * 6 if grouped else [])  # two products forward, four backward
 
@@ -108,9 +109,10 @@ def test_numbers_hold_within_their_block_only() -> None:
     with unequal(torch.tensor([1])):
         with pytest.raises(KeyError):
             fail(torch.tensor([2]))
-        assert stacked_lora._counts is not None
-        assert stacked_lora._counts.tolist() == [1]
-    assert stacked_lora._counts is None
+        here = uneven()
+        assert here is not None
+        assert here.counts.tolist() == [1]
+    assert uneven() is None
 
 
 @pytest.mark.parametrize("rank", [4, 3], ids=["grouped", "padded"])

@@ -1,0 +1,103 @@
+"""The tokens of a grid of rows that count, laid side by side for linear layers, and back for attention."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from flsim.models.lora_linear import WASTE, unequal
+
+
+class Packing:
+    """The tokens that count, device by device, without the padding between them.
+
+    Linear layers work on packed tokens `(K, M)`, M being the most that a device has; where this would be wasteful, on
+    the bare tokens of unequal devices `(1, N)`. Attention works on the grid of rows `(K * R, T)`.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """Take the mask of a grid, True at tokens that count, `(K, R, T)`."""
+        k, r, t = mask.shape
+        self._grid = k * r, t
+        flat = mask.flatten(1)  # (K, R * T)
+        counts = flat.sum(1)  # (K,)
+        most = max(1, int(counts.max()))
+        self.counts = counts if k * most > WASTE * int(counts.sum()) > 0 else None
+        """Of each device `(K,)`, where packed tokens are bare; else None."""
+        if self.counts is not None:
+            self.places = flat.flatten().nonzero()[:, 0]  # (N,)
+            self.real = torch.ones_like(self.places, dtype=torch.bool)  # (N,)
+            self.shape = torch.Size([1, len(self.places)])
+            return
+        order = (~flat).int().argsort(dim=1, stable=True)[:, :most]  # (K, M)
+        self.real = flat.gather(1, order).flatten()  # (K * M,)
+        self.places = (order + torch.arange(k, device=mask.device)[:, None] * r * t).flatten()  # (K * M,)
+        self.shape = order.shape
+
+    def layout(self) -> AbstractContextManager[None]:
+        """Tells the adapters whose tokens are whose."""
+        return nullcontext() if self.counts is None else unequal(self.counts)
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """`(K, M)` of anything that has one number per token of the grid."""
+        return grid.flatten()[self.places].view(self.shape)
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """From `(K, M, heads, d)` to `(K * R, heads, T, d)`; zero at padding."""
+        flat = tokens.flatten(0, 1) * self.real[:, None, None]  # (K * M, heads, d)
+        rows, t = self._grid
+        grid = flat.new_zeros(rows * t, *flat.shape[1:]).index_copy(0, self.places, flat)
+        return grid.view(rows, t, *flat.shape[1:]).transpose(1, 2).contiguous()
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """From `(K * R, heads, T, d)` to `(K, M, heads, d)`."""
+        flat = grid.transpose(1, 2).flatten(0, 1)  # (K * R * T, heads, d)
+        return flat.index_select(0, self.places).view(*self.shape, *flat.shape[1:])
+
+    def last(self, tokens: Tensor) -> Tensor:
+        """The last token of every row, `(K * R, ...)`, from `(K * M, ...)`; the rows are left-padded."""
+        rows, t = self._grid
+        where = torch.zeros(rows * t, dtype=torch.long, device=tokens.device)
+        where[self.places] = torch.arange(len(self.places), device=tokens.device)
+        return tokens[where.view(rows, t)[:, -1]]
+
+    @cached_property
+    def _bare(self) -> bool:
+        """Whether all packed tokens count."""
+        return bool(self.real.all())
+
+    @cached_property
+    def _whole(self) -> bool:
+        """Whether all tokens of the grid do, so that packed tokens are the grid's."""
+        return self._bare and len(self.places) == self._grid[0] * self._grid[1]
+
+    def spread_all(self, tokens: Tensor) -> Tensor:
+        """`spread` of s tensors at once, `(s, K * R, heads, T, d)` from `(s, K * M, heads, d)`, which are changed."""
+        rows, t = self._grid
+        s, _, *each = tokens.shape
+        if not self._bare:
+            tokens.mul_(self.real[:, None, None])
+        if not self._whole:
+            tokens = tokens.new_zeros(s, rows * t, *each).index_copy_(1, self.places, tokens)
+        return tokens.view(s, rows, t, *each).transpose(2, 3).contiguous()
+
+    def gather_all(self, grids: Sequence[Tensor]) -> Tensor:
+        """The gradient of what `spread_all` was given, `(s, K * M, heads, d)`, from s of `(K * R, heads, T, d)`."""
+        rows, t = self._grid
+        _, heads, _, d = grids[0].shape
+        tokens = grids[0].new_empty(len(grids), len(self.places), heads, d)
+        for own, grid in zip(tokens, grids, strict=True):
+            if self._whole:
+                own.view(rows, t, heads, d).copy_(grid.transpose(1, 2))
+            else:
+                torch.index_select(grid.transpose(1, 2).reshape(rows * t, heads, d), 0, self.places, out=own)
+        return tokens if self._bare else tokens.mul_(self.real[:, None, None])
+
+    def spread_back(self, tokens: Tensor) -> Tensor:
+        """The gradient of what `gather` was given, `(K * R, heads, T, d)`, from `(K * M, heads, d)`."""
+        rows, t = self._grid
+        if not self._whole:
+            tokens = tokens.new_zeros(rows * t, *tokens.shape[1:]).index_copy_(0, self.places, tokens)
+        return tokens.view(rows, t, *tokens.shape[1:]).transpose(1, 2)

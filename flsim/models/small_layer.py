@@ -1,0 +1,212 @@
+"""One layer of a small decoder of the Llama family, forward and backward by hand, on the tokens of K devices.
+
+The model that ships has three layers of 96 numbers: a token takes hundreds of calls of a few microseconds each, and
+autograd makes as many again. So what a layer does is written out here, once forward and once backward, on what
+`flsim/models/stack.py` makes of its linear layers. Attention (`flsim/models/short_attention.py`) works on the grid of
+rows, all else on packed tokens `(1, N, D)`.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flsim.models.lora_linear import Uneven
+from flsim.models.stack import Found, Stack, Worn, stacks
+
+Turn = tuple[Tensor, Tensor]
+"""Of the tokens' positions the cosines, and the sines with the sign that the swapped half has, `(N, 1, d)` each."""
+
+
+class Mixing(Protocol):
+    """Attention of a pass."""
+
+    def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
+        """Of layer `number`, from scaled queries, keys and values `(3, N, H, d)`: `(1, N, D)`, and what `pull` needs.
+
+        What it is given may be changed.
+        """
+        ...
+
+    def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
+        """The gradient of queries, keys and values, `(3, N, H, d)`, from that of the tokens `(1, N, D)`."""
+        ...
+
+
+class Kept(NamedTuple):
+    """What the backward of a layer needs; norms as `normed` gives them, and of stacks what `Worn.apply` does."""
+
+    x: Tensor
+    normed: Tensor
+    root: Tensor
+    heads: Any
+    mixed: Tensor
+    attention: Any
+    out: Any
+    y: Tensor
+    normed_y: Tensor
+    root_y: Tensor
+    gated: Tensor
+    """What the gate is made of, and what it lets through, `(2, N, I)`."""
+    gate: Tensor
+    """`(N, I)`."""
+    inner: Tensor
+    """`(1, N, I)`."""
+    inside: Any
+    down: Any
+
+
+class Norm:
+    """A root-mean-square norm."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self._epsilon = float(layer.variance_epsilon)
+
+    def normed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """X `(1, N, D)` after it, and the reciprocal root of its mean square `(1, N, 1)`."""
+        root = (x * x).sum(-1, True).div_(x.shape[-1]).add_(self._epsilon).rsqrt_()  # (1, N, 1)
+        return (x * root).mul_(self._layer._parameters["weight"]), root
+
+    def pull(self, g: Tensor, x: Tensor, root: Tensor, beside: Tensor | None = None) -> Tensor:
+        """The gradient of x from that of its norm, `(1, N, D)` each.
+
+        Args:
+            g: gradient.
+            x: what it was given.
+            root: what it gave besides.
+            beside: what else the gradient of x is made of; None is nothing.
+        """
+        g = g * self._layer._parameters["weight"]  # (1, N, D)
+        share = (g * x).sum(-1, True).mul_(root.pow(3)).div_(-x.shape[-1])  # (1, N, 1): d root / d x is -root^3 x / D
+        g.mul_(root)
+        return (g if beside is None else beside + g).add_(x * share)
+
+
+class SmallLayer:
+    """The modules of a layer."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._norms = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
+        self.stacks = (
+            Stack(attention, ("q_proj", "k_proj", "v_proj")),
+            Stack(attention, ("o_proj",)),
+            Stack(mlp, ("gate_proj", "up_proj")),
+            Stack(mlp, ("down_proj",)),
+        )
+        self.width, self.scaling = int(attention.head_dim), float(attention.scaling)
+
+    def worn(self) -> "WornLayer":
+        """With the adapters that are on."""
+        qkv, out, gated, down = (stack.worn() for stack in self.stacks)
+        return WornLayer(qkv, out, gated, down, *self._norms, self.width, self.scaling)
+
+
+def is_small(layer: Any) -> bool:
+    """Whether a layer can be a `SmallLayer`."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return (
+        stacks(attention, ("q_proj", "k_proj", "v_proj"))
+        and stacks(attention, ("o_proj",))
+        and stacks(mlp, ("gate_proj", "up_proj"))
+        and stacks(mlp, ("down_proj",))
+        and not hasattr(attention, "q_norm")
+    )
+
+
+class WornLayer(NamedTuple):
+    """A layer with adapters, or without."""
+
+    qkv: Worn
+    out: Worn
+    gated: Worn
+    down: Worn
+    before: Norm
+    between: Norm
+    width: int
+    """d, of a head."""
+    scaling: float
+
+    def read(self, number: int, x: Tensor, turn: Turn, mixing: Mixing, tokens: Uneven | None) -> tuple[Tensor, Kept]:
+        """Hidden states after the layer, and what `pull` needs, from x `(1, N, D)`."""
+        normed, root = self.before.normed(x)
+        heads, of_heads = self.qkv.apply(normed, tokens)  # (3, N, D)
+        mixed, attention = mixing.mix(number, self.turned(heads, turn))
+        added, out = self.out.apply(mixed, tokens)  # (1, N, D)
+        y = added.add_(x)  # (1, N, D)
+        normed_y, root_y = self.between.normed(y)
+        gated, inside = self.gated.apply(normed_y, tokens)  # (2, N, I)
+        gate = F.silu(gated[0])  # (N, I)
+        inner = gated[1:] * gate  # (1, N, I)
+        more, down = self.down.apply(inner, tokens)  # (1, N, D)
+        kept = Kept(
+            x, normed, root, of_heads, mixed, attention, out, y, normed_y, root_y, gated, gate, inner, inside, down
+        )
+        return more.add_(y), kept
+
+    def turned(self, heads: Tensor, turn: Turn) -> Tensor:
+        """Queries, turned by their positions and scaled, turned keys, and values, `(3, N, H, d)`, in place."""
+        qkv = heads.view(3, heads.shape[1], -1, self.width)  # (3, N, H, d)
+        both = qkv[:2]  # (2, N, H, d)
+        swapped = _swapped(both).mul_(turn[1])  # (2, N, H, d)
+        both.mul_(turn[0]).add_(swapped)
+        qkv[0].mul_(self.scaling)
+        return qkv
+
+    def pull(
+        self,
+        number: int,
+        g: Tensor,
+        kept: Kept,
+        turn: Turn,
+        mixing: Mixing,
+        found: Found,
+        tokens: Uneven | None,
+        *,
+        wanted: bool,
+    ) -> Tensor | None:
+        """The gradient of x from g, that of the layer's states, `(1, N, D)` each; the factors' goes into `found`.
+
+        Args:
+            number: of the layer.
+            g: gradient.
+            kept: what `read` gave.
+            turn: what it was given, as `mixing` and `tokens`.
+            mixing: attention.
+            found: gradients of factors.
+            tokens: of each device; None for equally many.
+            wanted: whether that of x is; else it is None.
+        """
+        inner = self.down.pull(g, kept.inner, kept.down, found, tokens)[0]  # (N, I)
+        gated = torch.empty_like(kept.gated)  # (2, N, I)
+        lower, upper = kept.gated.unbind()  # (N, I) each
+        torch.mul(inner, kept.gate, out=gated[1])
+        torch.ops.aten.silu_backward.grad_input(inner.mul_(upper), lower, grad_input=gated[0])
+        normed = self.gated.pull(gated, kept.normed_y, kept.inside, found, tokens)  # (1, N, D)
+        g = self.between.pull(normed, kept.y, kept.root_y, g)  # (1, N, D)
+        mixed = self.out.pull(g, kept.mixed, kept.out, found, tokens)  # (1, N, D)
+        qkv = mixing.pull(number, kept.attention, mixed)  # (3, N, H, d)
+        qkv[0].mul_(self.scaling)
+        both = qkv[:2]  # (2, N, H, d)
+        swapped = _swapped(both).mul_(turn[1])  # (2, N, H, d)
+        both.mul_(turn[0]).sub_(swapped)
+        heads = qkv.view(3, qkv.shape[1], -1)  # (3, N, D)
+        if not wanted:
+            self.qkv.learn(heads, kept.normed, kept.heads, found, tokens)
+            return None
+        normed = self.qkv.pull(heads, kept.normed, kept.heads, found, tokens)  # (1, N, D)
+        return self.before.pull(normed, kept.x, kept.root, g)  # (1, N, D)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """The halves of heads `(..., d)` in each other's place."""
+    first, second = x.chunk(2, -1)
+    return torch.cat((second, first), -1)
+
+
+def turn_of(table: Tensor, positions: Tensor) -> Turn:
+    """Of positions `(N,)`, from a table `(P, 2, 1, d)`."""
+    cos, sin = table.index_select(0, positions).unbind(1)  # (N, 1, d) each
+    return cos, sin

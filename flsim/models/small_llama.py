@@ -1,0 +1,251 @@
+"""The passes of `flsim/models/llama.py` for a small model in float32 on a CPU, as the built-in one, in fewer calls.
+
+What is computed is the same, to the last bit where a processor's products do not depend on how many columns a matrix
+has. Layers that read the same are one product, adapters and attention have their gradients by hand, and a pass is one
+node of autograd's graph. What rotary embedding says of a position is looked up in a table.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flsim.models.builtin_llama import AnyModel, BuiltinLlama
+from flsim.models.forward import Decoder, Past, Readout, positions_of
+from flsim.models.llama import LlamaForward, fits
+from flsim.models.lora_linear import Attached, Uneven, uneven
+from flsim.models.packing import Packing
+from flsim.models.short_attention import Segment, attend, pull_attend
+from flsim.models.small_decoder import Ends, SmallDecoder
+from flsim.models.small_layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
+from flsim.models.stack import Found
+
+_LONGEST = 64  # positions of a model whose attention is always short
+
+
+def is_small_llama(model: AnyModel) -> bool:
+    """Whether it is a Llama with as many key as query heads, plain linear layers, and room for a few words."""
+    if not fits(model) or model.config.model_type != "llama":
+        return False
+    config: Any = model.config
+    if config.num_key_value_heads != config.num_attention_heads:
+        return False
+    if not isinstance(model, BuiltinLlama):
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") != "default" or config.max_position_embeddings > _LONGEST:
+            return False
+    body: Any = model.model
+    return all(map(is_small, body.layers))
+
+
+class SmallLlamaForward(LlamaForward):
+    """The passes by hand; a prefix that prompts share is read by the modules."""
+
+    def __init__(self, model: AnyModel) -> None:
+        """Take a model that `is_small_llama`."""
+        super().__init__(model)
+        self._model = model
+        self.norm = Norm(self._body.norm)
+        self._small = [SmallLayer(layer) for layer in self._body.layers]
+        self._stacks = [stack for layer in self._small for stack in layer.stacks]
+        self._attached: Attached | None = None  # what was on when `_worn` was made
+        self._version = 0
+        self._worn: list[WornLayer] = []
+        self._table = torch.empty(0, 2, 1, 0)  # (positions, 2, 1, d)
+
+    def worn(self) -> list[WornLayer] | None:
+        """The layers with the adapters that are on; None of a model that is small no longer, as in another dtype."""
+        known = all(stack.is_as_it_was() for stack in self._stacks)
+        if not known and not is_small_llama(self._model):
+            return None
+        attached = next((stack.attached for stack in self._stacks if stack.attached is not None), None)
+        version = 0 if attached is None else attached.theta._version  # it grows whenever theta is written into
+        if not (known and self._worn and attached is self._attached and version == self._version):
+            self._worn = [layer.worn() for layer in self._small]
+            self._attached, self._version = attached, version
+        return self._worn
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What goes into the first layer, `(1, N, D)`, of tokens `(N,)`."""
+        return F.embedding(ids[None], self._body.embed_tokens.weight)
+
+    def turns(self, most: int) -> Tensor:
+        """Of at least so many positions the cosines, and the sines with the sign of the half that is swapped there.
+
+        Returns:
+            `(P, 2, 1, d)`.
+        """
+        if most > self._table.shape[0]:
+            places = torch.arange(max(most, _LONGEST))[None]  # (1, P)
+            cos, sin = (part[0, :, None] for part in self._body.rotary_emb(self._table, places))  # (P, 1, d) each
+            first, second = sin.chunk(2, -1)
+            self._table = torch.stack([cos, torch.cat([-first, second], -1)], 1)  # (P, 2, 1, d)
+        return self._table
+
+    def _read(
+        self, packing: Packing, ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
+    ) -> tuple[Tensor, Past]:
+        layers = self.worn()
+        if shared is not None or layers is None:
+            return super()._read(packing, ids, positions, bias, shared)
+        states, *tensors = self._passed(layers, packing, ids, positions, bias, None)
+        half = len(self._small)
+        return states.view(*packing.shape, -1), Past(tuple(tensors[:half]), tuple(tensors[half:]))
+
+    def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
+        """See `Forward`."""
+        layers = self.worn()
+        if past.shared is not None or layers is None:
+            return super().follow(ids, mask, prompts, past, readout)
+        packing = Packing(mask)
+        share = mask.shape[1] // prompts.shape[1]
+        seen = torch.cat([prompts.repeat_interleave(share, 1), mask], 2).flatten(0, 1)  # (K * R, L + T)
+        bias, positions = self._bias(seen, ids.shape[2]), positions_of(seen, ids.shape[2])
+        states = self._passed(layers, packing, ids, positions, bias, past)[0]  # (1, N, D)
+        return self._judged(packing, states[0], ids, readout)
+
+    def _passed(
+        self,
+        layers: list[WornLayer],
+        packing: Packing,
+        ids: Tensor,
+        positions: Tensor,
+        bias: Tensor,
+        past: Past | None,
+    ) -> Sequence[Tensor]:
+        """Last hidden states `(1, N, D)`; where nothing was read before, also keys, then values `(n, H, T, d)`."""
+        attached = self._attached
+        x = self.embedded(packing.pack(ids).flatten())  # (1, N, D)
+        turn = turn_of(self.turns(bias.shape[-1]), packing.pack(positions).flatten())
+        with packing.layout():
+            tokens = uneven()
+        run = _Run(layers, self.norm, x, turn, _Grid(packing, bias, past), tokens, attached)
+        before = () if past is None else past.tensors
+        learned = before if attached is None else (attached.theta, *before)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
+            theta = None if attached is None else attached.theta
+            found: tuple[Tensor, ...] = _Passing.apply(run, theta, *before)  # type: ignore[no-untyped-call]
+            return found
+        return run.forward(keep=False)
+
+    def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
+        """See `Forward`."""
+        layers = self.worn()
+        if past.shared is not None or layers is None:
+            return super().decoder(mask, past, share, tokens)
+        seen = mask.flatten(0, 1)  # (K * P, L)
+        ends = Ends(self.embedded, self.turns(seen.shape[1] + tokens), self.norm, self._head)
+        unseen = None if bool(seen.all()) else self._unseen(~seen).repeat_interleave(share, 0)  # (N, L)
+        return SmallDecoder(layers, ends, seen.sum(1).repeat_interleave(share), unseen, past, tokens)
+
+
+class _Grid:
+    """Attention of packed tokens on the grid of their rows, after what was read before, if anything was."""
+
+    def __init__(self, packing: Packing, bias: Tensor, past: Past | None) -> None:
+        self._packing, self._bias = packing, bias
+        self._shape = () if past is None else past.keys[0].shape[:2]
+        self._before: list[Segment] = []  # of each layer
+        if past is not None:
+            pairs = zip(past.keys, past.values, strict=True)
+            self._before = [(key.detach().flatten(0, 1), value.detach().flatten(0, 1)) for key, value in pairs]
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.of_past: list[tuple[Tensor, Tensor]] = []
+        """Gradients of keys and values that were there before, the last layer first."""
+        self.of_own: Sequence[tuple[Tensor | None, Tensor | None]] = ()
+        """Gradients of keys and values that were read here, as somebody else looked at them."""
+
+    def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
+        """See `Mixing`."""
+        query, key, value = self._packing.spread_all(qkv).unbind()  # (n, H, T, d) each
+        if not self._before:
+            self.keys.append(key)
+            self.values.append(value)
+        own = key.flatten(0, 1), value.flatten(0, 1)  # (n H, T, d) each
+        segments = [self._before[number], own] if self._before else [own]
+        mixed, weights = attend(query, segments, self._bias)  # (n, H, T, d)
+        tokens = self._packing.gather(mixed)  # (K, M, H, d)
+        return tokens.view(1, -1, tokens.shape[2] * tokens.shape[3]), (query, segments, weights)
+
+    def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
+        """See `Mixing`."""
+        query, segments, weights = kept
+        n, heads = query.shape[:2]
+        grid = self._packing.spread_back(g.view(-1, heads, query.shape[3]))  # (n, H, T, d)
+        of_query, found = pull_attend(grid, query, segments, weights)
+        own = [of.unflatten(0, (n, heads)) for of in found.pop()]  # (n, H, T, d) each
+        if found:
+            key, value = found[0]
+            self.of_past.append((key.unflatten(0, self._shape), value.unflatten(0, self._shape)))
+        if self.of_own:
+            own = [of if looked is None else looked + of for of, looked in zip(own, self.of_own[number], strict=True)]
+        return self._packing.gather_all([of_query, *own])  # (3, N, H, d)
+
+
+class _Run:
+    """A pass and what its backward needs."""
+
+    def __init__(
+        self,
+        layers: list[WornLayer],
+        norm: Norm,
+        x: Tensor,
+        turn: Turn,
+        grid: _Grid,
+        tokens: Uneven | None,
+        attached: Attached | None,
+    ) -> None:
+        self._layers, self._norm, self._x, self._turn = layers, norm, x, turn
+        self._grid, self._tokens, self._attached = grid, tokens, attached
+        self._kept: list[Kept] = []
+        self._last = x, x  # what goes into the last norm, and the reciprocal root of its mean square
+
+    def forward(self, *, keep: bool) -> tuple[Tensor, ...]:
+        """Last hidden states `(1, N, D)`, then keys and values of every layer that is read first."""
+        x = self._x
+        for number, layer in enumerate(self._layers):
+            x, kept = layer.read(number, x, self._turn, self._grid, self._tokens)
+            if keep:
+                self._kept.append(kept)
+        states, root = self._norm.normed(x)
+        self._last = x, root
+        return (states, *self._grid.keys, *self._grid.values)
+
+    def backward(self, g: Tensor | None, looked: Sequence[Tensor | None]) -> tuple[Tensor | None, list[Tensor]]:
+        """The gradient of theta `(K, n)`, and those of keys, then values that were there before.
+
+        Args:
+            g: of the last hidden states; None is zero.
+            looked: of the keys, then the values that were read.
+        """
+        half = len(self._layers)
+        self._grid.of_own = list(zip(looked[:half], looked[half:], strict=True))
+        found: Found = [None] * (0 if self._attached is None else len(self._attached.shapes))
+        below: Tensor | None = self._norm.pull(torch.zeros_like(self._x) if g is None else g, *self._last)
+        for number in range(half - 1, -1, -1):
+            assert below is not None
+            parts = number, below, self._kept.pop(), self._turn, self._grid, found, self._tokens
+            below = self._layers[number].pull(*parts, wanted=number > 0)
+        keys, values = [pair[0] for pair in self._grid.of_past], [pair[1] for pair in self._grid.of_past]
+        theta = None if self._attached is None else self._attached.together(found)  # (K, n)
+        return theta, [*reversed(keys), *reversed(values)]
+
+
+class _Passing(torch.autograd.Function):
+    """A pass as one node: the gradients of theta and of what was read before."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _Run, theta: Tensor | None, *past: Tensor) -> tuple[Tensor, ...]:
+        """See `_Run.forward`."""
+        ctx.run = run
+        ctx.set_materialize_grads(False)
+        return tuple([tensor.detach() for tensor in run.forward(keep=True)])  # `run` must not hold its own node
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        """See `_Run.backward`."""
+        theta, past = ctx.run.backward(gradients[0], gradients[1:])
+        return None, theta, *past

@@ -118,7 +118,8 @@ class TaskStream:
                 at most `per_task`.
         """
         most = per_task if items is None else items
-        rng = python_random(self.config.seed, "evaluation", split, device)
+        generated = tuple(task for task in self.tasks if task not in self._sets)
+        drawn = iter(_tests(self.config.alpha, self.config.seed, generated, device, split, per_task))
         sets = {}
         for task in self.tasks:
             if task in self._sets:
@@ -126,7 +127,7 @@ class TaskStream:
                 count = None if isinstance(most, str) else most
                 sets[task] = self._sets[task].draw_set(device_index(device), split, count, own)
             else:
-                sets[task] = [self._draw(device, task, split, rng) for _ in range(per_task)]
+                sets[task] = list(next(drawn))
         return sets
 
     def items_held(self, device: str, split: str) -> dict[str, int]:
@@ -156,10 +157,7 @@ class TaskStream:
     def _draw(self, device: str, task: str, split: str, rng: Random) -> Problem:
         if task in self._sets:
             return self._sets[task].draw(device_index(device), split, rng)
-        families = families_of(task)
-        family = rng.choices(families, self._dirichlet(len(families), "families", device, task))[0]
-        levels = self._dirichlet(len(family.levels), "levels", device, task, family.name)
-        return draw(family, rng.choices(family.levels, levels)[0], split, rng)
+        return _generated(self.config.alpha, self.config.seed, device, task, split, rng)
 
     def _lag(self, device: str) -> int:
         if self.config.schedule != "staggered":
@@ -168,6 +166,26 @@ class TaskStream:
 
     def _dirichlet(self, size: int, *names: str) -> tuple[float, ...]:
         return _shares(self.config.alpha, size, self.config.seed, names)
+
+
+@lru_cache(maxsize=256)
+def _tests(
+    alpha: float, seed: int, tasks: tuple[str, ...], device: str, split: str, per_task: int
+) -> tuple[tuple[Problem, ...], ...]:
+    """A device's problems of generated tasks; a pure function of its names, cached, as every test asks for them again.
+
+    Seven questions in eight are drawn in vain, since they are of another split.
+    """
+    rng = python_random(seed, "evaluation", split, device)
+    return tuple(tuple(_generated(alpha, seed, device, task, split, rng) for _ in range(per_task)) for task in tasks)
+
+
+def _generated(alpha: float, seed: int, device: str, task: str, split: str, rng: Random) -> Problem:
+    """A problem of a generated task, of the device's own mixture of families and levels."""
+    families = families_of(task)
+    family = rng.choices(families, _shares(alpha, len(families), seed, ("families", device, task)))[0]
+    levels = _shares(alpha, len(family.levels), seed, ("levels", device, task, family.name))
+    return draw(family, rng.choices(family.levels, levels)[0], split, rng)
 
 
 @lru_cache(maxsize=100_000)

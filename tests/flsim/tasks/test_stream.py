@@ -205,6 +205,17 @@ def test_evaluation_sets_are_fixed_and_from_the_asked_split(split: str) -> None:
         assert {split_of(problem.question) for problem in problems} == {split}
 
 
+def test_a_test_is_drawn_once_and_nobody_can_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = TaskStream(StreamConfig(seed=41), 99)
+    first = stream.evaluation_problems("device-002", "test", per_task=7)
+    kept = {task: list(problems) for task, problems in first.items()}
+    first["arithmetic"].clear()
+    monkeypatch.setattr("flsim.tasks.stream.draw", None)
+    assert stream.evaluation_problems("device-002", "test", per_task=7) == kept
+    with pytest.raises(TypeError):
+        stream.evaluation_problems("device-002", "test", per_task=8)
+
+
 def test_evaluation_follows_the_devices_own_families_and_levels() -> None:
     """With alpha = 0.01 a device meets practically one family and level per group, in training as in evaluation."""
     stream = TaskStream(StreamConfig(phases=(A,), alpha=0.01), 4)

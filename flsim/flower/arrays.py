@@ -1,6 +1,7 @@
 """An adapter as Flower carries it, and back; as fast as copying allows."""
 
 import io
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +17,11 @@ def to_arrays(adapter: Adapter) -> ArrayRecord:
     """An adapter as Flower carries it: the bytes of `Array(tensor)`, made twenty times as fast."""
     arrays = ArrayRecord()
     for name, tensor in adapter.items():
-        kind, header = _header(tensor.dtype, tensor.shape)
+        empty, header = _empty(tensor.dtype, tensor.shape)
         whole = tensor if tensor.flags.c_contiguous else tensor.copy(order="C")
-        arrays[name] = Array(kind, tensor.shape, SType.NUMPY, b"".join((header, whole.data)))  # one copy
+        array = copy(empty)  # to make one anew, Flower looks at each of its arguments several times
+        array.data = b"".join((header, whole.data))  # one copy
+        arrays[name] = array
     return arrays
 
 
@@ -31,11 +34,11 @@ def to_adapter(arrays: ArrayRecord, *, copy: bool = True) -> Adapter:
 
 
 @lru_cache(maxsize=4096)
-def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
-    """Flower's name of the kind, and what NumPy writes in front of the values of an array in C order."""
+def _empty(kind: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Array, bytes]:
+    """A tensor without values, and what NumPy writes in front of the values of an array in C order."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind.str, "fortran_order": False, "shape": shape})
-    return str(kind), file.getvalue()
+    return Array(str(kind), shape, SType.NUMPY, b""), file.getvalue()
 
 
 def _tensor(array: Array, *, copy: bool) -> NDArray[np.float32]:

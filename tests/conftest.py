@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +113,18 @@ def tiny_runs(
 
 
 @pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end without their report: its figures take longer than so small a run."""
-    monkeypatch.setattr("flsim.report.finish.finish_run", lambda folder, **more: SimpleNamespace(findings=()))
+def no_report() -> Iterator[None]:
+    """Runs of the test end without their report; `without_report` of `tests/tiny.py` is for fixtures."""
+    from tests.tiny import without_report
+
+    with without_report():
+        yield
+
+
+@pytest.fixture
+def no_pictures() -> Iterator[None]:
+    """Runs of the test end with a page, but without its pictures as files; for fixtures there is `without_pictures`."""
+    from tests.tiny import without_pictures
+
+    with without_pictures():
+        yield

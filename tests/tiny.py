@@ -3,8 +3,13 @@
 What all runs of a file have in common stands in its own `TINY`, over the settings here; a test adds what it is about.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
+
+import pytest
 
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config
@@ -57,3 +62,19 @@ def tiny_file(folder: Path, checkpoint: Path, *more: str) -> Path:
     file = folder / "tiny.yaml"
     file.write_text(to_yaml(load_config(None, ["name=tiny", f"model.path={checkpoint}", *RUN, *more])))
     return file
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Runs end without their report, which takes longer than so small a run: nothing is read from their rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: SimpleNamespace(findings=()))
+        yield
+
+
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Runs end with their summary and page, but without the files of `plots/`, which take most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flsim.report.finish.write_figures", lambda *args, **more: None)
+        yield

@@ -18,7 +18,7 @@ from flsim.loop.checkpoints import latest_checkpoint
 from flsim.metrics.rows import without_timing
 from flsim.models.adapter import HEAD, Adapter, extras_of
 from tests.kept import states_of
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 pytestmark = pytest.mark.usefixtures("no_report", "one_thread")
 
@@ -45,8 +45,7 @@ def go(config: Config, **more: object) -> flsim.Run:
 
 @pytest.fixture(scope="module")
 def finished(tiny_runs: TinyRun) -> flsim.Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return go(tiny_runs("whole", CALIBRATED))
 
 

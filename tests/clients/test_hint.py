@@ -228,6 +228,7 @@ def test_a_wish_that_is_not_granted_goes_on_without(tiny_checkpoint: Path) -> No
     assert choice.alone.tolist() == list(are_right(list(zip(tests, texts, strict=True))))
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_bit_for_bit(run_of: TinyRun) -> None:
     whole = without_timing(flsim.run(run_of("whole"), progress=False).rows)

@@ -422,6 +422,7 @@ def config_of(folder: Path, *more: str) -> Config:
     return load_config(None, [*tiny, *more])
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -451,6 +452,7 @@ def test_a_run_ends_with_its_report(one_thread: None, tmp_path: Path, settings: 
     assert set(tested["device"]) == {"device-000", "device-001"}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     code = page.split("In `my_method.py`:\n")[1].split("    flsim")[0]
@@ -461,6 +463,7 @@ def test_the_method_of_the_docs_runs_as_it_is_written(one_thread: None, tmp_path
     assert (rows[rows["name"] == "reward"]["weight"] > 0).any()
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(("tau", "wishes"), [(0.0, 0.0), (1.0, 1.0)])
 def test_what_lambda_holds_back_in_training_it_holds_back_at_test(
     one_thread: None, tmp_path: Path, tau: float, wishes: float

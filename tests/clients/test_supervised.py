@@ -79,6 +79,7 @@ def test_a_fleet_learns_pictures_and_leaves_its_model(pictures: Path, tmp_path: 
     assert "may ask" not in page.split("How this run was made")[0].split("Accuracy over rounds")[0]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_rows_are_the_same_after_a_stop_and_in_any_pack(pictures: Path, tmp_path: Path) -> None:
     dynamic = ["strategy={path: strategies.fed_dyn:FedDyn, alpha: 0.1}", "fleet.cohort=4"]
     whole = run(config(pictures, tmp_path / "whole", *dynamic))
@@ -91,6 +92,7 @@ def test_rows_are_the_same_after_a_stop_and_in_any_pack(pictures: Path, tmp_path
         assert one[6:] == pytest.approx(other[6:], abs=1e-3)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_heads_stay_on_their_devices(pictures: Path, tmp_path: Path) -> None:
     plain = run(config(pictures, tmp_path / "plain"))
     own = run(config(pictures, tmp_path / "own", "strategy={path: strategies.fed_per:FedPer}"))
@@ -103,6 +105,7 @@ def test_heads_stay_on_their_devices(pictures: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_flowers_fedprox_holds_devices_back(pictures: Path, tmp_path: Path) -> None:
     norms = []

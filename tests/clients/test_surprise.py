@@ -87,6 +87,7 @@ def test_the_wish_rises_with_the_surprise_of_the_answer(tiny_checkpoint: Path) -
             assert odds[1] - odds[0] == pytest.approx(offset, abs=1e-3)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_none_changes_no_row_and_some_does(run_of: TinyRun) -> None:
     more = ("client.asking.path=clients.asking.policy:OwnCalibrated", "client.asking.calibration=2")
@@ -99,6 +100,7 @@ def test_none_changes_no_row_and_some_does(run_of: TinyRun) -> None:
     assert not some.equals(plain)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_pack_equals_its_devices_alone(run_of: TinyRun) -> None:
     """Up to the last bits of norms, as without it."""

@@ -19,6 +19,7 @@ from flsim.metrics.rows import read_rows
 from flsim.models.encoder import Encoder
 from flsim.models.stacked_module import soft_loss, state_loss
 from flsim.problems.problem import Problem
+from tests.tiny import without_pictures
 
 USERS, EACH = 5, 50
 FILLER = "the a is was it this that very quite some of and to"
@@ -77,7 +78,8 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
     settings = "client.model_settings={base: 'builtin:bert', max_tokens: 16}"
     more = (settings, "rounds=5", "client.epochs=5", "client.lr=0.004", "evaluation.every_rounds=5")
-    done = run(config(texts, folder, *more), progress=False)
+    with without_pictures():
+        done = run(config(texts, folder, *more), progress=False)
     assert done.summary.at_end["global"]["accuracy"].user_mean > 0.9
     return folder / "adapter" / "module.safetensors"
 
@@ -88,6 +90,7 @@ def taught(texts: Path, teacher: Path, run_dir: Path, *more: str) -> Run:
     return run(config(texts, run_dir, *own, *more), progress=False)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_device_is_taught_within_tau_and_caps_and_asks_within_tau(texts: Path, tmp_path: Path) -> None:
     own = (
         "client.teacher=flsim.models.encoder:Encoder",
@@ -116,6 +119,7 @@ STAGE = (
 )
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_the_server_brings_the_module_nearer_to_the_teacher_under_its_cap(texts: Path, tmp_path: Path) -> None:
     capped = (*STAGE, "stage.calls_total=50", "evaluation.every_rounds=2")
@@ -131,6 +135,7 @@ def test_the_server_brings_the_module_nearer_to_the_teacher_under_its_cap(texts:
     assert other.sort_index().equals(said.sort_index())
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.slow
 def test_devices_learn_from_the_cloud_under_their_budget(texts: Path, teacher: Path, tmp_path: Path) -> None:
     more = ("rounds=3", "client.epochs=5", "client.lr=0.004", "budget.tau=0.2", "budget.calls_total=9")
@@ -143,6 +148,7 @@ def test_devices_learn_from_the_cloud_under_their_budget(texts: Path, teacher: P
     assert {"random", "cloud", "frozen", "global"} <= set(end)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_what_was_taught_is_paid_once_and_kept(texts: Path, teacher: Path, tmp_path: Path) -> None:
     more = ("rounds=3", "budget.tau=0.5", "client.hard=0", "client.aligned=0")
@@ -163,6 +169,7 @@ def test_what_was_taught_is_paid_once_and_kept(texts: Path, teacher: Path, tmp_p
     assert first.equals(second)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_lora_on_an_encoder_learns_a_few_percent_of_it(texts: Path, tmp_path: Path) -> None:
     settings = "client.model_settings={base: 'builtin:distilbert', max_tokens: 16, rank: 2}"
     done = run(config(texts, tmp_path / "run", "rounds=1", "evaluation.every_rounds=1", settings), progress=False)

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,7 +22,7 @@ from flsim.loop.lock import OWNER
 from flsim.metrics.rows import read_rows, without_timing
 from flsim.storage.bucket import Bucket
 from flsim.storage.looking import run_folder
-from tests.tiny import tiny_file
+from tests.tiny import tiny_file, without_report
 
 pytestmark = pytest.mark.ecosystem
 moto = pytest.importorskip("moto.server", reason="moto[server] is not installed: no S3 server to test against")
@@ -131,8 +130,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[
 def local(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The rows of the run in a folder."""
     folder = tmp_path_factory.mktemp("local")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: SimpleNamespace(findings=()))
+    with without_report():
         flsim.run(tiny_file(folder, tiny_checkpoint, *SETTINGS), [f"run_dir={folder / 'tiny'}"], progress=False)
     return without_timing(read_rows(folder / "tiny"))
 

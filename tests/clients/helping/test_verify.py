@@ -457,6 +457,7 @@ def test_a_model_whose_logits_are_wider_than_its_tokenizer_drafts_no_filling(tin
     assert int(words.allowed.sum()) == len(base.tokenizer) - 1  # all but the help request
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_devices_learn_what_they_learn_where_they_ask(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """To the last bit, but for what help takes: the answers are the same, and a helped question is one call."""

@@ -6,7 +6,7 @@ import pytest
 
 import flsim
 from experiments.command.__main__ import main
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = ("stream.phases=[[arithmetic],[strings]]", "client.prompts=2", "client.group_size=2")
 
@@ -16,8 +16,7 @@ def root(tiny_runs: TinyRun) -> Path:
     """A folder with two real runs, of two strategies."""
     for name, path in (("together", "fedavg:FedAvg"), ("apart", "local_only:LocalOnly")):
         config = tiny_runs(name, f"strategy.path=strategies.{path}", f"name={name}")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})  # a report of its own takes time
+        with without_report():
             flsim.run(config, progress=False)
     return tiny_runs("any").folder.parent
 

@@ -13,7 +13,7 @@ from experiments.command.diagnose import SEVERITIES
 from flsim.config.schema import ConfigError
 from flsim.diagnosis.finding import SEVERITIES as ALL
 from flsim.report.summary import read_summary
-from tests.tiny import tiny_file
+from tests.tiny import tiny_file, without_pictures
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,8 @@ def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Of a finished run, which was told to fail on a fault."""
     root = tmp_path_factory.mktemp("diagnosed")
     grpo = ("client.path=clients.grpo:Grpo", "rounds=3", "evaluation.every_rounds=3", f"run_dir={root / 'run'}")
-    assert main(["run", str(tiny_file(root, tiny_checkpoint, *grpo)), "--fail-on", "fault"]) == 1
+    with without_pictures():
+        assert main(["run", str(tiny_file(root, tiny_checkpoint, *grpo)), "--fail-on", "fault"]) == 1
     return root / "run"
 
 
@@ -47,6 +48,7 @@ def test_the_status_is_1_from_that_severity_on(folder: Path, severity: str, stat
     assert main(["diagnose", str(folder)]) == 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_ends_with_its_findings_and_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A resume of the finished run ends in the same way."""
     assert main(["resume", str(folder), "--fail-on", "fault"]) == 1

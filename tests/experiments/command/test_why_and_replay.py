@@ -9,7 +9,7 @@ import pytest
 
 import flsim
 from experiments.command.__main__ import main
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = ("fleet.devices=3", "engine.pack=2", "client.group_size=3", "budget.calls_per_round=0")
 STUMBLES = """
@@ -28,8 +28,7 @@ def folder(tiny_runs: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A run in which device-001 raises in its last round."""
     file = tmp_path_factory.mktemp("mine") / "stumbles.py"
     file.write_text(STUMBLES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return flsim.run(tiny_runs("mine", f"client.path={file}:Stumbles"), progress=False).folder
 
 

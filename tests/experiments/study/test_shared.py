@@ -16,6 +16,8 @@ from flsim.config.schema import Config
 from flsim.metrics.rows import read_rows, without_timing
 from tests.tiny import TinyRun
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SETTINGS = """
 rounds: 3
 model: {{path: {checkpoint}, rank: 2}}

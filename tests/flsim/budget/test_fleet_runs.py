@@ -23,7 +23,7 @@ from flsim.metrics.rows import read_rows, without_timing
 from flsim.report.summary import Charged
 from flsim.report.table import end_table
 from tests.kept import states_of
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
 
@@ -131,7 +131,8 @@ PRICED = ("budget.fleet.division=price", "budget.fleet.calls_total=20", "budget.
 def priced(tiny_runs: TinyRun) -> Path:
     """A run in one process, in which device 1 fails in round 2; the others must equal it."""
     config = tiny_runs("priced", *PRICED)
-    return flsim.run(config, client=Faulty(config, RuntimeError), progress=False).folder
+    with without_report():
+        return flsim.run(config, client=Faulty(config, RuntimeError), progress=False).folder
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -197,6 +198,7 @@ def test_only_the_cohort_is_allotted_anything(tiny_runs: TinyRun) -> None:
     assert 0 < spent.sum() <= 9
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_report_says_what_was_spent_of_the_cap(tiny_runs: TinyRun) -> None:
     """And the fleet is no user: there are four devices."""
     run = flsim.run(tiny_runs("report", *PRICED), progress=False)

@@ -31,7 +31,7 @@ from flsim.problems.problem import Problem
 from flsim.tasks.stream import proxy_problems, stream_of
 from tests.flsim.cloud.chat_server import OK, REFUSED, chat_server
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
 
 PROBLEMS = proxy_problems(TASKS, "train", count=20, rng=Random(0))
 QUESTIONS = [problem.question for problem in PROBLEMS]

@@ -49,6 +49,7 @@ def total(run: flsim.Run, name: str, split: str = "train") -> float:
     return float(rows.loc[(rows["name"] == name) & (rows["split"] == split), "total"].sum())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_run_buys_once_and_a_rerun_from_the_cache_has_the_same_rows(settings: Settings) -> None:
     with chat_server(Answers()) as server:
         cold = flsim.run(settings("cold", server.url), progress=False)
@@ -67,6 +68,7 @@ def test_a_run_buys_once_and_a_rerun_from_the_cache_has_the_same_rows(settings: 
     assert total(cold, "cloud_failures") == total(cold, "cloud_retries") == 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_cloud_that_always_fails_loses_no_run_and_is_not_paid(settings: Settings) -> None:
     """Every request fails in another way than the one before; few fail in a row within a call, so all ways occur."""
     ways = [*PASSING, REFUSED]
@@ -90,6 +92,7 @@ def test_a_cloud_that_always_fails_loses_no_run_and_is_not_paid(settings: Settin
     assert "the cloud failed at" in (run.folder / "run.log").read_text()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_what_fails_now_and_then_is_counted_and_the_rest_is_charged(settings: Settings) -> None:
     """Every third request hangs up; one retry suffices, unless two clients' requests fall together."""
     with chat_server(Answers(), lambda number, _: HANG_UP if number % 3 == 0 else OK) as server:
@@ -101,6 +104,7 @@ def test_what_fails_now_and_then_is_counted_and_the_rest_is_charged(settings: Se
     assert total(run, "cloud_calls") > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_devices_and_server_share_one_cache(settings: Settings, tmp_path: Path) -> None:
     stage = ("stage.path=strategies.stages.distillation:Distillation", "stage.every_rounds=1", "stage.prompts=12")
     more = (*stage, *(f"stage.{key}" for key in ("steps=1", "held_out=4", "users=0", f"cache={tmp_path / 'cache'}")))

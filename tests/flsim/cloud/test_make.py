@@ -120,6 +120,7 @@ def test_how_a_cloud_is_reached_may_change_on_a_resume() -> None:
     assert free_settings(CloudConfig("gone.py:Cloud")) == ("cloud.cache",)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_cloud_that_is_passed_is_asked_as_one_that_is_named(
     engine: str, tiny_checkpoint: Path, tmp_path: Path, one_thread: None

@@ -9,7 +9,7 @@ from flsim.diagnosis.finding import FAULT
 from flsim.diagnosis.limits import limit
 from flsim.diagnosis.stuck import STUCK, Asked, asked_in, is_stuck, mend, told
 from flsim.metrics.rows import Row, fleet_row
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 ROUNDS = int(limit("rounds"))
 NEVER = ("client.head_temperature=0.01", "client.dual_init=1", "client.dual_lr=0", "client.imitate=0")
@@ -58,13 +58,13 @@ def test_the_sentence_says_what_to_do() -> None:
     assert "raise client.explore" in mend(1.0, explores=True)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_says_it_once_on_the_screen_in_its_rows_and_on_its_page(
-    tiny_run: TinyRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the rounds that show it were run by two processes, and not again when it goes on."""
     config = tiny_run("stuck", *NEVER, "rounds=5", "evaluation.every_rounds=5")
-    with monkeypatch.context() as quick:
-        quick.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         flsim.run(config, until=2, progress=True)
         assert "stuck" not in capsys.readouterr().out
         flsim.run(resume=config.folder, until=4, progress=True)

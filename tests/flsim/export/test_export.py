@@ -20,7 +20,7 @@ from flsim.export.gguf_lora import alpha_of, refuse_gguf
 from flsim.export.write import export
 from flsim.metrics.measures import MEASURES
 from flsim.models.adapter import quiet_peft
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 TINY = ("client={path: 'clients.da_grpo:DaGrpo', steps: 2, prompts: 3, max_new_tokens: 4, lr: 0.05}",)
 TOKENS = torch.arange(2, 26).reshape(2, 12)
@@ -35,7 +35,8 @@ OURS = {
 
 @pytest.fixture(scope="module")
 def run(tiny_runs: TinyRun) -> flsim.Run:
-    return flsim.run(tiny_runs("run"), progress=False)
+    with without_pictures():
+        return flsim.run(tiny_runs("run"), progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,7 @@ def test_the_choice_is_kept_in_the_run_and_repeated(auto: Config) -> None:
         pack_of("auto", folder, never, cohort=auto.cohort_size, workers=1)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -> None:
     """Rows equal those of a run whose config names the size that was found; nothing was spent or learned before."""
@@ -106,6 +107,7 @@ def test_a_run_finds_its_packs_and_the_rehearsal_leaves_no_trace(auto: Config) -
     assert not (named.folder / "pack.json").exists()
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_rehearsal_pays_no_cloud(auto: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that asks all the time meets a cloud that must not be called until the first round."""

@@ -24,13 +24,14 @@ from flsim.metrics.compact import plain
 from flsim.metrics.rows import read_rows, rows_table
 from flsim.report.summary import read_summary
 from flsim.timing import read_timings
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_runs: TinyRun) -> Path:
     """A finished run of two rounds; tests take copies of it."""
-    return flsim.run(tiny_runs("finished"), progress=False).folder
+    with without_pictures():
+        return flsim.run(tiny_runs("finished"), progress=False).folder
 
 
 @pytest.fixture

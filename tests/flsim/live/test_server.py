@@ -13,13 +13,14 @@ import flsim
 from flsim.live.following import Following
 from flsim.live.server import app_of, names_of
 from flsim.loop.diagnosing import facts_of
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 
 @pytest.fixture(scope="module")
 def root(tiny_runs: TinyRun) -> Path:
     """A folder with a finished run, called `done`, and what is left of one whose name is nasty."""
-    run = flsim.run(tiny_runs("study/done"), progress=False).folder
+    with without_pictures():
+        run = flsim.run(tiny_runs("study/done"), progress=False).folder
     other = shutil.copytree(run, run.parent / "<b>&'\" ä")
     (other / "summary.json").unlink()
     (other / "rows" / "round-00002.parquet").unlink()

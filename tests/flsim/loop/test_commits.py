@@ -22,7 +22,7 @@ from flsim.loop.checkpoints import latest_checkpoint, latest_mark
 from flsim.loop.lock import FolderInUseError, RunLock
 from flsim.metrics.rows import read_rows, without_timing
 from tests.kept import states_file
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = (
     "rounds=3",
@@ -67,16 +67,14 @@ class Failing(Disturbed):
 @pytest.fixture(scope="module")
 def whole(tiny_runs: TinyRun) -> Path:
     """A run that nobody disturbed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return flsim.run(tiny_runs("whole"), progress=False).folder
 
 
 @pytest.fixture(scope="module")
 def begun(tiny_runs: TinyRun) -> Path:
     """The same run after its first round."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return flsim.run(tiny_runs("begun"), until=1, progress=False).folder
 
 

@@ -23,7 +23,7 @@ from flsim.storage.behind import copy_of, open_copy
 from flsim.storage.bucket import Bucket
 from flsim.storage.looking import run_folder, run_folders
 from flsim.storage.mirror import Mirror
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = (
     "rounds=3",
@@ -51,8 +51,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 @pytest.fixture(scope="module")
 def whole(tiny_runs: TinyRun) -> Path:
     """The same run in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return flsim.run(tiny_runs("whole"), progress=False).folder
 
 
@@ -73,11 +72,10 @@ def moments(tiny_runs: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> dic
 
         patch.setattr(bucket_module, name, watched)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with without_report(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
         patch.setattr("flsim.loop.lock._SETTLE_THERE_S", 0.0)
         patch.setattr(bucket_module, "_AT_ONCE", 1)
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
         watch(patch, "_put", bucket_module._put)
         watch(patch, "_delete", bucket_module._delete)
         flsim.run(tiny_runs("there", f"run_dir=file://{root}/there"), until=2, progress=False)

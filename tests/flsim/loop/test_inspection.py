@@ -20,7 +20,7 @@ from flsim.loop.inspection import inspect, world_of
 from flsim.metrics.rows import read_rows, without_timing
 from flsim.tasks.stream import stream_of
 from tests.kept import states_file
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = ("rounds=4", "evaluation.every_rounds=9", "evaluation.prompts_per_task=1", "client.group_size=2")
 
@@ -30,16 +30,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 @pytest.fixture(scope="module")
 def whole(tiny_runs: TinyRun) -> pd.DataFrame:
     """Rows of a run that nobody disturbed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         return without_timing(flsim.run(tiny_runs("whole"), progress=False).rows)
 
 
 @pytest.fixture(scope="module")
 def stopped(tiny_runs: TinyRun) -> Path:
     """The same run after round 3."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("flsim.flower.probe.probe", lambda *given, **more: Choice(8, ()))  # measuring takes long
         return flsim.run(tiny_runs("stopped", "engine.pack=auto"), until=3, progress=False).folder
 

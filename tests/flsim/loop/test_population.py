@@ -104,6 +104,7 @@ def test_a_fleet_that_would_learn_or_be_tested_as_a_whole_is_refused_unless_that
     check_settings(tiny_run("some", *more, "fleet.cohort=1000000", "evaluation.devices=1000000"))
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.slow
 def test_rows_of_a_large_run_are_read_as_those_of_any(tiny_run: TinyRun, tmp_path: Path) -> None:
     """Report and page of a fleet of which few took part."""

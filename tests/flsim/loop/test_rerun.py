@@ -15,7 +15,7 @@ from flsim.loop.before import state_before
 from flsim.loop.rerun import Rerun, differences, rerun
 from flsim.metrics.rows import Row, read_rows, rows_frame, rows_path, write_rows
 from flsim.problems.problem import Problem
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -37,8 +37,7 @@ TINY = (  # four devices in packs of two, a residual in the base, and allotments
 def config(tiny_runs: TinyRun) -> Config:
     """Of a run that was stopped after its second round and went on."""
     config = tiny_runs("resumed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: {})
+    with without_report():
         flsim.run(config, until=2, progress=False)
         flsim.run(resume=config.folder, progress=False)
     return config

@@ -230,6 +230,7 @@ def test_every_round_says_where_its_time_went(finished: flsim.Run) -> None:
     assert all(timing.parts["train"] > 0 and timing.parts["aggregate"] > 0 for timing in timings[1:])
 
 
+@pytest.mark.usefixtures("no_report")
 def test_sums_on_the_workers_change_no_bit_of_a_run(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """The same FedAvg, but it wants to see the updates, so that every adapter travels to it."""
     assert_equal_runs(flsim.run(tiny_runs("listed"), strategy=Looking(), progress=False), finished)
@@ -262,6 +263,7 @@ class HalfRank(DeltaStrategy):
         return adapter
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_device_is_judged_by_what_it_was_sent(tiny_runs: TinyRun) -> None:
     """Device 1 is sent half of the rank and replies in kind; nobody is set aside."""
     echo = ClientApp()
@@ -300,6 +302,7 @@ def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, tiny_runs
     assert (mine - bare).abs().max() > 1e-3  # it learned something to compare
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_rows_of_the_local_engine(
     one_ray: None, finished: flsim.Run, tiny_runs: TinyRun, workers: int
@@ -308,6 +311,7 @@ def test_ray_gives_the_rows_of_the_local_engine(
     assert_equal_runs(on_ray, finished)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, tiny_runs: TinyRun, tmp_path: Path) -> None:
     """`client.path=my_file.py:Name` in a folder that no worker looks into."""
@@ -328,6 +332,7 @@ def test_a_client_in_a_file_of_ones_own_reaches_the_workers(one_ray: None, tiny_
     assert set(rows[rows["name"] == "reward"]["device"]) == {"device-000", "device-001", "device-002"}
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     other = flsim.run(tiny_runs("seed-1", "seed=1"), progress=False).rows
@@ -362,6 +367,7 @@ def test_a_stopped_run_goes_on_elsewhere_as_if_it_had_not_been(
     assert not before.exists()
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Killed between the rows of round 2 and its checkpoint: states and rows of round 2 are there, and some of 3."""
@@ -373,6 +379,7 @@ def test_what_an_uncommitted_round_left_behind_is_written_again(finished: flsim.
     assert_equal_runs(flsim.run(resume=folder, progress=False), finished)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_and_the_mend_works(finished: flsim.Run, tiny_runs: TinyRun) -> None:
     """Stopped in round 3 after some devices had learned; the checkpoint of round 2 is damaged, that of 1 is good."""
@@ -398,6 +405,7 @@ def test_resuming_a_finished_run_only_reports_again_wherever_it_is_told_to_run(
     assert {path.name: path.read_bytes() for path in (folder / "rows").iterdir()} == before
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     ("how", "reason", "detail"), [("raise", "raised", "out of battery"), ("nan", "not_finite", "NaN")]
 )
@@ -418,6 +426,7 @@ def test_a_device_that_fails_is_set_aside_and_the_run_goes_on(
     assert detail in line
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("strategy", [FedAvg, FlowerFedAvg])
 def test_a_round_in_which_everyone_fails_leaves_the_adapter_as_it_was(
     tiny_runs: TinyRun, strategy: type[Strategy]
@@ -430,6 +439,7 @@ def test_a_round_in_which_everyone_fails_leaves_the_adapter_as_it_was(
     assert any(np.abs(tensor).max() > 0 for name, tensor in adapter_of(config.folder, 3).items() if "lora_B" in name)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_failed_evaluation_is_logged_and_the_run_goes_on(tiny_runs: TinyRun) -> None:
     config = short(tiny_runs, "blind", "rounds=1")
     rows = flsim.run(config, client=Faulty(config, "raise", round_=1, kind=MessageType.EVALUATE), progress=False).rows
@@ -463,6 +473,7 @@ def test_without_a_cohort_everyone_takes_part() -> None:
     assert cohort(load_config(None, ["fleet.devices=4"]), 7) == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_only_the_cohort_learns_and_the_whole_fleet_is_measured(tiny_runs: TinyRun) -> None:
     config = short(tiny_runs, "cohort", "fleet.devices=4", "fleet.cohort=2")
     rows = flsim.run(config, progress=False).rows

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,9 @@ from flsim.models.stacked_lora import StackedLora
 from flsim.models.teaching import Course, lesson_of, teach
 from flsim.problems.problem import split_of
 from flsim.tasks.stream import stream_of
-from tests.tiny import TOKEN_RUN, TinyRun
+from tests.tiny import TOKEN_RUN, TinyRun, without_pictures
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TINY = (
     "stream.phases=[[arithmetic],[lists]]",
@@ -104,25 +105,18 @@ def test_the_share_of_the_request_follows_from_who_asks(tiny_run: TinyRun) -> No
     assert [plan_of(config, speaks=says).request_share for says in (True, False)] == [0.25, 0.0]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures() -> Iterator[None]:
-    """Figures and pages take longer than runs as small as these."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_figures", "write_report"):
-            patch.setattr(f"flsim.report.finish.{name}", lambda *args, **more: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def bare(tiny_runs: TinyRun) -> flsim.Run:
     """A run without a warm-up."""
-    return flsim.run(tiny_runs("bare"), progress=False)
+    with without_pictures():
+        return flsim.run(tiny_runs("bare"), progress=False)
 
 
 @pytest.fixture(scope="module")
 def warm(tiny_runs: TinyRun) -> flsim.Run:
     """One whose warm-up buys its answers."""
-    return flsim.run(tiny_runs("warm", *WARM, "warmup.source=cloud"), progress=False)
+    with without_pictures():
+        return flsim.run(tiny_runs("warm", *WARM, "warmup.source=cloud"), progress=False)
 
 
 def before(run: flsim.Run, model: str, name: str) -> list[float]:
@@ -132,6 +126,7 @@ def before(run: flsim.Run, model: str, name: str) -> list[float]:
     return list(found["total"])
 
 
+@pytest.mark.usefixtures("no_report")
 def test_no_steps_are_no_section(tiny_runs: TinyRun, bare: flsim.Run) -> None:
     off = flsim.run(tiny_runs("off", "warmup.steps=0", "warmup.source=own", "warmup.batch=3"), progress=False)
     assert without_timing(off.rows).equals(without_timing(bare.rows))
@@ -150,6 +145,7 @@ def test_a_run_starts_from_its_warm_up_and_is_measured_against_it(bare: flsim.Ru
     assert any((taught[name] != start[name]).any() for name in start)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_devices_that_keep_a_factor_begin_with_the_warm_up_s(tiny_runs: TinyRun, warm: flsim.Run) -> None:
     """Of FedSA-LoRA's messages only A travels; B is each device's own, and as long as it learned none, the start's."""
     more = ("warmup.source=cloud", "strategy.path=strategies.fedsa_lora:FedSaLora")
@@ -187,6 +183,7 @@ def test_a_fleet_is_charged_and_its_cap_holds(tiny_run: TinyRun) -> None:
     assert run.summary.fleet_budget.calls.spent == 4
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_kill_in_the_warm_up_and_one_after_it_change_nothing(
     tiny_runs: TinyRun, warm: flsim.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +206,7 @@ def test_a_kill_in_the_warm_up_and_one_after_it_change_nothing(
     assert without_timing(again.rows).equals(without_timing(warm.rows))
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_cache_hands_it_to_another_run(
     tiny_runs: TinyRun, warm: flsim.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

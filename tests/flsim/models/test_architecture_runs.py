@@ -27,7 +27,7 @@ from flsim.models.memory import GRAPH, prompt_tokens, refuse_too_large, training
 from flsim.tasks.stream import TaskStream
 from tests.tiny import TOKEN_RUN
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
 
 TINY: tuple[str, ...] = (
     "rounds=2",

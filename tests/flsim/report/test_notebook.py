@@ -13,14 +13,15 @@ from flsim.metrics.users import per_user
 from flsim.metrics.users_frame import dictionary_of
 from flsim.report.notebook import PANELS
 from flsim.text import percent
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 TINY = ("fleet.devices=3",)
 
 
 @pytest.fixture(scope="module")
 def run(tiny_runs: TinyRun) -> flsim.Run:
-    return flsim.run(tiny_runs("<b>run</b>", "client.path=clients.da_grpo:DaGrpo"), progress=False)
+    with without_pictures():
+        return flsim.run(tiny_runs("<b>run</b>", "client.path=clients.da_grpo:DaGrpo"), progress=False)
 
 
 def test_a_run_shows_its_answer_its_table_and_a_figure(run: flsim.Run) -> None:

@@ -22,6 +22,7 @@ from flsim.report.table import end_table
 from flsim.tasks.sets import _group
 from flsim.tasks.stream import TaskStream, stream_of
 from tests.flsim.tasks.own_sets import config_of, write_sums, write_votes
+from tests.tiny import without_pictures
 
 SMALL = [
     "cloud.kind=oracle",
@@ -39,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path, one_thread: None) -> flsim.Run:
-    return flsim.run(config(folder, "whole"), progress=False)
+    with without_pictures():
+        return flsim.run(config(folder, "whole"), progress=False)
 
 
 def config(folder: Path, name: str, *more: str) -> Config:
@@ -113,6 +115,7 @@ def test_a_runs_page_and_summary_have_the_user_level_auc(finished: flsim.Run) ->
     assert any(line.startswith("task AUC") for line in end_table(finished.summary).splitlines())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_all_items_are_tested_where_all_are_asked_for(folder: Path, one_thread: None) -> None:
     """Then nothing is scaled, and the task without an end keeps its number."""
     settings = config(folder, "all", "evaluation.items=all", "evaluation.prompts_per_task=3")
@@ -142,6 +145,7 @@ def test_scored_sets_have_an_auc_by_user(finished: flsim.Run) -> None:
     assert (auc["total"] <= auc["weight"]).all()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_realised_partitions_are_in_the_folder_and_on_the_page(finished: flsim.Run, folder: Path) -> None:
     page = finished.report.read_text()
     for name, over in (("sums", "label"), ("votes", "user")):
@@ -159,6 +163,7 @@ def test_the_realised_partitions_are_in_the_folder_and_on_the_page(finished: fls
     assert finish_run(finished.folder, phases=bare.phases, tau=settings.budget.tau) == finished.summary
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_questions_do_not_depend_on_the_packs(finished: flsim.Run, folder: Path, one_thread: None) -> None:
     again = flsim.run(config(folder, "alone", "engine.pack=1"), progress=False)
@@ -169,6 +174,7 @@ def test_questions_do_not_depend_on_the_packs(finished: flsim.Run, folder: Path,
     pd.testing.assert_frame_equal(met, alone)
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.slow
 def test_rows_do_not_depend_on_the_workers(folder: Path, one_thread: None) -> None:
     """Each worker reads and deals the data for itself."""
@@ -249,6 +255,7 @@ def test_runs_on_files_that_changed_between_are_not_compared(tmp_path: Path) -> 
         check_comparable([first, dealt("changed")])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_was_left_out_is_logged(tmp_path: Path, one_thread: None) -> None:
     rows = [{"q": f"{n}+1=", "a": str(n + 1) if n % 5 else "?", "kind": "one", "digits": 1} for n in range(300)]
     (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -56,6 +56,7 @@ def test_a_network_of_letters_reads_the_last_ones() -> None:
     assert network(inputs).shape == torch.Size([2, 5])
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_run_of_speakers_learns_letters(play: Path, tmp_path: Path) -> None:
     settings = [
         *("rounds=2", f"data.letters.root={play}", f"run_dir={tmp_path / 'run'}", "engine.kind=local"),

@@ -67,6 +67,7 @@ def config_of(folder: Path, checkpoint: Path) -> Config:
     return load_config(None, [*more, *small, *(f"data.films.{one}" for one in given)])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_gauc_and_its_interval_are_scikit_learns(tmp_path: Path, checkpoint: Path) -> None:
     """From the scores of the adapter that the run left, by a loop over users, and a bootstrap of users by hand."""
     config = config_of(tmp_path, checkpoint)

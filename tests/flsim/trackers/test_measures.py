@@ -11,7 +11,7 @@ from flsim.metrics.timed import round_rows
 from flsim.trackers.measures import OneFrame, added, costs_of, measures_of
 from tests.flsim.trackers.recorder import told_in
 from tests.flsim.trackers.test_named import RECORDER
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 
 def trained(device: int, name: str, total: float, weight: float = 1.0) -> Row:
@@ -70,7 +70,8 @@ def test_health_of_the_aggregation() -> None:
 def followed(tiny_runs: TinyRun, one_thread: None) -> "flsim.Run":
     """A run of two phases with a system, and what its recorder was told."""
     phases = ("rounds=4", "stream.phases=[[arithmetic],[strings]]", "client.path=clients.da_grpo:DaGrpo")
-    return flsim.run(tiny_runs("followed", *phases, "system={}", f"track=[{RECORDER}]"), progress=False)
+    with without_pictures():
+        return flsim.run(tiny_runs("followed", *phases, "system={}", f"track=[{RECORDER}]"), progress=False)
 
 
 def test_what_is_told_equals_the_summary(followed: "flsim.Run") -> None:

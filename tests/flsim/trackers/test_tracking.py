@@ -18,7 +18,7 @@ from flsim.trackers.told import Told
 from flsim.trackers.tracking import tracked_run
 from tests.flsim.trackers.recorder import rounds_in, told_in
 from tests.flsim.trackers.test_named import RECORDER
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = ("client.path=clients.sft:Sft", "rounds=3", "evaluation.prompts_per_task=1", "client.prompts=1")
 
@@ -37,7 +37,8 @@ def log_of(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def plain(tiny_runs: TinyRun, one_thread: None) -> "flsim.Run":
-    return flsim.run(tiny_runs("plain"), progress=False)
+    with without_report():
+        return flsim.run(tiny_runs("plain"), progress=False)
 
 
 def test_a_run_with_trackers_has_the_rows_of_one_without(

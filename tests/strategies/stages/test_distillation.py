@@ -29,7 +29,7 @@ from flsim.problems.problem import split_of
 from strategies.stages.distillation import Distillation
 from strategies.stages.lessons import forward_lesson, reverse_lesson, sequence_lesson
 from strategies.stages.student import Lesson, Student
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,7 +86,8 @@ def assert_equal_runs(one: flsim.Run, other: flsim.Run) -> None:
 @pytest.fixture(scope="module")
 def scored(settings: TinyRun) -> flsim.Run:
     """By reverse KL, which buys in every step."""
-    return flsim.run(settings("scored", "cloud.access=scores"), progress=False)
+    with without_pictures():
+        return flsim.run(settings("scored", "cloud.access=scores"), progress=False)
 
 
 @pytest.mark.parametrize("access", ACCESSES)
@@ -127,6 +128,7 @@ def test_the_report_shows_what_the_stage_did_and_counts_no_server_among_the_user
     assert "What the stage did with the adapter" in scored.report.read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_without_a_stage_is_as_it_was(settings: TinyRun, scored: flsim.Run) -> None:
     """What the device learned in round 1 is the same; the adapter that it was measured with no longer is."""
     plain = flsim.run(settings("plain", "stage=null", "cloud.access=scores"), progress=False)

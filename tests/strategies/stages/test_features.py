@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from strategies.stages.distillation import Distillation
 from strategies.stages.features import Features, Matcher, pairs_of
 from strategies.stages.lessons import sequence_lesson
 from strategies.stages.student import Lesson, Student
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,8 +199,7 @@ def settings(tiny_runs: TinyRun) -> TinyRun:
 
 @pytest.fixture(scope="module")
 def whole(settings: TinyRun) -> Iterator[flsim.Run]:
-    with pytest.MonkeyPatch.context() as patch:  # without its report, as `no_report`
-        patch.setattr("flsim.report.finish.finish_run", lambda folder, **more: SimpleNamespace(findings=()))
+    with without_report():
         yield flsim.run(settings("whole"), progress=False)
 
 

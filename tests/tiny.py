@@ -17,6 +17,7 @@ from flsim.config.schema import Config
 WORLD = ("model.rank=2", "rounds=3", "fleet.devices=3", "cloud.kind=oracle", "cloud.oracle_error=0")
 RUN = (
     "model.rank=2",
+    "model.max_new_tokens=4",
     "rounds=2",
     "fleet.devices=2",
     "stream.phases=[[arithmetic]]",

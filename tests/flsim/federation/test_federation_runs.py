@@ -21,7 +21,7 @@ from flsim.flower.grid import identify
 from flsim.loop.checkpoints import latest_checkpoint
 from tests.flsim.federation.links import Links, links_of
 from tests.same_rows import differences
-from tests.tiny import TinyRun
+from tests.tiny import TinyRun, without_report
 
 TINY = ("fleet.devices=3", "engine.pack=1", "rounds=3")
 pytestmark = pytest.mark.usefixtures("no_report", "one_thread", "quick")
@@ -241,13 +241,19 @@ class Killed(BaseException):
     """What ends a server in these tests."""
 
 
+@pytest.fixture(scope="module")
+def in_peace(tiny_runs: TinyRun) -> Path:
+    """The simulation with which runs of a server that was killed are compared."""
+    with without_report():
+        return simulated(tiny_runs("in-peace"))
+
+
 @pytest.mark.parametrize("round_", [1, 2, 3])
 def test_a_server_that_was_killed_in_a_round_goes_on_with_equal_rows(
-    tiny_run: TinyRun, tmp_path: Path, round_: int
+    tiny_run: TinyRun, in_peace: Path, tmp_path: Path, round_: int
 ) -> None:
     """The nodes have answered by then, so each has a state of a round that was given up."""
-    config = tiny_run("simulated")
-    app = app_of(config, tmp_path)
+    app = app_of(tiny_run("federated"), tmp_path)
     links = links_of(app, tmp_path / "states", 3)
 
     def die(reply: Message) -> Message:
@@ -263,8 +269,8 @@ def test_a_server_that_was_killed_in_a_round_goes_on_with_equal_rows(
         federate(app, tmp_path / "run", links)
     links.nodes[103].twist = lambda reply: reply
     federate(app, tmp_path / "run", links, resume=True)
-    assert differences(simulated(config), tmp_path / "run") == []
-    assert digests(config.folder) == digests(tmp_path / "run")
+    assert differences(in_peace, tmp_path / "run") == []
+    assert digests(in_peace) == digests(tmp_path / "run")
 
 
 def test_without_resume_a_run_that_is_there_stays(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_the_process_speaks_when_its_driver_is_killed(tmp_path: Path, sleepers: 
     assert driver.stdout is not None
     sentinel = psutil.Process(int(driver.stdout.readline()))
     while "flsim.flower.sentinel" not in sentinel.cmdline() or sentinel.num_threads() == 0:
-        continue
+        time.sleep(0.01)
     driver.kill()
     _, err = driver.communicate(timeout=60)
     assert "error: the run's process died: it was ended by" in err

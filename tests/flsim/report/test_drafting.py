@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from flsim.collaboration.worth import Pace
 from flsim.report.drafting_figure import (
@@ -64,3 +65,15 @@ def test_both_pictures_are_drawn(tmp_path: Path) -> None:
     assert [len(axes.texts) for axes in figure.axes] == [len(TRIPS_S) * len(ACCEPTANCES)] * 2
     drafts = {k: Drafted(k, [0, k, k // 2]) for k in (1, 2, 4)}
     assert save_if_drawn(lambda: accepted_figure(drafts), tmp_path / "accepted.png")
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The one of an earlier report goes, since it would show something else; numbers are not held up."""
+
+    def draw() -> Figure:
+        raise ZeroDivisionError("no users")
+
+    (tmp_path / "map.png").write_bytes(b"of an earlier report")
+    assert not save_if_drawn(draw, tmp_path / "map.png")
+    assert "map.png is left out: it cannot be drawn (ZeroDivisionError: no users)" in caplog.text
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ that for one.
 A token is a generated token on all sides. "sample" is reading the prompts and generating; "train" what follows. FLOP
 are 2 per parameter and token forward and 2 more for the gradient of the input, the base being frozen; bytes of decoding
 are, per token, those of the base, of the adapters, and of the keys and values, a prompt's counted once (`work_of` in
-experiments/benchmark/gpu_case.py). Ceilings are measured first: a bfloat16 product of square matrices, and a copy. A
+experiments/benchmark/card/case.py). Ceilings are measured first: a bfloat16 product of square matrices, and a copy. A
 round is one step of DA-GRPO with texts, verdicts and notes, an evaluation the test after it, on the built-in tasks.
 
 Checked are: that passes of static shapes agree with plain ones; that a step done twice ends at the same bits; that a
@@ -31,9 +31,9 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmark.gpu_plan import PEFT, TRL, plan
-from experiments.benchmark.gpu_record import SKIPPED, Record
-from experiments.benchmark.gpu_table import page_of
+from experiments.benchmark.card.plan import PEFT, TRL, plan
+from experiments.benchmark.card.record import SKIPPED, Record
+from experiments.benchmark.card.table import page_of
 from experiments.benchmark.measuring import conditions
 from flsim.files import write_atomically
 
@@ -105,7 +105,7 @@ def measure(record: Record) -> None:
     left = "the minutes were over"
     for _ in range(_STARTS):
         before = len(Record.read(record.path).entries)
-        worker = subprocess.Popen([sys.executable, "-m", "experiments.benchmark.gpu_worker", str(record.path)])
+        worker = subprocess.Popen([sys.executable, "-m", "experiments.benchmark.card.worker", str(record.path)])
         try:
             why = _ended(worker, record.path)
         finally:

@@ -124,7 +124,7 @@ def owner_of(folder: Path) -> Owner | None:
         OSError: if a lease is there and cannot be reached.
     """
     try:
-        return Owner.said_in((folder / OWNER).read_bytes())
+        return Owner.said_in((folder / OWNER).read_text())
     except (FileNotFoundError, ValueError):
         return None  # a lease that cannot be read is nobody's: it is always written whole
 

@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.benchmark import gpu, gpu_measure, gpu_worker
+from experiments.benchmark import gpu
 from experiments.benchmark.__main__ import main
-from experiments.benchmark.gpu_case import LORA, Case, work_of
-from experiments.benchmark.gpu_ours import Stacked
-from experiments.benchmark.gpu_peft import OneAtATime
-from experiments.benchmark.gpu_plan import CEILINGS, OURS, PEFT, STEP, TRL, Measurement, guess, limit, plan
-from experiments.benchmark.gpu_record import FAILED, MEASURED, SKIPPED, Record
-from experiments.benchmark.gpu_round import Rounds
-from experiments.benchmark.gpu_table import page_of
+from experiments.benchmark.card import measure as card_measure
+from experiments.benchmark.card import worker as card_worker
+from experiments.benchmark.card.case import LORA, Case, work_of
+from experiments.benchmark.card.our_side import Stacked
+from experiments.benchmark.card.peft_side import OneAtATime
+from experiments.benchmark.card.plan import CEILINGS, OURS, PEFT, STEP, TRL, Measurement, guess, limit, plan
+from experiments.benchmark.card.record import FAILED, MEASURED, SKIPPED, Record
+from experiments.benchmark.card.round_side import Rounds
+from experiments.benchmark.card.table import page_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -133,7 +135,7 @@ def test_a_round_and_an_evaluation_take_time(graphs: bool) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_of_trls_takes_time() -> None:
     pytest.importorskip("trl")
-    from experiments.benchmark.gpu_trl import Trl
+    from experiments.benchmark.card.trl_side import Trl
 
     side = Trl(tiny())
     assert [side.step().train > 0 for _ in range(2)] == [True, True]
@@ -189,9 +191,9 @@ def test_what_fails_is_recorded_with_its_reason_and_the_others_are_measured(
             raise error
         return {"flops": 1e12, "bytes": 1e9, "round": [1.0], "evaluation": [2.0]}
 
-    monkeypatch.setattr(gpu_measure, "measure", measure)
+    monkeypatch.setattr(card_measure, "measure", measure)
     a_record(tmp_path).write()
-    assert gpu_worker.main(tmp_path / "gpu.json") == 0
+    assert card_worker.main(tmp_path / "gpu.json") == 0
     record = Record.read(tmp_path / "gpu.json")
     assert len(record.entries) == len(plan(["tiny"], [1], []))
     assert record.running is None
@@ -207,7 +209,7 @@ def test_what_no_longer_fits_is_skipped(tmp_path: Path) -> None:
     record = a_record(tmp_path)
     record.until = time.time() + 1.0
     record.write()
-    assert gpu_worker.main(record.path) == 0
+    assert card_worker.main(record.path) == 0
     entries = Record.read(record.path).entries.values()
     assert {entry["status"] for entry in entries} == {SKIPPED}
     assert all(re.search(r"it takes about \d+ s, and [01] s were left", entry["why"]) for entry in entries)
@@ -218,9 +220,9 @@ def test_a_card_is_woken_before_its_memory_is_counted(monkeypatch: pytest.Monkey
     calls: list[str] = []
     for name in ("init", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name))
-    gpu_measure.begin("cpu")
+    card_measure.begin("cpu")
     assert calls == []
-    gpu_measure.begin("cuda")
+    card_measure.begin("cuda")
     assert calls == ["init", "reset_peak_memory_stats"]
 
 
@@ -228,12 +230,12 @@ def test_a_card_that_is_out_of_order_ends_the_process(tmp_path: Path, monkeypatc
     def fail() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(gpu_measure, "measure", lambda *_: fail())
+    monkeypatch.setattr(card_measure, "measure", lambda *_: fail())
     monkeypatch.setattr(torch.cuda, "synchronize", fail)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     record = a_record(tmp_path, place="cuda")
     record.write()
-    assert gpu_worker.main(record.path) == gpu_worker.BROKEN
+    assert card_worker.main(record.path) == card_worker.BROKEN
     (entry,) = Record.read(record.path).entries.values()
     assert entry["why"].startswith("RuntimeError: CUDA error: an illegal memory access was encountered")
 
@@ -241,8 +243,8 @@ def test_a_card_that_is_out_of_order_ends_the_process(tmp_path: Path, monkeypatc
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from experiments.benchmark.gpu_plan import Measurement
-from experiments.benchmark.gpu_record import Record
+from experiments.benchmark.card.plan import Measurement
+from experiments.benchmark.card.record import Record
 record = Record.read(Path(sys.argv[1]))
 name = ("dies", "hangs", "ends")[len(record.entries)]
 record.begin(name, Measurement("step").of, time.time(), 0.5 if name == "hangs" else 60.0)

@@ -153,7 +153,7 @@ def test_completion_knows_subcommands_configs_keys_and_runs(tmp_path: Path, monk
     assert candidates(["judge", "5", "5", "--verifier", "n"]) == ["numeric"]
     assert candidates(["judge", "--p"]) == ["--pairs"]
     assert candidates(["list", "ver"]) == ["verifiers"]
-    assert candidates(["benchmark", "re"]) == ["real"]
+    assert candidates(["benchmark", "re"]) == ["real", "reporting"]
 
 
 def test_bash_completes_with_the_script_that_it_is_given(tmp_path: Path) -> None:

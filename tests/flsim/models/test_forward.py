@@ -26,7 +26,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-import flsim.models.forward as forward
+import flsim.models.any_forward as any_forward
 import flsim.models.llama as short
 import flsim.models.packing as packing
 from flsim.config.model import ModelConfig
@@ -223,7 +223,7 @@ def test_the_parts_of_the_general_way_change_nothing(monkeypatch: pytest.MonkeyP
     """By length in four parts or in one: to 1e-5 of the largest (seen: 8e-7)."""
     model, theta = with_adapters(qwen2)
     whole, gradient = followed(AnyForward(model), theta, UNEVEN)
-    monkeypatch.setattr(forward, "_FEW", 2)
+    monkeypatch.setattr(any_forward, "_FEW", 2)
     in_parts, own = followed(AnyForward(model), theta, UNEVEN)
     assert largest(in_parts, whole) < 1e-5
     assert largest(own, gradient) < 1e-5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from experiments.benchmark.gpu_case import LORA, Case, Seconds
+from experiments.benchmark.card.case import LORA, Case, Seconds
 from flsim.learning.adam import Adam, AdamState
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel

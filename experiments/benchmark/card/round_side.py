@@ -12,9 +12,9 @@ from typing import Any
 from clients.da_grpo import DaGrpo
 from clients.device.world import World, load_world
 from clients.evaluate import evaluate_pack
+from experiments.benchmark.card.case import LORA, Case
+from experiments.benchmark.card.our_side import NEVER
 from experiments.benchmark.devices import DEMO, TOKEN, fresh_pack
-from experiments.benchmark.gpu_case import LORA, Case
-from experiments.benchmark.gpu_ours import NEVER
 from flsim.cloud.make import make_cloud
 from flsim.config.load import load_config
 from flsim.metrics.rows import TIMING_NAMES, Row

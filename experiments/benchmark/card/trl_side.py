@@ -15,7 +15,7 @@ from datasets import Dataset
 from peft import get_peft_model
 
 from clients.grpo import Grpo
-from experiments.benchmark.gpu_case import LORA, Case, Seconds
+from experiments.benchmark.card.case import LORA, Case, Seconds
 from experiments.benchmark.trl_device import fast_trainer, quiet_trl
 from flsim.models.adapter import quiet_peft
 from flsim.models.folder import build_tokenizer

@@ -1,6 +1,6 @@
 """The process of `flsim benchmark gpu` that computes: it goes through the plan and records one thing after the other.
 
-    python -m experiments.benchmark.gpu_worker RECORD.json
+    python -m experiments.benchmark.card.worker RECORD.json
 
 What fails is recorded with its reason, and the next is begun. Where the card itself is out of order afterwards, as
 after an access to memory that is not there, the process ends and another one goes on. Whatever ends it from outside is
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from experiments.benchmark import gpu_measure
-from experiments.benchmark.gpu_plan import Measurement, guess, limit, plan
-from experiments.benchmark.gpu_record import FAILED, MEASURED, SKIPPED, Record
+from experiments.benchmark.card import measure as card_measure
+from experiments.benchmark.card.plan import Measurement, guess, limit, plan
+from experiments.benchmark.card.record import FAILED, MEASURED, SKIPPED, Record
 
 BROKEN = 3
 """Exit status of a process whose card is out of order."""
@@ -47,11 +47,11 @@ def attempt(one: Measurement, record: Record) -> bool:
     print(f"{one.name} ...", file=sys.stderr, flush=True)
     found: dict[str, Any]
     try:
-        status, found = MEASURED, {"figures": gpu_measure.measure(one, record.asked)}
+        status, found = MEASURED, {"figures": card_measure.measure(one, record.asked)}
     except Exception as error:  # of the measurement, a library, or the card: the others are measured all the same
         status, found = FAILED, {"why": reason(error), "trace": traceback.format_exc()}
     record.end(one.name, one.of, status, time.time() - started, **found)
-    return gpu_measure.tidied(record.asked["place"])
+    return card_measure.tidied(record.asked["place"])
 
 
 def reason(error: Exception) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmark.gpu_plan import CEILINGS, CHECK, LIFE, OURS, PEFT, ROWS, STATIC, STEP, TRL, TWICE
-from experiments.benchmark.gpu_record import MEASURED, Record
+from experiments.benchmark.card.plan import CEILINGS, CHECK, LIFE, OURS, PEFT, ROWS, STATIC, STEP, TRL, TWICE
+from experiments.benchmark.card.record import MEASURED, Record
 from experiments.benchmark.measuring import Spread, spread
 from flsim.text import markdown_table as table
 

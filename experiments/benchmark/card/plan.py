@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from experiments.benchmark.gpu_record import MEASURED, Record
+from experiments.benchmark.card.record import MEASURED, Record
 
 CEILINGS, STEP, LIFE, CHECK = "ceilings", "step", "round and evaluation", "check"
 OURS, PEFT, TRL = "ours", "peft", "TRL"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from transformers import GenerationConfig
 
-from experiments.benchmark.gpu_case import LORA, Case, Seconds
+from experiments.benchmark.card.case import LORA, Case, Seconds
 from flsim.models.adapter import initial_adapter, quiet_peft
 from flsim.models.lora_settings import lora_config
 

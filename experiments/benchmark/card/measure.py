@@ -9,9 +9,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmark.gpu_case import Case, Seconds, work_of
-from experiments.benchmark.gpu_ours import Stacked
-from experiments.benchmark.gpu_plan import CEILINGS, CHECK, LIFE, OURS, PEFT, STATIC, TWICE, Measurement
+from experiments.benchmark.card.case import Case, Seconds, work_of
+from experiments.benchmark.card.our_side import Stacked
+from experiments.benchmark.card.plan import CEILINGS, CHECK, LIFE, OURS, PEFT, STATIC, TWICE, Measurement
 
 _FEW = 2  # of peft's devices: their times are alike
 _BEST_OF = 10
@@ -79,11 +79,11 @@ def _side(case: Case, one: Measurement) -> Callable[[int], Seconds]:
         ours = Stacked(case, one.devices, graphs=one.graphs)
         return lambda _: ours.step()
     if one.side == PEFT:
-        from experiments.benchmark.gpu_peft import OneAtATime  # it, or TRL, may be missing
+        from experiments.benchmark.card.peft_side import OneAtATime  # it, or TRL, may be missing
 
         peft = OneAtATime(case)
         return lambda repeat: peft.step(repeat % _FEW)
-    from experiments.benchmark.gpu_trl import Trl
+    from experiments.benchmark.card.trl_side import Trl
 
     trl = Trl(case)
     return lambda _: trl.step()
@@ -91,7 +91,7 @@ def _side(case: Case, one: Measurement) -> Callable[[int], Seconds]:
 
 def _life(case: Case, one: Measurement, repeats: int) -> dict[str, Any]:
     """Rounds and evaluations after one of each to warm up."""
-    from experiments.benchmark.gpu_round import Rounds  # needs Flower, which the other figures do not
+    from experiments.benchmark.card.round_side import Rounds  # needs Flower, which the other figures do not
 
     side = Rounds(case, one.devices, graphs=one.graphs)
     side.once()
@@ -100,7 +100,7 @@ def _life(case: Case, one: Measurement, repeats: int) -> dict[str, Any]:
 
 
 def _rows(place: str, devices: int) -> dict[str, Any]:
-    from experiments.benchmark.gpu_round import rows_agree  # likewise
+    from experiments.benchmark.card.round_side import rows_agree  # likewise
 
     return asdict(rows_agree(place, devices))
 

@@ -49,7 +49,7 @@ resolved = { echo "constraints.txt does not fit this Python and platform: resolv
 demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
 	$(BIN)/flsim run demo $(ARGS)
 
-compare: .venv/run ## four methods on two seeds, side by side (about 5 minutes), with a page
+compare: .venv/run ## four methods on two seeds, side by side (about 3 minutes), with a page
 	$(BIN)/flsim study aba method=da_grpo,grpo,grpo+random,grpo+classifier \
 		seed=0,1 rounds=18 --root runs/compare $(ARGS)
 	$(BIN)/flsim compare runs/compare --out runs/compared

@@ -61,7 +61,7 @@ class Seen:
         read, facts = self.read, self.facts
         if read is not None and self.rows is read.rows and (read.budget, read.phases) == (facts.tau, facts.phases):
             return read
-        return RunRows(self.rows, facts.phases, float("nan") if facts.tau is None else facts.tau)
+        return RunRows.under(self.rows, facts.phases, facts.tau)
 
     @property
     def last(self) -> int:

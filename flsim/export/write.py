@@ -62,8 +62,7 @@ def export(run: Path, out: Path, *, merged: bool = False, gguf: bool = False, fo
     config = load_config(run / "config.yaml")
     refuse_formats(run, config.model, merged=merged, gguf=gguf)
     found, rows = read_summary(run), read_rows(run)
-    tau = float("nan") if found.tau is None else found.tau
-    users = users_frame(RunRows(of_users(rows), found.phases, tau))
+    users = users_frame(RunRows.under(of_users(rows), found.phases, found.tau))
     files = export_adapter(run, out)
     files += [export_gguf(run, config.model, out, name=found.run)] if gguf else []
     files += [export_merged(run, config.model, out)] if merged else []

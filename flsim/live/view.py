@@ -78,8 +78,7 @@ class Known:
 
     def as_run(self, rows: pd.DataFrame) -> RunRows:
         """The rows as measures read them."""
-        tau = self.facts.tau
-        return RunRows(rows, self.facts.phases, float("nan") if tau is None else tau)
+        return RunRows.under(rows, self.facts.phases, self.facts.tau)
 
 
 def summary_of(run: RunRows, known: Known) -> Summary:

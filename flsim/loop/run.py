@@ -59,8 +59,7 @@ class Run:
     @cached_property
     def users(self) -> pd.DataFrame:
         """A line per user: what it ended at, asked and spent; columns as `flsim.metrics.users_frame` says."""
-        tau = float("nan") if self.summary.tau is None else self.summary.tau
-        return users_frame(RunRows(of_users(self.rows), self.summary.phases, tau))
+        return users_frame(RunRows.under(of_users(self.rows), self.summary.phases, self.summary.tau))
 
     @property
     def report(self) -> Path:

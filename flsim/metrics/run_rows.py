@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,11 @@ class RunRows:
     """By device, the accuracy that a user would have without the others; None if nothing was chosen for that."""
     life: Life = field(default_factory=Life)
     """What measures of training and test together take."""
+
+    @classmethod
+    def under(cls, rows: pd.DataFrame, phases: Sequence[Phase], budget: float | None) -> Self:
+        """A run with that tau; None if it has none."""
+        return cls(rows, phases, float("nan") if budget is None else budget)
 
     @property
     def budget(self) -> float | None:

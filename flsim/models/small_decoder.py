@@ -103,7 +103,3 @@ class SmallDecoder:
         mixed = unfolded(torch.bmm(folded(weights[..., :length], keys.shape[0]), values), n, heads, 1)
         own = torch.bmm(weights[..., length:].reshape(-1, 1, end), own_values)  # (N H, 1, d)
         return mixed.add_(own.view(n, heads, 1, width))
-
-    def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
-        """Decoding has no gradient."""
-        raise NotImplementedError

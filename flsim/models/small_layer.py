@@ -29,6 +29,10 @@ class Mixing(Protocol):
         """
         ...
 
+
+class LearnedMixing(Mixing, Protocol):
+    """Attention of a pass with gradient."""
+
     def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
         """The gradient of queries, keys and values, `(3, N, H, d)`, from that of the tokens `(1, N, D)`."""
         ...
@@ -161,7 +165,7 @@ class WornLayer(NamedTuple):
         g: Tensor,
         kept: Kept,
         turn: Turn,
-        mixing: Mixing,
+        mixing: LearnedMixing,
         found: Found,
         tokens: Uneven | None,
         *,

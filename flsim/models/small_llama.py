@@ -171,7 +171,7 @@ class _Grid:
         return tokens.view(1, -1, tokens.shape[2] * tokens.shape[3]), (query, segments, weights)
 
     def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
-        """See `Mixing`."""
+        """See `LearnedMixing`."""
         query, segments, weights = kept
         n, heads = query.shape[:2]
         grid = self._packing.spread_back(g.view(-1, heads, query.shape[3]))  # (n, H, T, d)

@@ -54,7 +54,7 @@ def finish_run(
         The summary, as in `summary.json`.
     """
     run_dir = Path(run_dir)
-    run = RunRows(read_compact(run_dir), phases, tau=float("nan") if tau is None else tau)
+    run = RunRows.under(read_compact(run_dir), phases, tau)
     name = run_dir.resolve().name
     write_partitions(run_dir, data)
     findings = findings_of(run, Facts(phases, tau, devices) if facts is None else facts)

@@ -103,7 +103,7 @@ def draw_panel(name: str, folder: Path, found: Summary, axes: Axes | None = None
 
 def rows_of(folder: Path, found: Summary) -> RunRows:
     """All rows of a run, as the report reads them."""
-    return RunRows(read_compact(folder), found.phases, float("nan") if found.tau is None else found.tau)
+    return RunRows.under(read_compact(folder), found.phases, found.tau)
 
 
 def run_html(folder: Path, found: Summary) -> str:

@@ -80,7 +80,7 @@ def summarise_run(
         tau: the allowed share of prompts that may ask the cloud; None when the run has no budget.
         findings: of its diagnosis (`flsim.diagnosis.table.findings_of`).
     """
-    return summary_from(RunRows(rows, phases, float("nan") if tau is None else tau), name=name, findings=findings)
+    return summary_from(RunRows.under(rows, phases, tau), name=name, findings=findings)
 
 
 def summary_from(run: RunRows, *, name: str = "", findings: tuple[Finding, ...] = ()) -> Summary:

@@ -89,8 +89,8 @@ class Told:
 
     def _diagnosed(self, round_: int) -> tuple[dict[str, float], dict[str, str]]:
         """What a diagnosis finds by then, and what was forgotten, as the report's summary has it."""
-        rows, tau = read_compact(self.folder), self.facts.tau
-        run = RunRows(rows[rows["round"] <= round_], self.facts.phases, float("nan") if tau is None else tau)
+        rows = read_compact(self.folder)
+        run = RunRows.under(rows[rows["round"] <= round_], self.facts.phases, self.facts.tau)
         findings = findings_of(run, self.facts)
         found = {f"findings/{one}s": float(sum(f.severity == one for f in findings)) for one in SEVERITIES}
         courses = summary_from(run).continual

@@ -62,10 +62,11 @@ def health(
     check_layers([*updates, *(start or [])])
     inner, size = np.zeros((len(shares), len(shares))), np.zeros(len(shares))  # (K, K), (K,)
     error = whole = 0.0
+    distinct = {id(old): old for old in begun if old is not None}  # mostly one
     for layer in updates[0]:
-        pairs = [update[layer] for update in updates]
+        pairs, first = [update[layer] for update in updates], {key: old[layer] for key, old in distinct.items()}
         moves = [
-            new if old is None else layer_difference(new, old[layer]) for new, old in zip(pairs, begun, strict=True)
+            new if old is None else layer_difference(new, first[id(old)]) for new, old in zip(pairs, begun, strict=True)
         ]
         inner += layer_gram(moves)
         size += np.array([_size(move) for move in moves])

@@ -162,12 +162,8 @@ def _finished(least: float, triplets: Triplets, rank: int, whole: float, error: 
     u, s, v = u[:, :found], s[:found], v[:found]
     largest = np.argmax(np.abs(v), axis=1)  # (found,)
     sign = np.where(np.take_along_axis(v, largest[:, None], axis=1)[:, 0] < 0, -1.0, 1.0)  # (found,)
-    missing = (0, rank - found)
-    return LowRank(
-        np.pad(u * sign, ((0, 0), missing)),
-        np.pad(s, missing),
-        np.pad(v * sign[:, None], (missing, (0, 0))),
-        whole,
-        max(whole - float(s @ s), 0.0),
-        error,
-    )
+    left, missing = max(whole - float(s @ s), 0.0), (0, rank - found)
+    u, v = u * sign, v * sign[:, None]
+    if missing[1]:
+        u, s, v = np.pad(u, ((0, 0), missing)), np.pad(s, missing), np.pad(v, (missing, (0, 0)))
+    return LowRank(u, s, v, whole, left, error)

@@ -116,6 +116,9 @@ class AdapterPairs(Mapping[str, Pair]):
             raise KeyError(layer)
         return Factors(self._adapter[layer + _B], self._adapter[layer + _A], self._scale)
 
+    def __contains__(self, layer: object) -> bool:  # else it would be made to see whether it is there
+        return layer in self._layers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
 
@@ -214,7 +217,7 @@ def difference(new: Pairs, old: Pairs) -> Pairs:
 
 
 def padded(pair: Pair, rank: int) -> Pair:
-    """The same product in `rank` directions, the new ones zero.
+    """The same product in `rank` directions, the new ones zero; the pair itself if it has as many.
 
     Raises:
         ValueError: if the pair has more directions than that.
@@ -222,6 +225,8 @@ def padded(pair: Pair, rank: int) -> Pair:
     if rank < pair.rank:
         raise ValueError(f"a pair of rank {pair.rank} cannot be padded to rank {rank}; use `cropped` or `truncated`")
     more = rank - pair.rank
+    if not more:
+        return pair
     return Pair(np.pad(pair.b, ((0, 0), (0, more))), np.pad(pair.a, ((0, more), (0, 0))))
 
 
@@ -244,8 +249,9 @@ def check_layers(updates: Sequence[Pairs]) -> None:
     """
     if not updates:
         raise ValueError("there are no updates; at least one is needed")
+    layers = set(updates[0])
     for index, pairs in enumerate(updates):
-        if odd := sorted(pairs.keys() ^ updates[0].keys()):
+        if odd := sorted(layers.symmetric_difference(pairs)):
             raise ValueError(f"update {index} and update 0 differ in layers, first {odd[0]!r}; all must adapt the same")
 
 

@@ -10,6 +10,7 @@ from flwr.app import Message
 import flsim.flower.messages as wire
 from flsim.aggregation.health import Health, health, operations
 from flsim.aggregation.pairs import Pairs, pairs_of
+from flsim.config.model import LoraShape
 from flsim.config.schema import Config
 from flsim.devices import device_name
 from flsim.flower.contract import Deals, weighed_by
@@ -99,17 +100,23 @@ def _measure(
     it did not move.
     """
     carried = {message.metadata.dst_node_id: message for message in sent}
-    starts: dict[int, Adapter] = {}
+    starts: dict[int, tuple[Adapter, Pairs]] = {}
     new: list[Pairs] = []
     old: list[Pairs] = []
     for reply in usable:
         message, shape = carried[reply.metadata.src_node_id], config.shape_of(wire.device_of(reply))
         key = id(wire.arrays_of(message))
         if key not in starts:
-            starts[key] = cropped(adapter, shape, config.shape) | wire.adapter_of(message)
-        for found, part in ((old, starts[key]), (new, starts[key] | wire.adapter_of(reply))):
-            found.append(pairs_of(widened(part, shape, config.shape, rest=adapter), config.shape.scale))
+            start = cropped(adapter, shape, config.shape) | wire.adapter_of(message)
+            starts[key] = start, _in_full(start, shape, adapter, config)
+        old.append(starts[key][1])
+        new.append(_in_full(starts[key][0] | wire.adapter_of(reply), shape, adapter, config))
     return health(new, [abs(shares.get(wire.device_of(reply), 0.0)) for reply in usable], start=old)
+
+
+def _in_full(part: Adapter, shape: LoraShape, adapter: Adapter, config: Config) -> Pairs:
+    """What a device of some shape has of the server's adapter, as pairs of the server's rank."""
+    return pairs_of(widened(part, shape, config.shape, rest=adapter), config.shape.scale)
 
 
 def _by_examples(usable: Sequence[Message], key: str) -> dict[int, float]:

@@ -77,8 +77,7 @@ class LlamaForward:
         seen = (mask if prefix is None else torch.cat([prefix.seen, mask], 2)).flatten(0, 1)  # (K * P, L)
         bias = self._bias(seen, ids.shape[2])
         packing = Packing(mask)
-        states, past = self._read(packing, ids, positions_of(seen, ids.shape[2]), bias, shared)
-        last = packing.last(states.flatten(0, 1))  # (K * P, D)
+        last, past = self._read(packing, ids, positions_of(seen, ids.shape[2]), bias, shared)  # (K * P, D)
         below = None if self._seam is None else packing.last(self._seam.came.flatten(0, 1))  # (K * P, D)
         return Next(self._head(last), last, below), past
 
@@ -91,7 +90,7 @@ class LlamaForward:
     def _read(
         self, packing: Packing, ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
     ) -> tuple[Tensor, Past]:
-        """Last hidden states `(K, M, D)` of packed tokens, and the past of K * R rows, of ids `(K, R, T)`."""
+        """Last hidden states `(K * R, D)` of the last tokens of the rows, and the past of these, of ids `(K, R, T)`."""
         new: list[Segment] = []
 
         def own(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -104,7 +103,7 @@ class LlamaForward:
         with packing.layout():
             states = self._layers(packing.pack(ids), packing.pack(positions), own, packing)  # (K, M, D)
         keys, values = zip(*new, strict=True)
-        return states, Past(keys, values, shared)
+        return packing.last(states.flatten(0, 1)), Past(keys, values, shared)
 
     def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
         """See `Forward`."""

@@ -58,10 +58,15 @@ class Packing:
 
     def last(self, tokens: Tensor) -> Tensor:
         """The last token of every row, `(K * R, ...)`, from `(K * M, ...)`; the rows are left-padded."""
+        return tokens[self.ends]
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Which of the packed tokens are the last ones of the rows, `(K * R,)`, device by device."""
         rows, t = self._grid
-        where = torch.zeros(rows * t, dtype=torch.long, device=tokens.device)
-        where[self.places] = torch.arange(len(self.places), device=tokens.device)
-        return tokens[where.view(rows, t)[:, -1]]
+        where = torch.zeros(rows * t, dtype=torch.long, device=self.places.device)
+        where[self.places] = torch.arange(len(self.places), device=self.places.device)
+        return where.view(rows, t)[:, -1]
 
     @cached_property
     def _bare(self) -> bool:

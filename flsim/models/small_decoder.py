@@ -24,8 +24,12 @@ class Ends(NamedTuple):
     """Logits of hidden states."""
 
 
+_CROWDED = 0.7
+"""Of the rows that attend this share goes on before the others leave: to copy keys and values costs about a step."""
+
+
 class SmallDecoder:
-    """Rows that end leave the linear layers, as in `flsim/models/llama.py`."""
+    """Rows that end leave the linear layers, and attention, too, where each has a prompt of its own."""
 
     def __init__(
         self,
@@ -76,6 +80,22 @@ class SmallDecoder:
         """See `Decoder`."""
         self._rows = places if self._rows is None else self._rows[places]
         self._next = self._next[places]
+        alone = len(self._before[0][0]) == self._own[0].shape[1] * self._own[0].shape[2]  # each row has its own prompt
+        if alone and len(places) <= _CROWDED * self._all:
+            self._leave(self._rows)
+
+    def _leave(self, rows: Tensor) -> None:
+        """Forget what others than these of the rows have read."""
+        heads, at = self._own[0].shape[2], self._read
+        self._before = [
+            (key.unflatten(0, (-1, heads))[rows].flatten(0, 1), value.unflatten(0, (-1, heads))[rows].flatten(0, 1))
+            for key, value in self._before
+        ]
+        before, self._own = self._own, [own.new_empty(2, len(rows), *own.shape[2:]) for own in self._own]
+        for new, old in zip(self._own, before, strict=True):
+            new[..., :at, :] = old[:, rows, :, :at]
+        self._unseen = None if self._unseen is None else self._unseen[rows]
+        self._all, self._rows = len(rows), None
 
     def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
         """All N rows attend, and those that go on take their part (`Mixing`)."""

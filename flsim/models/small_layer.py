@@ -133,11 +133,31 @@ class WornLayer(NamedTuple):
     """d, of a head."""
     scaling: float
 
-    def read(self, number: int, x: Tensor, turn: Turn, mixing: Mixing, tokens: Uneven | None) -> tuple[Tensor, Kept]:
-        """Hidden states after the layer, and what `pull` needs, from x `(1, N, D)`."""
+    def read(
+        self,
+        number: int,
+        x: Tensor,
+        turn: Turn,
+        mixing: Mixing,
+        tokens: Uneven | None,
+        ends: Tensor | None = None,
+    ) -> tuple[Tensor, Kept]:
+        """Hidden states after the layer, and what `pull` needs.
+
+        Args:
+            number: of the layer.
+            x: hidden states before it `(1, N, D)`.
+            turn: by the tokens' positions.
+            mixing: attention.
+            tokens: of each device; None for equally many.
+            ends: the tokens whose states are wanted, equally many of each device, `(E,)`; `pull` cannot follow. None
+                are all.
+        """
         normed, root = self.before.normed(x)
         heads, of_heads = self.qkv.apply(normed, tokens)  # (3, N, D)
         mixed, attention = mixing.mix(number, self.turned(heads, turn))
+        if ends is not None:  # of the others only keys and values are
+            mixed, x, tokens = mixed.index_select(1, ends), x.index_select(1, ends), None
         added, out = self.out.apply(mixed, tokens)  # (1, N, D)
         y = added.add_(x)  # (1, N, D)
         normed_y, root_y = self.between.normed(y)

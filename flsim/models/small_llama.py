@@ -92,7 +92,7 @@ class SmallLlamaForward(LlamaForward):
             return super()._read(packing, ids, positions, bias, shared)
         states, *tensors = self._passed(layers, packing, ids, positions, bias, None)
         half = len(self._small)
-        return states.view(*packing.shape, -1), Past(tuple(tensors[:half]), tuple(tensors[half:]))
+        return states[0], Past(tuple(tensors[:half]), tuple(tensors[half:]))
 
     def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`."""
@@ -115,13 +115,18 @@ class SmallLlamaForward(LlamaForward):
         bias: Tensor,
         past: Past | None,
     ) -> Sequence[Tensor]:
-        """Last hidden states `(1, N, D)`; where nothing was read before, also keys, then values `(n, H, T, d)`."""
+        """Last hidden states `(1, N, D)` of tokens after a past.
+
+        Where nothing was read before, those of the rows' last tokens `(1, n, D)`, then keys, then values
+        `(n, H, T, d)`.
+        """
         attached = self._attached
         x = self.embedded(packing.pack(ids).flatten())  # (1, N, D)
         turn = turn_of(self.turns(bias.shape[-1]), packing.pack(positions).flatten())
         with packing.layout():
             tokens = uneven()
-        run = _Run(layers, self.norm, x, turn, _Grid(packing, bias, past), tokens, attached)
+        ends = packing.ends if past is None else None  # (n,)
+        run = _Run(layers, self.norm, x, turn, _Grid(packing, bias, past), tokens, attached, ends)
         before = () if past is None else past.tensors
         learned = before if attached is None else (attached.theta, *before)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
@@ -197,19 +202,22 @@ class _Run:
         grid: _Grid,
         tokens: Uneven | None,
         attached: Attached | None,
+        ends: Tensor | None,
     ) -> None:
         self._layers, self._norm, self._x, self._turn = layers, norm, x, turn
-        self._grid, self._tokens, self._attached = grid, tokens, attached
+        self._grid, self._tokens, self._attached, self._ends = grid, tokens, attached, ends
         self._kept: list[Kept] = []
         self._last = x, x  # what goes into the last norm, and the reciprocal root of its mean square
 
     def forward(self, *, keep: bool) -> tuple[Tensor, ...]:
-        """Last hidden states `(1, N, D)`, then keys and values of every layer that is read first."""
-        x = self._x
+        """Last hidden states of the tokens that are wanted, then keys and values of every layer that is read first."""
+        x, last = self._x, len(self._layers) - 1
         for number, layer in enumerate(self._layers):
-            x, kept = layer.read(number, x, self._turn, self._grid, self._tokens)
+            ends = self._ends if number == last and not keep else None  # gradients add up in the order of all tokens
+            x, kept = layer.read(number, x, self._turn, self._grid, self._tokens, ends)
             if keep:
                 self._kept.append(kept)
+        x = x.index_select(1, self._ends) if keep and self._ends is not None else x
         states, root = self._norm.normed(x)
         self._last = x, root
         return (states, *self._grid.keys, *self._grid.values)
@@ -224,7 +232,10 @@ class _Run:
         half = len(self._layers)
         self._grid.of_own = list(zip(looked[:half], looked[half:], strict=True))
         found: Found = [None] * (0 if self._attached is None else len(self._attached.shapes))
-        below: Tensor | None = self._norm.pull(torch.zeros_like(self._x) if g is None else g, *self._last)
+        below: Tensor | None = self._norm.pull(torch.zeros_like(self._last[0]) if g is None else g, *self._last)
+        if self._ends is not None:
+            assert below is not None
+            below = torch.zeros_like(self._x).index_add_(1, self._ends, below)  # (1, N, D)
         for number in range(half - 1, -1, -1):
             assert below is not None
             parts = number, below, self._kept.pop(), self._turn, self._grid, found, self._tokens

@@ -89,8 +89,7 @@ class StaticForward(LlamaForward):
             return super()._read(packing, ids, positions, bias, shared)
         states, kept = pass_(ids, positions.view(ids.shape), bias, shared)  # (K, R, T, D)
         keys, values = zip(*kept, strict=True)
-        grid = states.flatten(0, 1)[:, None]  # (K * R, 1, T, D)
-        return packing.gather(grid)[:, :, 0], Past(keys, values, shared)  # (K, M, D)
+        return states[:, :, -1].flatten(0, 1), Past(keys, values, shared)  # (K * R, D)
 
     def _pass(self, ids: Tensor, past: Past | None, *, keeps: bool) -> StaticPass | None:
         """What passes ids `(K, R, T)` on after a past; None if it is to go the plain way."""

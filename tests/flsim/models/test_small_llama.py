@@ -72,7 +72,9 @@ def passes(forward: LlamaForward, lora: StackedLora | None, theta: Tensor, mask:
     first, past = forward.read(ids, prompts)
     found = [first.logits, first.states, *past.tensors]
     with torch.no_grad():
-        found += decoded(forward, prompts, past, devices)
+        found += decoded(forward, prompts, past, devices) + decoded_alone(forward, prompts, past, devices)
+        again, _ = forward.read(ids, prompts)
+    found += [again.logits, again.states]
     said = torch.randint(0, 30, mask.shape, generator=source)
     weigh = torch.randn(mask.numel(), 30, generator=source)
 
@@ -104,6 +106,14 @@ def decoded(forward: LlamaForward, prompts: Tensor, past: Past, devices: int) ->
     return found
 
 
+def decoded_alone(forward: LlamaForward, prompts: Tensor, past: Past, devices: int) -> list[Tensor]:
+    """Logits of three tokens of one row for each prompt, of which every second one ends after the first."""
+    decoder = forward.decoder(prompts, past, 1, 3)
+    found = [decoder.step(torch.arange(devices * 2) % 30).logits]
+    decoder.keep(torch.arange(devices) * 2 + 1)
+    return found + [decoder.step(torch.arange(devices) + more).logits for more in (3, 5)]
+
+
 def near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -118,6 +128,22 @@ def test_it_says_and_learns_what_the_modules_do(devices: int, rank: int, targets
     model, lora, theta = dressed(devices, targets, rank)
     by_hand = passes(SmallLlamaForward(model), lora, theta, mask[:devices])
     near(by_hand, passes(LlamaForward(model), lora, theta, mask[:devices]))
+
+
+@pytest.mark.parametrize("devices", DEVICES)
+def test_rows_that_leave_attention_change_no_bit_of_the_others(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, lora, theta = dressed(devices, ALL)
+    assert lora is not None
+    lora.attach(theta)
+    prompts = torch.ones(devices, 2, 5, dtype=torch.bool)
+    prompts[:, 1, :2] = False
+    forward, found = SmallLlamaForward(model), []
+    for crowded in (0.0, 1.0):
+        monkeypatch.setattr("flsim.models.small_decoder._CROWDED", crowded)
+        with torch.no_grad():
+            _, past = forward.read(torch.arange(devices * 10).view(devices, 2, 5), prompts)
+            found.append(decoded_alone(forward, prompts, past, devices))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_a_theta_with_a_gradient_of_its_own_gets_it() -> None:

@@ -126,7 +126,9 @@ def test_a_trace_is_what_transformers_says(pack: Pack, temperature: float) -> No
 
 def test_the_output_layer_makes_its_logits_of_the_states(pack: Pack) -> None:
     """So the state of a completion's first place is the reading's own, and what the layer makes of it its logits."""
-    reading, said = pack.reading(), pack.said(1.0, most=1)
+    with torch.no_grad():  # as what is said: with a gradient more is computed, in products that round otherwise
+        reading = pack.reading()
+    said = pack.said(1.0, most=1)
     states = reading.states.view(3, 2, 1, WIDTH).expand(-1, -1, G, -1)
     for k, row in enumerate(QUESTIONS):
         for p in range(len(row)):

@@ -9,10 +9,10 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from flsim.config.model import LoraShape, ModelConfig
 from flsim.config.schema import ConfigError
 from flsim.files import write_atomically
 from flsim.models.builtin_llama import AnyModel, BuiltinLlama, whole_model
+from flsim.models.llama import fits
 from flsim.models.lora_settings import LINEAR, lora_config, refuse_unsupported, saved_settings
 from flsim.seeding import seed_for
 
@@ -47,7 +48,7 @@ def quiet_peft() -> Iterator[None]:
 def initial_adapter(base: AnyModel, config: ModelConfig, seed: int, extras: Mapping[str, NDArray[Any]] = {}) -> Adapter:
     """The adapter that round 1 starts from: peft's initialisation (by default B is zero), or a saved one.
 
-    peft decides which layers are meant and how they are called, but for those of a built-in model, which are known;
+    peft decides which layers are meant and how they are called, but for those of the Llama family, which are known;
     `base` is left as it was.
 
     Args:
@@ -68,19 +69,26 @@ def initial_adapter(base: AnyModel, config: ModelConfig, seed: int, extras: Mapp
     return load_adapter(Path(config.adapter), like=fresh, config=config)
 
 
-def _is_plain(base: AnyModel, config: ModelConfig) -> TypeGuard[BuiltinLlama]:
-    """Whether it is known without peft which layers are meant, and how they begin."""
-    return isinstance(base, BuiltinLlama) and not config.lora and set(config.targets or LINEAR) <= set(LINEAR)
+def _is_plain(base: AnyModel, config: ModelConfig) -> bool:
+    """Whether it is known without peft, which takes seconds to import, which layers are meant, and how they begin."""
+    if not fits(base) or config.lora or not set(config.targets or LINEAR) <= set(LINEAR):
+        return False
+    return all(type(layer) is torch.nn.Linear for _, layer in _layers(base, LINEAR))  # another may be quantized
 
 
-def _drawn(base: BuiltinLlama, config: ModelConfig, seed: int) -> Adapter:
-    """What `_by_peft` gives of a built-in model, without peft."""
-    ends = tuple(f".{name}" for name in config.targets or LINEAR)
+def _layers(base: AnyModel, names: Sequence[str]) -> list[tuple[str, torch.nn.Module]]:
+    """The layers of these names in all blocks, in their order."""
+    ends = tuple(f".{name}" for name in names)
+    return [(name, layer) for name, layer in base.named_modules() if name.endswith(ends)]
+
+
+def _drawn(base: AnyModel, config: ModelConfig, seed: int) -> Adapter:
+    """What `_by_peft` gives of a model of the Llama family, without peft."""
     found: Adapter = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "adapter"))
-        for name, layer in base.named_modules():
-            if isinstance(layer, torch.nn.Linear) and name.endswith(ends):
+        for name, layer in _layers(base, config.targets or LINEAR):
+            if isinstance(layer, torch.nn.Linear):
                 a = torch.nn.Linear(layer.in_features, config.rank, bias=False)
                 torch.nn.Linear(config.rank, layer.out_features, bias=False)  # peft draws B before it sets it to zero
                 torch.nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))

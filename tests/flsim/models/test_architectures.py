@@ -19,7 +19,7 @@ from transformers import T5Config
 from experiments.real.checkpoint import FAMILIES, write_checkpoint
 from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
-from flsim.models.adapter import Adapter, initial_adapter, save_adapter
+from flsim.models.adapter import Adapter, _by_peft, initial_adapter, save_adapter
 from flsim.models.base import BaseModel, load_model
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.llama import LlamaForward
@@ -122,6 +122,31 @@ def test_sampling_and_learning_are_the_models_own(family: str, folders: Any) -> 
     assert expected[:2].norm(dim=1).min() > 0.1
     assert ((gradient - expected).norm(dim=1)[:2] / expected.norm(dim=1)[:2]).max() < 5e-5
     assert (gradient[2] == 0).all()
+
+
+@pytest.mark.parametrize("family", SHORT)
+def test_the_first_adapter_is_that_of_peft_which_is_not_asked(
+    family: str, folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModelConfig(
+        path=str(folders(family)), rank=3, alpha=6.0, targets=("down_proj", "q_proj"), dtype="bfloat16"
+    )
+    model: Any = load_model(config).model
+    expected = [(one, _by_peft(model, one, 7)) for one in (config, replace(config, targets=None))]
+    monkeypatch.setattr("flsim.models.adapter._by_peft", None)
+    for one, adapter in expected:
+        own = initial_adapter(model, one, 7)
+        assert list(own) == list(adapter)
+        assert all(np.array_equal(own[name], adapter[name]) for name in own)
+
+
+def test_a_layer_that_is_not_plain_is_left_to_peft(folders: Any) -> None:
+    """A quantized one may be no linear layer, and peft knows how it is called all the same."""
+    config = ModelConfig(path=str(folders("llama")), rank=3)
+    model: Any = load_model(config).model
+    model.model.layers[1].mlp.up_proj = torch.nn.Conv1d(2, 2, 1)
+    with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.up_proj, which is no linear layer"):
+        initial_adapter(model, replace(config, targets=("up_proj",)), 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

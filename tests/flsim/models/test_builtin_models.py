@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from flsim.config.model import ModelConfig
-from flsim.models.adapter import extras_of, initial_adapter, lora_of
+from flsim.models.adapter import _by_peft, extras_of, initial_adapter, lora_of
 from flsim.models.base import load_base, load_model
 from flsim.models.builtin_llama import BuiltinLlama, LlamaSizes
 from flsim.models.builtin_tokenizer import PIECES, BuiltinTokenizer
@@ -75,7 +75,7 @@ def test_the_first_adapter_is_that_of_peft(dtype: str, targets: tuple[str, ...] 
     extras = {"head.weight": np.ones((2, 2), np.float32)}
     own = initial_adapter(load_model(config).model, config, 7, extras)
     theirs = AutoModelForCausalLM.from_pretrained(SLM_DIR, dtype=getattr(torch, dtype))
-    expected = initial_adapter(theirs, config, 7, extras)
+    expected = _by_peft(theirs, config, 7) | extras
     assert list(own) == list(expected)
     assert all(np.array_equal(own[name], expected[name]) for name in own)
     assert {name.split(".")[-3] for name in lora_of(own)} == set(targets or LINEAR)

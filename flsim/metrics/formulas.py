@@ -17,7 +17,7 @@ from flsim.metrics.calibration import TENTHS, expected_calibration_error
 from flsim.metrics.fairness import harm_rate
 from flsim.metrics.offloading import accuracy_at, average_gap_recovered, call_performance_threshold
 from flsim.metrics.run_rows import RunRows, total
-from flsim.metrics.users import per_user
+from flsim.metrics.users import value_of
 from flsim.metrics.weighting import EXAMPLES, Weighting, mean_by
 
 SENDING = tuple(range(10, 100, 10))
@@ -58,11 +58,11 @@ class Trained:
 
     def __call__(self, run: RunRows) -> pd.Series:
         """By device."""
-        return per_user(self.rows(run))
+        return value_of(run.sums_of_training(self.name))
 
     def examples(self, run: RunRows) -> pd.Series:
         """By device, how many values it is of."""
-        return self.rows(run).groupby("device")["weight"].sum()
+        return run.sums_of_training(self.name)["weight"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flsim.files import DamagedFileError, digest_of, write_atomically
 from flsim.metrics.compact import TEXTS, is_among, joined, plain
@@ -263,15 +264,32 @@ def picked(
     rows: pd.DataFrame, *, split: str | None = None, model: str | None = None, name: str | tuple[str, ...] | None = None
 ) -> pd.DataFrame:
     """The rows of a split, a model and a name, or one of several; None takes any. Of a compact frame they are plain."""
+    return _plainly(rows, _wanted(rows, split=split, model=model, name=name))
+
+
+def _wanted(
+    rows: pd.DataFrame, *, split: str | None = None, model: str | None = None, name: str | tuple[str, ...] | None = None
+) -> NDArray[np.bool_]:
+    """Of every row whether it is of a split, a model and a name, or one of several, `(rows,)`."""
     wanted = [(column, [value]) for column, value in (("split", split), ("model", model)) if value is not None]
     if name is not None:
         wanted.append(("name", [name] if isinstance(name, str) else list(name)))
-    found: pd.DataFrame = rows[np.logical_and.reduce([is_among(rows[column], texts) for column, texts in wanted])]
-    return plain(found)
+    found: NDArray[np.bool_] = np.logical_and.reduce([is_among(rows[column], texts) for column, texts in wanted])
+    return found
+
+
+def _plainly(rows: pd.DataFrame, wanted: NDArray[np.bool_]) -> pd.DataFrame:
+    """The rows that are wanted; of a compact frame they are plain."""
+    return plain(rows if wanted.all() else rows[wanted])
 
 
 def evaluation(
-    rows: pd.DataFrame, *, model: str, name: str | tuple[str, ...], split: str | None = None
+    rows: pd.DataFrame,
+    *,
+    model: str,
+    name: str | tuple[str, ...],
+    split: str | None = None,
+    items: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Evaluation rows of one model and one name or several, all rounds and tasks; a sample stands for all a user has.
 
@@ -284,9 +302,10 @@ def evaluation(
         model: of `Row`.
         name: of `Row`.
         split: of the tests; None takes that of `evaluation_split`, which must see all rows.
+        items: rows `test_items` of the run, as `items_of` gives; None looks for them among `rows`.
     """
     found = picked(rows, split=evaluation_split(rows) if split is None else split, model=model, name=name)
-    items = picked(rows, split=USER, name="test_items")
+    items = items_of(rows) if items is None else items
     if found.empty or (items["total"] == items["weight"]).all():
         return found
     small = set(items["round"]) - {items["round"].min()}  # rounds whose tests have fewer prompts say so themselves
@@ -297,6 +316,11 @@ def evaluation(
         factor[own] = found.loc[own, "device"].map(_items_per_test(items[of], found[own])).fillna(1.0)
     scaled: pd.DataFrame = found.assign(total=found["total"] * factor, weight=found["weight"] * factor)
     return scaled
+
+
+def items_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many items every user has for its tests, and on how many of them it is tested; of any round that says so."""
+    return picked(rows, split=USER, name="test_items")
 
 
 def user_facts(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -325,9 +349,9 @@ def training(rows: pd.DataFrame, *, name: str | tuple[str, ...]) -> pd.DataFrame
 
     Where rows for all tasks together exist it is those alone, so that nothing counts twice.
     """
-    found = picked(rows, split="train", name=name)
-    together = found[found["task"] == EVERY_TASK]
-    return found if together.empty else together
+    wanted = _wanted(rows, split="train", name=name)
+    together = wanted & is_among(rows["task"], [EVERY_TASK])
+    return _plainly(rows, together if together.any() else wanted)
 
 
 def of_fleet(rows: pd.DataFrame) -> pd.DataFrame:
@@ -351,6 +375,11 @@ def latest(rows: pd.DataFrame, *, first: int = 0, last: int | None = None) -> pd
     Returns:
         The rows of one round; empty when no round in the window has rows.
     """
-    window: pd.DataFrame = rows[rows["round"] >= first] if last is None else in_rounds(rows, first, last)
+    if first == 0 and last is None:
+        window = rows
+    else:
+        window = rows[rows["round"] >= first] if last is None else in_rounds(rows, first, last)
+    if window.empty:
+        return window
     is_latest: pd.Series[bool] = window["round"] == window["round"].max()
     return window[is_latest]

@@ -24,6 +24,7 @@ from flsim.metrics.rows import (
     WEIGHED,
     evaluation,
     evaluation_split,
+    items_of,
     latest,
     of_fleet,
     picked,
@@ -32,7 +33,7 @@ from flsim.metrics.rows import (
 )
 from flsim.metrics.switches import anytime, dip, recovery_rounds
 from flsim.metrics.systems import classes_of
-from flsim.metrics.users import over_rounds, per_user
+from flsim.metrics.users import over_rounds, user_sums, value_of
 from flsim.metrics.weighting import EXAMPLES, REQUESTS, TRAFFIC, UNIFORM, Weighting
 from flsim.tasks.stream import Phase
 
@@ -108,6 +109,11 @@ class RunRows:
         return picked(rows, split=split, name=name) if len(rows) else rows
 
     @cached_property
+    def _items(self) -> pd.DataFrame:
+        """What a sample of a test stands for."""
+        return items_of(self._of("test_items"))
+
+    @cached_property
     def _tested(self) -> dict[tuple[str | tuple[str, ...], str], pd.DataFrame]:
         """What `measured` has found so far."""
         return {}
@@ -118,7 +124,8 @@ class RunRows:
             names = (name,) if isinstance(name, str) else name
             found = self._nothing
             if self._places.keys() & set(names):
-                found = evaluation(self._of((*names, "test_items")), model=model, name=name, split=self.split)
+                rows = self._of(names)
+                found = evaluation(rows, model=model, name=name, split=self.split, items=self._items)
             self._tested[name, model] = found
         return self._tested[name, model]
 
@@ -132,20 +139,35 @@ class RunRows:
         return latest(self.tested(name, model))
 
     @cached_property
-    def _ends(self) -> dict[tuple[str | tuple[str, ...], str], pd.Series]:
-        """What `value_at_end` has found so far."""
+    def _ends(self) -> dict[tuple[str | tuple[str, ...], str], pd.DataFrame]:
+        """What `_sums_at_end` has found so far."""
         return {}
+
+    def _sums_at_end(self, name: str | tuple[str, ...], model: str) -> pd.DataFrame:
+        """By device, totals and weights of the last test of a model."""
+        if (name, model) not in self._ends:
+            self._ends[name, model] = user_sums(self.at_end(name, model))
+        return self._ends[name, model]
 
     def value_at_end(self, name: str | tuple[str, ...], model: str = "global") -> pd.Series:
         """By device, its value at the last test of a model."""
-        if (name, model) not in self._ends:
-            self._ends[name, model] = per_user(self.at_end(name, model))
-        return self._ends[name, model]
+        return value_of(self._sums_at_end(name, model))
 
     def trained(self, name: str | tuple[str, ...]) -> pd.DataFrame:
         """Rows of training of a name, or of several, all rounds."""
         rows = self._of(name)
         return training(rows, name=name) if len(rows) else rows
+
+    @cached_property
+    def _learned(self) -> dict[str | tuple[str, ...], pd.DataFrame]:
+        """What `sums_of_training` has found so far."""
+        return {}
+
+    def sums_of_training(self, name: str | tuple[str, ...]) -> pd.DataFrame:
+        """By device, totals and weights of a name, or of several, over all rounds of training."""
+        if name not in self._learned:
+            self._learned[name] = user_sums(self.trained(name))
+        return self._learned[name]
 
     def by_stage(self, name: str) -> pd.DataFrame:
         """Rows of what the stage after aggregation reports of itself."""
@@ -225,7 +247,7 @@ class RunRows:
     def served(self) -> pd.Series:
         """By device, what is right of its training responses; empty for a method that answers no prompt itself."""
         answers = self.trained("cloud_purchases").empty
-        return per_user(self.trained("reward")) if answers else pd.Series(dtype=float)
+        return value_of(self.sums_of_training("reward")) if answers else pd.Series(dtype=float)
 
     def over_life(self, training: pd.Series, test: pd.Series) -> pd.Series:
         """Means of a training prompt and of a test prompt, weighed 1 and H."""
@@ -265,7 +287,7 @@ class RunRows:
 
     def weights(self, name: str, model: str = "global") -> pd.Series:
         """By device, how many values the last test of that name stands for."""
-        return self.at_end(name, model).groupby("device")["weight"].sum()
+        return self._sums_at_end(name, model)["weight"]
 
     def user_weights(self, weighting: Weighting) -> pd.Series | None:
         """By device, what a user weighs in measures that are made of several; None where nobody's weight is known."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from flsim.metrics.rows import USER, of_fleet, picked, training
+from flsim.metrics.rows import USER, WHOLE, of_fleet, picked, training
 
 WORK = ("read_tokens", "sampled_tokens", "learned_tokens", "learned_examples")
 """Training rows whose sum is the work of a device: tokens that it read, sampled and learned from, or examples."""
@@ -137,8 +137,7 @@ def waste_share(rows: pd.DataFrame) -> float:
 
 def _share_of(rows: pd.DataFrame, name: str) -> float:
     """Totals over weights of rows of the fleet."""
-    found = of_fleet(rows)
-    found = found[found["name"] == name]
+    found = picked(rows, split=WHOLE, name=name)
     return float(found["total"].sum() / found["weight"].sum()) if found["weight"].sum() > 0 else float("nan")
 
 

@@ -68,9 +68,25 @@ def per_user(rows: pd.DataFrame) -> pd.Series:
     Returns:
         Values by device, sorted by device; users without weight are left out.
     """
-    sums = rows.groupby("device", sort=True)[["total", "weight"]].sum()
-    sums = sums[sums["weight"] > 0]
-    return (sums["total"] / sums["weight"]).rename("value")
+    return value_of(user_sums(rows))
+
+
+def user_sums(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every user's `total` and `weight`, added up, by device.
+
+    Args:
+        rows: rows of one measure, of any number of rounds and tasks.
+    """
+    if rows.empty:  # as it is of most measures in most runs, and pandas takes no less time over nothing
+        return rows.set_index("device")[["total", "weight"]]
+    return rows.groupby("device", sort=True)[["total", "weight"]].sum()
+
+
+def value_of(sums: pd.DataFrame) -> pd.Series:
+    """By device, total over weight of `user_sums`; users without weight are left out."""
+    has_weight = sums["weight"] > 0
+    known = sums if has_weight.all() else sums[has_weight]
+    return (known["total"] / known["weight"]).rename("value")
 
 
 def summarise(

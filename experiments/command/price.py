@@ -27,7 +27,7 @@ from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.config.system import ALWAYS, EVERYBODY, SystemConfig
 from flsim.flower.contract import ChoosesByTime, client_of
-from flsim.loop.folder import CONFIG, refuse_no_run
+from flsim.loop.place import CONFIG, refuse_no_run
 from flsim.loop.ready import system_for
 from flsim.metrics.rows import read_rows, rows_path, training, write_rows_frame
 from flsim.metrics.timed import OF_DEVICES, OF_ROUNDS, WATT_HOUR, priced

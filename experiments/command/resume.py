@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--until", type=int, metavar="ROUND", help="stop after this round")
     add_fail_on(parser)
     args = parser.parse_intermixed_args(arguments)
-    from flsim.loop.place import folder_of  # not above: `flsim resume --help` need not wait for pandas
+    from flsim.loop.place import folder_of, refuse_nowhere  # not above: `flsim resume --help` need not wait for it
 
+    refuse_nowhere(args.run)  # a run will do so again, but only after seconds of imports
     go_on = partial(flsim.run, None, args.settings, resume=args.run, until=args.until)
     return told(go_on, folder_of(args.run), goes_on=True, fail_on=args.fail_on)

@@ -19,7 +19,7 @@ from flsim.files import DamagedFileError, UnwritableError
 from flsim.flower.contract import client_of
 from flsim.flower.grid import identify
 from flsim.flower.work import answer_pack
-from flsim.loop.folder import CONFIG
+from flsim.loop.place import CONFIG
 from flsim.models.folder import sketch
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from flsim.config.load import load_config, to_yaml
 from flsim.config.schema import Config, ConfigError, EngineConfig
 from flsim.files import write_atomically
-from flsim.loop.folder import CONFIG
+from flsim.loop.place import CONFIG
 
 _TEMPLATE = Path(__file__).parent / "template"
 _FORMS = {"pyproject.toml": "app.toml", "README.md": "README.md"}

@@ -18,7 +18,8 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.federation.grid import NodeGrid
 from flsim.loop.checkpoints import paths
-from flsim.loop.folder import CONFIG, FEDERATION
+from flsim.loop.folder import FEDERATION
+from flsim.loop.place import CONFIG
 from flsim.loop.run import Run, run
 
 RUN_DIR, RESUME, WAIT = "run-dir", "resume", "wait-s"

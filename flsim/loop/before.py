@@ -14,7 +14,7 @@ from flsim.cloud.journal import PURCHASES
 from flsim.config.schema import ConfigError
 from flsim.flower.probe import PACK
 from flsim.loop.checkpoints import paths
-from flsim.loop.folder import CONFIG
+from flsim.loop.place import CONFIG
 from flsim.timing import read_timings
 
 REPLAYS = "replays"

@@ -24,6 +24,7 @@ from flsim.files import DamagedFileError, write_atomically
 from flsim.flower.contract import Stage, state_of
 from flsim.flower.probe import kept_pack
 from flsim.flower.store import Saved
+from flsim.loop.place import checkpoints_in
 from flsim.loop.timekeeper import TimeState
 from flsim.models.adapter import Adapter
 from flsim.storage.mirror import CHECKPOINTS, Mirror, shown
@@ -181,7 +182,7 @@ def replace_inventory(run_dir: Path, config: str, rows: tuple[bytes, ...]) -> No
 
 def paths(run_dir: Path) -> list[Path]:
     """The checkpoints of a run, by round."""
-    return sorted((run_dir / CHECKPOINTS).glob("round-*.npz"))
+    return sorted(checkpoints_in(run_dir))
 
 
 def _write(

@@ -10,7 +10,7 @@ from flsim.diagnosis.finding import Finding
 from flsim.diagnosis.seen import Facts
 from flsim.diagnosis.table import findings_of
 from flsim.loop.facts import OF_THE_CLASS, facts_with
-from flsim.loop.folder import CONFIG
+from flsim.loop.place import CONFIG
 from flsim.loop.watch import SaysIfItAsks
 from flsim.metrics.rows import read_compact
 from flsim.storage.looking import run_folder

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,10 +14,10 @@ from flsim.cloud.make import free_settings
 from flsim.config.load import differences, load_config, to_yaml
 from flsim.config.schema import Config, ConfigError
 from flsim.files import DamagedFileError, called, write_atomically
-from flsim.loop.checkpoints import Mark, latest_mark, paths
+from flsim.loop.checkpoints import Mark, latest_mark
 from flsim.loop.checks import refuse_used
+from flsim.loop.place import CONFIG, refuse_no_run
 
-CONFIG = "config.yaml"
 FEDERATION = "federation.json"
 """What a run on a real federation has beside it: its name on its nodes, which keep the devices' states."""
 _PACKAGES = (
@@ -43,21 +44,10 @@ def open_new(config: Config) -> Path:
     """
     folder = config.folder
     refuse_used(folder)
-    machine = json.dumps(_environment(), indent=1).encode()
-    write_atomically(folder / "environment.json", machine, what="the run's environment")
+    write_atomically(folder / "environment.json", _environment(), what="the run's environment")
     said = config if called(folder) == str(folder) else replace(config, run_dir=called(folder))
     write_atomically(folder / CONFIG, to_yaml(said).encode(), what="the run's config")
     return folder
-
-
-def refuse_no_run(folder: Path) -> None:
-    """See that there is a run in a folder.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    if not (folder / CONFIG).is_file() and not paths(folder):
-        raise ConfigError(f"{folder} holds no run (there is no config.yaml); start one with flsim run")
 
 
 def open_again(folder: Path, config: Config | None) -> Config:
@@ -112,13 +102,16 @@ def _saved(path: Path, mark: Mark | None) -> Config:
     return saved
 
 
-def _environment() -> dict[str, object]:
-    return {
+@cache
+def _environment() -> bytes:
+    """What `environment.json` says; asked once, as what a process has imported stays what it is."""
+    machine = {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
         "commit": source_commit(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+    return json.dumps(machine, indent=1).encode()
 
 
 def source_commit() -> str | None:

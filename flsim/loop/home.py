@@ -12,9 +12,8 @@ from pathlib import Path
 from flsim.config.address import is_address
 from flsim.config.schema import Config, ConfigError
 from flsim.files import UnwritableError
-from flsim.loop.folder import CONFIG, refuse_no_run
 from flsim.loop.lock import FolderInUseError, RunLock
-from flsim.loop.place import names_there, refuse_home, refuse_place
+from flsim.loop.place import CONFIG, names_there, refuse_home, refuse_nowhere, refuse_place
 from flsim.storage.behind import bucket_behind, copy_of, open_copy
 from flsim.storage.bucket import Bucket
 from flsim.storage.mirror import CHECKPOINTS
@@ -41,10 +40,9 @@ def found_again(run: str | Path) -> Path:
     Raises:
         ConfigError: if there is no run.
     """
+    refuse_nowhere(run)
     bucket = Bucket.at(str(run)) if is_address(run) else bucket_behind(Path(run))
     if bucket is None:
-        refuse_place(Path(run))
-        refuse_no_run(Path(run))
         return Path(run)
     refuse_place(copy_of(bucket.address))
     bucket.check()

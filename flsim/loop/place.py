@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flsim.config.address import Address, is_address
@@ -9,9 +10,12 @@ from flsim.config.schema import Config, ConfigError
 from flsim.files import UnwritableError, nearest
 from flsim.loop.checks import refuse_used
 from flsim.loop.lock import OWNER
-from flsim.storage.behind import copy_of
+from flsim.storage.behind import bucket_behind, copy_of
 from flsim.storage.bucket import Bucket
+from flsim.storage.mirror import CHECKPOINTS
 
+CONFIG = "config.yaml"
+"""What every run's folder has, from its start."""
 _LONGEST = "partitions/some-data-set/.partition.parquet.4194304.part"
 """About the longest path that a run makes in its folder, while it is written."""
 
@@ -44,6 +48,32 @@ def refuse_home(config: Config) -> None:
             f"{bucket} is not empty; go on with what is there by flsim resume '{bucket}', choose another by "
             f"run_dir=..., or delete it"
         )
+
+
+def refuse_nowhere(run: str | Path) -> None:
+    """Refuse at once to go on in a folder of this machine that holds no run and is no copy of one; others are not seen.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not is_address(run) and bucket_behind(Path(run)) is None:
+        refuse_place(Path(run))
+        refuse_no_run(Path(run))
+
+
+def refuse_no_run(folder: Path) -> None:
+    """See that there is a run in a folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not (folder / CONFIG).is_file() and not any(checkpoints_in(folder)):
+        raise ConfigError(f"{folder} holds no run (there is no {CONFIG}); start one with flsim run")
+
+
+def checkpoints_in(folder: Path) -> Iterator[Path]:
+    """The checkpoints that a run has left, in any order."""
+    return (folder / CHECKPOINTS).glob("round-*.npz")
 
 
 def names_there(bucket: Bucket) -> list[str]:

@@ -26,8 +26,9 @@ from flsim.flower.grid import store_in
 from flsim.flower.pack_grid import Answered, LeftRun, PackGrid
 from flsim.loop.before import Before
 from flsim.loop.checkpoints import latest_checkpoint
-from flsim.loop.folder import CONFIG, open_again
+from flsim.loop.folder import open_again
 from flsim.loop.lock import RunLock
+from flsim.loop.place import CONFIG
 from flsim.loop.ready import Ready, prepare
 from flsim.loop.simulation import go_on
 from flsim.loop.treasurer import allotment_rows, spent_in_training

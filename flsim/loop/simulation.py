@@ -26,9 +26,9 @@ from flsim.flower.probe import Rehearsal, pack_of
 from flsim.flower.ray_grid import RayGrid
 from flsim.loop.bar import bar_of, said_of
 from flsim.loop.commits import Commits
-from flsim.loop.folder import CONFIG
 from flsim.loop.inspection import inspect, world_of
 from flsim.loop.lock import RunLock
+from flsim.loop.place import CONFIG
 from flsim.loop.ready import Ready
 from flsim.loop.rounds import Rounds, cohort
 from flsim.loop.timekeeper import Timekeeper

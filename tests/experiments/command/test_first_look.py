@@ -45,6 +45,7 @@ def test_mistakes_are_told_without_anything_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from experiments.command.first_look import first_look\n"
+        "from experiments.command.resume import main\n"
         "from flsim.config.load import load_config\n"
         "from flsim.config.schema import ConfigError\n"
         "for text in sys.argv[1:]:\n"
@@ -52,6 +53,8 @@ def test_mistakes_are_told_without_anything_heavy(tmp_path: Path) -> None:
         "    try:\n        first_look(load_config('demo', [*more, text]))\n"
         "    except ConfigError as error:\n        print(error)\n"
         "    else:\n        print('taken')\n"
+        "try:\n    main(['nowhere'])\n"
+        "except ConfigError as error:\n    print(error)\n"
         "heavy = {'torch', 'ray', 'flwr', 'transformers', 'peft', 'sklearn', 'pandas', 'openai'}\n"
         "print(*sorted(sys.modules.keys() & heavy))\n"
     )
@@ -59,8 +62,9 @@ def test_mistakes_are_told_without_anything_heavy(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, *MISTAKES], capture_output=True, text=True, check=True, cwd=tmp_path, env=paths
     )
-    *said, heavy = done.stdout.split("\n")[:-1]
+    *said, resumed, heavy = done.stdout.split("\n")[:-1]
     assert heavy == ""
+    assert resumed == "nowhere holds no run (there is no config.yaml); start one with flsim run"
     for (mistake, words), sentence in zip(MISTAKES.items(), said, strict=True):
         assert words in sentence, mistake
 

@@ -1,5 +1,6 @@
 """What several tests share: a tiny random checkpoint, runs on it, one torch thread, quiet and offline libraries."""
 
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("house")
+
+
+def pytest_collection_finish() -> None:
+    """All that the tests have imported stays: no garbage collection, of which some are asked for, looks through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

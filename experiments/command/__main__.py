@@ -3,6 +3,7 @@
 Nothing heavy is imported before the subcommand is known: torch, Ray and Flower take seconds.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -64,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.getcwd()
     )  # as with `python -m`: strategy.path=my_module:MyStrategy may lie in the current folder
     with hearing_signals(for_good=arguments is None):
-        return _carried_out(COMMANDS[name], rest)
+        status = _carried_out(COMMANDS[name], rest)
+    if arguments is None:
+        gc.freeze()  # the process ends, and to look through torch and pandas for garbage would take it a second
+    return status
 
 
 def _carried_out(module: str, arguments: list[str]) -> int:

@@ -160,6 +160,12 @@ class FleetGrid(Grid):
     ) -> None:
         """Stop the workers."""
 
+    def release(self) -> None:
+        """Begin to stop, as nothing more will be sent: what takes its time goes on beside whatever the caller does.
+
+        Leaving the context waits for it.
+        """
+
     def get_node_ids(self) -> list[int]:
         """Node ids of the open devices.
 

@@ -10,6 +10,7 @@ import ctypes
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -147,6 +148,7 @@ class RayGrid(FleetGrid):
         self._actors: list[Any] = []
         self._beside: list[Any] = []
         self._started_ray = False
+        self._stopping: Future[None] | None = None
         self._guard = Guard()
         self._seconds: dict[tuple[str, int], float] = {}  # by kind of message and device, when last measured
 
@@ -177,6 +179,18 @@ class RayGrid(FleetGrid):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the workers, and Ray if it was started here; whatever happened, no process of it stays."""
+        if self._stopping is None:
+            self._stop()
+        else:
+            self._stopping.result()
+
+    def release(self) -> None:
+        """See `FleetGrid`: Ray ends its processes one after the other, which takes a second or two."""
+        beside = ThreadPoolExecutor(1, "flsim-stops-ray")
+        self._stopping = beside.submit(self._stop)
+        beside.shutdown(wait=False)
+
+    def _stop(self) -> None:
         try:
             for actor in (*self._actors, *self._beside) if self._guard.holds else ():
                 ray.kill(actor)

@@ -1,6 +1,7 @@
 """Run a federation from a config to its report, or go on with one: what `flsim.run` is."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -191,8 +192,13 @@ def _carry_out(ready: Ready, lock: RunLock, *, until: int | None, progress: bool
     facts = facts_of(config, ready.client)
     of_run = tracked_run(folder, config.name, settings_of(config))
     told = Told(folder, replace(facts, tau=tau), config.rounds)
-    with said_in(log), Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking:
-        adapter = go_on(ready, lock, last=last, log=log, progress=progress, tracking=tracking, on=on)
+    with (
+        said_in(log),
+        Tracking(trackers_of(config.track), of_run, told, log, shows=progress) as tracking,
+        ExitStack() as ending,  # Ray stops while the report is made
+    ):
+        parts: dict[str, Any] = {"tracking": tracking, "on": on, "ending": ending}
+        adapter = go_on(ready, lock, last=last, log=log, progress=progress, **parts)
         lock.check()
         if isinstance(ready.client, BringsModel):
             ready.client.save_model(folder / "adapter", adapter)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,13 @@ def go_on(
     progress: bool,
     on: FleetGrid | None = None,
     tracking: Tracking | None = None,
+    ending: ExitStack | None = None,
 ) -> Adapter:
     """The rounds that are still to do, up to `last`; returns the last adapter.
 
-    They run on the grid that `engine.kind` names, unless another is given. What follows the run, if anything does, is
-    told of what was committed before and of every round.
+    They run on the grid that `engine.kind` names, unless another is given. It has stopped when this returns, or, given
+    an `ending`, when that is left. What follows the run, if anything does, is told of what was committed before and of
+    every round.
     """
     strategy, stage, folder = ready.strategy, ready.stage, lock.folder
     config = replace(ready.config, run_dir=str(folder))  # wherever it lies by now
@@ -94,7 +97,8 @@ def go_on(
     commits = Commits(lock, (folder / CONFIG).read_text(), store, world, list(inventory.rows), mark)
     due = _evaluation_rounds(config, ready.stream)
     own = {"always": due, "phases": due & milestones(ready.stream), "never": set()}[config.evaluation.own]
-    with on or open_grid(config, folder, ready.client, ready.cloud) as grid:
+    with ExitStack() as here:
+        grid = (ending or here).enter_context(on or open_grid(config, folder, ready.client, ready.cloud))
         grid.states = states
         grid.pack = _pack_of(config, folder, grid, adapter)
         rounds = Rounds(config, strategy, stage, treasurer, timekeeper, grid, log)
@@ -120,6 +124,7 @@ def go_on(
                     told |= said_of(rows)
                     bar.set_postfix(told, refresh=False)
                 bar.update(round_ > 0)
+        grid.release()
     return adapter
 
 

@@ -30,6 +30,7 @@ from flsim.config.load import load_config
 from flsim.config.schema import Config, ConfigError
 from flsim.files import DamagedFileError
 from flsim.flower.arrays import to_adapter, to_arrays
+from flsim.flower.grid import LocalGrid, store_in
 from flsim.flower.messages import DeviceUpdate
 from flsim.flower.work import PackedClientApp
 from flsim.loop.checkpoints import latest_checkpoint
@@ -243,6 +244,21 @@ class Looking(FedAvg):
         return super().aggregate(adapter, list(updates))
 
 
+def stock_app() -> ClientApp:
+    """Flower's own, whose devices send back what they are sent."""
+    echo = ClientApp()
+
+    @echo.train()
+    def train(message: Message, context: Context) -> Message:
+        return wire.train_reply(DeviceUpdate(0, wire.adapter_of(message), 1, 0.0), message)
+
+    @echo.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return wire.evaluate_reply((), 1, message)
+
+    return echo
+
+
 class HalfRank(DeltaStrategy):
     """Sends odd devices half of the rank; the adapter stays as it is."""
 
@@ -266,21 +282,41 @@ class HalfRank(DeltaStrategy):
 @pytest.mark.usefixtures("no_report")
 def test_a_device_is_judged_by_what_it_was_sent(tiny_runs: TinyRun) -> None:
     """Device 1 is sent half of the rank and replies in kind; nobody is set aside."""
-    echo = ClientApp()
-
-    @echo.train()
-    def train(message: Message, context: Context) -> Message:
-        return wire.train_reply(DeviceUpdate(0, wire.adapter_of(message), 1, 0.0), message)
-
-    @echo.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        return wire.evaluate_reply((), 1, message)
-
-    rows = flsim.run(short(tiny_runs, "half-rank", "rounds=1"), client=echo, strategy=HalfRank(), progress=False).rows
+    config = short(tiny_runs, "half-rank", "rounds=1")
+    rows = flsim.run(config, client=stock_app(), strategy=HalfRank(), progress=False).rows
     assert not (rows["name"] == "set_aside").any()
     sizes = {name: rows[rows["name"] == f"{name}link_bytes"].set_index("device")["total"] for name in ("up", "down")}
     assert sizes["up"].equals(sizes["down"])
     assert sizes["up"]["device-001"] < sizes["up"]["device-000"] == sizes["up"]["device-002"]
+
+
+class Noting(LocalGrid):
+    """Notes what had been written when it was let go, and when it was left."""
+
+    def __init__(self, folder: Path, devices: int) -> None:
+        super().__init__(stock_app(), store_in(folder), devices, 1)
+        self._folder = folder
+        self.noted: list[tuple[str, bool, bool]] = []
+
+    def _note(self, what: str) -> None:
+        last = self._folder / "checkpoints" / "round-00001.npz"
+        self.noted.append((what, last.exists(), (self._folder / "summary.json").exists()))
+
+    def release(self) -> None:
+        self._note("let go")
+
+    def __exit__(self, *of: Any) -> None:
+        self._note("left")
+        super().__exit__(*of)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_grid_is_let_go_after_the_last_round_and_left_after_the_report(tiny_runs: TinyRun) -> None:
+    """So that Ray ends while the report is made."""
+    config = short(tiny_runs, "let-go", "rounds=1")
+    grid = Noting(config.folder, config.fleet.devices)
+    flsim.run(config, client=stock_app(), strategy=HalfRank(), progress=False, on=grid)
+    assert grid.noted == [("let go", True, False), ("left", True, True)]
 
 
 def test_peft_loads_the_adapter_with_equal_logits(finished: flsim.Run, tiny_runs: TinyRun) -> None:

@@ -7,15 +7,19 @@ Kept as sums by tenths of the claim, which add up over users, seeds and runs wit
     gap of sums    |0.25 - 0|, |0.2 - 1|, |0.8 - 1|, |0.9 - 1|     ECE = (0.25 + 0.8 + 0.2 + 0.1) / 5 = 0.27
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TENTHS = tuple(range(0, 100, 10))
 """Tenths of a claim by their lower edges in percent: 0 to below 10, ..., 90 to 100 included."""
 
 
-def by_tenths(claims: ArrayLike, wrong: ArrayLike) -> pd.DataFrame:
+def by_tenths(claims: ArrayLike, wrong: ArrayLike) -> "pd.DataFrame":
     """The sums of claims of any chance, here of being wrong.
 
     Args:
@@ -25,14 +29,20 @@ def by_tenths(claims: ArrayLike, wrong: ArrayLike) -> pd.DataFrame:
     Returns:
         A line per tenth: `claimed`, the sum of its claims, `wrong`, how many came true, and `prompts`, how many it has.
     """
+    import pandas as pd  # not above: workers have no other use for it
+
+    return pd.DataFrame(_sums(claims, wrong), index=pd.Index(TENTHS, name="tenth"))
+
+
+def _sums(claims: ArrayLike, wrong: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """The columns of `by_tenths`, `(10,)` each."""
     chance, true = np.asarray(claims, dtype=float), np.asarray(wrong, dtype=float)  # (N,) each
     tenth = np.minimum((chance * 10 + 1e-9).astype(int), 9)  # (N,); 0.29 * 100 is 28.999999999999996
-    sums = {
+    return {
         "claimed": np.bincount(tenth, chance, 10),
         "wrong": np.bincount(tenth, true, 10),
         "prompts": np.bincount(tenth, minlength=10).astype(float),
     }
-    return pd.DataFrame(sums, index=pd.Index(TENTHS, name="tenth"))
 
 
 def expected_calibration_error(gaps: NDArray[np.float64]) -> float:
@@ -55,11 +65,11 @@ def row_names(tenth: int) -> tuple[str, str]:
 def claim_rows(claims: ArrayLike, wrong: ArrayLike) -> dict[str, tuple[float, float]]:
     """What rows keep of one device's claims: (total, weight) by name, of the tenths that hold any."""
     found: dict[str, tuple[float, float]] = {}
-    for tenth, line in by_tenths(claims, wrong).iterrows():
-        if line["prompts"]:
-            of_claims, of_wrong = row_names(int(str(tenth)))
-            found[of_claims] = (float(line["claimed"]), float(line["prompts"]))
-            found[of_wrong] = (float(line["wrong"]), float(line["prompts"]))
+    columns = (column.tolist() for column in _sums(claims, wrong).values())
+    for tenth, claimed, true, prompts in zip(TENTHS, *columns, strict=True):
+        if prompts:
+            of_claims, of_wrong = row_names(tenth)
+            found[of_claims], found[of_wrong] = (claimed, prompts), (true, prompts)
     return found
 
 
@@ -67,12 +77,14 @@ ROWS = tuple(name for tenth in TENTHS for name in row_names(tenth))
 """All names of `claim_rows`."""
 
 
-def from_rows(rows: pd.DataFrame) -> pd.DataFrame:
+def from_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The sums of every device, from rows of `ROWS`.
 
     Returns:
         A line per device and tenth that holds any, as `by_tenths`.
     """
+    import pandas as pd
+
     tenth = rows["name"].map({name: tenth for tenth in TENTHS for name in row_names(tenth)}).rename("tenth")
     true = rows["name"].isin([row_names(tenth)[1] for tenth in TENTHS])
     by = [rows["device"], tenth]
@@ -84,12 +96,12 @@ def from_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts)
 
 
-def of_all(sums: pd.DataFrame) -> pd.DataFrame:
+def of_all(sums: "pd.DataFrame") -> "pd.DataFrame":
     """The sums of all users together, a line per tenth, from those by device and tenth."""
     return sums.groupby("tenth").sum().reindex(list(TENTHS), fill_value=0.0)
 
 
-def gaps_of_users(sums: pd.DataFrame) -> pd.DataFrame:
+def gaps_of_users(sums: "pd.DataFrame") -> "pd.DataFrame":
     """`(claimed_b - wrong_b) / N` of every user, from its sums; their absolute values add up to its ECE.
 
     Taken of the mean user they give the ECE of all prompts together, where a user's own rests on few.

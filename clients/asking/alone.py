@@ -15,7 +15,7 @@ from flsim.config.model import AFTER
 from flsim.learning.benefit import ALONE, benefit
 from flsim.models.adapter import extras_of
 from flsim.models.base import BaseModel
-from flsim.models.decoding import Completions, Reading, encode, generate, read
+from flsim.models.decoding import Completions, Reading, generate, read
 from flsim.models.scoring import per_token, request_after, rest_of_request, unaided
 
 _LEAST = 1e-12  # of the chance not to ask, so that its logarithm is finite
@@ -50,7 +50,7 @@ def answers_alone(world: World, problems: Problems, *, entropies: bool = False) 
         entropies: whether to measure these, too, for one more pass over the answers.
     """
     questions = [[problem.question for problem in row] for row in problems]
-    reading = read(world.base, encode(world.base, world.base.prompts(problems)))
+    reading = read(world.base, world.encoded(problems))
     most = world.answer_tokens
     replies = generate(
         world.base,

@@ -14,7 +14,7 @@ from clients.device.answering import firsts, reply_alone
 from clients.device.counts import Drawn
 from clients.device.hints import answers_after
 from clients.device.world import World
-from flsim.models.decoding import Completions, Reading, encode, generate, read
+from flsim.models.decoding import Completions, Reading, generate, read
 from flsim.models.scoring import rest_of_request
 
 
@@ -43,7 +43,7 @@ class Own:
         if pack.world.head is not None:
             return self._by_head(pack)
         base, most = pack.world.base, pack.world.answer_tokens
-        reading = read(base, encode(base, base.prompts(pack.tests)))
+        reading = read(base, pack.world.encoded(pack.tests))
         bias = torch.tensor(pack.biases, device=reading.logits.device) if any(pack.biases) else None  # (K,)
         if bias is not None:
             bias = bias[:, None].expand(reading.prompts.mask.shape[:2])  # (K, P)

@@ -13,12 +13,17 @@ from flsim.cloud.tariff import Tariff
 from flsim.config.schema import CloudConfig, Config
 from flsim.models.adapter import Adapter, initial_adapter
 from flsim.models.base import BaseModel, Extras, load_model
+from flsim.models.decoding import Prompts, encode
 from flsim.models.sizes import system_of
 from flsim.models.stacked_lora import StackedLora
+from flsim.problems.problem import Problem
 from flsim.system.asking import Asking
 from flsim.system.system import System
 from flsim.tasks.stream import TaskStream, stream_of
 from flsim.tasks.testing import SOURCE
+
+_TOKENS = 2**21
+"""Of prompts that are kept, with their filling: about 20 MB."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,20 @@ class World:
     def cloud_answers_all(self) -> bool:
         """Whether the cloud may be asked every test prompt."""
         return asks_all_tests(self.cloud, self.config.evaluation.cloud)
+
+    def encoded(self, problems: Sequence[Sequence[Problem]]) -> Prompts:
+        """The prompts of each device's problems as tokens; those that are met again, as at every test, are kept."""
+        key = tuple(tuple(row) for row in problems)
+        found = self._encoded.pop(key, None)  # what was met last comes last
+        self._encoded[key] = encode(self.base, self.base.prompts(problems)) if found is None else found
+        while len(self._encoded) > 1 and sum(kept.ids.numel() for kept in self._encoded.values()) > _TOKENS:
+            del self._encoded[next(iter(self._encoded))]
+        return self._encoded[key]
+
+    @cached_property
+    def _encoded(self) -> dict[tuple[tuple[Problem, ...], ...], Prompts]:
+        """By the problems, which say all: base and wording are always the same."""
+        return {}
 
     @cached_property
     def _asking(self) -> Asking | None:

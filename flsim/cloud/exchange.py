@@ -4,6 +4,7 @@ All are whole numbers, so that sums and all that follows from them are the same 
 """
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Self
 
 from flsim.system.work import Work
@@ -45,7 +46,10 @@ class Exchange:
 
     def plus(self, other: "Exchange") -> Self:
         """Both together."""
-        return type(self)(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return type(self)(*map(add, _NUMBERS(self), _NUMBERS(other)))
+
+
+_NUMBERS = attrgetter(*(one.name for one in fields(Exchange)))
 
 
 def work_of(took: Exchange, prompt: int, completion: int) -> Work:

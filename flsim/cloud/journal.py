@@ -16,6 +16,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +39,7 @@ _Key = tuple[str, str]  # the model that is measured, or TRAINING, and the quest
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})
 
 
+@lru_cache(maxsize=4096)  # each is named several times over, and tests are the same ones again
 def digest_of(problem: Problem) -> str:
     """The name of a question in a journal; a run asks one cloud, so that the question is enough."""
     return hashlib.sha256(json.dumps([problem.prompt, problem.question]).encode()).hexdigest()

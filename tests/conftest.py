@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # flsim's libraries read the environment when they are import
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # shapes are too small to share, and another worker has the other core
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -23,10 +24,22 @@ settings.register_profile("house", deadline=None, derandomize=True, database=Non
 settings.load_profile("house")
 
 
+gc.disable()  # until all tests are imported: nothing of that is garbage
+
+
 def pytest_collection_finish() -> None:
     """All that the tests have imported stays: no garbage collection, of which some are asked for, looks through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def not_flushed() -> Iterator[None]:
+    """What tests write need not survive a power cut: a run waits for the disk some thirty times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")

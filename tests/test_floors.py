@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -75,11 +76,18 @@ def module_of(file: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """What a file says, read once for all tests here."""
+    return ast.parse(file.read_text())
+
+
+@cache
 def imports(file: Path, root: Path) -> set[str]:
     """Every dotted name that a file imports, wherever in it; `from a import b` counts as `a.b`."""
     package = module_of(file, root).split(".")[: None if file.name == "__init__.py" else -1]
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -156,8 +164,10 @@ def takers_of_the_config(file: Path) -> set[str]:
     def names_it(annotation: ast.expr | None) -> bool:
         return annotation is not None and "Config" in re.findall(r"\w+", ast.unparse(annotation))
 
+    if not re.search(r"\bConfig\b", file.read_text()):
+        return set()  # of most files at once, as it takes long to write annotations out
     takers = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             given = node.args
             every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]

@@ -35,6 +35,7 @@ def test_a_kept_profile_is_the_beginning_of_the_whole_run(tiny: Path, tmp_path: 
     pd.testing.assert_frame_equal(without_timing(read_rows(kept)), rows, check_exact=True)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_by_default_one_evaluation_follows_the_warm_up_and_the_run_is_thrown_away(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_by_default_one_evaluation_follows_the_warm_up_and_the_run_is_thrown_awa
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["profile-tiny-seed3.png"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_parts_of_a_real_round_add_up_to_its_workers_time(tiny: Path, tmp_path: Path) -> None:
     assert main(["profile", str(tiny), "--rounds", "1", f"run_dir={tmp_path / 'kept'}"]) == 0
     timings = read_timings(tmp_path / "kept")

@@ -89,9 +89,10 @@ def test_an_answer_in_pieces_is_the_whole_answer(letters: BaseModel, tiny_checkp
     assert said == [answer.text for answer in own]
 
 
-def greedy(cloud: Any, problem: Problem, k: int, wrong: Sequence[int] = ()) -> tuple[str, int, int, int]:
-    """Decode by drafts that are right but at the places `wrong`; text, tokens, accepted, and calls."""
-    target = target_of(cloud, problem)
+def greedy(
+    cloud: Any, problem: Problem, target: list[int], k: int, wrong: Sequence[int] = ()
+) -> tuple[str, int, int, int]:
+    """Decode by drafts that are those of `target` but at the places `wrong`; text, tokens, accepted, and calls."""
     said: list[int] = []
     accepted = calls = 0
     ended = False
@@ -122,8 +123,9 @@ def test_verified_greedy_text_is_the_checkpoints_own(folder: Path, server: Model
     """With right drafts and with some that are wrong; what is said are accepted tokens and one of each call."""
     cloud = CachedCloud(endpoint(server, tokenizer=str(folder)), None)
     for problem, answer in zip(PROBLEMS[:2], whole(local(folder)), strict=False):
+        target = target_of(cloud, problem)
         for wrong in ((), (0, 2, 5)):
-            text, tokens, accepted, calls = greedy(cloud, problem, k, wrong)
+            text, tokens, accepted, calls = greedy(cloud, problem, target, k, wrong)
             assert text == answer
             assert accepted <= tokens <= accepted + calls
             assert calls == tokens if k == 0 else calls <= tokens
@@ -134,7 +136,7 @@ def test_a_server_may_name_tokens_by_their_text(letters: BaseModel, tiny_checkpo
         cloud = CachedCloud(endpoint(server, tokenizer=str(tiny_checkpoint)), None)
         own = Checkpoint(str(tiny_checkpoint), max_tokens=LONGEST).answer(PROBLEMS[:2])
         for problem, answer in zip(PROBLEMS, own, strict=False):
-            assert greedy(cloud, problem, 3, (1, 4))[0] == answer.text
+            assert greedy(cloud, problem, target_of(cloud, problem), 3, (1, 4))[0] == answer.text
 
 
 def test_verified_drafts_are_billed_as_sent(server: ModelServer, folder: Path) -> None:
@@ -165,10 +167,10 @@ def test_what_it_tells_of_its_tokens_is_what_the_checkpoint_tells(server: ModelS
 
 def test_nothing_of_a_draft_is_bought_twice(server: ModelServer, folder: Path, tmp_path: Path) -> None:
     cloud = CachedCloud(endpoint(server, tokenizer=str(folder)), Cache(tmp_path))
-    first = greedy(cloud, PROBLEMS[0], 3)
+    first = greedy(cloud, PROBLEMS[0], target_of(cloud, PROBLEMS[0]), 3)
     sent = len(server.asked)
     again = CachedCloud(endpoint(server, tokenizer=str(folder)), Cache(tmp_path))
-    assert greedy(again, PROBLEMS[0], 3) == first
+    assert greedy(again, PROBLEMS[0], target_of(again, PROBLEMS[0]), 3) == first
     assert len(server.asked) == sent
 
 

@@ -381,6 +381,7 @@ def test_another_seed_gives_other_rows_on_the_same_test_sets(finished: flsim.Run
     assert not other["total"].equals(finished.rows["total"])
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("round_", "kind"),
     [
@@ -429,6 +430,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_mend_works(finished: flsim.Run,
     assert_equal_runs(flsim.run(resume=folder, progress=False), finished)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_resuming_a_finished_run_only_reports_again_wherever_it_is_told_to_run(
     finished: flsim.Run, tmp_path: Path
 ) -> None:

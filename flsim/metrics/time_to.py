@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from flsim.metrics.intervals import DRAWS, Interval
 from flsim.metrics.rows import STAGE, WARMUP, picked, training
@@ -157,20 +158,19 @@ def speed_up(base: Sequence[float | None], other: Sequence[float | None]) -> Int
         take nothing. Draws for which the ratio is not defined are left out.
     """
     pairs = np.array([[np.inf if cost is None else cost for cost in costs] for costs in (base, other)])  # (2, S)
-    ratio = _ratio(np.median(pairs, axis=1))
+    ratio = float(_ratio(np.median(pairs, axis=1)))
     if np.isnan(ratio):
         return None
     drawn = generator(0, "speed-up").integers(pairs.shape[1], size=(DRAWS, pairs.shape[1]))  # (D, S)
     medians = np.median(pairs[:, drawn], axis=2)  # (2, D)
-    ratios = np.array([_ratio(column) for column in medians.T])  # (D,)
+    ratios = _ratio(medians)  # (D,)
     ratios = ratios[~np.isnan(ratios)]
     low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")  # between infinite draws lies no mean
     return Interval(ratio, float(low), float(high))
 
 
-def _ratio(medians: np.ndarray) -> float:
-    """First over second; nan where both are 0 or infinite."""
-    one, other = (float(value) for value in medians)
-    if one == other and one in (0.0, np.inf):
-        return float("nan")
-    return np.inf if other == 0 else one / other
+def _ratio(medians: NDArray[np.float64]) -> NDArray[np.float64]:
+    """First over second `(2, ...)`; nan where both are 0 or infinite."""
+    one, other = medians  # (...), (...)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 and infinite over infinite are nan, as they should be
+        return np.asarray(one / other)  # (...)

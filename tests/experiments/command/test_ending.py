@@ -243,6 +243,20 @@ def test_signals_end_a_run_alike_on_every_engine(
 
 
 @pytest.mark.slow
+def test_a_signal_while_ray_stops_and_the_report_is_made_is_heard(tiny: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    process = start("run", tiny, *RAY, "rounds=1", "evaluation.every_rounds=1")
+    wait_for(run / "checkpoints" / "round-00001.npz", process)
+    family = family_of(process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    status, out, err = finish(process)
+    assert (status, out) == (128 + signal.SIGTERM, "")
+    assert_told(err, run)
+    assert_gone(family)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("engine", [("engine.kind=local",), RAY], ids=["local", "ray"])
 def test_a_signal_at_any_moment_of_the_start_ends_in_a_sentence(

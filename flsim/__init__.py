@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when flwr is imported; a simulation phones nobody
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPU variables
-# Ray's own handler of crashes leaves SIGTERM to the system once Ray stops, and a run whose report is being made would die
-# in silence; where a process crashed is still said by Python's
+# Ray's own handler of crashes leaves SIGTERM to the system once Ray stops, and a run that makes its report would die in
+# silence; where a process crashed is still said by Python's
 os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 # in a notebook, Ray and the libraries that import tqdm.auto ask for ipywidgets, which the bar of a run does without
 warnings.filterwarnings("ignore", message="IProgress not found")

@@ -143,7 +143,7 @@ def no_report() -> Iterator[None]:
 
 @pytest.fixture
 def no_pictures() -> Iterator[None]:
-    """Runs of the test end with a page, but without its pictures as files; for fixtures there is `without_pictures`."""
+    """Runs and comparisons have a page, but its pictures are not drawn as files; for fixtures, `without_pictures`."""
     from tests.tiny import without_pictures
 
     with without_pictures():

@@ -32,6 +32,7 @@ def test_two_real_runs_side_by_side(root: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(path.suffix for path in out.iterdir()) == [".csv"] * 5 + [".html", ".md"] + [".png"] * 7 + [".tex"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_labels_are_given_one_by_one_and_measures_by_name(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -332,6 +332,7 @@ PRICE = Measure("price", "what asking costs", "index", "The mean dual variable."
 """
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_measure_of_ones_own_is_shown_with_those_of_the_table(root: Path, tmp_path: Path) -> None:
     """Lambda is 0.5 all along; the most accurate user of a run, by an object, has 0.7 with the new method."""
     file = tmp_path / "own_measure.py"

@@ -59,6 +59,7 @@ def test_units_that_lie_far_apart_are_written_in_numbers(tmp_path: Path) -> None
     assert not any("$" in label for label in labels)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_page_has_it_where_a_run_names_a_mode_of_help(tmp_path: Path) -> None:
     with_mode = two(tmp_path / "mode", COUNTS, ["client.helping.path=my.module:Mode"])
     assert "questions.png" in {path.name for path in with_mode.write(tmp_path / "one")}

@@ -93,6 +93,21 @@ class Uneven:
             self._padding = (starts[:, None] + most).clamp(max=total - 1), rows * len(most) + inside
         return self._padding
 
+    def padded(self, tokens: Tensor) -> Tensor:
+        """Tokens `(N, i)` in equal blocks `(K, M, i)`, filled with any of them."""
+        places, _ = self.padding(len(tokens))
+        return tokens.index_select(0, places.flatten()).view(*places.shape, -1)
+
+    def padded_by_zero(self, tokens: Tensor) -> Tensor:
+        """The same, filled with zeros."""
+        places, back = self.padding(len(tokens))
+        blocks = tokens.new_zeros(places.numel(), tokens.shape[1]).index_copy(0, back, tokens)
+        return blocks.view(*places.shape, -1)
+
+    def bare(self, blocks: Tensor, total: int) -> Tensor:
+        """The N tokens of padded blocks `(K, M, i)`, `(N, i)`."""
+        return blocks.flatten(0, 1).index_select(0, self.padding(total)[1])
+
 
 # A global and no ContextVar: with gradient checkpointing, layers are computed again in autograd's own threads.
 _uneven: Uneven | None = None
@@ -146,15 +161,16 @@ class Attached:
         """The factors for autograd, `(K, *shape)` each; they are made when the first module asks for one."""
         # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
         with torch.enable_grad():
-            parts = self._split(self.theta.detach() if self._train else self.theta)
+            parts = self.split(self.theta.detach() if self._train else self.theta)
         return [part.requires_grad_() for part in parts] if self._train else parts
 
     @cached_property
     def factors(self) -> list[Tensor]:
         """The factors as they are, `(K, *shape)` each: views without a gradient."""
-        return self._split(self.theta.detach())
+        return self.split(self.theta.detach())
 
-    def _split(self, theta: Tensor) -> list[Tensor]:
+    def split(self, theta: Tensor) -> list[Tensor]:
+        """Of numbers that lie like theta `(K, n)` the factors', `(K, *shape)` each: views."""
         sizes = [rows * width for rows, width in self.shapes]
         parts = theta.split([*sizes, self.beside] if self.beside else sizes, 1)
         return [part.view(len(theta), *shape) for part, shape in zip(parts, self.shapes, strict=False)]
@@ -231,18 +247,20 @@ class StackedLoraLinear(nn.Module):
 
     def _of_unequal(self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, tokens: Uneven) -> Tensor:
         """Map `(N, in)` to `(N, out)`."""
-        if in_groups(a, b):
+        if in_groups(a, *a.shape[1:], b.shape[2]):
             return _add_lora(self.base(x), x, a, b, tokens.of_tokens(scale), tokens.ends)
-        places, back = tokens.padding(len(x))  # (K, M) and (N,)
-        blocks = x.index_select(0, places.flatten()).view(*places.shape, -1)  # (K, M, in)
-        padded = _add_lora(x.new_zeros(*places.shape, b.shape[2]), blocks, a, b, scale)  # (K, M, out)
+        blocks = tokens.padded(x)  # (K, M, in)
+        added = _add_lora(x.new_zeros(*blocks.shape[:2], b.shape[2]), blocks, a, b, scale)  # (K, M, out)
         y: Tensor = self.base(x)
-        return y + padded.flatten(0, 1).index_select(0, back)
+        return y + tokens.bare(added, len(x))
 
 
-def in_groups(a: Tensor, b: Tensor) -> bool:
-    """Whether `grouped_mm` takes these factors: it wants rows of 16 bytes, else adapters meet padded blocks."""
-    return a.device.type == "cpu" and not any(width % 4 for width in (*a.shape[1:], b.shape[2]))
+def in_groups(w: Tensor, *widths: int) -> bool:
+    """Whether `grouped_mm` takes what is of these widths and lies where w does.
+
+    It wants rows of 16 bytes; else adapters meet padded blocks.
+    """
+    return w.device.type == "cpu" and not any(width % 4 for width in widths)
 
 
 def _add_lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, ends: Tensor | None = None) -> Tensor:

@@ -1,6 +1,5 @@
 """The tokens of a grid of rows that count, laid side by side for linear layers, and back for attention."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
@@ -20,7 +19,8 @@ class Packing:
     def __init__(self, mask: Tensor) -> None:
         """Take the mask of a grid, True at tokens that count, `(K, R, T)`."""
         k, r, t = mask.shape
-        self._grid = k * r, t
+        self.grid = k * r, t
+        """Rows and tokens of a row."""
         flat = mask.flatten(1)  # (K, R * T)
         counts = flat.sum(1)  # (K,)
         most = max(1, int(counts.max()))
@@ -47,7 +47,7 @@ class Packing:
     def spread(self, tokens: Tensor) -> Tensor:
         """From `(K, M, heads, d)` to `(K * R, heads, T, d)`; zero at padding."""
         flat = tokens.flatten(0, 1) * self.real[:, None, None]  # (K * M, heads, d)
-        rows, t = self._grid
+        rows, t = self.grid
         grid = flat.new_zeros(rows * t, *flat.shape[1:]).index_copy(0, self.places, flat)
         return grid.view(rows, t, *flat.shape[1:]).transpose(1, 2).contiguous()
 
@@ -63,46 +63,12 @@ class Packing:
     @cached_property
     def ends(self) -> Tensor:
         """Which of the packed tokens are the last ones of the rows, `(K * R,)`, device by device."""
-        rows, t = self._grid
+        rows, t = self.grid
         where = torch.zeros(rows * t, dtype=torch.long, device=self.places.device)
         where[self.places] = torch.arange(len(self.places), device=self.places.device)
         return where.view(rows, t)[:, -1]
 
     @cached_property
-    def _bare(self) -> bool:
+    def bare(self) -> bool:
         """Whether all packed tokens count."""
         return bool(self.real.all())
-
-    @cached_property
-    def _whole(self) -> bool:
-        """Whether all tokens of the grid do, so that packed tokens are the grid's."""
-        return self._bare and len(self.places) == self._grid[0] * self._grid[1]
-
-    def spread_all(self, tokens: Tensor) -> Tensor:
-        """`spread` of s tensors at once, `(s, K * R, heads, T, d)` from `(s, K * M, heads, d)`, which are changed."""
-        rows, t = self._grid
-        s, _, *each = tokens.shape
-        if not self._bare:
-            tokens.mul_(self.real[:, None, None])
-        if not self._whole:
-            tokens = tokens.new_zeros(s, rows * t, *each).index_copy_(1, self.places, tokens)
-        return tokens.view(s, rows, t, *each).transpose(2, 3).contiguous()
-
-    def gather_all(self, grids: Sequence[Tensor]) -> Tensor:
-        """The gradient of what `spread_all` was given, `(s, K * M, heads, d)`, from s of `(K * R, heads, T, d)`."""
-        rows, t = self._grid
-        _, heads, _, d = grids[0].shape
-        tokens = grids[0].new_empty(len(grids), len(self.places), heads, d)
-        for own, grid in zip(tokens, grids, strict=True):
-            if self._whole:
-                own.view(rows, t, heads, d).copy_(grid.transpose(1, 2))
-            else:
-                torch.index_select(grid.transpose(1, 2).reshape(rows * t, heads, d), 0, self.places, out=own)
-        return tokens if self._bare else tokens.mul_(self.real[:, None, None])
-
-    def spread_back(self, tokens: Tensor) -> Tensor:
-        """The gradient of what `gather` was given, `(K * R, heads, T, d)`, from `(K * M, heads, d)`."""
-        rows, t = self._grid
-        if not self._whole:
-            tokens = tokens.new_zeros(rows * t, *tokens.shape[1:]).index_copy_(0, self.places, tokens)
-        return tokens.view(rows, t, *tokens.shape[1:]).transpose(1, 2)

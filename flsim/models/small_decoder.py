@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flsim.models.forward import Next, Past
 from flsim.models.lora_linear import uneven
-from flsim.models.short_attention import folded, unfolded
+from flsim.models.short_attention import attend
 from flsim.models.small_layer import Norm, WornLayer, turn_of
 
 
@@ -18,7 +18,7 @@ class Ends(NamedTuple):
     embedded: Callable[[Tensor], Tensor]
     """What goes into the first layer, `(1, N, D)`, of tokens `(N,)`."""
     table: Tensor
-    """Of positions, `(P, 2, 1, d)`: see `turn_of`."""
+    """Of positions, `(P, 2, 2, 1, d)`: see `turn_of`."""
     norm: Norm
     head: Any
     """Logits of hidden states."""
@@ -56,10 +56,16 @@ class SmallDecoder:
         self._rows: Tensor | None = None  # (n,), the rows that go on; None while all do
         self._read = 0  # tokens so far
         self._next = positions  # (n,)
-        self._unseen = None if unseen is None else unseen[:, None, None]  # (N, 1, 1, L)
-        _, heads, _, width = past.keys[0].shape
-        shape = 2, self._all, heads, tokens, width
-        self._own = [part.new_zeros(shape) for part in past.keys]  # of each layer keys and values (2, N, H, tokens, d)
+        m, heads, _, width = past.keys[0].shape
+        share = self._all // m
+        # very little at what a row does not see, also of its own tokens, (m, 1, S, 1, L + tokens)
+        self._bias: Tensor | None = None
+        if unseen is not None:
+            everything = torch.cat((unseen, unseen.new_zeros(self._all, tokens)), 1)  # (N, L + tokens)
+            self._bias = everything.view(m, 1, share, 1, -1)
+        self._shape = m, share, 3, heads, width
+        # of each layer keys and values (2, m, H, S, tokens, d)
+        self._own = [part.new_zeros(2, m, heads, share, tokens, width) for part in past.keys]
         self._before = [
             (key.detach().flatten(0, 1), value.detach().flatten(0, 1))
             for key, value in zip(past.keys, past.values, strict=True)
@@ -80,46 +86,33 @@ class SmallDecoder:
         """See `Decoder`."""
         self._rows = places if self._rows is None else self._rows[places]
         self._next = self._next[places]
-        alone = len(self._before[0][0]) == self._own[0].shape[1] * self._own[0].shape[2]  # each row has its own prompt
-        if alone and len(places) <= _CROWDED * self._all:
+        if self._shape[1] == 1 and len(places) <= _CROWDED * self._all:
             self._leave(self._rows)
 
     def _leave(self, rows: Tensor) -> None:
-        """Forget what others than these of the rows have read."""
-        heads, at = self._own[0].shape[2], self._read
+        """Forget what others than these of the rows, each of which has a prompt of its own, have read."""
+        heads, at = self._shape[3], self._read
         self._before = [
             (key.unflatten(0, (-1, heads))[rows].flatten(0, 1), value.unflatten(0, (-1, heads))[rows].flatten(0, 1))
             for key, value in self._before
         ]
         before, self._own = self._own, [own.new_empty(2, len(rows), *own.shape[2:]) for own in self._own]
         for new, old in zip(self._own, before, strict=True):
-            new[..., :at, :] = old[:, rows, :, :at]
-        self._unseen = None if self._unseen is None else self._unseen[rows]
-        self._all, self._rows = len(rows), None
+            new[..., :at, :] = old[:, rows, ..., :at, :]
+        self._bias = None if self._bias is None else self._bias[rows]
+        self._all, self._rows, self._shape = len(rows), None, (len(rows), *self._shape[1:])
 
     def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
         """All N rows attend, and those that go on take their part (`Mixing`)."""
-        query, at = qkv[0], self._read
-        here = self._own[number].select(3, at)  # (2, N, H, d)
-        if self._rows is None:
-            here.copy_(qkv[1:])
-            return self._attended(number, query[:, :, None], at + 1).reshape(1, self._all, -1), None
-        here.index_copy_(1, self._rows, qkv[1:])
-        query = query.new_zeros(self._all, *query.shape[1:]).index_copy_(0, self._rows, query)  # (N, H, d)
-        mixed = self._attended(number, query[:, :, None], at + 1).reshape(self._all, -1)  # (N, D)
-        return mixed.index_select(0, self._rows)[None], None
-
-    def _attended(self, number: int, query: Tensor, end: int) -> Tensor:
-        """What the N rows take from prompts and from their own tokens so far, `(N, H, 1, d)`."""
-        (keys, values), (own_keys, own_values) = self._before[number], self._own[number][:, :, :, :end].flatten(1, 2)
-        n, heads, _, width = query.shape
-        length = keys.shape[1]
-        first = unfolded(torch.bmm(folded(query, keys.shape[0]), keys.transpose(1, 2)), n, heads, 1)
-        second = torch.bmm(query.reshape(-1, 1, width), own_keys.transpose(1, 2)).view(n, heads, 1, end)
-        scores = torch.cat((first, second), -1)  # (N, H, 1, L + end)
-        if self._unseen is not None:
-            scores[..., :length] += self._unseen
-        weights = torch.softmax(scores, -1)  # (N, H, 1, L + end)
-        mixed = unfolded(torch.bmm(folded(weights[..., :length], keys.shape[0]), values), n, heads, 1)
-        own = torch.bmm(weights[..., length:].reshape(-1, 1, end), own_values)  # (N H, 1, d)
-        return mixed.add_(own.view(n, heads, 1, width))
+        if self._rows is not None:
+            qkv = qkv.new_zeros(self._all, *qkv.shape[1:]).index_copy_(0, self._rows, qkv)  # (N, 3, H, d)
+        grid = qkv.view(self._shape).permute(2, 0, 3, 1, 4)  # (3, m, H, S, d)
+        end = self._read + 1
+        self._own[number].select(4, self._read).copy_(grid[1:])
+        key, value = self._own[number].flatten(1, 3)[:, :, :end]  # (m H S, end, d) each
+        before = self._before[number]
+        bias = None if self._bias is None else self._bias[..., : before[0].shape[1] + end]
+        query = grid[0].unsqueeze(3).contiguous()  # (m, H, S, 1, d)
+        mixed, _ = attend(query, before, (key, value), bias)  # (m, H, S, 1, d)
+        rows = mixed[:, :, :, 0].transpose(1, 2).reshape(self._all, -1)  # (N, D)
+        return (rows if self._rows is None else rows.index_select(0, self._rows))[None], None

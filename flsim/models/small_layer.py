@@ -6,6 +6,7 @@ autograd makes as many again. So what a layer does is written out here, once for
 rows, all else on packed tokens `(1, N, D)`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,14 +17,17 @@ from flsim.models.lora_linear import Uneven
 from flsim.models.stack import Found, Stack, Worn, stacks
 
 Turn = tuple[Tensor, Tensor]
-"""Of the tokens' positions the cosines, and the sines with the sign that the swapped half has, `(N, 1, d)` each."""
+"""Of the tokens' positions the cosines, and the sines with the sign that the swapped half has, `(N, 2, 1, d)` each.
+
+Those of the queries, which come first, are scaled by 1 / sqrt(d).
+"""
 
 
 class Mixing(Protocol):
     """Attention of a pass."""
 
     def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
-        """Of layer `number`, from scaled queries, keys and values `(3, N, H, d)`: `(1, N, D)`, and what `pull` needs.
+        """Of layer `number`, from scaled queries, keys and values `(N, 3, H, d)`: `(1, N, D)`, and what `pull` needs.
 
         What it is given may be changed.
         """
@@ -34,31 +38,27 @@ class LearnedMixing(Mixing, Protocol):
     """Attention of a pass with gradient."""
 
     def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
-        """The gradient of queries, keys and values, `(3, N, H, d)`, from that of the tokens `(1, N, D)`."""
+        """The gradient of queries, keys and values, `(N, 3, H, d)`, from that of the tokens `(1, N, D)`."""
         ...
 
 
 class Kept(NamedTuple):
-    """What the backward of a layer needs; norms as `normed` gives them, and of stacks what `Worn.apply` does."""
+    """What the backward of a layer needs; norms as `normed` gives them."""
 
     x: Tensor
     normed: Tensor
     root: Tensor
-    heads: Any
     mixed: Tensor
     attention: Any
-    out: Any
     y: Tensor
     normed_y: Tensor
     root_y: Tensor
     gated: Tensor
-    """What the gate is made of, and what it lets through, `(2, N, I)`."""
+    """What the gate is made of, and what it lets through, side by side, `(1, N, 2 I)`."""
     gate: Tensor
-    """`(N, I)`."""
+    """`(1, N, I)`."""
     inner: Tensor
     """`(1, N, I)`."""
-    inside: Any
-    down: Any
 
 
 class Norm:
@@ -70,7 +70,8 @@ class Norm:
 
     def normed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """X `(1, N, D)` after it, and the reciprocal root of its mean square `(1, N, 1)`."""
-        root = (x * x).sum(-1, True).div_(x.shape[-1]).add_(self._epsilon).rsqrt_()  # (1, N, 1)
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()  # (1, N, 1)
+        root.div_(x.shape[-1]).add_(self._epsilon).rsqrt_()
         return (x * root).mul_(self._layer._parameters["weight"]), root
 
     def pull(self, g: Tensor, x: Tensor, root: Tensor, beside: Tensor | None = None) -> Tensor:
@@ -84,8 +85,8 @@ class Norm:
         """
         g = g * self._layer._parameters["weight"]  # (1, N, D)
         share = (g * x).sum(-1, True).mul_(root.pow(3)).div_(-x.shape[-1])  # (1, N, 1): d root / d x is -root^3 x / D
-        g.mul_(root)
-        return (g if beside is None else beside + g).add_(x * share)
+        g = g.mul_(root) if beside is None else torch.addcmul(beside, g, root)  # (1, N, D)
+        return g.addcmul_(x, share)
 
 
 class SmallLayer:
@@ -100,12 +101,12 @@ class SmallLayer:
             Stack(mlp, ("gate_proj", "up_proj")),
             Stack(mlp, ("down_proj",)),
         )
-        self.width, self.scaling = int(attention.head_dim), float(attention.scaling)
+        self.width = int(attention.head_dim)
 
-    def worn(self) -> "WornLayer":
-        """With the adapters that are on."""
-        qkv, out, gated, down = (stack.worn() for stack in self.stacks)
-        return WornLayer(qkv, out, gated, down, *self._norms, self.width, self.scaling)
+    def worn(self, scaled: Sequence[Tensor]) -> "WornLayer":
+        """With the adapters that are on (see `Stack.worn`)."""
+        qkv, out, gated, down = (stack.worn(scaled) for stack in self.stacks)
+        return WornLayer(qkv, out, gated, down, *self._norms, self.width)
 
 
 def is_small(layer: Any) -> bool:
@@ -131,7 +132,6 @@ class WornLayer(NamedTuple):
     between: Norm
     width: int
     """d, of a head."""
-    scaling: float
 
     def read(
         self,
@@ -154,29 +154,25 @@ class WornLayer(NamedTuple):
                 are all.
         """
         normed, root = self.before.normed(x)
-        heads, of_heads = self.qkv.apply(normed, tokens)  # (3, N, D)
+        heads = self.qkv.apply(normed, tokens)  # (1, N, 3 D)
         mixed, attention = mixing.mix(number, self.turned(heads, turn))
         if ends is not None:  # of the others only keys and values are
             mixed, x, tokens = mixed.index_select(1, ends), x.index_select(1, ends), None
-        added, out = self.out.apply(mixed, tokens)  # (1, N, D)
-        y = added.add_(x)  # (1, N, D)
+        y = self.out.apply(mixed, tokens).add_(x)  # (1, N, D)
         normed_y, root_y = self.between.normed(y)
-        gated, inside = self.gated.apply(normed_y, tokens)  # (2, N, I)
-        gate = F.silu(gated[0])  # (N, I)
-        inner = gated[1:] * gate  # (1, N, I)
-        more, down = self.down.apply(inner, tokens)  # (1, N, D)
-        kept = Kept(
-            x, normed, root, of_heads, mixed, attention, out, y, normed_y, root_y, gated, gate, inner, inside, down
-        )
-        return more.add_(y), kept
+        gated = self.gated.apply(normed_y, tokens)  # (1, N, 2 I)
+        lower, upper = gated.chunk(2, -1)  # (1, N, I) each
+        gate = F.silu(lower)  # (1, N, I)
+        inner = upper * gate  # (1, N, I)
+        more = self.down.apply(inner, tokens)  # (1, N, D)
+        return more.add_(y), Kept(x, normed, root, mixed, attention, y, normed_y, root_y, gated, gate, inner)
 
     def turned(self, heads: Tensor, turn: Turn) -> Tensor:
-        """Queries, turned by their positions and scaled, turned keys, and values, `(3, N, H, d)`, in place."""
-        qkv = heads.view(3, heads.shape[1], -1, self.width)  # (3, N, H, d)
-        both = qkv[:2]  # (2, N, H, d)
-        swapped = _swapped(both).mul_(turn[1])  # (2, N, H, d)
-        both.mul_(turn[0]).add_(swapped)
-        qkv[0].mul_(self.scaling)
+        """Queries, turned by their positions and scaled, turned keys, and values, `(N, 3, H, d)`, in place."""
+        qkv = heads.view(heads.shape[1], 3, -1, self.width)  # (N, 3, H, d)
+        both = qkv[:, :2]  # (N, 2, H, d)
+        swapped = _swapped(both)  # (N, 2, H, d)
+        both.mul_(turn[0]).addcmul_(swapped, turn[1])
         return qkv
 
     def pull(
@@ -203,24 +199,24 @@ class WornLayer(NamedTuple):
             tokens: of each device; None for equally many.
             wanted: whether that of x is; else it is None.
         """
-        inner = self.down.pull(g, kept.inner, kept.down, found, tokens)[0]  # (N, I)
-        gated = torch.empty_like(kept.gated)  # (2, N, I)
-        lower, upper = kept.gated.unbind()  # (N, I) each
-        torch.mul(inner, kept.gate, out=gated[1])
-        torch.ops.aten.silu_backward.grad_input(inner.mul_(upper), lower, grad_input=gated[0])
-        normed = self.gated.pull(gated, kept.normed_y, kept.inside, found, tokens)  # (1, N, D)
+        inner = self.down.pull(g, kept.inner, found, tokens)  # (1, N, I)
+        gated = torch.empty_like(kept.gated)  # (1, N, 2 I)
+        of_lower, of_upper = gated.chunk(2, -1)  # (1, N, I) each
+        lower, upper = kept.gated.chunk(2, -1)  # (1, N, I) each
+        torch.mul(inner, kept.gate, out=of_upper)
+        torch.ops.aten.silu_backward.grad_input(inner.mul_(upper), lower, grad_input=of_lower)
+        normed = self.gated.pull(gated, kept.normed_y, found, tokens)  # (1, N, D)
         g = self.between.pull(normed, kept.y, kept.root_y, g)  # (1, N, D)
-        mixed = self.out.pull(g, kept.mixed, kept.out, found, tokens)  # (1, N, D)
-        qkv = mixing.pull(number, kept.attention, mixed)  # (3, N, H, d)
-        qkv[0].mul_(self.scaling)
-        both = qkv[:2]  # (2, N, H, d)
-        swapped = _swapped(both).mul_(turn[1])  # (2, N, H, d)
-        both.mul_(turn[0]).sub_(swapped)
-        heads = qkv.view(3, qkv.shape[1], -1)  # (3, N, D)
+        mixed = self.out.pull(g, kept.mixed, found, tokens)  # (1, N, D)
+        qkv = mixing.pull(number, kept.attention, mixed)  # (N, 3, H, d)
+        both = qkv[:, :2]  # (N, 2, H, d)
+        swapped = _swapped(both)  # (N, 2, H, d)
+        both.mul_(turn[0]).addcmul_(swapped, turn[1], value=-1)
+        heads = qkv.view(1, len(qkv), -1)  # (1, N, 3 D)
         if not wanted:
-            self.qkv.learn(heads, kept.normed, kept.heads, found, tokens)
+            self.qkv.learn(heads, kept.normed, found, tokens)
             return None
-        normed = self.qkv.pull(heads, kept.normed, kept.heads, found, tokens)  # (1, N, D)
+        normed = self.qkv.pull(heads, kept.normed, found, tokens)  # (1, N, D)
         return self.before.pull(normed, kept.x, kept.root, g)  # (1, N, D)
 
 
@@ -231,6 +227,6 @@ def _swapped(x: Tensor) -> Tensor:
 
 
 def turn_of(table: Tensor, positions: Tensor) -> Turn:
-    """Of positions `(N,)`, from a table `(P, 2, 1, d)`."""
-    cos, sin = table.index_select(0, positions).unbind(1)  # (N, 1, d) each
+    """Of positions `(N,)`, from a table `(P, 2, 2, 1, d)`."""
+    cos, sin = table.index_select(0, positions).unbind(1)  # (N, 2, 1, d) each
     return cos, sin

@@ -1,8 +1,8 @@
 """The passes of `flsim/models/llama.py` for a small model in float32 on a CPU, as the built-in one, in fewer calls.
 
-What is computed is the same, to the last bit where a processor's products do not depend on how many columns a matrix
-has. Layers that read the same are one product, adapters and attention have their gradients by hand, and a pass is one
-node of autograd's graph. What rotary embedding says of a position is looked up in a table.
+What is computed is the same but for rounding. Adapters are merged into a matrix for each device, layers that read the
+same are one product, and a pass is one node of autograd's graph, with its gradient by hand. What rotary embedding says
+of a position is looked up in a table.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from flsim.models.forward import Decoder, Past, Readout, positions_of
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.lora_linear import Attached, Uneven, uneven
 from flsim.models.packing import Packing
-from flsim.models.short_attention import Segment, attend, pull_attend
+from flsim.models.short_attention import HeadGrid, Segment, attend, pull_attend
 from flsim.models.small_decoder import Ends, SmallDecoder
 from flsim.models.small_layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
 from flsim.models.stack import Found
@@ -53,35 +53,50 @@ class SmallLlamaForward(LlamaForward):
         self._attached: Attached | None = None  # what was on when `_worn` was made
         self._version = 0
         self._worn: list[WornLayer] = []
-        self._table = torch.empty(0, 2, 1, 0)  # (positions, 2, 1, d)
+        attention = self._body.layers[0].self_attn
+        self._heads, self._scaling = int(model.config.num_attention_heads), float(attention.scaling)
+        self._table = torch.empty(0, 2, 2, 1, 0)  # (positions, 2, 2, 1, d)
 
     def worn(self) -> list[WornLayer] | None:
         """The layers with the adapters that are on; None of a model that is small no longer, as in another dtype."""
         known = all(stack.is_as_it_was() for stack in self._stacks)
         if not known and not is_small_llama(self._model):
             return None
+        if not known:
+            for stack in self._stacks:
+                stack.look()
         attached = next((stack.attached for stack in self._stacks if stack.attached is not None), None)
-        version = 0 if attached is None else attached.theta._version  # it grows whenever theta is written into
-        if not (known and self._worn and attached is self._attached and version == self._version):
-            self._worn = [layer.worn() for layer in self._small]
-            self._attached, self._version = attached, version
+        if not (known and self._worn and self._as_merged(attached)):
+            scaled = () if attached is None else attached.split(attached.theta.detach() * attached.scale[:, :, 0])
+            self._worn = [layer.worn(scaled) for layer in self._small]
+            self._version = 0 if attached is None else attached.theta._version
+        self._attached = attached
         return self._worn
+
+    def _as_merged(self, attached: Attached | None) -> bool:
+        """Whether these numbers are merged by now: adapters are put on anew before each pass with a gradient."""
+        last = self._attached
+        if attached is None or last is None:
+            return attached is last
+        # theta's version grows whenever it is written into
+        same = attached.theta.data_ptr() == last.theta.data_ptr() and attached.theta._version == self._version
+        return same and attached.shapes == last.shapes and torch.equal(attached.scale, last.scale)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """What goes into the first layer, `(1, N, D)`, of tokens `(N,)`."""
         return F.embedding(ids[None], self._body.embed_tokens.weight)
 
     def turns(self, most: int) -> Tensor:
-        """Of at least so many positions the cosines, and the sines with the sign of the half that is swapped there.
+        """Of at least so many positions what turns queries and keys, `(P, 2, 2, 1, d)`: see `Turn`.
 
-        Returns:
-            `(P, 2, 1, d)`.
+        First the cosines, then the sines with the sign of the half that is swapped there.
         """
         if most > self._table.shape[0]:
             places = torch.arange(max(most, _LONGEST))[None]  # (1, P)
             cos, sin = (part[0, :, None] for part in self._body.rotary_emb(self._table, places))  # (P, 1, d) each
             first, second = sin.chunk(2, -1)
-            self._table = torch.stack([cos, torch.cat([-first, second], -1)], 1)  # (P, 2, 1, d)
+            of_keys = torch.stack([cos, torch.cat([-first, second], -1)], 1)  # (P, 2, 1, d)
+            self._table = torch.stack([of_keys * self._scaling, of_keys], 2)  # (P, 2, 2, 1, d)
         return self._table
 
     def _read(
@@ -126,7 +141,8 @@ class SmallLlamaForward(LlamaForward):
         with packing.layout():
             tokens = uneven()
         ends = packing.ends if past is None else None  # (n,)
-        run = _Run(layers, self.norm, x, turn, _Grid(packing, bias, past), tokens, attached, ends)
+        grid = _Grid(packing, self._heads, bias, past)
+        run = _Run(layers, self.norm, x, turn, grid, tokens, attached, ends)
         before = () if past is None else past.tensors
         learned = before if attached is None else (attached.theta, *before)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
@@ -149,9 +165,12 @@ class SmallLlamaForward(LlamaForward):
 class _Grid:
     """Attention of packed tokens on the grid of their rows, after what was read before, if anything was."""
 
-    def __init__(self, packing: Packing, bias: Tensor, past: Past | None) -> None:
-        self._packing, self._bias = packing, bias
-        self._shape = () if past is None else past.keys[0].shape[:2]
+    def __init__(self, packing: Packing, heads: int, bias: Tensor, past: Past | None) -> None:
+        rows, tokens = packing.grid
+        self._past = () if past is None else past.keys[0].shape[:2]
+        share = 1 if past is None else rows // past.keys[0].shape[0]
+        self._grid = HeadGrid(packing, heads, share)
+        self._bias = bias.view(-1, share, 1, tokens, bias.shape[3]).transpose(1, 2)  # (m, 1, S, T, L)
         self._before: list[Segment] = []  # of each layer
         if past is not None:
             pairs = zip(past.keys, past.values, strict=True)
@@ -165,29 +184,27 @@ class _Grid:
 
     def mix(self, number: int, qkv: Tensor) -> tuple[Tensor, Any]:
         """See `Mixing`."""
-        query, key, value = self._packing.spread_all(qkv).unbind()  # (n, H, T, d) each
-        if not self._before:
-            self.keys.append(key)
-            self.values.append(value)
-        own = key.flatten(0, 1), value.flatten(0, 1)  # (n H, T, d) each
-        segments = [self._before[number], own] if self._before else [own]
-        mixed, weights = attend(query, segments, self._bias)  # (n, H, T, d)
-        tokens = self._packing.gather(mixed)  # (K, M, H, d)
-        return tokens.view(1, -1, tokens.shape[2] * tokens.shape[3]), (query, segments, weights)
+        query, key, value = self._grid.spread_three(qkv).unbind()  # (m, H, S, T, d) each
+        if not self._before:  # others go on after these, and find nothing where there is no token
+            self.keys.append(self._grid.emptied(key)[:, :, 0])  # (n, H, T, d)
+            self.values.append(self._grid.emptied(value)[:, :, 0])  # (n, H, T, d)
+        before = self._before[number] if self._before else None
+        own = key.flatten(0, 2), value.flatten(0, 2)  # (m H S, T, d) each
+        mixed, weights = attend(query, before, own, self._bias)  # (m, H, S, T, d)
+        return self._grid.gather(mixed), (query, before, own, weights)
 
     def pull(self, number: int, kept: Any, g: Tensor) -> Tensor:
         """See `LearnedMixing`."""
-        query, segments, weights = kept
-        n, heads = query.shape[:2]
-        grid = self._packing.spread_back(g.view(-1, heads, query.shape[3]))  # (n, H, T, d)
-        of_query, found = pull_attend(grid, query, segments, weights)
-        own = [of.unflatten(0, (n, heads)) for of in found.pop()]  # (n, H, T, d) each
-        if found:
-            key, value = found[0]
-            self.of_past.append((key.unflatten(0, self._shape), value.unflatten(0, self._shape)))
+        query, before, own, weights = kept
+        of_query, of_before, of_own = pull_attend(self._grid.spread(g), query, before, own, weights)
+        if of_before is not None:
+            key, value = (of.unflatten(0, self._past) for of in of_before)  # (m, H, L, d) each
+            self.of_past.append((key, value))
+        found = [of.view(query.shape) for of in of_own]  # (m, H, S, T, d) each
         if self.of_own:
-            own = [of if looked is None else looked + of for of, looked in zip(own, self.of_own[number], strict=True)]
-        return self._packing.gather_all([of_query, *own])  # (3, N, H, d)
+            pairs = zip(found, self.of_own[number], strict=True)
+            found = [of if looked is None else looked.view(query.shape) + of for of, looked in pairs]
+        return self._grid.gather_three([of_query, *found])  # (N, 3, H, d)
 
 
 class _Run:
@@ -241,7 +258,9 @@ class _Run:
             parts = number, below, self._kept.pop(), self._turn, self._grid, found, self._tokens
             below = self._layers[number].pull(*parts, wanted=number > 0)
         keys, values = [pair[0] for pair in self._grid.of_past], [pair[1] for pair in self._grid.of_past]
-        theta = None if self._attached is None else self._attached.together(found)  # (K, n)
+        theta: Tensor | None = None
+        if self._attached is not None:
+            theta = self._attached.together(found).mul_(self._attached.scale[:, :, 0])  # (K, n)
         return theta, [*reversed(keys), *reversed(values)]
 
 

@@ -162,7 +162,7 @@ def test_one_step_is_the_formula_with_the_devices_own_tokens(tiny_checkpoint: Pa
     bias = torch.full(rewards.shape[:1], BIAS)[None]  # (1, P)
     heat = METHOD.temperature
     logprobs = score(world.base, reading, rollout.completions, temperature=heat, help_bias=bias)  # (1, P, G, T)
-    torch.testing.assert_close(logprobs, rollout.completions.logprobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logprobs, rollout.completions.logprobs, atol=1e-4, rtol=0)
     (expected,) = torch.autograd.grad(-(advantage[None, ..., None] * logprobs).sum() / advantage.numel(), theta)
     fresh = device_of(world)
     METHOD.local_update(world, [fresh])

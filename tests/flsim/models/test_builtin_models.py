@@ -48,7 +48,7 @@ def test_forward_passes_are_those_on_transformers_modules_bit_for_bit() -> None:
     base = load_base("builtin:cloud")
     ids, mask = torch.randint(3, 44, (2, 3, 7)), torch.ones(2, 3, 7, dtype=torch.bool)
     mask[:, 1, :3] = False
-    own, past = base.forward.read(ids, mask)
+    own, past = LlamaForward(base.model).read(ids, mask)
     theirs, other = LlamaForward(AutoModelForCausalLM.from_pretrained(CLOUD_DIR, dtype=torch.float32)).read(ids, mask)
     assert torch.equal(own.logits, theirs.logits)
     assert all(torch.equal(mine, one) for mine, one in zip(past.tensors, other.tensors, strict=True))

@@ -6,7 +6,6 @@ A worker that dies is started again by Ray and its pack is sent once more; of a 
 is tried alone, and one that still kills its worker is reported as failed.
 """
 
-import ctypes
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +37,6 @@ from flsim.learning.exact_sum import ExactSum
 
 _TRIES = 2
 _STARTING_S = 120.0  # longest start of a worker that died
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class Worker:
@@ -49,7 +47,6 @@ class Worker:
     ) -> None:
         identify()
         bring(brought)
-        _keep_freed()
         torch.set_num_threads(1)
         self._store = store.here()
         log_to(self._store.run_dir)  # what goes wrong here, too, stands in the run's log
@@ -326,18 +323,6 @@ class _Tensors:
         if key in self._shared:
             self._refs[key] = ref
         return ref
-
-
-def _keep_freed() -> None:
-    """Have glibc keep up to a quarter of a GiB that was freed.
-
-    Tensors of tens of MB come and go with every step: to have the system hand out and clear their pages each time takes
-    as long as what is done to them.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # not elsewhere than in glibc
-    if set_option is not None:
-        set_option(_M_TRIM_THRESHOLD, 2**28)
-        set_option(_M_MMAP_THRESHOLD, 2**25)  # the most that it allows
 
 
 def _distinct(pack: Sequence[Message]) -> dict[int, ArrayRecord]:

@@ -18,7 +18,7 @@ from flsim.models.forward import Forward
 from flsim.models.help_request import NEVER, TEXT, HelpRequest
 from flsim.models.hub import BUILTIN
 from flsim.models.llama import LlamaForward, fits
-from flsim.models.memory import GRAPH
+from flsim.models.memory import GRAPH, keep_freed
 from flsim.models.prefix import LEAST
 from flsim.models.seam import Seam
 from flsim.models.small_llama import SmallLlamaForward, is_small_llama
@@ -117,7 +117,7 @@ def load_base(
 
 
 def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.path", asks: bool = True) -> BaseModel:
-    """Load a checkpoint, frozen and in evaluation mode.
+    """Load a checkpoint, frozen and in evaluation mode; the process keeps the memory of its passes (`keep_freed`).
 
     Args:
         config: which, and how it is asked.
@@ -128,6 +128,7 @@ def load_model(config: ModelConfig, *, place: str = "cpu", key: str = "model.pat
     Raises:
         ConfigError: if there is no checkpoint, or its tokenizer cannot write the help request or end an answer.
     """
+    keep_freed()
     tokenizer = tokenizer_of(config.path, key)
     help_ = _help_of(config, tokenizer, key) if asks else _built_in_help(tokenizer)
     wording = wording_of(config, tokenizer, help_.text) if asks else BARE

@@ -1,4 +1,6 @@
-"""How much a training step may keep in memory, and whether a pack fits, estimated before anything is started."""
+"""How much a training step may keep in memory, whether a pack fits, and what a process keeps of what it freed."""
+
+import ctypes
 
 import psutil
 
@@ -14,6 +16,7 @@ GRAPH = 2**28
 held at a time: of what prompts share, of their own tokens, and of responses."""
 _BYTES = {"float32": 4, "bfloat16": 2}
 _SHORT = ("llama", "mistral", "qwen2", "qwen3")  # families that the short forward passes read
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _BUILT_IN_PROMPT, _PROMPT = 64, 512  # tokens of a generous prompt: of the built-in world, and with other models
 
 
@@ -119,3 +122,15 @@ def refuse_too_large(
             f"(or lower engine.workers, the client's micro_batch, prompts or group_size, give model.max_prompt_tokens, "
             f"or set model.gradient_checkpointing or model.dtype=bfloat16)"
         )
+
+
+def keep_freed() -> None:
+    """Have glibc keep up to a quarter of a GiB that was freed.
+
+    Tensors of a few MB come and go with every step: to have the system hand out and clear their pages each time takes
+    as long as what is done to them.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # not elsewhere than in glibc
+    if set_option is not None:
+        set_option(_M_TRIM_THRESHOLD, 2**28)
+        set_option(_M_MMAP_THRESHOLD, 2**25)  # the most that it allows

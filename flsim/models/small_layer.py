@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flsim.models.lora_linear import Uneven
-from flsim.models.stack import Found, Stack, Worn, stacks
+from flsim.models.stack import Found, Joined, Stack, Worn, stacks
 
 Turn = tuple[Tensor, Tensor]
 """Of the tokens' positions the cosines, and the sines with the sign that the swapped half has, `(N, 2, 1, d)` each.
@@ -103,9 +103,9 @@ class SmallLayer:
         )
         self.width = int(attention.head_dim)
 
-    def worn(self, scaled: Sequence[Tensor]) -> "WornLayer":
-        """With the adapters that are on (see `Stack.worn`)."""
-        qkv, out, gated, down = (stack.worn(scaled) for stack in self.stacks)
+    def worn(self, joined: Sequence[Joined | None]) -> "WornLayer":
+        """With the factors of each stack."""
+        qkv, out, gated, down = (stack.worn(own) for stack, own in zip(self.stacks, joined, strict=True))
         return WornLayer(qkv, out, gated, down, *self._norms, self.width)
 
 
@@ -132,6 +132,11 @@ class WornLayer(NamedTuple):
     between: Norm
     width: int
     """d, of a head."""
+
+    def merged(self) -> "WornLayer":
+        """With a matrix for each device; `pull` then has nothing to learn."""
+        qkv, out, gated, down = (worn.merged() for worn in (self.qkv, self.out, self.gated, self.down))
+        return self._replace(qkv=qkv, out=out, gated=gated, down=down)
 
     def read(
         self,

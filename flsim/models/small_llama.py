@@ -1,8 +1,8 @@
 """The passes of `flsim/models/llama.py` for a small model in float32 on a CPU, as the built-in one, in fewer calls.
 
-What is computed is the same but for rounding. Adapters are merged into a matrix for each device, layers that read the
-same are one product, and a pass is one node of autograd's graph, with its gradient by hand. What rotary embedding says
-of a position is looked up in a table.
+What is computed is the same but for rounding. Layers that read the same are one product, adapters are merged where
+nothing is learned, and a pass is one node of autograd's graph, with its gradient by hand. What rotary embedding says of
+a position is looked up in a table.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,11 @@ from flsim.models.packing import Packing
 from flsim.models.short_attention import HeadGrid, Segment, attend, pull_attend
 from flsim.models.small_decoder import Ends, SmallDecoder
 from flsim.models.small_layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
-from flsim.models.stack import Found
+from flsim.models.stack import Found, Joined, Joining
 
 _LONGEST = 64  # positions of a model whose attention is always short
+_MERGED = 2**22  # most numbers of matrices with merged adapters, 16 MiB: what stays in the cache between two tokens
+_WORTH = 32  # fewest tokens at a time of each device for which they are made
 
 
 def is_small_llama(model: AnyModel) -> bool:
@@ -52,13 +54,19 @@ class SmallLlamaForward(LlamaForward):
         self._stacks = [stack for layer in self._small for stack in layer.stacks]
         self._attached: Attached | None = None  # what was on when `_worn` was made
         self._version = 0
+        self._joining: Joining | None = None  # of the adapters that were on last
         self._worn: list[WornLayer] = []
+        self._merged: list[WornLayer] = []  # the same with merged adapters; empty until they are wanted
         attention = self._body.layers[0].self_attn
         self._heads, self._scaling = int(model.config.num_attention_heads), float(attention.scaling)
         self._table = torch.empty(0, 2, 2, 1, 0)  # (positions, 2, 2, 1, d)
 
-    def worn(self) -> list[WornLayer] | None:
-        """The layers with the adapters that are on; None of a model that is small no longer, as in another dtype."""
+    def worn(self, tokens: int) -> list[WornLayer] | None:
+        """The layers with the adapters that are on; None of a model that is small no longer, as in another dtype.
+
+        Args:
+            tokens: that they are to read at a time.
+        """
         known = all(stack.is_as_it_was() for stack in self._stacks)
         if not known and not is_small_llama(self._model):
             return None
@@ -66,21 +74,29 @@ class SmallLlamaForward(LlamaForward):
             for stack in self._stacks:
                 stack.look()
         attached = next((stack.attached for stack in self._stacks if stack.attached is not None), None)
-        if not (known and self._worn and self._as_merged(attached)):
-            scaled = () if attached is None else attached.split(attached.theta.detach() * attached.scale[:, :, 0])
-            self._worn = [layer.worn(scaled) for layer in self._small]
-            self._version = 0 if attached is None else attached.theta._version
-        self._attached = attached
-        return self._worn
+        version = 0 if attached is None else attached.theta._version  # it grows whenever theta is written into
+        if not (known and self._worn and attached is self._attached and version == self._version):
+            if attached is not None and (not known or self._joining is None or self._joining.shapes != attached.shapes):
+                self._joining = Joining(self._stacks, attached.shapes)
+            self._worn, self._merged = self._dressed(attached), []
+            self._attached, self._version = attached, version
+        if torch.is_grad_enabled() or not self._merges(attached, tokens):
+            return self._worn
+        self._merged = self._merged or [layer.merged() for layer in self._worn]
+        return self._merged
 
-    def _as_merged(self, attached: Attached | None) -> bool:
-        """Whether these numbers are merged by now: adapters are put on anew before each pass with a gradient."""
-        last = self._attached
-        if attached is None or last is None:
-            return attached is last
-        # theta's version grows whenever it is written into
-        same = attached.theta.data_ptr() == last.theta.data_ptr() and attached.theta._version == self._version
-        return same and attached.shapes == last.shapes and torch.equal(attached.scale, last.scale)
+    def _dressed(self, attached: Attached | None) -> list[WornLayer]:
+        joined: list[Joined | None] = [None] * len(self._stacks)
+        if attached is not None and self._joining is not None:
+            joined = self._joining.joined(attached)
+        each = len(self._stacks) // len(self._small)
+        return [layer.worn(joined[i * each : (i + 1) * each]) for i, layer in enumerate(self._small)]
+
+    def _merges(self, attached: Attached | None, tokens: int) -> bool:
+        """Whether a matrix for each device stays in the cache, and is read by enough tokens to be worth its making."""
+        if attached is None or tokens < _WORTH * len(attached.theta):
+            return False
+        return len(attached.theta) * sum(stack.size for stack in self._stacks) <= _MERGED
 
     def embedded(self, ids: Tensor) -> Tensor:
         """What goes into the first layer, `(1, N, D)`, of tokens `(N,)`."""
@@ -102,7 +118,7 @@ class SmallLlamaForward(LlamaForward):
     def _read(
         self, packing: Packing, ids: Tensor, positions: Tensor, bias: Tensor, shared: Past | None
     ) -> tuple[Tensor, Past]:
-        layers = self.worn()
+        layers = self.worn(len(packing.places))
         if shared is not None or layers is None:
             return super()._read(packing, ids, positions, bias, shared)
         states, *tensors = self._passed(layers, packing, ids, positions, bias, None)
@@ -111,10 +127,10 @@ class SmallLlamaForward(LlamaForward):
 
     def follow(self, ids: Tensor, mask: Tensor, prompts: Tensor, past: Past, readout: Readout) -> Tensor:
         """See `Forward`."""
-        layers = self.worn()
+        packing = Packing(mask)
+        layers = self.worn(len(packing.places))
         if past.shared is not None or layers is None:
             return super().follow(ids, mask, prompts, past, readout)
-        packing = Packing(mask)
         share = mask.shape[1] // prompts.shape[1]
         seen = torch.cat([prompts.repeat_interleave(share, 1), mask], 2).flatten(0, 1)  # (K * R, L + T)
         bias, positions = self._bias(seen, ids.shape[2]), positions_of(seen, ids.shape[2])
@@ -153,7 +169,7 @@ class SmallLlamaForward(LlamaForward):
 
     def decoder(self, mask: Tensor, past: Past, share: int, tokens: int) -> Decoder:
         """See `Forward`."""
-        layers = self.worn()
+        layers = self.worn(mask.shape[0] * mask.shape[1] * share)
         if past.shared is not None or layers is None:
             return super().decoder(mask, past, share, tokens)
         seen = mask.flatten(0, 1)  # (K * P, L)

@@ -1,19 +1,19 @@
-"""Linear layers of one shape that read the same, as one matrix per device with its adapter merged; gradients by hand.
+"""Linear layers of one shape that read the same as one product, with the adapters of K devices; gradients by hand.
 
-For layer i of a stack and device k: `W_ki = W_i + (alpha / r_k) B_ki A_ki` (Hu et al. 2021, arXiv 2106.09685, section
-4.1), so that what the stack makes of a device's tokens is a single product, and decoding a token costs what it costs
-the frozen model. With G the gradient of W_ki, those of the factors are `(alpha / r_k) B^T G` and `(alpha / r_k) G A^T`.
-For a small model the calls are what takes the time, and adapters that are added to each output
-(`flsim/models/lora_linear.py`) make six times as many; a merged matrix for each device is memory that only a small
-model has.
+For layer i of a stack and device k: `y_i = W_i x + (alpha / r_k) B_ki A_ki x` (Hu et al. 2021, arXiv 2106.09685). The
+factors of s layers lie together, A one upon the other and B in blocks along a diagonal, so that one product takes the
+place of s; for a small model it is the calls that take the time. While nothing is learned, a few devices have their
+adapters merged (section 4.1 there), `W_ki = W_i + (alpha / r_k) B_ki A_ki`: a token then costs what it costs the frozen
+model. The matrices of many would not stay in a processor's cache.
 
 Tokens are `(1, N, ...)`, device by device.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flsim.models.lora_linear import Attached, StackedLoraLinear, Uneven, across, in_groups, times
@@ -53,15 +53,28 @@ class Stack:
                 return layer.attached
         return None
 
-    def worn(self, scaled: Sequence[Tensor]) -> "Worn":
-        """The stack with the adapters that are on.
+    @property
+    def size(self) -> int:
+        """Of its weights, in numbers."""
+        return self._together.numel()
 
-        Args:
-            scaled: their factors times alpha / r, `(K, *shape)` each; empty if none are.
-        """
-        wrapped = [isinstance(layer, StackedLoraLinear) and layer.attached is not None for layer in self._layers]
-        numbers = [layer.number if on else None for layer, on in zip(self._layers, wrapped, strict=True)]
-        return Worn(self._together, self.attached, numbers, scaled)
+    @property
+    def numbers(self) -> list[int | None]:
+        """Of the layers' factors that are on; None of a layer without."""
+        worn = [
+            layer if isinstance(layer, StackedLoraLinear) and layer.attached is not None else None
+            for layer in self._layers
+        ]
+        return [None if layer is None else layer.number for layer in worn]
+
+    @property
+    def outputs(self) -> int:
+        """Of each layer."""
+        return self._together.shape[0] // len(self._layers)
+
+    def worn(self, joined: "Joined | None") -> "Worn":
+        """The stack with factors; None is none."""
+        return Worn(self._together[None], joined)
 
     def look(self) -> None:
         """Take layers as they are, and lay their weights together unless they are."""
@@ -94,35 +107,105 @@ def stacks(holder: nn.Module, names: Sequence[str]) -> bool:
     return len(alike) == 1 and next(iter(alike))[1:] == (torch.float32, "cpu", False)
 
 
+class Joined(NamedTuple):
+    """The factors of a stack's layers, together."""
+
+    numbers: Sequence[int | None]
+    """See `Stack.numbers`."""
+    outputs: int
+    """Of each layer."""
+    a: Tensor
+    """`(K, s r, in)`."""
+    scaled_a: Tensor
+    """Times alpha / r, `(K, s r, in)`."""
+    b: Tensor
+    """`(K, s r, s out)`."""
+
+    def put(self, of_a: Tensor, of_b: Tensor, found: Found) -> None:
+        """Hand out the gradients of `a` and `b`, but for alpha / r."""
+        rank = of_a.shape[1] // len(self.numbers)
+        for i, number in enumerate(self.numbers):
+            if number is not None:
+                own = slice(i * rank, (i + 1) * rank)
+                found[2 * number] = of_a[:, own]  # (K, r, in)
+                found[2 * number + 1] = of_b[:, own, i * self.outputs : (i + 1) * self.outputs]  # (K, r, out)
+
+
+class Joining:
+    """How the factors of stacks come of a row of theta: all by one look-up."""
+
+    def __init__(self, stacks: Sequence[Stack], shapes: Sequence[tuple[int, int]]) -> None:
+        """Find out.
+
+        Args:
+            stacks: of which some layer has an adapter on.
+            shapes: of the factors, as `Attached` has them.
+        """
+        self.shapes = shapes
+        self._zero = sum(rows * width for rows, width in shapes)  # of theta with a zero behind the factors
+        sizes = [rows * width for rows, width in shapes]
+        factors = [part.view(shape) for part, shape in zip(torch.arange(self._zero).split(sizes), shapes, strict=True)]
+        self._stacks = [(stack.numbers, stack.outputs) for stack in stacks]
+        a, b = [], []
+        for numbers, _ in self._stacks:
+            pairs = self._pairs(numbers, factors)
+            if pairs:
+                a.append(torch.cat([of for of, _ in pairs]))  # (s r, in)
+                b.append(torch.block_diag(*[of - self._zero for _, of in pairs]) + self._zero)  # (s r, s out)
+        self._index = torch.cat([part.flatten() for part in (*a, *b)])
+        self._shapes_of_a, self._shapes_of_b = [part.shape for part in a], [part.shape for part in b]
+        self._of_a = sum(part.numel() for part in a)
+
+    def _pairs(self, numbers: Sequence[int | None], factors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        """Where A and B transposed of each layer lie; empty where no layer has any."""
+        first = next((number for number in numbers if number is not None), None)
+        if first is None:
+            return []
+        none = [torch.full_like(of, self._zero) for of in factors[2 * first : 2 * first + 2]]
+        return [none if number is None else factors[2 * number : 2 * number + 2] for number in numbers]
+
+    def joined(self, attached: Attached) -> list[Joined | None]:
+        """Of every stack; None where no layer has an adapter."""
+        theta = attached.theta.detach()
+        flat = F.pad(theta[:, : self._zero], (0, 1)).index_select(1, self._index)  # (K, ...)
+        of_a, of_b = flat[:, : self._of_a], flat[:, self._of_a :]
+        parts = zip(
+            _views(of_a, self._shapes_of_a),
+            _views(of_a * attached.scale[:, :, 0], self._shapes_of_a),
+            _views(of_b, self._shapes_of_b),
+            strict=True,
+        )
+        return [
+            None if all(number is None for number in numbers) else Joined(numbers, outputs, *next(parts))
+            for numbers, outputs in self._stacks
+        ]
+
+
+def _views(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """What lies side by side in rows `(K, ...)`, `(K, *shape)` each."""
+    parts = flat.split([shape.numel() for shape in shapes], 1)
+    return [part.view(len(flat), *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 class Worn:
     """A stack with adapters, or without, as long as these are on and neither they nor its weights are written into."""
 
-    def __init__(
-        self,
-        weight: Tensor,
-        attached: Attached | None,
-        numbers: Sequence[int | None],
-        scaled: Sequence[Tensor],
-    ) -> None:
-        """Merge what is on.
+    def __init__(self, weight: Tensor, joined: Joined | None = None) -> None:
+        """Take what is on.
 
         Args:
-            weight: `(s out, in)`.
-            attached: adapters; None where no layer has one on.
-            numbers: of the layers' factors; None of a layer without.
-            scaled: all factors times alpha / r, `(K, *shape)` each.
+            weight: `(1, s out, in)`, or of each device `(K, s out, in)`.
+            joined: factors; None where there are none, or they are merged.
         """
-        self._numbers = numbers
-        self._factors: Sequence[Tensor] = ()  # A `(K, r, in)` and B transposed `(K, r, out)` of every layer
-        self._weight = weight[None]  # (1, s out, in)
-        if attached is None:
-            return
-        self._factors = attached.factors
-        self._weight = self._weight.repeat(len(attached.theta), 1, 1)  # (K, s out, in)
-        for number, merged in zip(numbers, self._each(self._weight), strict=True):
-            if number is not None:
-                b = self._factors[2 * number + 1].transpose(1, 2)  # (K, out, r)
-                merged.baddbmm_(b, scaled[2 * number])  # (K, out, in)
+        self._weight, self._turned, self._joined = weight, weight.transpose(1, 2), joined
+
+    def merged(self) -> "Worn":
+        """The same with a matrix for each device."""
+        if self._joined is None:
+            return self
+        return Worn(
+            torch.baddbmm(self._weight, self._joined.b.transpose(1, 2), self._joined.scaled_a)
+        )  # (K, s out, in)
 
     def apply(self, x: Tensor, tokens: Uneven | None) -> Tensor:
         """What the layers make of x `(1, N, in)`, side by side, `(1, N, s out)`.
@@ -131,7 +214,11 @@ class Worn:
             x: tokens.
             tokens: how many of each device; None for equally many.
         """
-        return self._product(x, self._weight.transpose(1, 2), tokens)
+        y = _product(x, self._turned, tokens)  # (1, N, s out)
+        if self._joined is None:
+            return y
+        low = _product(x, self._joined.scaled_a.transpose(1, 2), tokens)  # (1, N, s r)
+        return _product(low, self._joined.b, tokens, onto=y)
 
     def pull(self, g: Tensor, x: Tensor, found: Found, tokens: Uneven | None) -> Tensor:
         """The gradient of x, `(1, N, in)`, from that of the layers `(1, N, s out)`; the factors' goes into `found`.
@@ -142,37 +229,51 @@ class Worn:
             found: gradients of all factors that are on, by their numbers, but for alpha / r.
             tokens: as they were.
         """
-        self.learn(g, x, found, tokens)
-        return self._product(g, self._weight, tokens)
+        total, thin = _product(g, self._weight, tokens), self.learn(g, x, found, tokens)
+        if self._joined is None or thin is None:
+            return total
+        return _product(thin, self._joined.scaled_a, tokens, onto=total)
 
-    def learn(self, g: Tensor, x: Tensor, found: Found, tokens: Uneven | None) -> None:
-        """The factors' gradient alone."""
-        if not self._factors:
-            return
-        whole = self._across(g, x, tokens)  # (K, s out, in)
-        for number, own in zip(self._numbers, self._each(whole), strict=True):
-            if number is not None:
-                a, b = self._factors[2 * number : 2 * number + 2]
-                found[2 * number], found[2 * number + 1] = torch.bmm(b, own), torch.bmm(a, own.transpose(1, 2))
+    def learn(self, g: Tensor, x: Tensor, found: Found, tokens: Uneven | None) -> Tensor | None:
+        """The factors' gradient alone; gives B^T g, `(1, N, s r)`, None without factors."""
+        joined = self._joined
+        if joined is None:
+            return None
+        thin = _product(g, joined.b.transpose(1, 2), tokens)  # (1, N, s r)
+        low = _product(x, joined.a.transpose(1, 2), tokens)  # (1, N, s r)
+        devices = len(joined.a)
+        joined.put(_across(thin, x, devices, tokens), _across(low, g, devices, tokens), found)
+        return thin
 
-    def _each(self, whole: Tensor) -> Sequence[Tensor]:
-        """The layers' own of `(K, s out, in)`, `(K, out, in)` each."""
-        return whole.chunk(len(self._numbers), 1)
 
-    def _product(self, x: Tensor, w: Tensor, tokens: Uneven | None) -> Tensor:
-        """Every device's tokens `(1, N, i)` times its own matrix of w `(K, i, j)`, `(1, N, j)`."""
-        k, i, j = w.shape
-        if tokens is None or k == 1:
-            return torch.bmm(x.view(k, -1, i), w).view(1, -1, j)
-        if in_groups(w, i, j):
-            return times(x[0], w, tokens.ends)[None]
-        return tokens.bare(torch.bmm(tokens.padded(x[0]), w), x.shape[1])[None]
+def _product(x: Tensor, w: Tensor, tokens: Uneven | None, *, onto: Tensor | None = None) -> Tensor:
+    """Every device's tokens `(1, N, i)` times its own matrix of w `(K, i, j)`, or one for all, `(1, N, j)`.
 
-    def _across(self, g: Tensor, x: Tensor, tokens: Uneven | None) -> Tensor:
-        """`(K, s out, in)`: g^T x of g `(1, N, s out)` and x `(1, N, in)`, summed over each device's tokens."""
-        k, outputs, inputs = self._weight.shape
-        if tokens is None or k == 1:
-            return across(g.view(k, -1, outputs), x.view(k, -1, inputs), None)
-        if in_groups(g, outputs, inputs):
-            return across(g[0], x[0], tokens.ends)
-        return across(tokens.padded_by_zero(g[0]), tokens.padded(x[0]), None)
+    It is added to `onto`, if that is given.
+    """
+    k, i, j = w.shape
+    if k == 1:  # as they lie
+        return torch.bmm(x, w) if onto is None else onto.baddbmm_(x, w)
+    if tokens is None:
+        blocks = x.view(k, -1, i)  # (K, rows, i)
+        if onto is None:
+            return torch.bmm(blocks, w).view(1, -1, j)
+        onto.view(k, -1, j).baddbmm_(blocks, w)
+        return onto
+    if in_groups(w, i, j):
+        bare = times(x[0], w, tokens.ends)  # (N, j)
+    else:
+        bare = tokens.bare(torch.bmm(tokens.padded(x[0]), w), x.shape[1])  # (N, j)
+    return bare[None] if onto is None else onto.add_(bare)
+
+
+def _across(x: Tensor, y: Tensor, devices: int, tokens: Uneven | None) -> Tensor:
+    """`(K, i, j)`: x^T y of x `(1, N, i)` and y `(1, N, j)`, summed over each device's tokens."""
+    if devices == 1:  # as they lie
+        return across(x, y, None)
+    i, j = x.shape[2], y.shape[2]
+    if tokens is None:
+        return across(x.view(devices, -1, i), y.view(devices, -1, j), None)
+    if in_groups(x, i, j):
+        return across(x[0], y[0], tokens.ends)
+    return across(tokens.padded_by_zero(x[0]), tokens.padded(y[0]), None)

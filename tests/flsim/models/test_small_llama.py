@@ -117,7 +117,7 @@ def decoded_alone(forward: LlamaForward, prompts: Tensor, past: Past, devices: i
 def near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1.0, float(other.abs().max())))
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=5e-5 * max(1.0, float(other.abs().max())))
 
 
 @pytest.mark.parametrize("targets", TARGETS, ids=lambda targets: "+".join(targets) or "none")

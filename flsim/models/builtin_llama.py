@@ -196,7 +196,14 @@ class BuiltinLlama(nn.Module):
 def whole_model(folder: Path, dtype: torch.dtype) -> "PreTrainedModel":
     """A built-in model as transformers loads it, frozen and in evaluation mode; apart from every other."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.eval().requires_grad_(False)
     return model
+
+
+def in_transformers(model: AnyModel) -> "PreTrainedModel":
+    """A base in transformers' class, as peft and whoever generates want it, on the same weights."""
+    return model.as_transformers() if isinstance(model, BuiltinLlama) else model

@@ -15,11 +15,15 @@ from transformers import AutoModelForCausalLM
 
 import flsim
 from experiments.command.__main__ import main
+from flsim.config.model import ModelConfig
 from flsim.config.schema import ConfigError
+from flsim.export.adapter import export_merged
 from flsim.export.gguf_lora import alpha_of, refuse_gguf
 from flsim.export.write import export
 from flsim.metrics.measures import MEASURES
-from flsim.models.adapter import quiet_peft
+from flsim.models.adapter import quiet_peft, save_adapter
+from flsim.models.base import first_adapter, load_model
+from flsim.models.stacked_lora import StackedLora
 from tests.tiny import TinyRun, without_pictures
 
 TINY = ("client={path: 'clients.da_grpo:DaGrpo', steps: 2, prompts: 3, max_new_tokens: 4, lr: 0.05}",)
@@ -66,6 +70,21 @@ def test_peft_and_the_merged_model_say_what_the_run_s_factors_say(out: Path, tin
         loaded = PeftModel.from_pretrained(base_of(tiny_checkpoint), str(out / "adapter"))
     for found in (loaded, base_of(out / "merged")):
         torch.testing.assert_close(found(TOKENS).logits, wanted, rtol=1e-4, atol=1e-4)  # sums go in another order
+
+
+@torch.no_grad()
+def test_a_built_in_base_is_merged_into_a_checkpoint_of_transformers(tmp_path: Path) -> None:
+    config = ModelConfig(rank=2)
+    base = load_model(config)
+    adapter = first_adapter(config, 0)
+    drawn = np.random.default_rng(0)
+    learned = {name: drawn.normal(0, 0.1, value.shape).astype(np.float32) for name, value in adapter.items()}
+    save_adapter(tmp_path / "run" / "adapter", learned, config)
+    found = AutoModelForCausalLM.from_pretrained(export_merged(tmp_path / "run", config, tmp_path)).eval()
+    lora = StackedLora(base.model, adapter, config.shape.scale)
+    lora.attach(lora.stack([learned]))
+    read, _ = base.forward.read(TOKENS[None], torch.ones(1, *TOKENS.shape, dtype=torch.bool))
+    torch.testing.assert_close(found(TOKENS).logits[:, -1], read.logits, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_learned_beside_lora_lies_apart(out: Path) -> None:

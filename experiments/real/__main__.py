@@ -88,7 +88,7 @@ def whole_path(out: Path, data: Path | None, overrides: Sequence[str], *, lesson
         say(f"run: {finished.folder}; the server saw {server.asked} requests")
     adapter = finished.folder / "adapter"
     with quiet_peft():
-        PeftModel.from_pretrained(load_base(config.model.path).model, str(adapter))
+        PeftModel.from_pretrained(load_base(config.model.path).as_transformers(), str(adapter))
     say(f"adapter: {adapter} loads with PeftModel.from_pretrained")
     return finished
 

@@ -12,7 +12,6 @@ from flsim.export.gguf_lora import refuse_gguf, write_gguf
 from flsim.files import writing
 from flsim.models.adapter import HEAD, quiet_peft
 from flsim.models.base import load_model
-from flsim.models.builtin_llama import in_transformers
 from flsim.models.hub import folder_of, loading
 
 ADAPTER, MERGED, GGUF, APART = "adapter", "merged", "adapter.gguf", "head"
@@ -70,7 +69,7 @@ def export_merged(run: Path, model: ModelConfig, out: Path) -> Path:
 
     base = load_model(replace(model, adapter=None))
     with quiet_peft():
-        whole: Any = PeftModel.from_pretrained(in_transformers(base.model), str(run / ADAPTER)).merge_and_unload()
+        whole: Any = PeftModel.from_pretrained(base.as_transformers(), str(run / ADAPTER)).merge_and_unload()
     with writing("the merged model", out / MERGED):
         whole.save_pretrained(out / MERGED)
         base.tokenizer.save_pretrained(out / MERGED)

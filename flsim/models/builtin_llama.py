@@ -202,8 +202,3 @@ def whole_model(folder: Path, dtype: torch.dtype) -> "PreTrainedModel":
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.eval().requires_grad_(False)
     return model
-
-
-def in_transformers(model: AnyModel) -> "PreTrainedModel":
-    """A base in transformers' class, as peft and whoever generates want it, on the same weights."""
-    return model.as_transformers() if isinstance(model, BuiltinLlama) else model

@@ -21,8 +21,8 @@ from flsim.models.llama import LlamaForward, fits
 from flsim.models.memory import GRAPH, keep_freed
 from flsim.models.prefix import LEAST
 from flsim.models.seam import Seam
-from flsim.models.small_llama import SmallLlamaForward, is_small_llama
-from flsim.models.static_forward import StaticForward, can_be_captured
+from flsim.models.small.llama import SmallLlamaForward, is_small_llama
+from flsim.models.static.forward import StaticForward, can_be_captured
 from flsim.models.stop import NO_STOPS, Stops
 from flsim.models.wording import BARE, Chat, Wording, has_chat, wording_of
 from flsim.problems.problem import Problem

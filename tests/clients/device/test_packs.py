@@ -35,7 +35,7 @@ from flsim.models.any_forward import AnyForward
 from flsim.models.base import load_base
 from flsim.models.forward import Decoder, Forward
 from flsim.models.lora_linear import unequal
-from flsim.models.small_llama import SmallLlamaForward
+from flsim.models.small.llama import SmallLlamaForward
 from flsim.models.stacked_lora import ranks_of
 from tests.tiny import TOKEN, tiny_world
 

@@ -15,7 +15,7 @@ from flsim.models.base import load_base
 from flsim.models.forward import Next, Past
 from flsim.models.llama import LlamaForward
 from flsim.models.lora_linear import unequal
-from flsim.models.small_llama import SmallLlamaForward, is_small_llama
+from flsim.models.small.llama import SmallLlamaForward, is_small_llama
 from flsim.models.stacked_lora import StackedLora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,7 +139,7 @@ def test_rows_that_leave_attention_change_no_bit_of_the_others(devices: int, mon
     prompts[:, 1, :2] = False
     forward, found = SmallLlamaForward(model), []
     for crowded in (0.0, 1.0):
-        monkeypatch.setattr("flsim.models.small_decoder._CROWDED", crowded)
+        monkeypatch.setattr("flsim.models.small.decoder._CROWDED", crowded)
         with torch.no_grad():
             _, past = forward.read(torch.arange(devices * 10).view(devices, 2, 5), prompts)
             found.append(decoded_alone(forward, prompts, past, devices))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import flsim.models.static_forward as static
+import flsim.models.static.forward as static
 from experiments.real.checkpoint import write_checkpoint
 from flsim.config.load import load_config
 from flsim.config.model import ModelConfig
@@ -19,13 +19,13 @@ from flsim.config.schema import ConfigError
 from flsim.loop.checks import check_settings
 from flsim.models.adapter import initial_adapter
 from flsim.models.base import BaseModel, load_model
-from flsim.models.capturing import CudaGraphs, NoGraphs
 from flsim.models.decoding import Completions, encode, generate, read
 from flsim.models.llama import LlamaForward
 from flsim.models.scoring import pull_back
 from flsim.models.stacked_lora import StackedLora
-from flsim.models.static_decoding import StaticDecoder, rounded
-from flsim.models.static_forward import StaticForward, can_be_captured
+from flsim.models.static.capturing import CudaGraphs, NoGraphs
+from flsim.models.static.decoding import StaticDecoder, rounded
+from flsim.models.static.forward import StaticForward, can_be_captured
 from tests.flsim.models.pretended_card import pretend
 from tests.flsim.models.test_forward import (
     FAMILY,

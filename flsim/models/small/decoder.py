@@ -8,8 +8,8 @@ from torch import Tensor
 
 from flsim.models.forward import Next, Past
 from flsim.models.lora_linear import uneven
-from flsim.models.short_attention import attend
-from flsim.models.small_layer import Norm, WornLayer, turn_of
+from flsim.models.small.attention import attend
+from flsim.models.small.layer import Norm, WornLayer, turn_of
 
 
 class Ends(NamedTuple):

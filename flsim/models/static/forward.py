@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from flsim.models.builtin_llama import AnyModel
-from flsim.models.capturing import CudaGraphs, Graphs, NoGraphs
 from flsim.models.forward import Decoder, Next, Past, Readout, positions_of
 from flsim.models.llama import LlamaForward, fits
-from flsim.models.static_adapters import Signature, StaticAdapters, attached, signature_of
-from flsim.models.static_decoding import StaticRoom, rounded
-from flsim.models.static_pass import PassShape, StaticPass, flat
+from flsim.models.static.adapters import Signature, StaticAdapters, attached, signature_of
+from flsim.models.static.capturing import CudaGraphs, Graphs, NoGraphs
+from flsim.models.static.decoding import StaticRoom, rounded
+from flsim.models.static.passes import PassShape, StaticPass, flat
 
 _KEPT = 4  # of a kind: each holds its memory
 _MOST = 2**14  # tokens of a captured pass: a larger one keeps a card busy anyway, and would hold much memory

@@ -17,10 +17,10 @@ from flsim.models.forward import Decoder, Past, Readout, positions_of
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.lora_linear import Attached, Uneven, uneven
 from flsim.models.packing import Packing
-from flsim.models.short_attention import HeadGrid, Segment, attend, pull_attend
-from flsim.models.small_decoder import Ends, SmallDecoder
-from flsim.models.small_layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
-from flsim.models.stack import Found, Joined, Joining
+from flsim.models.small.attention import HeadGrid, Segment, attend, pull_attend
+from flsim.models.small.decoder import Ends, SmallDecoder
+from flsim.models.small.layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
+from flsim.models.small.stack import Found, Joined, Joining
 
 _LONGEST = 64  # positions of a model whose attention is always short
 _MERGED = 2**22  # most numbers of matrices with merged adapters, 16 MiB: what stays in the cache between two tokens

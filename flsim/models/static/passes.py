@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flsim.models.capturing import Graphs
 from flsim.models.forward import Past, Segment
 from flsim.models.llama import attend
-from flsim.models.static_adapters import Signature, StaticAdapters, attached
-from flsim.models.static_decoding import Layers, fill, fill_bias
+from flsim.models.static.adapters import Signature, StaticAdapters, attached
+from flsim.models.static.capturing import Graphs
+from flsim.models.static.decoding import Layers, fill, fill_bias
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,10 @@ class Stack:
     @property
     def numbers(self) -> list[int | None]:
         """Of the layers' factors that are on; None of a layer without."""
-        worn = [
-            layer if isinstance(layer, StackedLoraLinear) and layer.attached is not None else None
+        return [
+            layer.number if isinstance(layer, StackedLoraLinear) and layer.attached is not None else None
             for layer in self._layers
         ]
-        return [None if layer is None else layer.number for layer in worn]
 
     @property
     def outputs(self) -> int:
@@ -203,9 +202,8 @@ class Worn:
         """The same with a matrix for each device."""
         if self._joined is None:
             return self
-        return Worn(
-            torch.baddbmm(self._weight, self._joined.b.transpose(1, 2), self._joined.scaled_a)
-        )  # (K, s out, in)
+        upper = self._joined.b.transpose(1, 2)  # (K, s out, s r)
+        return Worn(torch.baddbmm(self._weight, upper, self._joined.scaled_a))  # (K, s out, in)
 
     def apply(self, x: Tensor, tokens: Uneven | None) -> Tensor:
         """What the layers make of x `(1, N, in)`, side by side, `(1, N, s out)`.

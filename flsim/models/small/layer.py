@@ -2,8 +2,8 @@
 
 The model that ships has three layers of 96 numbers: a token takes hundreds of calls of a few microseconds each, and
 autograd makes as many again. So what a layer does is written out here, once forward and once backward, on what
-`flsim/models/stack.py` makes of its linear layers. Attention (`flsim/models/short_attention.py`) works on the grid of
-rows, all else on packed tokens `(1, N, D)`.
+`stack.py` makes of its linear layers. Attention (`attention.py`) works on the grid of rows, all else on packed tokens
+`(1, N, D)`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flsim.models.lora_linear import Uneven
-from flsim.models.stack import Found, Joined, Stack, Worn, stacks
+from flsim.models.small.stack import Found, Joined, Stack, Worn, stacks
 
 Turn = tuple[Tensor, Tensor]
 """Of the tokens' positions the cosines, and the sines with the sign that the swapped half has, `(N, 2, 1, d)` each.

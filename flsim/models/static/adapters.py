@@ -1,4 +1,4 @@
-"""A pack's adapters in tensors that stay where they are, as captured work needs them (`flsim/models/capturing.py`)."""
+"""A pack's adapters in tensors that stay where they are, as captured work needs them (`capturing.py`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

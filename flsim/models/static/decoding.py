@@ -1,8 +1,7 @@
 """Decoding whose shapes never change: a static key-value cache, and the same rows from the first token to the last.
 
-So a step can be captured once and launched for every token (`flsim/models/capturing.py`). Rows that have ended are
-decoded along, and what they say is dropped; every step looks at all columns of the cache, of which the later ones weigh
-nothing.
+So a step can be captured once and launched for every token (`capturing.py`). Rows that have ended are decoded along,
+and what they say is dropped; every step looks at all columns of the cache, of which the later ones weigh nothing.
 """
 
 import weakref
@@ -11,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from flsim.models.capturing import Graphs
 from flsim.models.forward import Next, Past, Segment
 from flsim.models.llama import Mix, attend
-from flsim.models.static_adapters import StaticAdapters
+from flsim.models.static.adapters import StaticAdapters
+from flsim.models.static.capturing import Graphs
 
 UNSEEN = -1e9
 """Added to the scores of what is not to be seen: finite, and so little that its weight is exactly zero."""

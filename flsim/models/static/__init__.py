@@ -1,0 +1,1 @@
+"""Passes of static shapes, which a GPU captures as CUDA graphs and launches by one call."""

@@ -155,15 +155,15 @@ class WornLayer(NamedTuple):
             turn: by the tokens' positions.
             mixing: attention.
             tokens: of each device; None for equally many.
-            ends: the tokens whose states are wanted, equally many of each device, `(E,)`; `pull` cannot follow. None
-                are all.
+            ends: the tokens whose states are wanted, equally many of each device, `(E,)`; None are all.
         """
         normed, root = self.before.normed(x)
         heads = self.qkv.apply(normed, tokens)  # (1, N, 3 D)
         mixed, attention = mixing.mix(number, self.turned(heads, turn))
-        if ends is not None:  # of the others only keys and values are
-            mixed, x, tokens = mixed.index_select(1, ends), x.index_select(1, ends), None
-        y = self.out.apply(mixed, tokens).add_(x)  # (1, N, D)
+        beside = x
+        if ends is not None:  # of the others only keys and values are; N is E from here on
+            mixed, beside, tokens = mixed.index_select(1, ends), x.index_select(1, ends), None
+        y = self.out.apply(mixed, tokens).add_(beside)  # (1, N, D)
         normed_y, root_y = self.between.normed(y)
         gated = self.gated.apply(normed_y, tokens)  # (1, N, 2 I)
         lower, upper = gated.chunk(2, -1)  # (1, N, I) each
@@ -189,21 +189,24 @@ class WornLayer(NamedTuple):
         mixing: LearnedMixing,
         found: Found,
         tokens: Uneven | None,
+        ends: Tensor | None = None,
         *,
         wanted: bool,
     ) -> Tensor | None:
-        """The gradient of x from g, that of the layer's states, `(1, N, D)` each; the factors' goes into `found`.
+        """The gradient of x `(1, N, D)` from g, that of the layer's states; the factors' goes into `found`.
 
         Args:
             number: of the layer.
-            g: gradient.
+            g: gradient, `(1, N, D)`, or `(1, E, D)`.
             kept: what `read` gave.
-            turn: what it was given, as `mixing` and `tokens`.
+            turn: what it was given, as `mixing`, `tokens` and `ends`.
             mixing: attention.
             found: gradients of factors.
             tokens: of each device; None for equally many.
+            ends: the tokens whose states were wanted.
             wanted: whether that of x is; else it is None.
         """
+        every, tokens = tokens, tokens if ends is None else None
         inner = self.down.pull(g, kept.inner, found, tokens)  # (1, N, I)
         gated = torch.empty_like(kept.gated)  # (1, N, 2 I)
         of_lower, of_upper = gated.chunk(2, -1)  # (1, N, I) each
@@ -213,15 +216,17 @@ class WornLayer(NamedTuple):
         normed = self.gated.pull(gated, kept.normed_y, found, tokens)  # (1, N, D)
         g = self.between.pull(normed, kept.y, kept.root_y, g)  # (1, N, D)
         mixed = self.out.pull(g, kept.mixed, found, tokens)  # (1, N, D)
+        if ends is not None:
+            mixed, g = (torch.zeros_like(kept.x).index_add_(1, ends, of) for of in (mixed, g))  # (1, N, D) each
         qkv = mixing.pull(number, kept.attention, mixed)  # (N, 3, H, d)
         both = qkv[:, :2]  # (N, 2, H, d)
         swapped = _swapped(both)  # (N, 2, H, d)
         both.mul_(turn[0]).addcmul_(swapped, turn[1], value=-1)
         heads = qkv.view(1, len(qkv), -1)  # (1, N, 3 D)
         if not wanted:
-            self.qkv.learn(heads, kept.normed, found, tokens)
+            self.qkv.learn(heads, kept.normed, found, every)
             return None
-        normed = self.qkv.pull(heads, kept.normed, found, tokens)  # (1, N, D)
+        normed = self.qkv.pull(heads, kept.normed, found, every)  # (1, N, D)
         return self.before.pull(normed, kept.x, kept.root, g)  # (1, N, D)
 
 

@@ -244,16 +244,18 @@ class _Run:
 
     def forward(self, *, keep: bool) -> tuple[Tensor, ...]:
         """Last hidden states of the tokens that are wanted, then keys and values of every layer that is read first."""
-        x, last = self._x, len(self._layers) - 1
+        x = self._x
         for number, layer in enumerate(self._layers):
-            ends = self._ends if number == last and not keep else None  # gradients add up in the order of all tokens
-            x, kept = layer.read(number, x, self._turn, self._grid, self._tokens, ends)
+            x, kept = layer.read(number, x, self._turn, self._grid, self._tokens, self._wanted(number))
             if keep:
                 self._kept.append(kept)
-        x = x.index_select(1, self._ends) if keep and self._ends is not None else x
         states, root = self._norm.normed(x)
         self._last = x, root
         return (states, *self._grid.keys, *self._grid.values)
+
+    def _wanted(self, number: int) -> Tensor | None:
+        """The tokens of which a layer's states are wanted; None are all."""
+        return self._ends if number == len(self._layers) - 1 else None
 
     def backward(self, g: Tensor | None, looked: Sequence[Tensor | None]) -> tuple[Tensor | None, list[Tensor]]:
         """The gradient of theta `(K, n)`, and those of keys, then values that were there before.
@@ -266,13 +268,10 @@ class _Run:
         self._grid.of_own = list(zip(looked[:half], looked[half:], strict=True))
         found: Found = [None] * (0 if self._attached is None else len(self._attached.shapes))
         below: Tensor | None = self._norm.pull(torch.zeros_like(self._last[0]) if g is None else g, *self._last)
-        if self._ends is not None:
-            assert below is not None
-            below = torch.zeros_like(self._x).index_add_(1, self._ends, below)  # (1, N, D)
         for number in range(half - 1, -1, -1):
             assert below is not None
             parts = number, below, self._kept.pop(), self._turn, self._grid, found, self._tokens
-            below = self._layers[number].pull(*parts, wanted=number > 0)
+            below = self._layers[number].pull(*parts, self._wanted(number), wanted=number > 0)
         keys, values = [pair[0] for pair in self._grid.of_past], [pair[1] for pair in self._grid.of_past]
         theta: Tensor | None = None
         if self._attached is not None:

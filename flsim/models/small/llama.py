@@ -158,12 +158,13 @@ class SmallLlamaForward(LlamaForward):
             tokens = uneven()
         ends = packing.ends if past is None else None  # (n,)
         grid = _Grid(packing, self._heads, bias, past)
-        run = _Run(layers, self.norm, x, turn, grid, tokens, attached, ends)
+        run = _Run(layers, self.norm, x, turn, grid, tokens, ends)
         before = () if past is None else past.tensors
         learned = before if attached is None else (attached.theta, *before)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned):
+            on = None if attached is None or self._joining is None else (self._joining, attached)
             theta = None if attached is None else attached.theta
-            found: tuple[Tensor, ...] = _Passing.apply(run, theta, *before)  # type: ignore[no-untyped-call]
+            found: tuple[Tensor, ...] = _Passing.apply(run, on, theta, *before)  # type: ignore[no-untyped-call]
             return found
         return run.forward(keep=False)
 
@@ -234,11 +235,10 @@ class _Run:
         turn: Turn,
         grid: _Grid,
         tokens: Uneven | None,
-        attached: Attached | None,
         ends: Tensor | None,
     ) -> None:
         self._layers, self._norm, self._x, self._turn = layers, norm, x, turn
-        self._grid, self._tokens, self._attached, self._ends = grid, tokens, attached, ends
+        self._grid, self._tokens, self._ends = grid, tokens, ends
         self._kept: list[Kept] = []
         self._last = x, x  # what goes into the last norm, and the reciprocal root of its mean square
 
@@ -257,40 +257,41 @@ class _Run:
         """The tokens of which a layer's states are wanted; None are all."""
         return self._ends if number == len(self._layers) - 1 else None
 
-    def backward(self, g: Tensor | None, looked: Sequence[Tensor | None]) -> tuple[Tensor | None, list[Tensor]]:
-        """The gradient of theta `(K, n)`, and those of keys, then values that were there before.
+    def backward(self, g: Tensor | None, looked: Sequence[Tensor | None], found: Found) -> list[Tensor]:
+        """The gradients of keys, then values that were there before.
 
         Args:
             g: of the last hidden states; None is zero.
             looked: of the keys, then the values that were read.
+            found: room for those of the factors.
         """
         half = len(self._layers)
         self._grid.of_own = list(zip(looked[:half], looked[half:], strict=True))
-        found: Found = [None] * (0 if self._attached is None else len(self._attached.shapes))
         below: Tensor | None = self._norm.pull(torch.zeros_like(self._last[0]) if g is None else g, *self._last)
         for number in range(half - 1, -1, -1):
             assert below is not None
             parts = number, below, self._kept.pop(), self._turn, self._grid, found, self._tokens
             below = self._layers[number].pull(*parts, self._wanted(number), wanted=number > 0)
         keys, values = [pair[0] for pair in self._grid.of_past], [pair[1] for pair in self._grid.of_past]
-        theta: Tensor | None = None
-        if self._attached is not None:
-            theta = self._attached.together(found).mul_(self._attached.scale[:, :, 0])  # (K, n)
-        return theta, [*reversed(keys), *reversed(values)]
+        return [*reversed(keys), *reversed(values)]
 
 
 class _Passing(torch.autograd.Function):
     """A pass as one node: the gradients of theta and of what was read before."""
 
     @staticmethod
-    def forward(ctx: Any, run: _Run, theta: Tensor | None, *past: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, run: _Run, on: tuple[Joining, Attached] | None, theta: Tensor | None, *past: Tensor
+    ) -> tuple[Tensor, ...]:
         """See `_Run.forward`."""
-        ctx.run = run
+        ctx.run, ctx.on = run, on
         ctx.set_materialize_grads(False)
         return tuple([tensor.detach() for tensor in run.forward(keep=True)])  # `run` must not hold its own node
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         """See `_Run.backward`."""
-        theta, past = ctx.run.backward(gradients[0], gradients[1:])
-        return None, theta, *past
+        found: Found = [] if ctx.on is None else ctx.on[0].empty()
+        past = ctx.run.backward(gradients[0], gradients[1:], found)
+        theta = None if ctx.on is None else ctx.on[0].gradient(found, ctx.on[1])  # (K, n)
+        return None, None, theta, *past

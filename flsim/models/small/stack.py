@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from flsim.models.lora_linear import Attached, StackedLoraLinear, Uneven, across, in_groups, times
 
-Found = list[Tensor | None]
-"""Gradients of the factors that are on, by their numbers, but for alpha / r."""
+Found = list[tuple[Tensor, Tensor]]
+"""Gradients of every stack's `Joined.a` and `Joined.b`, but for alpha / r, in the order of `Joined.place`."""
 
 
 class Stack:
@@ -66,11 +66,6 @@ class Stack:
             for layer in self._layers
         ]
 
-    @property
-    def outputs(self) -> int:
-        """Of each layer."""
-        return self._together.shape[0] // len(self._layers)
-
     def worn(self, joined: "Joined | None") -> "Worn":
         """The stack with factors; None is none."""
         return Worn(self._together[None], joined)
@@ -109,10 +104,8 @@ def stacks(holder: nn.Module, names: Sequence[str]) -> bool:
 class Joined(NamedTuple):
     """The factors of a stack's layers, together."""
 
-    numbers: Sequence[int | None]
-    """See `Stack.numbers`."""
-    outputs: int
-    """Of each layer."""
+    place: int
+    """Among the stacks that have any."""
     a: Tensor
     """`(K, s r, in)`."""
     scaled_a: Tensor
@@ -120,18 +113,9 @@ class Joined(NamedTuple):
     b: Tensor
     """`(K, s r, s out)`."""
 
-    def put(self, of_a: Tensor, of_b: Tensor, found: Found) -> None:
-        """Hand out the gradients of `a` and `b`, but for alpha / r."""
-        rank = of_a.shape[1] // len(self.numbers)
-        for i, number in enumerate(self.numbers):
-            if number is not None:
-                own = slice(i * rank, (i + 1) * rank)
-                found[2 * number] = of_a[:, own]  # (K, r, in)
-                found[2 * number + 1] = of_b[:, own, i * self.outputs : (i + 1) * self.outputs]  # (K, r, out)
-
 
 class Joining:
-    """How the factors of stacks come of a row of theta: all by one look-up."""
+    """How the factors of stacks come of a row of theta, and a row's gradient of theirs: all by one look-up."""
 
     def __init__(self, stacks: Sequence[Stack], shapes: Sequence[tuple[int, int]]) -> None:
         """Find out.
@@ -144,22 +128,23 @@ class Joining:
         self._zero = sum(rows * width for rows, width in shapes)  # of theta with a zero behind the factors
         sizes = [rows * width for rows, width in shapes]
         factors = [part.view(shape) for part, shape in zip(torch.arange(self._zero).split(sizes), shapes, strict=True)]
-        self._stacks = [(stack.numbers, stack.outputs) for stack in stacks]
+        self._worn = [any(number is not None for number in stack.numbers) for stack in stacks]
         a, b = [], []
-        for numbers, _ in self._stacks:
-            pairs = self._pairs(numbers, factors)
-            if pairs:
+        for stack, worn in zip(stacks, self._worn, strict=True):
+            if worn:
+                pairs = self._pairs(stack.numbers, factors)
                 a.append(torch.cat([of for of, _ in pairs]))  # (s r, in)
                 b.append(torch.block_diag(*[of - self._zero for _, of in pairs]) + self._zero)  # (s r, s out)
         self._index = torch.cat([part.flatten() for part in (*a, *b)])
         self._shapes_of_a, self._shapes_of_b = [part.shape for part in a], [part.shape for part in b]
         self._of_a = sum(part.numel() for part in a)
+        self._back = torch.full((self._zero + 1,), len(self._index))  # (n + 1,), of what no layer reads a zero
+        self._back[self._index] = torch.arange(len(self._index))
+        self._back = self._back[: self._zero]
 
     def _pairs(self, numbers: Sequence[int | None], factors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-        """Where A and B transposed of each layer lie; empty where no layer has any."""
-        first = next((number for number in numbers if number is not None), None)
-        if first is None:
-            return []
+        """Where A and B transposed of each layer lie."""
+        first = next(number for number in numbers if number is not None)
         none = [torch.full_like(of, self._zero) for of in factors[2 * first : 2 * first + 2]]
         return [none if number is None else factors[2 * number : 2 * number + 2] for number in numbers]
 
@@ -169,15 +154,25 @@ class Joining:
         flat = F.pad(theta[:, : self._zero], (0, 1)).index_select(1, self._index)  # (K, ...)
         of_a, of_b = flat[:, : self._of_a], flat[:, self._of_a :]
         parts = zip(
+            range(len(self._shapes_of_a)),
             _views(of_a, self._shapes_of_a),
             _views(of_a * attached.scale[:, :, 0], self._shapes_of_a),
             _views(of_b, self._shapes_of_b),
             strict=True,
         )
-        return [
-            None if all(number is None for number in numbers) else Joined(numbers, outputs, *next(parts))
-            for numbers, outputs in self._stacks
-        ]
+        return [Joined(*next(parts)) if worn else None for worn in self._worn]
+
+    def empty(self) -> Found:
+        """Room for the gradients."""
+        nothing = torch.empty(0)
+        return [(nothing, nothing) for _ in self._shapes_of_a]
+
+    def gradient(self, found: Found, attached: Attached) -> Tensor:
+        """Of theta, `(K, n)`, from what was found of every stack."""
+        parts = [of.flatten(1) for side in zip(*found, strict=True) for of in side]
+        flat = F.pad(torch.cat(parts, 1), (0, 1)).index_select(1, self._back)  # (K, n), without what is beside
+        flat.mul_(attached.scale[:, :, 0])
+        return F.pad(flat, (0, attached.beside)) if attached.beside else flat
 
 
 def _views(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
@@ -224,7 +219,7 @@ class Worn:
         Args:
             g: gradient of what `apply` gave.
             x: what it was given.
-            found: gradients of all factors that are on, by their numbers, but for alpha / r.
+            found: gradients of all factors that are on.
             tokens: as they were.
         """
         total, thin = _product(g, self._weight, tokens), self.learn(g, x, found, tokens)
@@ -240,7 +235,7 @@ class Worn:
         thin = _product(g, joined.b.transpose(1, 2), tokens)  # (1, N, s r)
         low = _product(x, joined.a.transpose(1, 2), tokens)  # (1, N, s r)
         devices = len(joined.a)
-        joined.put(_across(thin, x, devices, tokens), _across(low, g, devices, tokens), found)
+        found[joined.place] = _across(thin, x, devices, tokens), _across(low, g, devices, tokens)
         return thin
 
 

@@ -69,3 +69,4 @@ class Adam:
             eps=self.epsilon,
             maximize=False,
         )
+        torch.autograd.graph.increment_version(theta)  # the fused kernel does not, and copies of theta look at it

@@ -74,3 +74,11 @@ def test_devices_do_not_touch_each_other() -> None:
     Adam().step(alone, gradients(1, 0), own)
     assert torch.equal(together[:1], alone)
     assert torch.equal(state.second[:1], own.second)
+
+
+def test_whoever_keeps_a_copy_of_theta_sees_that_it_moved() -> None:
+    """Torch's fused kernel writes without counting."""
+    theta = start(0)
+    before = theta._version
+    Adam().step(theta, gradients(0, 0), fresh_state(1, N))
+    assert theta._version > before

@@ -105,9 +105,10 @@ def engine(setting: Setting) -> Measured:
         tempfile.TemporaryDirectory() as folder,
         RayGrid(app, store_in(Path(folder)), setting.devices, 1, workers=WORKERS) as grid,
     ):
+        nodes = grid.get_node_ids()
 
         def rehearse(devices: int) -> Rehearsal:
-            return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in grid.get_node_ids()[:devices]])
+            return grid.rehearse([Message(content, node, MessageType.TRAIN) for node in nodes[:devices]])
 
         grid.pack = pack_of(config.engine.pack, Path(folder), rehearse, cohort=config.cohort_size, workers=WORKERS)
         return replace(serve(grid, setting), pack=grid.pack)

@@ -88,6 +88,7 @@ class FleetGrid(Grid):
             The replies, without the tensors that were summed, and the sum over all of them; empty without a weight.
         """
         self._book_driver()
+        self._asked = []  # who sends waits for nobody
         waiting = sorted(messages, key=lambda message: message.metadata.dst_node_id)
         for message in waiting:
             self._ids += 1

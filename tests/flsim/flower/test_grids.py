@@ -16,6 +16,7 @@ from ray import cloudpickle
 import flsim.flower.messages as wire
 from flsim.flower.grid import FleetGrid, LocalGrid
 from flsim.flower.ray_grid import RayGrid
+from flsim.flower.returned import StrategyError
 from flsim.flower.store import DeviceStore
 from flsim.flower.work import PackedClientApp
 
@@ -157,6 +158,20 @@ def test_strategies_see_the_open_devices_only(local: LocalGrid) -> None:
     assert [wire.device_of(reply) for reply in local.send_and_receive(messages_to(local))] == [1, 4]
     local.open_to(range(DEVICES))
     assert list(local.get_node_ids()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_strategy_that_asks_who_is_there_and_sends_does_not_wait(
+    local: LocalGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a fleet of its own that is opened every round, as in a benchmark: twice a round, for many rounds."""
+    monkeypatch.setattr("flsim.flower.grid._WAITED_S", 0.0)
+    for _ in range(12):
+        local.get_node_ids()
+        local.send_and_receive(messages_to(local))
+    for _ in range(9):
+        local.get_node_ids()
+    with pytest.raises(StrategyError, match="waits for more devices than the 6"):
+        local.get_node_ids()
 
 
 def test_state_is_kept_across_rounds_and_not_changed_by_evaluation(local: LocalGrid) -> None:

@@ -46,7 +46,7 @@ resolved = { echo "constraints.txt does not fit this Python and platform: resolv
 	@{ $(call locked,$(@F)) && $(whole); } || $(call resolved,.[$(@F)])
 	@touch $@
 
-demo: .venv/run ## install, then run 16 devices through three phases (about 2 minutes) and write the report
+demo: .venv/run ## install, then run 16 devices through three phases (under 2 minutes) and write the report
 	$(BIN)/flsim run demo $(ARGS)
 
 compare: .venv/run ## four methods on two seeds, side by side (about 3 minutes), with a page

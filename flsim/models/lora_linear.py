@@ -134,7 +134,7 @@ class Attached:
     """K adapters that are on, and what they learn.
 
     Whoever reads by the modules finds the factors as tensors of autograd, `of`; whoever works out gradients itself
-    takes the `factors` and the whole of `theta`.
+    takes the whole of `theta`.
     """
 
     def __init__(
@@ -161,16 +161,10 @@ class Attached:
         """The factors for autograd, `(K, *shape)` each; they are made when the first module asks for one."""
         # one split: its backward is one concatenation, while each slice's would fill a whole theta with zeros
         with torch.enable_grad():
-            parts = self.split(self.theta.detach() if self._train else self.theta)
+            parts = self._split(self.theta.detach() if self._train else self.theta)
         return [part.requires_grad_() for part in parts] if self._train else parts
 
-    @cached_property
-    def factors(self) -> list[Tensor]:
-        """The factors as they are, `(K, *shape)` each: views without a gradient."""
-        return self.split(self.theta.detach())
-
-    def split(self, theta: Tensor) -> list[Tensor]:
-        """Of numbers that lie like theta `(K, n)` the factors', `(K, *shape)` each: views."""
+    def _split(self, theta: Tensor) -> list[Tensor]:
         sizes = [rows * width for rows, width in self.shapes]
         parts = theta.split([*sizes, self.beside] if self.beside else sizes, 1)
         return [part.view(len(theta), *shape) for part, shape in zip(parts, self.shapes, strict=False)]
@@ -180,7 +174,7 @@ class Attached:
         a, b, scale = self.parts[2 * number], self.parts[2 * number + 1], self.scale
         return (a, b, scale) if a.device == place else (a.to(place), b.to(place), scale.to(place))
 
-    def together(self, parts: Sequence[Tensor | None]) -> Tensor:
+    def _together(self, parts: Sequence[Tensor | None]) -> Tensor:
         """Gradients of the factors, None for zero, as one of theta, `(K, n)`."""
         k, place = len(self.theta), self.theta.device
         flat = [
@@ -194,7 +188,7 @@ class Attached:
         whole = self.theta.grad
         if "parts" not in vars(self):
             return torch.zeros_like(self.theta) if whole is None else whole
-        by_modules = self.together([part.grad for part in self.parts])
+        by_modules = self._together([part.grad for part in self.parts])
         return by_modules if whole is None else by_modules + whole
 
 

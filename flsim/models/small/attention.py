@@ -7,10 +7,17 @@ of a prompt meet its keys in one product, and each row its own in another, witho
 import torch
 from torch import Tensor
 
+from flsim.models.forward import Past
 from flsim.models.packing import Packing
 
 Segment = tuple[Tensor, Tensor]
 """Keys and values: of m prompts `(m H, L, d)`, or of the rows' own tokens `(m H S, T, d)`."""
+
+
+def segments_of(past: Past) -> list[Segment]:
+    """Keys and values of the prompts, layer by layer, without a gradient."""
+    pairs = zip(past.keys, past.values, strict=True)
+    return [(key.detach().flatten(0, 1), value.detach().flatten(0, 1)) for key, value in pairs]
 
 
 class HeadGrid:

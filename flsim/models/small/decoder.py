@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flsim.models.forward import Next, Past
 from flsim.models.lora_linear import uneven
-from flsim.models.small.attention import attend
+from flsim.models.small.attention import attend, segments_of
 from flsim.models.small.layer import Norm, WornLayer, turn_of
 
 
@@ -66,10 +66,7 @@ class SmallDecoder:
         self._shape = m, share, 3, heads, width
         # of each layer keys and values (2, m, H, S, tokens, d)
         self._own = [part.new_zeros(2, m, heads, share, tokens, width) for part in past.keys]
-        self._before = [
-            (key.detach().flatten(0, 1), value.detach().flatten(0, 1))
-            for key, value in zip(past.keys, past.values, strict=True)
-        ]  # of each layer, (m H, L, d) each
+        self._before = segments_of(past)
 
     def step(self, ids: Tensor) -> Next:
         """See `Decoder`."""

@@ -17,7 +17,7 @@ from flsim.models.forward import Decoder, Past, Readout, positions_of
 from flsim.models.llama import LlamaForward, fits
 from flsim.models.lora_linear import Attached, Uneven, uneven
 from flsim.models.packing import Packing
-from flsim.models.small.attention import HeadGrid, Segment, attend, pull_attend
+from flsim.models.small.attention import HeadGrid, attend, pull_attend, segments_of
 from flsim.models.small.decoder import Ends, SmallDecoder
 from flsim.models.small.layer import Kept, Norm, SmallLayer, Turn, WornLayer, is_small, turn_of
 from flsim.models.small.stack import Found, Joined, Joining
@@ -188,10 +188,7 @@ class _Grid:
         share = 1 if past is None else rows // past.keys[0].shape[0]
         self._grid = HeadGrid(packing, heads, share)
         self._bias = bias.view(-1, share, 1, tokens, bias.shape[3]).transpose(1, 2)  # (m, 1, S, T, L)
-        self._before: list[Segment] = []  # of each layer
-        if past is not None:
-            pairs = zip(past.keys, past.values, strict=True)
-            self._before = [(key.detach().flatten(0, 1), value.detach().flatten(0, 1)) for key, value in pairs]
+        self._before = [] if past is None else segments_of(past)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.of_past: list[tuple[Tensor, Tensor]] = []
